@@ -1,0 +1,1 @@
+"""The WebSocket server: sockets, the Pusher HTTP API, fan-out."""

@@ -1,0 +1,1 @@
+"""How Legato runs: the command line, `legato up`, process supervision."""

@@ -1,0 +1,1 @@
+"""The rules that broadcaster and worker share: no I/O, no clock, no randomness."""

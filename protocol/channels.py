@@ -1,0 +1,69 @@
+"""Channel names and kinds (protocol sections 4.1 and 4.5).
+
+A kind is three independent flags and one more, not eight classes. A name is authorised by parsing it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+MAX_NAME: Final = 200
+"""Characters, prefixes included: what every server SDK allows."""
+
+CHANNEL_NAME: Final = re.compile(r"[A-Za-z0-9_\-=@,.;]+")
+"""Use with ``fullmatch``."""
+
+SERVER_TO_USER: Final = "#server-to-user-"
+
+SOCKET_ID: Final = re.compile(r"[0-9]{1,20}\.[0-9]{1,20}")
+"""Use with ``fullmatch``. ASCII digits only, as every SDK checks, and bounded."""
+
+
+class ChannelError(ValueError):
+    """A name that no channel can have. ``type`` and ``status`` are those of section 4.5."""
+
+    def __init__(self, type_: str, reason: str, status: int = 4009) -> None:
+        super().__init__(reason)
+        self.type = type_
+        self.status = status
+
+
+class Channel(NamedTuple):
+    """A parsed channel name. ``private`` is true for every kind that needs a signature."""
+
+    name: str
+    private: bool = False
+    presence: bool = False
+    encrypted: bool = False
+    cache: bool = False
+
+    @classmethod
+    def parse(cls, name: str, max_name: int = MAX_NAME) -> Channel:
+        """Read the kind off the name. Prefixes are anchored and case-sensitive, longest first.
+
+        :raises ChannelError: too long, or characters that a name may not have. ``#server-to-user-``
+            names are refused too: they are not channels that anybody subscribes by name (section 7).
+        """
+        if len(name) > max_name:
+            raise ChannelError("LimitReached", f"The channel name is longer than {max_name} characters")
+        if not CHANNEL_NAME.fullmatch(name):
+            raise ChannelError(
+                "InvalidChannel", "The channel name has characters other than A-Za-z0-9_-=@,.;"
+            )
+        for prefix, flags in _PREFIXES:
+            if name.startswith(prefix):
+                return cls(name, *flags)
+        return cls(name)
+
+
+# prefix -> private, presence, encrypted, cache
+_PREFIXES: Final = (
+    ("private-encrypted-cache-", (True, False, True, True)),
+    ("private-encrypted-", (True, False, True, False)),
+    ("private-cache-", (True, False, False, True)),
+    ("private-", (True, False, False, False)),
+    ("presence-cache-", (True, True, False, True)),
+    ("presence-", (True, True, False, False)),
+    ("cache-", (False, False, False, True)),
+)

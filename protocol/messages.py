@@ -1,0 +1,100 @@
+"""Pusher messages as bytes: decode what clients send, encode what the server says (protocol section 2)."""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+_encoder: Final = msgspec.json.Encoder()
+
+T = TypeVar("T")
+
+
+class MessageError(ValueError):
+    """A client's message that is not one. The text is fit for the client."""
+
+
+class ClientMessage(msgspec.Struct, frozen=True):
+    """The envelope of a client's message; ``data`` stays raw until the event's name tells its shape."""
+
+    event: str
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    channel: str | None = None
+
+
+class SubscribeData(msgspec.Struct, frozen=True):
+    """``data`` of ``pusher:subscribe``. Absent, null and empty all mean "not given" (section 4.2)."""
+
+    channel: str
+    auth: str | None = None
+    channel_data: str | None = None
+
+
+class UnsubscribeData(msgspec.Struct, frozen=True):
+    """``data`` of ``pusher:unsubscribe``."""
+
+    channel: str
+
+
+_message_decoder: Final = msgspec.json.Decoder(ClientMessage)
+
+
+def decode_message(text: str | bytes) -> ClientMessage:
+    """Parse one frame.
+
+    :raises MessageError: not JSON, not an object, or no string ``event``.
+    """
+    try:
+        return _message_decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MessageError("The message is not JSON of the form {event, data}") from error
+
+
+def decode_data(message: ClientMessage, kind: type[T]) -> T:
+    """Parse a message's ``data``, which is an object or, from some clients, that object as a JSON string.
+
+    :raises MessageError: anything else.
+    """
+    raw = bytes(message.data)
+    try:
+        if raw[:1] == b'"':
+            raw = msgspec.json.decode(raw, type=str).encode()
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        reason = str(error) if isinstance(error, msgspec.ValidationError) else "not valid JSON"
+        raise MessageError(f"The data of {message.event} is not understood: {reason}") from error
+
+
+def channel_event(event: str, channel: str, data: str) -> bytes:
+    """An event on a channel; ``data`` goes out byte for byte as the JSON string it is (section 4.7)."""
+    return _encoder.encode({"event": event, "channel": channel, "data": data})
+
+
+def connection_established(socket_id: str, activity_timeout: int) -> bytes:
+    """The first message on every socket; ``activity_timeout`` in seconds, at least 1 (section 1.5)."""
+    data = _encoder.encode({"socket_id": socket_id, "activity_timeout": activity_timeout}).decode()
+    return _encoder.encode({"event": "pusher:connection_established", "data": data})
+
+
+def subscription_succeeded(channel: str, data: str = "{}") -> bytes:
+    """Sent for every accepted subscribe (section 4.4)."""
+    return channel_event("pusher_internal:subscription_succeeded", channel, data)
+
+
+def subscription_error(channel: str, type_: str, error: str, status: int) -> bytes:
+    """Sent for every refused subscribe; ``data`` is an object here (section 4.5)."""
+    data = {"type": type_, "error": error, "status": status}
+    return _encoder.encode({"event": "pusher:subscription_error", "channel": channel, "data": data})
+
+
+def error(message: str, code: int | None = None, channel: str | None = None) -> bytes:
+    """``pusher:error``; ``data`` is an object; ``code`` is null unless the socket closes with it (section 2)."""
+    body: dict[str, Any] = {"event": "pusher:error", "data": {"code": code, "message": message}}
+    if channel is not None:
+        body["channel"] = channel
+    return _encoder.encode(body)
+
+
+PING: Final = _encoder.encode({"event": "pusher:ping", "data": "{}"})
+PONG: Final = _encoder.encode({"event": "pusher:pong", "data": "{}"})

@@ -1,0 +1,121 @@
+"""From TOML text and an environment to one frozen struct of settings, or one line that says what is wrong.
+
+Broadcaster and worker read the same file: each takes its own tables and leaves the other's alone, but a
+table that neither knows is an error, as is an unknown key. Precedence: command line, ``LEGATO_TABLE_KEY``,
+an alias such as ``REVERB_APP_ID``, the file, the default.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_origin, get_type_hints
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TABLES: Final = frozenset(
+    {"server", "metrics", "apps", "redis", "auth", "chat", "dev", "worker", "provider", "database", "log"}
+)
+"""Every table that a configuration file may have, whoever reads it."""
+
+PREFIX: Final = "LEGATO_"
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class SettingsError(ValueError):
+    """One line for the user: source, key, what is expected."""
+
+
+class Redis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[redis]``: ``url`` is ``redis://``, ``rediss://`` or ``unix://``; empty for none."""
+
+    url: str = ""
+
+
+class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[log]``: ``level`` is debug, info, warning or error."""
+
+    level: str = "info"
+
+
+def load(
+    kind: type[T],
+    *,
+    text: str | None,
+    source: str,
+    environ: Mapping[str, str],
+    aliases: Mapping[str, str],
+    overrides: Mapping[str, Any],
+) -> T:
+    """Build a ``kind``, whose fields are tables: structs, or lists of structs.
+
+    :param text: the configuration file, or None without one; ``source`` is its name, for errors.
+    :param aliases: environment name -> ``table.key``.
+    :param overrides: ``table.key`` -> value from the command line; None means not given.
+    :raises SettingsError: anything that does not fit.
+    """
+    tables = get_type_hints(kind)
+    tree = _parse(text, source, tables)
+    for key, value in _environment(tables, environ, aliases):
+        _put(tree, key, value)
+    for key, value in overrides.items():
+        if value is not None:
+            _put(tree, key, value)
+    try:
+        return msgspec.convert(tree, kind, str_keys=True)
+    except msgspec.ValidationError as error:
+        reason, _, path = str(error).partition(" - at `$.")
+        raise SettingsError(f"{source}: {path.rstrip('`') or 'file'}: {reason}") from error
+
+
+def _parse(text: str | None, source: str, tables: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        tree = tomllib.loads(text or "")
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{source}: not valid TOML: {error}") from error
+    for name in tree:
+        if name not in TABLES:
+            known = ", ".join(sorted(TABLES))
+            raise SettingsError(f"{source}: {name}: no such table; expected one of {known}")
+    return {name: value for name, value in tree.items() if name in tables}
+
+
+def _environment(
+    tables: Mapping[str, Any], environ: Mapping[str, str], aliases: Mapping[str, str]
+) -> list[tuple[str, Any]]:
+    """Settings out of the environment, aliases first so that the ``LEGATO_`` name wins."""
+    names = dict(aliases)
+    for table, kind in tables.items():
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            for field in msgspec.structs.fields(kind):
+                names[f"{PREFIX}{table}_{field.name}".upper()] = f"{table}.{field.name}"
+    return [
+        (key, _from_text(name, environ[name], _field_type(tables, key)))
+        for name, key in names.items()
+        if environ.get(name)
+    ]
+
+
+def _field_type(tables: Mapping[str, Any], key: str) -> Any:
+    table, _, name = key.partition(".")
+    return get_type_hints(tables[table], include_extras=True)[name]
+
+
+def _from_text(name: str, text: str, kind: Any) -> Any:
+    value: Any = text
+    if get_origin(kind) in (list, tuple):
+        value = [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        return msgspec.to_builtins(msgspec.convert(value, kind, strict=False))
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"environment: {name}: {error}") from error
+
+
+def _put(tree: dict[str, Any], key: str, value: Any) -> None:
+    table, _, name = key.partition(".")
+    section = tree.setdefault(table, {})
+    if isinstance(section, dict):  # anything else is a mistake in the file, which convert() names
+        section[name] = value

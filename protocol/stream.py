@@ -1,0 +1,215 @@
+"""A streamed reply: the events on its channel, the job that asks for it, the request that makes the job.
+
+Event names and the fields of the first three are fixed: stock front ends rely on them. ``data`` of each
+event is a JSON string inside the frame, as for every Pusher event (protocol section 2).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+import msgspec
+
+from .channels import CHANNEL_NAME
+from .messages import channel_event
+
+UserId = int | str
+
+FAILED_TEXT: Final = "Response unavailable. Please try again."
+"""What people read when a reply fails, whatever the reason."""
+
+State = Literal["queued", "streaming", "complete", "failed", "cancelled"]
+ENDS: Final[frozenset[str]] = frozenset({"complete", "failed", "cancelled"})
+
+_INTEGER: Final = re.compile(r"0|[1-9][0-9]{0,14}")  # what every JSON reader keeps exact: below 2**53
+
+
+def parse_user_id(sub: object) -> UserId:
+    """The user id that a token's ``sub`` carries: an integer if it looks like one, else the string.
+
+    :raises ValueError: ``sub`` is not an integer or a string of 1 to 128 characters that a channel name
+        may hold. (It becomes part of ``private-ai-chat.{userId}``.)
+    """
+    text = str(sub) if isinstance(sub, int) and not isinstance(sub, bool) else sub
+    if not isinstance(text, str) or not 1 <= len(text) <= 128 or not CHANNEL_NAME.fullmatch(text):
+        raise ValueError("sub must be a number or a text of 1 to 128 characters out of A-Z a-z 0-9 _-=@,.;")
+    return int(text) if _INTEGER.fullmatch(text) else text
+
+
+def chat_channel(user_id: UserId) -> str:
+    """The channel that carries the replies to a user."""
+    return f"private-ai-chat.{user_id}"
+
+
+class Usage(msgspec.Struct, frozen=True, rename="camel"):
+    """Tokens as the model's provider counts them."""
+
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+
+
+class _Event(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    event: ClassVar[str]
+
+    def frame(self, channel: str) -> bytes:
+        """The Pusher message that carries this event, UTF-8 JSON."""
+        return channel_event(self.event, channel, msgspec.json.encode(self).decode())
+
+
+class Started(_Event, frozen=True):
+    """The model has accepted the request; ``attempt`` counts from 1."""
+
+    event = "stream.started"
+    message_id: str
+    attempt: int
+    model: str
+
+
+class TokenReceived(_Event, frozen=True):
+    """One token. ``token_index`` counts from 0 without gaps over all attempts."""
+
+    event = "token.received"
+    user_id: UserId
+    message_id: str
+    token: str
+    token_index: int
+
+
+class Completed(_Event, frozen=True):
+    """The reply is whole and persisted. ``total_tokens`` is the number of ``token.received`` events."""
+
+    event = "stream.completed"
+    user_id: UserId
+    message_id: str
+    total_tokens: int
+    stop_reason: str | None = None
+    usage: Usage | None = None
+
+
+class Failed(_Event, frozen=True):
+    """The reply will not go on. ``partial``: some text was sent. ``code`` is for programs."""
+
+    event = "stream.failed"
+    user_id: UserId
+    message_id: str
+    error: str
+    partial: bool
+    code: str
+
+
+class Cancelled(_Event, frozen=True):
+    """The user stopped it; ``total_tokens`` were sent."""
+
+    event = "stream.cancelled"
+    message_id: str
+    total_tokens: int
+
+
+class Snapshot(_Event, frozen=True):
+    """The text so far, for a client that subscribes while a reply streams."""
+
+    event = "stream.snapshot"
+    message_id: str
+    text: str
+    next_index: int
+    status: State
+
+
+class Turn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One earlier turn of the conversation."""
+
+    role: Literal["user", "assistant"]
+    content: Annotated[str, msgspec.Meta(min_length=1, max_length=4000)]
+
+
+Id = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
+Message = Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
+History = Annotated[tuple[Turn, ...], msgspec.Meta(max_length=40)]
+
+
+class ChatRequest(msgspec.Struct, frozen=True):
+    """Body of ``POST /api/chat/send``. Unknown keys are ignored."""
+
+    message: Message
+    history: History = ()
+    session_id: Id | None = None
+
+    def __post_init__(self) -> None:
+        if not self.message.strip():
+            raise ValueError("Expected text that is not blank")
+
+
+class Job(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a worker needs to answer one message. Any program may add one to the job stream.
+
+    ``queued_at`` is in milliseconds since the epoch.
+    """
+
+    message_id: Id
+    app_id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
+    user_id: int | Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_\-=@,.;]{1,128}\Z")]
+    message: Message
+    queued_at: Annotated[int, msgspec.Meta(ge=0)]
+    history: History = ()
+    session_id: Id | None = None
+
+    @property
+    def channel(self) -> str:
+        """The channel that carries the reply."""
+        return chat_channel(self.user_id)
+
+
+class InvalidRequest(ValueError):  # noqa: N818 - reads as what it is where it is caught
+    """A body that is not what it should be. ``field`` is a dotted path, ``$`` for the whole body."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+_PATH: Final = re.compile(r"^(?P<reason>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
+_chat_decoder: Final = msgspec.json.Decoder(ChatRequest)
+_job_decoder: Final = msgspec.json.Decoder(Job)
+_encoder: Final = msgspec.json.Encoder()
+
+
+def _decode(decoder: msgspec.json.Decoder[Any], body: bytes | str) -> Any:
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        match = _PATH.match(str(error))
+        path = (match["path"] or "") if match else ""
+        reason = match["reason"] if match else str(error)
+        missing = re.search(r"missing required field `(\w+)`", reason)
+        whole = "$" if reason.startswith("Expected `object`") else "message"
+        field = path.replace("[", ".").replace("]", "") or (missing[1] if missing else whole)
+        raise InvalidRequest(field, reason) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest("$", "the body is not JSON") from error
+
+
+def decode_chat_request(body: bytes) -> ChatRequest:
+    """Parse the body of ``POST /api/chat/send``.
+
+    :raises InvalidRequest: not JSON, a field missing, of a wrong type, or over its limit.
+    """
+    request: ChatRequest = _decode(_chat_decoder, body)
+    return request
+
+
+def decode_job(text: bytes | str) -> Job:
+    """Parse the value of :data:`protocol.wire.JOB_FIELD`.
+
+    :raises InvalidRequest: as :func:`decode_chat_request`.
+    """
+    job: Job = _decode(_job_decoder, text)
+    return job
+
+
+def encode_job(job: Job) -> bytes:
+    """JSON for :data:`protocol.wire.JOB_FIELD`."""
+    return _encoder.encode(job)

@@ -1,0 +1,132 @@
+"""Every name and byte layout that crosses Redis, in one place.
+
+Braces in a key are literal: they are Redis Cluster hash tags, so that all keys of one channel of one
+application live in one slot and one script may touch them together. Names are unambiguous because
+neither application ids nor channel names can contain ``{``, ``}`` or ``:`` (:mod:`protocol.channels`).
+
+The hash at :func:`message_key` has these fields:
+
+=============  =========================================================================
+``user``       the owner's id as JSON (``7`` or ``"ann"``)
+``state``      ``queued``, ``streaming``, or an end: ``complete``, ``failed``, ``cancelled``
+``attempt``    the fencing token: how many times the message was claimed
+``claim``      the unique token of the newest claim, so that a repeated claim burns no attempt
+``next``       the number of indexes in the log, which is the next index to append
+``cancel``     ``1`` once somebody asked to stop it
+``error``      text for people, when ``failed``
+=============  =========================================================================
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+GROUP: Final = "workers"
+"""The consumer group on every job stream."""
+
+JOB_FIELD: Final = "job"
+"""The one field of a job entry; its value is a :class:`protocol.stream.Job` as JSON."""
+
+CANCEL_SECONDS: Final = 300
+"""How long a cancel flag lives. A job that waits longer than this is cancelled by its hash instead."""
+
+
+def jobs_key(queue: str) -> str:
+    """Stream of jobs that wait or run. Entries leave by XACK and XDEL, never by trimming."""
+    return f"legato:jobs:{{{queue}}}"
+
+
+def dead_key(queue: str) -> str:
+    """Stream of jobs given up on, with the reason."""
+    return f"legato:dead:{{{queue}}}"
+
+
+def message_key(app_id: str, channel: str, message_id: str) -> str:
+    """Hash with the state of one message."""
+    return f"legato:msg:{{{app_id}:{channel}}}:{message_id}"
+
+
+def log_key(app_id: str, channel: str, message_id: str) -> str:
+    """Stream with one entry per token index; see :func:`log_entry_id`."""
+    return f"legato:log:{{{app_id}:{channel}}}:{message_id}"
+
+
+def active_key(app_id: str, channel: str) -> str:
+    """Set of the ids of messages that stream on the channel now."""
+    return f"legato:active:{{{app_id}:{channel}}}"
+
+
+def bus_channel(app_id: str, channel: str) -> str:
+    """The sharded pub/sub channel that carries one Pusher channel of one application."""
+    return f"legato:bus:{{{app_id}:{channel}}}"
+
+
+def idempotency_key(app_id: str, user: str, key: str) -> str:
+    """String that remembers which message an ``Idempotency-Key`` of a user made."""
+    return f"legato:idempotency:{{{app_id}:{user}}}:{key}"
+
+
+def cancel_flags(message_id: str) -> tuple[str, str]:
+    """The cancel flag in both spellings: with a hash tag, which Legato writes, and without.
+
+    Other programs may set either (``SET stream_cancel:ID 1 EX 300``).
+    """
+    return f"stream_cancel:{{{message_id}}}", f"stream_cancel:{message_id}"
+
+
+LOG_TEXT: Final = "t"
+"""Field of a token's log entry: its text."""
+
+LOG_FINAL: Final = "f"
+"""Field of the final marker: the model's own end, as JSON ``{"stopReason", "usage"}``."""
+
+LOG_FINAL_ID: Final = "2-1"
+"""Id of the final marker, behind every token."""
+
+
+def log_entry_id(index: int) -> str:
+    """The stream id of token ``index`` (from 0): ``1-1``, ``1-2`` ... A second XADD of one is refused."""
+    return f"1-{index + 1}"
+
+
+class Envelope(NamedTuple):
+    """One message on the bus: the Pusher frame as every subscriber gets it, and how to deliver it.
+
+    ``stream`` is ``(message_id, index)`` for a token frame: a node sees a gap without reading the frame.
+    """
+
+    payload: bytes
+    except_socket_id: str | None = None
+    stream: tuple[str, int] | None = None
+
+
+class EnvelopeError(ValueError):
+    """The bytes on the bus are not an envelope of this version."""
+
+
+def encode_envelope(envelope: Envelope) -> bytes:
+    r"""``EXCEPT;MESSAGE_ID;INDEX\n`` before the payload, or just ``\n`` when all three are absent."""
+    if envelope.except_socket_id is None and envelope.stream is None:
+        return b"\n" + envelope.payload
+    message_id, index = envelope.stream or ("", "")
+    header = f"{envelope.except_socket_id or ''};{message_id};{index}\n"
+    return header.encode() + envelope.payload
+
+
+def decode_envelope(data: bytes) -> Envelope:
+    """Undo :func:`encode_envelope`.
+
+    :raises EnvelopeError: the header is missing or malformed.
+    """
+    if data[:1] == b"\n":
+        return Envelope(data[1:])
+    header, newline, payload = data.partition(b"\n")
+    fields = header.split(b";")
+    if not newline or len(fields) != 3:
+        raise EnvelopeError("no envelope header")
+    try:
+        except_socket_id, message_id, index = (field.decode("ascii") for field in fields)
+        stream = (message_id, int(index)) if message_id else None
+    except ValueError as error:
+        raise EnvelopeError("bad envelope header") from error
+    return Envelope(payload, except_socket_id or None, stream)

@@ -1,0 +1,1 @@
+"""The worker: jobs, model providers, the fenced token log."""
