@@ -1,0 +1,28 @@
+"""Fixtures that every package's tests may use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests import redis_servers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BINARIES = redis_servers.binaries()
+
+
+@pytest.fixture(scope="session", params=BINARIES)
+def redis_server(request: pytest.FixtureRequest) -> Iterator[redis_servers.RedisServer]:
+    """A server shared by the whole run, once per implementation. Do not kill it: start your own for that."""
+    with redis_servers.RedisServer(BINARIES[request.param]) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: redis_servers.RedisServer) -> str:
+    """The address of an empty server, ``unix:///...``; a test that takes it runs once per implementation."""
+    redis_server.flush()
+    return redis_server.url
