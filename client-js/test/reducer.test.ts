@@ -1,0 +1,454 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import fc from "fast-check";
+
+import type { Frame, ServerStatus } from "../src/frames.js";
+import {
+  EMPTY,
+  findReply,
+  history,
+  isActive,
+  MAX_CONTENT,
+  MAX_HELD,
+  MAX_HISTORY,
+  MAX_STRAYS,
+  MAX_TURNS,
+  missingFrom,
+  reduce,
+  type Action,
+  type ChatState,
+  type Effect,
+  type Reply,
+  type Turn,
+} from "../src/reducer.js";
+
+const ID = "m1";
+
+/** Run actions from `state`; all effects in order. */
+function run(actions: readonly Action[], state: ChatState = EMPTY) {
+  const effects: Effect[] = [];
+  for (const action of actions) {
+    const step = reduce(state, action);
+    state = step.state;
+    effects.push(...step.effects);
+  }
+  return { state, effects, reply: state.turns.find((turn) => turn.role === "assistant") as Reply };
+}
+
+const send = (key = "k", at = 100): Action => ({
+  type: "send",
+  key,
+  userKey: `${key}-user`,
+  requestId: `${key}-request`,
+  text: "hello",
+  at,
+});
+
+const accepted = (messageId = ID, key = "k"): Action => ({
+  type: "send.accepted",
+  key,
+  messageId,
+  at: 110,
+});
+
+const frame = (value: Frame, at = 200): Action => ({ type: "frame", frame: value, at });
+
+const token = (tokenIndex: number, messageId = ID): Action =>
+  frame({ type: "token.received", messageId, token: `w${String(tokenIndex)} `, tokenIndex });
+
+const completed = (totalTokens: number, at = 300): Action =>
+  frame({ type: "stream.completed", messageId: ID, totalTokens }, at);
+
+const failed = (): Action => frame({ type: "stream.failed", messageId: ID, error: "No." }, 300);
+
+const snapshot = (count: number, status: ServerStatus = "streaming"): Action =>
+  frame({
+    type: "stream.snapshot",
+    messageId: ID,
+    text: words(0, count),
+    nextIndex: count,
+    status,
+  });
+
+const refetched = (after: number, count: number, status: ServerStatus = "streaming"): Action => ({
+  type: "refetched",
+  messageId: ID,
+  log: { tokens: list(after + 1, count), nextIndex: count, status },
+  at: 400,
+});
+
+const cancel: Action = { type: "cancel", key: "k", at: 250 };
+
+const list = (from: number, to: number): string[] =>
+  Array.from({ length: Math.max(0, to - from) }, (_, offset) => `w${String(from + offset)} `);
+
+const words = (from: number, to: number): string => list(from, to).join("");
+
+describe("the way of a reply", () => {
+  test("thinking, streaming, complete, with its times", () => {
+    const thinking = run([send(), accepted()]);
+    assert.deepEqual(
+      [thinking.reply.status, thinking.reply.messageId, thinking.reply.startedAt],
+      ["thinking", ID, 100],
+    );
+    const streaming = run([token(0), token(1)], thinking.state);
+    assert.deepEqual(
+      [streaming.reply.status, streaming.reply.text, streaming.reply.endedAt],
+      ["streaming", "w0 w1 ", null],
+    );
+    const { reply, effects } = run([completed(2)], streaming.state);
+    assert.deepEqual(
+      [reply.status, reply.text, reply.nextIndex, reply.endedAt],
+      ["complete", "w0 w1 ", 2, 300],
+    );
+    assert.deepEqual(effects, []);
+  });
+
+  test("the user's turn comes before the reply, each under its own key", () => {
+    const { state } = run([send()]);
+    assert.deepEqual(
+      state.turns.map((turn) => [turn.role, turn.key]),
+      [
+        ["user", "k-user"],
+        ["assistant", "k"],
+      ],
+    );
+  });
+
+  test("stream.started names the model and does not end the thinking", () => {
+    const { reply } = run([
+      send(),
+      accepted(),
+      frame({ type: "stream.started", messageId: ID, model: "claude" }),
+    ]);
+    assert.deepEqual([reply.status, reply.model], ["thinking", "claude"]);
+  });
+
+  test("a failure keeps the text so far and the server's words", () => {
+    const { reply } = run([send(), accepted(), token(0), failed()]);
+    assert.deepEqual(
+      [reply.status, reply.text, reply.error, reply.endedAt],
+      ["failed", "w0 ", "No.", 300],
+    );
+  });
+
+  test("stream.cancelled, from another tab, ends it", () => {
+    const { reply } = run([
+      send(),
+      accepted(),
+      token(0),
+      frame({ type: "stream.cancelled", messageId: ID }),
+    ]);
+    assert.deepEqual([reply.status, reply.endedAt], ["cancelled", 200]);
+  });
+
+  test("a reply without tokens can be complete", () => {
+    assert.equal(run([send(), accepted(), completed(0)]).reply.status, "complete");
+  });
+
+  test("a conversation is bounded, and the oldest turns go first", () => {
+    const sends = Array.from({ length: MAX_TURNS }, (_, n) => send(`k${String(n)}`));
+    const { state } = run(sends);
+    assert.equal(state.turns.length, MAX_TURNS);
+    assert.equal(state.turns.at(-1)?.key, `k${String(MAX_TURNS - 1)}`);
+    assert.equal(state.turns[0]?.role, "user");
+  });
+});
+
+describe("tokens that beat the answer to send", () => {
+  test("are kept, and adopted when the id becomes known", () => {
+    const early = run([send(), token(0), token(1)]);
+    assert.deepEqual([early.reply.status, early.state.strays.length], ["thinking", 2]);
+    const { reply, state, effects } = run([accepted()], early.state);
+    assert.deepEqual([reply.status, reply.text], ["streaming", "w0 w1 "]);
+    assert.deepEqual([state.strays, effects], [[], []]);
+  });
+
+  test("a whole reply may have come before", () => {
+    const { reply } = run([send(), token(0), completed(1), accepted()]);
+    assert.deepEqual([reply.status, reply.text], ["complete", "w0 "]);
+  });
+
+  test("only frames of that id are adopted", () => {
+    const { reply } = run([send(), token(0, "other"), token(0), accepted()]);
+    assert.deepEqual([reply.text, reply.nextIndex], ["w0 ", 1]);
+  });
+
+  test("are bounded; what was dropped is refetched", () => {
+    const tokens = Array.from({ length: MAX_STRAYS + 1 }, (_, index) => token(index));
+    const early = run([send(), ...tokens]);
+    assert.equal(early.state.strays.length, MAX_STRAYS);
+    const { effects } = run([accepted()], early.state);
+    assert.deepEqual(effects, [{ type: "gap", messageId: ID, from: 0 }]);
+  });
+
+  test("are not kept while no id is awaited", () => {
+    assert.deepEqual(run([token(0)]).state.strays, []);
+    assert.deepEqual(run([send(), accepted(), token(0, "other")]).state.strays, []);
+    const refused: Action = { type: "send.failed", key: "k", error: "no", answered: true, at: 1 };
+    assert.deepEqual(run([send(), token(0), refused]).state.strays, []);
+  });
+});
+
+describe("indexes", () => {
+  test("one that it has is ignored", () => {
+    const { reply } = run([send(), accepted(), token(0), token(1), token(0), token(1)]);
+    assert.equal(reply.text, "w0 w1 ");
+  });
+
+  test("out of order they are held, reported once, and put in their place", () => {
+    const open = run([send(), accepted(), token(0), token(3), token(2)]);
+    assert.equal(open.reply.text, "w0 ");
+    assert.deepEqual(open.effects, [{ type: "gap", messageId: ID, from: 1 }]);
+    const { reply, effects } = run([token(1)], open.state);
+    assert.deepEqual([reply.text, reply.nextIndex, effects], ["w0 w1 w2 w3 ", 4, []]);
+  });
+
+  test("a second gap is reported on its own", () => {
+    const { effects } = run([send(), accepted(), token(1), token(0), token(3)]);
+    assert.deepEqual(
+      effects.map((effect) => effect.type === "gap" && effect.from),
+      [0, 2],
+    );
+  });
+
+  test("held tokens are bounded, and the refetch brings the rest", () => {
+    const tokens = Array.from({ length: MAX_HELD + 5 }, (_, index) => token(index + 1));
+    const open = run([send(), accepted(), ...tokens]);
+    assert.equal(Object.keys(open.reply.held).length, MAX_HELD);
+    const { reply } = run([refetched(-1, MAX_HELD + 6)], open.state);
+    assert.deepEqual([reply.nextIndex, missingFrom(reply)], [MAX_HELD + 6, null]);
+  });
+
+  test("a completed that counts more than there is asks for the rest before it shows complete", () => {
+    const open = run([send(), accepted(), token(0), completed(3)]);
+    assert.equal(open.reply.status, "streaming");
+    assert.deepEqual(open.effects, [{ type: "gap", messageId: ID, from: 1 }]);
+    const { reply } = run([refetched(0, 3, "complete")], open.state);
+    assert.deepEqual([reply.status, reply.text], ["complete", "w0 w1 w2 "]);
+  });
+
+  test("tokens that come after their completed make it whole too", () => {
+    const { reply } = run([send(), accepted(), completed(2), token(1), token(0)]);
+    assert.deepEqual([reply.status, reply.text], ["complete", "w0 w1 "]);
+  });
+});
+
+describe("snapshot and refetch", () => {
+  test("a snapshot replaces when it is further along", () => {
+    const { reply } = run([send(), accepted(), token(0), token(4), snapshot(3), token(3)]);
+    assert.deepEqual([reply.text, reply.nextIndex], ["w0 w1 w2 w3 w4 ", 5]);
+  });
+
+  test("a snapshot that is behind changes nothing", () => {
+    const { reply } = run([send(), accepted(), token(0), token(1), snapshot(1)]);
+    assert.deepEqual([reply.text, reply.nextIndex], ["w0 w1 ", 2]);
+  });
+
+  test("a queued reply goes on thinking", () => {
+    const { reply } = run([send(), accepted(), refetched(-1, 0, "queued")]);
+    assert.equal(reply.status, "thinking");
+  });
+
+  for (const status of ["complete", "failed", "cancelled"] as const) {
+    test(`a lost terminal event is learned from a refetch: ${status}`, () => {
+      const { reply } = run([send(), accepted(), token(0), refetched(0, 2, status)]);
+      assert.deepEqual([reply.status, reply.text, reply.endedAt], [status, "w0 w1 ", 400]);
+    });
+  }
+
+  test("a refetch that is not whole is not passed off as whole", () => {
+    const log: Action = {
+      type: "refetched",
+      messageId: ID,
+      log: { tokens: list(5, 6), nextIndex: 6, status: "complete" },
+      at: 400,
+    };
+    const { reply } = run([send(), accepted(), token(0), log]);
+    assert.deepEqual([reply.status, reply.text, missingFrom(reply)], ["streaming", "w0 ", 1]);
+  });
+});
+
+describe("the end is final", () => {
+  const late: [string, Action][] = [
+    ["a token", token(1)],
+    ["a completed", completed(1)],
+    ["a failed", failed()],
+    ["a snapshot", snapshot(5)],
+    ["a refetch", refetched(0, 5, "complete")],
+    ["a give-up", { type: "give-up", key: "k", error: "late", at: 500 }],
+    ["a cancel", cancel],
+  ];
+  const ends: [string, Action][] = [
+    ["cancelled", cancel],
+    ["complete", completed(1)],
+    ["failed", failed()],
+  ];
+  for (const [status, ending] of ends) {
+    for (const [name, action] of late) {
+      test(`${name} after ${status} changes nothing`, () => {
+        const { state, reply } = run([send(), accepted(), token(0), ending]);
+        assert.equal(reply.status, status);
+        const step = reduce(state, action);
+        assert.deepEqual([step.state, step.effects], [state, []]);
+      });
+    }
+  }
+});
+
+describe("cancel", () => {
+  test("tells the server at once when the id is known", () => {
+    const { effects, reply } = run([send(), accepted(), token(0), cancel]);
+    assert.deepEqual(effects, [{ type: "cancel", messageId: ID }]);
+    assert.deepEqual([reply.status, reply.endedAt], ["cancelled", 250]);
+  });
+
+  test("before the id is known tells the server as soon as it is", () => {
+    const early = run([send(), token(0), cancel]);
+    assert.deepEqual([early.reply.status, early.effects], ["cancelled", []]);
+    const { reply, effects } = run([accepted(), token(1)], early.state);
+    assert.deepEqual(effects, [{ type: "cancel", messageId: ID }]);
+    assert.deepEqual([reply.status, reply.text], ["cancelled", ""]);
+  });
+
+  test("a reply that was forgotten meanwhile is cancelled when its id comes", () => {
+    assert.deepEqual(run([accepted()]).effects, [{ type: "cancel", messageId: ID }]);
+  });
+});
+
+describe("failure and retry", () => {
+  const retry: Action = { type: "retry", key: "k", requestId: "second", at: 900 };
+
+  test("starts over under the same key", () => {
+    const { reply } = run([send(), accepted(), token(0), failed(), retry]);
+    assert.deepEqual(
+      [reply.key, reply.status, reply.text, reply.messageId, reply.requestId, reply.startedAt],
+      ["k", "thinking", "", null, "second", 900],
+    );
+  });
+
+  test("late frames of the first try do not get into the second", () => {
+    const { reply } = run([
+      ...[send(), accepted(), token(0), failed(), retry],
+      ...[token(1), accepted("m2"), token(0, "m2"), token(2)],
+    ]);
+    assert.deepEqual([reply.text, reply.nextIndex], ["w0 ", 1]);
+  });
+
+  for (const [answered, requestId] of [
+    [false, "k-request"],
+    [true, "second"],
+  ] as const) {
+    test(`a request ${answered ? "refused" : "without an answer"} is ${answered ? "made anew" : "repeated"}`, () => {
+      const failure: Action = { type: "send.failed", key: "k", error: "Why.", answered, at: 1 };
+      const first = run([send(), failure]);
+      assert.deepEqual([first.reply.status, first.reply.error], ["failed", "Why."]);
+      assert.equal(run([retry], first.state).reply.requestId, requestId);
+    });
+  }
+
+  test("only what failed can be retried", () => {
+    const { state } = run([send(), accepted(), token(0)]);
+    assert.equal(reduce(state, retry).state, state);
+  });
+});
+
+describe("history", () => {
+  const user = (text: string): Turn => ({ role: "user", key: text, text });
+  const reply = (text: string, status: Reply["status"]): Turn => ({
+    ...run([send()]).reply,
+    text,
+    status,
+  });
+
+  test("has what people said and whole replies only", () => {
+    const turns = [
+      ...[user("a"), reply("A", "complete"), user("b"), reply("half", "cancelled")],
+      ...[user("c"), reply("half", "failed"), user("d"), reply("", "complete")],
+      ...[user("e"), reply("half", "streaming")],
+    ];
+    assert.deepEqual(
+      history(turns).map((item) => item.content),
+      ["a", "A", "b", "c", "d", "e"],
+    );
+  });
+
+  test("keeps to the server's bounds and begins with the user", () => {
+    const turns = Array.from({ length: 50 }, () => [
+      user("q"),
+      reply("x".repeat(5000), "complete"),
+    ]);
+    const items = history([...turns.flat(), user("last")]);
+    assert.ok(items.length <= MAX_HISTORY && items.length >= MAX_HISTORY - 1);
+    assert.equal(items[0]?.role, "user");
+    assert.equal(items.at(-1)?.content, "last");
+    assert.ok(items.every((item) => item.content.length <= MAX_CONTENT));
+  });
+
+  test("never cuts a character in two", () => {
+    const [item] = history([user("x".repeat(MAX_CONTENT - 1) + "😀")]);
+    assert.equal(item?.content, "x".repeat(MAX_CONTENT - 1));
+  });
+
+  test("of replies without a user's turn is empty", () => {
+    assert.deepEqual(history([reply("A", "complete")]), []);
+  });
+});
+
+describe("whatever the order", () => {
+  /** What a network, a snapshot and a refetch can do to a reply of `total` tokens. */
+  const events = (total: number) =>
+    fc.array(
+      fc.oneof(
+        { weight: 8, arbitrary: fc.nat(total - 1).map((index) => token(index)) },
+        fc.nat(total).map((count) => snapshot(count)),
+        fc
+          .tuple(fc.integer({ min: -1, max: total }), fc.nat(total))
+          .map(([after, count]) => refetched(Math.min(after, count - 1), count)),
+        fc.constant(completed(total)),
+        fc.constant(accepted()),
+      ),
+      { maxLength: 60 },
+    );
+
+  test("the text is the first tokens, a gap is known, and a last refetch makes it whole", () => {
+    fc.assert(
+      fc.property(
+        fc
+          .integer({ min: 1, max: 12 })
+          .chain((total) => fc.tuple(fc.constant(total), events(total))),
+        ([total, actions]) => {
+          const { state, reply } = run([send(), ...actions, accepted()]);
+          assert.equal(reply.text, words(0, reply.nextIndex));
+          assert.ok(Object.keys(reply.held).every((index) => Number(index) > reply.nextIndex));
+          assert.equal(reply.status === "complete", !isActive(reply));
+          const last = run([refetched(reply.nextIndex - 1, total, "complete")], state).reply;
+          assert.deepEqual([last.status, last.text], ["complete", words(0, total)]);
+        },
+      ),
+      { numRuns: 500 },
+    );
+  });
+
+  test("every gap that stays open was reported", () => {
+    fc.assert(
+      fc.property(events(8), (actions) => {
+        const { reply, effects } = run([send(), accepted(), ...actions]);
+        const missing = missingFrom(reply);
+        const last = effects.filter((effect) => effect.type === "gap").at(-1);
+        assert.ok(missing === null || last?.from === missing);
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  test("no action changes the state it is given", () => {
+    const { state } = run([send(), accepted(), token(0), token(3)]);
+    const before = JSON.stringify(state);
+    for (const action of [token(1), completed(4), cancel, failed(), refetched(0, 4, "complete")]) {
+      reduce(state, action);
+    }
+    assert.equal(JSON.stringify(state), before);
+    assert.equal(findReply(state, "k")?.status, "streaming");
+  });
+});
