@@ -1,0 +1,173 @@
+"""Claude through the official SDK, with everything the SDK would decide by itself decided here.
+
+The SDK's own retries are off: it would sleep for any ``retry-after``, and start over after text was sent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import anthropic
+import httpx2
+
+from protocol.stream import Usage
+
+from . import base
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable
+
+    from anthropic.types import MessageParam, RawMessageStreamEvent
+
+READ_SECONDS: Final = 30.0
+WRITE_SECONDS: Final = 10.0
+POOL_SECONDS: Final = 5.0
+
+# https://platform.claude.com/docs/en/api/errors
+# The type decides before the status: an error event in the middle of a stream has status 200.
+_BY_TYPE: Final[dict[str | None, type[base.ProviderError]]] = {
+    "overloaded_error": base.OverloadedError,
+    "rate_limit_error": base.RateLimitedError,
+    "request_too_large": base.TooLongError,
+    "api_error": base.UnavailableError,
+    "timeout_error": base.UnavailableError,
+}
+_BY_STATUS: Final[dict[int, type[base.ProviderError]]] = {
+    408: base.UnavailableError,
+    409: base.UnavailableError,
+    413: base.TooLongError,
+    429: base.RateLimitedError,
+    529: base.OverloadedError,
+}
+
+
+class Anthropic:
+    """One SDK client for all replies of the process.
+
+    :param base_url: empty for the SDK's own.
+    :param connect_seconds: time to connect.
+    :param system: the system prompt, empty for none.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str,
+        model: str,
+        max_tokens: int,
+        system: str = "",
+        base_url: str = "",
+        connect_seconds: float = 5.0,
+    ) -> None:
+        self.model = model
+        self._max_tokens = max_tokens
+        self._system = system or anthropic.omit
+        self._client = anthropic.AsyncAnthropic(
+            api_key=api_key,
+            base_url=base_url or None,
+            max_retries=0,
+            timeout=httpx2.Timeout(
+                connect=connect_seconds, read=READ_SECONDS, write=WRITE_SECONDS, pool=POOL_SECONDS
+            ),
+        )
+
+    async def aclose(self) -> None:
+        """Close the SDK's connections."""
+        await self._client.close()
+
+    async def stream(self, request: base.Request) -> AsyncGenerator[base.Event, None]:
+        """See :class:`.base.Provider`."""
+        reading = _Reading()
+        try:
+            source = await self._client.messages.create(
+                model=self.model,
+                max_tokens=self._max_tokens,
+                system=self._system,
+                messages=_messages(request),
+                cache_control={"type": "ephemeral"},
+                stream=True,
+            )
+            async with source:  # leaving it closes the request, wherever the stream stands
+                async for event in source:
+                    for answer in reading.feed(event):
+                        yield answer
+        except (anthropic.APIError, httpx2.HTTPError) as error:
+            raise translate(error) from error
+        if not reading.stopped:
+            raise base.CutError("the stream ended without message_stop")
+
+
+class _Reading:
+    """The state of one stream: collects the end, which arrives in pieces."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._stop_reason = ""
+        self._usage: dict[str, int] = {}
+
+    def feed(self, event: RawMessageStreamEvent) -> Iterable[base.Event]:
+        if event.type == "message_start":
+            self._count(event.message.usage)
+            yield base.Started(event.message.model)
+        elif event.type == "content_block_delta":
+            if event.delta.type == "text_delta" and event.delta.text:
+                yield base.Text(event.delta.text)
+        elif event.type == "message_delta":
+            self._stop_reason = event.delta.stop_reason or self._stop_reason
+            self._count(event.usage)
+        elif event.type == "message_stop":
+            self.stopped = True
+            yield base.Final(self._stop_reason or "end_turn", Usage(**self._usage))
+
+    def _count(self, usage: Any) -> None:
+        """Take over the counts that are given: they are cumulative, and may be absent."""
+        for ours, theirs in _USAGE.items():
+            count = getattr(usage, theirs, None)
+            if isinstance(count, int):
+                self._usage[ours] = count
+
+
+_USAGE: Final = {
+    "input": "input_tokens",
+    "output": "output_tokens",
+    "cache_read": "cache_read_input_tokens",
+    "cache_write": "cache_creation_input_tokens",
+}
+
+
+def _messages(request: base.Request) -> list[MessageParam]:
+    """The conversation as the API takes it: begun by the user, no blank turn."""
+    turns = [turn for turn in request.history if turn.content.strip()]
+    while turns and turns[0].role == "assistant":  # its question was cut off by the history's limit
+        turns.pop(0)
+    history: list[MessageParam] = [{"role": turn.role, "content": turn.content} for turn in turns]
+    return [*history, {"role": "user", "content": request.message}]
+
+
+def translate(error: anthropic.APIError | httpx2.HTTPError) -> base.ProviderError:
+    """The SDK's and its HTTP client's errors in our words."""
+    if isinstance(error, anthropic.APIStatusError):
+        return _translate_status(error)
+    if isinstance(error, anthropic.APITimeoutError | httpx2.TimeoutException):
+        return base.StalledError("timed out")
+    if isinstance(error, anthropic.APIConnectionError | httpx2.ConnectError):
+        return base.UnavailableError("cannot connect")
+    if isinstance(error, httpx2.HTTPError):
+        return base.CutError(f"the connection broke ({type(error).__name__})")
+    return base.ProviderError(type(error).__name__)
+
+
+def _translate_status(error: anthropic.APIStatusError) -> base.ProviderError:
+    kind = _BY_TYPE.get(error.type) or _BY_STATUS.get(error.status_code)
+    if kind is None:
+        kind = base.UnavailableError if error.status_code >= 500 else base.RequestRefusedError
+    reason = f"HTTP {error.status_code}, {error.type or 'no type'}, request {error.request_id or 'unknown'}"
+    return kind(reason, _retry_after(error.response))
+
+
+def _retry_after(response: httpx2.Response) -> float | None:
+    """Seconds of ``retry-after``; the API sends whole seconds, never a date."""
+    try:
+        return max(0.0, float(cast("str", response.headers.get("retry-after"))))
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,153 @@
+"""What a model provider is: a request in, a stream of three kinds of events out, and a small error tree.
+
+Foreign errors are translated inside each provider; nothing else in the worker knows an SDK.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from protocol.stream import Turn, Usage
+
+
+class ProviderError(Exception):
+    """The model will not (go on to) answer.
+
+    :cvar code: what programs see in ``stream.failed``.
+    :cvar retryable: whether the same request may succeed a little later.
+    :ivar retry_after: seconds that the provider asked to wait, None if it did not say.
+    """
+
+    code: ClassVar[str] = "provider_error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class RequestRefusedError(ProviderError):
+    """The request itself is at fault: bad key, unknown model, not allowed."""
+
+
+class TooLongError(ProviderError):
+    """The conversation does not fit."""
+
+    code = "context_window"
+
+
+class RateLimitedError(ProviderError):
+    """Too many requests of ours."""
+
+    code = "rate_limited"
+    retryable = True
+
+
+class OverloadedError(ProviderError):
+    """Too many requests of everybody's."""
+
+    code = "overloaded"
+    retryable = True
+
+
+class UnavailableError(ProviderError):
+    """Not reachable, or a fault of its own."""
+
+    retryable = True
+
+
+class CutError(ProviderError):
+    """The stream ended in the middle, whether the connection broke or closed politely."""
+
+    code = "interrupted"
+    retryable = True
+
+
+class StalledError(ProviderError):
+    """The stream is open and silent."""
+
+    code = "timeout"
+    retryable = True
+
+
+class Started(NamedTuple):
+    """The model has accepted the request; ``model`` is the name it gives itself."""
+
+    model: str
+
+
+class Text(NamedTuple):
+    """The next piece of the reply, never empty."""
+
+    text: str
+
+
+class Final(NamedTuple):
+    """The model's own end. No event follows."""
+
+    stop_reason: str
+    usage: Usage
+
+
+Event: TypeAlias = Started | Text | Final
+
+
+class Request(NamedTuple):
+    """What to answer: the conversation so far and the new message."""
+
+    message: str
+    history: tuple[Turn, ...] = ()
+
+
+class Provider(Protocol):
+    """Where replies come from. One object per process, shared by all replies."""
+
+    @property
+    def model(self) -> str:
+        """The model asked for."""
+
+    def stream(self, request: Request) -> AsyncGenerator[Event, None]:
+        """Answer: Started, any number of Text, Final; or a ProviderError at any point.
+
+        It makes one attempt. Closing the generator, or cancelling who waits for it, ends the request to
+        the model at once.
+        """
+
+    async def aclose(self) -> None:
+        """Close connections."""
+
+
+class Patience(NamedTuple):
+    """Seconds to wait for the first text, and for each further one."""
+
+    first: float
+    next: float
+
+
+async def watched(events: AsyncGenerator[Event, None], patience: Patience) -> AsyncGenerator[Event, None]:
+    """Pass events through, and lose patience when no text comes.
+
+    A provider's keep-alives show that the connection lives, not that the model writes; only text counts.
+    The time that the consumer of these events takes does not.
+
+    :raises StalledError: no text for too long.
+    """
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + patience.first
+    async with aclosing(events):
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    event = await anext(events, None)
+            except TimeoutError:
+                raise StalledError("the model went silent") from None
+            if event is None:
+                return
+            yield event
+            if isinstance(event, Text):
+                deadline = clock() + patience.next

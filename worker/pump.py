@@ -1,0 +1,67 @@
+"""Reads a provider ahead of the writer, as far as a bound allows."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from .providers.base import Event
+
+AHEAD: Final = 64
+"""Events that may wait for the writer. At the bound the model's stream is read no further: back-pressure."""
+
+
+class Pump:
+    """One task reads events; one other takes all that wait whenever it is ready for more."""
+
+    def __init__(self, events: AsyncGenerator[Event, None], ahead: int = AHEAD) -> None:
+        self._events = events
+        self._ahead = ahead
+        self._waiting: list[Event] = []
+        self._room = asyncio.Event()
+        self._news = asyncio.Event()
+        self._stopped = False
+        self._task = asyncio.create_task(self._read())
+        self._task.add_done_callback(lambda _: self._news.set())
+
+    async def _read(self) -> None:
+        async with aclosing(self._events) as events:
+            async for event in events:
+                self._waiting.append(event)
+                self._news.set()
+                if len(self._waiting) >= self._ahead:
+                    self._room.clear()
+                    await self._room.wait()
+
+    async def take(self) -> list[Event]:
+        """All events that wait, at least one; empty when there will be no more.
+
+        :raises ProviderError: what the provider raised, after all events before it were taken.
+        """
+        await self._news.wait()
+        if self._stopped:
+            return []
+        batch, self._waiting = self._waiting, []
+        self._room.set()
+        if not self._task.done():
+            self._news.clear()
+        elif not batch:
+            self._task.result()
+        return batch
+
+    def stop(self) -> None:
+        """Close the request to the model now; what waits is dropped."""
+        self._stopped = True
+        self._task.cancel()
+        self._news.set()
+
+    async def aclose(self) -> None:
+        """Stop, and wait until the request is closed."""
+        self.stop()
+        await asyncio.wait({self._task})
+        if not self._task.cancelled():
+            self._task.exception()  # take() has reported it, or nobody wants to know any more

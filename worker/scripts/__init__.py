@@ -1,0 +1,25 @@
+"""The Lua scripts, each beside this file as ``NAME.lua``. All of them are safe to send twice."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from redis.asyncio import Redis
+
+
+class Script(Protocol):
+    """A script bound to a client: sends its SHA, and its text where the server does not know it yet."""
+
+    async def __call__(self, keys: Sequence[str], args: Iterable[str | bytes | int]) -> Any:
+        """Run the script; ``keys`` are all it touches."""
+
+
+def load(redis: Redis, name: str) -> Script:
+    """Script ``name`` bound to ``redis``. Sends nothing yet."""
+    text = resources.files(__package__).joinpath(f"{name}.lua").read_text(encoding="utf-8")
+    script: Script = redis.register_script(text)
+    return script

@@ -1,0 +1,12 @@
+-- Record how a message ends, behind all its tokens. The first decision stands.
+-- KEYS: message, log
+-- ARGV: claim, id of the final marker, field, value
+-- Answers {'ok'} or {'fenced'}.
+local fields = redis.call('HMGET', KEYS[1], 'claim', 'state')
+if fields[1] ~= ARGV[1] or fields[2] ~= 'streaming' then
+  return {'fenced'}
+end
+if #redis.call('XRANGE', KEYS[2], ARGV[2], ARGV[2]) == 0 then
+  redis.call('XADD', KEYS[2], ARGV[2], ARGV[3], ARGV[4])
+end
+return {'ok'}

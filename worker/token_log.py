@@ -1,0 +1,151 @@
+"""One message's log in Redis, behind a fence: only the newest claim can write to it.
+
+Every write is a script that checks the claim first, so that a worker that lost its job, and does not know
+yet, cannot add a token or a second end. All of them may be sent twice with the effect of once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
+
+import msgspec
+
+from protocol import wire
+
+from . import scripts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from redis.asyncio import Redis
+
+    from protocol.stream import Job, State
+
+Verdict = Literal["run", "finished", "exhausted", "cancelled"]
+
+_SCRIPTS: Final = ("claim", "publish", "append", "decide", "finish", "release")
+
+
+class FencedError(Exception):
+    """Somebody else has claimed the message, or it is gone. Stop at once, write nothing."""
+
+
+class GapError(Exception):
+    """An index was skipped: a fault of the caller."""
+
+
+class Claim(NamedTuple):
+    """What a claim found.
+
+    :ivar verdict: ``run``; ``finished``: nothing is left to do; ``exhausted``: claimed more often than a job
+        may be; ``cancelled``. The claim holds the fence in all cases but ``finished``.
+    :ivar attempt: how many times the message was claimed, this time included.
+    :ivar next: the number of tokens in the log.
+    :ivar decision: the value of the final marker, empty without one.
+    """
+
+    verdict: Verdict
+    attempt: int
+    next: int
+    decision: bytes
+
+
+class Token(msgspec.Struct, frozen=True):
+    """One token on its way: its index, its text, and the Pusher frame that carries it."""
+
+    index: int
+    text: str
+    frame: bytes
+
+
+class TokenLog:
+    """Opens messages. One per process.
+
+    :param tries: how many times a message may be claimed.
+    :param retention: seconds that a finished message is kept.
+    """
+
+    def __init__(self, redis: Redis, *, tries: int, retention: int) -> None:
+        self.redis = redis
+        self.tries = tries
+        self.retention = retention
+        self.scripts = {name: scripts.load(redis, name) for name in _SCRIPTS}
+
+    def open(self, job: Job, claim: str) -> MessageLog:
+        """The log of the job's message under ``claim``, a token that nobody else uses."""
+        return MessageLog(self, job, claim)
+
+
+class MessageLog:
+    """One message under one claim. Every method but :meth:`claim` and :meth:`text` raises FencedError."""
+
+    def __init__(self, log: TokenLog, job: Job, claim: str) -> None:
+        names = (job.app_id, job.channel)
+        self._log = log
+        self._id = job.message_id
+        self._user = msgspec.json.encode(job.user_id)
+        self._claim = claim
+        self._message = wire.message_key(*names, job.message_id)
+        self._tokens = wire.log_key(*names, job.message_id)
+        self._active = wire.active_key(*names)
+        self._bus = wire.bus_channel(*names)
+
+    async def claim(self) -> Claim:
+        """Take the fence. May be repeated: the same claim counts once."""
+        keys = (self._message, self._tokens, self._active)
+        arguments = (self._claim, self._log.tries, self._user, self._id, wire.LOG_FINAL_ID)
+        verdict, attempt, index, decision = await self._log.scripts["claim"](keys, arguments)
+        return Claim(cast("Verdict", verdict.decode()), attempt, index, decision)
+
+    async def publish(self, frame: bytes) -> None:
+        """Publish an event that is not logged."""
+        keys = (self._message, self._bus)
+        await self._call("publish", keys, self._claim, _envelope(frame))
+
+    async def append(self, tokens: Sequence[Token]) -> bool:
+        """Log and publish consecutive tokens in one round trip; those that are there already are skipped.
+
+        :returns: whether somebody asked to cancel.
+        :raises GapError: the first index is beyond the end of the log.
+        """
+        keys = (self._message, self._tokens, self._bus)
+        arguments: list[str | bytes | int] = [self._claim, tokens[0].index, wire.LOG_TEXT]
+        for token in tokens:
+            envelope = _envelope(token.frame, (self._id, token.index))
+            arguments += (wire.log_entry_id(token.index), token.text, envelope)
+        answer = await self._call("append", keys, *arguments)
+        return bool(answer[2])
+
+    async def decide(self, decision: bytes) -> None:
+        """Write the final marker: how the message ends. Whoever takes over from here finishes by it."""
+        keys = (self._message, self._tokens)
+        await self._call("decide", keys, self._claim, wire.LOG_FINAL_ID, wire.LOG_FINAL, decision)
+
+    async def finish(self, state: State, frame: bytes, error: str = "") -> None:
+        """Record the end, publish the terminal event and let the log expire; once per message."""
+        keys = (self._message, self._tokens, self._active, self._bus)
+        arguments = (self._claim, self._id, state, error, _envelope(frame), self._log.retention)
+        await self._call("finish", keys, *arguments)
+
+    async def release(self) -> bool:
+        """Undo the claim, so that it burns no try. False, and nothing done, when the log has tokens."""
+        keys = (self._message, self._active)
+        return bool((await self._call("release", keys, self._claim, self._id))[0] == b"ok")
+
+    async def text(self) -> str:
+        """The text so far."""
+        before_final = f"({wire.LOG_FINAL_ID}"
+        entries: Any = await self._log.redis.xrange(self._tokens, wire.log_entry_id(0), before_final)
+        return b"".join(fields[wire.LOG_TEXT.encode()] for _, fields in entries).decode()
+
+    async def _call(self, name: str, keys: Sequence[str], *arguments: str | bytes | int) -> list[Any]:
+        answer: list[Any] = await self._log.scripts[name](keys, arguments)
+        if answer[0] == b"fenced":
+            raise FencedError(self._id)
+        if answer[0] == b"gap":
+            raise GapError(f"{self._id}: token {arguments[1]!r} does not follow {answer[1]} in the log")
+        return answer
+
+
+def _envelope(frame: bytes, stream: tuple[str, int] | None = None) -> bytes:
+    return wire.encode_envelope(wire.Envelope(frame, stream=stream))
