@@ -89,7 +89,7 @@ def subscription_error(channel: str, type_: str, error: str, status: int) -> byt
 
 
 def error(message: str, code: int | None = None, channel: str | None = None) -> bytes:
-    """``pusher:error``; ``data`` is an object; ``code`` is null unless the socket closes with it (section 2)."""
+    """``pusher:error``: ``data`` is an object, its ``code`` null unless the socket closes (section 2)."""
     body: dict[str, Any] = {"event": "pusher:error", "data": {"code": code, "message": message}}
     if channel is not None:
         body["channel"] = channel

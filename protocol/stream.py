@@ -125,7 +125,10 @@ class Turn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     content: Annotated[str, msgspec.Meta(min_length=1, max_length=4000)]
 
 
-Id = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
+MESSAGE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""Use with ``fullmatch``."""
+
+Id = Annotated[str, msgspec.Meta(pattern=rf"^{MESSAGE_ID.pattern}\Z")]
 Message = Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
 History = Annotated[tuple[Turn, ...], msgspec.Meta(max_length=40)]
 

@@ -1,0 +1,170 @@
+"""Everything on the server's port: the Pusher HTTP API beside the Starlette application for the rest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qs
+
+import jwt
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from protocol import signatures
+from protocol.channels import SOCKET_ID
+from protocol.stream import InvalidRequest, parse_user_id
+
+from .auth import ChannelRule, Tokens, allows
+from .chat import Chat, Refused, answered
+from .http_api import HttpApi, read_body
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import BaseRoute
+
+    from .http_api import Receive, Scope, Send
+    from .node import Node
+
+DEV_TOKEN_SECONDS: Final = 12 * 3600
+AUTH_BODY_LIMIT: Final = 16_384
+
+PAGE_HEADERS: Final = {
+    "content-security-policy": (
+        "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-cache",
+}
+
+
+class Server:
+    """The ASGI application: routes by path to the API or to everything else.
+
+    :raises SettingsError: ``[auth]`` cannot be used.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._api = HttpApi(node)
+        self._api_prefix = f"{node.settings.server.path}/apps/".encode()
+        self._rest = _starlette(node)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI entry point; HTTP only, since WebSockets do not come this way."""
+        if scope["raw_path"].startswith(self._api_prefix):
+            await self._api(scope, receive, send)
+        else:
+            await self._rest(scope, receive, send)
+
+
+def _starlette(node: Node) -> Starlette:
+    tokens = Tokens(node.settings.auth)
+    routes: list[BaseRoute] = [
+        Route("/up", _up, methods=["GET"]),
+        Route("/broadcasting/auth", answered(node, "auth", ChannelAuth(node, tokens)), methods=["POST"]),
+        *Chat(node, tokens).routes(),
+        *(_dev_routes(node) if node.settings.dev.enabled else [Route("/", _root, methods=["GET"])]),
+    ]
+    prefix = node.settings.server.path
+    origins = node.settings.server.cors_origins
+    cors = Middleware(
+        CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["*"]
+    )
+    return Starlette(
+        routes=[Mount(prefix, routes=routes)] if prefix else routes,
+        middleware=[cors] if origins else [],
+        exception_handlers={HTTPException: _http_error, Exception: _server_error},
+    )
+
+
+async def _up(_request: Request) -> Response:
+    return JSONResponse({"health": "OK"})
+
+
+async def _root(_request: Request) -> Response:
+    return PlainTextResponse("OK")
+
+
+async def _http_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
+    return JSONResponse({"message": error.detail}, error.status_code, headers=error.headers)
+
+
+async def _server_error(_request: Request, _error: Exception) -> Response:
+    return JSONResponse({"message": "Server error."}, 500)
+
+
+class ChannelAuth:
+    """``POST /broadcasting/auth`` (protocol section 14.1), for front ends whose application has no such
+    endpoint. Bearer token in, signature out, if a rule of ``auth.channels`` opens the channel.
+    """
+
+    def __init__(self, node: Node, tokens: Tokens) -> None:
+        self._tokens = tokens
+        self._rules = [ChannelRule(text) for text in node.settings.auth.channels]
+        self._app = node.settings.app(node.settings.auth.app)
+
+    async def __call__(self, request: Request) -> Response:
+        """Form fields ``socket_id`` and ``channel_name``."""
+        claims = await self._tokens.verify(request.headers.get("authorization", ""))
+        form = _form(await read_body(request.receive, AUTH_BODY_LIMIT))
+        socket_id, channel = form.get("socket_id", ""), form.get("channel_name", "")
+        if not SOCKET_ID.fullmatch(socket_id):
+            raise InvalidRequest("socket_id", "Expected two numbers with a dot between them")
+        if not allows(self._rules, claims, channel):
+            raise Refused(403, "Forbidden.")
+        return JSONResponse(
+            {"auth": signatures.sign_channel(self._app.key, self._app.secret, socket_id, channel)}
+        )
+
+
+def _form(body: bytes) -> dict[str, str]:
+    try:
+        fields = parse_qs(body.decode("ascii"), max_num_fields=32, errors="strict")
+    except (UnicodeDecodeError, ValueError) as error:
+        raise InvalidRequest("$", "the body is not a URL-encoded form") from error
+    return {name: values[-1] for name, values in fields.items()}
+
+
+def _dev_routes(node: Node) -> Sequence[BaseRoute]:
+    """What ``legato up`` adds: tokens for anybody, and the chat page."""
+    dev, auth = node.settings.dev, node.settings.auth
+    app = node.settings.app(auth.app)
+
+    async def token(request: Request) -> Response:
+        sub = request.query_params.get("sub", "")
+        try:
+            parse_user_id(sub)
+        except ValueError as error:
+            raise InvalidRequest("sub", str(error)) from error
+        claims: dict[str, Any] = {"sub": sub, "exp": int(node.wall()) + DEV_TOKEN_SECONDS}
+        return JSONResponse({"token": jwt.encode(claims, auth.jwt_secret, algorithm="HS256")})
+
+    async def config(_request: Request) -> Response:
+        return JSONResponse({"key": app.key, "provider": dev.provider, "model": dev.model or None})
+
+    routes: list[BaseRoute] = [
+        Route("/dev/token", answered(node, "dev_token", token), methods=["GET"]),
+        Route("/dev/config", answered(node, "dev_config", config), methods=["GET"]),
+    ]
+    if dev.page:
+        routes.append(Mount("/", app=Page(directory=dev.page, html=True)))
+    return routes
+
+
+class Page(StaticFiles):
+    """The chat page's files, with headers that let it load nothing from elsewhere."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        """As the base class, with :data:`PAGE_HEADERS`."""
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(PAGE_HEADERS)
+        return response

@@ -1,0 +1,146 @@
+"""Who a request comes from, and which channels that opens.
+
+A channel is authorised by expanding a rule with the claims of a verified token and comparing the whole
+name: there is no matching, so no name can slip through a pattern.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import jwt
+
+from protocol.channels import CHANNEL_NAME
+from protocol.settings import SettingsError
+from protocol.stream import UserId, parse_user_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .config import Auth
+
+MAX_TOKEN: Final = 8_192
+"""Characters of a bearer token."""
+
+DEFAULT_ALGORITHMS: Final = {"secret": ("HS256",), "key": ("RS256", "ES256")}
+
+_LEEWAY: Final = 30
+_PLACEHOLDER: Final = re.compile(r"\{([A-Za-z0-9_]+)\}")
+
+
+class AuthError(ValueError):
+    """The token is missing, not valid, or lacks a user. The text is fit for the client."""
+
+
+class Tokens:
+    """Verifies JWTs as ``[auth]`` says. With none of its keys set, every token is refused.
+
+    :raises SettingsError: the key file cannot be used, or an algorithm does not fit the key.
+    """
+
+    def __init__(self, auth: Auth) -> None:
+        self._key: Any = auth.jwt_secret or _read_key(auth.jwt_public_key)
+        self._jwks = jwt.PyJWKClient(auth.jwks_url, cache_keys=True, timeout=5) if auth.jwks_url else None
+        kind = "secret" if auth.jwt_secret else "key"
+        self._algorithms = list(auth.algorithms or DEFAULT_ALGORITHMS[kind])
+        if any(name.startswith("HS") != (kind == "secret") for name in self._algorithms):
+            raise SettingsError(
+                "auth.algorithms: HS* goes with jwt_secret, the others with a key or JWKS URL"
+            )
+        self._audience = auth.audience or None
+        self._issuer = auth.issuer or None
+
+    async def verify(self, authorization: str) -> Mapping[str, Any]:
+        """The claims of an ``Authorization: Bearer`` header.
+
+        :raises AuthError: no valid token.
+        """
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not token or len(token) > MAX_TOKEN:
+            raise AuthError("Unauthenticated.")
+        try:
+            return self._decode(token, await self._find_key(token))
+        except (jwt.PyJWTError, ValueError) as error:
+            raise AuthError("Unauthenticated.") from error
+
+    async def _find_key(self, token: str) -> Any:
+        if self._jwks is None:
+            return self._key
+        # A blocking fetch, cached by PyJWKClient: off the loop.
+        return (await asyncio.to_thread(self._jwks.get_signing_key_from_jwt, token)).key
+
+    def _decode(self, token: str, key: Any) -> Mapping[str, Any]:
+        if not key:
+            raise ValueError("no key is configured")
+        claims: Mapping[str, Any] = jwt.decode(
+            token,
+            key,
+            algorithms=self._algorithms,
+            audience=self._audience,
+            issuer=self._issuer,
+            leeway=_LEEWAY,
+            # An integer `sub` is a user id that many applications use; parse_user_id checks it.
+            options={"verify_sub": False, "verify_aud": self._audience is not None, "require": ["sub"]},
+        )
+        return claims
+
+
+def user_of(claims: Mapping[str, Any]) -> UserId:
+    """The user that the claims name.
+
+    :raises AuthError: ``sub`` cannot be a user id.
+    """
+    try:
+        return parse_user_id(claims.get("sub"))
+    except ValueError as error:
+        raise AuthError("Unauthenticated.") from error
+
+
+def _read_key(path: str) -> str:
+    if not path:
+        return ""
+    try:
+        return Path(path).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"auth.jwt_public_key: {path} cannot be read; expected a PEM file") from error
+
+
+class ChannelRule:
+    """One rule such as ``private-team.{team}.user.{sub}``: the only name it opens is its own expansion.
+
+    :raises SettingsError: the text cannot become a channel name.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._literals = _PLACEHOLDER.split(text)[::2]
+        self._claims = _PLACEHOLDER.findall(text)
+        if any(literal and not CHANNEL_NAME.fullmatch(literal) for literal in self._literals):
+            raise SettingsError(
+                f"auth.channels: {text!r}: expected a channel name with {{claim}} placeholders"
+            )
+        if any(not literal for literal in self._literals[1:-1]):
+            raise SettingsError(f"auth.channels: {text!r}: expected some text between two placeholders")
+
+    def expand(self, claims: Mapping[str, Any]) -> str | None:
+        """The name that these claims open, or None if they lack one or hold what a name cannot."""
+        parts = [self._literals[0]]
+        for position, claim in enumerate(self._claims, start=1):
+            value = claims.get(claim)
+            text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+            literal = self._literals[position]
+            last = position == len(self._claims)
+            if not isinstance(text, str) or not CHANNEL_NAME.fullmatch(text):
+                return None
+            # `a.b` + `c` and `a` + `b.c` would be one name: a value may not hold what ends it.
+            if not last and literal in text:
+                return None
+            parts += [text, literal]
+        return "".join(parts)
+
+
+def allows(rules: Sequence[ChannelRule], claims: Mapping[str, Any], channel: str) -> bool:
+    """Whether one of the rules opens exactly this channel."""
+    return any(rule.expand(claims) == channel for rule in rules)

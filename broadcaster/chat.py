@@ -1,0 +1,168 @@
+"""The chat endpoints: submit, cancel and read a reply. The submitter waits for nothing but the queue."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from protocol import stream
+from protocol.stream import InvalidRequest, Job
+
+from .auth import AuthError, Tokens, user_of
+from .bus import BusError
+from .http_api import ApiError, read_body
+from .replies import Conflict, Gone, Replies
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import BaseRoute
+
+    from protocol.stream import ChatRequest, UserId
+
+    from .node import Node
+
+MAX_IDEMPOTENCY_KEY: Final = 255
+
+
+class Refused(Exception):  # noqa: N818 - an answer, not a fault
+    """A JSON answer ``{"message", ...}`` with a status, as Laravel front ends read it."""
+
+    def __init__(self, status: int, message: str, **more: Any) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = {"message": message, **more}
+
+
+class Chat:
+    """Endpoints below ``/api/chat`` (``streaming.md``, HTTP endpoints)."""
+
+    def __init__(self, node: Node, tokens: Tokens) -> None:
+        self._node = node
+        self._tokens = tokens
+
+    def routes(self) -> Sequence[BaseRoute]:
+        """To mount on an application."""
+        return [
+            Route("/api/chat/send", answered(self._node, "chat_send", self._send), methods=["POST"]),
+            Route(
+                "/api/chat/{id}/cancel", answered(self._node, "chat_cancel", self._cancel), methods=["POST"]
+            ),
+            Route("/api/chat/{id}", answered(self._node, "chat_read", self._read), methods=["GET"]),
+        ]
+
+    async def _enter(self, request: Request) -> tuple[UserId, Replies]:
+        user_id = user_of(await self._tokens.verify(request.headers.get("authorization", "")))
+        if self._node.replies is None:
+            raise Refused(503, "Chat is off: this server has no Redis.")
+        return user_id, self._node.replies
+
+    async def _send(self, request: Request) -> Response:
+        user_id, replies = await self._enter(request)
+        body = await read_body(request.receive, self._node.settings.server.max_request_bytes)
+        message_id = str(uuid.uuid4())
+        job = _job(user_id, replies.app_id, message_id, stream.decode_chat_request(body))
+        key = request.headers.get("idempotency-key")
+        if key is None:
+            await replies.submit(job)
+            return JSONResponse({"message_id": message_id})
+        if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY:
+            raise InvalidRequest("Idempotency-Key", f"Expected 1 to {MAX_IDEMPOTENCY_KEY} characters")
+        known = await replies.remember(user_id, key, body, message_id)
+        if known is None:
+            await _submit_or_forget(replies, job, user_id, key)
+        return JSONResponse({"message_id": known or message_id})
+
+    async def _cancel(self, request: Request) -> Response:
+        user_id, replies = await self._enter(request)
+        if not await replies.cancel(user_id, _message_id(request)):
+            raise Refused(404, "No such message.")
+        return JSONResponse({"cancelled": True})
+
+    async def _read(self, request: Request) -> Response:
+        user_id, replies = await self._enter(request)
+        reply = await replies.read(user_id, _message_id(request), _after(request))
+        if reply is None:
+            raise Refused(404, "No such message.")
+        answer = {
+            "text": reply.text,
+            "tokens": reply.tokens,
+            "nextIndex": reply.next_index,
+            "attempt": reply.attempt,
+            "status": reply.status,
+        }
+        if reply.error is not None:
+            answer["error"] = reply.error
+        return JSONResponse(answer)
+
+
+async def _submit_or_forget(replies: Replies, job: Job, user_id: UserId, key: str) -> None:
+    try:
+        await replies.submit(job)
+    except BusError:
+        await replies.forget(user_id, key)  # or the client's next try would get an id without a job
+        raise
+
+
+def _job(user_id: UserId, app_id: str, message_id: str, request: ChatRequest) -> Job:
+    return Job(
+        message_id=message_id,
+        app_id=app_id,
+        user_id=user_id,
+        message=request.message,
+        queued_at=time.time_ns() // 1_000_000,
+        history=request.history,
+        session_id=request.session_id,
+    )
+
+
+def _message_id(request: Request) -> str:
+    message_id: str = request.path_params["id"]
+    if not stream.MESSAGE_ID.fullmatch(message_id):
+        raise Refused(404, "No such message.")
+    return message_id
+
+
+def _after(request: Request) -> int:
+    text = request.query_params.get("after", "-1")
+    if text == "-1" or (text.isascii() and text.isdigit() and len(text) <= 9):
+        return int(text)
+    raise InvalidRequest("after", "Expected an index from -1 on")
+
+
+def answered(
+    node: Node, route: str, handler: Callable[[Request], Awaitable[Response]]
+) -> Callable[[Request], Awaitable[Response]]:
+    """Wrap an endpoint: every refusal becomes a JSON answer, every answer is counted."""
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            response = await handler(request)
+        except tuple(_ANSWERS) as error:
+            status, body = _ANSWERS[type(error)](error)
+            response = JSONResponse(body, status)
+        node.requests[route, response.status_code] += 1
+        return response
+
+    return endpoint
+
+
+def _invalid(error: InvalidRequest) -> tuple[int, dict[str, Any]]:
+    return 422, {"message": error.reason, "errors": {error.field: [error.reason]}}
+
+
+_ANSWERS: Final[dict[type[Exception], Callable[[Any], tuple[int, dict[str, Any]]]]] = {
+    AuthError: lambda error: (401, {"message": str(error)}),
+    InvalidRequest: _invalid,
+    Refused: lambda error: (error.status, error.body),
+    ApiError: lambda error: (error.status, {"message": str(error)}),
+    BusError: lambda error: (503, {"message": str(error)}),
+    Conflict: lambda _error: (409, {"message": "This Idempotency-Key came with another request before."}),
+    Gone: lambda _error: (410, {"message": "The log of this message has expired."}),
+}

@@ -1,0 +1,210 @@
+"""Settings of the broadcaster. ``docs/settings.md`` describes each one for users."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import msgspec
+
+from protocol import settings
+from protocol.apps import App, Count, Positive
+from protocol.settings import SettingsError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=3600)]
+
+
+class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A table of the configuration file."""
+
+
+class Server(Table, frozen=True):
+    """``[server]``: where it listens, and its bounds. Sizes in bytes, times in seconds."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    path: Annotated[str, msgspec.Meta(pattern=r"^(/[A-Za-z0-9._~-]+)*\Z")] = ""
+    processes: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
+    reuse_port: bool = False
+    tls_cert: str = ""
+    tls_key: str = ""
+    cors_origins: tuple[str, ...] = ()
+    max_connections: Count = 0
+    max_message_bytes: Positive = 65_536
+    max_request_bytes: Positive = 1_048_576
+    send_queue_bytes: Positive = 1_048_576
+    keep_alive: Seconds = 75
+    drain_seconds: Seconds = 5
+
+
+class Metrics(Table, frozen=True):
+    """``[metrics]``: Prometheus text on a port of its own; ``enabled = false`` for none."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: Port = 9090
+
+
+Algorithm = Literal[
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "PS256", "PS384", "PS512", "EdDSA"
+]
+
+
+class Auth(Table, frozen=True):
+    """``[auth]``: whose JWTs are believed, and which channels their claims open.
+
+    One of ``jwt_secret`` (HS*), ``jwt_public_key`` (a PEM file) and ``jwks_url``.
+    """
+
+    jwt_secret: str = ""
+    jwt_public_key: str = ""
+    jwks_url: str = ""
+    algorithms: tuple[Algorithm, ...] = ()
+    issuer: str = ""
+    audience: str = ""
+    channels: tuple[str, ...] = ("private-ai-chat.{sub}",)
+    app: str = ""
+
+
+class Chat(Table, frozen=True):
+    """``[chat]``: the job stream that messages go to, of which application."""
+
+    queue: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")] = "ai-streaming"
+    app: str = ""
+    idempotency_seconds: Positive = 86_400
+    unclaimed_seconds: Positive = 86_400
+
+
+class Dev(Table, frozen=True):
+    """``[dev]``: what ``legato up`` switches on. Never for production: it hands out tokens to anybody."""
+
+    enabled: bool = False
+    page: str = ""
+    provider: str = ""
+    model: str = ""
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """Everything the broadcaster is told."""
+
+    server: Server = Server()
+    metrics: Metrics = Metrics()
+    apps: tuple[App, ...] = ()
+    redis: settings.Redis = settings.Redis()
+    log: settings.Log = settings.Log()
+    auth: Auth = Auth()
+    chat: Chat = Chat()
+    dev: Dev = Dev()
+
+    def app(self, app_id: str) -> App:
+        """The application of that id; the first one for an empty id."""
+        return next(app for app in self.apps if app_id in ("", app.id))
+
+
+ALIASES: Final = {
+    "REVERB_SERVER_HOST": "server.host",
+    "REVERB_SERVER_PORT": "server.port",
+    "REVERB_SERVER_PATH": "server.path",
+    "REDIS_URL": "redis.url",
+}
+"""Environment names beside ``LEGATO_TABLE_KEY``: those of Laravel Reverb."""
+
+APP_FIELDS: Final = ("id", "key", "secret")
+
+
+def load(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
+    """Read ``--config``, the environment and the command line.
+
+    :raises SettingsError: one line for the user.
+    """
+    source, text = _read(getattr(args, "config", None))
+    loaded = settings.load(
+        Settings,
+        text=text,
+        source=source,
+        environ=_normalized(environ),
+        aliases=ALIASES,
+        overrides={f"server.{name}": getattr(args, name, None) for name in ("host", "port", "processes")}
+        | {"metrics.port": getattr(args, "metrics_port", None)},
+    )
+    app = _app_from_environment(environ)
+    if app is not None:
+        others = tuple(other for other in loaded.apps if other.id != app.id)
+        loaded = msgspec.structs.replace(loaded, apps=(app, *others))
+    _check(loaded, source)
+    return loaded
+
+
+def _read(path: str | None) -> tuple[str, str | None]:
+    if path is None:
+        return "settings", None
+    try:
+        return path, Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise SettingsError(f"{path}: cannot be read: {reason}") from error
+
+
+def _normalized(environ: Mapping[str, str]) -> dict[str, str]:
+    """Reverb's path may lack the slash in front or have one behind."""
+    path = environ.get("REVERB_SERVER_PATH", "").strip("/")
+    return {**environ, "REVERB_SERVER_PATH": f"/{path}" if path else ""}
+
+
+def _app_from_environment(environ: Mapping[str, str]) -> App | None:
+    """The application of ``LEGATO_APP_*`` or ``REVERB_APP_*``; it takes precedence over one in the file."""
+    values: dict[str, Any] = {}
+    for field in APP_FIELDS:
+        for prefix in ("LEGATO_APP_", "REVERB_APP_"):
+            value = environ.get(prefix + field.upper())
+            if value:
+                values[field] = value
+                break
+    if not values:
+        return None
+    for field in APP_FIELDS:
+        if field not in values:
+            name = field.upper()
+            raise SettingsError(
+                f"environment: LEGATO_APP_{name} (or REVERB_APP_{name}) is missing; expected text"
+            )
+    try:
+        return msgspec.convert(values, App)
+    except msgspec.ValidationError as error:
+        reason, _, path = str(error).partition(" - at `$.")
+        raise SettingsError(f"environment: LEGATO_APP_{path.rstrip('`').upper()}: {reason}") from error
+
+
+def _check(loaded: Settings, source: str) -> None:
+    """What one field alone cannot tell."""
+    ids = [app.id for app in loaded.apps]
+    keys = [app.key for app in loaded.apps]
+    server, auth = loaded.server, loaded.auth
+    ways = [bool(auth.jwt_secret), bool(auth.jwt_public_key), bool(auth.jwks_url)]
+    checks = (
+        (
+            not ids,
+            "apps: no application; expected [[apps]] with id, key and secret, or REVERB_APP_ID/KEY/SECRET",
+        ),
+        (len(set(ids)) < len(ids), "apps: two applications have the same id"),
+        (len(set(keys)) < len(keys), "apps: two applications have the same key"),
+        (bool(auth.app) and auth.app not in ids, "auth.app: no such application id"),
+        (bool(loaded.chat.app) and loaded.chat.app not in ids, "chat.app: no such application id"),
+        (
+            bool(server.tls_cert) != bool(server.tls_key),
+            "server: expected both tls_cert and tls_key, or neither",
+        ),
+        (sum(ways) > 1, "auth: expected only one of jwt_secret, jwt_public_key and jwks_url"),
+        (
+            server.processes > 1 and not loaded.redis.url,
+            "server.processes: more than one needs redis.url: else they would not know each other",
+        ),
+    )
+    for wrong, reason in checks:
+        if wrong:
+            raise SettingsError(f"{source}: {reason}")

@@ -1,0 +1,151 @@
+"""Prometheus figures. The hot paths count with ints; the collector reads them when it is scraped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from prometheus_client.core import Metric
+
+    from .node import Node
+
+    Samples = Mapping[tuple[str, ...], float]
+
+# name, kind, help, labels, how to read it
+_FIGURES: Final[
+    tuple[
+        tuple[
+            str,
+            type[CounterMetricFamily | GaugeMetricFamily],
+            str,
+            tuple[str, ...],
+            Callable[[Node], Samples],
+        ],
+        ...,
+    ]
+] = (
+    (
+        "legato_connections",
+        GaugeMetricFamily,
+        "Open WebSocket connections.",
+        ("app",),
+        lambda node: {(app,): count for app, count in dict(node.connections).items()},
+    ),
+    (
+        "legato_connections_accepted",
+        CounterMetricFamily,
+        "WebSocket connections accepted since the start.",
+        (),
+        lambda node: {(): node.accepted},
+    ),
+    (
+        "legato_connections_refused",
+        CounterMetricFamily,
+        "Handshakes refused, by Pusher error code.",
+        ("code",),
+        lambda node: {(str(code),): count for code, count in dict(node.refused).items()},
+    ),
+    (
+        "legato_slow_connections",
+        GaugeMetricFamily,
+        "Connections that do not take what is written to them fast enough right now.",
+        (),
+        lambda node: {(): node.slow_connections},
+    ),
+    (
+        "legato_slow_connections_closed",
+        CounterMetricFamily,
+        "Connections closed because their queue was over its bound.",
+        (),
+        lambda node: {(): node.slow_closed},
+    ),
+    (
+        "legato_channels",
+        GaugeMetricFamily,
+        "Channels with a subscriber on this node.",
+        (),
+        lambda node: {(): len(node.hub)},
+    ),
+    (
+        "legato_messages",
+        CounterMetricFamily,
+        "Messages fanned out on this node.",
+        (),
+        lambda node: {(): node.hub.messages},
+    ),
+    (
+        "legato_deliveries",
+        CounterMetricFamily,
+        "Messages handed to subscribers: one per message and subscriber.",
+        (),
+        lambda node: {(): node.hub.deliveries},
+    ),
+    (
+        "legato_writes",
+        CounterMetricFamily,
+        "Socket writes of the fan-out; deliveries per write is how well they are joined.",
+        (),
+        lambda node: {(): node.hub.writes},
+    ),
+    (
+        "legato_bus_gaps",
+        CounterMetricFamily,
+        "Times the connection to the bus was lost, so that messages may be missing.",
+        (),
+        lambda node: {(): node.bus.gaps},
+    ),
+    (
+        "legato_http_requests",
+        CounterMetricFamily,
+        "HTTP requests answered.",
+        ("route", "status"),
+        lambda node: {(route, str(status)): count for (route, status), count in dict(node.requests).items()},
+    ),
+    (
+        "legato_chat_jobs",
+        CounterMetricFamily,
+        "Chat messages queued for the worker.",
+        (),
+        lambda node: {(): node.replies.submitted if node.replies is not None else 0},
+    ),
+)
+
+
+class NodeCollector(Collector):
+    """Reads a node's counts at scrape time."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def collect(self) -> Iterable[Metric]:
+        """One family per row of the table."""
+        for name, kind, text, labels, read in _FIGURES:
+            family = kind(name, text, labels=labels)
+            for values, count in read(self._node).items():
+                family.add_metric(values, count)
+            yield family
+
+
+def serve(node: Node) -> tuple[int, Callable[[], None]]:
+    """Serve ``/metrics`` on a port of its own, in a thread of its own.
+
+    :returns: the port, and what stops it.
+    :raises OSError: the address cannot be used.
+    """
+    registry = CollectorRegistry()
+    registry.register(NodeCollector(node))
+    settings = node.settings.metrics
+    server, thread = start_http_server(settings.port, addr=settings.host, registry=registry)
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return server.server_port, stop

@@ -1,0 +1,163 @@
+"""The chat's side of Redis: jobs go in, the state and the log of a reply are read.
+
+The worker writes the log (``worker/``); the words both use are in :mod:`protocol.wire`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+from redis.exceptions import RedisError
+
+from protocol import stream, wire
+
+from .bus import BusError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from redis.asyncio import Redis
+
+    from protocol.stream import Job, State, UserId
+
+    from .config import Chat
+    from .hub import Key
+
+MAX_SNAPSHOTS: Final = 8
+"""Replies that one subscription is told of."""
+
+CHAT_PREFIX: Final = stream.chat_channel("")
+
+
+class Conflict(Exception):  # noqa: N818 - an answer, not a fault
+    """The idempotency key was used with another body."""
+
+
+class Gone(Exception):  # noqa: N818 - an answer, not a fault
+    """The log has expired, or the part that was asked for."""
+
+
+class Reply(NamedTuple):
+    """What is known of a reply. ``tokens`` are those from ``next_index - len(tokens)`` on."""
+
+    text: str
+    tokens: list[str]
+    next_index: int
+    attempt: int
+    status: State
+    error: str | None
+
+
+class Replies:
+    """Submits jobs and reads replies of one application.
+
+    Every method raises :class:`BusError` when Redis does not answer.
+    """
+
+    def __init__(self, redis: Redis, chat: Chat, app_id: str) -> None:
+        self._redis = redis
+        self._chat = chat
+        self.app_id = app_id
+        self.submitted = 0
+
+    def is_chat(self, key: Key) -> bool:
+        """Whether the channel carries replies."""
+        return key.app_id == self.app_id and key.channel.startswith(CHAT_PREFIX)
+
+    async def submit(self, job: Job) -> None:
+        """Queue a job. The message's hash comes first, so that a worker and a cancel find it."""
+        message_key = wire.message_key(self.app_id, job.channel, job.message_id)
+        user = msgspec.json.encode(job.user_id)
+        await _answer(self._redis.hset(message_key, mapping={"user": user, "state": "queued"}))
+        await _answer(self._redis.expire(message_key, self._chat.unclaimed_seconds))
+        await _answer(
+            self._redis.xadd(wire.jobs_key(self._chat.queue), {wire.JOB_FIELD: stream.encode_job(job)})
+        )
+        self.submitted += 1
+
+    async def remember(self, user_id: UserId, key: str, body: bytes, message_id: str) -> str | None:
+        """Take an idempotency key for a message, or answer whose it is already.
+
+        :returns: the id that the same request was given before, None if this is the first.
+        :raises Conflict: the key came with another body before.
+        """
+        name = wire.idempotency_key(self.app_id, str(user_id), hashlib.sha256(key.encode()).hexdigest())
+        digest = hashlib.sha256(body).hexdigest()
+        value = f"{digest}:{message_id}"
+        seconds = self._chat.idempotency_seconds
+        known = await _answer(self._redis.set(name, value, nx=True, ex=seconds, get=True))
+        if known is None:
+            return None
+        known_digest, _, known_id = known.decode().partition(":")
+        if known_digest != digest:
+            raise Conflict
+        return str(known_id)
+
+    async def forget(self, user_id: UserId, key: str) -> None:
+        """Give an idempotency key back: its job could not be queued."""
+        name = wire.idempotency_key(self.app_id, str(user_id), hashlib.sha256(key.encode()).hexdigest())
+        await _answer(self._redis.delete(name))
+
+    async def cancel(self, user_id: UserId, message_id: str) -> bool:
+        """Ask for the end of a reply; False if the user has no such message. Idempotent."""
+        message_key = wire.message_key(self.app_id, stream.chat_channel(user_id), message_id)
+        if not await _answer(self._redis.exists(message_key)):
+            return False
+        await _answer(self._redis.set(wire.cancel_flags(message_id)[0], "1", ex=wire.CANCEL_SECONDS))
+        await _answer(self._redis.hset(message_key, "cancel", "1"))
+        return True
+
+    async def read(self, user_id: UserId, message_id: str, after: int) -> Reply | None:
+        """The reply with the tokens behind index ``after`` (-1 for all); None if the user has none such.
+
+        :raises Gone: the log does not have all that the state says it should.
+        """
+        return await self._read(stream.chat_channel(user_id), message_id, after)
+
+    async def _read(self, channel: str, message_id: str, after: int) -> Reply | None:
+        pipeline = self._redis.pipeline(transaction=True)
+        pipeline.hmget(
+            wire.message_key(self.app_id, channel, message_id), ["state", "next", "attempt", "error"]
+        )
+        pipeline.xrange(wire.log_key(self.app_id, channel, message_id), "1-0", "1")
+        (state, count, attempt, error), entries = await _answer(pipeline.execute())
+        if state is None:
+            return None
+        texts = [fields[wire.LOG_TEXT.encode()].decode() for _, fields in entries]
+        if len(texts) != int(count or 0):
+            raise Gone
+        if after >= len(texts):
+            after = len(texts) - 1
+        return Reply(
+            "".join(texts),
+            texts[after + 1 :],
+            len(texts),
+            int(attempt or 0),
+            state.decode(),
+            error.decode() if error else None,
+        )
+
+    async def snapshots(self, key: Key) -> list[bytes]:
+        """A ``stream.snapshot`` message for each reply that streams on the channel now."""
+        active = await _answer(self._redis.smembers(wire.active_key(*key)))
+        ids = sorted(member.decode() for member in active)[:MAX_SNAPSHOTS]
+        frames = []
+        for message_id in ids:
+            try:
+                reply = await self._read(key.channel, message_id, -1)
+            except Gone:
+                continue
+            if reply is not None and reply.status not in stream.ENDS:
+                snapshot = stream.Snapshot(message_id, reply.text, reply.next_index, reply.status)
+                frames.append(snapshot.frame(key.channel))
+        return frames
+
+
+async def _answer(call: Awaitable[Any] | Any) -> Any:
+    """What Redis answers, with its errors translated."""
+    try:
+        return await call
+    except (RedisError, OSError, TimeoutError) as error:
+        raise BusError("Redis does not answer") from error

@@ -1,0 +1,184 @@
+"""The composition root: from settings to a running server, and its orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from typing import TYPE_CHECKING, Any, Final
+
+import uvicorn
+
+from . import metrics
+from .app import Server
+from .bus import Bus, LocalBus, RedisBus, redis_client
+from .node import Node
+from .replies import Replies
+from .websocket import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Generator
+
+    from .config import Settings
+
+logger: Final = logging.getLogger("legato.broadcaster")
+
+
+class StartError(Exception):
+    """The server cannot start. The text is one line for the user."""
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn, with the drain between "accept no more" and "close what is left"."""
+
+    def __init__(self, config: uvicorn.Config, node: Node) -> None:
+        super().__init__(config)
+        self._node = node
+        self._interrupts = 0
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """SIGTERM and SIGINT drain, a second one ends at once; neither is raised again at the end."""
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, self._stop)
+        try:
+            yield
+        finally:
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(signum)
+
+    def _stop(self) -> None:
+        self._interrupts += 1
+        self.should_exit = True
+        self.force_exit = self._interrupts > 1
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the listener, drain, then let uvicorn finish the requests that are running."""
+        for server in self.servers:
+            server.close()
+        drained = asyncio.ensure_future(self._node.drain())
+        while not drained.done() and not self.force_exit:
+            await asyncio.wait([drained], timeout=0.1)
+        drained.cancel()
+        await super().shutdown(sockets)
+
+
+async def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    :raises StartError: a port is taken or Redis cannot be reached.
+    :raises BusError: Redis cannot be reached.
+    :raises SettingsError: ``[auth]`` cannot be used.
+    """
+    with _listening(settings) as listener:
+        async with _node(settings) as node:
+            server = _Uvicorn(_config(settings, node), node)
+            with _metrics(settings, node):
+                _announce(settings, listener)
+                await server.serve(sockets=[listener])
+    logger.info("stopped")
+
+
+@contextlib.contextmanager
+def _listening(settings: Settings) -> Generator[socket.socket, None, None]:
+    host, port = settings.server.host, settings.server.port
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise StartError(f"{host}: not an address of this machine: {error.strerror}") from error
+    with listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if settings.server.reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            listener.bind(address)
+        except OSError as error:
+            raise StartError(f"{host}:{port} cannot be listened on: {error.strerror}") from error
+        yield listener
+
+
+@contextlib.asynccontextmanager
+async def _node(settings: Settings) -> AsyncIterator[Node]:
+    if not settings.redis.url:
+        logger.warning("no Redis configured: local bus, one process, chat is off")
+        node = Node(settings, LocalBus(), None)
+        await node.start()
+        try:
+            yield node
+        finally:
+            await node.close()
+        return
+    try:
+        redis = redis_client(settings.redis.url)
+    except ValueError as error:
+        raise StartError("redis.url: expected redis://, rediss:// or unix://") from error
+    async with redis:
+        bus: Bus = RedisBus(redis)
+        node = Node(settings, bus, Replies(redis, settings.chat, settings.app(settings.chat.app).id))
+        try:
+            await node.start()
+            yield node
+        finally:
+            await node.close()
+
+
+def _config(settings: Settings, node: Node) -> uvicorn.Config:
+    def connection(*, server_state: uvicorn.server.ServerState, **_rest: Any) -> Connection:
+        return Connection(node, server_state.connections)
+
+    server = settings.server
+    return uvicorn.Config(
+        Server(node),
+        http="httptools",
+        ws=connection,  # type: ignore[arg-type]  # uvicorn calls it as it would a class
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        backlog=4096,
+        timeout_keep_alive=round(server.keep_alive),
+        timeout_graceful_shutdown=2,
+        ssl_certfile=server.tls_cert or None,
+        ssl_keyfile=server.tls_key or None,
+    )
+
+
+@contextlib.contextmanager
+def _metrics(settings: Settings, node: Node) -> Generator[None, None, None]:
+    if not settings.metrics.enabled:
+        yield
+        return
+    host, port = settings.metrics.host, settings.metrics.port
+    try:
+        port, stop = metrics.serve(node)
+    except OSError as error:
+        raise StartError(f"metrics: {host}:{port} cannot be listened on: {error.strerror}") from error
+    logger.info("metrics on http://%s:%d/metrics", host, port)
+    try:
+        yield
+    finally:
+        stop()
+
+
+def _announce(settings: Settings, listener: socket.socket) -> None:
+    server = settings.server
+    scheme = "https" if server.tls_cert else "http"
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    apps = ", ".join(app.id for app in settings.apps)
+    logger.info(
+        "listening on %s://%s:%d%s, apps: %s", scheme, host, listener.getsockname()[1], server.path, apps
+    )
+
+
+def run(settings: Settings) -> None:
+    """:func:`serve` on uvloop."""
+    import uvloop  # noqa: PLC0415 - not needed for --help
+
+    uvloop.run(serve(settings))

@@ -1,0 +1,100 @@
+"""An application as the rules see it, and who may connect to it (protocol section 1)."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from . import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .errors import PusherError
+
+PROTOCOLS: Final = range(4, 8)
+"""Protocol versions that real clients speak (section 1.2)."""
+
+SUBPROTOCOL: Final = re.compile(r"pusher-channels-protocol-[4-7]")
+"""WebSocket sub-protocols that may be selected (section 1.3); use with ``fullmatch``."""
+
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
+Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[[apps]]``: one application. A limit of 0 means none.
+
+    ``allowed_origins`` are host names, ``*.example.com`` or ``*``. Sizes are in bytes, times in seconds.
+    """
+
+    id: Name
+    key: Name
+    secret: Secret
+    enabled: bool = True
+    allowed_origins: tuple[str, ...] = ("*",)
+    max_connections: Count = 0
+    max_channels_per_connection: Count = 10_000
+    max_event_bytes: Positive = 10_240
+    max_channels_per_event: Positive = 100
+    max_events_per_batch: Positive = 10
+    activity_timeout: Positive = 120
+    pong_timeout: Positive = 30
+
+    def __repr__(self) -> str:
+        """Without the secret: an app may end up in an error's text."""
+        return f"App(id={self.id!r}, key={self.key!r})"
+
+    @property
+    def keys(self) -> Mapping[str, str]:
+        """Active key -> secret."""
+        return {self.key: self.secret}
+
+
+def refuse(app: App | None, params: Mapping[str, str], origin: str, connections: int) -> PusherError | None:
+    """Why a handshake is refused, in the order of section 1.5, or None.
+
+    :param app: the application by the key in the path, None if there is none.
+    :param params: the query, keys lower-cased.
+    :param origin: the ``Origin`` header, empty if absent (only browsers send it).
+    :param connections: live connections of the application, without this one.
+    """
+    if app is None:
+        return errors.UNKNOWN_APP
+    checks = (
+        (not app.enabled, errors.APP_DISABLED),
+        (_bad_version(params), errors.INVALID_VERSION),
+        (_unknown_version(params), errors.UNSUPPORTED_VERSION),
+        (bool(origin) and not _origin_allowed(app.allowed_origins, origin), errors.UNAUTHORIZED),
+        (0 < app.max_connections <= connections, errors.OVER_QUOTA),
+    )
+    return next((error for wrong, error in checks if wrong), None)
+
+
+def _bad_version(params: Mapping[str, str]) -> bool:
+    text = params.get("protocol")
+    return text is not None and not (text.isascii() and text.isdigit())
+
+
+def _unknown_version(params: Mapping[str, str]) -> bool:
+    text = params.get("protocol")
+    return text is not None and (len(text) > 3 or not text.isdigit() or int(text) not in PROTOCOLS)
+
+
+def _origin_allowed(patterns: tuple[str, ...], origin: str) -> bool:
+    try:
+        host = urlsplit(origin).hostname or ""
+    except ValueError:
+        host = ""
+    return any(_host_matches(pattern.lower(), host) for pattern in patterns)
+
+
+def _host_matches(pattern: str, host: str) -> bool:
+    if pattern.startswith("*."):
+        return len(host) >= len(pattern) and host.endswith(pattern[1:])
+    return pattern in ("*", host)

@@ -1,0 +1,56 @@
+"""Close and error codes as one table (protocol section 9).
+
+A code tells a Pusher client what to do next, so it is chosen here and never retyped.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final, NamedTuple
+
+
+class Reconnect(enum.Enum):
+    """What a client does after a close frame with the code."""
+
+    NEVER = "never"
+    BACK_OFF = "back off"
+    AT_ONCE = "at once"
+
+
+class PusherError(NamedTuple):
+    """One row: what goes out as ``pusher:error`` and, if it closes, in the close frame."""
+
+    code: int
+    message: str
+    reconnect: Reconnect
+
+
+TLS_REQUIRED: Final = PusherError(
+    4000, "Application only accepts SSL connections, reconnect using wss://", Reconnect.NEVER
+)
+UNKNOWN_APP: Final = PusherError(4001, "Application does not exist", Reconnect.NEVER)
+APP_DISABLED: Final = PusherError(4003, "Application disabled", Reconnect.NEVER)
+OVER_QUOTA: Final = PusherError(4004, "Application is over connection quota", Reconnect.NEVER)
+PATH_NOT_FOUND: Final = PusherError(4005, "Path not found", Reconnect.NEVER)
+INVALID_VERSION: Final = PusherError(4006, "Invalid version string format", Reconnect.NEVER)
+UNSUPPORTED_VERSION: Final = PusherError(4007, "Unsupported protocol version", Reconnect.NEVER)
+UNAUTHORIZED: Final = PusherError(4009, "Origin not allowed", Reconnect.NEVER)
+OVER_CAPACITY: Final = PusherError(4100, "Over capacity", Reconnect.BACK_OFF)
+TOO_SLOW: Final = PusherError(4100, "Over capacity: this client reads too slowly", Reconnect.BACK_OFF)
+DRAINING: Final = PusherError(1012, "The server restarts, reconnect", Reconnect.BACK_OFF)
+PONG_TIMEOUT: Final = PusherError(4201, "Pong reply not received in time", Reconnect.AT_ONCE)
+
+ERRORS: Final = (
+    TLS_REQUIRED,
+    UNKNOWN_APP,
+    APP_DISABLED,
+    OVER_QUOTA,
+    PATH_NOT_FOUND,
+    INVALID_VERSION,
+    UNSUPPORTED_VERSION,
+    UNAUTHORIZED,
+    OVER_CAPACITY,
+    TOO_SLOW,
+    DRAINING,
+    PONG_TIMEOUT,
+)

@@ -1,0 +1,128 @@
+"""Sign and verify: channel authorisation (section 4.3) and HTTP API requests (section 10.1).
+
+Comparisons are constant-time. Secrets come in as arguments and appear in no error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote_to_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+CLOCK_SKEW: Final = 600
+"""Seconds that ``auth_timestamp`` of an API request may be away from now."""
+
+
+class SignatureError(ValueError):
+    """A request that is not authentic. ``status`` is the HTTP status of section 10.2."""
+
+    def __init__(self, reason: str, status: int = 401) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+def sign(secret: str, text: str) -> str:
+    """Lowercase hex HMAC-SHA256 over the UTF-8 bytes of ``text``; undecodable bytes stay what they were."""
+    return hmac.new(secret.encode(), text.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
+
+
+def same(given: str, expected: str) -> bool:
+    """Compare in constant time; any characters are allowed in ``given``."""
+    return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())
+
+
+def channel_text(socket_id: str, channel: str, channel_data: str | None = None) -> str:
+    """What is signed for a private or presence subscription, ``channel_data`` exactly as received."""
+    text = f"{socket_id}:{channel}"
+    return text if channel_data is None else f"{text}:{channel_data}"
+
+
+def sign_channel(key: str, secret: str, socket_id: str, channel: str, channel_data: str | None = None) -> str:
+    """The ``auth`` that an application's authorisation endpoint answers: ``KEY:signature``."""
+    return f"{key}:{sign(secret, channel_text(socket_id, channel, channel_data))}"
+
+
+def verify_channel(keys: Mapping[str, str], auth: str, text: str) -> bool:
+    """Whether ``auth`` is ``KEY:signature`` of ``text`` by one of the application's keys.
+
+    :param keys: active key -> secret.
+    """
+    key, _, given = auth.partition(":")
+    secret = keys.get(key)
+    return secret is not None and same(given, sign(secret, text))
+
+
+def query_pairs(query: bytes) -> Iterator[tuple[str, str]]:
+    """Split a raw query at ``&`` only, each part at its first ``=``, and percent-decode (10.1, step 1).
+
+    ``+`` is itself, not a space: SDKs sign the decoded text and send ``+`` only for a plus.
+    """
+    for part in query.split(b"&"):
+        if part:
+            name, _, value = part.partition(b"=")
+            yield _decoded(name), _decoded(value)
+
+
+def _decoded(part: bytes) -> str:
+    return unquote_to_bytes(part).decode("utf-8", "surrogateescape")
+
+
+def parse_query(query: bytes) -> dict[str, str]:
+    """The query as the signature sees it: keys lower-cased, ``name[]`` values joined with ``,``."""
+    params: dict[str, str] = {}
+    for name, value in query_pairs(query):
+        key = name.lower()
+        if key.endswith("[]"):
+            key = key[:-2]
+            params[key] = f"{params[key]},{value}" if key in params else value
+        else:
+            params[key] = value
+    return params
+
+
+def request_text(method: str, path: str, params: Mapping[str, str]) -> str:
+    """What is signed for an API request: every parameter but ``auth_signature``, sorted, not escaped."""
+    pairs = "&".join(f"{k}={v}" for k, v in sorted(params.items()) if k != "auth_signature")
+    return f"{method.upper()}\n{path}\n{pairs}"
+
+
+def verify_request(
+    keys: Mapping[str, str],
+    method: str,
+    paths: tuple[str, ...],
+    params: Mapping[str, str],
+    body: bytes,
+    now: float,
+) -> None:
+    """Check one API request in the order of section 10.1, steps 2 to 5.
+
+    :param keys: active key -> secret of the application in the path.
+    :param paths: the spellings of the path that the client may have signed, likeliest first.
+    :param params: :func:`parse_query` of the raw query.
+    :param now: Unix time in seconds.
+    :raises SignatureError: what is wrong, without any secret.
+    """
+    secret = keys.get(params.get("auth_key", ""))
+    if secret is None:
+        raise SignatureError("Unknown auth_key")
+    if params.get("auth_version") != "1.0":
+        raise SignatureError("auth_version must be 1.0")
+    _check_timestamp(params.get("auth_timestamp", ""), now)
+    if body and not same(params.get("body_md5", ""), hashlib.md5(body, usedforsecurity=False).hexdigest()):
+        raise SignatureError("body_md5 is missing or not the MD5 of the body")
+    given = params.get("auth_signature", "")
+    for path in paths:
+        if same(given, sign(secret, request_text(method, path, params))):
+            return
+    raise SignatureError("Invalid signature")
+
+
+def _check_timestamp(text: str, now: float) -> None:
+    if not (text.isascii() and text.isdigit() and len(text) <= 12):
+        raise SignatureError("auth_timestamp must be in Unix seconds")
+    if abs(now - int(text)) > CLOCK_SKEW:
+        raise SignatureError("Timestamp expired")
