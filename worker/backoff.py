@@ -14,6 +14,9 @@ log: Final = logging.getLogger("legato.worker")
 
 T = TypeVar("T")
 
+FIRST: Final = 0.1
+CEILING: Final = 5.0
+
 
 def delays(first: float, ceiling: float) -> Iterator[float]:
     """Seconds to wait, doubling from ``first`` up to ``ceiling``; half of each is random."""
@@ -23,25 +26,48 @@ def delays(first: float, ceiling: float) -> Iterator[float]:
         bound = min(bound * 2, ceiling)
 
 
-async def insist(
-    call: Callable[[], Awaitable[T]], on: tuple[type[Exception], ...], what: str, *, ceiling: float = 5.0
-) -> T:
-    """Repeat ``call`` until it does not raise one of ``on``. It must be safe to repeat.
+class Backend:
+    """Something outside that may be down for a while. Shared by all who use it, so that the log says it once.
 
-    Says so in the log when the trouble begins and when it is over.
+    :param down: the errors that mean so.
+    :param reason: an error in one line without secrets; its text by default.
     """
-    for failures, delay in enumerate(delays(0.1, ceiling)):
-        try:
-            result = await call()
-        except on as error:
-            if not failures:
-                log.warning("%s unavailable, trying on: %s", what, one_line(error))
-            await asyncio.sleep(delay)
-        else:
-            if failures:
-                log.info("%s available again", what)
-            return result
-    raise AssertionError("delays() does not end")
+
+    def __init__(
+        self,
+        name: str,
+        down: tuple[type[Exception], ...],
+        reason: Callable[[BaseException], str] | None = None,
+    ) -> None:
+        self.name = name
+        self.down = down
+        self._reason = reason or one_line
+        self._lost = False
+
+    def failed(self, error: Exception) -> None:
+        """A call raised one of ``down``."""
+        if not self._lost:
+            self._lost = True
+            log.warning("%s is lost, trying on: %s", self.name, self._reason(error))
+
+    def answered(self) -> None:
+        """A call succeeded."""
+        if self._lost:
+            self._lost = False
+            log.info("%s is back", self.name)
+
+    async def insist(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Repeat ``call``, which must be safe to repeat, until the backend answers."""
+        for delay in delays(FIRST, CEILING):
+            try:
+                result = await call()
+            except self.down as error:
+                self.failed(error)
+                await asyncio.sleep(delay)
+            else:
+                self.answered()
+                return result
+        raise AssertionError("delays() does not end")
 
 
 def one_line(error: BaseException) -> str:

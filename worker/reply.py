@@ -103,16 +103,16 @@ class Reply:
         """Somebody asked to stop."""
         self.decision = Decision(model=self.model, state="cancelled")
 
-    def terminal(self, decision: Decision) -> bytes:
-        """The frame of the one terminal event."""
-        job = self.job
-        events: dict[End, stream.Completed | stream.Failed | stream.Cancelled] = {
-            "complete": stream.Completed(
-                job.user_id, job.message_id, self.next, decision.stop_reason, decision.usage
-            ),
-            "failed": stream.Failed(
-                job.user_id, job.message_id, stream.FAILED_TEXT, self.next > 0, decision.code
-            ),
-            "cancelled": stream.Cancelled(job.message_id, self.next),
-        }
-        return events[decision.state].frame(job.channel)
+    def terminal(self, decision: Decision) -> tuple[bytes, str]:
+        """The frame of the one terminal event, and what it tells people of an error, empty for none."""
+        event: stream.Completed | stream.Failed | stream.Cancelled
+        job, error = self.job, ""
+        if decision.state == "complete":
+            usage = decision.usage
+            event = stream.Completed(job.user_id, job.message_id, self.next, decision.stop_reason, usage)
+        elif decision.state == "failed":
+            error = stream.FAILED_TEXT
+            event = stream.Failed(job.user_id, job.message_id, error, self.next > 0, decision.code)
+        else:
+            event = stream.Cancelled(job.message_id, self.next)
+        return event.frame(job.channel), error

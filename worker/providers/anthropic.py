@@ -140,8 +140,8 @@ def _messages(request: base.Request) -> list[MessageParam]:
     turns = [turn for turn in request.history if turn.content.strip()]
     while turns and turns[0].role == "assistant":  # its question was cut off by the history's limit
         turns.pop(0)
-    history: list[MessageParam] = [{"role": turn.role, "content": turn.content} for turn in turns]
-    return [*history, {"role": "user", "content": request.message}]
+    said = [*((turn.role, turn.content) for turn in turns), ("user", request.message)]
+    return [cast("MessageParam", {"role": role, "content": content}) for role, content in said]
 
 
 def translate(error: anthropic.APIError | httpx2.HTTPError) -> base.ProviderError:

@@ -1,0 +1,207 @@
+"""The loop of one process: claim jobs while there is room, keep their leases, pass on cancels, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from redis import exceptions
+
+from protocol import stream
+
+from .backoff import FIRST, Backend, delays, one_line
+from .runner import Control, Outcome, Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from .cancels import CancelFlags
+    from .jobs import Entry, Jobs
+    from .runner import Runner
+
+log: Final = logging.getLogger("legato.worker")
+
+CANCEL_POLL: Final = 0.5
+TAKE_OVER_EVERY: Final = 1.0
+SETTLE: Final = 1.0
+"""Seconds after the drain's deadline for handing jobs over, before they are simply dropped to the lease."""
+
+REDIS_DOWN: Final = (
+    exceptions.ConnectionError,  # includes "loading"
+    exceptions.TimeoutError,
+    exceptions.ReadOnlyError,
+    exceptions.OutOfMemoryError,
+)
+
+
+class Limits(NamedTuple):
+    """Replies at once; seconds of a lease; seconds that running replies may go on when drained."""
+
+    concurrency: int
+    lease: float
+    drain: float
+
+
+class _Running(NamedTuple):
+    message_id: str
+    control: Control
+    task: asyncio.Task[None]
+
+
+class Consumer:
+    """Runs until :meth:`drain` is called, or until it is cancelled, which drops everything at once."""
+
+    def __init__(
+        self, jobs: Jobs, flags: CancelFlags, runner: Runner, redis: Backend, limits: Limits
+    ) -> None:
+        self._jobs = jobs
+        self._flags = flags
+        self._runner = runner
+        self._redis = redis
+        self._limits = limits
+        self._running: dict[bytes, _Running] = {}
+        self._settling: set[bytes] = set()
+        self._draining = False
+        self._changed = asyncio.Event()
+        self._next_takeover = 0.0
+        self._settle: dict[Outcome, Callable[[Entry], Awaitable[None]]] = {
+            Outcome.DONE: lambda entry: jobs.acknowledge(entry.id),
+            Outcome.GIVEN_UP: lambda entry: jobs.bury(entry, "claimed too often"),
+            Outcome.HANDED_BACK: jobs.requeue,
+            Outcome.LEFT: lambda entry: jobs.expire(entry.id),
+            Outcome.FENCED: _nothing,
+        }
+
+    async def run(self) -> None:
+        """Claim and answer until drained."""
+        chores = [
+            asyncio.create_task(self._every(self._limits.lease / 3, self._renew)),
+            asyncio.create_task(self._every(CANCEL_POLL, self._pass_on_cancels)),
+        ]
+        try:
+            await self._claim()
+            await self._let_finish()
+            await self._jobs.forget()
+        except REDIS_DOWN as error:
+            self._redis.failed(error)  # the consumer's name stays behind; another process removes it
+        finally:
+            tasks = [*chores, *(running.task for running in self._running.values())]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def drain(self) -> None:
+        """Claim no more; give running replies the drain's time to end."""
+        if not self._draining:
+            self._draining = True
+            self._changed.set()
+            log.info("draining: %d replies run, %.0f s for them", len(self._running), self._limits.drain)
+            asyncio.get_running_loop().call_later(self._limits.drain, self._stop_all)
+
+    def _stop_all(self) -> None:
+        for running in self._running.values():
+            running.control.stop(Stop.DRAIN)
+
+    async def _claim(self) -> None:
+        waits = delays(FIRST, TAKE_OVER_EVERY)
+        while not self._draining:
+            self._changed.clear()
+            room = self._limits.concurrency - len(self._running)
+            if room <= 0:
+                await self._changed.wait()
+                continue
+            try:
+                entries = await self._next_entries(room)
+            except exceptions.RedisError as error:
+                if str(error).startswith("NOGROUP"):  # the server lost its data
+                    await self._redis.insist(self._jobs.prepare)
+                else:
+                    self._redis.failed(error)
+                    await self._pause(next(waits))
+            else:
+                waits = delays(FIRST, TAKE_OVER_EVERY)
+                self._redis.answered()
+                for entry in entries:
+                    self._start(entry)
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep; a drain ends it early."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    async def _next_entries(self, room: int) -> list[Entry]:
+        """Jobs whose lease ran out first, for somebody has waited long; then new ones."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._next_takeover:
+            self._next_takeover = now + min(TAKE_OVER_EVERY, self._limits.lease / 3)
+            if entries := await self._jobs.take_over(room):
+                return entries
+        return await self._jobs.read(room)
+
+    def _start(self, entry: Entry) -> None:
+        if entry.id in self._running:  # our own lease ran out, and taking the job over has renewed it
+            return
+        control = Control()
+        try:
+            job = stream.decode_job(entry.body or b"")
+        except stream.InvalidRequest as error:
+            message_id, work = "", self._bury(entry, str(error))
+        else:
+            message_id, work = job.message_id, self._answer(entry, job, control)
+        task = asyncio.create_task(work)
+        self._running[entry.id] = _Running(message_id, control, task)
+        task.add_done_callback(lambda _: self._ended(entry))
+
+    def _ended(self, entry: Entry) -> None:
+        self._running.pop(entry.id, None)
+        self._settling.discard(entry.id)
+        self._changed.set()
+
+    async def _bury(self, entry: Entry, reason: str) -> None:
+        log.warning("job %s: not a job, moved to the dead letters: %s", entry.id.decode(), reason)
+        await self._redis.insist(lambda: self._jobs.bury(entry, reason))
+
+    async def _answer(self, entry: Entry, job: stream.Job, control: Control) -> None:
+        try:
+            came_too_late = self._draining  # with the last read
+            outcome = Outcome.HANDED_BACK if came_too_late else await self._runner.run(job, control)
+            self._settling.add(entry.id)
+            await self._redis.insist(lambda: self._settle[outcome](entry))
+        except Exception:  # a fault of ours must end neither the process nor the job
+            log.exception("reply %s: broke off, left to another try", job.message_id)
+
+    async def _let_finish(self) -> None:
+        """Wait for running replies: until the drain's deadline, and a little for handing the rest over."""
+        if tasks := [running.task for running in self._running.values()]:
+            await asyncio.wait(tasks, timeout=self._limits.drain + SETTLE)
+
+    async def _every(self, seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            if self._running:
+                try:
+                    await self._redis.insist(chore)
+                except exceptions.RedisError as error:
+                    log.warning("%s failed: %s", chore.__name__, one_line(error))
+
+    async def _renew(self) -> None:
+        lost = await self._jobs.renew([job for job in self._running if job not in self._settling])
+        for job in lost - self._settling:  # one that is settled by now is nobody's any more
+            if running := self._running.get(job):
+                log.warning("reply %s: the lease is lost, stopped", running.message_id)
+                running.task.cancel()
+
+    async def _pass_on_cancels(self) -> None:
+        ids = {running.message_id for running in self._running.values() if running.message_id}
+        cancelled = await self._flags.those_set(ids)
+        for running in self._running.values():
+            if running.message_id in cancelled:
+                running.control.stop(Stop.CANCELLED)
+
+
+async def _nothing(_: Entry) -> None:
+    pass
