@@ -39,13 +39,13 @@ def run(args: argparse.Namespace) -> int:
         settings = config.load(args, os.environ)
     except SettingsError as error:
         return _fail(error, 2)
-    from . import bus, server  # noqa: PLC0415 - these libraries are not needed for --help
+    from . import server  # noqa: PLC0415 - its libraries are not needed for --help
 
     try:
         server.run(settings)
     except SettingsError as error:
         return _fail(error, 2)
-    except (server.StartError, bus.BusError) as error:
+    except server.StartError as error:
         return _fail(error, 1)
     return 0
 

@@ -7,13 +7,13 @@ import contextlib
 import logging
 import signal
 import socket
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import uvicorn
 
 from . import metrics
 from .app import Server
-from .bus import Bus, LocalBus, RedisBus, redis_client
+from .bus import Bus, BusError, LocalBus, RedisBus, redis_client
 from .node import Node
 from .replies import Replies
 from .websocket import Connection
@@ -37,6 +37,12 @@ class _Uvicorn(uvicorn.Server):
         super().__init__(config)
         self._node = node
         self._interrupts = 0
+        self.ready = asyncio.get_running_loop().create_future()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections, and say so."""
+        await super().startup(sockets)
+        self.ready.set_result(None)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -66,20 +72,42 @@ class _Uvicorn(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+class Running(NamedTuple):
+    """A server that accepts connections. ``metrics_port`` is 0 without metrics."""
+
+    node: Node
+    port: int
+    metrics_port: int
+    ended: asyncio.Task[None]
+
+
 async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT.
 
-    :raises StartError: a port is taken or Redis cannot be reached.
-    :raises BusError: Redis cannot be reached.
+    :raises StartError: a port is taken, or Redis cannot be used.
     :raises SettingsError: ``[auth]`` cannot be used.
     """
+    async with running(settings) as server:
+        await server.ended
+    logger.info("stopped")
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Running]:
+    """A server that drains and stops when the block ends; raises as :func:`serve`."""
     with _listening(settings) as listener:
         async with _node(settings) as node:
             server = _Uvicorn(_config(settings, node), node)
-            with _metrics(settings, node):
-                _announce(settings, listener)
-                await server.serve(sockets=[listener])
-    logger.info("stopped")
+            with _metrics(settings, node) as metrics_port:
+                ended = asyncio.create_task(server.serve(sockets=[listener]))
+                await asyncio.wait({ended, server.ready}, return_when=asyncio.FIRST_COMPLETED)
+                port = listener.getsockname()[1]
+                _announce(settings, port)
+                try:
+                    yield Running(node, port, metrics_port, ended)
+                finally:
+                    server.should_exit = True
+                    await ended
 
 
 @contextlib.contextmanager
@@ -123,6 +151,9 @@ async def _node(settings: Settings) -> AsyncIterator[Node]:
         node = Node(settings, bus, Replies(redis, settings.chat, settings.app(settings.chat.app).id))
         try:
             await node.start()
+        except BusError as error:
+            raise StartError(str(error)) from error
+        try:
             yield node
         finally:
             await node.close()
@@ -151,9 +182,9 @@ def _config(settings: Settings, node: Node) -> uvicorn.Config:
 
 
 @contextlib.contextmanager
-def _metrics(settings: Settings, node: Node) -> Generator[None, None, None]:
+def _metrics(settings: Settings, node: Node) -> Generator[int, None, None]:
     if not settings.metrics.enabled:
-        yield
+        yield 0
         return
     host, port = settings.metrics.host, settings.metrics.port
     try:
@@ -162,19 +193,17 @@ def _metrics(settings: Settings, node: Node) -> Generator[None, None, None]:
         raise StartError(f"metrics: {host}:{port} cannot be listened on: {error.strerror}") from error
     logger.info("metrics on http://%s:%d/metrics", host, port)
     try:
-        yield
+        yield port
     finally:
         stop()
 
 
-def _announce(settings: Settings, listener: socket.socket) -> None:
+def _announce(settings: Settings, port: int) -> None:
     server = settings.server
     scheme = "https" if server.tls_cert else "http"
     host = f"[{server.host}]" if ":" in server.host else server.host
     apps = ", ".join(app.id for app in settings.apps)
-    logger.info(
-        "listening on %s://%s:%d%s, apps: %s", scheme, host, listener.getsockname()[1], server.path, apps
-    )
+    logger.info("listening on %s://%s:%d%s, apps: %s", scheme, host, port, server.path, apps)
 
 
 def run(settings: Settings) -> None:

@@ -1,0 +1,74 @@
+import pytest
+
+from protocol import errors
+from protocol.apps import App, refuse
+
+APP = App(id="1", key="k", secret="top-secret")
+
+
+def app(**changes) -> App:
+    return App(**({"id": "1", "key": "k", "secret": "top-secret"} | changes))
+
+
+VERSIONS = [
+    ({}, None),
+    ({"protocol": "4"}, None),
+    ({"protocol": "7"}, None),
+    ({"protocol": "3"}, errors.UNSUPPORTED_VERSION),
+    ({"protocol": "8"}, errors.UNSUPPORTED_VERSION),
+    ({"protocol": "9" * 5000}, errors.UNSUPPORTED_VERSION),
+    ({"protocol": ""}, errors.INVALID_VERSION),
+    ({"protocol": "x"}, errors.INVALID_VERSION),
+    ({"protocol": "7.0"}, errors.INVALID_VERSION),
+    ({"protocol": "-7"}, errors.INVALID_VERSION),
+    ({"protocol": "\u0667"}, errors.INVALID_VERSION),
+]
+
+
+@pytest.mark.parametrize(("params", "error"), VERSIONS)
+def test_protocol_versions(params, error):
+    assert refuse(APP, params, "", 0) == error
+
+
+ORIGINS = [
+    (("*",), "https://evil.test", True),
+    (("example.com",), "", True),
+    (("example.com",), "https://example.com:8443", True),
+    (("EXAMPLE.com",), "https://example.com", True),
+    (("example.com",), "https://sub.example.com", False),
+    (("example.com",), "https://example.com.evil.test", False),
+    (("*.example.com",), "https://sub.example.com", True),
+    (("*.example.com",), "https://example.com", False),
+    (("*.example.com",), "https://.example.com", False),
+    (("*.example.com",), "https://notexample.com", False),
+    (("example.com",), "null", False),
+    (("example.com",), "http://[bad", False),
+    ((), "https://example.com", False),
+]
+
+
+@pytest.mark.parametrize(("patterns", "origin", "allowed"), ORIGINS)
+def test_origins(patterns, origin, allowed):
+    assert refuse(app(allowed_origins=patterns), {}, origin, 0) == (None if allowed else errors.UNAUTHORIZED)
+
+
+@pytest.mark.parametrize(("limit", "connections", "full"), [(0, 99, False), (2, 1, False), (2, 2, True)])
+def test_the_connection_quota(limit, connections, full):
+    assert refuse(app(max_connections=limit), {}, "", connections) == (errors.OVER_QUOTA if full else None)
+
+
+def test_refusals_come_in_the_order_of_the_specification():
+    bad = {"protocol": "x"}
+    worst = app(enabled=False, allowed_origins=(), max_connections=1)
+    assert refuse(None, bad, "https://x.test", 1) == errors.UNKNOWN_APP
+    assert refuse(worst, bad, "https://x.test", 1) == errors.APP_DISABLED
+    enabled = app(allowed_origins=(), max_connections=1)
+    assert refuse(enabled, bad, "https://x.test", 1) == errors.INVALID_VERSION
+    assert refuse(enabled, {"protocol": "8"}, "https://x.test", 1) == errors.UNSUPPORTED_VERSION
+    assert refuse(enabled, {}, "https://x.test", 1) == errors.UNAUTHORIZED
+    assert refuse(enabled, {}, "", 1) == errors.OVER_QUOTA
+
+
+def test_the_secret_is_not_in_the_representation():
+    assert "top-secret" not in repr(APP)
+    assert APP.keys == {"k": "top-secret"}

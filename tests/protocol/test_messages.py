@@ -1,0 +1,90 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol import messages
+from protocol.messages import MessageError, SubscribeData
+
+
+def test_the_greeting_carries_its_data_as_a_string():
+    greeting = json.loads(messages.connection_established("1.2", 120))
+    assert greeting == {
+        "event": "pusher:connection_established",
+        "data": '{"socket_id":"1.2","activity_timeout":120}',
+    }
+
+
+def test_an_events_data_goes_out_byte_for_byte():
+    data = '{"a": 1,  "ü":"\\u00fc"}'
+    assert json.loads(messages.channel_event("App\\E", "c", data)) == {
+        "event": "App\\E",
+        "channel": "c",
+        "data": data,
+    }
+
+
+def test_errors_carry_objects():
+    assert json.loads(messages.error("no")) == {
+        "event": "pusher:error",
+        "data": {"code": None, "message": "no"},
+    }
+    assert json.loads(messages.error("no", 4001, "c")) == {
+        "event": "pusher:error",
+        "data": {"code": 4001, "message": "no"},
+        "channel": "c",
+    }
+    assert json.loads(messages.subscription_error("c", "AuthError", "no", 401)) == {
+        "event": "pusher:subscription_error",
+        "channel": "c",
+        "data": {"type": "AuthError", "error": "no", "status": 401},
+    }
+
+
+def test_a_succeeded_subscription_always_has_data():
+    assert json.loads(messages.subscription_succeeded("c")) == {
+        "event": "pusher_internal:subscription_succeeded",
+        "channel": "c",
+        "data": "{}",
+    }
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        '{"channel":"c","auth":"k:s"}',
+        '"{\\"channel\\":\\"c\\",\\"auth\\":\\"k:s\\"}"',
+        '{"channel":"c","auth":"k:s","x":1}',
+    ],
+)
+def test_data_may_be_an_object_or_that_object_as_a_string(data):
+    message = messages.decode_message('{"event":"pusher:subscribe","data":' + data + "}")
+    assert messages.decode_data(message, SubscribeData) == SubscribeData("c", "k:s")
+
+
+@pytest.mark.parametrize("auth", ['""', "null"])
+def test_absent_auth_is_as_good_as_none(auth):
+    message = messages.decode_message('{"event":"e","data":{"channel":"c","auth":' + auth + "}}")
+    assert not messages.decode_data(message, SubscribeData).auth
+
+
+@pytest.mark.parametrize("data", ["1", "{}", "[]", "null", '"x"', '{"channel":1}', '"\\"x\\""'])
+def test_other_data_is_refused_with_the_events_name(data):
+    message = messages.decode_message('{"event":"pusher:subscribe","data":' + data + "}")
+    with pytest.raises(MessageError, match="pusher:subscribe"):
+        messages.decode_data(message, SubscribeData)
+
+
+@given(st.binary(max_size=100) | st.text(max_size=100))
+def test_any_frame_is_a_message_or_refused(frame):
+    try:
+        message = messages.decode_message(frame)
+    except MessageError:
+        return
+    assert isinstance(message.event, str)
+
+
+def test_a_deeply_nested_frame_is_refused():
+    with pytest.raises(MessageError):
+        messages.decode_message("[" * 100_000)

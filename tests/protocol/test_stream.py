@@ -1,0 +1,171 @@
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol import stream
+from protocol.stream import InvalidRequest, Job
+
+CHANNEL = "private-ai-chat.7"
+
+FRAMES = [
+    (
+        stream.TokenReceived(7, "m", "Hi", 0),
+        "token.received",
+        {"userId": 7, "messageId": "m", "token": "Hi", "tokenIndex": 0},
+    ),
+    (
+        stream.Completed("ann", "m", 3),
+        "stream.completed",
+        {"userId": "ann", "messageId": "m", "totalTokens": 3},
+    ),
+    (
+        stream.Completed(7, "m", 3, "end_turn", stream.Usage(1, 2, 3, 4)),
+        "stream.completed",
+        {
+            "userId": 7,
+            "messageId": "m",
+            "totalTokens": 3,
+            "stopReason": "end_turn",
+            "usage": {"input": 1, "output": 2, "cacheRead": 3, "cacheWrite": 4},
+        },
+    ),
+    (
+        stream.Failed(7, "m", stream.FAILED_TEXT, False, "overloaded"),
+        "stream.failed",
+        {
+            "userId": 7,
+            "messageId": "m",
+            "error": "Response unavailable. Please try again.",
+            "partial": False,
+            "code": "overloaded",
+        },
+    ),
+    (stream.Cancelled("m", 0), "stream.cancelled", {"messageId": "m", "totalTokens": 0}),
+    (stream.Started("m", 1, "x"), "stream.started", {"messageId": "m", "attempt": 1, "model": "x"}),
+    (
+        stream.Snapshot("m", "Hi", 1, "streaming"),
+        "stream.snapshot",
+        {"messageId": "m", "text": "Hi", "nextIndex": 1, "status": "streaming"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("event", "name", "data"), FRAMES, ids=[row[1] for row in FRAMES])
+def test_events_on_the_wire(event, name, data):
+    frame = json.loads(event.frame(CHANNEL))
+    assert (frame["event"], frame["channel"]) == (name, CHANNEL)
+    assert isinstance(frame["data"], str)
+    assert json.loads(frame["data"]) == data
+
+
+USERS = [
+    (7, 7),
+    ("7", 7),
+    ("0", 0),
+    ("007", "007"),
+    ("ann", "ann"),
+    ("a@b.c", "a@b.c"),
+    ("999999999999999", 999999999999999),
+    ("9999999999999999", "9999999999999999"),
+]
+
+
+@pytest.mark.parametrize(("sub", "user"), USERS)
+def test_an_integer_like_sub_is_an_integer(sub, user):
+    assert stream.parse_user_id(sub) == user
+    assert type(stream.parse_user_id(sub)) is type(user)
+
+
+@pytest.mark.parametrize("sub", ["", "a b", "a:b", "a}b", "ä", "x" * 129, 1.5, True, None, [], "7\n"])
+def test_a_sub_that_no_channel_name_can_hold_is_refused(sub):
+    with pytest.raises(ValueError, match="sub must be"):
+        stream.parse_user_id(sub)
+
+
+def body(**changes) -> bytes:
+    return msgspec.json.encode({"message": "Hello", "history": []} | changes)
+
+
+def turns(count: int, content: str = "x") -> list:
+    return [{"role": "user", "content": content}] * count
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        body(),
+        body(message="x" * 2000),
+        body(message="é" * 2000),
+        body(history=turns(40)),
+        body(history=turns(1, "x" * 4000)),
+        body(session_id="abc-1"),
+        body(more=1),
+        b'{"message":"Hello"}',
+    ],
+)
+def test_good_chat_requests(good):
+    assert stream.decode_chat_request(good).message
+
+
+BAD = [
+    (b"", "$"),
+    (b"junk", "$"),
+    (b"\xff", "$"),
+    (b"[]", "$"),
+    (b"[" * 100_000, "$"),
+    (b"{}", "message"),
+    (body(message=""), "message"),
+    (body(message="  "), "message"),
+    (body(message="x" * 2001), "message"),
+    (body(message=1), "message"),
+    (body(history={}), "history"),
+    (body(history=turns(41)), "history"),
+    (body(history=[1]), "history.0"),
+    (body(history=[{"role": "system", "content": "x"}]), "history.0.role"),
+    (body(history=[{"role": "user"}]), "history.0"),
+    (body(history=[{"role": "user", "content": "x", "y": 1}]), "history.0"),
+    (body(history=turns(1, "x" * 4001)), "history.0.content"),
+    (body(history=turns(1, "")), "history.0.content"),
+    (body(session_id="a b"), "session_id"),
+]
+
+
+@pytest.mark.parametrize(("bad", "field"), BAD)
+def test_bad_chat_requests_name_the_field(bad, field):
+    with pytest.raises(InvalidRequest) as caught:
+        stream.decode_chat_request(bad)
+    assert caught.value.field == field
+    assert caught.value.reason
+
+
+@given(st.binary(max_size=200))
+def test_any_body_is_a_request_or_refused(data):
+    with pytest.raises(InvalidRequest):
+        stream.decode_chat_request(data)
+
+
+JOB = Job(message_id="m-1", app_id="1", user_id=7, message="Hello", queued_at=1, session_id="s")
+
+
+def test_a_job_survives_the_queue():
+    assert stream.decode_job(stream.encode_job(JOB)) == JOB
+    assert JOB.channel == CHANNEL
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"message_id": "a b"},
+        {"message_id": ""},
+        {"user_id": "a}b"},
+        {"app_id": "a:b"},
+        {"message": ""},
+        {"queued_at": -1},
+    ],
+)
+def test_a_bad_job_is_refused(change):
+    with pytest.raises(InvalidRequest):
+        stream.decode_job(msgspec.json.encode(msgspec.to_builtins(JOB) | change))
