@@ -24,6 +24,11 @@ import {
 
 const ID = "m1";
 
+const isReply = (turn: Turn): turn is Reply => turn.role === "assistant";
+
+/** Stands for "no reply": no property that a test looks at. */
+const NONE = {} as Reply;
+
 /** Run actions from `state`; all effects in order. */
 function run(actions: readonly Action[], state: ChatState = EMPTY) {
   const effects: Effect[] = [];
@@ -32,7 +37,7 @@ function run(actions: readonly Action[], state: ChatState = EMPTY) {
     state = step.state;
     effects.push(...step.effects);
   }
-  return { state, effects, reply: state.turns.find((turn) => turn.role === "assistant") as Reply };
+  return { state, effects, reply: state.turns.find(isReply) ?? NONE };
 }
 
 const send = (key = "k", at = 100): Action => ({
