@@ -24,7 +24,6 @@ from .cancels import CancelFlags
 from .consumer import REDIS_DOWN, Consumer, Limits
 from .jobs import Jobs
 from .providers import base
-from .providers.anthropic import Anthropic
 from .providers.scripted import Scripted
 from .runner import Runner
 from .token_log import TokenLog
@@ -110,6 +109,8 @@ def build(settings: config.Provider) -> base.Provider:
     """The provider that the settings name."""
     if settings.name == "scripted":
         return Scripted()
+    from .providers.anthropic import Anthropic  # noqa: PLC0415 - loading the SDK takes a second or two
+
     return Anthropic(
         api_key=settings.api_key,
         model=settings.model,

@@ -100,24 +100,26 @@ def parse(words: Sequence[str]) -> Script:
         if name not in values:
             raise ScriptError(f"{name[:40]!r} is unknown; expected tokens=, rate= or fail=")
         values[name] = value
-    count = _number("tokens", values["tokens"], MAX_TOKENS)
-    rate = _number("rate", values["rate"], MAX_RATE)
+    count = _number(f"tokens={values['tokens']}", MAX_TOKENS)
+    rate = _number(f"rate={values['rate']}", MAX_RATE)
     fault, fail_at = _fault(values["fail"], count) if values["fail"] else (None, 0)
     numbered = [f"w{index} " for index in range(count)]  # distinct: a test sees order, gaps and doubles
     return Script(numbered, rate, fault, fail_at)
 
 
-def _number(name: str, text: str, most: int) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) > most:
-        raise ScriptError(f"{name}={text[:40]} is not a number from 0 to {most}")
-    return int(text)
+def _number(word: str, most: int) -> int:
+    """The number that ends the word."""
+    digits = re.search(r"[=@]([0-9]{1,9})\Z", word)
+    if not digits or int(digits[1]) > most:
+        raise ScriptError(f"{word[:40]} does not end in a number from 0 to {most}")
+    return int(digits[1])
 
 
 def _fault(text: str, count: int) -> tuple[str, int]:
-    fault, _, at = text.partition("@")
+    fault = text.partition("@")[0]
     if fault not in FAULTS:
         raise ScriptError(f"fail={text[:40]} is not one of {', '.join(FAULTS)} with @TOKEN behind it")
-    return fault, _number(f"fail={fault}@", at, count)
+    return fault, _number(f"fail={text}", count)
 
 
 def _tokens(text: str) -> Sequence[str]:
@@ -142,4 +144,5 @@ def _answer(message: str) -> str:
 def _usage(request: base.Request, script: Script) -> Usage:
     """Words in, tokens out: made up, but the same every time."""
     said = [request.message, *(turn.content for turn in request.history)]
-    return Usage(input=sum(len(text.split()) for text in said), output=len(script.tokens))
+    said_tokens = script.fail_at if script.fault else len(script.tokens)
+    return Usage(input=sum(len(text.split()) for text in said), output=said_tokens)

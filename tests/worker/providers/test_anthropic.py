@@ -1,0 +1,239 @@
+"""The real SDK against a server that answers, fails, stalls and breaks off as told."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from protocol.stream import Turn, Usage
+from tests.worker import sse_server as sse
+from tests.worker.sse_server import SseServer
+from tests.worker.support import WAIT, eventually
+from worker.providers import base
+from worker.providers.anthropic import Anthropic
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+REQUEST = base.Request("Hi")
+KEY = "sk-secret-key"
+
+
+@asynccontextmanager
+async def connected(*scripts: list[sse.Step], system: str = "") -> AsyncIterator[tuple[Anthropic, SseServer]]:
+    async with SseServer(*scripts) as server:
+        provider = Anthropic(
+            api_key=KEY, model="claude-sonnet-4-6", max_tokens=77, base_url=server.url, system=system
+        )
+        yield provider, server
+        await provider.aclose()
+
+
+async def events(
+    provider: Anthropic, request: base.Request = REQUEST, patience: base.Patience | None = None
+) -> list[base.Event]:
+    async with asyncio.timeout(WAIT):
+        return [
+            event async for event in base.watched(provider.stream(request), patience or base.Patience(9, 9))
+        ]
+
+
+async def failing(
+    provider: Anthropic, patience: base.Patience | None = None
+) -> tuple[list[base.Event], base.ProviderError]:
+    """The events before the error, and the error."""
+    seen: list[base.Event] = []
+    try:
+        async with asyncio.timeout(WAIT):
+            async for event in base.watched(provider.stream(REQUEST), patience or base.Patience(9, 9)):
+                seen.append(event)  # noqa: PERF401 - the error comes in the middle
+    except base.ProviderError as error:
+        return seen, error
+    pytest.fail(f"no error after {seen}")
+
+
+async def test_reply_from_start_to_end() -> None:
+    async with connected(sse.whole("Hel", "lo")) as (provider, _):
+        assert await events(provider) == [
+            base.Started("claude-test"),
+            base.Text("Hel"),
+            base.Text("lo"),
+            base.Final("end_turn", Usage(input=11, output=9, cache_read=5, cache_write=0)),
+        ]
+
+
+async def test_request_is_what_the_api_takes() -> None:
+    """The history goes along, begun by the user and without blank turns; no sampling parameters."""
+    history = (
+        Turn("assistant", "cut off"),
+        Turn("user", "one"),
+        Turn("assistant", " "),
+        Turn("assistant", "two"),
+    )
+    async with connected(sse.whole("x"), system="Be brief.") as (provider, server):
+        await events(provider, base.Request("three", history))
+    assert server.requests == [
+        {
+            "model": "claude-sonnet-4-6",
+            "max_tokens": 77,
+            "system": "Be brief.",
+            "stream": True,
+            "cache_control": {"type": "ephemeral"},
+            "messages": [
+                {"role": "user", "content": "one"},
+                {"role": "assistant", "content": "two"},
+                {"role": "user", "content": "three"},
+            ],
+        }
+    ]
+    assert KEY.encode() in server.headers[0]
+
+
+async def test_without_a_system_prompt_none_is_sent() -> None:
+    async with connected(sse.whole("x")) as (provider, server):
+        await events(provider)
+    assert "system" not in server.requests[0]
+
+
+@pytest.mark.parametrize("reason", ["max_tokens", "refusal", "model_context_window_exceeded", "brand_new"])
+async def test_stop_reason_is_passed_on_even_if_unknown(reason: str) -> None:
+    async with connected(sse.whole("x", reason=reason)) as (provider, _):
+        final = (await events(provider))[-1]
+    assert isinstance(final, base.Final)
+    assert final.stop_reason == reason
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "expected"),
+    [
+        (400, "invalid_request_error", base.RequestRefusedError),
+        (401, "authentication_error", base.RequestRefusedError),
+        (404, "not_found_error", base.RequestRefusedError),
+        (413, "request_too_large", base.TooLongError),
+        (429, "rate_limit_error", base.RateLimitedError),
+        (500, "api_error", base.UnavailableError),
+        (503, "unheard_of", base.UnavailableError),
+        (529, "overloaded_error", base.OverloadedError),
+    ],
+)
+async def test_http_error_is_translated_asked_once_and_without_secrets(
+    status: int, kind: str, expected: type[base.ProviderError]
+) -> None:
+    """Asked once: the SDK's own retries are off, or the second request would find no script."""
+    async with connected(sse.refused(status, kind)) as (provider, server):
+        seen, error = await failing(provider)
+    assert (seen, type(error)) == ([], expected)
+    assert len(server.requests) == 1
+    assert str(status) in str(error)
+    assert KEY not in str(error)
+
+
+async def test_retry_after_is_passed_on() -> None:
+    async with connected(sse.refused(429, "rate_limit_error", "retry-after: 3600")) as (provider, _):
+        _, error = await failing(provider)
+    assert error.retry_after == 3600
+
+
+async def test_retry_after_that_is_no_number_counts_as_absent() -> None:
+    header = "retry-after: Wed, 21 Oct 2026 07:28:00 GMT"
+    async with connected(sse.refused(429, "rate_limit_error", header)) as (provider, _):
+        _, error = await failing(provider)
+    assert error.retry_after is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("overloaded_error", base.OverloadedError), ("api_error", base.UnavailableError)],
+)
+async def test_error_event_in_the_middle_is_told_by_its_type(
+    kind: str, expected: type[base.ProviderError]
+) -> None:
+    script = [sse.STREAM, sse.START, sse.BLOCK, sse.text("a"), sse.error_event(kind)]
+    async with connected(script) as (provider, _):
+        seen, error = await failing(provider)
+    assert (seen[1:], type(error)) == ([base.Text("a")], expected)
+
+
+async def test_cut_connection() -> None:
+    script = [sse.STREAM, sse.START, sse.BLOCK, sse.text("a"), sse.ABORT]
+    async with connected(script) as (provider, _):
+        seen, error = await failing(provider)
+    assert (seen[1:], type(error)) == ([base.Text("a")], base.CutError)
+
+
+async def test_polite_end_without_message_stop_is_no_success() -> None:
+    script = [sse.STREAM, sse.START, sse.BLOCK, sse.text("a"), sse.stopped("end_turn"), sse.EOF_]
+    async with connected(script) as (provider, _):
+        seen, error = await failing(provider)
+    assert (seen[1:], type(error)) == ([base.Text("a")], base.CutError)
+
+
+async def test_nobody_listens() -> None:
+    async with connected() as (provider, server):
+        server._server.close()
+        await server._server.wait_closed()
+        _, error = await failing(provider)
+    assert type(error) is base.UnavailableError
+    assert error.retryable
+
+
+@pytest.mark.parametrize("silence", [sse.HANG, sse.PINGS])
+async def test_silence_ends_after_the_patience_for_further_text_pings_or_not(silence: sse.Step) -> None:
+    script = [sse.STREAM, sse.START, sse.BLOCK, sse.text("a"), silence]
+    async with connected(script) as (provider, server):
+        seen, error = await failing(provider, base.Patience(first=9, next=0.1))
+        assert (seen[1:], type(error)) == ([base.Text("a")], base.StalledError)
+        async with asyncio.timeout(WAIT):
+            await server.closed.wait()
+
+
+@pytest.mark.parametrize("silence", [[sse.HANG], [sse.STREAM, sse.START, sse.PINGS]])
+async def test_silence_ends_after_the_patience_for_the_first_text(silence: list[sse.Step]) -> None:
+    async with connected(silence) as (provider, server):
+        _, error = await failing(provider, base.Patience(first=0.1, next=9))
+        assert type(error) is base.StalledError
+        async with asyncio.timeout(WAIT):
+            await server.closed.wait()
+
+
+async def test_slow_consumer_is_not_the_models_silence() -> None:
+    async with connected(sse.whole("a", "b")) as (provider, _):
+        seen = []
+        async for event in base.watched(provider.stream(REQUEST), base.Patience(first=9, next=0.2)):
+            await asyncio.sleep(0.25 if isinstance(event, base.Text) else 0)
+            seen.append(event)
+    assert seen[1:3] == [base.Text("a"), base.Text("b")]
+
+
+@pytest.mark.parametrize("before", [[], [sse.STREAM, sse.START], [sse.STREAM, sse.START, sse.text("a")]])
+async def test_cancelling_who_waits_closes_the_request_though_the_model_is_silent(
+    before: list[sse.Step],
+) -> None:
+    async with connected([*before, sse.HANG]) as (provider, server):
+        task = asyncio.create_task(events(provider))
+        async with asyncio.timeout(WAIT):
+            await eventually(lambda: bool(server.requests))
+            assert not server.closed.is_set()
+            task.cancel()
+            await server.closed.wait()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_closing_the_generator_closes_the_request() -> None:
+    async with connected([sse.STREAM, sse.START, sse.text("a"), sse.HANG]) as (provider, server):
+        async with aclosing(provider.stream(REQUEST)) as stream:
+            await anext(stream)
+        async with asyncio.timeout(WAIT):
+            await server.closed.wait()
+
+
+async def test_connection_is_used_again_after_a_whole_reply() -> None:
+    async with connected(sse.whole("a"), sse.whole("b")) as (provider, server):
+        await events(provider)
+        await events(provider)
+        assert len(server.requests) == 2
+        assert not server.closed.is_set()

@@ -1,0 +1,154 @@
+"""A model's HTTP side, scripted: answers requests one after the other, each as told, byte for byte."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+
+class Step(NamedTuple):
+    """One thing the server does with a connection: send bytes, wait for a release, or abort."""
+
+    kind: str
+    data: bytes = b""
+
+
+HANG = Step("hang")
+ABORT = Step("abort")
+PINGS = Step("pings")
+
+
+def send(data: bytes) -> Step:
+    return Step("send", data)
+
+
+def sse(event: str, **fields: Any) -> Step:
+    """One server-sent event, as one HTTP chunk."""
+    text = f"event: {event}\ndata: {json.dumps({'type': event, **fields})}\n\n".encode()
+    return send(f"{len(text):x}\r\n".encode() + text + b"\r\n")
+
+
+STREAM = send(
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nrequest-id: req_1\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n"
+)
+EOF_ = send(b"0\r\n\r\n")
+PING = sse("ping")
+START = sse(
+    "message_start",
+    message={
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-test",
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": {"input_tokens": 11, "cache_read_input_tokens": 5, "output_tokens": 1},
+    },
+)
+BLOCK = sse("content_block_start", index=0, content_block={"type": "text", "text": ""})
+BLOCK_END = sse("content_block_stop", index=0)
+STOP = sse("message_stop")
+
+
+def text(piece: str) -> Step:
+    return sse("content_block_delta", index=0, delta={"type": "text_delta", "text": piece})
+
+
+def stopped(reason: str) -> Step:
+    delta = {"stop_reason": reason, "stop_sequence": None}
+    return sse("message_delta", delta=delta, usage={"output_tokens": 9})
+
+
+def error_event(kind: str) -> Step:
+    return sse("error", error={"type": kind, "message": "no"})
+
+
+def refused(status: int, kind: str, *headers: str) -> list[Step]:
+    """A plain HTTP error."""
+    body = json.dumps({"type": "error", "error": {"type": kind, "message": "no"}}).encode()
+    lines = [
+        f"HTTP/1.1 {status} No",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        *headers,
+    ]
+    return [send("\r\n".join(lines).encode() + b"\r\n\r\n" + body)]
+
+
+def whole(*pieces: str, reason: str = "end_turn") -> list[Step]:
+    """A reply from start to end."""
+    return [STREAM, START, BLOCK, *map(text, pieces), BLOCK_END, stopped(reason), STOP, EOF_]
+
+
+class SseServer:
+    """Serves one script per request, in order. ``requests`` are their bodies; ``closed``: a client left."""
+
+    def __init__(self, *scripts: list[Step]) -> None:
+        self._scripts = list(scripts)
+        self.requests: list[Any] = []
+        self.headers: list[bytes] = []
+        self.closed = asyncio.Event()
+        self._connections: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        host, port = self._server.sockets[0].getsockname()[:2]
+        self.url = f"http://{host}:{port}"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.close()
+        for task in list(self._connections):
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            while await self._request(reader, writer):
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError):
+            self.closed.set()
+        except asyncio.CancelledError:
+            pass  # the end of the test
+        finally:
+            self._connections.discard(task)
+            writer.transport.abort()
+
+    async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.headers.append(head)
+        length = next(
+            int(line.split(b":")[1])
+            for line in head.split(b"\r\n")
+            if line.lower().startswith(b"content-length:")
+        )
+        self.requests.append(json.loads(await reader.readexactly(length)))
+        for step in self._scripts.pop(0):
+            if step.kind == "abort":
+                return False
+            if step.kind == "hang":
+                await reader.readexactly(1)  # raises when the client closes
+            elif step.kind == "pings":
+                await self._ping_until_closed(writer)
+            else:
+                writer.write(step.data)
+                await writer.drain()
+        return True
+
+    async def _ping_until_closed(self, writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(PING.data)
+            await writer.drain()
+            await asyncio.sleep(0.01)

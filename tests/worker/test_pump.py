@@ -1,0 +1,86 @@
+"""Reading ahead: everything in order, bounded, and closed at once when stopped."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from worker.providers import base
+from worker.pump import Pump
+
+from .support import END, STARTED, WAIT, Puppet, eventually
+
+REQUEST = base.Request("x")
+
+
+async def rest(pump: Pump) -> list[base.Event]:
+    events: list[base.Event] = []
+    async with asyncio.timeout(WAIT):
+        while batch := await pump.take():
+            events += batch
+    return events
+
+
+async def test_all_events_in_order_then_the_end() -> None:
+    events = [STARTED, *(base.Text(f"{number}") for number in range(500)), END]
+    pump = Pump(Puppet(*events).stream(REQUEST), ahead=7)
+    assert await rest(pump) == events
+    assert await pump.take() == []
+    await pump.aclose()
+
+
+async def test_what_waits_is_taken_in_one_batch() -> None:
+    puppet = Puppet(STARTED, base.Text("a"), base.Text("b"))
+    pump = Pump(puppet.stream(REQUEST))
+    await eventually(lambda: len(pump._waiting) == 3)
+    assert await pump.take() == [STARTED, base.Text("a"), base.Text("b")]
+    await pump.aclose()
+
+
+async def test_model_is_read_no_further_than_the_bound() -> None:
+    puppet = Puppet(*(base.Text(f"{number}") for number in range(100)))
+    pump = Pump(puppet.stream(REQUEST), ahead=10)
+    await eventually(lambda: len(pump._waiting) == 10)
+    for _ in range(20):
+        await asyncio.sleep(0)  # the reader could go on, were it not held
+    assert puppet.says.qsize() == 90
+    assert len(await pump.take()) == 10
+    await eventually(lambda: puppet.says.qsize() == 80)
+    await pump.aclose()
+
+
+async def test_error_comes_after_the_events_before_it() -> None:
+    puppet = Puppet(base.Text("a"), base.CutError("gone"))
+    pump = Pump(puppet.stream(REQUEST))
+    assert await pump.take() == [base.Text("a")]
+    with pytest.raises(base.CutError):
+        await pump.take()
+    await pump.aclose()
+
+
+async def test_stop_ends_a_waiting_take_and_closes_the_request() -> None:
+    puppet = Puppet(STARTED)
+    pump = Pump(puppet.stream(REQUEST))
+    assert await pump.take() == [STARTED]
+    waiting = asyncio.create_task(pump.take())
+    await asyncio.sleep(0)
+    pump.stop()
+    async with asyncio.timeout(WAIT):
+        assert await waiting == []
+        await puppet.closed.wait()
+    await pump.aclose()
+
+
+async def test_stop_drops_what_waits() -> None:
+    pump = Pump(Puppet(STARTED, base.Text("a"), END).stream(REQUEST))
+    await eventually(lambda: len(pump._waiting) == 3)
+    pump.stop()
+    assert await pump.take() == []
+    await pump.aclose()
+
+
+async def test_error_nobody_takes_is_no_trouble() -> None:
+    pump = Pump(Puppet(base.CutError("gone")).stream(REQUEST))
+    await eventually(pump._task.done)
+    await pump.aclose()

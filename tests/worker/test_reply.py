@@ -1,0 +1,141 @@
+"""One reply without I/O: indexes, frames, and how it ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.stream import FAILED_TEXT, Usage
+from worker import reply
+from worker.providers import base
+from worker.reply import Decision, Reply
+
+from .support import make_job
+
+USAGE = Usage(input=3, output=2)
+
+
+def make(next_: int = 0, text: str = "", **fields: Any) -> Reply:
+    return Reply(make_job(**fields), attempt=2, model="asked-for", next_=next_, text=text)
+
+
+def opened(frame: bytes) -> tuple[str, str, Any]:
+    message = msgspec.json.decode(frame)
+    return message["event"], message["channel"], msgspec.json.decode(message["data"])
+
+
+def test_started_tells_the_model_that_answers() -> None:
+    answer = make()
+    assert opened(answer.started(base.Started("claude-x"))) == (
+        "stream.started",
+        "private-ai-chat.7",
+        {"messageId": "m1", "attempt": 2, "model": "claude-x"},
+    )
+    assert answer.model == "claude-x"
+
+
+@pytest.mark.parametrize("user_id", [7, "ann"])
+def test_token_keeps_the_type_of_the_user_id(user_id: int | str) -> None:
+    (token,) = make(user_id=user_id).tokens(base.Text("Hi"))
+    assert opened(token.frame) == (
+        "token.received",
+        f"private-ai-chat.{user_id}",
+        {"userId": user_id, "messageId": "m1", "token": "Hi", "tokenIndex": 0},
+    )
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=9000), max_size=5))
+def test_tokens_count_without_gaps_and_join_to_the_text(pieces: list[str]) -> None:
+    answer = make(next_=4, text="before ")
+    tokens = [token for piece in pieces for token in answer.tokens(base.Text(piece))]
+    assert [token.index for token in tokens] == list(range(4, answer.next))
+    assert "before " + "".join(token.text for token in tokens) == answer.text == "before " + "".join(pieces)
+    assert all(0 < len(token.text) <= reply.MAX_TOKEN for token in tokens)
+
+
+@pytest.mark.parametrize(
+    ("stop_reason", "sent", "state", "code"),
+    [
+        ("end_turn", 2, "complete", ""),
+        ("max_tokens", 2, "complete", ""),
+        ("stop_sequence", 2, "complete", ""),
+        ("model_context_window_exceeded", 2, "complete", ""),
+        ("never_heard_of", 2, "complete", ""),
+        ("refusal", 2, "failed", "refusal"),
+        ("refusal", 0, "failed", "refusal"),
+        ("model_context_window_exceeded", 0, "failed", "context_window"),
+        ("end_turn", 0, "failed", "empty"),
+    ],
+)
+def test_models_end_decides(stop_reason: str, sent: int, state: reply.End, code: str) -> None:
+    answer = make(next_=sent, text="x" * sent)
+    answer.final(base.Final(stop_reason, USAGE))
+    assert answer.decision == Decision(stop_reason, USAGE, "asked-for", state, code)
+
+
+def test_completed_carries_count_usage_and_stop_reason() -> None:
+    frame, error = make(next_=5).terminal(Decision("max_tokens", USAGE))
+    assert error == ""
+    assert opened(frame)[::2] == (
+        "stream.completed",
+        {
+            "userId": 7,
+            "messageId": "m1",
+            "totalTokens": 5,
+            "stopReason": "max_tokens",
+            "usage": {"input": 3, "output": 2, "cacheRead": 0, "cacheWrite": 0},
+        },
+    )
+
+
+@pytest.mark.parametrize("sent", [0, 3])
+def test_failed_says_whether_some_text_was_sent(sent: int) -> None:
+    answer = make(next_=sent)
+    answer.fail("overloaded")
+    assert answer.decision is not None
+    frame, error = answer.terminal(answer.decision)
+    assert error == FAILED_TEXT
+    assert opened(frame)[::2] == (
+        "stream.failed",
+        {
+            "userId": 7,
+            "messageId": "m1",
+            "error": FAILED_TEXT,
+            "partial": sent > 0,
+            "code": "overloaded",
+        },
+    )
+
+
+def test_cancelled_carries_the_count() -> None:
+    answer = make(next_=3)
+    answer.cancel()
+    assert answer.decision is not None
+    frame, error = answer.terminal(answer.decision)
+    assert (opened(frame)[::2], error) == (("stream.cancelled", {"messageId": "m1", "totalTokens": 3}), "")
+
+
+@given(
+    st.builds(
+        Decision,
+        stop_reason=st.none() | st.text(st.characters(codec="utf-8")),
+        usage=st.none() | st.builds(Usage, input=st.integers(0, 2**53), output=st.integers(0, 2**53)),
+        model=st.text(st.characters(codec="utf-8")),
+        state=st.sampled_from(["complete", "failed", "cancelled"]),
+        code=st.text(st.characters(codec="utf-8")),
+    )
+)
+def test_decision_survives_the_log(decision: Decision) -> None:
+    assert reply.decode_decision(reply.encode_decision(decision)) == decision
+
+
+def test_decision_of_a_completed_reply_is_the_documented_marker() -> None:
+    marker = msgspec.json.decode(reply.encode_decision(Decision("end_turn", USAGE)))
+    assert marker == {
+        "stopReason": "end_turn",
+        "usage": {"input": 3, "output": 2, "cacheRead": 0, "cacheWrite": 0},
+    }

@@ -1,0 +1,225 @@
+"""The fence, the order and the once-only of everything written about one message."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from protocol import stream, wire
+from worker.token_log import Claim, FencedError, GapError, MessageLog, Token, TokenLog
+
+from .support import Ears, keys, logged, make_job
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+JOB = make_job()
+MESSAGE, LOG, ACTIVE = keys(JOB)
+DONE = stream.Completed(7, "m1", 2).frame(JOB.channel)
+
+
+def tokens(*texts: str, first: int = 0) -> list[Token]:
+    return [
+        Token(index, text, stream.TokenReceived(7, "m1", text, index).frame(JOB.channel))
+        for index, text in enumerate(texts, first)
+    ]
+
+
+@pytest.fixture
+def log(redis: Redis) -> TokenLog:
+    return TokenLog(redis, tries=2, retention=3600)
+
+
+async def claimed(log: TokenLog, claim: str = "a") -> MessageLog:
+    message = log.open(JOB, claim)
+    await message.claim()
+    return message
+
+
+async def test_first_claim_makes_the_hash_of_a_job_that_another_program_queued(
+    log: TokenLog, redis: Redis
+) -> None:
+    assert await log.open(JOB, "a").claim() == Claim("run", 1, 0, b"")
+    assert await redis.hgetall(MESSAGE) == {
+        b"user": b"7",
+        b"state": b"streaming",
+        b"attempt": b"1",
+        b"claim": b"a",
+        b"next": b"0",
+    }
+    assert await redis.smembers(ACTIVE) == {b"m1"}
+
+
+async def test_claim_lifts_the_time_limit_that_a_waiting_message_has(log: TokenLog, redis: Redis) -> None:
+    await redis.hset(MESSAGE, mapping={"user": "7", "state": "queued"})
+    await redis.expire(MESSAGE, 100)
+    await claimed(log)
+    assert await redis.ttl(MESSAGE) == -1
+
+
+async def test_same_claim_again_burns_no_try(log: TokenLog) -> None:
+    message = log.open(JOB, "a")
+    assert await message.claim() == await message.claim() == Claim("run", 1, 0, b"")
+
+
+async def test_third_claim_of_two_is_exhausted_and_stays_so_but_holds_the_fence(log: TokenLog) -> None:
+    await claimed(log, "a")
+    await claimed(log, "b")
+    third = log.open(JOB, "c")
+    assert (await third.claim()).verdict == "exhausted"
+    assert (await third.claim()).verdict == "exhausted"
+    await third.finish("failed", DONE, "sorry")
+    assert (await log.open(JOB, "d").claim()).verdict == "finished"
+
+
+async def test_claim_of_a_cancelled_message_says_so_and_holds_the_fence(log: TokenLog, redis: Redis) -> None:
+    await redis.hset(MESSAGE, "cancel", "1")
+    message = log.open(JOB, "a")
+    assert (await message.claim()).verdict == "cancelled"
+    await message.finish("cancelled", DONE)
+    assert await redis.hget(MESSAGE, "state") == b"cancelled"
+
+
+async def test_tokens_are_logged_and_published_once_in_order(log: TokenLog, redis: Redis) -> None:
+    message = await claimed(log)
+    async with Ears(redis, JOB) as ears:
+        assert await message.append(tokens("one ", "two ")) is False
+        assert await message.append(tokens("three", first=2)) is False
+        await ears.all()
+    assert ears.tokens == ["one ", "two ", "three"]
+    assert [envelope.stream for envelope in ears.envelopes] == [("m1", 0), ("m1", 1), ("m1", 2)]
+    assert await logged(redis, JOB) == ["one ", "two ", "three"]
+    assert await message.text() == "one two three"
+    assert await redis.hget(MESSAGE, "next") == b"3"
+
+
+async def test_repeated_and_overlapping_appends_add_only_what_is_new(log: TokenLog, redis: Redis) -> None:
+    message = await claimed(log)
+    async with Ears(redis, JOB) as ears:
+        await message.append(tokens("a", "b"))
+        await message.append(tokens("a", "b"))
+        await message.append(tokens("x", "c", first=1))
+        await ears.all()
+    assert ears.tokens == await logged(redis, JOB) == ["a", "b", "c"]
+
+
+async def test_gap_is_refused_and_changes_nothing(log: TokenLog, redis: Redis) -> None:
+    message = await claimed(log)
+    await message.append(tokens("a"))
+    with pytest.raises(GapError, match="token 2 does not follow 1"):
+        await message.append(tokens("c", first=2))
+    assert await logged(redis, JOB) == ["a"]
+
+
+async def test_append_tells_that_somebody_asked_to_cancel(log: TokenLog, redis: Redis) -> None:
+    message = await claimed(log)
+    await redis.hset(MESSAGE, "cancel", "1")
+    assert await message.append(tokens("a")) is True
+
+
+async def test_zombie_can_write_nothing_at_all(log: TokenLog, redis: Redis) -> None:
+    """After another claim, every write of the first is refused and leaves no trace."""
+    zombie = await claimed(log, "a")
+    await zombie.append(tokens("a"))
+    await claimed(log, "b")
+    before = await redis.hgetall(MESSAGE)
+    async with Ears(redis, JOB) as ears:
+        for write in (
+            zombie.append(tokens("b", first=1)),
+            zombie.publish(DONE),
+            zombie.decide(b"{}"),
+            zombie.finish("complete", DONE),
+            zombie.release(),
+        ):
+            with pytest.raises(FencedError):
+                await write
+        assert await ears.all() == []
+    assert await redis.hgetall(MESSAGE) == before
+    assert await logged(redis, JOB) == ["a"]
+
+
+async def test_message_that_vanished_is_fenced(log: TokenLog, redis: Redis) -> None:
+    message = await claimed(log)
+    await redis.delete(MESSAGE)
+    with pytest.raises(FencedError):
+        await message.append(tokens("a"))
+
+
+async def test_terminal_event_once_then_nothing(log: TokenLog, redis: Redis) -> None:
+    message = await claimed(log)
+    await message.append(tokens("a"))
+    async with Ears(redis, JOB) as ears:
+        await message.finish("complete", DONE)
+        await message.finish("complete", DONE)
+        with pytest.raises(FencedError):
+            await message.append(tokens("b", first=1))
+        with pytest.raises(FencedError):
+            await message.release()
+        await ears.all()
+    assert ears.ends == ["stream.completed"]
+    assert ears.envelopes[0].stream is None
+    assert await redis.smembers(ACTIVE) == set()
+    assert 3590 < await redis.ttl(MESSAGE) <= 3600
+    assert 3590 < await redis.ttl(LOG) <= 3600
+
+
+async def test_finish_keeps_the_error_for_people(log: TokenLog, redis: Redis) -> None:
+    await (await claimed(log)).finish("failed", DONE, stream.FAILED_TEXT)
+    assert await redis.hget(MESSAGE, "error") == stream.FAILED_TEXT.encode()
+
+
+async def test_claim_of_a_finished_message_changes_nothing(log: TokenLog, redis: Redis) -> None:
+    await (await claimed(log, "a")).finish("complete", DONE)
+    before = await redis.hgetall(MESSAGE)
+    assert (await log.open(JOB, "b").claim()).verdict == "finished"
+    assert await redis.hgetall(MESSAGE) == before
+    assert await redis.ttl(MESSAGE) > 0
+    assert await redis.smembers(ACTIVE) == set()
+
+
+async def test_decision_is_found_by_the_next_claim_and_cannot_be_changed(log: TokenLog, redis: Redis) -> None:
+    message = await claimed(log, "a")
+    await message.append(tokens("a"))
+    await message.decide(b'{"stopReason":"end_turn"}')
+    await message.decide(b'{"stopReason":"other"}')
+    assert await log.open(JOB, "b").claim() == Claim("run", 2, 1, b'{"stopReason":"end_turn"}')
+    assert await log.open(JOB, "b").text() == "a"
+    assert await redis.xrange(LOG, wire.LOG_FINAL_ID) == [
+        (b"2-1", {wire.LOG_FINAL.encode(): b'{"stopReason":"end_turn"}'})
+    ]
+
+
+async def test_released_message_is_as_if_never_claimed(log: TokenLog, redis: Redis) -> None:
+    for _ in range(5):
+        assert await (await claimed(log)).release() is True
+    assert await redis.hget(MESSAGE, "state") == b"queued"
+    assert await redis.smembers(ACTIVE) == set()
+    assert await log.open(JOB, "b").claim() == Claim("run", 1, 0, b"")
+
+
+async def test_message_with_tokens_is_not_released(log: TokenLog) -> None:
+    message = await claimed(log)
+    await message.append(tokens("a"))
+    assert await message.release() is False
+    assert (await log.open(JOB, "b").claim()).attempt == 2
+
+
+async def test_claims_at_once_leave_one_writer(log: TokenLog, redis: Redis) -> None:
+    """Of many that claim and write at the same time, only the last claim's tokens are in the log."""
+    messages = [log.open(JOB, f"c{number}") for number in range(20)]
+    await asyncio.gather(*(message.claim() for message in messages))
+    written = await asyncio.gather(
+        *(message.append(tokens(f"by{number}")) for number, message in enumerate(messages)),
+        return_exceptions=True,
+    )
+    assert [isinstance(result, FencedError) for result in written].count(False) == 1
+    assert len(await logged(redis, JOB)) == 1
+
+
+async def test_scripts_return_after_the_server_forgot_them(log: TokenLog, redis: Redis) -> None:
+    message = await claimed(log)
+    await redis.script_flush()
+    await message.append(tokens("a"))
+    assert await logged(redis, JOB) == ["a"]
