@@ -1,0 +1,318 @@
+"""Child processes: started, watched, restarted when they crash, and all gone when their parent is.
+
+A :class:`Family` is a list of tiers in start order. It ends when somebody asks for it (SIGINT, SIGTERM,
+SIGHUP), or when a child fails in a way that a restart cannot mend: it never became ready, or it calls its
+configuration bad. Tiers are then stopped in reverse order within a fixed time, whatever they do about it.
+
+Each child has a session of its own, so that Ctrl-C reaches the parent alone, which stops them in order;
+and each is on a leash (:mod:`deploy.leash`), so that it does not outlive a parent that was killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from .console import LineSplitter
+from .errors import BAD_USAGE, FAILED, CommandError
+from .leash import NOT_STARTED
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+
+    from .console import Console
+
+BACKOFF_FIRST: Final = 1.0
+BACKOFF_MAX: Final = 10.0
+"""Seconds before a restart: doubled from first to max, and back to first by a run as long as the max."""
+
+STOP_SECONDS: Final = 4.5
+"""From being told to stop until nothing is left, unless a family says otherwise: a command ends in 5."""
+
+_KEPT_SECONDS: Final = 0.5  # of those, for each tier that comes later, and for what has to be killed
+_POLL_SECONDS: Final = 0.05
+_LEASH: Final = str(Path(__file__).with_name("leash.py"))
+
+OWN_NAME: Final = "legato"
+"""The name before the supervisor's own lines."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One program to run.
+
+    ``ready`` tells when it can be used: a pattern that one of its lines matches, or a function that is
+    asked again and again until it says yes. Without it a child is ready as soon as it runs.
+    Lines that match ``hide`` are not shown.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    environ: Mapping[str, str]
+    ready: re.Pattern[str] | Callable[[], Awaitable[bool]] | None = None
+    ready_seconds: float = 30.0
+    hide: re.Pattern[str] | None = None
+    pass_fds: tuple[int, ...] = ()
+
+
+def describe(status: int) -> str:
+    """An exit status as ``subprocess`` gives it, in words: negative is the signal that killed it."""
+    if status >= 0:
+        return f"ended with exit status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:  # a real-time signal
+        return f"was killed by signal {-status}"
+
+
+class Child:
+    """One program, run again whenever it ends, until :meth:`stop`."""
+
+    def __init__(self, spec: Spec, console: Console, failed: Callable[[CommandError], None]) -> None:
+        self.spec = spec
+        self._console = console
+        self._failed = failed
+        self._ready = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._last_signal = signal.SIGTERM
+        self._process: asyncio.subprocess.Process | None = None
+        self._task = asyncio.create_task(self._run(), name=spec.name)
+        self._task.add_done_callback(self._report_defect)
+
+    async def ready(self) -> None:
+        """Wait until it is ready for the first time.
+
+        :raises CommandError: it took longer than ``ready_seconds``.
+        """
+        try:
+            async with asyncio.timeout(self.spec.ready_seconds):
+                if callable(self.spec.ready):
+                    while not await self.spec.ready():  # noqa: ASYNC110 - another process changes it
+                        await asyncio.sleep(_POLL_SECONDS)
+                    self._ready.set()
+                await self._ready.wait()
+        except TimeoutError:
+            seconds = f"{self.spec.ready_seconds:g} s"
+            raise CommandError(f"{self.spec.name} was not ready after {seconds}: its lines say why") from None
+
+    def terminate(self) -> None:
+        """Ask it to end, and do not run it again."""
+        self._stop_with(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it, and every process of its group."""
+        self._stop_with(signal.SIGKILL)
+
+    async def ended(self) -> None:
+        """Wait until it has ended after :meth:`terminate` or :meth:`kill`."""
+        await asyncio.wait([self._task])
+
+    def _stop_with(self, number: signal.Signals) -> None:
+        self._last_signal = number
+        self._stopping.set()
+        self._signal(number)
+
+    def _signal(self, number: signal.Signals) -> None:
+        process = self._process
+        if process is None:
+            return
+        with suppress(ProcessLookupError):
+            if number is signal.SIGKILL:
+                os.killpg(process.pid, number)
+            else:
+                process.send_signal(number)
+
+    async def _run(self) -> None:
+        delay = BACKOFF_FIRST
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            status = await self._run_once()
+            if self._stopping.is_set():
+                return
+            if status == BAD_USAGE or not self._ready.is_set():
+                when = "" if self._ready.is_set() else " before it was ready"
+                line = f"{self.spec.name} {describe(status)}{when}: its lines say why"
+                self._failed(CommandError(line, BAD_USAGE if status == BAD_USAGE else FAILED))
+                return
+            if time.monotonic() - started >= BACKOFF_MAX:
+                delay = BACKOFF_FIRST
+            self._say(f"{self.spec.name} {describe(status)}; it starts again in {delay:g} s")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), delay)
+            delay = min(delay * 2, BACKOFF_MAX)
+
+    async def _run_once(self) -> int:
+        """Start it, show what it writes, and return its exit status, negative for a signal."""
+        try:
+            self._process, reading = await self._spawn()
+        except OSError as error:  # no more processes, no more descriptors
+            self._say(f"{self.spec.name} cannot be started: {error.strerror}")
+            return NOT_STARTED
+        if self._stopping.is_set():  # somebody asked in between
+            self._signal(self._last_signal)
+        if self.spec.ready is None:
+            self._ready.set()
+        status = await self._process.wait()
+        self._signal(signal.SIGKILL)  # whatever it left behind in its group
+        self._process = None
+        await _finish(reading)
+        return status
+
+    async def _spawn(self) -> tuple[asyncio.subprocess.Process, asyncio.Task[None]]:
+        """The process, and the task that reads what it writes: a pipe of our own, since asyncio's
+        ``wait`` would not return while a grandchild holds its pipe open.
+        """
+        read, write = os.pipe()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", _LEASH, str(os.getpid()), *self.spec.command),
+                env=self.spec.environ,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=write,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=self.spec.pass_fds,
+            )
+        except BaseException:
+            os.close(read)
+            raise
+        finally:
+            os.close(write)
+        return process, asyncio.create_task(self._read(read))
+
+    async def _read(self, fd: int) -> None:
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(fd, "rb", buffering=0)
+        )
+        splitter = LineSplitter()
+        try:
+            while data := await reader.read(65536):
+                self._show(splitter.feed(data))
+            self._show(splitter.end())
+        finally:
+            transport.close()
+
+    def _show(self, lines: list[str]) -> None:
+        for line in lines:
+            if not (self.spec.hide and self.spec.hide.search(line)):
+                self._console.line(self.spec.name, line)
+            if isinstance(self.spec.ready, re.Pattern) and self.spec.ready.search(line):
+                self._ready.set()
+
+    def _say(self, text: str) -> None:
+        self._console.line(OWN_NAME, text)
+
+    def _report_defect(self, task: asyncio.Task[None]) -> None:
+        """A fault of this module must not leave a child unwatched in silence."""
+        if not task.cancelled() and (error := task.exception()):
+            self._failed(CommandError(f"{self.spec.name} is no longer watched: {error!r}"))
+
+
+async def _finish(reading: asyncio.Task[None]) -> None:
+    """Let the reader see the end; what is in the pipe is there already, so a short while is enough."""
+    try:
+        await asyncio.wait_for(reading, 0.25)
+    except TimeoutError:  # a grandchild holds the pipe open
+        return
+
+
+class Family:
+    """Children in tiers. Use :meth:`run`."""
+
+    def __init__(self, console: Console, stop_seconds: float = STOP_SECONDS) -> None:
+        self.console = console
+        self._stop_seconds = stop_seconds
+        self._tiers: list[list[Child]] = []
+        self._end: asyncio.Future[CommandError | None] = asyncio.get_running_loop().create_future()
+
+    def start(self, *specs: Spec) -> None:
+        """Start a tier: children that are stopped at the same time, before all that were started earlier."""
+        self._tiers.append([Child(spec, self.console, self._fail) for spec in specs])
+
+    async def ready(self) -> None:
+        """Wait until all that were started are ready.
+
+        :raises CommandError: one of them was not ready in time.
+        """
+        for tier in self._tiers:
+            for child in tier:
+                await child.ready()
+
+    async def run(self, begin: Callable[[Family], Coroutine[Any, Any, None]]) -> None:
+        """Run ``begin``, which starts tiers, then stay until told to stop, and stop everything.
+
+        :raises CommandError: what ``begin`` raises, or a child that cannot be helped by a restart.
+        """
+        with self._signals():
+            beginning = asyncio.create_task(begin(self))
+            try:
+                either: set[asyncio.Future[Any]] = {beginning, self._end}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                if beginning.done():
+                    await beginning  # raise what it raised
+                error = await self._end
+            finally:
+                beginning.cancel()
+                await asyncio.wait([beginning])
+                await self._stop()
+        if error:
+            raise error
+
+    def _fail(self, error: CommandError) -> None:
+        if not self._end.done():
+            self._end.set_result(error)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # that is how nohup asks to stay
+            numbers.append(signal.SIGHUP)
+        for number in numbers:
+            loop.add_signal_handler(number, self._asked_to_stop, number)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+    def _asked_to_stop(self, number: signal.Signals) -> None:
+        if self._end.done():
+            for child in self._children():
+                child.kill()
+            return
+        if number is signal.SIGINT:
+            self.console.print("")  # the terminal has just echoed ^C
+        self.console.line(OWN_NAME, "stopping; the same again stops at once")
+        self._end.set_result(None)
+
+    def _children(self) -> Iterator[Child]:
+        for tier in self._tiers:
+            yield from tier
+
+    async def _stop(self) -> None:
+        """End the tiers, last first. One that hangs leaves time for the others to end as they should."""
+        deadline = time.monotonic() + self._stop_seconds
+        while self._tiers:
+            tier = self._tiers[-1]
+            for child in tier:
+                child.terminate()
+            left = deadline - time.monotonic() - _KEPT_SECONDS * len(self._tiers)
+            await _all_ended(tier, max(0.0, left))
+            for child in tier:
+                child.kill()
+            await _all_ended(tier, None)
+            self._tiers.pop()
+
+
+async def _all_ended(children: list[Child], seconds: float | None) -> None:
+    await asyncio.wait([asyncio.ensure_future(child.ended()) for child in children], timeout=seconds)

@@ -1,0 +1,161 @@
+"""The command ``legato``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from protocol.settings import SettingsError
+
+from . import logs
+from .errors import BAD_USAGE, CommandError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+EPILOG: Final = """\
+exit status:
+  0    it ended as it was asked to (Ctrl-C, SIGTERM)
+  1    something outside is not as it must be: a port is taken, Redis does not answer
+  2    an option, an environment variable or a configuration file is wrong
+"""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand. Its modules are loaded when it is asked for, so that ``legato --help`` is fast."""
+
+    summary: str
+    examples: str
+    options: str
+    """The module whose ``add_arguments(parser)`` declares its options."""
+    run: Callable[[argparse.Namespace, Sequence[str]], int]
+
+
+def _up(args: argparse.Namespace, _argv: Sequence[str]) -> int:
+    from . import up  # noqa: PLC0415 - see Command
+
+    return up.run(args, os.environ)
+
+
+def _broadcaster(args: argparse.Namespace, argv: Sequence[str]) -> int:
+    import broadcaster.cli  # noqa: PLC0415 - see Command
+    import broadcaster.config  # noqa: PLC0415
+
+    settings = broadcaster.config.load(args, os.environ)
+    _log(settings.log.level)
+    if settings.server.processes > 1:
+        from . import processes  # noqa: PLC0415
+
+        return processes.run_broadcasters(argv, settings, os.environ)
+    return broadcaster.cli.run(args)
+
+
+def _worker(args: argparse.Namespace, argv: Sequence[str]) -> int:
+    import worker.cli  # noqa: PLC0415 - see Command
+    import worker.config  # noqa: PLC0415
+
+    settings = worker.config.load(args, os.environ)
+    _log(settings.log.level)
+    if settings.worker.processes > 1:
+        from . import processes  # noqa: PLC0415
+
+        return processes.run_workers(argv, settings, os.environ)
+    return worker.cli.run(args)
+
+
+def _log(level: str) -> None:
+    if level not in logs.LEVELS:
+        expected = ", ".join(logs.LEVELS)
+        raise SettingsError(f"log.level (LEGATO_LOG_LEVEL): expected one of {expected}, got {level!r}")
+    logs.configure(level)
+
+
+COMMANDS: Final = {
+    "up": Command(
+        "run everything for development, with a chat page",
+        "  legato up\n  PORT=9000 ANTHROPIC_API_KEY=YOUR-KEY legato up",
+        "deploy.up",
+        _up,
+    ),
+    "broadcaster": Command(
+        "serve WebSocket clients and the HTTP API",
+        "  legato broadcaster --config legato.toml\n"
+        "  legato broadcaster --config legato.toml --host 0.0.0.0 --processes 4",
+        "broadcaster.cli",
+        _broadcaster,
+    ),
+    "worker": Command(
+        "take chat messages from the queue and stream the replies",
+        "  legato worker --config legato.toml\n"
+        "  REDIS_URL=redis://127.0.0.1:6379 legato worker --processes 8",
+        "worker.cli",
+        _worker,
+    ),
+}
+
+
+class _Version(argparse.Action):
+    """Prints the version, which is looked up only then: that reads the installed packages."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version  # noqa: PLC0415
+
+        parser.exit(message=f"legato {version('legato')}\n")
+
+
+def build_parser(detailed: Iterable[str]) -> argparse.ArgumentParser:
+    """The parser of ``legato``, with the options of the commands in ``detailed``, whose modules it loads."""
+    parser = argparse.ArgumentParser(
+        prog="legato",
+        description="Self-hosted Pusher Channels server, and a worker that streams AI replies through it.",
+        epilog=f"`legato COMMAND --help` has the options of a command.\n\n{EPILOG}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name, command in COMMANDS.items():
+        subparser = commands.add_parser(
+            name,
+            help=command.summary,
+            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+            epilog=f"examples:\n{command.examples}\n\n{EPILOG}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if name in detailed:
+            importlib.import_module(command.options).add_arguments(subparser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``legato``; the exit status is as :data:`EPILOG` says."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        parser = build_parser(argv[:1])
+        args = parser.parse_args(argv)
+        if args.command is None:
+            parser.print_help(sys.stderr)
+            return BAD_USAGE
+        return _run(COMMANDS[args.command], args, argv[1:])
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _run(command: Command, args: argparse.Namespace, argv: Sequence[str]) -> int:
+    try:
+        return command.run(args, argv)
+    except (SettingsError, CommandError) as error:
+        sys.stderr.write(f"legato {args.command}: {error}\n")
+        return error.status if isinstance(error, CommandError) else BAD_USAGE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

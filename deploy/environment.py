@@ -1,0 +1,39 @@
+"""The environment of a child: what it needs to run, its own settings, and nothing of anybody else's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from protocol.settings import PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SYSTEM: Final = frozenset(
+    {
+        *("HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LOGNAME", "NO_COLOR", "PATH", "TERM", "TMPDIR"),
+        *("TZ", "USER", "VIRTUAL_ENV"),
+        *("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_DIR", "SSL_CERT_FILE"),
+        *("all_proxy", "https_proxy", "http_proxy", "no_proxy"),
+    }
+)
+
+# COVERAGE_: a test run measures what its children do.
+_SYSTEM_PREFIXES: Final = ("COVERAGE_", "LC_", "PYTHON")
+
+_OWN_PREFIXES: Final = {
+    "broadcaster": tuple(
+        f"{PREFIX}{table}_" for table in ("SERVER", "METRICS", "AUTH", "CHAT", "DEV", "REDIS", "LOG")
+    ),
+    "worker": (
+        *(f"{PREFIX}{table}_" for table in ("WORKER", "PROVIDER", "DATABASE", "REDIS", "LOG")),
+        "PG",  # PGSSLROOTCERT and its like, for the PostgreSQL driver
+    ),
+}
+
+
+def of_child(kind: str, environ: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:
+    """What the child ``kind`` gets: of ``environ`` the part that concerns it, and then ``settings``."""
+    prefixes = _SYSTEM_PREFIXES + _OWN_PREFIXES[kind]
+    kept = {name: value for name, value in environ.items() if name in _SYSTEM or name.startswith(prefixes)}
+    return kept | {"PYTHONUNBUFFERED": "1"} | dict(settings)

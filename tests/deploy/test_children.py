@@ -1,0 +1,301 @@
+"""Supervision, with real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from deploy import children
+from deploy.children import Family, Spec, describe
+from deploy.errors import CommandError
+
+from .screen import Screen, alive, screen, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+READY = re.compile("^ready")
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+STAY = "import os, time; print(f'ready pid={os.getpid()}', flush=True); time.sleep(600)"
+
+
+def python(name: str, code: str, **options: object) -> Spec:
+    options = {"ready": READY, **options}
+    return Spec(name, (sys.executable, "-c", code), dict(os.environ), **options)  # type: ignore[arg-type]  # a test's own words
+
+
+@pytest.fixture
+def shown(tmp_path: Path) -> Iterator[Screen]:
+    with screen(tmp_path / "out", "legato") as shown:
+        yield shown
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "BACKOFF_FIRST", 0.05)
+    monkeypatch.setattr(children, "BACKOFF_MAX", 0.2)
+
+
+async def run(shown: Screen, *tiers: list[Spec], then: Callable[[], object] | None = None) -> None:
+    """Run a family until it ends: when all are ready, ``then`` is called and SIGTERM asks it to end."""
+
+    async def begin(family: Family) -> None:
+        for tier in tiers:
+            family.start(*tier)
+            await family.ready()
+        if then is not None:
+            result = then()
+            if asyncio.iscoroutine(result):
+                await result
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    await Family(shown.console).run(begin)
+
+
+async def test_lines_of_a_child_carry_its_name_both_streams(shown: Screen) -> None:
+    code = f"import sys; print('out', flush=True); print('err', file=sys.stderr, flush=True); {STAY}"
+    await run(shown, [python("one", code)], then=lambda: None)
+    assert "one    | out\none    | err\none    | ready" in shown.text
+
+
+async def test_hidden_lines_are_not_shown(shown: Screen) -> None:
+    await run(shown, [python("one", f"print('noise'); {STAY}", hide=re.compile("nois"))], then=lambda: None)
+    assert "noise" not in shown.text
+    assert "ready" in shown.text
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_killed_child_is_reported_by_signal_and_started_again(shown: Screen) -> None:
+    pids = []
+
+    async def kill_and_wait() -> None:
+        await shown.shows("ready")
+        pids.append(shown.value("pid"))
+        os.kill(pids[0], signal.SIGKILL)
+        await shown.shows("ready", times=2)
+        pids.append(shown.value("pid"))
+
+    await run(shown, [python("one", STAY)], then=kill_and_wait)
+    assert "legato | one was killed by SIGKILL; it starts again in 0.05 s" in shown.text
+    assert pids[0] != pids[1]
+    assert not any(map(alive, pids))
+
+
+@pytest.mark.usefixtures("quick")
+async def test_restarts_back_off_and_a_long_run_forgives(shown: Screen, tmp_path: Path) -> None:
+    """Doubled up to the bound while it crashes at once; from the beginning after it ran for long."""
+    counter = tmp_path / "runs"
+    code = (
+        f"import pathlib, time; p = pathlib.Path({str(counter)!r}); print('ready', flush=True);"
+        "n = len(p.read_text()) if p.exists() else 0; p.write_text('x' * (n + 1));"
+        "time.sleep(0.3 if n == 5 else 0); raise SystemExit(3)"
+    )
+    await run(shown, [python("one", code)], then=lambda: shown.shows("it starts again", times=6))
+    delays = re.findall(r"exit status 3; it starts again in (\S+) s", shown.text)
+    assert delays[:6] == ["0.05", "0.1", "0.2", "0.2", "0.2", "0.05"]
+
+
+async def test_the_real_backoff_is_a_second_doubling_to_ten() -> None:
+    assert (children.BACKOFF_FIRST, children.BACKOFF_MAX) == (1, 10)
+
+
+async def test_bad_configuration_ends_the_family_with_2(shown: Screen) -> None:
+    code = "print('ready', flush=True); print('x.toml: port: expected a number'); raise SystemExit(2)"
+    with pytest.raises(CommandError, match="one ended with exit status 2: its lines say why") as caught:
+        await run(shown, [python("other", STAY)], [python("one", code)])
+    assert caught.value.status == 2
+    assert "x.toml: port: expected a number" in shown.text
+    assert not alive(shown.value("pid"))
+
+
+async def test_a_child_that_never_gets_ready_ends_the_family(shown: Screen) -> None:
+    with pytest.raises(CommandError, match="one ended with exit status 5 before it was ready") as caught:
+        await run(shown, [python("one", "raise SystemExit(5)")])
+    assert caught.value.status == 1
+
+
+async def test_a_child_that_is_too_slow_ends_the_family(shown: Screen) -> None:
+    slow = python("one", "import time; time.sleep(600)", ready_seconds=0.3)
+    with pytest.raises(CommandError, match=r"one was not ready after 0\.3 s"):
+        await run(shown, [slow])
+
+
+async def test_a_program_that_cannot_be_started_is_one_line(shown: Screen) -> None:
+    with pytest.raises(CommandError, match="exit status 127"):
+        await run(shown, [Spec("one", ("/no/such/program",), {}, ready=READY)])
+    assert "one    | /no/such/program cannot be started: No such file or directory" in shown.text
+
+
+async def test_readiness_may_be_asked_for(shown: Screen, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+
+    async def exists() -> bool:
+        return marker.exists()
+
+    code = f"import time, pathlib; time.sleep(0.2); pathlib.Path({str(marker)!r}).touch(); time.sleep(600)"
+    await run(shown, [python("one", code, ready=exists)], then=lambda: until(marker.exists, 0.01))
+
+
+async def test_tiers_are_stopped_last_first(shown: Screen) -> None:
+    def polite(name: str) -> Spec:
+        code = f"import signal; signal.signal(15, lambda *_: (print('ending'), exit(0))); {STAY}"
+        return python(name, code)
+
+    await run(shown, [polite("a")], [polite("b"), polite("c")], [polite("d")], then=lambda: None)
+    ended = re.findall(r"^(\w) +\| ending", shown.text, re.MULTILINE)
+    assert (ended[0], set(ended[1:3]), ended[3]) == ("d", {"b", "c"}, "a")
+
+
+async def test_all_is_over_in_five_seconds_whatever_they_do(shown: Screen) -> None:
+    """Three tiers that ignore SIGTERM, one of which has a child of its own that does, too."""
+    grandparent = (
+        f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {STUBBORN + '; ' + STAY!r}])"
+    )
+    tiers = [[python(name, f"{STUBBORN}; {STAY}")] for name in "ab"]
+    tiers.append([python("c", f"{STUBBORN}; {grandparent}; import time; time.sleep(600)")])
+    started = 0.0
+
+    def stop() -> None:
+        nonlocal started
+        started = time.monotonic()
+
+    await run(shown, *tiers, then=stop)
+    assert time.monotonic() - started < 5
+    pids = [int(pid) for pid in re.findall(r"pid=(\d+)", shown.text)]
+    assert len(pids) == 3
+    await until(lambda: not any(map(alive, pids)), 1)
+
+
+async def test_a_second_signal_kills_at_once(shown: Screen) -> None:
+    tasks = []
+
+    async def once_more() -> None:
+        await shown.shows("stopping")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    started = time.monotonic()
+    await run(
+        shown,
+        [python("one", f"{STUBBORN}; {STAY}")],
+        then=lambda: tasks.append(asyncio.create_task(once_more())),
+    )
+    assert time.monotonic() - started < 3
+    assert not alive(shown.value("pid"))
+
+
+async def test_ctrl_c_while_they_start_ends_them(shown: Screen) -> None:
+    async def begin(family: Family) -> None:
+        family.start(python("one", STAY.replace("ready", "not yet")))
+        await shown.shows("not yet")
+        os.kill(os.getpid(), signal.SIGINT)
+        await family.ready()
+
+    await Family(shown.console).run(begin)
+    assert not alive(shown.value("pid"))
+
+
+@pytest.mark.usefixtures("quick")
+async def test_stopping_does_not_wait_for_a_restart(shown: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "BACKOFF_FIRST", 60)
+    started = time.monotonic()
+    await run(shown, [python("one", "print('ready')")], then=lambda: shown.shows("again in 60 s"))
+    assert time.monotonic() - started < 5
+
+
+async def test_a_failure_of_begin_stops_what_it_started(shown: Screen) -> None:
+    async def begin(family: Family) -> None:
+        family.start(python("one", STAY))
+        await shown.shows("ready")
+        raise CommandError("no")
+
+    with pytest.raises(CommandError, match="no"):
+        await Family(shown.console).run(begin)
+    assert not alive(shown.value("pid"))
+
+
+PARENT = f"""
+import asyncio, os, re, sys
+from deploy.children import Family, Spec
+from deploy.console import Console
+
+CHILD = {STAY!r}
+
+async def main():
+    command = (sys.executable, "-c", CHILD) if sys.argv[1] == "0" else (sys.executable, "-c", PARENT, "0")
+    async def begin(family):
+        family.start(Spec("child", command, dict(os.environ), ready=re.compile("ready")))
+        await family.ready()
+        print(f"parent pid={{os.getpid()}}", flush=True)
+    await Family(Console(1, ["child"], colour=False)).run(begin)
+
+PARENT = sys.orig_argv[2]
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("generations", ["0", "1"])
+def test_nobody_outlives_a_parent_that_was_killed(generations: str) -> None:
+    """SIGKILL reaches the parent alone; the kernel ends its children, and theirs."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, generations], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as parent:
+        try:
+            pids = _read_pids(parent, int(generations) + 2)
+            assert all(map(alive, pids))
+        finally:
+            parent.kill()
+        deadline = time.monotonic() + 2
+        while any(map(alive, pids)):
+            assert time.monotonic() < deadline, pids
+            time.sleep(0.01)
+
+
+def _read_pids(process: subprocess.Popen[str], number: int) -> list[int]:
+    assert process.stdout is not None
+    pids: list[int] = []
+    while len(pids) < number:
+        line = process.stdout.readline()
+        assert line, "it ended"
+        pids += map(int, re.findall(r"pid=(\d+)", line))
+    return pids
+
+
+def test_a_child_whose_parent_is_gone_before_it_is_on_the_leash_does_not_start() -> None:
+    leash = Path(children.__file__).with_name("leash.py")
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", leash, "1", "/bin/echo", "started"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (127, "")
+
+
+def test_a_child_in_a_session_of_its_own_with_default_signals(tmp_path: Path) -> None:
+    """Ctrl-C in the terminal reaches the parent alone, and a broken pipe ends a program as it should."""
+    with screen(tmp_path / "out", "legato") as shown:
+        code = f"import os;print(f'sid={{int(os.getsid(0) == os.getpid())}}'); {STAY}"
+        asyncio.run(run(shown, [python("one", code)], then=lambda: None))
+        assert shown.value("sid") == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (0, "ended with exit status 0"),
+        (-9, "was killed by SIGKILL"),
+        (-11, "was killed by SIGSEGV"),
+        (-40, "was killed by signal 40"),
+    ],
+)
+def test_exit_statuses_in_words(status: int, words: str) -> None:
+    assert describe(status) == words
