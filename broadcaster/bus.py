@@ -130,7 +130,7 @@ def redis_client(url: str) -> Redis:
         health_check_interval=15,
         retry=Retry(NoBackoff(), 0),
     )
-    return Redis(connection_pool=pool)
+    return Redis.from_pool(pool)
 
 
 class RedisBus:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("legato.broadcaster")
 
 
+CLOSE_SECONDS: Final = 1.0
+"""How long the end of the server waits for peers to answer their close frames."""
+
+
 class StartError(Exception):
     """The server cannot start. The text is one line for the user."""
 
@@ -69,7 +73,21 @@ class _Uvicorn(uvicorn.Server):
         while not drained.done() and not self.force_exit:
             await asyncio.wait([drained], timeout=0.1)
         drained.cancel()
+        await self._closed()
         await super().shutdown(sockets)
+
+    async def _closed(self) -> None:
+        """Give the close handshakes a moment; a peer that does not answer is cut off."""
+        deadline = self._node.now() + CLOSE_SECONDS
+        while (  # noqa: ASYNC110 - uvicorn's set of connections has no event
+            self._websockets() and self._node.now() < deadline and not self.force_exit
+        ):
+            await asyncio.sleep(0.02)
+        for connection in self._websockets():
+            connection.abort()
+
+    def _websockets(self) -> list[Connection]:
+        return [open_ for open_ in self.server_state.connections if isinstance(open_, Connection)]
 
 
 class Running(NamedTuple):

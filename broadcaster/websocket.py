@@ -190,6 +190,10 @@ class Connection(asyncio.Protocol):
         self._arm_close_timer()
         self._write_protocol_output()
 
+    def abort(self) -> None:
+        """Cut the connection, whatever is still to be written."""
+        self._transport.abort()
+
     def shutdown(self) -> None:
         """What uvicorn calls when it stops."""
         self.close(errors.DRAINING)

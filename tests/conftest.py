@@ -26,3 +26,16 @@ def redis_url(redis_server: redis_servers.RedisServer) -> str:
     """The address of an empty server, ``unix:///...``; a test that takes it runs once per implementation."""
     redis_server.flush()
     return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def _valkey() -> Iterator[redis_servers.RedisServer]:
+    with redis_servers.RedisServer(BINARIES["valkey"]) as server:
+        yield server
+
+
+@pytest.fixture
+def valkey_url(_valkey: redis_servers.RedisServer) -> str:
+    """As `redis_url`, for tests where one implementation is enough."""
+    _valkey.flush()
+    return _valkey.url

@@ -1,0 +1,278 @@
+"""The hub by plain calls: a list stands in for the loop, and subscribers record what is written."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from broadcaster.frames import text_frame
+from broadcaster.hub import Hub, Key
+
+KEY = Key("1", "a")
+OTHER = Key("1", "b")
+
+
+class Recorder:
+    """A subscriber that records its writes."""
+
+    def __init__(self, socket_id: str, keys=(KEY, OTHER)) -> None:
+        self.socket_id = socket_id
+        self.slow = False
+        self.keys = keys
+        self.writes: list[bytes] = []
+        self.queued: list[bytes] = []
+        self.write_now = self.writes.append
+
+    def enqueue(self, data: bytes) -> None:
+        self.queued.append(data)
+
+    def write(self, data: bytes) -> None:
+        (self.enqueue if self.slow else self.write_now)(data)
+
+    def subscriptions(self):
+        return self.keys
+
+
+class Loop:
+    """Runs what was scheduled when it is told to."""
+
+    def __init__(self) -> None:
+        self.scheduled: list = []
+        self.first: list[Key] = []
+        self.last: list[Key] = []
+        self.joined: list = []
+        self.hub = Hub(
+            self.scheduled.append,
+            self.first.append,
+            self.last.append,
+            lambda subscriber, key: self.joined.append((subscriber.socket_id, key)),
+        )
+
+    def turn(self) -> None:
+        scheduled, self.scheduled[:] = list(self.scheduled), []
+        for function in scheduled:
+            function()
+
+
+@pytest.fixture
+def loop() -> Loop:
+    return Loop()
+
+
+@pytest.fixture
+def hub(loop) -> Hub:
+    return loop.hub
+
+
+def joined(*payloads: bytes) -> bytes:
+    return b"".join(text_frame(payload) for payload in payloads)
+
+
+def test_the_reply_waits_for_the_bus_and_comes_before_anything_else(loop, hub):
+    ann = Recorder("1.1")
+    hub.subscribe(ann, KEY, b"reply")
+    assert (ann.writes, loop.first, loop.joined) == ([], [KEY], [])
+    hub.deliver(KEY, b"early")
+    loop.turn()
+    assert ann.writes == []
+    hub.confirm(KEY)
+    hub.deliver(KEY, b"x")
+    loop.turn()
+    assert ann.writes == [b"reply", joined(b"x")]
+    assert loop.joined == [("1.1", KEY)]
+
+
+def test_the_second_subscriber_is_answered_at_once(loop, hub):
+    ann, bob = Recorder("1.1"), Recorder("2.2")
+    hub.subscribe(ann, KEY, b"reply")
+    hub.confirm(KEY)
+    hub.subscribe(bob, KEY, b"reply")
+    assert bob.writes == [b"reply"]
+    assert loop.first == [KEY]
+
+
+def test_a_second_confirmation_changes_nothing(loop, hub):
+    ann = Recorder("1.1")
+    hub.subscribe(ann, KEY, b"reply")
+    hub.confirm(KEY)
+    hub.confirm(KEY)
+    hub.confirm(OTHER)
+    assert ann.writes == [b"reply"]
+
+
+def test_messages_of_one_loop_turn_share_one_write(loop, hub):
+    ann = Recorder("1.1")
+    hub.subscribe(ann, KEY, b"r")
+    hub.confirm(KEY)
+    for payload in (b"1", b"2", b"3"):
+        hub.deliver(KEY, payload)
+    assert len(loop.scheduled) == 1
+    loop.turn()
+    assert ann.writes == [b"r", joined(b"1", b"2", b"3")]
+    assert (hub.messages, hub.deliveries, hub.writes) == (3, 3, 1)
+
+
+def test_an_event_from_before_the_subscription_is_not_delivered(loop, hub):
+    ann, bob = Recorder("1.1"), Recorder("2.2")
+    hub.subscribe(ann, KEY, b"r")
+    hub.confirm(KEY)
+    hub.deliver(KEY, b"before")
+    hub.subscribe(bob, KEY, b"r")
+    hub.deliver(KEY, b"after")
+    loop.turn()
+    assert bob.writes == [b"r", joined(b"after")]
+    assert ann.writes == [b"r", joined(b"before"), joined(b"after")]
+
+
+def test_nothing_is_delivered_after_unsubscribing(loop, hub):
+    ann, bob = Recorder("1.1"), Recorder("2.2")
+    for subscriber in (ann, bob):
+        hub.subscribe(subscriber, KEY, b"r")
+    hub.confirm(KEY)
+    hub.deliver(KEY, b"x")
+    hub.unsubscribe(ann, KEY)
+    hub.unsubscribe(ann, KEY)
+    loop.turn()
+    assert ann.writes == [b"r"]
+    assert bob.writes == [b"r", joined(b"x")]
+    assert loop.last == []
+
+
+def test_the_last_one_out_gives_the_channel_back(loop, hub):
+    ann = Recorder("1.1")
+    hub.subscribe(ann, KEY, b"r")
+    hub.confirm(KEY)
+    hub.deliver(KEY, b"x")
+    hub.unsubscribe(ann, KEY)
+    loop.turn()
+    assert loop.last == [KEY]
+    assert (len(hub), hub.count(KEY)) == (0, 0)
+    hub.deliver(KEY, b"x")
+    assert hub.messages == 1
+
+
+def test_one_who_leaves_while_waiting_gets_no_reply(loop, hub):
+    ann = Recorder("1.1")
+    hub.subscribe(ann, KEY, b"r")
+    hub.unsubscribe(ann, KEY)
+    hub.confirm(KEY)
+    assert (ann.writes, loop.first, loop.last) == ([], [KEY], [KEY])
+
+
+def test_the_excluded_socket_misses_only_its_own(loop, hub):
+    ann, bob, cyd = Recorder("1.1"), Recorder("2.2"), Recorder("3.3")
+    for subscriber in (ann, bob, cyd):
+        hub.subscribe(subscriber, KEY, b"r")
+    hub.confirm(KEY)
+    hub.deliver(KEY, b"1", "1.1")
+    hub.deliver(KEY, b"2")
+    hub.deliver(KEY, b"3", "2.2")
+    hub.deliver(KEY, b"4", "9.9")
+    loop.turn()
+    assert ann.writes[1:] == [joined(b"2", b"3", b"4")]
+    assert bob.writes[1:] == [joined(b"1", b"2", b"4")]
+    assert cyd.writes[1:] == [joined(b"1", b"2", b"3", b"4")]
+    assert hub.deliveries == 10
+
+
+def test_who_is_excluded_from_everything_gets_no_write(loop, hub):
+    ann, bob = Recorder("1.1"), Recorder("2.2")
+    for subscriber in (ann, bob):
+        hub.subscribe(subscriber, KEY, b"r")
+    hub.confirm(KEY)
+    hub.deliver(KEY, b"1", "1.1")
+    loop.turn()
+    assert ann.writes == [b"r"]
+    assert (hub.deliveries, hub.writes) == (1, 1)
+
+
+def test_a_slow_subscriber_queues_and_holds_nobody_up(loop, hub):
+    ann, bob = Recorder("1.1"), Recorder("2.2")
+    for subscriber in (ann, bob):
+        hub.subscribe(subscriber, KEY, b"r")
+    hub.confirm(KEY)
+    ann.slow = True
+    hub.set_slow(ann, slow=True)
+    hub.deliver(KEY, b"1")
+    loop.turn()
+    assert (ann.queued, bob.writes[1:]) == ([joined(b"1")], [joined(b"1")])
+    hub.subscribe(ann, OTHER, b"r")
+    hub.confirm(OTHER)
+    ann.slow = False
+    hub.set_slow(ann, slow=False)
+    hub.deliver(KEY, b"2")
+    hub.deliver(OTHER, b"3")
+    loop.turn()
+    assert ann.writes[1:] == [joined(b"2"), joined(b"3")]
+
+
+def test_a_socket_may_become_slow_while_it_is_written_to(loop, hub):
+    ann, bob = Recorder("1.1"), Recorder("2.2")
+
+    def fill_up(data: bytes) -> None:
+        ann.writes.append(data)
+        ann.slow = True
+        hub.set_slow(ann, slow=True)
+
+    hub.subscribe(ann, KEY, b"r")
+    hub.subscribe(bob, KEY, b"r")
+    ann.write_now = fill_up
+    hub.confirm(KEY)
+    hub.set_slow(ann, slow=False)
+    ann.slow = False
+    hub.deliver(KEY, b"1")
+    loop.turn()
+    hub.deliver(KEY, b"2")
+    loop.turn()
+    assert ann.writes[-1] == joined(b"1")
+    assert ann.queued[-1] == joined(b"2")
+    assert bob.writes[1:] == [joined(b"1"), joined(b"2")]
+
+
+class HubMachine(RuleBasedStateMachine):
+    """However calls are mixed, each subscriber gets what was delivered while it was in, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = Loop()
+        self.people = [Recorder(f"{n}.1") for n in range(3)]
+        self.expected: dict[str, bytes] = {person.socket_id: b"" for person in self.people}
+        self.members: set[str] = set()
+        self.count = 0
+
+    @rule(person=st.integers(0, 2))
+    def subscribe(self, person):
+        subscriber = self.people[person]
+        self.loop.turn()
+        self.loop.hub.subscribe(subscriber, KEY, b"r")
+        self.loop.hub.confirm(KEY)
+        self.expected[subscriber.socket_id] += b"r"
+        self.members.add(subscriber.socket_id)
+
+    @rule(person=st.integers(0, 2))
+    def unsubscribe(self, person):
+        self.loop.turn()
+        self.loop.hub.unsubscribe(self.people[person], KEY)
+        self.members.discard(self.people[person].socket_id)
+
+    @rule(excluded=st.none() | st.integers(0, 2))
+    def deliver(self, excluded):
+        self.count += 1
+        payload = str(self.count).encode()
+        socket_id = None if excluded is None else self.people[excluded].socket_id
+        self.loop.hub.deliver(KEY, payload, socket_id)
+        for member in self.members - {socket_id}:
+            self.expected[member] += text_frame(payload)
+
+    @invariant()
+    def everybody_has_what_they_should(self):
+        self.loop.turn()
+        got = {person.socket_id: b"".join(person.writes) for person in self.people}
+        assert got == self.expected
+        assert self.loop.hub.count(KEY) == len(self.members)
+
+
+TestHubMachine = HubMachine.TestCase
+TestHubMachine.settings = settings(max_examples=50)
