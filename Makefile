@@ -1,0 +1,97 @@
+# Everything here needs Python 3.11, Node.js 20 and make. What is set up once is remembered in stamp files.
+
+.DEFAULT_GOAL := help
+.PHONY: help up setup test check fmt clean
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-print-directory
+
+# The first that is new enough; python3 when none is, so that the complaint names it.
+PYTHON ?= $(or $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; \
+	done),python3)
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet --no-input
+# NODE_ENV=production would leave out what the build needs.
+NPM_CI := npm ci --include=dev --no-audit --no-fund --loglevel=error
+
+TOOLS := $(VENV)/.tools
+CREATED := $(VENV)/.created
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+NODE_MODULES := client-js/node_modules/.installed
+PAGE := client-js/dist/.built
+E2E_MODULES := tests/e2e/node_modules/.installed
+CLIENT_SOURCES := $(shell find client-js \( -name node_modules -o -name dist -o -name test \) -prune -o -type f -print)
+
+help: ## list the targets
+	@echo "make TARGET, where TARGET is"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s%s\n", $$1, $$2 }' Makefile
+
+up: setup ## set up if needed, then serve a chat on http://127.0.0.1:8080 (PORT, LEGATO_DATA, ANTHROPIC_API_KEY)
+	@exec $(BIN)/legato up
+
+setup: $(INSTALLED) $(PAGE) ## make everything ready without starting it
+	@:
+
+test: check ## check, then run every test, and ask for coverage
+	@tests/setup-debian.sh
+	@$(MAKE) $(PAGE) $(E2E_MODULES)
+	npm --prefix client-js test
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --include 'protocol/*' --fail-under=100
+	$(BIN)/coverage report --fail-under=90
+
+check: $(INSTALLED_DEV) $(NODE_MODULES) ## lint, format and types, Python and TypeScript
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	npm --prefix client-js run check
+
+fmt: $(INSTALLED_DEV) $(NODE_MODULES) ## format and fix what can be fixed
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+	npm --prefix client-js run fmt --if-present
+
+clean: ## remove what was set up and built (not .legato, where the data is)
+	rm -rf $(VENV) build *.egg-info .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf client-js/node_modules client-js/dist tests/e2e/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(TOOLS): deploy/check-tools.sh
+	@deploy/check-tools.sh $(PYTHON)
+	@mkdir -p $(@D) && touch $@
+
+$(CREATED): | $(TOOLS)
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(INSTALLED): pyproject.toml $(CREATED)
+	@echo "Installing the Python packages into $(VENV) (a minute, once)"
+	@$(PIP) install --editable .
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	@echo "Installing what the tests and checks need"
+	@$(PIP) install --editable '.[dev]'
+	@touch $@
+
+$(NODE_MODULES): client-js/package-lock.json | $(TOOLS)
+	@echo "Installing the JavaScript packages of client-js (a minute, once)"
+	@cd client-js && $(NPM_CI)
+	@touch $@
+
+$(PAGE): $(NODE_MODULES) $(CLIENT_SOURCES)
+	@echo "Building the chat page"
+	@npm --prefix client-js run --silent build
+	@touch $@
+
+$(E2E_MODULES): tests/e2e/package-lock.json | $(TOOLS)
+	@echo "Installing the JavaScript packages of the end-to-end tests"
+	@cd tests/e2e && $(NPM_CI)
+	@touch $@
