@@ -174,6 +174,11 @@ describe("tokens that beat the answer to send", () => {
     assert.deepEqual([reply.status, reply.text], ["complete", "w0 "]);
   });
 
+  test("an end among them is final", () => {
+    const { reply } = run([send(), token(0), completed(1), failed(), accepted()]);
+    assert.deepEqual([reply.status, reply.error], ["complete", null]);
+  });
+
   test("only frames of that id are adopted", () => {
     const { reply } = run([send(), token(0, "other"), token(0), accepted()]);
     assert.deepEqual([reply.text, reply.nextIndex], ["w0 ", 1]);
