@@ -117,7 +117,7 @@ class ChannelRule:
     def __init__(self, text: str) -> None:
         self._literals = _PLACEHOLDER.split(text)[::2]
         self._claims = _PLACEHOLDER.findall(text)
-        if any(literal and not CHANNEL_NAME.fullmatch(literal) for literal in self._literals):
+        if not text or any(literal and not CHANNEL_NAME.fullmatch(literal) for literal in self._literals):
             raise SettingsError(
                 f"auth.channels: {text!r}: expected a channel name with {{claim}} placeholders"
             )

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from protocol import wire
 
@@ -269,23 +269,22 @@ class RedisBus:
             await self._command_ready.wait()
             self._command_ready.clear()
             for command, names in _grouped(self._commands):
-                await connection.send_command(command, *names)
+                await _say(connection, command, *names)
 
     async def _read(self, connection: AbstractConnection) -> None:
         asked = False
         while True:
-            try:
-                reply = await connection.read_response(
-                    timeout=HEALTH_SECONDS, disconnect_on_error=False, push_request=True
-                )
-            except RedisTimeoutError:
-                if asked:
-                    raise
+            reply = await connection.read_response(
+                timeout=HEALTH_SECONDS, disconnect_on_error=False, push_request=True
+            )
+            if reply is not None:
+                asked = False
+                self._on_reply(reply)
+            elif asked:
+                raise RedisConnectionError("no answer to a PING")
+            else:
                 asked = True
-                await connection.send_command("PING")
-                continue
-            asked = False
-            self._on_reply(reply)
+                await _say(connection, "PING")
 
     def _on_reply(self, reply: Any) -> None:
         if not isinstance(reply, list) or len(reply) != 3:
@@ -310,6 +309,11 @@ class RedisBus:
             logger.warning("ignored a message on the bus: %s", error)
             return
         self._deliver(key, envelope)
+
+
+async def _say(connection: AbstractConnection, command: str, *names: bytes) -> None:
+    # redis-py's own health check would read replies that are the reader's.
+    await connection.send_command(command, *names, check_health=False)
 
 
 def _settle(accepted: asyncio.Future[None], failure: BusError | None) -> None:

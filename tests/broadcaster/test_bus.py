@@ -1,0 +1,230 @@
+"""One contract suite over the local bus and the Redis bus, and what only Redis can do wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from broadcaster import bus as bus_module
+from broadcaster.bus import BusError, LocalBus, RedisBus, redis_client
+from broadcaster.hub import Key
+from protocol import wire
+from protocol.wire import Envelope
+from tests.broadcaster.conftest import until
+from tests.conftest import BINARIES
+from tests.redis_servers import RedisServer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+KEY, OTHER = Key("1", "private-a"), Key("1", "b")
+
+
+class Node:
+    """What a bus calls, recorded."""
+
+    def __init__(self, bus) -> None:
+        self.bus = bus
+        self.delivered: list = []
+        self.confirmed: list = []
+
+    async def start(self) -> None:
+        await self.bus.start(
+            lambda key, envelope: self.delivered.append((key, envelope)), self.confirmed.append
+        )
+
+    async def subscribe(self, key: Key) -> None:
+        count = len(self.confirmed)
+        self.bus.subscribe(key)
+        await until(lambda: len(self.confirmed) > count)
+
+    async def publish(self, key: Key, *payloads: bytes) -> None:
+        await self.bus.publish([(key, Envelope(payload)) for payload in payloads])
+
+    async def got(self, *payloads: bytes) -> None:
+        """Wait for exactly these payloads."""
+        await until(lambda: len(self.delivered) >= len(payloads))
+        assert [envelope.payload for _, envelope in self.delivered] == list(payloads)
+
+
+@contextlib.asynccontextmanager
+async def redis_node(url: str) -> AsyncIterator[Node]:
+    async with redis_client(url) as client:
+        node = Node(RedisBus(client))
+        await node.start()
+        yield node
+        await node.bus.close()
+
+
+@pytest.fixture(params=["local", *BINARIES])
+async def node(request) -> AsyncIterator[Node]:
+    if request.param == "local":
+        local = Node(LocalBus())
+        await local.start()
+        yield local
+        await local.bus.close()
+        return
+    with RedisServer(BINARIES[request.param]) as server:
+        async with redis_node(server.url) as started:
+            yield started
+
+
+class TestContract:
+    async def test_what_is_published_after_the_confirmation_is_delivered_in_order(self, node):
+        await node.subscribe(KEY)
+        payloads = [str(n).encode() for n in range(200)]
+        for payload in payloads[:100]:
+            await node.publish(KEY, payload)
+        await node.publish(KEY, *payloads[100:])
+        await node.got(*payloads)
+
+    async def test_concurrent_publishers_lose_nothing(self, node):
+        await node.subscribe(KEY)
+        await asyncio.gather(*(node.publish(KEY, str(n).encode()) for n in range(500)))
+        await until(lambda: len(node.delivered) == 500)
+        assert {int(envelope.payload) for _, envelope in node.delivered} == set(range(500))
+
+    async def test_the_envelope_arrives_whole(self, node):
+        await node.subscribe(KEY)
+        envelope = Envelope(b"{}", "1.2", ("m", 3))
+        await node.bus.publish([(KEY, envelope)])
+        await until(lambda: node.delivered)
+        assert node.delivered == [(KEY, envelope)]
+
+    async def test_only_subscribed_channels_are_delivered(self, node):
+        await node.subscribe(KEY)
+        await node.publish(OTHER, b"other")
+        await node.publish(KEY, b"mine")
+        await node.got(b"mine")
+
+    async def test_nothing_is_delivered_after_unsubscribing(self, node):
+        await node.subscribe(KEY)
+        await node.subscribe(OTHER)
+        node.bus.unsubscribe(KEY)
+        await node.publish(KEY, b"late")
+        await node.publish(OTHER, b"other")
+        await node.got(b"other")
+
+    async def test_a_channel_dropped_and_asked_for_again_at_once_delivers(self, node):
+        for _ in range(5):
+            node.bus.subscribe(KEY)
+            node.bus.unsubscribe(KEY)
+        count = len(node.confirmed)
+        node.bus.subscribe(KEY)
+        await until(lambda: len(node.confirmed) > count)
+        await node.publish(KEY, b"x")
+        await node.got(b"x")
+
+
+@pytest.fixture
+def server():
+    with RedisServer(BINARIES["valkey"]) as started:
+        yield started
+
+
+async def test_two_nodes_hear_each_other(server):
+    async with redis_node(server.url) as ann, redis_node(server.url) as bob:
+        await ann.subscribe(KEY)
+        await bob.publish(KEY, b"x")
+        await ann.got(b"x")
+        assert bob.delivered == []
+
+
+async def test_after_a_restart_of_redis_the_subscriptions_come_back(server, caplog):
+    async with redis_node(server.url) as node:
+        await node.subscribe(KEY)
+        await node.subscribe(OTHER)
+        server.kill()
+        await until(lambda: node.bus.gaps == 1)
+        with pytest.raises(BusError, match="Redis did not accept"):
+            await node.publish(KEY, b"lost")
+        node.bus.unsubscribe(OTHER)
+        third = Key("1", "c")
+        node.bus.subscribe(third)
+        server.start()
+        await until(lambda: node.confirmed.count(KEY) == 2 and third in node.confirmed)
+        assert node.confirmed.count(OTHER) == 1
+        await node.publish(KEY, b"x")
+        await node.publish(third, b"y")
+        await node.got(b"x", b"y")
+        assert node.bus.gaps == 1
+    assert "Redis connection lost" in caplog.text
+
+
+async def test_a_server_that_is_not_there_is_one_clear_error(tmp_path):
+    async with redis_client(f"unix://{tmp_path}/none.sock") as client:
+        with pytest.raises(BusError, match="Redis cannot be reached"):
+            await RedisBus(client).start(lambda _key, _envelope: None, lambda _key: None)
+
+
+async def test_a_password_is_not_in_the_error():
+    async with redis_client("redis://user:hunter2@127.0.0.1:1/0") as client:
+        with pytest.raises(BusError) as caught:
+            await RedisBus(client).start(lambda _key, _envelope: None, lambda _key: None)
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_an_idle_connection_is_asked_for_a_sign_of_life_and_stays(server, monkeypatch):
+    monkeypatch.setattr(bus_module, "HEALTH_SECONDS", 0.05)
+    async with redis_node(server.url) as node:
+        await node.subscribe(KEY)
+        async with redis_client(server.url) as other:
+
+            async def pings() -> int:
+                return (await other.info("commandstats")).get("cmdstat_ping", {}).get("calls", 0)
+
+            start = await pings()
+            async with asyncio.timeout(5):
+                while await pings() < start + 3:  # noqa: ASYNC110 - the count is in Redis
+                    await asyncio.sleep(0.02)
+        assert node.bus.gaps == 0
+        await node.publish(KEY, b"x")
+        await node.got(b"x")
+
+
+async def test_a_frozen_redis_is_noticed(server, monkeypatch):
+    monkeypatch.setattr(bus_module, "HEALTH_SECONDS", 0.1)
+    async with redis_node(server.url) as node:
+        await node.subscribe(KEY)
+        async with redis_client(server.url) as other:
+            await other.client_pause(2_000, all=True)
+        await until(lambda: node.bus.gaps == 1)
+
+
+async def test_what_is_not_an_envelope_is_ignored(server, caplog):
+    async with redis_node(server.url) as node:
+        await node.subscribe(KEY)
+        async with redis_client(server.url) as other:
+            await other.execute_command("SPUBLISH", wire.bus_channel(*KEY), b"junk")
+        await node.publish(KEY, b"x")
+        await node.got(b"x")
+    assert "ignored a message on the bus" in caplog.text
+
+
+async def test_more_than_the_bound_is_refused_at_once(server, monkeypatch):
+    monkeypatch.setattr(bus_module, "MAX_OUTBOX", 2)
+    async with redis_node(server.url) as node:
+        with pytest.raises(BusError, match="too many messages wait"):
+            await node.publish(KEY, b"1", b"2", b"3")
+        await node.publish(KEY, b"1", b"2")
+
+
+async def test_closing_fails_what_was_not_accepted_yet(server):
+    async with redis_node(server.url) as node:
+        waiting = asyncio.ensure_future(node.publish(KEY, b"x"))
+        await asyncio.sleep(0)
+        await node.bus.close()
+        with pytest.raises(BusError, match="stops"):
+            await waiting
+
+
+async def test_many_subscriptions_at_once_are_all_confirmed(server):
+    async with redis_node(server.url) as node:
+        keys = [Key("1", f"c{n}") for n in range(1_200)]
+        for key in keys:
+            node.bus.subscribe(key)
+        await until(lambda: len(node.confirmed) == len(keys))
+        assert set(node.confirmed) == set(keys)

@@ -1,0 +1,414 @@
+"""The chat endpoints against a real Redis; the worker's side is written by hand here."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+from typing import TYPE_CHECKING, Any
+
+import jwt
+import pytest
+
+from broadcaster.bus import redis_client
+from broadcaster.config import Auth, Dev, Server
+from broadcaster.server import running
+from protocol import signatures, stream, wire
+from protocol.settings import Redis
+from tests.broadcaster.conftest import APP, client, local_settings
+from tests.conftest import BINARIES
+from tests.redis_servers import RedisServer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+SECRET = "a secret of more than thirty-two bytes"
+JOBS = wire.jobs_key("ai-streaming")
+
+
+def token(sub: Any = 7, **claims: Any) -> dict[str, str]:
+    return {"Authorization": "Bearer " + jwt.encode({"sub": sub} | claims, SECRET)}
+
+
+@pytest.fixture
+async def redis(valkey_url) -> AsyncIterator[Any]:
+    async with redis_client(valkey_url) as connected:
+        yield connected
+
+
+@pytest.fixture
+async def server(valkey_url) -> AsyncIterator[Any]:
+    settings = local_settings(redis=Redis(url=valkey_url), auth=Auth(jwt_secret=SECRET))
+    async with running(settings) as started:
+        yield started
+
+
+async def call(server, method: str, path: str, body: Any = None, headers: Any = None) -> tuple[int, Any]:
+    raw = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+
+    def work():
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        connection.request(method, path, raw, token() if headers is None else headers)
+        response = connection.getresponse()
+        answer = response.read()
+        connection.close()
+        return response.status, json.loads(answer)
+
+    return await asyncio.to_thread(work)
+
+
+async def send(server, body: Any, headers: Any = None) -> tuple[int, Any]:
+    return await call(server, "POST", "/api/chat/send", body, headers)
+
+
+async def jobs(redis) -> list[stream.Job]:
+    return [stream.decode_job(fields[b"job"]) for _, fields in await redis.xrange(JOBS)]
+
+
+async def test_sending_queues_a_job_and_answers_its_id(server, redis):
+    history = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    status, answer = await send(server, {"message": "Hello", "history": history, "session_id": "s-1"})
+    assert status == 200
+    (job,) = await jobs(redis)
+    assert answer == {"message_id": job.message_id}
+    assert (job.user_id, job.message, job.app_id, job.session_id) == (7, "Hello", "1", "s-1")
+    assert [(turn.role, turn.content) for turn in job.history] == [("user", "a"), ("assistant", "b")]
+    assert job.queued_at > 1_700_000_000_000
+    key = wire.message_key("1", "private-ai-chat.7", job.message_id)
+    assert await redis.hgetall(key) == {b"user": b"7", b"state": b"queued"}
+    assert 86_000 < await redis.ttl(key) <= 86_400
+
+
+@pytest.mark.parametrize(("sub", "user"), [("7", 7), (7, 7), ("ann", "ann"), ("007", "007")])
+async def test_the_user_is_the_tokens_sub(server, redis, sub, user):
+    assert (await send(server, {"message": "Hello"}, token(sub)))[0] == 200
+    assert [job.user_id for job in await jobs(redis)] == [user]
+
+
+BAD_BODIES = [
+    (b"junk", "$"),
+    (b"", "$"),
+    ([], "$"),
+    ({}, "message"),
+    ({"message": "x" * 2001}, "message"),
+    ({"message": "x", "history": [{"role": "system", "content": "x"}]}, "history.0.role"),
+    ({"message": "x", "history": [{"role": "user", "content": "x"}] * 41}, "history"),
+]
+
+
+@pytest.mark.parametrize(("body", "field"), BAD_BODIES)
+async def test_a_bad_body_is_a_422_that_names_the_field(server, redis, body, field):
+    status, answer = await send(server, body)
+    assert status == 422
+    assert list(answer["errors"]) == [field]
+    assert answer["errors"][field] == [answer["message"]]
+    assert await jobs(redis) == []
+
+
+async def test_a_body_over_the_limit_is_a_413(valkey_url):
+    settings = local_settings(
+        server=Server(port=0, drain_seconds=0, max_request_bytes=1_000),
+        redis=Redis(url=valkey_url),
+        auth=Auth(jwt_secret=SECRET),
+    )
+    async with running(settings) as server:
+        assert (await send(server, b" " * 2_000))[0] == 413
+
+
+async def test_without_a_good_token_nothing_is_queued_or_told(server, redis):
+    for path, method in [("/api/chat/send", "POST"), ("/api/chat/x/cancel", "POST"), ("/api/chat/x", "GET")]:
+        for headers in ({}, {"Authorization": "Bearer x"}, token("a b")):
+            assert await call(server, method, path, b"{}", headers) == (401, {"message": "Unauthenticated."})
+    assert await redis.dbsize() == 0
+
+
+class TestIdempotency:
+    async def test_the_same_key_and_body_give_the_same_id_and_one_job(self, server, redis):
+        headers = token() | {"Idempotency-Key": "k"}
+        answers = [await send(server, {"message": "Hello"}, headers) for _ in range(3)]
+        assert len({answer["message_id"] for _, answer in answers}) == 1
+        assert len(await jobs(redis)) == 1
+
+    async def test_another_body_is_a_conflict(self, server, redis):
+        headers = token() | {"Idempotency-Key": "k"}
+        await send(server, {"message": "Hello"}, headers)
+        assert (await send(server, {"message": "Other"}, headers))[0] == 409
+        assert len(await jobs(redis)) == 1
+
+    async def test_another_user_has_keys_of_their_own(self, server, redis):
+        for sub in (7, 8):
+            assert (await send(server, {"message": "Hello"}, token(sub) | {"Idempotency-Key": "k"}))[0] == 200
+        assert len(await jobs(redis)) == 2
+
+    @pytest.mark.parametrize("key", ["", "x" * 256])
+    async def test_a_key_has_bounds(self, server, key):
+        status, answer = await send(server, {"message": "Hello"}, token() | {"Idempotency-Key": key})
+        assert (status, list(answer["errors"])) == (422, ["Idempotency-Key"])
+
+    async def test_a_key_is_given_back_when_its_job_could_not_be_queued(self, server, redis):
+        headers = token() | {"Idempotency-Key": "k"}
+        await redis.set(JOBS, "not a stream")
+        assert (await send(server, {"message": "Hello"}, headers))[0] == 503
+        await redis.delete(JOBS)
+        status, answer = await send(server, {"message": "Hello"}, headers)
+        assert status == 200
+        assert [job.message_id for job in await jobs(redis)] == [answer["message_id"]]
+
+
+class TestCancel:
+    async def test_the_owner_sets_the_flag_and_may_do_so_twice(self, server, redis):
+        _, answer = await send(server, {"message": "Hello"})
+        message_id = answer["message_id"]
+        for _ in range(2):
+            assert await call(server, "POST", f"/api/chat/{message_id}/cancel") == (200, {"cancelled": True})
+        flag = wire.cancel_flags(message_id)[0]
+        assert await redis.get(flag) == b"1"
+        assert 290 < await redis.ttl(flag) <= 300
+        assert await redis.hget(wire.message_key("1", "private-ai-chat.7", message_id), "cancel") == b"1"
+
+    async def test_a_stranger_finds_nothing(self, server, redis):
+        _, answer = await send(server, {"message": "Hello"})
+        message_id = answer["message_id"]
+        assert (await call(server, "POST", f"/api/chat/{message_id}/cancel", headers=token(8)))[0] == 404
+        assert (await call(server, "GET", f"/api/chat/{message_id}", headers=token(8)))[0] == 404
+        assert await redis.get(wire.cancel_flags(message_id)[0]) is None
+
+    @pytest.mark.parametrize("message_id", ["nope", "a%7Db", "x" * 65])
+    async def test_an_unknown_id_is_not_found(self, server, message_id):
+        assert (await call(server, "POST", f"/api/chat/{message_id}/cancel"))[0] == 404
+        assert (await call(server, "GET", f"/api/chat/{message_id}"))[0] == 404
+
+
+async def write_log(
+    redis, message_id: str, texts: list[str], state: str = "streaming", **fields: Any
+) -> None:
+    """What a worker writes."""
+    channel = "private-ai-chat.7"
+    for index, text in enumerate(texts):
+        await redis.xadd(
+            wire.log_key("1", channel, message_id), {wire.LOG_TEXT: text}, id=wire.log_entry_id(index)
+        )
+    mapping = {"user": "7", "state": state, "attempt": 1, "next": len(texts)} | fields
+    await redis.hset(wire.message_key("1", channel, message_id), mapping=mapping)
+
+
+class TestRead:
+    async def test_a_queued_message_has_no_text_yet(self, server):
+        _, answer = await send(server, {"message": "Hello"})
+        assert await call(server, "GET", f"/api/chat/{answer['message_id']}") == (
+            200,
+            {"text": "", "tokens": [], "nextIndex": 0, "attempt": 0, "status": "queued"},
+        )
+
+    @pytest.mark.parametrize(
+        ("after", "tokens"), [("", ["a", "b", "c"]), ("?after=0", ["b", "c"]), ("?after=9", [])]
+    )
+    async def test_the_tokens_behind_an_index(self, server, redis, after, tokens):
+        await write_log(redis, "m", ["a", "b", "c"])
+        assert await call(server, "GET", f"/api/chat/m{after}") == (
+            200,
+            {"text": "abc", "tokens": tokens, "nextIndex": 3, "attempt": 1, "status": "streaming"},
+        )
+
+    async def test_the_final_marker_is_not_a_token(self, server, redis):
+        await write_log(redis, "m", ["a"], "complete")
+        log = wire.log_key("1", "private-ai-chat.7", "m")
+        await redis.xadd(log, {wire.LOG_FINAL: "{}"}, id=wire.LOG_FINAL_ID)
+        assert (await call(server, "GET", "/api/chat/m"))[1]["tokens"] == ["a"]
+
+    async def test_a_failed_reply_says_why(self, server, redis):
+        await write_log(redis, "m", ["a"], "failed", error=stream.FAILED_TEXT)
+        _, answer = await call(server, "GET", "/api/chat/m")
+        assert (answer["status"], answer["error"]) == ("failed", stream.FAILED_TEXT)
+
+    async def test_a_part_is_never_passed_off_as_the_whole(self, server, redis):
+        await write_log(redis, "m", ["a", "b"])
+        await redis.xdel(wire.log_key("1", "private-ai-chat.7", "m"), wire.log_entry_id(0))
+        assert (await call(server, "GET", "/api/chat/m"))[0] == 410
+
+    @pytest.mark.parametrize("after", ["x", "-2", "1e3", "9" * 10])
+    async def test_a_bad_index_is_a_422(self, server, after):
+        status, answer = await call(server, "GET", f"/api/chat/m?after={after}")
+        assert (status, list(answer["errors"])) == (422, ["after"])
+
+
+async def subscribe_to_chat(ann) -> None:
+    assert (await ann.subscribe("private-ai-chat.7"))["event"] == "pusher_internal:subscription_succeeded"
+
+
+async def test_a_client_that_subscribes_while_a_reply_streams_gets_a_snapshot(server, redis):
+    await write_log(redis, "m", ["a", "b"])
+    await write_log(redis, "done", ["x"], "complete")
+    await redis.sadd(wire.active_key("1", "private-ai-chat.7"), "m", "done", "gone")
+    for _ in range(2):
+        async with client(server.port) as ann:
+            await subscribe_to_chat(ann)
+            snapshot = await ann.receive()
+            assert snapshot["event"] == "stream.snapshot"
+            assert json.loads(snapshot["data"]) == {
+                "messageId": "m",
+                "text": "ab",
+                "nextIndex": 2,
+                "status": "streaming",
+            }
+            await ann.send("pusher:ping")
+            assert (await ann.receive())["event"] == "pusher:pong"
+
+
+async def test_other_channels_have_no_snapshots(server, redis):
+    await write_log(redis, "m", ["a"])
+    await redis.sadd(wire.active_key("1", "private-other"), "m")
+    async with client(server.port) as ann:
+        await ann.subscribe("private-other")
+        await ann.send("pusher:ping")
+        assert (await ann.receive())["event"] == "pusher:pong"
+
+
+async def test_a_snapshot_that_cannot_be_read_costs_nobody_the_connection(server, redis, caplog):
+    await redis.set(wire.active_key("1", "private-ai-chat.7"), "not a set")
+    async with client(server.port) as ann:
+        await subscribe_to_chat(ann)
+        async with asyncio.timeout(10):
+            while "no snapshot" not in caplog.text:  # noqa: ASYNC110 - the log is the only sign
+                await asyncio.sleep(0.01)
+        await ann.send("pusher:ping")
+        assert (await ann.receive())["event"] == "pusher:pong"
+
+
+async def test_without_redis_chat_says_that_it_is_off():
+    async with running(local_settings(auth=Auth(jwt_secret=SECRET))) as server:
+        status, answer = await send(server, {"message": "Hello"})
+        assert (status, "no Redis" in answer["message"]) == (503, True)
+
+
+async def test_with_redis_gone_chat_is_unavailable_and_comes_back():
+    with RedisServer(BINARIES["valkey"]) as redis_server:
+        settings = local_settings(redis=Redis(url=redis_server.url), auth=Auth(jwt_secret=SECRET))
+        async with running(settings) as server:
+            redis_server.kill()
+            assert (await send(server, {"message": "Hello"}))[0] == 503
+            redis_server.start()
+            assert (await send(server, {"message": "Hello"}))[0] == 200
+
+
+class TestChannelAuth:
+    async def auth(self, server, body: bytes, headers: Any = None) -> tuple[int, Any]:
+        return await call(server, "POST", "/broadcasting/auth", body, headers)
+
+    async def test_the_own_channel_is_signed(self, server):
+        async with client(server.port) as ann:
+            form = f"socket_id={ann.socket_id}&channel_name=private-ai-chat.7".encode()
+            status, answer = await self.auth(server, form)
+            assert status == 200
+            assert answer == {
+                "auth": signatures.sign_channel(APP.key, APP.secret, ann.socket_id, "private-ai-chat.7")
+            }
+            await ann.send("pusher:subscribe", {"channel": "private-ai-chat.7"} | answer)
+            assert (await ann.receive())["event"] == "pusher_internal:subscription_succeeded"
+
+    @pytest.mark.parametrize(
+        "channel",
+        [
+            "private-ai-chat.8",
+            "private-ai-chat.70",
+            "private-ai-chat.",
+            "private-x",
+            "",
+            "xprivate-ai-chat.7",
+        ],
+    )
+    async def test_no_other_is(self, server, channel):
+        status, answer = await self.auth(server, f"socket_id=1.2&channel_name={channel}".encode())
+        assert (status, answer) == (403, {"message": "Forbidden."})
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"",
+            b"channel_name=private-ai-chat.7",
+            b"socket_id=1&channel_name=private-ai-chat.7",
+            b"socket_id=1.2:private-ai-chat.8&channel_name=private-ai-chat.7",
+            b"\xff",
+            b"&".join([b"a=1"] * 100),
+        ],
+    )
+    async def test_a_bad_form_is_a_422(self, server, body):
+        assert (await self.auth(server, body))[0] == 422
+
+    async def test_no_token_no_signature(self, server):
+        assert (await self.auth(server, b"socket_id=1.2&channel_name=private-ai-chat.7", {}))[0] == 401
+
+    async def test_a_large_form_is_refused(self, server):
+        assert (await self.auth(server, b"x" * 20_000))[0] == 413
+
+
+class TestDevelopment:
+    async def test_tokens_and_the_page_exist_in_development_only(self, server, tmp_path):
+        for path in ("/dev/token?sub=7", "/dev/config", "/index.html"):
+            assert (await call(server, "GET", path))[0] == 404
+        (tmp_path / "index.html").write_text("<p>hello")
+        dev = Dev(enabled=True, page=str(tmp_path), provider="scripted")
+        settings = local_settings(auth=Auth(jwt_secret=SECRET), dev=dev)
+        async with running(settings) as development:
+            status, answer = await call(development, "GET", "/dev/token?sub=7")
+            assert status == 200
+            claims = jwt.decode(answer["token"], SECRET, ["HS256"])
+            assert claims["sub"] == "7"
+            assert (await call(development, "GET", "/dev/token?sub=a%20b"))[0] == 422
+            assert (await call(development, "GET", "/dev/config"))[1] == {
+                "key": "app-key",
+                "provider": "scripted",
+                "model": None,
+            }
+            page = await fetch(development.port, "/")
+            assert page.body == b"<p>hello"
+            assert "default-src 'self'" in page.headers["content-security-policy"]
+            assert (await fetch(development.port, "/../../etc/passwd")).status == 404
+
+    async def test_the_front_door(self, server):
+        assert (await fetch(server.port, "/")).body == b"OK"
+        assert json.loads((await fetch(server.port, "/up")).body) == {"health": "OK"}
+
+
+class Page:
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status, self.headers, self.body = response.status, response.headers, response.read()
+
+
+async def fetch(port: int, path: str, **headers: str) -> Page:
+    def work():
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("GET", path, headers=headers)
+        page = Page(connection.getresponse())
+        connection.close()
+        return page
+
+    return await asyncio.to_thread(work)
+
+
+@pytest.mark.parametrize(("origins", "allowed"), [((), None), (("https://app.test",), "https://app.test")])
+async def test_other_origins_need_to_be_allowed(origins, allowed):
+    async with running(
+        local_settings(server=Server(port=0, drain_seconds=0, cors_origins=origins))
+    ) as server:
+        page = await fetch(server.port, "/up", Origin="https://app.test")
+        assert page.headers["access-control-allow-origin"] == allowed
+
+
+async def test_a_prefix_is_part_of_every_path(tmp_path):
+    (tmp_path / "index.html").write_text("<p>hello")
+    settings = local_settings(
+        server=Server(port=0, drain_seconds=0, path="/ws"),
+        auth=Auth(jwt_secret=SECRET),
+        dev=Dev(enabled=True, page=str(tmp_path)),
+    )
+    async with running(settings) as server:
+        assert (await fetch(server.port, "/ws/up")).status == 200
+        assert (await fetch(server.port, "/ws/")).body == b"<p>hello"
+        assert (await fetch(server.port, "/up")).status == 404
+
+
+async def test_an_error_of_ours_is_a_plain_500(server, monkeypatch, caplog):
+    monkeypatch.setattr(server.node.replies, "submit", None)
+    assert await send(server, {"message": "Hello"}) == (500, {"message": "Server error."})
+    assert "TypeError" in caplog.text

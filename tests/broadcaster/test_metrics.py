@@ -1,0 +1,57 @@
+import asyncio
+import urllib.request
+
+import pytest
+
+from broadcaster.config import Metrics
+from broadcaster.server import StartError, running
+from tests.broadcaster.conftest import client, dial, local_settings, until
+from tests.broadcaster.test_http_api import EVENTS, post
+
+
+async def scrape(port: int) -> dict[str, float]:
+    def work() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
+            return response.read().decode()
+
+    lines = (await asyncio.to_thread(work)).splitlines()
+    return {
+        name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")
+    }
+
+
+async def test_the_figures_follow_what_happens():
+    async with running(local_settings(metrics=Metrics(port=0))) as server:
+        async with client(server.port) as ann, dial(server.port, "/app/nope") as refused:
+            await refused.receive()
+            await ann.subscribe("a")
+            for _ in range(3):
+                await post(server.port, EVENTS, {"name": "e", "data": "x", "channel": "a"})
+                await ann.receive()
+            figures = await scrape(server.metrics_port)
+            expected = {
+                'legato_connections{app="1"}': 1,
+                "legato_connections_accepted_total": 1,
+                'legato_connections_refused_total{code="4001"}': 1,
+                "legato_slow_connections": 0,
+                "legato_slow_connections_closed_total": 0,
+                "legato_channels": 1,
+                "legato_messages_total": 3,
+                "legato_deliveries_total": 3,
+                "legato_writes_total": 3,
+                "legato_bus_gaps_total": 0,
+                'legato_http_requests_total{route="events",status="200"}': 3,
+                "legato_chat_jobs_total": 0,
+            }
+            assert figures == expected
+        await until(lambda: server.node.connections["1"] == 0)
+        assert (await scrape(server.metrics_port))["legato_channels"] == 0
+
+
+async def test_a_metrics_port_that_is_taken_stops_the_start():
+    async with running(local_settings(metrics=Metrics(port=0))) as server:
+        with pytest.raises(
+            StartError, match=f"metrics: 127.0.0.1:{server.metrics_port} cannot be listened on"
+        ):
+            async with running(local_settings(metrics=Metrics(port=server.metrics_port))):
+                pass
