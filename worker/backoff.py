@@ -66,8 +66,21 @@ class Backend:
                 await asyncio.sleep(delay)
             else:
                 self.answered()
+                obey_cancellation()
                 return result
         raise AssertionError("delays() does not end")
+
+
+def obey_cancellation() -> None:
+    """Raise CancelledError if the running task has been cancelled and does not know.
+
+    redis-py sends through :func:`asyncio.wait_for`, which before Python 3.12 drops a cancellation that comes
+    in the turn of the loop in which the sending is done.
+    Call it after a round trip, or a task that is cancelled runs on.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def one_line(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from redis import exceptions
 
 from protocol import stream
 
-from .backoff import FIRST, Backend, delays, one_line
+from .backoff import FIRST, Backend, delays, obey_cancellation, one_line
 from .runner import Control, Outcome, Stop
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ class Consumer:
             else:
                 waits = delays(FIRST, TAKE_OVER_EVERY)
                 self._redis.answered()
+                obey_cancellation()
                 for entry in entries:
                     self._start(entry)
 

@@ -147,6 +147,11 @@ class Runner:
         except base.ProviderError as error:
             log.warning("reply %s: %s: %s", answer.job.message_id, error.code, error)
             answer.fail(error.code)
+        except FencedError:
+            raise
+        except Exception:  # a fault of ours: whoever waits for the reply must hear of its end all the same
+            log.exception("reply %s: broke off", answer.job.message_id)
+            answer.fail("internal")
         finally:
             await source.aclose()
         if answer.decision is None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from protocol.settings import SettingsError
@@ -174,7 +174,7 @@ def _engine(url: str) -> AsyncEngine:
         extra = _EXTRAS.get(dialect, dialect)
         reason = f"the driver {error.name} is not installed: pip install 'legato[{extra}]'"
         raise SettingsError(f"database.url: {reason}") from None
-    except (ArgumentError, NoSuchModuleError, ValueError):
+    except (ArgumentError, InvalidRequestError, NoSuchModuleError, ValueError):
         expected = "sqlite:///FILE, postgresql://USER:PASSWORD@HOST/NAME or mysql://..."
         raise SettingsError(f"database.url: expected {expected}") from None
     if dialect == "sqlite":

@@ -1,0 +1,293 @@
+"""The loop of a process: what it takes on, how it lets go, what it survives."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+import pytest
+
+from protocol import wire
+from tests import redis_servers
+from worker import cli, clients, config, consumer, jobs
+from worker.jobs import Jobs
+from worker.providers import base
+from worker.providers.scripted import Scripted
+
+from .support import END, STARTED, WAIT, Ears, Puppet, enqueue, eventually, keys, make_job
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from redis.asyncio import Redis
+
+    from worker.consumer import Consumer
+    from worker.store import Store
+
+KEY = wire.jobs_key("q")
+JOB = make_job()
+MESSAGE, _, _ = keys(JOB)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "BLOCK_MS", 20)
+    monkeypatch.setattr(consumer, "CANCEL_POLL", 0.02)
+    monkeypatch.setattr(consumer, "TAKE_OVER_EVERY", 0.02)
+    monkeypatch.setattr(consumer, "SETTLE", 5)
+
+
+class Process(NamedTuple):
+    """One worker process, as far as Redis can tell."""
+
+    consumer: Consumer
+    task: asyncio.Task[None]
+
+    async def drained(self) -> None:
+        self.consumer.drain()
+        async with asyncio.timeout(WAIT):
+            await self.task
+
+
+@asynccontextmanager
+async def process(
+    url: str, store: Store, provider: base.Provider, name: str = "us", **limits: Any
+) -> AsyncIterator[Process]:
+    worker = config.Worker(**{"queue": "q", "drain_seconds": 0, **limits})
+    settings = config.Settings(worker=worker, provider=config.Provider(retries=0))
+    async with AsyncExitStack() as stack:
+        redis, reader = clients.connect(url), clients.connect_reader(url)
+        stack.push_async_callback(redis.aclose)
+        stack.push_async_callback(reader.aclose)
+        queue = Jobs(redis, reader, queue="q", consumer=name, lease=worker.lease)
+        await queue.prepare()
+        made = cli.compose(settings, redis, queue, store, provider)
+        task = asyncio.create_task(made.run())
+        yield Process(made, task)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def empty(redis: Redis) -> bool:
+    return await redis.xlen(KEY) == 0
+
+
+async def letters(redis: Redis) -> list[tuple[bytes, bytes]]:
+    """The dead letters: job and reason."""
+    entries: Any = await redis.xrange(wire.dead_key("q"))
+    return [(fields[b"job"], fields[b"reason"]) for _, fields in entries]
+
+
+async def test_job_of_another_program_is_answered_and_gone(
+    redis: Redis, redis_url: str, store: Store
+) -> None:
+    """It knows the job's fields and nothing else of Legato."""
+    text = (
+        '{"message_id":"m1","app_id":"1","user_id":"ann","message":"#script tokens=2 rate=0","queued_at":1}'
+    )
+    async with Ears(redis, make_job(user_id="ann")) as ears:
+        await redis.xadd(KEY, {"job": text})
+        async with process(redis_url, store, Scripted()):
+            await ears.until("stream.completed")
+            await eventually(lambda: empty(redis))
+    assert ears.tokens == ["w0 ", "w1 "]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"job": "nonsense"}, b"$: the body is not JSON"),
+        ({"other": "x"}, b"$: the body is not JSON"),
+        ({"job": "[]"}, b"$: Expected `object`, got `array`"),
+        ({"job": '{"message_id":"m1"}'}, b"app_id: "),
+        ({"job": b"\xff"}, b"$: the body is not JSON"),
+    ],
+)
+async def test_what_is_no_job_goes_to_the_dead_letters_and_the_next_is_answered(
+    redis: Redis, redis_url: str, store: Store, fields: dict[Any, Any], reason: bytes
+) -> None:
+    await redis.xadd(KEY, fields)
+    await enqueue(redis, make_job("#script tokens=1 rate=0"))
+    async with process(redis_url, store, Scripted()):
+        await eventually(lambda: empty(redis))
+    ((body, why),) = await letters(redis)
+    assert (
+        body == msgspec.to_builtins(fields.get("job", b"")).encode()
+        if isinstance(fields.get("job", ""), str)
+        else body == fields["job"]
+    )
+    assert why.startswith(reason)
+    assert await redis.hget(MESSAGE, "state") == b"complete"
+
+
+async def test_job_claimed_too_often_is_buried(redis: Redis, redis_url: str, store: Store) -> None:
+    await redis.hset(MESSAGE, mapping={"attempt": "2", "state": "streaming"})
+    await enqueue(redis, JOB)
+    async with process(redis_url, store, Scripted()):
+        await eventually(lambda: empty(redis))
+    assert [reason for _, reason in await letters(redis)] == [b"claimed too often"]
+    assert await redis.hget(MESSAGE, "state") == b"failed"
+
+
+@pytest.mark.parametrize("flag", wire.cancel_flags("m1"))
+async def test_flag_of_another_program_stops_a_silent_model(
+    redis: Redis, redis_url: str, store: Store, flag: str
+) -> None:
+    puppet = Puppet(STARTED, base.Text("a"))
+    await enqueue(redis, JOB)
+    async with Ears(redis, JOB) as ears, process(redis_url, store, puppet):
+        await ears.until("token.received")
+        await redis.set(flag, "1", ex=300)
+        await ears.until("stream.cancelled")
+        assert puppet.closed.is_set()
+        await eventually(lambda: empty(redis))
+
+
+async def test_no_more_replies_at_once_than_allowed(redis: Redis, redis_url: str, store: Store) -> None:
+    puppet = Puppet()
+    for number in range(5):
+        await enqueue(redis, make_job(message_id=f"m{number}"))
+    async with process(redis_url, store, puppet, concurrency=2):
+        await eventually(lambda: len(puppet.asked) == 2)
+        pending: Any = await redis.xpending(KEY, wire.GROUP)
+        assert pending["pending"] == 2
+        for event in (STARTED, base.Text("a"), END):  # whoever gets them, one reply at least goes on
+            puppet.says.put_nowait(event)
+            puppet.says.put_nowait(event)
+        await eventually(lambda: len(puppet.asked) > 2)
+
+
+async def test_job_of_a_dead_process_is_taken_over_when_its_lease_is_out(
+    redis: Redis, redis_url: str, reader: Redis, store: Store
+) -> None:
+    dead = Jobs(redis, reader, queue="q", consumer="dead", lease=0.3)
+    await dead.prepare()
+    await enqueue(redis, make_job("#script tokens=1 rate=0"))
+    await dead.read(1)
+    async with Ears(redis, JOB) as ears, process(redis_url, store, Scripted(), lease=0.3):
+        await ears.until("stream.completed")
+        await eventually(lambda: empty(redis))
+
+
+async def test_lease_is_renewed_while_a_reply_runs(redis: Redis, redis_url: str, store: Store) -> None:
+    """Another process looks for expired leases all the while, and gets nothing."""
+    puppet, rival = Puppet(STARTED, base.Text("a")), Puppet()
+    loop = asyncio.get_running_loop()
+    await enqueue(redis, JOB)
+    async with Ears(redis, JOB) as ears, process(redis_url, store, puppet, lease=0.5):
+        await ears.until("token.received")
+        async with process(redis_url, store, rival, "them", lease=0.5):
+            begin = loop.time()
+            await eventually(lambda: loop.time() - begin > 1.6)
+            puppet.says.put_nowait(END)
+            await ears.until("stream.completed")
+    assert rival.asked == []
+
+
+async def test_reply_whose_job_another_has_is_stopped_without_an_end(
+    redis: Redis, redis_url: str, store: Store
+) -> None:
+    puppet = Puppet(STARTED, base.Text("a"))
+    entry = await enqueue(redis, JOB)
+    async with Ears(redis, JOB) as ears, process(redis_url, store, puppet, lease=0.3):
+        await ears.until("token.received")
+        await redis.xclaim(KEY, wire.GROUP, "them", 0, [entry])
+        async with asyncio.timeout(WAIT):
+            await puppet.closed.wait()
+        await ears.all()
+    assert ears.ends == []
+
+
+async def test_drain_lets_running_replies_end_and_claims_no_more(
+    redis: Redis, redis_url: str, store: Store
+) -> None:
+    puppet = Puppet(STARTED, base.Text("a"))
+    await enqueue(redis, JOB)
+    async with (
+        Ears(redis, JOB) as ears,
+        process(redis_url, store, puppet, drain_seconds=WAIT, concurrency=1) as worker,
+    ):
+        await ears.until("token.received")
+        worker.consumer.drain()
+        await enqueue(redis, make_job(message_id="m2"))
+        puppet.says.put_nowait(END)
+        await worker.drained()
+        await ears.all()
+    assert ears.ends == ["stream.completed"]
+    assert len(puppet.asked) == 1
+    assert await redis.xlen(KEY) == 1
+    assert await redis.xinfo_consumers(KEY, wire.GROUP) == []
+
+
+async def test_drained_before_any_text_goes_to_another_process_at_once_as_a_first_attempt(
+    redis: Redis, redis_url: str, store: Store
+) -> None:
+    """The lease is 30 s: were the job merely left, this would take that long."""
+    puppet = Puppet()
+    await enqueue(redis, JOB)
+    async with Ears(redis, JOB) as ears:
+        async with process(redis_url, store, puppet) as worker:
+            await eventually(lambda: bool(puppet.asked))
+            await worker.drained()
+        async with process(redis_url, store, Puppet(STARTED, base.Text("a"), END), "them"):
+            await ears.until("stream.completed")
+    assert ears.heard[0][1]["attempt"] == 1
+
+
+async def test_drained_in_the_middle_is_taken_over_at_once(
+    redis: Redis, redis_url: str, store: Store
+) -> None:
+    puppet = Puppet(STARTED, base.Text("a"))
+    await enqueue(redis, JOB)
+    async with Ears(redis, JOB) as ears:
+        async with process(redis_url, store, puppet) as worker:
+            await ears.until("token.received")
+            await worker.drained()
+            await ears.all()
+            assert ears.ends == []
+        async with process(redis_url, store, Puppet(), "them"):
+            await ears.until("stream.failed")
+    assert ears.heard[-1][1]["code"] == "interrupted"
+
+
+async def test_cancelling_the_loop_closes_every_request(redis: Redis, redis_url: str, store: Store) -> None:
+    puppet = Puppet(STARTED, base.Text("a"))
+    await enqueue(redis, JOB)
+    async with Ears(redis, JOB) as ears:
+        async with process(redis_url, store, puppet):
+            await ears.until("token.received")
+        await ears.all()
+    assert puppet.closed.is_set()
+    assert ears.ends == []
+
+
+async def test_redis_that_comes_back_empty_is_served_again(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Group and scripts are gone; the loop makes them anew, and the log says both once."""
+    caplog.set_level("INFO", "legato.worker")
+    with redis_servers.RedisServer(redis_servers.binaries()["valkey"]) as server:
+        async with process(server.url, store, Scripted()):
+            server.kill()
+            await eventually(lambda: "Redis is lost" in caplog.text)
+            server.start()
+            redis = clients.connect(server.url)
+            await enqueue(redis, make_job("#script tokens=1 rate=0"))
+            await eventually(lambda: empty(redis))
+            assert await redis.hget(MESSAGE, "state") == b"complete"
+            await redis.aclose()
+    assert "Redis is back" in caplog.text
+
+
+async def test_reply_goes_on_after_redis_was_frozen(redis: Redis, redis_url: str, store: Store) -> None:
+    """Appends wait, nothing is lost or doubled."""
+    job = make_job("#script tokens=300 rate=1000")
+    await enqueue(redis, job)
+    async with Ears(redis, job) as ears, process(redis_url, store, Scripted()):
+        await ears.until("token.received")
+        await redis.execute_command("CLIENT", "PAUSE", 300, "ALL")
+        await ears.until("stream.completed")
+    assert ears.tokens == [f"w{index} " for index in range(300)]
