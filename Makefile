@@ -83,7 +83,7 @@ $(INSTALLED_DEV): $(INSTALLED)
 
 $(NODE_MODULES): client-js/package-lock.json | $(TOOLS)
 	@echo "Installing the JavaScript packages of client-js (a minute, once)"
-	@cd client-js && $(NPM_CI)
+	@cd client-js && $(NPM_CI) >/dev/null
 	@touch $@
 
 $(PAGE): $(NODE_MODULES) $(CLIENT_SOURCES)
@@ -93,5 +93,5 @@ $(PAGE): $(NODE_MODULES) $(CLIENT_SOURCES)
 
 $(E2E_MODULES): tests/e2e/package-lock.json | $(TOOLS)
 	@echo "Installing the JavaScript packages of the end-to-end tests"
-	@cd tests/e2e && $(NPM_CI)
+	@cd tests/e2e && $(NPM_CI) >/dev/null
 	@touch $@

@@ -109,7 +109,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from importlib.metadata import version  # noqa: PLC0415
 
-        parser.exit(message=f"legato {version('legato')}\n")
+        sys.stdout.write(f"legato {version('legato')}\n")
+        parser.exit()
 
 
 def build_parser(detailed: Iterable[str]) -> argparse.ArgumentParser:

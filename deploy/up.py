@@ -275,11 +275,13 @@ def _worker_settings(plan: Plan, redis_url: str) -> dict[str, str]:
         "LEGATO_PROVIDER_NAME": plan.provider,
         "LEGATO_WORKER_DRAIN_SECONDS": DRAIN_SECONDS,
     }
-    passed = {name: plan.environ[name] for name in _PROVIDER_NAMES if plan.environ.get(name)}
+    if plan.provider == "scripted":
+        return settings | {"LEGATO_PROVIDER_API_KEY": ""}  # no use for it
+    passed = {name: plan.environ[name] for name in _ANTHROPIC_NAMES if plan.environ.get(name)}
     return settings | passed
 
 
-_PROVIDER_NAMES: Final = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
+_ANTHROPIC_NAMES: Final = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
 
 
 def _banner(plan: Plan, model: str, redis_url: str | None) -> str:

