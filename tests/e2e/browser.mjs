@@ -24,7 +24,10 @@ export class ChatPage {
 
   /** Open the page in a context of its own, and wait until it may send. */
   static async open(browser, { user = newUser(), ...options } = {}) {
-    const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
+    const context = await browser.newContext({
+      viewport: { width: 1280, height: 800 },
+      ...options,
+    });
     const chat = new ChatPage(await context.newPage());
     await chat.watch();
     await chat.page.goto(`${LEGATO_URL}/?user=${user}`);

@@ -115,22 +115,26 @@ test("user 7 hears every index once and in order, and then the end", LIMIT, asyn
   );
 });
 
-test("the channel of another user is refused, its messages cannot be heard or stopped", LIMIT, async () => {
-  const other = await signIn(newUser());
-  await other.listen();
-  const refusal = await other.listen(user.id).then(
-    () => null,
-    (error) => error,
-  );
-  assert.equal(refusal?.status, 403);
-  const id = await user.send("#script tokens=40 rate=40");
-  await until("a token", () => user.tokens(id).length > 0);
-  assert.equal((await other.call("POST", `${id}/cancel`)).status, 404);
-  assert.equal((await other.call("GET", id)).status, 404);
-  const [end] = await user.ended(id);
-  assert.equal(end.event, "stream.completed");
-  assert.deepEqual(other.heard, []);
-});
+test(
+  "the channel of another user is refused, its messages cannot be heard or stopped",
+  LIMIT,
+  async () => {
+    const other = await signIn(newUser());
+    await other.listen();
+    const refusal = await other.listen(user.id).then(
+      () => null,
+      (error) => error,
+    );
+    assert.equal(refusal?.status, 403);
+    const id = await user.send("#script tokens=40 rate=40");
+    await until("a token", () => user.tokens(id).length > 0);
+    assert.equal((await other.call("POST", `${id}/cancel`)).status, 404);
+    assert.equal((await other.call("GET", id)).status, 404);
+    const [end] = await user.ended(id);
+    assert.equal(end.event, "stream.completed");
+    assert.deepEqual(other.heard, []);
+  },
+);
 
 test("cancel ends a reply once, with a part of its tokens", LIMIT, async () => {
   const id = await user.send("#script tokens=2000 rate=50");

@@ -1,6 +1,7 @@
 // The real chat page in a real browser: what a person does and sees.
 
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
 import { after, afterEach, before, beforeEach, test } from "node:test";
 
 import { ChatPage, launch } from "./browser.mjs";
@@ -58,6 +59,7 @@ test("Stop ends a reply that streams, for good", LIMIT, async () => {
   await until("some tokens", async () => (await chat.text()).includes("w5 "));
   await chat.stopButton.click();
   await chat.hasStatus("cancelled");
+  assert.ok(await chat.draft.evaluate((el) => el === document.activeElement));
   const stopped = await chat.text();
   assert.ok(await chat.replies.first().getByText("Stopped").isVisible());
   // The next reply shows that the server is free again, and the first has not moved meanwhile.
@@ -101,7 +103,10 @@ test("a refresh while a reply streams goes on with it", LIMIT, async () => {
   await until("some tokens", async () => (await chat.text()).includes("w10 "));
   await chat.page.reload();
   await chat.isConnected();
-  assert.equal(await chat.questions.first().getByTestId("text").textContent(), "#script tokens=120 rate=30");
+  assert.equal(
+    await chat.questions.first().getByTestId("text").textContent(),
+    "#script tokens=120 rate=30",
+  );
   await chat.hasStatus("streaming");
   await chat.hasStatus("complete");
   assert.equal(await chat.text(), words(0, 120).join(""));
@@ -178,16 +183,48 @@ test("what a screen reader is told does not change with each token", LIMIT, asyn
   ]);
 });
 
+for (const colorScheme of ["light", "dark"]) {
+  test(`no accessibility fault that a machine can see, ${colorScheme}`, LIMIT, async () => {
+    const axe = await readFile(new URL(import.meta.resolve("axe-core/axe.min.js")), "utf8");
+    const page = await ChatPage.open(browser, {
+      colorScheme,
+      bypassCSP: true,
+      reducedMotion: "reduce",
+    });
+    await page.page.addScriptTag({ content: axe });
+    const check = async () => {
+      const faults = await page.page.evaluate(async () =>
+        (await window.axe.run()).violations.map((fault) => [
+          fault.id,
+          fault.nodes.map((n) => n.html),
+        ]),
+      );
+      assert.deepEqual(faults, []);
+    };
+    await check();
+    await page.say("#script tokens=9 rate=50 fail=overloaded@5");
+    await page.hasStatus("failed");
+    await page.say("#script tokens=2000 rate=20");
+    await page.hasStatus("streaming", 2);
+    await check();
+    await page.close();
+  });
+}
+
 test("the reader who scrolls up is left alone, and finds the way back", LIMIT, async () => {
   const scroller = chat.page.getByRole("main");
   await chat.say("#script tokens=2000 rate=300");
-  await until("a long text", () => scroller.evaluate((el) => el.scrollHeight > el.clientHeight + 400));
+  await until("a long text", () =>
+    scroller.evaluate((el) => el.scrollHeight > el.clientHeight + 400),
+  );
   await scroller.hover();
   await chat.page.mouse.wheel(0, -5000);
   const latest = chat.page.getByRole("button", { name: "Latest" });
   await latest.waitFor();
   const before = await scroller.evaluate((el) => ({ top: el.scrollTop, height: el.scrollHeight }));
-  await until("growth", () => scroller.evaluate((el, height) => el.scrollHeight > height, before.height));
+  await until("growth", () =>
+    scroller.evaluate((el, height) => el.scrollHeight > height, before.height),
+  );
   assert.equal(await scroller.evaluate((el) => el.scrollTop), before.top);
   await latest.click();
   await until("the end", () =>
