@@ -1,0 +1,63 @@
+"""A setting or a metric that is not in the documents fails here; commands are in tests/deploy."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import broadcaster.config
+import worker.config
+from broadcaster import metrics
+from protocol.apps import App
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def rows(name: str) -> dict[str, str]:
+    """First column -> second column of every table row whose first column is code."""
+    text = (DOCS / name).read_text()
+    return dict(re.findall(r"^\| `([^`]+)` \| ([^|]+?) \|", text, re.MULTILINE))
+
+
+def settings() -> dict[str, str]:
+    """Every setting of both programs -> its default as the documents write it."""
+    found = {}
+    tables: list[tuple[str, Any]] = [("apps", App)]
+    for kind in (broadcaster.config.Settings, worker.config.Settings):
+        tables += [(field.name, type(field.default)) for field in msgspec.structs.fields(kind)]
+    for table, kind in tables:
+        if issubclass(kind, msgspec.Struct):
+            for field in msgspec.structs.fields(kind):
+                default = "required" if field.required else f"`{as_toml(field.default)}`"
+                found[f"{table}.{field.name}"] = default
+    return found
+
+
+def as_toml(value: Any) -> str:
+    return json.dumps(value)
+
+
+@pytest.mark.parametrize(("name", "default"), settings().items())
+def test_each_setting_is_documented_with_its_default(name, default):
+    assert rows("settings.md").get(name) == default
+
+
+def test_no_document_speaks_of_a_setting_that_does_not_exist():
+    assert {name for name in rows("settings.md") if "." in name} == set(settings())
+    assert len(settings()) > 50
+
+
+def test_each_environment_alias_is_documented():
+    text = (DOCS / "settings.md").read_text()
+    for name in (*broadcaster.config.ALIASES, *worker.config.ALIASES):
+        assert f"`{name}`" in text
+
+
+def test_each_metric_is_documented_and_no_other():
+    documented = {name.removesuffix("_total") for name in rows("metrics.md")}
+    assert documented == {row[0] for row in metrics._FIGURES}
