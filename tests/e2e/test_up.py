@@ -1,0 +1,185 @@
+"""`legato up` as a user lives with it: what it prints, what survives, what is left when it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.deploy.screen import alive
+
+from .conftest import Legato, legato_up
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PARTS = {"valkey": "valkey-server", "broadcaster": "deploy\0broadcaster", "worker": "deploy\0worker"}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def legato(data: Path) -> Iterator[Legato]:
+    with legato_up(data) as running:
+        yield running
+
+
+def wait(condition: Callable[[], Any], seconds: float = 15) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.02)
+    return value
+
+
+def parts(legato: Legato) -> dict[str, int]:
+    """The pid of each child process."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            command = (process / "cmdline").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if parent == legato.process.pid:
+            found |= {name: int(process.name) for name, word in PARTS.items() if word in command}
+    return found
+
+
+def call(url: str, body: object = None, **headers: str) -> Any:
+    """GET, or POST of JSON; the JSON of a 2xx answer."""
+    request = urllib.request.Request(
+        url,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Content-Type": "application/json", **headers},
+    )
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return json.load(response)
+
+
+def send(legato: Legato, message: str) -> Callable[[], Any]:
+    """Send a chat message; returns a function that looks at its reply."""
+    token = call(f"{legato.url}/dev/token?sub=7")["token"]
+    headers = {"Authorization": f"Bearer {token}"}
+    message_id = call(f"{legato.url}/api/chat/send", {"message": message, "history": []}, **headers)[
+        "message_id"
+    ]
+    return lambda: call(f"{legato.url}/api/chat/{message_id}?after=-1", **headers)
+
+
+def test_when_the_banner_is_there_everything_works(legato: Legato, data: Path) -> None:
+    lines = legato.output.splitlines()
+    assert legato.url in lines
+    assert "Replies come from a script: set ANTHROPIC_API_KEY for the real thing" in lines
+    assert f"Data:    {data}" in lines
+    assert call(f"{legato.url}/dev/config")["provider"] == "scripted"
+    metrics = legato.line(r"Metrics: (\S+)")[1]
+    with urllib.request.urlopen(metrics, timeout=10) as response:
+        assert b"# TYPE" in response.read()
+    reply = send(legato, "#script tokens=3 rate=0")
+    wait(lambda: reply()["status"] == "complete")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_within_five_seconds_and_leaves_nothing(legato: Legato, signum: signal.Signals) -> None:
+    """In the middle of a reply, with a client that stays connected."""
+    pids = parts(legato)
+    assert pids.keys() == PARTS.keys()
+    reply = send(legato, "#script tokens=2000 rate=20")
+    wait(lambda: reply()["nextIndex"] > 5)
+    with socket.create_connection(("127.0.0.1", legato.port)) as client:
+        client.sendall(
+            b"GET /app/app-key?protocol=7 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        assert client.recv(12) == b"HTTP/1.1 101"
+        started = time.monotonic()
+        assert legato.stop(signum) == 0
+        assert time.monotonic() - started < 5
+    assert not any(map(alive, pids.values()))
+    assert "Traceback" not in legato.output
+    assert "SIGKILL" not in legato.output
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_that_crashes_is_reported_started_again_and_of_use(legato: Legato, name: str) -> None:
+    pid = parts(legato)[name]
+    os.kill(pid, signal.SIGKILL)
+    legato.line(rf"legato +\| {name} was killed by SIGKILL; it starts again in 1 s")
+    wait(lambda: parts(legato).get(name, pid) != pid)
+
+    def replies() -> bool:
+        try:
+            reply = send(legato, "#script tokens=3 rate=0")
+            return bool(wait(lambda: reply()["status"] == "complete", 5))
+        except (OSError, AssertionError):  # not yet: HTTP errors are OSErrors, too
+            return False
+
+    wait(replies, 30)
+    assert legato.stop() == 0
+    assert "Traceback" not in legato.output
+
+
+def test_a_parent_that_is_killed_leaves_nothing(legato: Legato) -> None:
+    pids = parts(legato)
+    assert pids.keys() == PARTS.keys()
+    legato.process.kill()
+    wait(lambda: not any(map(alive, pids.values())), 5)
+
+
+def test_a_second_one_on_the_same_data_is_refused(legato: Legato, data: Path) -> None:
+    second = Legato(data)
+    try:
+        assert second.ended() == 1
+        line = f"legato up: {data} is in use by process {legato.process.pid}: "
+        assert second.output == f"{line}stop it, or set LEGATO_DATA to another place\n"
+    finally:
+        second.close()
+
+
+def test_the_model_is_named_and_its_key_is_the_workers_alone(data: Path) -> None:
+    with legato_up(data, ANTHROPIC_API_KEY="sk-hush", ANTHROPIC_BASE_URL="http://127.0.0.1:1") as legato:
+        assert "Replies come from Anthropic (claude-sonnet-4-6)" in legato.output.splitlines()
+        config = call(f"{legato.url}/dev/config")
+        assert (config["provider"], config["model"]) == ("anthropic", "claude-sonnet-4-6")
+        environs = {name: Path(f"/proc/{pid}/environ").read_text() for name, pid in parts(legato).items()}
+        assert [name for name, text in environs.items() if "sk-hush" in text] == ["worker"]
+        assert "sk-hush" not in legato.output
+
+
+def test_tokens_stay_valid_over_a_restart(data: Path) -> None:
+    with legato_up(data) as legato:
+        token = call(f"{legato.url}/dev/token?sub=7")["token"]
+        assert legato.stop() == 0
+    with legato_up(data) as legato:
+        headers = {"Authorization": f"Bearer {token}"}
+        assert call(f"{legato.url}/api/chat/send", {"message": "hi", "history": []}, **headers)["message_id"]
+
+
+def test_it_does_not_depend_on_where_it_is_called(tmp_path: Path, data: Path) -> None:
+    """A directory with modules of our names, called by `legato` itself."""
+    for name in ("deploy", "broadcaster", "worker", "protocol"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('not ours')")
+    done = subprocess.run(
+        [Path(sys.executable).with_name("legato"), "up", "--data", data],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PORT": "none"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stderr == "legato up: PORT: expected a number from 1 to 65535, got 'none'\n"
