@@ -9,8 +9,8 @@ The hash at :func:`message_key` has these fields:
 =============  =========================================================================
 ``user``       the owner's id as JSON (``7`` or ``"ann"``)
 ``state``      ``queued``, ``streaming``, or an end: ``complete``, ``failed``, ``cancelled``
-``attempt``    the fencing token: how many times the message was claimed
-``claim``      the unique token of the newest claim, so that a repeated claim burns no attempt
+``attempt``    how many times the message was claimed, not counting claims that were handed back
+``claim``      the fence: the unique token of the newest claim. Only who holds it may write
 ``next``       the number of indexes in the log, which is the next index to append
 ``cancel``     ``1`` once somebody asked to stop it
 ``error``      text for people, when ``failed``
@@ -78,7 +78,10 @@ LOG_TEXT: Final = "t"
 """Field of a token's log entry: its text."""
 
 LOG_FINAL: Final = "f"
-"""Field of the final marker: the model's own end, as JSON ``{"stopReason", "usage"}``."""
+"""Field of the final marker: how the reply ends, as JSON ``{"stopReason", "usage"}``.
+
+The worker adds ``model``, and for an end other than complete ``state`` and ``code``.
+"""
 
 LOG_FINAL_ID: Final = "2-1"
 """Id of the final marker, behind every token."""

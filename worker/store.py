@@ -6,6 +6,7 @@ A turn is written once: its message id and role are unique, and a second write o
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 BUSY_SECONDS: Final = 5.0
 """How long SQLite waits for another process's write."""
 
-UNAVAILABLE: Final = (SQLAlchemyError, OSError)
+UNAVAILABLE: Final = (SQLAlchemyError, sqlite3.Error, OSError)
 """What a database raises that cannot be used now."""
 
 metadata: Final = sa.MetaData()
@@ -87,8 +88,10 @@ class Store:
     async def prepare(self) -> None:
         """Create what is missing. Several processes may do so at once.
 
-        :raises SQLAlchemyError: the database cannot be used.
+        :raises UNAVAILABLE: one of these when the database cannot be used.
         """
+        if self._engine.dialect.name == "sqlite":
+            await asyncio.to_thread(_probe_sqlite, self._engine.url.database or "")
         for tries_left in (4, 3, 2, 1, 0):
             try:
                 async with self._engine.begin() as connection:
@@ -105,7 +108,7 @@ class Store:
     async def save(self, job: Job, text: str, decision: Decision) -> None:
         """Keep both turns of a message, in one transaction; nothing happens to those that are there.
 
-        :raises SQLAlchemyError: the database cannot be used now. (Or OSError.)
+        :raises UNAVAILABLE: one of these when the database cannot be used now.
         """
         rows = [_user_turn(job), _assistant_turn(job, text, decision)]
         async with self._engine.begin() as connection:
@@ -180,6 +183,11 @@ def _engine(url: str) -> AsyncEngine:
     if dialect == "sqlite":
         sa.event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     return engine
+
+
+def _probe_sqlite(path: str) -> None:
+    """Open the file once without aiosqlite, whose thread complains on stderr after a failed open."""
+    sqlite3.connect(path).close()
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -1,0 +1,165 @@
+"""The command: its start, its complaints, its end."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from worker import cli
+
+from .support import Ears, enqueue, eventually, make_job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from redis.asyncio import Redis
+
+_MAIN = """
+import argparse, logging, sys
+from worker import cli
+logging.basicConfig(level="INFO", format="%(message)s")
+parser = argparse.ArgumentParser()
+cli.add_arguments(parser)
+sys.exit(cli.run(parser.parse_args()))
+"""
+
+
+@contextmanager
+def worker(redis_url: str, database: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
+    """A worker process that has said it is ready."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _MAIN, "--queue", "q"],
+        env={
+            **os.environ,
+            "REDIS_URL": redis_url,
+            "DATABASE_URL": database,
+            "LEGATO_PROVIDER_NAME": "scripted",
+            **environ,
+        },
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr
+        assert process.stderr.readline() == "ready: queue q, provider scripted, 16 at once\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def run(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> int:
+    for name in [*os.environ]:
+        if re.match("LEGATO_|REDIS_|DATABASE_|ANTHROPIC_", name):
+            monkeypatch.delenv(name)
+    for name, value in {"LEGATO_PROVIDER_NAME": "scripted", **environ}.items():
+        monkeypatch.setenv(name, value)
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+    return cli.run(parser.parse_args([]))
+
+
+@pytest.mark.parametrize(
+    ("environ", "status", "said"),
+    [
+        ({}, 2, "redis.url: is not set"),
+        ({"REDIS_URL": "http://:geheim@h"}, 2, "redis.url: expected redis://HOST:PORT"),
+        ({"REDIS_URL": "redis://:geheim@h:geheim"}, 2, "redis.url: expected redis://HOST:PORT"),
+        (
+            {"REDIS_URL": "redis://x", "DATABASE_URL": "oracle://:geheim@h"},
+            2,
+            "database.url: expected sqlite",
+        ),
+        ({"REDIS_URL": "redis://:geheim@127.0.0.1:1"}, 1, "Redis cannot be used: Error"),
+        ({"REDIS_URL": "unix:///nowhere/redis.sock"}, 1, "Redis cannot be used: Error"),
+    ],
+)
+def test_what_cannot_start_says_why_in_one_line(
+    environ: dict[str, str],
+    status: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(environ, monkeypatch) == status
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"legato worker: {said}")
+    assert "geheim" not in line
+
+
+def test_database_that_cannot_be_used_says_why_in_one_line(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environ = {"REDIS_URL": redis_url, "DATABASE_URL": f"sqlite:///{tmp_path}/none/x.db"}
+    assert run(environ, monkeypatch) == 1
+    said = "legato worker: the database cannot be used: unable to open database file\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_answers_then_drains_on_the_first_signal(
+    redis: Redis, redis_url: str, database: str, number: signal.Signals
+) -> None:
+    job = make_job("#script tokens=60 rate=60")
+    async with Ears(redis, job) as ears:
+        with worker(redis_url, database) as process:
+            await enqueue(redis, job)
+            await ears.until("token.received")
+            process.send_signal(number)
+            await ears.until("stream.completed")
+            assert process.wait(20) == 0
+    assert len(ears.tokens) == 60
+
+
+async def test_second_signal_ends_it_at_once(redis: Redis, redis_url: str, database: str) -> None:
+    job = make_job("#script tokens=100 rate=1000 fail=hang@2")
+    async with Ears(redis, job) as ears:
+        with worker(redis_url, database) as process:
+            await enqueue(redis, job)
+            await ears.until("token.received")
+            process.send_signal(signal.SIGTERM)
+            assert process.stderr
+            assert process.stderr.readline() == "draining: 1 replies run, 30 s for them\n"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        await ears.all()
+    assert ears.ends == []
+
+
+async def test_killed_worker_is_followed_by_one_that_ends_its_reply(
+    redis: Redis, redis_url: str, database: str
+) -> None:
+    """Exactly one terminal event, though the first worker died in the middle."""
+    job = make_job("#script tokens=1000 rate=100")
+    async with Ears(redis, job) as ears:
+        with worker(redis_url, database, LEGATO_WORKER_LEASE="1") as process:
+            await enqueue(redis, job)
+            await ears.until("token.received")
+            process.send_signal(signal.SIGKILL)
+            assert process.wait(20) == -signal.SIGKILL
+        with worker(redis_url, database, LEGATO_WORKER_LEASE="1"):
+            await ears.until("stream.failed")
+            await eventually(lambda: _empty(redis))
+        await ears.all()
+    assert ears.ends == ["stream.failed"]
+    assert (ears.heard[-1][1]["partial"], ears.heard[-1][1]["code"]) == (True, "interrupted")
+
+
+async def _empty(redis: Redis) -> bool:
+    return await redis.xlen("legato:jobs:{q}") == 0
+
+
+def test_two_processes_start_at_once_on_one_new_database(redis_url: str, database: str) -> None:
+    with worker(redis_url, database) as first, worker(redis_url, database) as second:
+        for process in (first, second):
+            process.terminate()
+        assert (first.wait(20), second.wait(20)) == (0, 0)
