@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +23,6 @@ from .screen import alive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 APP = {"LEGATO_APP_ID": "1", "LEGATO_APP_KEY": "key", "LEGATO_APP_SECRET": "secret"}
 
@@ -108,10 +108,8 @@ def test_workers_run_side_by_side_and_a_crash_is_mended(redis: str, tmp_path: Pa
     with legato("worker", "--queue", "other", **environ) as running:
         names = running.lines(r"(worker\.\d) +\| .* ready: queue other", 2)
         assert set(names) == {"worker.0", "worker.1"}
-        children = subprocess.run(
-            ["pgrep", "-P", str(running.process.pid)], capture_output=True, text=True, check=True
-        )
-        pids = [int(pid) for pid in children.stdout.split()]
+        pid = running.process.pid
+        pids = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
         assert len(pids) == 2
         os.kill(pids[0], signal.SIGKILL)
         running.lines(r"(worker\.\d) was killed by SIGKILL; it starts again in 1 s", 1)

@@ -73,9 +73,8 @@ def send(legato: Legato, message: str) -> Callable[[], Any]:
     """Send a chat message; returns a function that looks at its reply."""
     token = call(f"{legato.url}/dev/token?sub=7")["token"]
     headers = {"Authorization": f"Bearer {token}"}
-    message_id = call(f"{legato.url}/api/chat/send", {"message": message, "history": []}, **headers)[
-        "message_id"
-    ]
+    body = {"message": message, "history": []}
+    message_id = call(f"{legato.url}/api/chat/send", body, **headers)["message_id"]
     return lambda: call(f"{legato.url}/api/chat/{message_id}?after=-1", **headers)
 
 
@@ -101,7 +100,8 @@ def test_it_ends_within_five_seconds_and_leaves_nothing(legato: Legato, signum: 
     wait(lambda: reply()["nextIndex"] > 5)
     with socket.create_connection(("127.0.0.1", legato.port)) as client:
         client.sendall(
-            b"GET /app/app-key?protocol=7 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"GET /app/app-key?protocol=7 HTTP/1.1\r\nHost: x\r\n"
+            b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         )
         assert client.recv(12) == b"HTTP/1.1 101"
