@@ -83,7 +83,7 @@ class Consumer:
             await self._claim()
             await self._let_finish()
             await self._jobs.forget()
-        except REDIS_DOWN as error:
+        except exceptions.RedisError as error:
             self._redis.failed(error)  # the consumer's name stays behind; another process removes it
         finally:
             tasks = [*chores, *(running.task for running in self._running.values())]
@@ -104,7 +104,7 @@ class Consumer:
             running.control.stop(Stop.DRAIN)
 
     async def _claim(self) -> None:
-        waits = delays(FIRST, TAKE_OVER_EVERY)
+        waits, group_lost = delays(FIRST, TAKE_OVER_EVERY), False
         while not self._draining:
             self._changed.clear()
             room = self._limits.concurrency - len(self._running)
@@ -112,14 +112,15 @@ class Consumer:
                 await self._changed.wait()
                 continue
             try:
+                if group_lost:
+                    await self._jobs.prepare()
                 entries = await self._next_entries(room)
             except exceptions.RedisError as error:
-                if str(error).startswith("NOGROUP"):  # the server lost its data
-                    await self._redis.insist(self._jobs.prepare)
-                else:
-                    self._redis.failed(error)
-                    await self._pause(next(waits))
+                group_lost = str(error).startswith("NOGROUP")  # the server came back without its data
+                self._redis.failed(error)
+                await self._pause(next(waits))
             else:
+                group_lost = False
                 waits = delays(FIRST, TAKE_OVER_EVERY)
                 self._redis.answered()
                 obey_cancellation()

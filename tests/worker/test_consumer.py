@@ -146,7 +146,9 @@ async def test_flag_of_another_program_stops_a_silent_model(
         await eventually(lambda: empty(redis))
 
 
-async def test_no_more_replies_at_once_than_allowed(redis: Redis, redis_url: str, store: Store) -> None:
+async def test_no_more_replies_at_once_than_allowed(
+    redis: Redis, redis_url: str, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
     puppet = Puppet()
     for number in range(5):
         await enqueue(redis, make_job(message_id=f"m{number}"))
@@ -158,6 +160,7 @@ async def test_no_more_replies_at_once_than_allowed(redis: Redis, redis_url: str
             puppet.says.put_nowait(event)
             puppet.says.put_nowait(event)
         await eventually(lambda: len(puppet.asked) > 2)
+    assert "Redis is lost" not in caplog.text
 
 
 async def test_job_of_a_dead_process_is_taken_over_when_its_lease_is_out(
@@ -199,6 +202,27 @@ async def test_reply_whose_job_another_has_is_stopped_without_an_end(
             await puppet.closed.wait()
         await ears.all()
     assert ears.ends == []
+
+
+async def test_own_job_whose_lease_ran_out_unnoticed_is_not_answered_twice(
+    redis: Redis, redis_url: str, store: Store
+) -> None:
+    puppet = Puppet(STARTED, base.Text("a"))
+    entry = await enqueue(redis, JOB)
+
+    async def taken_back() -> bool:
+        (pending,) = await redis.xpending_range(KEY, wire.GROUP, "-", "+", 1)
+        return bool(pending["time_since_delivered"] < 60_000)
+
+    async with Ears(redis, JOB) as ears, process(redis_url, store, puppet):
+        await ears.until("token.received")
+        await redis.xclaim(KEY, wire.GROUP, "us", 0, [entry], idle=60_000)
+        await eventually(taken_back)
+        puppet.says.put_nowait(END)
+        await ears.until("stream.completed")
+        await eventually(lambda: empty(redis))
+    assert len(puppet.asked) == 1
+    assert await redis.hget(MESSAGE, "attempt") == b"1"
 
 
 async def test_drain_lets_running_replies_end_and_claims_no_more(
