@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
 BACKOFF_FIRST: Final = 1.0
 BACKOFF_MAX: Final = 10.0
-"""Seconds before a restart: doubled from first to max, and back to first by a run as long as the max."""
+"""Seconds before a restart: doubled from first to max."""
+
+FORGIVEN_SECONDS: Final = 10.0
+"""A run as long as this brings the back-off to its beginning."""
 
 STOP_SECONDS: Final = 4.5
 """From being told to stop until nothing is left, unless a family says otherwise: a command ends in 5."""
@@ -142,7 +145,7 @@ class Child:
                 line = f"{self.spec.name} {describe(status)}{when}: its lines say why"
                 self._failed(CommandError(line, BAD_USAGE if status == BAD_USAGE else FAILED))
                 return
-            if time.monotonic() - started >= BACKOFF_MAX:
+            if time.monotonic() - started >= FORGIVEN_SECONDS:
                 delay = BACKOFF_FIRST
             self._say(f"{self.spec.name} {describe(status)}; it starts again in {delay:g} s")
             with suppress(TimeoutError):

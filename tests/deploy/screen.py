@@ -37,6 +37,7 @@ class Screen:
     def __init__(self, path: Path, console: Console) -> None:
         self.console = console
         self._path = path
+        self._marks = 0
 
     @property
     def text(self) -> str:
@@ -48,6 +49,13 @@ class Screen:
             await until(lambda: self.text.count(text) >= times)
         except AssertionError:
             raise AssertionError(f"{text!r} is not in:\n{self.text}") from None
+
+    async def settled(self) -> None:
+        """Wait until all is written that was given to the console before."""
+        self._marks += 1
+        mark = f"(mark {self._marks})"
+        self.console.print(mark)
+        await self.shows(mark)
 
     def value(self, name: str) -> int:
         """The number after the last ``name=``."""

@@ -58,7 +58,10 @@ async def run(shown: Screen, *tiers: list[Spec], then: Callable[[], object] | No
                 await result
             os.kill(os.getpid(), signal.SIGTERM)
 
-    await Family(shown.console).run(begin)
+    try:
+        await Family(shown.console).run(begin)
+    finally:
+        await shown.settled()
 
 
 async def test_lines_of_a_child_carry_its_name_both_streams(shown: Screen) -> None:
@@ -91,21 +94,22 @@ async def test_a_killed_child_is_reported_by_signal_and_started_again(shown: Scr
 
 
 @pytest.mark.usefixtures("quick")
-async def test_restarts_back_off_and_a_long_run_forgives(shown: Screen, tmp_path: Path) -> None:
-    """Doubled up to the bound while it crashes at once; from the beginning after it ran for long."""
-    counter = tmp_path / "runs"
-    code = (
-        f"import pathlib, time; p = pathlib.Path({str(counter)!r}); print('ready', flush=True);"
-        "n = len(p.read_text()) if p.exists() else 0; p.write_text('x' * (n + 1));"
-        "time.sleep(0.3 if n == 5 else 0); raise SystemExit(3)"
-    )
-    await run(shown, [python("one", code)], then=lambda: shown.shows("it starts again", times=6))
+@pytest.mark.parametrize(
+    ("forgiven", "expected"), [(600, ["0.05", "0.1", "0.2", "0.2"]), (0, ["0.05", "0.05", "0.05", "0.05"])]
+)
+async def test_restarts_back_off_unless_it_ran_for_long(
+    shown: Screen, monkeypatch: pytest.MonkeyPatch, forgiven: float, expected: list[str]
+) -> None:
+    """Doubled up to the bound; from the beginning after a run that was long enough, here any or none."""
+    monkeypatch.setattr(children, "FORGIVEN_SECONDS", forgiven)
+    code = "print('ready', flush=True); raise SystemExit(3)"
+    await run(shown, [python("one", code)], then=lambda: shown.shows("it starts again", times=4))
     delays = re.findall(r"exit status 3; it starts again in (\S+) s", shown.text)
-    assert delays[:6] == ["0.05", "0.1", "0.2", "0.2", "0.2", "0.05"]
+    assert delays[:4] == expected
 
 
 async def test_the_real_backoff_is_a_second_doubling_to_ten() -> None:
-    assert (children.BACKOFF_FIRST, children.BACKOFF_MAX) == (1, 10)
+    assert (children.BACKOFF_FIRST, children.BACKOFF_MAX, children.FORGIVEN_SECONDS) == (1, 10, 10)
 
 
 async def test_bad_configuration_ends_the_family_with_2(shown: Screen) -> None:
