@@ -167,8 +167,7 @@ class RedisBus:
     async def close(self) -> None:
         """End the tasks; what still waits in the outbox fails."""
         for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+            await _end(task)
         while self._outbox:
             _settle(self._outbox.popleft()[1], BusError("the server stops"))
 
@@ -260,8 +259,7 @@ class RedisBus:
         try:
             yield connection
         finally:
-            writer.cancel()
-            await asyncio.gather(writer, return_exceptions=True)
+            await _end(writer)
             await connection.disconnect(nowait=True)
 
     async def _write_commands(self, connection: AbstractConnection) -> None:
@@ -309,6 +307,13 @@ class RedisBus:
             logger.warning("ignored a message on the bus: %s", error)
             return
         self._deliver(key, envelope)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel until it takes: before Python 3.12, ``wait_for`` inside redis-py can drop a cancellation."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.1)
 
 
 async def _say(connection: AbstractConnection, command: str, *names: bytes) -> None:

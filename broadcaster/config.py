@@ -74,7 +74,7 @@ class Auth(Table, frozen=True):
 class Chat(Table, frozen=True):
     """``[chat]``: the job stream that messages go to, of which application."""
 
-    queue: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")] = "ai-streaming"
+    queue: settings.Queue = "ai-streaming"
     app: str = ""
     idempotency_seconds: Positive = 86_400
     unclaimed_seconds: Positive = 86_400
@@ -122,11 +122,11 @@ def load(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
 
     :raises SettingsError: one line for the user.
     """
-    source, text = _read(getattr(args, "config", None))
+    path = getattr(args, "config", None)
     loaded = settings.load(
         Settings,
-        text=text,
-        source=source,
+        path=path,
+        read=lambda path: Path(path).read_text(encoding="utf-8"),
         environ=_normalized(environ),
         aliases=ALIASES,
         overrides={f"server.{name}": getattr(args, name, None) for name in ("host", "port", "processes")}
@@ -136,18 +136,8 @@ def load(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     if app is not None:
         others = tuple(other for other in loaded.apps if other.id != app.id)
         loaded = msgspec.structs.replace(loaded, apps=(app, *others))
-    _check(loaded, source)
+    _check(loaded, path or settings.NO_FILE)
     return loaded
-
-
-def _read(path: str | None) -> tuple[str, str | None]:
-    if path is None:
-        return "settings", None
-    try:
-        return path, Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise SettingsError(f"{path}: cannot be read: {reason}") from error
 
 
 def _normalized(environ: Mapping[str, str]) -> dict[str, str]:

@@ -8,12 +8,12 @@ an alias such as ``REVERB_APP_ID``, the file, the default.
 from __future__ import annotations
 
 import tomllib
-from typing import TYPE_CHECKING, Any, Final, TypeVar, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_origin, get_type_hints
 
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 TABLES: Final = frozenset(
     {"server", "metrics", "apps", "redis", "auth", "chat", "dev", "worker", "provider", "database", "log"}
@@ -21,6 +21,12 @@ TABLES: Final = frozenset(
 """Every table that a configuration file may have, whoever reads it."""
 
 PREFIX: Final = "LEGATO_"
+
+NO_FILE: Final = "settings"
+"""What errors name as the source when there is no file."""
+
+Queue = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
+"""The name of a job stream, which broadcaster and worker have to agree on."""
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -44,21 +50,23 @@ class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load(
     kind: type[T],
     *,
-    text: str | None,
-    source: str,
+    path: str | None,
+    read: Callable[[str], str],
     environ: Mapping[str, str],
     aliases: Mapping[str, str],
     overrides: Mapping[str, Any],
 ) -> T:
     """Build a ``kind``, whose fields are tables: structs, or lists of structs.
 
-    :param text: the configuration file, or None without one; ``source`` is its name, for errors.
+    :param path: the configuration file, or None without one; ``read`` gives its text, or raises OSError
+        or UnicodeDecodeError.
     :param aliases: environment name -> ``table.key``.
     :param overrides: ``table.key`` -> value from the command line; None means not given.
     :raises SettingsError: anything that does not fit.
     """
     tables = get_type_hints(kind)
-    tree = _parse(text, source, tables)
+    source = path or NO_FILE
+    tree = _parse(_text(path, read), source, tables)
     for key, value in _environment(tables, environ, aliases):
         _put(tree, key, value)
     for key, value in overrides.items():
@@ -71,9 +79,20 @@ def load(
         raise SettingsError(f"{source}: {path.rstrip('`') or 'file'}: {reason}") from error
 
 
-def _parse(text: str | None, source: str, tables: Mapping[str, Any]) -> dict[str, Any]:
+def _text(path: str | None, read: Callable[[str], str]) -> str:
+    if path is None:
+        return ""
     try:
-        tree = tomllib.loads(text or "")
+        return read(path)
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: is not UTF-8 text") from error
+
+
+def _parse(text: str, source: str, tables: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{source}: not valid TOML: {error}") from error
     for name in tree:
@@ -90,13 +109,24 @@ def _environment(
     names = dict(aliases)
     for table, kind in tables.items():
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-            for field in msgspec.structs.fields(kind):
-                names[f"{PREFIX}{table}_{field.name}".upper()] = f"{table}.{field.name}"
+            own = {
+                f"{PREFIX}{table}_{field.name}".upper(): f"{table}.{field.name}"
+                for field in msgspec.structs.fields(kind)
+            }
+            _refuse_unknown(f"{PREFIX}{table}_".upper(), own, environ)
+            names |= own
     return [
         (key, _from_text(name, environ[name], _field_type(tables, key)))
         for name, key in names.items()
         if environ.get(name)
     ]
+
+
+def _refuse_unknown(prefix: str, known: Mapping[str, str], environ: Mapping[str, str]) -> None:
+    """A misspelt name would otherwise do nothing, silently."""
+    for name in environ:
+        if name.startswith(prefix) and name not in known:
+            raise SettingsError(f"environment: {name}: no such setting; expected one of {', '.join(known)}")
 
 
 def _field_type(tables: Mapping[str, Any], key: str) -> Any:

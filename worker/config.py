@@ -38,7 +38,7 @@ class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     :ivar drain_seconds: how long running replies may go on after SIGTERM.
     """
 
-    queue: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")] = "ai-streaming"
+    queue: settings.Queue = "ai-streaming"
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 16
     processes: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
     tries: Annotated[int, msgspec.Meta(ge=1, le=100)] = 2
@@ -105,8 +105,8 @@ def load(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     path = getattr(args, "config", None)
     loaded = settings.load(
         Settings,
-        text=_read(path) if path else None,
-        source=str(path or "settings"),
+        path=path,
+        read=lambda path: Path(path).read_text(encoding="utf-8"),
         environ=environ,
         aliases=ALIASES,
         overrides={f"worker.{name}": getattr(args, name, None) for name in OVERRIDES},
@@ -117,15 +117,6 @@ def load(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
 
 OVERRIDES: Final = ("queue", "concurrency", "processes")
 """Keys of ``[worker]`` that are flags too."""
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{path}: is not UTF-8 text") from error
 
 
 def _check(loaded: Settings) -> None:

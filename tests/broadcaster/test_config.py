@@ -109,5 +109,5 @@ def test_mistakes_in_a_file_name_it(file, text, reason):
 def test_a_file_that_is_not_text(tmp_path):
     path = tmp_path / "legato.toml"
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(SettingsError, match="not UTF-8"):
+    with pytest.raises(SettingsError, match="is not UTF-8 text"):
         load(config=str(path))

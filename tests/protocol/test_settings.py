@@ -19,11 +19,11 @@ class Kind(msgspec.Struct, frozen=True):
     apps: tuple[settings.Log, ...] = ()
 
 
-def load(text=None, environ=None, overrides=None, aliases=None):
+def load(text=None, environ=None, overrides=None, aliases=None, read=None):
     return settings.load(
         Kind,
-        text=text,
-        source="legato.toml",
+        path="legato.toml" if text is not None or read is not None else None,
+        read=read or (lambda _path: text),
         environ=environ or {},
         aliases=aliases or {"REDIS_URL": "redis.url"},
         overrides=overrides or {},
@@ -72,8 +72,32 @@ ERRORS = [
     ({"text": "apps=[1]"}, r"legato.toml: apps\[0\]: Expected `object`"),
     ({"environ": {"LEGATO_SERVER_PORT": "x"}}, "environment: LEGATO_SERVER_PORT: Expected `int`"),
     ({"environ": {"LEGATO_SERVER_PORT": "-1"}}, "environment: LEGATO_SERVER_PORT: Expected `int` >= 0"),
-    ({"overrides": {"server.port": -1}}, "server.port: Expected `int` >= 0"),
+    ({"overrides": {"server.port": -1}}, "settings: server.port: Expected `int` >= 0"),
+    (
+        {"environ": {"LEGATO_SERVER_PROT": "1"}},
+        "environment: LEGATO_SERVER_PROT: no such setting; expected one of LEGATO_SERVER_PORT, ",
+    ),
 ]
+
+
+def missing(path):
+    raise FileNotFoundError(2, "No such file or directory", path)
+
+
+@pytest.mark.parametrize(
+    ("read", "reason"),
+    [
+        (missing, "legato.toml: cannot be read: No such file or directory"),
+        (lambda _path: b"\xff".decode(), "legato.toml: is not UTF-8 text"),
+    ],
+)
+def test_a_file_that_cannot_be_read(read, reason):
+    with pytest.raises(SettingsError, match=reason):
+        load(read=read)
+
+
+def test_what_is_no_table_of_ours_is_nobodys_mistake():
+    assert load(environ={"LEGATO_DATA": "x", "LEGATO_WORKER_X": "y", "LEGATO_APPS": "z"}) == Kind()
 
 
 @pytest.mark.parametrize(("arguments", "reason"), ERRORS)
