@@ -106,7 +106,8 @@ def test_a_terminal_that_is_stopped_holds_nobody_up(monkeypatch: pytest.MonkeyPa
     while b"lines left out" not in written:
         written += os.read(read, 65536)
     left_out = sum(int(number) for number in re.findall(rb"\((\d+) lines left out", written))
-    assert 800 < left_out <= 1000 - written.count(b"x" * 100)
+    # At most one batch is being written and one waits; what fits into the pipe is less than a third.
+    assert 700 < left_out <= 1000 - written.count(b"x" * 100)
     stuck.close()
     os.close(read)
     os.close(write)
