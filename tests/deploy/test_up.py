@@ -100,9 +100,8 @@ def test_an_address_of_another_machine(environ: dict[str, str]) -> None:
 def test_host_is_ignored_where_a_shell_put_the_machines_name(environ: dict[str, str]) -> None:
     plan = up._plan(NONE, environ | {"HOST": "x86_64-conda-linux-gnu"})
     assert plan.host == "127.0.0.1"
-    assert plan.notes == (
-        "HOST=x86_64-conda-linux-gnu is not an IP address and is ignored; --host takes names too",
-    )
+    note = "HOST=x86_64-conda-linux-gnu is not an IP address and is ignored; --host takes names too"
+    assert note in plan.notes
     assert up._plan(NONE, environ | {"HOST": "localhost"}).host == "localhost"
 
 
