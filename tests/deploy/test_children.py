@@ -94,6 +94,18 @@ async def test_a_killed_child_is_reported_by_signal_and_started_again(shown: Scr
 
 
 @pytest.mark.usefixtures("quick")
+async def test_what_a_crashed_child_leaves_in_its_group_is_ended(shown: Screen) -> None:
+    """A grandchild that is on no leash, and holds the pipe open."""
+    code = (
+        f"import os, subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {STAY!r}]);"
+        "time.sleep(1); raise SystemExit(3)"
+    )
+    await run(shown, [python("one", code)], then=lambda: shown.shows("it starts again"))
+    pid = int(re.findall(r"pid=(\d+)", shown.text)[0])
+    await until(lambda: not alive(pid), 1)
+
+
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     ("forgiven", "expected"), [(600, ["0.05", "0.1", "0.2", "0.2"]), (0, ["0.05", "0.05", "0.05", "0.05"])]
 )
@@ -137,6 +149,23 @@ async def test_a_program_that_cannot_be_started_is_one_line(shown: Screen) -> No
     with pytest.raises(CommandError, match="exit status 127"):
         await run(shown, [Spec("one", ("/no/such/program",), {}, ready=READY)])
     assert "one    | /no/such/program cannot be started: No such file or directory" in shown.text
+
+
+async def test_a_process_that_the_kernel_refuses_is_one_line(shown: Screen) -> None:
+    with pytest.raises(CommandError, match="exit status 127 before it was ready"):
+        await run(shown, [Spec("one", ("echo", "x" * 1_000_000), {}, ready=READY)])
+    assert "legato | one cannot be started: Argument list too long" in shown.text
+
+
+async def test_a_child_that_is_no_longer_watched_ends_the_family(
+    shown: Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(children.Child, "_show", broken)
+    with pytest.raises(CommandError, match=r"one is no longer watched: RuntimeError\('a defect'\)"):
+        await run(shown, [python("one", "print('ready')")])
 
 
 async def test_readiness_may_be_asked_for(shown: Screen, tmp_path: Path) -> None:

@@ -110,9 +110,8 @@ def test_a_terminal_that_is_stopped_holds_nobody_up(monkeypatch: pytest.MonkeyPa
     # At most one batch is being written and one waits; what fits into the pipe is less than a third.
     assert 700 < left_out <= 1000 - written.count(b"x" * 100)
     stuck.close()
-    while (
-        stuck._thread.is_alive()
-    ):  # it must not outlive its descriptor: the next test may get the same number
+    # It must not outlive its descriptor: the next test may get the same number.
+    while stuck._thread.is_alive():
         if select.select([read], [], [], 0.05)[0]:
             os.read(read, 65536)
     os.close(read)

@@ -149,6 +149,8 @@ def test_a_second_command_is_refused_and_told_who_has_it(data: Path) -> None:
             "stop it, or set LEGATO_DATA to another place\n"
         )
         assert alive(server)
+        held = [str(fd.readlink()) for fd in Path(f"/proc/{server}/fd").iterdir()]
+        assert str(data / "valkey.lock") in held, "it outlives a parent that is gone"
     finally:
         end(process)
 
