@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -26,6 +26,85 @@ Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 
+WebhookEvent = Literal[
+    "channel_occupied",
+    "channel_vacated",
+    "member_added",
+    "member_removed",
+    "client_event",
+    "cache_miss",
+    "subscription_count",
+]
+"""What a webhook may tell (section 11.2)."""
+
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
+_OWN_HEADERS: Final = frozenset(
+    {
+        "content-type",
+        "x-pusher-key",
+        "x-pusher-signature",
+        "host",
+        "connection",
+        "content-length",
+        "transfer-encoding",
+    }
+)
+"""Headers of a webhook that are not the user's to set (section 11.1), or that frame the request."""
+
+
+class Webhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[[apps.webhooks]]``: where an application is told of which events, on which channels.
+
+    ``batch`` lets one request carry up to ``max_events``. ``timeout`` is in seconds, for the whole request.
+    A ``ValueError`` says in one line what is wrong.
+    """
+
+    url: str
+    events: tuple[WebhookEvent, ...] = get_args(WebhookEvent)
+    channel_prefix: str = ""
+    channel_suffix: str = ""
+    headers: dict[str, str] = {}
+    batch: bool = True
+    max_events: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=60)] = 10
+
+    def __post_init__(self) -> None:
+        """Check what types alone cannot tell."""
+        if not _is_http_url(self.url):
+            raise ValueError("url: expected http:// or https:// with a host")
+        for name, value in self.headers.items():
+            if not _HEADER_NAME.fullmatch(name):
+                raise ValueError("headers: expected names of letters, digits and dashes")
+            if name.lower() in _OWN_HEADERS:
+                raise ValueError(f"headers: {name} is set by Legato")
+            if not _HEADER_VALUE.fullmatch(value):
+                raise ValueError(f"headers: expected printable ASCII as the value of {name}")
+
+    def __repr__(self) -> str:
+        """Without path, query and headers, which may hold a password or a token."""
+        return f"Webhook(host={self.host!r})"
+
+    @property
+    def host(self) -> str:
+        """Host and port, to name the webhook by."""
+        return urlsplit(self.url).netloc.rpartition("@")[2]
+
+    @property
+    def batch_size(self) -> int:
+        """Events that one request may carry."""
+        return self.max_events if self.batch else 1
+
+
+def _is_http_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - the check is in the property
+    except ValueError:
+        return False
+    printable = url.isascii() and url.isprintable() and " " not in url
+    return printable and parts.scheme in ("http", "https") and bool(parts.hostname)
+
 
 class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[[apps]]``: one application. A limit of 0 means none.
@@ -45,6 +124,7 @@ class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_events_per_batch: Positive = 10
     activity_timeout: Positive = 120
     pong_timeout: Positive = 30
+    webhooks: tuple[Webhook, ...] = ()
 
     def __repr__(self) -> str:
         """Without the secret: an app may end up in an error's text."""

@@ -13,7 +13,7 @@ import pytest
 import broadcaster.config
 import worker.config
 from broadcaster import metrics
-from protocol.apps import App
+from protocol.apps import App, Webhook
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -27,15 +27,22 @@ def rows(name: str) -> dict[str, str]:
 def settings() -> dict[str, str]:
     """Every setting of both programs -> its default as the documents write it."""
     found = {}
-    tables: list[tuple[str, Any]] = [("apps", App)]
+    tables: list[tuple[str, Any]] = [("apps", App), ("apps.webhooks", Webhook)]
     for kind in (broadcaster.config.Settings, worker.config.Settings):
         tables += [(field.name, type(field.default)) for field in msgspec.structs.fields(kind)]
     for table, kind in tables:
         if issubclass(kind, msgspec.Struct):
             for field in msgspec.structs.fields(kind):
-                default = "required" if field.required else f"`{as_toml(field.default)}`"
-                found[f"{table}.{field.name}"] = default
+                found[f"{table}.{field.name}"] = documented_default(field)
     return found
+
+
+def documented_default(field: msgspec.structs.FieldInfo) -> str:
+    if field.required:
+        return "required"
+    if field.default_factory is not msgspec.NODEFAULT:
+        return f"`{as_toml(field.default_factory())}`"
+    return f"`{as_toml(field.default)}`"
 
 
 def as_toml(value: Any) -> str:

@@ -13,6 +13,7 @@ PURE = {
     "collections",
     "enum",
     "hashlib",
+    "heapq",
     "hmac",
     "re",
     "tomllib",

@@ -1,0 +1,180 @@
+"""Webhooks: tells an application's servers what happens on its channels (protocol section 11).
+
+What is called from the sockets' path only queues: it neither waits nor raises. One
+:class:`~broadcaster.webhook_sender.Sender` per ``[[apps.webhooks]]`` does the sending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from protocol import webhooks
+from protocol.delivery import Policy
+from protocol.holdback import HOLD_SECONDS, Gone, HoldBack, Place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    import httpx2
+
+    from protocol.apps import App, WebhookEvent
+
+    from .webhook_sender import Sender
+
+CLOSE_SECONDS: Final = 5.0
+"""How long the end of the server waits for receivers."""
+
+
+class Webhooks:
+    """The webhooks of all applications. Until :meth:`start` and after :meth:`close` events are ignored.
+
+    :param policy: retries and bounds.
+    :param hold_seconds: how long a departure by disconnect waits for a return.
+    :param wall: Unix time in seconds.
+    """
+
+    def __init__(
+        self,
+        apps: Iterable[App],
+        *,
+        policy: Policy = Policy(),  # noqa: B008 - immutable
+        hold_seconds: float = HOLD_SECONDS,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._apps = [app for app in apps if app.webhooks]
+        self._policy = policy
+        self._wall = wall
+        self._loop = asyncio.get_running_loop()
+        self._held = HoldBack(hold_seconds)
+        self._held_timer: asyncio.TimerHandle | None = None
+        self._misses = webhooks.Misses()
+        self._client: httpx2.AsyncClient | None = None
+        self._senders: dict[str, list[Sender]] = {}
+        self._all: list[Sender] = []
+
+    # --- figures
+
+    @property
+    def sent(self) -> int:
+        """Events that a receiver has accepted."""
+        return sum(sender.sent for sender in self._all)
+
+    @property
+    def failed(self) -> int:
+        """Requests that were not accepted, every attempt counted."""
+        return sum(sender.failed for sender in self._all)
+
+    @property
+    def dropped(self) -> int:
+        """Events that no attempt, or none in time, got accepted, or that found the queue full."""
+        return sum(sender.dropped for sender in self._all)
+
+    @property
+    def waiting(self) -> int:
+        """Events that are queued or on their way."""
+        return sum(sender.waiting for sender in self._all)
+
+    # --- start and end
+
+    async def start(self) -> None:
+        """Be ready to send. Without a webhook in any application this costs nothing."""
+        if not self._apps:
+            return
+        from .webhook_sender import Sender, client  # noqa: PLC0415 - an HTTP client costs 80 ms to import
+
+        self._client = client(self._policy.concurrency * sum(len(app.webhooks) for app in self._apps))
+        for app in self._apps:
+            self._senders[app.id] = [
+                Sender(app, webhook, self._client, self._policy, self._wall) for webhook in app.webhooks
+            ]
+            self._all += self._senders[app.id]
+
+    async def close(self, seconds: float = CLOSE_SECONDS) -> None:
+        """Tell the departures that wait, send what is due within so many seconds, and drop the rest."""
+        if self._held_timer is not None:
+            self._held_timer.cancel()
+        self._tell(self._held.due(float("inf")))
+        self._senders = {}
+        await asyncio.gather(*(sender.close(seconds) for sender in self._all))
+        if self._client is not None:
+            await self._client.aclose()
+
+    # --- what happens on channels (section 16 has the order of the calls)
+
+    def channel_occupied(self, app_id: str, channel: str) -> None:
+        """The first subscriber has come."""
+        if app_id in self._senders and not self._held.back(Place(app_id, channel)):
+            self._add(app_id, "channel_occupied", channel)
+
+    def channel_vacated(self, app_id: str, channel: str, *, disconnect: bool) -> None:
+        """The last subscriber has gone; ``disconnect`` if by losing its connection."""
+        self._gone(app_id, channel, None, disconnect)
+
+    def member_added(self, app_id: str, channel: str, user_id: str) -> None:
+        """A user's first connection has come to a presence channel."""
+        if app_id in self._senders and not self._held.back(Place(app_id, channel), user_id):
+            self._add(app_id, "member_added", channel, user_id=user_id)
+
+    def member_removed(self, app_id: str, channel: str, user_id: str, *, disconnect: bool) -> None:
+        """A user's last connection has gone. Call it before :meth:`channel_vacated`."""
+        self._gone(app_id, channel, user_id, disconnect)
+
+    def client_event(
+        self, app_id: str, channel: str, event: str, data: bytes | None, socket_id: str, user_id: str | None
+    ) -> None:
+        """A client event was relayed; ``data`` is its JSON, ``user_id`` its sender on a presence channel."""
+        self._send(
+            app_id,
+            "client_event",
+            channel,
+            lambda: webhooks.client_event(channel, event, data, socket_id, user_id),
+        )
+
+    def cache_miss(self, app_id: str, channel: str) -> None:
+        """A client has subscribed to an empty cache channel; told once when several do at once."""
+        if app_id in self._senders and self._misses.tell(app_id, channel, self._loop.time()):
+            self._add(app_id, "cache_miss", channel)
+
+    def subscription_count(self, app_id: str, channel: str, count: int) -> None:
+        """A channel has another number of subscribers."""
+        self._add(app_id, "subscription_count", channel, subscription_count=count)
+
+    def _gone(self, app_id: str, channel: str, user_id: str | None, disconnect: bool) -> None:
+        if app_id not in self._senders:
+            return
+        place, now = Place(app_id, channel), self._loop.time()
+        self._tell(self._held.gone(place, user_id, now, disconnect=disconnect))
+        self._arm()
+
+    def _arm(self) -> None:
+        due = self._held.next_due
+        if self._held_timer is None and due is not None:
+            self._held_timer = self._loop.call_at(due, self._held_is_due)
+
+    def _held_is_due(self) -> None:
+        self._held_timer = None
+        self._tell(self._held.due(self._loop.time()))
+        self._arm()
+
+    def _tell(self, departures: list[Gone]) -> None:
+        for (app_id, channel), user_id in departures:
+            if user_id is None:
+                self._add(app_id, "channel_vacated", channel)
+            else:
+                self._add(app_id, "member_removed", channel, user_id=user_id)
+
+    def _add(self, app_id: str, name: WebhookEvent, channel: str, **fields: Any) -> None:
+        self._send(app_id, name, channel, lambda: webhooks.event(name, channel, **fields))
+
+    def _send(self, app_id: str, name: WebhookEvent, channel: str, content: Callable[[], bytes]) -> None:
+        wanting = [
+            sender
+            for sender in self._senders.get(app_id, ())
+            if webhooks.wants(sender.webhook, name, channel)
+        ]
+        if wanting:
+            encoded = content()
+            for sender in wanting:
+                sender.add(channel, encoded)

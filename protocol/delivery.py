@@ -1,0 +1,194 @@
+"""What waits for one webhook, and what is sent when (protocol section 11.3). No I/O, and no clock: ``now`` is
+an argument, in seconds of any clock that does not go back.
+
+* Events of one channel go in order: while a request with some of them is out or waits for its retry, the
+  channel's other events stay back. Other channels go on.
+* A request that is repeated is the same, byte for byte. Only one that carried several channels comes apart,
+  as one of them may be what the receiver chokes on; unless the receiver could not be reached, which is
+  nobody's fault among them.
+* After :attr:`Policy.down_after` failures in a row the receiver is down: it is asked only every
+  :attr:`Policy.probe` seconds, whatever waits, and when it takes a request the rest is repeated at once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Policy(NamedTuple):
+    """Times are in seconds. A wait of ``first_retry`` doubles with every retry, up to ``longest_retry``."""
+
+    collect: float = 0.05
+    first_retry: float = 1.0
+    longest_retry: float = 60.0
+    give_up: float = 300.0
+    concurrency: int = 8
+    down_after: int = 10
+    probe: float = 1.0
+    max_events: int = 10_000
+    max_bytes: int = 16_777_216
+
+    def wait(self, failures: int) -> float:
+        """Seconds from a failure to the next attempt."""
+        return min(self.first_retry * 2.0 ** min(failures - 1, 60), self.longest_retry)
+
+
+class _Event(NamedTuple):
+    content: bytes
+    created: float
+
+
+class Hook(NamedTuple):
+    """One request: events by channel, each channel's in order.
+
+    ``time_ms`` is when it was made, Unix time in milliseconds; after ``deadline`` it is not tried again.
+    """
+
+    parts: Mapping[str, tuple[bytes, ...]]
+    time_ms: int
+    deadline: float
+    failures: int = 0
+
+    @property
+    def events(self) -> list[bytes]:
+        """In the order to send them."""
+        return [content for part in self.parts.values() for content in part]
+
+
+class Delivery:
+    """The queue of one webhook.
+
+    ``waiting`` counts events that are neither accepted nor dropped, ``dropped`` those that never will be.
+    """
+
+    def __init__(self, policy: Policy, batch_size: int) -> None:
+        """``batch_size`` is how many events one request may carry."""
+        self.waiting = 0
+        self.dropped = 0
+        self._bytes = 0
+        self._policy = policy
+        self._batch_size = batch_size
+        # A channel is a key as long as it has an event here or in a hook; in `_ready` if not in a hook.
+        self._channels: dict[str, deque[_Event]] = {}
+        self._ready: deque[str] = deque()
+        self._ready_at = 0.0
+        self._retries: list[tuple[float, int, Hook]] = []
+        self._order = 0
+        self._in_flight = 0
+        self._failures_in_a_row = 0
+        self._last_start = 0.0
+
+    def add(self, channel: str, content: bytes, now: float) -> bool:
+        """Queue an event, or drop it because too much waits already."""
+        size = len(content)
+        if self.waiting >= self._policy.max_events or self._bytes + size > self._policy.max_bytes:
+            self.dropped += 1
+            return False
+        self.waiting += 1
+        self._bytes += size
+        if channel not in self._channels:
+            self._channels[channel] = deque()
+            self._make_ready(channel, now)
+        self._channels[channel].append(_Event(content, now))
+        return True
+
+    def wake_at(self) -> float | None:
+        """From when on :meth:`take` may give something; None if not before another method was called."""
+        times = [self._retries[0][0]] if self._retries else []
+        times += [self._ready_at] if self._ready else []
+        if not times or self._in_flight >= self._policy.concurrency:
+            return None
+        down = self._failures_in_a_row >= self._policy.down_after
+        return max(min(times), self._last_start + self._policy.probe if down else 0.0)
+
+    def take(self, now: float, time_ms: int) -> Hook | None:
+        """The next request to send: end it with :meth:`accepted` or :meth:`failed`."""
+        while (wake := self.wake_at()) is not None and wake <= now:
+            if self._retries and (not self._ready or self._retries[0][0] <= self._ready_at):
+                hook = heappop(self._retries)[2]
+            else:
+                hook = Hook(self._next_parts(now), time_ms, now + self._policy.give_up)
+            if hook.parts:
+                self._in_flight += 1
+                self._last_start = now
+                return hook
+        return None
+
+    def accepted(self, hook: Hook, now: float) -> None:
+        """The receiver has taken it."""
+        self._in_flight -= 1
+        if self._failures_in_a_row >= self._policy.down_after:
+            self._retries = [(now, order, waiting) for _, order, waiting in self._retries]
+            self._retries.sort(key=lambda retry: retry[1])
+        self._failures_in_a_row = 0
+        self._end(hook, now)
+
+    def failed(self, hook: Hook, now: float, *, reached: bool) -> None:
+        """Try it again later, or drop it.
+
+        :param reached: whether the receiver may have judged what the request says.
+        """
+        self._in_flight -= 1
+        self._failures_in_a_row += 1
+        failures = hook.failures + 1
+        retry_at = now + self._policy.wait(failures)
+        if retry_at > hook.deadline:
+            self.dropped += len(hook.events)
+            self._end(hook, now)
+            return
+        together = [hook.parts] if not reached else [{channel: part} for channel, part in hook.parts.items()]
+        for parts in together:
+            self._order += 1
+            heappush(self._retries, (retry_at, self._order, hook._replace(parts=parts, failures=failures)))
+
+    def abandon(self) -> None:
+        """Drop everything."""
+        self.dropped += self.waiting
+        self.waiting = self._bytes = 0
+        self._channels.clear()
+        self._ready.clear()
+        self._retries.clear()
+
+    def _next_parts(self, now: float) -> dict[str, tuple[bytes, ...]]:
+        parts: dict[str, tuple[bytes, ...]] = {}
+        room = self._batch_size
+        while self._ready and room:
+            channel = self._ready.popleft()
+            events = self._channels[channel]
+            self._drop_stale(events, now)
+            part = tuple(events.popleft().content for _ in range(min(room, len(events))))
+            if part:
+                parts[channel] = part
+                room -= len(part)
+            else:
+                del self._channels[channel]
+        return parts
+
+    def _drop_stale(self, events: deque[_Event], now: float) -> None:
+        """What has waited so long behind others comes too late."""
+        while events and events[0].created + self._policy.give_up < now:
+            self._forget(events.popleft().content)
+            self.dropped += 1
+
+    def _end(self, hook: Hook, now: float) -> None:
+        for content in hook.events:
+            self._forget(content)
+        for channel in hook.parts:
+            if self._channels[channel]:
+                self._make_ready(channel, now)
+            else:
+                del self._channels[channel]
+
+    def _make_ready(self, channel: str, now: float) -> None:
+        if not self._ready:
+            self._ready_at = now + (self._policy.collect if self._batch_size > 1 else 0.0)
+        self._ready.append(channel)
+
+    def _forget(self, content: bytes) -> None:
+        self.waiting -= 1
+        self._bytes -= len(content)

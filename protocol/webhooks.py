@@ -1,0 +1,102 @@
+"""What a webhook says and how it is signed (protocol sections 11.1 and 11.2)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .apps import App, Webhook, WebhookEvent
+
+CACHE_MISS_SECONDS: Final = 3.0
+"""After a ``cache_miss`` the same channel tells no other for this long: clients that miss at once are one."""
+
+_encoder: Final = msgspec.json.Encoder()
+
+
+def event(name: WebhookEvent, channel: str, **fields: Any) -> bytes:
+    """One entry of ``events``; lone surrogates, which JSON cannot carry, become question marks."""
+    content = {"name": name, "channel": channel} | fields
+    try:
+        return _encoder.encode(content)
+    except UnicodeEncodeError:
+        return _encoder.encode({key: _sayable(value) for key, value in content.items()})
+
+
+def client_event(channel: str, name: str, data: bytes | None, socket_id: str, user_id: str | None) -> bytes:
+    """The entry for a relayed client event.
+
+    :param data: JSON as it was relayed, None if there was none.
+    :param user_id: the sender on a presence channel, else None.
+    """
+    sender = {} if user_id is None else {"user_id": user_id}
+    return event("client_event", channel, event=name, data=_data_text(data), socket_id=socket_id, **sender)
+
+
+def _data_text(data: bytes | None) -> str:
+    """A JSON string's text; any other value's JSON, as it is: SDKs want a string (section 11.2)."""
+    if data is None:
+        return ""
+    try:
+        return msgspec.json.decode(data, type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return data.decode("utf-8", "replace")
+
+
+def _sayable(value: Any) -> Any:
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
+def body(time_ms: int, events: Iterable[bytes]) -> bytes:
+    """The request's body; ``time_ms`` is when it was first made, Unix time in milliseconds."""
+    return b'{"time_ms":%d,"events":[%b]}' % (time_ms, b",".join(events))
+
+
+def headers(app: App, webhook: Webhook, content: bytes) -> dict[str, str]:
+    """The request's headers. ``content`` is signed as it is, with the oldest of the application's keys."""
+    key, secret = next(iter(app.keys.items()))
+    return webhook.headers | {
+        "Content-Type": "application/json",  # exactly: two SDKs compare the whole value
+        "X-Pusher-Key": key,
+        "X-Pusher-Signature": hmac.new(secret.encode(), content, hashlib.sha256).hexdigest(),
+    }
+
+
+def wants(webhook: Webhook, name: WebhookEvent, channel: str) -> bool:
+    """Whether an event is for this webhook. A user's own ``#server-to-user-`` is for none (section 7.2)."""
+    return (
+        name in webhook.events
+        and channel.startswith(webhook.channel_prefix)
+        and channel.endswith(webhook.channel_suffix)
+        and not channel.startswith("#")
+    )
+
+
+class Misses:
+    """Which cache misses are worth telling."""
+
+    def __init__(self, seconds: float = CACHE_MISS_SECONDS) -> None:
+        self._seconds = seconds
+        self._told: dict[tuple[str, str], float] = {}
+
+    def tell(self, app_id: str, channel: str, now: float) -> bool:
+        """Whether this is the first miss in a while; ``now`` is any clock that does not go back."""
+        self._forget(now)
+        key = (app_id, channel)
+        if key in self._told:
+            return False
+        self._told[key] = now
+        return True
+
+    def _forget(self, now: float) -> None:
+        # In order of time, so that the old ones are in front.
+        while self._told:
+            key = next(iter(self._told))
+            if now - self._told[key] < self._seconds:
+                return
+            del self._told[key]
