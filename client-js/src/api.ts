@@ -18,6 +18,9 @@ export interface SendBody {
   readonly session_id: string;
 }
 
+/** 200 is an error when the answer was cut; 502 and 504 are a gateway that waited for the server in vain. */
+const LOST: readonly number[] = [200, 502, 504];
+
 /** `status` is that of the HTTP answer; null if there was none. */
 export class ApiError extends Error {
   constructor(
@@ -31,6 +34,11 @@ export class ApiError extends Error {
   /** True when the server no longer knows the reply, and asking again is pointless. */
   get gone(): boolean {
     return this.status === 404 || this.status === 410;
+  }
+
+  /** True when the request may have been carried out all the same: only its answer is not there, or not whole. */
+  get lost(): boolean {
+    return this.status === null || LOST.includes(this.status);
   }
 }
 

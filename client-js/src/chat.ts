@@ -3,7 +3,7 @@
 import { Api, type ApiOptions } from "./api.js";
 import { Conversation, type Gap } from "./conversation.js";
 import { FRAME_TYPES, parseFrame } from "./frames.js";
-import { isActive, type Reply, type Status, type Turn } from "./reducer.js";
+import { isActive, isReply, type Reply, type Status, type Turn } from "./reducer.js";
 import type { TextStorage } from "./storage.js";
 
 /** What is used of an Echo channel. */
@@ -92,9 +92,11 @@ export function legatoChat(options: ChatOptions): ChatComponent {
       const tick = (): void => {
         this.now = Date.now();
       };
+      let shown: readonly Turn[] | null = null;
       const show = (turns: readonly Turn[]): void => {
-        this.turns = turns;
-        this.announcement = announce(turns.at(-1)) ?? "";
+        const news = announce(shown ?? turns, turns); // what was there before the refresh is none
+        if (news !== undefined) this.announcement = news;
+        this.turns = shown = turns;
         tick();
         if (this.active) {
           clock ??= setInterval(tick, TICK_MS);
@@ -106,7 +108,6 @@ export function legatoChat(options: ChatOptions): ChatComponent {
       const chat = open(options, show);
       conversation = chat;
       show(chat.turns);
-      this.announcement = ""; // what was there before the refresh is no news
       const setConnection = (connection: Connection): void => {
         this.connection = connection;
         if (connection === "live") void chat.resume();
@@ -213,8 +214,15 @@ const ANNOUNCEMENTS: Record<Status, (reply: Reply) => string> = {
   cancelled: () => "The reply was stopped.",
 };
 
-function announce(turn: Turn | undefined): string | undefined {
-  return turn?.role === "assistant" ? ANNOUNCEMENTS[turn.status](turn) : undefined;
+/** The news of the reply whose status changed, wherever it stands; undefined if there are none. */
+function announce(before: readonly Turn[], after: readonly Turn[]): string | undefined {
+  if (after.length === 0) return "";
+  const statuses = new Map(before.filter(isReply).map((reply) => [reply.key, reply.status]));
+  const reply = after
+    .filter(isReply)
+    .filter(({ key, status }) => statuses.get(key) !== status)
+    .at(-1);
+  return reply && ANNOUNCEMENTS[reply.status](reply);
 }
 
 function defaultStorage(): TextStorage | null {

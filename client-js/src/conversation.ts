@@ -4,13 +4,13 @@
  * Knows no framework and no socket: give it frames with {@link Conversation.receive}, show what `onChange` gives.
  */
 
-import { ApiError, type Api } from "./api.js";
+import { ApiError, type Api, type SendBody } from "./api.js";
 import { FAILED_TEXT, type Frame } from "./frames.js";
 import {
   EMPTY,
   findReply,
-  history,
   isActive,
+  isStopOwed,
   missingFrom,
   reduce,
   type Action,
@@ -37,12 +37,12 @@ export interface ConversationOptions {
   readonly onGap?: ((gap: Gap) => void) | undefined;
   /** Without progress for this long the status is read over HTTP; default 15 s. */
   readonly silenceMs?: number | undefined;
-  /** After this many of those without progress the reply counts as failed; default 9. */
+  /** After this many of those in a row the reply counts as failed, unless it is queued; default 9. */
   readonly maxSilences?: number | undefined;
 }
 
-const CANCEL_TRIES = 3;
-const CANCEL_PAUSE_MS = 500;
+const STOP_TRIES = 3;
+const STOP_PAUSE_MS = 500;
 
 export class Conversation {
   private state: ChatState = EMPTY;
@@ -53,8 +53,8 @@ export class Conversation {
   private closed = false;
 
   constructor(private readonly options: ConversationOptions) {
-    this.watchdog = new Watchdog(options.silenceMs ?? 15_000, (key, count) => {
-      void this.onSilence(key, count);
+    this.watchdog = new Watchdog(options.silenceMs ?? 15_000, (key) => {
+      void this.onSilence(key);
     });
     const saved = load(options.storage, options.storageKey);
     if (!saved) return;
@@ -85,7 +85,7 @@ export class Conversation {
     await this.post(key);
   }
 
-  /** Stop a reply. If its id is not known yet, the server is told as soon as it is. */
+  /** Stop a reply. If its id is not known yet, the server is told as soon as it is, if need be after a refresh. */
   cancel(key: string): void {
     this.dispatch({ type: "cancel", key, at: Date.now() });
   }
@@ -102,11 +102,11 @@ export class Conversation {
     this.dispatch({ type: "frame", frame, at: Date.now() });
   }
 
-  /** Catch up on unfinished replies: after a refresh, or when the connection is back. */
+  /** Catch up on what is unfinished: after a refresh, or when the connection is back. */
   async resume(): Promise<void> {
     await Promise.all(
       this.state.turns
-        .filter(isActive)
+        .filter((turn) => isActive(turn) || isStopOwed(turn))
         .map((reply) => (reply.messageId ? this.refetch(reply.key) : this.post(reply.key))),
     );
   }
@@ -153,37 +153,51 @@ export class Conversation {
     if (reply) void this.refetch(reply.key);
   }
 
-  /** Send the user's turn of a reply that has no id yet. The history is what stood before that turn. */
+  /** Make the request of a reply that has no id yet: for its text, or, if it was stopped, to learn what to cancel. */
   private async post(key: string): Promise<void> {
     const index = this.state.turns.findIndex((turn) => turn.key === key);
     const reply = this.state.turns[index];
     const user = this.state.turns[index - 1];
-    if (!user || !reply || !isActive(reply) || this.sending.has(key)) return;
+    if (!user || !reply || !(isActive(reply) || isStopOwed(reply))) return;
+    if (!reply.request || this.sending.has(key)) return;
+    const { id, history } = reply.request;
     this.sending.add(key);
-    try {
-      const body = {
-        message: user.text,
-        history: history(this.state.turns.slice(0, index - 1)),
-        session_id: this.sessionId,
-      };
-      const messageId = await this.options.api.send(body, reply.requestId ?? randomId());
-      this.dispatch({ type: "send.accepted", key, messageId, at: Date.now() });
-    } catch (error) {
-      const answered = error instanceof ApiError && error.status !== null;
-      this.dispatch({ type: "send.failed", key, error: text(error), answered, at: Date.now() });
-    } finally {
-      this.sending.delete(key);
+    const body = { message: user.text, history, session_id: this.sessionId };
+    await this.submit(key, id, body).finally(() => this.sending.delete(key));
+  }
+
+  /** Send until there is an answer if nobody waits for the reply; once if somebody does, who may press Retry. */
+  private async submit(key: string, requestId: string, body: SendBody): Promise<void> {
+    for (let left = STOP_TRIES - 1; ; left -= 1) {
+      try {
+        const messageId = await this.options.api.send(body, requestId);
+        this.dispatch({ type: "send.accepted", key, messageId, at: Date.now() });
+        return;
+      } catch (error) {
+        const answered = error instanceof ApiError && !error.lost;
+        if (answered || left === 0 || !this.isAbandoned(key)) {
+          this.dispatch({ type: "send.failed", key, error: text(error), answered, at: Date.now() });
+          return;
+        }
+        await pause(STOP_PAUSE_MS);
+      }
     }
   }
 
+  /** True for a reply that was stopped or forgotten: no Retry will repeat its request, so we do. */
+  private isAbandoned(key: string): boolean {
+    const reply = findReply(this.state, key);
+    return !this.closed && (!reply || isStopOwed(reply));
+  }
+
   private async postCancel(messageId: string): Promise<void> {
-    for (let left = CANCEL_TRIES; left > 0; left -= 1) {
+    for (let left = STOP_TRIES; left > 0; left -= 1) {
       try {
         await this.options.api.cancel(messageId);
         return;
       } catch (error) {
         if (error instanceof ApiError && error.status !== null && error.status < 500) return;
-        await pause(CANCEL_PAUSE_MS);
+        await pause(STOP_PAUSE_MS);
       }
     }
   }
@@ -197,6 +211,8 @@ export class Conversation {
     try {
       const log = await this.options.api.fetchReply(messageId, nextIndex - 1);
       this.dispatch({ type: "refetched", messageId, log, at: Date.now() });
+      // Before its turn a reply is silent with good reason; the server ends the wait, not we.
+      if (log.status === "queued") this.watchdog.forgive(key);
     } catch (error) {
       if (error instanceof ApiError && error.gone) this.giveUp(key, FAILED_TEXT);
       return; // anything else passes: the watchdog asks again
@@ -208,13 +224,14 @@ export class Conversation {
     if (missing != null && missing > nextIndex) await this.refetch(key);
   }
 
-  private async onSilence(key: string, count: number): Promise<void> {
+  private async onSilence(key: string): Promise<void> {
     const reply = findReply(this.state, key);
     if (!reply) return;
     await (reply.messageId ? this.refetch(key) : this.post(key));
     // Still the same stretch of silence after asking: nobody will end this reply, so we do.
-    const unmoved = findReply(this.state, key)?.nextIndex === reply.nextIndex;
-    if (unmoved && count >= (this.options.maxSilences ?? 9)) this.giveUp(key, FAILED_TEXT);
+    if (this.watchdog.silences(key) >= (this.options.maxSilences ?? 9)) {
+      this.giveUp(key, FAILED_TEXT);
+    }
   }
 
   private giveUp(key: string, error: string): void {

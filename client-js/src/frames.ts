@@ -5,6 +5,8 @@
  * as is any event that is not in the table, so that a newer server may add both.
  */
 
+import { isCount, isListOf, isOneOf, isString, pick, type Fields } from "./checks.js";
+
 /** Where a reply stands for the server. */
 export type ServerStatus = "queued" | "streaming" | "complete" | "failed" | "cancelled";
 
@@ -40,16 +42,9 @@ export interface ReplyLog {
 /** What people read when a reply fails, whatever the reason. */
 export const FAILED_TEXT = "Response unavailable. Please try again.";
 
-type Check = (value: unknown) => boolean;
+const isStatus = isOneOf("queued", "streaming", "complete", "failed", "cancelled");
 
-const STATUSES: readonly unknown[] = ["queued", "streaming", "complete", "failed", "cancelled"];
-
-const isString: Check = (value) => typeof value === "string";
-const isCount: Check = (value) => Number.isSafeInteger(value) && (value as number) >= 0;
-const isStatus: Check = (value) => STATUSES.includes(value);
-const isTokens: Check = (value) => Array.isArray(value) && value.every(isString);
-
-const FIELDS: Record<FrameType, Record<string, Check>> = {
+const FIELDS: Record<FrameType, Fields> = {
   "stream.started": { messageId: isString, model: isString },
   "token.received": { messageId: isString, token: isString, tokenIndex: isCount },
   "stream.completed": { messageId: isString, totalTokens: isCount },
@@ -58,8 +53,8 @@ const FIELDS: Record<FrameType, Record<string, Check>> = {
   "stream.snapshot": { messageId: isString, text: isString, nextIndex: isCount, status: isStatus },
 };
 
-const LOG_FIELDS: Record<string, Check> = {
-  tokens: isTokens,
+const LOG_FIELDS: Fields = {
+  tokens: isListOf(isString),
   nextIndex: isCount,
   status: isStatus,
 };
@@ -76,12 +71,4 @@ export function parseFrame(type: FrameType, data: unknown): Frame | null {
 /** The body of a refetch, or null if it is not one. */
 export function parseReplyLog(body: unknown): ReplyLog | null {
   return pick(LOG_FIELDS, body) as ReplyLog | null;
-}
-
-function pick(fields: Record<string, Check>, data: unknown): object | null {
-  if (typeof data !== "object" || data === null) return null;
-  const source = data as Record<string, unknown>;
-  const names = Object.keys(fields);
-  if (!names.every((name) => fields[name]?.(source[name]))) return null;
-  return Object.fromEntries(names.map((name) => [name, source[name]]));
 }

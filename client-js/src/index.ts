@@ -18,6 +18,8 @@ export {
   type Action,
   type ChatState,
   type Effect,
+  type HistoryItem,
+  type PendingRequest,
   type Reply,
   type Status,
   type Turn,

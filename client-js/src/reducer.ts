@@ -20,12 +20,19 @@ export interface UserTurn {
   readonly text: string;
 }
 
+/** A request whose answer is not there yet. Repeated, it must be the same to the byte. */
+export interface PendingRequest {
+  /** The `Idempotency-Key`. */
+  readonly id: string;
+  readonly history: readonly HistoryItem[];
+}
+
 export interface Reply {
   readonly role: "assistant";
   /** Made by the client, stable for ever: what a list is keyed by. */
   readonly key: string;
-  /** The `Idempotency-Key` of the request; null once that request was answered with an error. */
-  readonly requestId: string | null;
+  /** Null once it was answered. Kept when the answer was lost, so that it can be repeated. */
+  readonly request: PendingRequest | null;
   /** The server's id; null until the request is answered. */
   readonly messageId: string | null;
   readonly status: Status;
@@ -71,7 +78,7 @@ export type Action =
       readonly type: "send.failed";
       readonly key: string;
       readonly error: string;
-      /** False if it is unknown whether the request arrived: a retry then repeats the same request. */
+      /** False if the request may have arrived all the same: it is then repeated as it was. */
       readonly answered: boolean;
       readonly at: number;
     }
@@ -118,14 +125,14 @@ export const EMPTY: ChatState = { turns: [], strays: [] };
 export function reduce(state: ChatState, action: Action): Step {
   switch (action.type) {
     case "send":
-      return quiet({ ...state, turns: [...state.turns, ...newTurns(action)].slice(-MAX_TURNS) });
+      return quiet({
+        ...state,
+        turns: [...state.turns, ...newTurns(state, action)].slice(-MAX_TURNS),
+      });
     case "send.accepted":
       return accept(state, action.key, action.messageId, action.at);
     case "send.failed":
-      return change(state, byKey(action.key), (reply) => {
-        const requestId = action.answered ? null : reply.requestId;
-        return { ...end(reply, "failed", action.at, action.error), requestId };
-      });
+      return sendFailed(state, action);
     case "frame":
       return receive(state, action.frame, action.at);
     case "refetched":
@@ -133,19 +140,24 @@ export function reduce(state: ChatState, action: Action): Step {
         takeLog(reply, action.log, action.at),
       );
     case "cancel":
-      return cancel(state, action.key, action.at);
+      return stop(state, action.key, (reply) => end(reply, "cancelled", action.at));
     case "give-up":
-      return change(state, byKey(action.key), (reply) =>
-        end(reply, "failed", action.at, action.error),
-      );
+      return stop(state, action.key, (reply) => end(reply, "failed", action.at, action.error));
     case "retry":
       return retry(state, action.key, action.requestId, action.at);
   }
 }
 
+export const isReply = (turn: Turn): turn is Reply => turn.role === "assistant";
+
 /** True while more is to come for this reply. */
 export function isActive(turn: Turn): turn is Reply {
   return turn.role === "assistant" && (turn.status === "thinking" || turn.status === "streaming");
+}
+
+/** True for a reply that was stopped before its id was known: the server may be at work on it, and cannot be told. */
+export function isStopOwed(turn: Turn): turn is Reply {
+  return turn.role === "assistant" && turn.status === "cancelled" && turn.request !== null;
 }
 
 /** The first index that is missing although something behind it is known, or null. */
@@ -181,22 +193,22 @@ const byId =
   (reply) =>
     reply.messageId === messageId;
 
-const isReply = (turn: Turn): turn is Reply => turn.role === "assistant";
-
 const quiet = (state: ChatState): Step => ({ state, effects: [] });
 
-function newTurns(action: Extract<Action, { type: "send" }>): Turn[] {
+type ActionOf<Type extends Action["type"]> = Extract<Action, { type: Type }>;
+
+function newTurns({ turns }: ChatState, action: ActionOf<"send">): Turn[] {
   return [
     { role: "user", key: action.userKey, text: action.text },
-    fresh(action.key, action.requestId, action.at),
+    fresh(action.key, { id: action.requestId, history: history(turns) }, action.at),
   ];
 }
 
-function fresh(key: string, requestId: string, at: number): Reply {
+function fresh(key: string, request: PendingRequest, at: number): Reply {
   return {
     role: "assistant",
     key,
-    requestId,
+    request,
     messageId: null,
     status: "thinking",
     text: "",
@@ -238,13 +250,23 @@ function accept(state: ChatState, key: string, messageId: string, at: number): S
   const reply = findReply(state, key);
   if (reply?.endedAt !== null) {
     // Stopped, or the conversation was cleared, before the id was known: nobody waits for this reply.
-    const turns = state.turns.map((turn) => (turn === reply ? { ...reply, messageId } : turn));
+    const turns = state.turns.map((turn) =>
+      turn === reply ? { ...reply, messageId, request: null } : turn,
+    );
     return { state: { ...state, turns }, effects: [{ type: "cancel", messageId }] };
   }
   const own = state.strays.filter((frame) => frame.messageId === messageId);
   const others = state.strays.filter((frame) => frame.messageId !== messageId);
-  const adopted = own.reduce<Reply>((now, frame) => take(now, frame, at), { ...reply, messageId });
+  const answered: Reply = { ...reply, messageId, request: null };
+  const adopted = own.reduce((now, frame) => take(now, frame, at), answered);
   return { state: put({ ...state, strays: others }, adopted), effects: newGap(reply, adopted) };
+}
+
+function sendFailed(state: ChatState, action: ActionOf<"send.failed">): Step {
+  const reply = findReply(state, action.key);
+  if (!reply) return quiet(state);
+  const ended = isActive(reply) ? end(reply, "failed", action.at, action.error) : reply;
+  return quiet(put(state, { ...ended, request: action.answered ? null : reply.request }));
 }
 
 function receive(state: ChatState, frame: Frame, at: number): Step {
@@ -254,10 +276,9 @@ function receive(state: ChatState, frame: Frame, at: number): Step {
   return quiet({ ...state, strays: [...state.strays, frame].slice(-MAX_STRAYS) });
 }
 
-function cancel(state: ChatState, key: string, at: number): Step {
-  const { state: after, effects } = change(state, byKey(key), (reply) =>
-    end(reply, "cancelled", at),
-  );
+/** End a reply from this side: nobody waits for it any more, and the server need not go on. */
+function stop(state: ChatState, key: string, next: (reply: Reply) => Reply): Step {
+  const { state: after, effects } = change(state, byKey(key), next);
   const messageId = findReply(after, key)?.messageId;
   if (after === state || !messageId) return { state: after, effects };
   return { state: after, effects: [...effects, { type: "cancel", messageId }] };
@@ -266,8 +287,9 @@ function cancel(state: ChatState, key: string, at: number): Step {
 function retry(state: ChatState, key: string, requestId: string, at: number): Step {
   const failed = findReply(state, key);
   if (failed?.status !== "failed") return quiet(state);
-  const again = failed.messageId === null ? failed.requestId : null;
-  return quiet(put(state, fresh(key, again ?? requestId, at)));
+  const earlier = state.turns.slice(0, Math.max(0, state.turns.indexOf(failed) - 1));
+  const request = failed.request ?? { id: requestId, history: history(earlier) };
+  return quiet(put(state, fresh(key, request, at)));
 }
 
 /** Apply one frame to the active reply that it is about. */

@@ -8,11 +8,11 @@ export class Watchdog {
 
   /**
    * @param silenceMs how long without progress until `onSilence`
-   * @param onSilence called with the key and how many times in a row it was silent, from 1
+   * @param onSilence called with the key each time that passes
    */
   constructor(
     private readonly silenceMs: number,
-    private readonly onSilence: (key: string, count: number) => void,
+    private readonly onSilence: (key: string) => void,
   ) {}
 
   /** Begin or go on watching `key`; a changed `progress` starts the time anew. */
@@ -21,6 +21,17 @@ export class Watchdog {
     if (entry?.progress === progress) return;
     if (entry) clearTimeout(entry.timer);
     this.watched.set(key, { progress, count: 0, timer: this.arm(key) });
+  }
+
+  /** How many times in a row `key` was silent. */
+  silences(key: string): number {
+    return this.watched.get(key)?.count ?? 0;
+  }
+
+  /** Count from 0 again: there is a reason for the silence. */
+  forgive(key: string): void {
+    const entry = this.watched.get(key);
+    if (entry) entry.count = 0;
   }
 
   /** Stop watching every key that is not among `keys`. */
@@ -38,7 +49,7 @@ export class Watchdog {
       if (!entry) return;
       entry.count += 1;
       entry.timer = this.arm(key);
-      this.onSilence(key, entry.count);
+      this.onSilence(key);
     }, this.silenceMs);
   }
 }

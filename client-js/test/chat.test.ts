@@ -52,6 +52,12 @@ function lastReply(chat: ChatComponent): Reply {
   return turn;
 }
 
+function replyOf(chat: ChatComponent, key: string): Reply {
+  const turn = chat.turns.filter(isReply).find((reply) => reply.key === key);
+  assert.ok(turn, "no such reply");
+  return turn;
+}
+
 const isNow = (chat: ChatComponent, status: Status): Promise<Reply | false> =>
   until(status, () => lastReply(chat).status === status && lastReply(chat));
 
@@ -223,6 +229,55 @@ describe("stop", () => {
     assert.equal(lastReply(chat).status, "cancelled");
   });
 
+  const lost: [string, Answer | null][] = [
+    ["is lost", null],
+    ["is a gateway's", { status: 504, body: {} }],
+    ["is cut", { body: null }],
+  ];
+  for (const [name, answer] of lost) {
+    test(`before an answer that ${name}, the request is repeated to learn the id`, async () => {
+      const first = held(answer ?? { body: {} });
+      server.send = answer ? first.wait : () => new Promise<Answer>(() => undefined);
+      const chat = await openLive({ timeoutMs: 300 });
+      chat.send("hello");
+      await until("request", () => server.seen("POST", "/api/chat/send").length);
+      chat.stop();
+      server.send = () => ({ body: { message_id: "m1" } });
+      first.release();
+      await until("cancel", () => server.seen("POST", "/api/chat/m1/cancel").length);
+      const [one, two] = server.seen("POST", "/api/chat/send");
+      assert.deepEqual([one?.idempotencyKey, one?.body], [two?.idempotencyKey, two?.body]);
+      assert.equal(lastReply(chat).status, "cancelled");
+    });
+  }
+
+  test("before the answer, then a new chat: the request is repeated all the same", async () => {
+    const first = held({ status: 504, body: {} });
+    server.send = first.wait;
+    const chat = await openLive();
+    chat.send("hello");
+    await until("request", () => server.seen("POST", "/api/chat/send").length);
+    chat.clear();
+    server.send = () => ({ body: { message_id: "m1" } });
+    first.release();
+    await until("cancel", () => server.seen("POST", "/api/chat/m1/cancel").length);
+    assert.deepEqual(chat.turns, []);
+  });
+
+  test("before an answer that refuses, nothing is repeated", async () => {
+    const first = held({ status: 422, body: {} });
+    server.send = first.wait;
+    const chat = await openLive();
+    chat.send("hello");
+    await until("request", () => server.seen("POST", "/api/chat/send").length);
+    chat.stop();
+    first.release();
+    await until("an end", () => lastReply(chat).request === null);
+    server.send = () => ({ body: { message_id: "m2" } });
+    await sendAndAccept(chat);
+    assert.equal(server.seen("POST", "/api/chat/send").length, 2);
+  });
+
   test("is told again if the server stumbled", async () => {
     let calls = 0;
     server.cancel = () => {
@@ -304,6 +359,7 @@ describe("a lost terminal event", () => {
     const { key } = lastReply(chat);
     await isNow(chat, "failed");
     assert.equal(server.seen("GET", "/api/chat/m1").length, 3);
+    await until("cancel", () => server.seen("POST", "/api/chat/m1/cancel").length);
     server.send = () => ({ body: { message_id: "m2" } });
     chat.retry(key);
     await until("id", () => lastReply(chat).messageId);
@@ -311,6 +367,16 @@ describe("a lost terminal event", () => {
     server.completed(1, "m2");
     await isNow(chat, "complete");
     assert.deepEqual([lastReply(chat).key, chat.turns.length], [key, 2]);
+  });
+
+  test("is not suspected while the reply is queued", async () => {
+    server.read = (seen) => logOf(seen, 0, "queued");
+    const chat = await openLive({ silenceMs: 20, maxSilences: 2 });
+    await sendAndAccept(chat);
+    await until("patience", () => server.seen("GET", "/api/chat/m1").length >= 6);
+    assert.equal(lastReply(chat).status, "thinking");
+    server.read = (seen) => logOf(seen, 0, "streaming");
+    await isNow(chat, "failed");
   });
 });
 
@@ -355,6 +421,35 @@ describe("failure", () => {
     const keys = server.seen("POST", "/api/chat/send").map((seen) => seen.idempotencyKey);
     assert.equal(keys.length, 2);
     assert.equal(keys[0], keys[1]);
+  });
+
+  test("a repeated request is the same although an earlier reply came to its end meanwhile", async () => {
+    const storage = new Memory();
+    const first = await openLive({ storage, timeoutMs: 300 });
+    await sendAndAccept(first, "one");
+    server.emit("stream.failed", { userId: 7, messageId: "m1", error: "Sorry.", partial: false });
+    const { key } = await isNow(first, "failed").then(() => lastReply(first));
+    server.send = () => new Promise<Answer>(() => undefined); // no answer, ever
+    first.send("two");
+    await isNow(first, "failed");
+    const unanswered = lastReply(first).key;
+    first.destroy();
+    const chat = await openLive({ storage });
+    server.send = () => ({ body: { message_id: "m2" } });
+    chat.retry(key);
+    await until("id", () => replyOf(chat, key).messageId);
+    server.tokens(0, 1, "m2");
+    server.completed(1, "m2");
+    await until("complete", () => replyOf(chat, key).status === "complete");
+    server.send = () => ({ body: { message_id: "m3" } });
+    chat.retry(unanswered);
+    await until("id", () => lastReply(chat).messageId);
+    const sent = server
+      .seen("POST", "/api/chat/send")
+      .filter((seen) => seen.body.message === "two");
+    assert.equal(sent.length, 2);
+    assert.equal(sent[0]?.idempotencyKey, sent[1]?.idempotencyKey);
+    assert.equal(JSON.stringify(sent[0]?.body), JSON.stringify(sent[1]?.body));
   });
 
   test("stream.failed shows its text, and a retry is another request with the same history", async () => {
@@ -427,8 +522,26 @@ describe("a refresh", () => {
     assert.deepEqual(first?.body, second?.body);
   });
 
+  test("after Stop, before the answer to send, still stops what the server began", async () => {
+    const storage = new Memory();
+    server.send = () => new Promise<Answer>(() => undefined); // no answer, ever
+    const before = await openLive({ storage });
+    before.send("hello");
+    await until("request", () => server.seen("POST", "/api/chat/send").length);
+    before.stop();
+    before.destroy();
+    server.send = () => ({ body: { message_id: "m1" } });
+    const after = await openLive({ storage });
+    await until("cancel", () => server.seen("POST", "/api/chat/m1/cancel").length);
+    const [first, second] = server.seen("POST", "/api/chat/send");
+    assert.equal(first?.idempotencyKey, second?.idempotencyKey);
+    assert.deepEqual(first?.body, second?.body);
+    assert.deepEqual([lastReply(after).status, lastReply(after).messageId], ["cancelled", "m1"]);
+  });
+
   test("finds nothing in a storage that is broken, or of another version", () => {
-    for (const text of ["{", "null", '{"version":0,"turns":[{}]}']) {
+    const damaged = { version: 2, sessionId: "s", turns: [null, { role: "assistant" }] };
+    for (const text of ["{", "null", '{"version":0,"turns":[{}]}', JSON.stringify(damaged)]) {
       const storage = new Memory();
       storage.setItem("legato-chat:7", text);
       assert.deepEqual(open({ storage }).turns, []);
@@ -468,10 +581,10 @@ test("a new chat stops what runs and begins another session", async () => {
   assert.notEqual(sessions[0], sessions[1]);
 });
 
-test("what a screen reader is told changes with the status, not with each token", async () => {
-  const chat = await openLive();
+/** Everything that a screen reader is told from now on. */
+function announcements(chat: ChatComponent): string[] {
   const said: string[] = [];
-  let text = "";
+  let text = chat.announcement;
   Object.defineProperty(chat, "announcement", {
     get: () => text,
     set: (value: string) => {
@@ -479,6 +592,53 @@ test("what a screen reader is told changes with the status, not with each token"
       text = value;
     },
   });
+  return said;
+}
+
+test("what a screen reader is told is about the reply that changed, wherever it stands", async () => {
+  const chat = await openLive();
+  await sendAndAccept(chat);
+  server.emit("stream.failed", { userId: 7, messageId: "m1", error: "Sorry.", partial: false });
+  await isNow(chat, "failed");
+  const { key } = lastReply(chat);
+  server.send = () => ({ body: { message_id: "m2" } });
+  await sendAndAccept(chat);
+  server.emit("token.received", { userId: 7, messageId: "m2", token: "last", tokenIndex: 0 });
+  server.completed(1, "m2");
+  await isNow(chat, "complete");
+  const said = announcements(chat);
+  server.send = () => ({ body: { message_id: "m3" } });
+  chat.retry(key);
+  await until("id", () => replyOf(chat, key).messageId);
+  server.tokens(0, 2, "m3");
+  server.completed(2, "m3");
+  await until("complete", () => replyOf(chat, key).status === "complete");
+  assert.deepEqual(said, [
+    "Waiting for the reply.",
+    "The reply is being written.",
+    "Reply: w0 w1 ",
+  ]);
+});
+
+test("what a screen reader is told is nothing after a refresh, and nothing after a new chat", async () => {
+  const storage = new Memory();
+  const before = await openLive({ storage });
+  await sendAndAccept(before);
+  server.completed(0);
+  await isNow(before, "complete");
+  assert.equal(before.announcement, "Reply: ");
+  before.destroy();
+  const after = await openLive({ storage });
+  assert.equal(after.announcement, "");
+  await sendAndAccept(after);
+  assert.equal(after.announcement, "Waiting for the reply.");
+  after.clear();
+  assert.equal(after.announcement, "");
+});
+
+test("what a screen reader is told changes with the status, not with each token", async () => {
+  const chat = await openLive();
+  const said = announcements(chat);
   await sendAndAccept(chat);
   server.tokens(0, 5);
   await hasTokens(chat, 5);

@@ -8,6 +8,7 @@ import {
   findReply,
   history,
   isActive,
+  isStopOwed,
   MAX_CONTENT,
   MAX_HELD,
   MAX_HISTORY,
@@ -321,8 +322,38 @@ describe("cancel", () => {
     assert.deepEqual([reply.status, reply.text], ["cancelled", ""]);
   });
 
+  for (const answered of [false, true]) {
+    test(`is ${answered ? "settled by a refusal" : "owed while the answer is lost"}`, () => {
+      const failure: Action = { type: "send.failed", key: "k", error: "Why.", answered, at: 260 };
+      const { reply, effects } = run([send(), cancel, failure]);
+      assert.deepEqual([reply.status, reply.error, reply.endedAt], ["cancelled", null, 250]);
+      assert.deepEqual([isStopOwed(reply), effects], [!answered, []]);
+    });
+  }
+
+  test("is owed no more when the server was told", () => {
+    assert.equal(isStopOwed(run([send(), accepted(), cancel]).reply), false);
+    assert.equal(isStopOwed(run([send(), cancel, accepted()]).reply), false);
+  });
+
   test("a reply that was forgotten meanwhile is cancelled when its id comes", () => {
     assert.deepEqual(run([accepted()]).effects, [{ type: "cancel", messageId: ID }]);
+  });
+});
+
+describe("giving up", () => {
+  const giveUp: Action = { type: "give-up", key: "k", error: "Lost.", at: 500 };
+
+  test("tells the server, which may still be at work", () => {
+    const { reply, effects } = run([send(), accepted(), token(0), giveUp]);
+    assert.deepEqual([reply.status, reply.error, reply.endedAt], ["failed", "Lost.", 500]);
+    assert.deepEqual(effects, [{ type: "cancel", messageId: ID }]);
+  });
+
+  test("before the id is known tells the server as soon as it is", () => {
+    const { reply, effects } = run([send(), giveUp, accepted()]);
+    assert.equal(reply.status, "failed");
+    assert.deepEqual(effects, [{ type: "cancel", messageId: ID }]);
   });
 });
 
@@ -332,7 +363,7 @@ describe("failure and retry", () => {
   test("starts over under the same key", () => {
     const { reply } = run([send(), accepted(), token(0), failed(), retry]);
     assert.deepEqual(
-      [reply.key, reply.status, reply.text, reply.messageId, reply.requestId, reply.startedAt],
+      [reply.key, reply.status, reply.text, reply.messageId, reply.request?.id, reply.startedAt],
       ["k", "thinking", "", null, "second", 900],
     );
   });
@@ -353,9 +384,37 @@ describe("failure and retry", () => {
       const failure: Action = { type: "send.failed", key: "k", error: "Why.", answered, at: 1 };
       const first = run([send(), failure]);
       assert.deepEqual([first.reply.status, first.reply.error], ["failed", "Why."]);
-      assert.equal(run([retry], first.state).reply.requestId, requestId);
+      assert.equal(run([retry], first.state).reply.request?.id, requestId);
     });
   }
+
+  test("a repeated request has the history it had, whatever became of the turns before it", () => {
+    const lost: Action = { type: "send.failed", key: "l", error: "Why.", answered: false, at: 1 };
+    const again: Action = { type: "retry", key: "l", requestId: "third", at: 950 };
+    const { state } = run([
+      ...[send(), accepted(), failed(), send("l"), lost],
+      ...[retry, accepted(), token(0), completed(1), again],
+    ]);
+    const contents = findReply(state, "l")?.request?.history.map((item) => item.content);
+    assert.deepEqual(contents, ["hello"]);
+  });
+
+  test("a new request has the history as it is now", () => {
+    const refused: Action = { type: "send.failed", key: "l", error: "Why.", answered: true, at: 1 };
+    const again: Action = { type: "retry", key: "l", requestId: "third", at: 950 };
+    const { state } = run([
+      ...[send(), accepted(), failed(), send("l"), refused],
+      ...[retry, accepted(), token(0), completed(1), again],
+    ]);
+    const request = findReply(state, "l")?.request;
+    const contents = request?.history.map((item) => item.content);
+    assert.deepEqual([request?.id, contents], ["third", ["hello", "w0 "]]);
+  });
+
+  test("once answered a request is forgotten", () => {
+    assert.equal(run([send(), accepted()]).reply.request, null);
+    assert.equal(run([send(), cancel, accepted()]).reply.request, null);
+  });
 
   test("only what failed can be retried", () => {
     const { state } = run([send(), accepted(), token(0)]);

@@ -10,7 +10,9 @@ beforeEach(() => {
   mock.timers.reset();
   mock.timers.enable({ apis: ["setTimeout"] });
   silences = [];
-  watchdog = new Watchdog(100, (key, count) => silences.push([key, count]));
+  watchdog = new Watchdog(100, (key) => {
+    silences.push([key, watchdog.silences(key)]);
+  });
 });
 
 test("silence is counted for as long as nothing moves", () => {
@@ -39,6 +41,15 @@ test("progress starts the time and the count anew; the same progress does not", 
     ["a", 1],
     ["a", 1],
   ]);
+});
+
+test("a silence that is forgiven is not counted, and the next one is the first", () => {
+  watchdog.watch("a", "0");
+  mock.timers.tick(200);
+  watchdog.forgive("a");
+  assert.equal(watchdog.silences("a"), 0);
+  mock.timers.tick(100);
+  assert.deepEqual(silences.at(-1), ["a", 1]);
 });
 
 test("nothing is suspected while tokens come", () => {
