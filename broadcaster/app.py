@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
@@ -16,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 
 from protocol import signatures
 from protocol.channels import SOCKET_ID
+from protocol.settings import SettingsError
 from protocol.stream import InvalidRequest, parse_user_id
 
 from .auth import ChannelRule, Tokens, allows
@@ -54,12 +56,11 @@ class Server:
 
     def __init__(self, node: Node) -> None:
         self._api = HttpApi(node)
-        self._api_prefix = f"{node.settings.server.path}/apps/".encode()
         self._rest = _starlette(node)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point; HTTP only, since WebSockets do not come this way."""
-        if scope["raw_path"].startswith(self._api_prefix):
+        if self._api.serves(scope["raw_path"]):
             await self._api(scope, receive, send)
         else:
             await self._rest(scope, receive, send)
@@ -155,6 +156,8 @@ def _dev_routes(node: Node) -> Sequence[BaseRoute]:
         Route("/dev/token", answered(node, "dev_token", token), methods=["GET"]),
         Route("/dev/config", answered(node, "dev_config", config), methods=["GET"]),
     ]
+    if dev.page and not Path(dev.page).is_dir():
+        raise SettingsError(f"dev.page: {dev.page}: no such folder")
     if dev.page:
         routes.append(Mount("/", app=Page(directory=dev.page, html=True)))
     return routes

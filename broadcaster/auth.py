@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
 
 from protocol.channels import CHANNEL_NAME
 from protocol.settings import SettingsError
@@ -43,7 +45,7 @@ class Tokens:
 
     def __init__(self, auth: Auth) -> None:
         self._key: Any = auth.jwt_secret or _read_key(auth.jwt_public_key)
-        self._jwks = jwt.PyJWKClient(auth.jwks_url, cache_keys=True, timeout=5) if auth.jwks_url else None
+        self._jwks = _jwks_client(auth.jwks_url)
         kind = "secret" if auth.jwt_secret else "key"
         self._algorithms = list(auth.algorithms or DEFAULT_ALGORITHMS[kind])
         if any(name.startswith("HS") != (kind == "secret") for name in self._algorithms):
@@ -63,14 +65,14 @@ class Tokens:
             raise AuthError("Unauthenticated.")
         try:
             return self._decode(token, await self._find_key(token))
-        except (jwt.PyJWTError, ValueError) as error:
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
             raise AuthError("Unauthenticated.") from error
 
     async def _find_key(self, token: str) -> Any:
         if self._jwks is None:
             return self._key
-        # A blocking fetch, cached by PyJWKClient: off the loop.
-        return (await asyncio.to_thread(self._jwks.get_signing_key_from_jwt, token)).key
+        # A blocking fetch, cached by PyJWKClient: off the loop. The PyJWK itself knows its algorithm.
+        return await asyncio.to_thread(self._jwks.get_signing_key_from_jwt, token)
 
     def _decode(self, token: str, key: Any) -> Mapping[str, Any]:
         if not key:
@@ -103,9 +105,22 @@ def _read_key(path: str) -> str:
     if not path:
         return ""
     try:
-        return Path(path).read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"auth.jwt_public_key: {path} cannot be read; expected a PEM file") from error
+        text = Path(path).read_bytes()
+        serialization.load_pem_public_key(text)
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        raise SettingsError(
+            f"auth.jwt_public_key: {path} cannot be used; expected a PEM file with a public key"
+        ) from error
+    return text.decode("ascii")
+
+
+def _jwks_client(url: str) -> jwt.PyJWKClient | None:
+    if not url:
+        return None
+    try:
+        return jwt.PyJWKClient(url, cache_keys=True, timeout=5)
+    except jwt.PyJWTError as error:
+        raise SettingsError("auth.jwks_url: expected http:// or https://") from error
 
 
 class ChannelRule:

@@ -6,8 +6,9 @@ The contract, which one suite of tests holds both to:
   have been. Messages of one publisher on one channel are delivered in the order of its calls.
 * ``subscribe`` asks for a channel; ``confirmed`` is called for it, at once or later, and everything
   published from then on is passed to ``deliver``, the own node's messages too.
-* Delivery is at most once. After a lost connection the subscriptions come back by themselves and
-  ``confirmed`` is called again; what was published meanwhile is lost, and ``gaps`` counts one.
+* Delivery is at most once. When the connection is lost, ``lost`` is called and ``gaps`` counts one; the
+  subscriptions come back by themselves and ``confirmed`` is called again. What was published meanwhile is
+  lost.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Bus(Protocol):
 
     gaps: int
 
-    async def start(self, deliver: Deliver, confirmed: Confirmed) -> None:
+    async def start(self, deliver: Deliver, confirmed: Confirmed, lost: Callable[[], None]) -> None:
         """Connect.
 
         :raises BusError: there is nothing to connect to.
@@ -90,8 +91,9 @@ class LocalBus:
         self.gaps = 0
         self._channels: set[Key] = set()
 
-    async def start(self, deliver: Deliver, confirmed: Confirmed) -> None:
-        """Remember whom to call."""
+    async def start(self, deliver: Deliver, confirmed: Confirmed, lost: Callable[[], None]) -> None:
+        """Remember whom to call; a local bus is never lost."""
+        del lost
         self._deliver = deliver
         self._confirmed = confirmed
 
@@ -119,6 +121,8 @@ def redis_client(url: str) -> Redis:
     """A client that waits for a connection of its pool and never repeats a command by itself.
 
     A blind repeat would publish twice, so whoever calls decides.
+
+    :raises ValueError, TypeError: the URL's scheme, or an option in it, is not one that redis-py knows.
     """
     pool = BlockingConnectionPool.from_url(
         url,
@@ -130,6 +134,7 @@ def redis_client(url: str) -> Redis:
         health_check_interval=15,
         retry=Retry(NoBackoff(), 0),
     )
+    pool.make_connection()  # type: ignore[no-untyped-call]  # not connected yet: checks what the URL asks for
     return Redis.from_pool(pool)
 
 
@@ -152,22 +157,27 @@ class RedisBus:
         self._outbox_ready = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._connected = asyncio.Event()
+        self._attempt = 0
 
-    async def start(self, deliver: Deliver, confirmed: Confirmed) -> None:
+    async def start(self, deliver: Deliver, confirmed: Confirmed, lost: Callable[[], None]) -> None:
         """Connect and stay connected."""
         self._deliver = deliver
         self._confirmed = confirmed
+        self._lost = lost
         try:
             await self._redis.ping()
+            known = await _known(self._redis, "SSUBSCRIBE")
         except (RedisError, OSError) as error:
-            raise BusError(f"Redis cannot be reached: {_reason(error)}") from error
+            raise BusError(f"Redis cannot be reached: {reason_of(error)}") from error
+        if not known:
+            raise BusError("this Redis has no SSUBSCRIBE; Redis 7.0 or newer, or Valkey, is needed")
         self._tasks = [asyncio.create_task(self._receive()), asyncio.create_task(self._send())]
         await self._connected.wait()
 
     async def close(self) -> None:
         """End the tasks; what still waits in the outbox fails."""
         for task in self._tasks:
-            await _end(task)
+            await end_task(task)
         while self._outbox:
             _settle(self._outbox.popleft()[1], BusError("the server stops"))
 
@@ -205,7 +215,10 @@ class RedisBus:
                     pipeline.execute_command("SPUBLISH", channel, data)
                 await pipeline.execute()
         except (RedisError, OSError) as error:
-            return BusError(f"Redis did not accept the messages: {_reason(error)}")
+            return BusError(f"Redis did not accept the messages: {reason_of(error)}")
+        except Exception:  # a fault of ours must not leave every publisher waiting
+            logger.exception("publishing broke off")
+            return BusError("the messages could not be published")
         return None
 
     # --- subscribing
@@ -231,19 +244,20 @@ class RedisBus:
         # Without a connection there is nothing to say: the next one starts with all channels.
 
     async def _receive(self) -> None:
-        attempt = 0
         while True:
             try:
                 async with self._connection() as connection:
-                    attempt = 0
                     await self._read(connection)
             except (RedisError, OSError) as error:
-                if self._connected.is_set():
-                    self.gaps += 1
+                logger.warning("Redis connection lost (%s), reconnecting", reason_of(error))
+            except Exception:  # a fault of ours must not leave the node deaf
+                logger.exception("reading from Redis broke off, reconnecting")
+            if self._connected.is_set():
                 self._connected.clear()
-                logger.warning("Redis connection lost (%s), reconnecting", _reason(error))
-            await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
-            attempt += 1
+                self.gaps += 1
+                self._lost()
+            await asyncio.sleep(RETRY_SECONDS[min(self._attempt, len(RETRY_SECONDS) - 1)])
+            self._attempt += 1
 
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[AbstractConnection]:
@@ -259,7 +273,7 @@ class RedisBus:
         try:
             yield connection
         finally:
-            await _end(writer)
+            await end_task(writer)
             await connection.disconnect(nowait=True)
 
     async def _write_commands(self, connection: AbstractConnection) -> None:
@@ -277,6 +291,7 @@ class RedisBus:
             )
             if reply is not None:
                 asked = False
+                self._attempt = 0
                 self._on_reply(reply)
             elif asked:
                 raise RedisConnectionError("no answer to a PING")
@@ -309,11 +324,23 @@ class RedisBus:
         self._deliver(key, envelope)
 
 
-async def _end(task: asyncio.Task[None]) -> None:
+async def end_task(task: asyncio.Task[None]) -> None:
     """Cancel until it takes: before Python 3.12, ``wait_for`` inside redis-py can drop a cancellation."""
     while not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=0.1)
+
+
+async def _known(redis: Redis, command: str) -> bool:
+    """Whether the server has a command. Asked by hand: redis-py's parser breaks on "no"."""
+    connection: AbstractConnection = redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    try:
+        await connection.connect()  # type: ignore[no-untyped-call]
+        await connection.send_command("COMMAND", "INFO", command)
+        (answer,) = await connection.read_response()
+    finally:
+        await connection.disconnect(nowait=True)
+    return answer is not None
 
 
 async def _say(connection: AbstractConnection, command: str, *names: bytes) -> None:
@@ -340,6 +367,6 @@ def _grouped(commands: deque[tuple[str, bytes]]) -> Iterable[tuple[str, list[byt
         yield command, names
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """One line without credentials: redis-py names hosts and ports in its errors, never passwords."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -6,6 +6,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
@@ -75,9 +76,9 @@ class Chat:
         if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY:
             raise InvalidRequest("Idempotency-Key", f"Expected 1 to {MAX_IDEMPOTENCY_KEY} characters")
         known = await replies.remember(user_id, key, body, message_id)
-        if known is None:
-            await _submit_or_forget(replies, job, user_id, key)
-        return JSONResponse({"message_id": known or message_id})
+        job = msgspec.structs.replace(job, message_id=known or message_id)
+        await replies.submit_once(job, again=known is not None)
+        return JSONResponse({"message_id": job.message_id})
 
     async def _cancel(self, request: Request) -> Response:
         user_id, replies = await self._enter(request)
@@ -100,14 +101,6 @@ class Chat:
         if reply.error is not None:
             answer["error"] = reply.error
         return JSONResponse(answer)
-
-
-async def _submit_or_forget(replies: Replies, job: Job, user_id: UserId, key: str) -> None:
-    try:
-        await replies.submit(job)
-    except BusError:
-        await replies.forget(user_id, key)  # or the client's next try would get an id without a job
-        raise
 
 
 def _job(user_id: UserId, app_id: str, message_id: str, request: ChatRequest) -> Job:

@@ -132,10 +132,7 @@ def load(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
         overrides={f"server.{name}": getattr(args, name, None) for name in ("host", "port", "processes")}
         | {"metrics.port": getattr(args, "metrics_port", None)},
     )
-    app = _app_from_environment(environ)
-    if app is not None:
-        others = tuple(other for other in loaded.apps if other.id != app.id)
-        loaded = msgspec.structs.replace(loaded, apps=(app, *others))
+    loaded = msgspec.structs.replace(loaded, apps=_with_environment(loaded.apps, environ))
     _check(loaded, path or settings.NO_FILE)
     return loaded
 
@@ -146,17 +143,20 @@ def _normalized(environ: Mapping[str, str]) -> dict[str, str]:
     return {**environ, "REVERB_SERVER_PATH": f"/{path}" if path else ""}
 
 
-def _app_from_environment(environ: Mapping[str, str]) -> App | None:
-    """The application of ``LEGATO_APP_*`` or ``REVERB_APP_*``; it takes precedence over one in the file."""
-    values: dict[str, Any] = {}
-    for field in APP_FIELDS:
-        for prefix in ("LEGATO_APP_", "REVERB_APP_"):
-            value = environ.get(prefix + field.upper())
-            if value:
-                values[field] = value
-                break
+def _with_environment(apps: tuple[App, ...], environ: Mapping[str, str]) -> tuple[App, ...]:
+    """The applications with what ``LEGATO_APP_*`` or ``REVERB_APP_*`` say of one of them, which comes first.
+
+    It is the one of that id, or the only one of the file; what the environment does not say stays as it is
+    there. Otherwise it is one more application.
+    """
+    values = _app_values(environ)
     if not values:
-        return None
+        return apps
+    known = next((app for app in apps if app.id == values.get("id")), None)
+    if known is None and "id" not in values and len(apps) == 1:
+        known = apps[0]
+    if known is not None:
+        values = msgspec.to_builtins(known) | values
     for field in APP_FIELDS:
         if field not in values:
             name = field.upper()
@@ -164,10 +164,20 @@ def _app_from_environment(environ: Mapping[str, str]) -> App | None:
                 f"environment: LEGATO_APP_{name} (or REVERB_APP_{name}) is missing; expected text"
             )
     try:
-        return msgspec.convert(values, App)
+        app = msgspec.convert(values, App)
     except msgspec.ValidationError as error:
         reason, _, path = str(error).partition(" - at `$.")
         raise SettingsError(f"environment: LEGATO_APP_{path.rstrip('`').upper()}: {reason}") from error
+    return (app, *(other for other in apps if other is not known))
+
+
+def _app_values(environ: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for field in APP_FIELDS:
+        for prefix in ("REVERB_APP_", "LEGATO_APP_"):
+            if value := environ.get(prefix + field.upper()):
+                values[field] = value
+    return values
 
 
 def _check(loaded: Settings, source: str) -> None:
@@ -177,6 +187,10 @@ def _check(loaded: Settings, source: str) -> None:
     server, auth = loaded.server, loaded.auth
     ways = [bool(auth.jwt_secret), bool(auth.jwt_public_key), bool(auth.jwks_url)]
     checks = (
+        (
+            loaded.dev.enabled and not auth.jwt_secret,
+            "dev.enabled: expected auth.jwt_secret with it, to sign tokens",
+        ),
         (
             not ids,
             "apps: no application; expected [[apps]] with id, key and secret, or REVERB_APP_ID/KEY/SECRET",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 from urllib.parse import unquote
 
 import msgspec
 
-from protocol import messages, signatures
-from protocol.channels import SOCKET_ID, Channel, ChannelError
+from protocol import messages, signatures, users
+from protocol.channels import SERVER_TO_USER, SOCKET_ID, Channel, ChannelError
+from protocol.presence import MAX_USER_ID
 from protocol.signatures import SignatureError
-from protocol.wire import Envelope
+from protocol.wire import TERMINATE, Envelope
 
 from .bus import BusError
 from .hub import Key
@@ -22,12 +24,21 @@ if TYPE_CHECKING:
     from protocol.apps import App
 
     from .node import Node
+    from .registry import Counts
 
     Scope = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
     Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+logger: Final = logging.getLogger("legato.api")
+
 RESERVED: Final = ("pusher:", "pusher_internal:")
+PRESENCE: Final = "presence-"
+USER_COUNT_NEEDS_PRESENCE: Final = (
+    "user_count may only be requested for presence channels - "
+    "please supply filter_by_prefix begining with presence-"
+)
+"""The hosted service's text, its spelling too."""
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
@@ -68,15 +79,42 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class Request(NamedTuple):
-    """An authentic request."""
+    """An authentic request. ``names`` are what stands for ``*`` in its route, decoded."""
 
     app: App
+    names: tuple[str, ...]
+    params: Mapping[str, str]
     body: bytes
+
+    @property
+    def info(self) -> frozenset[str]:
+        """The attributes asked for in the query."""
+        return attributes(self.params.get("info"))
+
+
+def attributes(info: str | None) -> frozenset[str]:
+    """The names in a comma-separated ``info``."""
+    return frozenset(name.strip() for name in (info or "").split(",")) - {""}
 
 
 _event_decoder: Final = msgspec.json.Decoder(Event)
 _batch_decoder: Final = msgspec.json.Decoder(Batch)
+_any_decoder: Final = msgspec.json.Decoder()
 _encoder: Final = msgspec.json.Encoder()
+
+
+class Route(NamedTuple):
+    """An endpoint below ``/apps/ID/``; ``*`` stands for one part of any text."""
+
+    method: str
+    parts: tuple[str, ...]
+    handler: Callable[[Request], Awaitable[tuple[int, Any]]]
+
+    def matches(self, parts: list[str]) -> bool:
+        """Whether the path is this endpoint's."""
+        return len(parts) == len(self.parts) and all(
+            place in ("*", part) for place, part in zip(self.parts, parts, strict=True)
+        )
 
 
 class HttpApi:
@@ -85,84 +123,206 @@ class HttpApi:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._prefix = node.settings.server.path
-        self._routes: Mapping[str, tuple[str, Callable[[Request], Awaitable[Any]]]] = {
-            "events": ("POST", self._events),
-            "batch_events": ("POST", self._batch_events),
-        }
+        self._routes: tuple[Route, ...] = (
+            Route("POST", ("events",), self._events),
+            Route("POST", ("batch_events",), self._batch_events),
+            Route("GET", ("channels",), self._channels),
+            Route("GET", ("channels", "*"), self._channel),
+            Route("GET", ("channels", "*", "users"), self._users),
+            Route("POST", ("users", "*", "terminate_connections"), self._terminate),
+            Route("GET", ("connections",), self._connections),
+            Route("POST", ("channels", "*", "events"), self._event_on_channel),
+            Route("GET", ("channels", "*", "stats"), self._channel),
+        )
+
+    def serves(self, raw_path: bytes) -> bool:
+        """Whether the path is one of the API's."""
+        return raw_path.startswith((f"{self._prefix}/apps/".encode(), f"{self._prefix}/users/".encode()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; whatever a client sends, the answer is JSON."""
-        route = "unknown"
+        name, status = "unknown", 200
         try:
-            app_id, route, handler = self._route(scope)
+            params = signatures.parse_query(scope["query_string"])
+            app_id, parts = self._address(scope, params)
+            route, names = self._match(scope["method"], parts)
+            name = "/".join(route.parts)
             body = await read_body(receive, self._node.settings.server.max_request_bytes)
-            answer = await handler(Request(self._authenticate(scope, app_id, body), body))
-            status = 200
+            request = Request(self._authenticate(scope, app_id, params, body), names, params, body)
+            status, answer = await route.handler(request)
         except ApiError as error:
             status, answer = error.status, {"error": str(error), "code": error.status}
         except BusError as error:
             status, answer = 503, {"error": str(error), "code": 503}
-        self._node.requests[route, status] += 1
+        except Exception:  # whatever it is, the SDK gets JSON
+            logger.exception("a request could not be answered")
+            status, answer = 500, {"error": "Server error", "code": 500}
+        self._node.requests[name, status] += 1
         await send_json(send, status, answer)
 
-    def _route(self, scope: Scope) -> tuple[str, str, Callable[[Request], Awaitable[Any]]]:
-        # On the raw path, decoded once: a name may hold what a path may not.
-        parts = _raw_path(scope).removeprefix(f"{self._prefix}/apps/").split("/")
-        route = self._routes.get("/".join(parts[1:]))
-        if route is None:
-            raise ApiError(404, "No such endpoint")
-        method, handler = route
-        if scope["method"] != method:
-            raise ApiError(405, f"Expected {method}")
-        return unquote(parts[0]), "/".join(parts[1:]), handler
+    def _address(self, scope: Scope, params: Mapping[str, str]) -> tuple[str, list[str]]:
+        """The application's id, and the parts of the path behind it.
 
-    def _authenticate(self, scope: Scope, app_id: str, body: bytes) -> App:
+        On the raw path, each part decoded once: a name may hold what a path may not. The official Python SDK
+        leaves ``/apps/ID`` out of one path: there the key tells the application (section 10.8).
+        """
+        parts = [unquote(part) for part in _raw_path(scope).removeprefix(self._prefix).split("/")[1:]]
+        if parts[0] == "apps":
+            return (parts[1] if len(parts) > 1 else ""), parts[2:]
+        return self._node.app_id_of(params.get("auth_key", "")), parts
+
+    def _match(self, method: str, parts: list[str]) -> tuple[Route, tuple[str, ...]]:
+        found = [route for route in self._routes if route.matches(parts)]
+        for route in found:
+            if route.method == method:
+                return route, tuple(
+                    part for part, place in zip(parts, route.parts, strict=True) if place == "*"
+                )
+        if found:
+            raise ApiError(405, f"Expected {found[0].method}")
+        raise ApiError(404, "No such endpoint")
+
+    def _authenticate(self, scope: Scope, app_id: str, params: Mapping[str, str], body: bytes) -> App:
         app = self._node.apps.get(app_id)
         if app is None:
             raise ApiError(404, "No such application")
         raw = _raw_path(scope)
         spellings = (raw, unquote(raw))
         short = tuple(path.removeprefix(self._prefix) for path in spellings) if self._prefix else ()
-        params = signatures.parse_query(scope["query_string"])
+        paths = (*spellings, *short)
         try:
-            signatures.verify_request(
-                app.keys, scope["method"], (*spellings, *short), params, body, time.time()
-            )
+            signatures.verify_request(app.keys, scope["method"], paths, params, body, time.time())
         except SignatureError as error:
             raise ApiError(error.status, str(error)) from error
         if not app.enabled:
             raise ApiError(403, "The application is disabled")
         return app
 
-    async def _events(self, request: Request) -> Any:
+    # --- publishing
+
+    async def _events(self, request: Request) -> tuple[int, Any]:
         event = _decode(_event_decoder, request.body)
         names = event.channels if event.channels is not None else (event.channel,)
         channels = tuple(dict.fromkeys(name for name in names if name is not None))
         limit = request.app.max_channels_per_event
         if not 1 <= len(channels) <= limit:
             raise ApiError(400, f"Expected 1 to {limit} channels")
-        await self._node.bus.publish(_publications(request.app, event, channels))
-        return {} if event.info is None else {"channels": {name: {} for name in channels}}
+        await self._publish(request.app, [(event, channel) for channel in channels])
+        if event.info is None:
+            return 200, {}
+        infos = await self._infos(request.app, channels, attributes(event.info))
+        return 200, {"channels": dict(zip(channels, infos, strict=True))}
 
-    async def _batch_events(self, request: Request) -> Any:
+    async def _batch_events(self, request: Request) -> tuple[int, Any]:
         events = _decode(_batch_decoder, request.body).batch
         limit = request.app.max_events_per_batch
         if not 1 <= len(events) <= limit:
             raise ApiError(400, f"Expected 1 to {limit} events")
-        # All are validated before any is sent.
-        publications = [
-            publication
-            for event in events
-            for publication in _publications(request.app, event, (event.channel,))
+        await self._publish(request.app, [(event, event.channel) for event in events])
+        if all(event.info is None for event in events):
+            return 200, {}
+        return 200, {
+            "batch": [
+                (await self._infos(request.app, (event.channel,), attributes(event.info)))[0]
+                for event in events
+            ]
+        }
+
+    async def _event_on_channel(self, request: Request) -> tuple[int, Any]:
+        """The deprecated form: the body is the data itself (section 10.9)."""
+        try:
+            data = request.body.decode()
+        except UnicodeDecodeError as error:
+            raise ApiError(400, "The body is not UTF-8") from error
+        name = request.params.get("name", "")
+        if not 1 <= len(name) <= 200:
+            raise ApiError(400, "Expected an event name of 1 to 200 characters")
+        raw = msgspec.Raw(_encoder.encode(data))
+        event = BatchEvent(name, raw, request.names[0], request.params.get("socket_id") or None)
+        await self._publish(request.app, [(event, event.channel)])
+        return 202, {}
+
+    async def _publish(self, app: App, events: list[tuple[Event | BatchEvent, str]]) -> None:
+        """All are validated before any is sent, and what cache channels keep is kept first."""
+        messages_ = [_publication(app, event, channel) for event, channel in events]
+        for key, event, data in ((row.key, row.name, row.data) for row in messages_ if row.cached):
+            await self._node.registry.remember(key, event, data, app.cache_seconds)
+        await self._node.bus.publish([(row.key, row.envelope) for row in messages_])
+
+    # --- questions
+
+    async def _infos(
+        self, app: App, channels: tuple[str, ...], wanted: frozenset[str]
+    ) -> list[dict[str, Any]]:
+        """For each channel those of ``wanted`` that apply to it."""
+        keys = [Key(app.id, channel) for channel in channels]
+        counts = await self._node.registry.counts(keys)
+        return [_counts(key, count, wanted) for key, count in zip(keys, counts, strict=True)]
+
+    async def _channels(self, request: Request) -> tuple[int, Any]:
+        prefix = request.params.get("filter_by_prefix", "")
+        if "user_count" in request.info and not prefix.startswith(PRESENCE):
+            raise ApiError(400, USER_COUNT_NEEDS_PRESENCE)
+        names = [
+            name for name in await self._node.registry.occupied(request.app.id) if name.startswith(prefix)
         ]
-        await self._node.bus.publish(publications)
-        return {} if all(event.info is None for event in events) else {"batch": [{} for _ in events]}
+        if not request.info:
+            return 200, {"channels": {name: {} for name in names}}
+        infos = await self._infos(request.app, tuple(names), request.info)
+        return 200, {"channels": dict(zip(names, infos, strict=True))}
+
+    async def _channel(self, request: Request) -> tuple[int, Any]:
+        channel, wanted = _channel(request.names[0]), request.info
+        if "user_count" in wanted and not channel.presence:
+            raise ApiError(400, "user_count may only be requested for presence channels")
+        if "cache" in wanted and not channel.cache:
+            raise ApiError(400, "cache may only be requested for cache channels")
+        key = Key(request.app.id, channel.name)
+        (counts,) = await self._node.registry.counts([key])
+        answer: dict[str, Any] = {"occupied": counts.subscriptions > 0} | _counts(key, counts, wanted)
+        if "cache" in wanted:
+            cached = await self._node.registry.recall(key)
+            answer["cache"] = None if cached is None else {"data": cached.data, "ttl": cached.ttl}
+        return 200, answer
+
+    async def _users(self, request: Request) -> tuple[int, Any]:
+        channel = _channel(request.names[0])
+        if not channel.presence:
+            raise ApiError(400, "Users may only be requested for presence channels")
+        members = await self._node.registry.members(Key(request.app.id, channel.name))
+        return 200, {"users": [{"id": user_id} for user_id in members]}
+
+    async def _connections(self, request: Request) -> tuple[int, Any]:
+        """Reverb's; of this node."""
+        return 200, {"connections": self._node.connections[request.app.id]}
+
+    async def _terminate(self, request: Request) -> tuple[int, Any]:
+        key = Key(request.app.id, users.user_channel(request.names[0]))
+        await self._node.bus.publish([(key, Envelope(b"", command=TERMINATE))])
+        return 200, {}
 
 
-def _publications(
-    app: App, event: Event | BatchEvent, channels: tuple[str, ...]
-) -> list[tuple[Key, Envelope]]:
-    """One message per channel.
+def _counts(key: Key, counts: Counts, wanted: frozenset[str]) -> dict[str, int]:
+    answer = {}
+    if "user_count" in wanted and key.channel.startswith(PRESENCE):
+        answer["user_count"] = counts.users
+    if "subscription_count" in wanted:
+        answer["subscription_count"] = counts.subscriptions
+    return answer
+
+
+class _Publication(NamedTuple):
+    """One message on one channel, and what a cache channel keeps of it."""
+
+    key: Key
+    envelope: Envelope
+    cached: bool
+    name: str
+    data: str
+
+
+def _publication(app: App, event: Event | BatchEvent, channel: str) -> _Publication:
+    """What goes out.
 
     :raises ApiError: a rule of section 10.3 is broken.
     """
@@ -176,13 +336,10 @@ def _publications(
         raise ApiError(
             413, f"The data of this event has {size} bytes; at most {app.max_event_bytes} are allowed"
         )
-    return [
-        (
-            Key(app.id, _channel(name).name),
-            Envelope(messages.channel_event(event.name, name, data), event.socket_id),
-        )
-        for name in channels
-    ]
+    is_user = channel.startswith(SERVER_TO_USER) and 1 <= len(channel) - len(SERVER_TO_USER) <= MAX_USER_ID
+    cached = not is_user and _channel(channel).cache
+    envelope = Envelope(messages.channel_event(event.name, channel, data), event.socket_id)
+    return _Publication(Key(app.id, channel), envelope, cached, event.name, data)
 
 
 def _channel(name: str) -> Channel:
@@ -194,7 +351,7 @@ def _channel(name: str) -> Channel:
 
 def _data_text(raw: msgspec.Raw) -> str:
     """The event's data string; another JSON value is encoded compactly (section 10.3)."""
-    value: Any = msgspec.json.decode(raw)
+    value: Any = _decode(_any_decoder, bytes(raw))  # msgspec.Raw is skipped over, not validated
     return value if isinstance(value, str) else _encoder.encode(value).decode()
 
 

@@ -7,7 +7,7 @@ share it; when the node is idle the added latency is one loop turn.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .frames import text_frame
 
@@ -43,22 +43,24 @@ class Subscriber(Protocol):
 class _Channel:
     """One channel's local subscribers.
 
-    ``fast`` holds only sockets that take what is written, by their ``write``. ``waiting`` are those whose
-    subscription the bus has not confirmed yet, with the reply that they get when it does.
+    ``fast`` holds only sockets that take what is written, by their ``write_now``. ``waiting`` are those whose
+    subscription the bus has not confirmed yet; ``held`` are those who have not got their answer yet, with
+    what was published meanwhile.
     """
 
-    __slots__ = ("excluded", "fast", "pending", "ready", "slow", "waiting")
+    __slots__ = ("excluded", "fast", "held", "pending", "ready", "slow", "waiting")
 
     def __init__(self) -> None:
         self.fast: dict[Subscriber, Callable[[bytes], None]] = {}
         self.slow: dict[Subscriber, Callable[[bytes], None]] = {}
-        self.waiting: dict[Subscriber, bytes] = {}
+        self.held: dict[Subscriber, list[bytes]] = {}
+        self.waiting: dict[Subscriber, None] = {}
         self.pending: list[bytes] = []
         self.excluded: dict[str, set[int]] = {}
         self.ready = False
 
     def __len__(self) -> int:
-        return len(self.fast) + len(self.slow) + len(self.waiting)
+        return len(self.fast) + len(self.slow) + len(self.held) + len(self.waiting)
 
     def take(self) -> tuple[list[bytes], dict[str, set[int]]]:
         """Empty the pending list and hand it over, with the positions that each excluded socket skips."""
@@ -74,7 +76,8 @@ class Hub:
     :param first: called when a channel gets its first local subscriber; the channel delivers once
         :meth:`confirm` is called, at once or later.
     :param last: called when a channel has lost its last local subscriber.
-    :param joined: called when a subscriber has got its reply.
+    :param ready: called when a subscriber's channel delivers: from here on what is published is kept for it
+        until :meth:`admit`.
     """
 
     def __init__(
@@ -82,12 +85,12 @@ class Hub:
         call_soon: Callable[[Callable[[], None]], object],
         first: Callable[[Key], None],
         last: Callable[[Key], None],
-        joined: Callable[[Subscriber, Key], None] = lambda _subscriber, _key: None,
+        ready: Callable[[Subscriber, Key], None],
     ) -> None:
         self._call_soon = call_soon
         self._first = first
         self._last = last
-        self._joined = joined
+        self._ready = ready
         self._channels: dict[Key, _Channel] = {}
         self._dirty: list[_Channel] = []
         self.messages = 0
@@ -102,44 +105,88 @@ class Hub:
         channel = self._channels.get(key)
         return 0 if channel is None else len(channel)
 
-    def subscribe(self, subscriber: Subscriber, key: Key, reply: bytes) -> None:
-        """Add a subscriber; it gets ``reply``, a frame, before anything of the channel. Idempotent."""
+    def subscribers(self, key: Key) -> list[Subscriber]:
+        """Local subscribers of a channel, those who have not been answered yet too."""
+        channel = self._channels.get(key)
+        if channel is None:
+            return []
+        return [*channel.fast, *channel.slow, *channel.held, *channel.waiting]
+
+    def subscribe(self, subscriber: Subscriber, key: Key) -> None:
+        """Add a subscriber; ``ready`` is called for it, at once or when the bus delivers the channel."""
         channel = self._channels.get(key)
         if channel is None:
             channel = self._channels[key] = _Channel()
-            channel.waiting[subscriber] = reply
+            channel.waiting[subscriber] = None
             self._first(key)
+            return
+        # What was published before this subscription is not this subscriber's. Writing it may close slow
+        # ones, and with the last of them the channel.
+        self._flush_channel(channel)
+        channel = self._channels.get(key)
+        if channel is None:
+            self.subscribe(subscriber, key)
         elif channel.ready:
-            self._admit(key, channel, subscriber, reply)
+            self._hold(key, channel, subscriber)
         else:
-            channel.waiting[subscriber] = reply
+            channel.waiting[subscriber] = None
 
     def confirm(self, key: Key) -> None:
-        """The bus delivers the channel from now on: those who wait get their replies."""
+        """The bus delivers the channel from now on."""
         channel = self._channels.get(key)
         if channel is None or channel.ready:
             return
-        channel.ready = True
-        for subscriber, reply in channel.waiting.items():
-            self._admit(key, channel, subscriber, reply)
-        channel.waiting.clear()
-
-    def _admit(self, key: Key, channel: _Channel, subscriber: Subscriber, reply: bytes) -> None:
-        # What was published before this subscription is not this subscriber's.
         self._flush_channel(channel)
-        if subscriber.slow:
-            channel.slow[subscriber] = subscriber.enqueue
-        else:
-            channel.fast[subscriber] = subscriber.write_now
-        subscriber.write(reply)
-        self._joined(subscriber, key)
+        channel.ready = True
+        # Answering one may close it, and so change what is left: one at a time, off the dict itself.
+        while channel.waiting:
+            subscriber = next(iter(channel.waiting))
+            del channel.waiting[subscriber]
+            self._hold(key, channel, subscriber)
+
+    def suspend(self) -> None:
+        """The bus delivers no channel right now: whoever subscribes waits until it is confirmed again."""
+        for channel in self._channels.values():
+            channel.ready = False
+
+    def _hold(self, key: Key, channel: _Channel, subscriber: Subscriber) -> None:
+        if subscriber not in channel.fast and subscriber not in channel.slow:
+            channel.held.setdefault(subscriber, [])
+        self._ready(subscriber, key)
+
+    def admit(self, subscriber: Subscriber, key: Key, reply: bytes) -> None:
+        """Write ``reply``, frames or nothing, then what was kept; from now on deliver as it comes.
+
+        One that is admitted already gets the reply alone; one that is gone, nothing.
+        """
+        channel = self._channels.get(key)
+        if channel is None:
+            return
+        self._flush_channel(channel)
+        if subscriber in channel.held:
+            kept = channel.held.pop(subscriber)
+            if subscriber.slow:
+                channel.slow[subscriber] = subscriber.enqueue
+            else:
+                channel.fast[subscriber] = subscriber.write_now
+            reply = b"".join((reply, *kept))
+        elif subscriber not in channel.fast and subscriber not in channel.slow:
+            return
+        if reply:
+            subscriber.write(reply)
 
     def unsubscribe(self, subscriber: Subscriber, key: Key) -> None:
         """Remove a subscriber; nothing of the channel reaches it any more. Idempotent."""
         channel = self._channels.get(key)
         if channel is None:
             return
-        for group in (channel.fast, channel.slow, channel.waiting):
+        groups: tuple[dict[Subscriber, Any], ...] = (
+            channel.fast,
+            channel.slow,
+            channel.held,
+            channel.waiting,
+        )
+        for group in groups:
             group.pop(subscriber, None)
         if not len(channel):
             del self._channels[key]
@@ -184,20 +231,23 @@ class Hub:
         if not channel.pending:
             return
         frames, excluded = channel.take()
-        receivers = len(channel.fast) + len(channel.slow)
+        receivers = len(channel.fast) + len(channel.slow) + len(channel.held)
         self.deliveries += receivers * len(frames)
         self.writes += receivers
         if excluded:
             self._write_excluding(channel, frames, excluded)
             return
         joined = frames[0] if len(frames) == 1 else b"".join(frames)
+        for kept in channel.held.values():
+            kept.append(joined)
         # A write may move its socket to the slow set, so the loop runs over a copy.
         for write in (*channel.fast.values(), *channel.slow.values()):
             write(joined)
 
     def _write_excluding(self, channel: _Channel, frames: list[bytes], excluded: dict[str, set[int]]) -> None:
         joined = b"".join(frames)
-        for subscriber, write in (*channel.fast.items(), *channel.slow.items()):
+        held = ((subscriber, kept.append) for subscriber, kept in channel.held.items())
+        for subscriber, write in (*channel.fast.items(), *channel.slow.items(), *held):
             skipped = excluded.get(subscriber.socket_id)
             if skipped is None:
                 write(joined)

@@ -7,32 +7,44 @@ import logging
 import secrets
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import unquote
 
-from protocol import errors
+from protocol import errors, messages, presence, users
 from protocol.apps import App, refuse
-from protocol.session import Session
+from protocol.channels import SERVER_TO_USER
+from protocol.session import Relay, Session, SignIn, Subscribe
+from protocol.wire import TERMINATE, Envelope
 
-from .bus import BusError
+from .bus import BusError, end_task
 from .frames import text_frame
 from .hub import Hub, Key, Subscriber
+from .redis_registry import RedisRegistry
+from .registry import Joined, Left, LocalRegistry, Registry
 from .wheel import Wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Mapping
+
+    from redis.asyncio import Redis
 
     from protocol.errors import PusherError
-    from protocol.wire import Envelope
+    from protocol.presence import Member
 
     from .bus import Bus
+    from .client import Client
     from .config import Settings
     from .replies import Replies
-    from .websocket import Connection
 
 logger: Final = logging.getLogger("legato.node")
 
 DRAIN_STEPS_PER_SECOND: Final = 20
+
+WATCH: Final = users.watch_channel("")
+
+COUNT_ALWAYS: Final = 100
+COUNT_SECONDS: Final = 5.0
+"""Above that many subscribers, how often they are told how many they are."""
 
 
 class Node:
@@ -41,14 +53,21 @@ class Node:
     :param replies: the chat's state in Redis, None when chat is off.
     """
 
-    def __init__(self, settings: Settings, bus: Bus, replies: Replies | None) -> None:
+    def __init__(
+        self, settings: Settings, bus: Bus, replies: Replies | None, redis: Redis | None = None
+    ) -> None:
         self.settings = settings
         self.bus = bus
         self.replies = replies
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
         self.wall = time.time
-        self.hub = Hub(self.loop.call_soon, bus.subscribe, bus.unsubscribe, self._joined)
+        self.hub = Hub(self.loop.call_soon, bus.subscribe, bus.unsubscribe, self._ready)
+        self.registry: Registry = (
+            LocalRegistry(self._deliver)
+            if redis is None
+            else RedisRegistry(redis, secrets.token_hex(8), self.lapsed)
+        )
         self.wheel = Wheel(self.loop)
         self.apps: Mapping[str, App] = {app.id: app for app in settings.apps}
         self._apps_by_key = {app.key: app for app in settings.apps}
@@ -56,10 +75,13 @@ class Node:
         self.refused: Counter[int] = Counter()
         self.requests: Counter[tuple[str, int]] = Counter()
         self.accepted = 0
+        self.client_events = 0
         self.slow_connections = 0
         self.slow_closed = 0
         self.draining = False
-        self._open: set[Connection] = set()
+        self._open: set[Client] = set()
+        self._counting: set[Key] = set()
+        self._told: dict[Key, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -67,17 +89,23 @@ class Node:
 
         :raises BusError: it cannot be reached.
         """
-        await self.bus.start(self._deliver, self.hub.confirm)
+        await self.bus.start(self._deliver, self.hub.confirm, self.hub.suspend)
+        await self.registry.start(self._left)
 
     async def close(self) -> None:
         """Leave the bus."""
         self.wheel.close()
-        for task in self._tasks:
-            task.cancel()
+        await self.registry.close()
+        for task in list(self._tasks):
+            await end_task(task)
         await self.bus.close()
 
     def _deliver(self, key: Key, envelope: Envelope) -> None:
-        self.hub.deliver(key, envelope.payload, envelope.except_socket_id)
+        if envelope.command == TERMINATE:
+            for subscriber in self.hub.subscribers(key):
+                cast("Client", subscriber).close(errors.TERMINATED)
+        else:
+            self.hub.deliver(key, envelope.payload, envelope.except_socket_id)
 
     # --- connections
 
@@ -103,37 +131,229 @@ class Node:
     def _key_in(self, path: str) -> str:
         return unquote(path.removeprefix(f"{self.settings.server.path}/app/"))
 
+    def app_id_of(self, key: str) -> str:
+        """The id of the application with that key; empty if there is none."""
+        app = self._apps_by_key.get(key)
+        return "" if app is None else app.id
+
     def _app_at(self, path: str) -> App:
         return self._apps_by_key[self._key_in(path)]
 
-    def enter(self, connection: Connection, session: Session) -> None:
+    def enter(self, client: Client, session: Session) -> None:
         """Count an accepted connection and watch over it."""
         self.accepted += 1
         self.connections[session.app.id] += 1
-        self._open.add(connection)
-        self.wheel.add(connection, session.deadline)
+        self._open.add(client)
+        self.wheel.add(client, session.deadline)
 
-    def leave(self, connection: Connection, session: Session) -> None:
-        """Undo :meth:`enter`."""
+    def leave(self, client: Client, session: Session) -> None:
+        """Undo :meth:`enter`, and every subscription."""
         self.connections[session.app.id] -= 1
-        self._open.discard(connection)
+        self._open.discard(client)
+        keys, client.keys = client.keys, {}
+        for key in keys:
+            self._drop(client, key, session.channels.get(key.channel), disconnect=True)
 
-    def _joined(self, subscriber: Subscriber, key: Key) -> None:
-        """Tell a new subscriber of replies that stream on the channel already."""
-        if self.replies is not None and self.replies.is_chat(key):
-            task = self.loop.create_task(self._send_snapshots(subscriber, key, self.replies))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    # --- subscriptions
 
-    async def _send_snapshots(self, subscriber: Subscriber, key: Key, replies: Replies) -> None:
+    def subscribe(self, client: Client, session: Session, effect: Subscribe) -> None:
+        """Carry out the effect; the answer comes when the channel delivers (protocol section 4.4)."""
+        key = Key(session.app.id, effect.channel.name)
+        if effect.first or key in client.keys:
+            client.keys[key] = effect
+            self.hub.subscribe(client, key)
+
+    def unsubscribe(self, client: Client, session: Session, channel: str) -> None:
+        """Carry out the effect."""
+        key = Key(session.app.id, channel)
+        effect = client.keys.pop(key, None)
+        member = effect.member if isinstance(effect, Subscribe) else None
+        self._drop(client, key, member, disconnect=False)
+
+    def _drop(self, client: Client, key: Key, member: Member | None, *, disconnect: bool) -> None:
+        self.hub.unsubscribe(client, key)
+        if not key.channel.startswith(WATCH):
+            self.registry.leave(
+                key,
+                client.socket_id,
+                member,
+                lambda left: self._left(key, member, left, disconnect=disconnect),
+            )
+
+    def _ready(self, subscriber: Subscriber, key: Key) -> None:
+        """The channel delivers: put the subscriber on the list, and answer it."""
+        client = cast("Client", subscriber)
+        match client.keys.get(key):
+            case Subscribe() as effect:
+                self._join(client, key, effect)
+            case SignIn() as effect:
+                self.hub.admit(client, key, text_frame(effect.reply))
+                self.registry.join(
+                    key,
+                    client.socket_id,
+                    None,
+                    0,
+                    lambda joined: self._signed_in(client, key, effect, joined),
+                )
+            case None:
+                self.hub.admit(client, key, b"")
+
+    def _join(self, client: Client, key: Key, effect: Subscribe) -> None:
+        app, member = self.apps[key.app_id], effect.member
+
+        def done(joined: Joined) -> None:
+            if client.keys.get(key) is effect:  # else it has left meanwhile, or left and come back
+                if joined.full:
+                    self._refuse(client, key)
+                    return
+                if member is not None:
+                    roster = presence.roster_data(joined.members)
+                    self._admit(client, key, messages.subscription_succeeded(key.channel, roster))
+                if effect.channel.cache or (self.replies is not None and self.replies.is_chat(key)):
+                    self._spawn(self._welcome(client, key, effect, joined))
+                    return
+            self._after_join(key, member, joined)
+
+        if member is None:  # the answer depends on nobody else
+            self._admit(client, key, messages.subscription_succeeded(key.channel))
+        self.registry.join(key, client.socket_id, member, app.max_presence_members, done)
+
+    def _admit(self, client: Client, key: Key, reply: bytes) -> None:
+        self.hub.admit(client, key, text_frame(reply))
+
+    def _refuse(self, client: Client, key: Key) -> None:
+        """The presence channel is full (section 4.5)."""
+        del client.keys[key]
+        self.hub.unsubscribe(client, key)
+        if client.session is not None:
+            client.session.dropped(key.channel)
+            limit = self.apps[key.app_id].max_presence_members
+            reason = f"The channel has {limit} members already"
+            client.send(messages.subscription_error(key.channel, "LimitReached", reason, 4100))
+
+    async def _welcome(self, client: Client, key: Key, effect: Subscribe, joined: Joined) -> None:
+        """What follows the answer: the cached event, replies that stream already, then the count."""
+        frames: list[bytes] = []
         try:
-            frames = await replies.snapshots(key)
+            frames = await self._cached(key) if effect.channel.cache else []
+            if self.replies is not None and self.replies.is_chat(key):
+                frames += await self.replies.snapshots(key)
         except BusError as error:
             logger.warning("no snapshot for a new subscriber: %s", error)
-            return
-        if key in subscriber.subscriptions():
+        if client.keys.get(key) is effect:
             for frame in frames:
-                subscriber.write(text_frame(frame))
+                client.send(frame)
+        self._after_join(key, effect.member, joined)
+
+    async def _cached(self, key: Key) -> list[bytes]:
+        cached = await self.registry.recall(key)
+        if cached is None:
+            return [messages.cache_miss(key.channel)]
+        return [messages.channel_event(cached.event, key.channel, cached.data)]
+
+    def _after_join(self, key: Key, member: Member | None, joined: Joined) -> None:
+        if member is None:
+            self._tell_count(key, joined.subscriptions)
+
+    def _left(self, key: Key, member: Member | None, left: Left, *, disconnect: bool = True) -> None:
+        if key.channel.startswith(SERVER_TO_USER):
+            if left.last:
+                self._tell_watchers(key, "offline")
+        elif member is None and left.subscriptions:
+            self._tell_count(key, left.subscriptions)
+
+    def _tell_count(self, key: Key, count: int) -> None:
+        """``subscription_count`` to all on the channel, where the application wants it (section 8.2)."""
+        if not self.apps[key.app_id].subscription_count:
+            return
+        if count <= COUNT_ALWAYS:
+            self._post(key, Envelope(messages.subscription_count(key.channel, count)))
+        elif key not in self._counting:
+            self._counting.add(key)
+            self.loop.call_later(COUNT_SECONDS, self._tell_count_later, key)
+
+    def _tell_count_later(self, key: Key) -> None:
+        self._counting.discard(key)
+        self._spawn(self._tell_current_count(key))
+
+    async def _tell_current_count(self, key: Key) -> None:
+        try:
+            (counts,) = await self.registry.counts([key])
+        except BusError as error:
+            logger.warning("a channel is not told its subscription count: %s", error)
+            return
+        if counts.subscriptions != self._told.get(key):
+            self._told[key] = counts.subscriptions
+            self._post(key, Envelope(messages.subscription_count(key.channel, counts.subscriptions)))
+        if not self.hub.count(key):
+            self._told.pop(key, None)
+
+    # --- client events
+
+    def relay(self, client: Client, session: Session, effect: Relay) -> None:
+        """A client event to all other subscribers, on every node (section 6)."""
+        key = Key(session.app.id, effect.channel)
+        payload = messages.client_event(effect.event, effect.channel, effect.data, effect.user_id)
+        self.client_events += 1
+        self._post(key, Envelope(payload, client.socket_id))
+
+    def _post(self, key: Key, envelope: Envelope) -> None:
+        """Publish without waiting; a message that the bus does not take is lost, as section 6 allows."""
+        self._spawn(self._publish(key, envelope))
+
+    async def _publish(self, key: Key, envelope: Envelope) -> None:
+        try:
+            await self.bus.publish([(key, envelope)])
+        except BusError as error:
+            logger.warning("a message of a client is lost: %s", error)
+
+    # --- users
+
+    def sign_in(self, client: Client, session: Session, effect: SignIn) -> None:
+        """The client gets its user's events from now on, and those of whom it watches (section 7)."""
+        key = Key(session.app.id, users.user_channel(effect.user.id))
+        client.keys[key] = effect
+        self.hub.subscribe(client, key)
+
+    def _signed_in(self, client: Client, key: Key, effect: SignIn, joined: Joined) -> None:
+        if joined.first:
+            self._tell_watchers(key, "online")
+        if client.keys.get(key) is effect and self.apps[key.app_id].watchlist and effect.user.watchlist:
+            for user_id in effect.user.watchlist:
+                watched = Key(key.app_id, users.watch_channel(user_id))
+                client.keys[watched] = None
+                self.hub.subscribe(client, watched)
+            self._spawn(self._tell_watchlist(client, key, effect.user.watchlist))
+
+    async def _tell_watchlist(self, client: Client, key: Key, watchlist: tuple[str, ...]) -> None:
+        keys = [Key(key.app_id, users.user_channel(user_id)) for user_id in watchlist]
+        try:
+            counts = await self.registry.counts(keys)
+        except BusError as error:
+            logger.warning("a watchlist is not told: %s", error)
+            return
+        online = [name for name, count in zip(watchlist, counts, strict=True) if count.subscriptions]
+        offline = [name for name in watchlist if name not in set(online)]
+        events = users.watchlist_events(online=online, offline=offline)
+        if events is not None and key in client.keys:
+            client.send(events)
+
+    def _tell_watchers(self, key: Key, name: str) -> None:
+        if self.apps[key.app_id].watchlist:
+            user_id = key.channel.removeprefix(SERVER_TO_USER)
+            events = users.watchlist_events(**{name: [user_id]})
+            if events is not None:
+                self._post(Key(key.app_id, users.watch_channel(user_id)), Envelope(events))
+
+    def lapsed(self) -> None:
+        """The others have taken this node for dead: its connections start anew."""
+        for client in list(self._open):
+            client.close(errors.LEASE_LAPSED)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # --- drain
 

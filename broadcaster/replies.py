@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from protocol import stream, wire
 
+from . import scripts
 from .bus import BusError
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Replies:
         self._chat = chat
         self.app_id = app_id
         self.submitted = 0
+        self._enqueue = redis.register_script(scripts.text("enqueue"))
 
     def is_chat(self, key: Key) -> bool:
         """Whether the channel carries replies."""
@@ -68,14 +70,35 @@ class Replies:
 
     async def submit(self, job: Job) -> None:
         """Queue a job. The message's hash comes first, so that a worker and a cancel find it."""
-        message_key = wire.message_key(self.app_id, job.channel, job.message_id)
-        user = msgspec.json.encode(job.user_id)
-        await _answer(self._redis.hset(message_key, mapping={"user": user, "state": "queued"}))
-        await _answer(self._redis.expire(message_key, self._chat.unclaimed_seconds))
+        await self._announce(job)
         await _answer(
             self._redis.xadd(wire.jobs_key(self._chat.queue), {wire.JOB_FIELD: stream.encode_job(job)})
         )
         self.submitted += 1
+
+    async def submit_once(self, job: Job, *, again: bool) -> None:
+        """Queue a job of an idempotent request; ``again`` if it was asked for before.
+
+        Whatever broke off the first time, this carries it on: the job is queued exactly once.
+        """
+        if not again:
+            await self._announce(job)
+        queue = self._chat.queue
+        keys = (wire.jobs_key(queue), wire.queued_mark(queue, job.message_id))
+        arguments = (wire.JOB_FIELD, stream.encode_job(job), self._chat.idempotency_seconds)
+        queued = await _answer(self._enqueue(keys, arguments))
+        if queued:
+            self.submitted += 1
+            if again:
+                await self._announce(job)
+
+    async def _announce(self, job: Job) -> None:
+        key = wire.message_key(self.app_id, job.channel, job.message_id)
+        pipeline = self._redis.pipeline(transaction=True)
+        pipeline.hsetnx(key, "user", msgspec.json.encode(job.user_id).decode())
+        pipeline.hsetnx(key, "state", "queued")
+        pipeline.expire(key, self._chat.unclaimed_seconds, nx=True)
+        await _answer(pipeline.execute())
 
     async def remember(self, user_id: UserId, key: str, body: bytes, message_id: str) -> str | None:
         """Take an idempotency key for a message, or answer whose it is already.
@@ -94,11 +117,6 @@ class Replies:
         if known_digest != digest:
             raise Conflict
         return str(known_id)
-
-    async def forget(self, user_id: UserId, key: str) -> None:
-        """Give an idempotency key back: its job could not be queued."""
-        name = wire.idempotency_key(self.app_id, str(user_id), hashlib.sha256(key.encode()).hexdigest())
-        await _answer(self._redis.delete(name))
 
     async def cancel(self, user_id: UserId, message_id: str) -> bool:
         """Ask for the end of a reply; False if the user has no such message. Idempotent."""

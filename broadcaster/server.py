@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import uvicorn
 
+from protocol.settings import SettingsError
+
 from . import metrics
 from .app import Server
 from .bus import Bus, BusError, LocalBus, RedisBus, redis_client
+from .http import HttpProtocol
 from .node import Node
 from .replies import Replies
 from .websocket import Connection
@@ -73,6 +76,9 @@ class _Uvicorn(uvicorn.Server):
         while not drained.done() and not self.force_exit:
             await asyncio.wait([drained], timeout=0.1)
         drained.cancel()
+        for error in await asyncio.gather(drained, return_exceptions=True):
+            if isinstance(error, Exception):
+                logger.error("the drain broke off", exc_info=error)
         await self._closed()
         await super().shutdown(sockets)
 
@@ -136,8 +142,9 @@ def _listening(settings: Settings) -> Generator[socket.socket, None, None]:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
-    except OSError as error:
-        raise StartError(f"{host}: not an address of this machine: {error.strerror}") from error
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a host name"
+        raise StartError(f"{host}: not an address of this machine: {reason}") from error
     with listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if settings.server.reuse_port:
@@ -162,11 +169,11 @@ async def _node(settings: Settings) -> AsyncIterator[Node]:
         return
     try:
         redis = redis_client(settings.redis.url)
-    except ValueError as error:
-        raise StartError("redis.url: expected redis://, rediss:// or unix://") from error
+    except (ValueError, TypeError) as error:  # TypeError: an option in the query that redis-py does not know
+        raise SettingsError("redis.url: expected redis://, rediss:// or unix://") from error
     async with redis:
         bus: Bus = RedisBus(redis)
-        node = Node(settings, bus, Replies(redis, settings.chat, settings.app(settings.chat.app).id))
+        node = Node(settings, bus, Replies(redis, settings.chat, settings.app(settings.chat.app).id), redis)
         try:
             await node.start()
         except BusError as error:
@@ -182,9 +189,9 @@ def _config(settings: Settings, node: Node) -> uvicorn.Config:
         return Connection(node, server_state.connections)
 
     server = settings.server
-    return uvicorn.Config(
+    config = uvicorn.Config(
         Server(node),
-        http="httptools",
+        http=HttpProtocol,
         ws=connection,  # type: ignore[arg-type]  # uvicorn calls it as it would a class
         lifespan="off",
         log_config=None,
@@ -197,6 +204,11 @@ def _config(settings: Settings, node: Node) -> uvicorn.Config:
         ssl_certfile=server.tls_cert or None,
         ssl_keyfile=server.tls_key or None,
     )
+    try:
+        config.load()
+    except OSError as error:  # ssl.SSLError is one
+        raise SettingsError(f"server.tls_cert, server.tls_key: {error.strerror or error}") from error
+    return config
 
 
 @contextlib.contextmanager
@@ -207,8 +219,9 @@ def _metrics(settings: Settings, node: Node) -> Generator[int, None, None]:
     host, port = settings.metrics.host, settings.metrics.port
     try:
         port, stop = metrics.serve(node)
-    except OSError as error:
-        raise StartError(f"metrics: {host}:{port} cannot be listened on: {error.strerror}") from error
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a host name"
+        raise StartError(f"metrics: {host}:{port} cannot be listened on: {reason}") from error
     logger.info("metrics on http://%s:%d/metrics", host, port)
     try:
         yield port

@@ -78,6 +78,7 @@ class Sender:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._report_timer: asyncio.TimerHandle | None = None
         self._reported = 0
         self._reason = ""
@@ -130,10 +131,11 @@ class Sender:
     def _arm(self) -> None:
         """Have :meth:`_pump` called when there is something to send, or a drop to report."""
         wake = self._delivery.wake_at()
-        if wake is not None and (self._timer is None or wake < self._timer.when()):
+        if wake is not None and (self._timer is None or wake < self._timer_at):
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = self._loop.call_at(wake, self._wake)
+            self._timer_at = wake
         if self._delivery.dropped > self._reported and self._report_timer is None:
             self._report_timer = self._loop.call_later(REPORT_SECONDS, self._report)
 

@@ -122,6 +122,13 @@ class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_event_bytes: Positive = 10_240
     max_channels_per_event: Positive = 100
     max_events_per_batch: Positive = 10
+    max_presence_members: Positive = 100
+    client_events: bool = True
+    client_events_per_second: Positive = 10
+    subscription_count: bool = False
+    watchlist: bool = True
+    authorized_seconds: Count = 0
+    cache_seconds: Positive = 1800
     activity_timeout: Positive = 120
     pong_timeout: Positive = 30
     webhooks: tuple[Webhook, ...] = ()

@@ -35,9 +35,12 @@ PATH_NOT_FOUND: Final = PusherError(4005, "Path not found", Reconnect.NEVER)
 INVALID_VERSION: Final = PusherError(4006, "Invalid version string format", Reconnect.NEVER)
 UNSUPPORTED_VERSION: Final = PusherError(4007, "Unsupported protocol version", Reconnect.NEVER)
 UNAUTHORIZED: Final = PusherError(4009, "Origin not allowed", Reconnect.NEVER)
+NOT_AUTHORIZED: Final = PusherError(4009, "Connection not authorized within timeout.", Reconnect.NEVER)
+TERMINATED: Final = PusherError(4009, "The application has terminated this connection", Reconnect.NEVER)
 OVER_CAPACITY: Final = PusherError(4100, "Over capacity", Reconnect.BACK_OFF)
 TOO_SLOW: Final = PusherError(4100, "Over capacity: this client reads too slowly", Reconnect.BACK_OFF)
 DRAINING: Final = PusherError(1012, "The server restarts, reconnect", Reconnect.BACK_OFF)
+LEASE_LAPSED: Final = PusherError(4200, "Reconnect: this node was cut off from the others", Reconnect.AT_ONCE)
 PONG_TIMEOUT: Final = PusherError(4201, "Pong reply not received in time", Reconnect.AT_ONCE)
 
 ERRORS: Final = (
@@ -49,8 +52,17 @@ ERRORS: Final = (
     INVALID_VERSION,
     UNSUPPORTED_VERSION,
     UNAUTHORIZED,
+    NOT_AUTHORIZED,
+    TERMINATED,
     OVER_CAPACITY,
     TOO_SLOW,
     DRAINING,
+    LEASE_LAPSED,
     PONG_TIMEOUT,
 )
+
+CLIENT_EVENT_RATE: Final = "Client event rejected due to rate limit"
+"""Goes out with 4301, which closes nothing (section 6)."""
+
+WATCHLIST_LIMIT: Final = "The watchlist has more than 100 users; the first 100 are watched"
+"""Goes out with 4302, which closes nothing (section 7.4)."""

@@ -19,7 +19,7 @@ class ClientMessage(msgspec.Struct, frozen=True):
     """The envelope of a client's message; ``data`` stays raw until the event's name tells its shape."""
 
     event: str
-    data: msgspec.Raw = msgspec.Raw(b"null")
+    data: msgspec.Raw = msgspec.Raw(b"")
     channel: str | None = None
 
 
@@ -35,6 +35,13 @@ class UnsubscribeData(msgspec.Struct, frozen=True):
     """``data`` of ``pusher:unsubscribe``."""
 
     channel: str
+
+
+class SigninData(msgspec.Struct, frozen=True):
+    """``data`` of ``pusher:signin`` (section 7.1)."""
+
+    auth: str
+    user_data: str
 
 
 _message_decoder: Final = msgspec.json.Decoder(ClientMessage)
@@ -56,7 +63,7 @@ def decode_data(message: ClientMessage, kind: type[T]) -> T:
 
     :raises MessageError: anything else.
     """
-    raw = bytes(message.data)
+    raw = bytes(message.data) or b"null"
     try:
         if raw[:1] == b'"':
             raw = msgspec.json.decode(raw, type=str).encode()
@@ -69,6 +76,27 @@ def decode_data(message: ClientMessage, kind: type[T]) -> T:
 def channel_event(event: str, channel: str, data: str) -> bytes:
     """An event on a channel; ``data`` goes out byte for byte as the JSON string it is (section 4.7)."""
     return _encoder.encode({"event": event, "channel": channel, "data": data})
+
+
+def client_event(event: str, channel: str, data: bytes, user_id: str | None) -> bytes:
+    """A client event as the others get it: its data unchanged, no other key of the sender's (section 6)."""
+    body: dict[str, Any] = {"event": event, "channel": channel}
+    if data:
+        body["data"] = msgspec.Raw(data)
+    if user_id is not None:
+        body["user_id"] = user_id
+    return _encoder.encode(body)
+
+
+def subscription_count(channel: str, count: int) -> bytes:
+    """How many connections a channel has (section 8.2)."""
+    data = _encoder.encode({"subscription_count": count}).decode()
+    return channel_event("pusher_internal:subscription_count", channel, data)
+
+
+def cache_miss(channel: str) -> bytes:
+    """A cache channel has nothing to replay (section 8.1)."""
+    return _encoder.encode({"event": "pusher:cache_miss", "channel": channel})
 
 
 def connection_established(socket_id: str, activity_timeout: int) -> bytes:

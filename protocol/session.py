@@ -11,19 +11,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
-from . import errors, messages
+from . import errors, messages, presence, users
 from .channels import SERVER_TO_USER, Channel, ChannelError
-from .messages import ClientMessage, MessageError, SubscribeData, UnsubscribeData
-from .signatures import channel_text, verify_channel
+from .limits import TokenBucket
+from .messages import ClientMessage, MessageError, SigninData, SubscribeData, UnsubscribeData
+from .signatures import channel_text, user_text, verify_channel
+from .users import User, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .apps import App
     from .errors import PusherError
+    from .presence import Member
 
 ECHO_LIMIT: Final = 300
 """How many characters of a client's own text an error repeats."""
+
+
+CLIENT_EVENT: Final = "client-"
+SHORTEST_CLIENT_EVENT: Final = len(CLIENT_EVENT) + 1
+LONGEST_EVENT: Final = 200
+CLIENT_EVENTS_OFF: Final = (
+    "To send client events, you must enable this feature in the Settings page of your dashboard."
+)
 
 
 class Send(NamedTuple):
@@ -33,10 +44,14 @@ class Send(NamedTuple):
 
 
 class Subscribe(NamedTuple):
-    """Deliver the channel to the client, ``reply`` first. Idempotent."""
+    """Deliver the channel to the client, the answer first (section 4.4). Idempotent.
 
-    channel: str
-    reply: bytes
+    ``member`` is who joins, on presence channels only. ``first`` is false for a channel that the session has.
+    """
+
+    channel: Channel
+    member: Member | None = None
+    first: bool = True
 
 
 class Unsubscribe(NamedTuple):
@@ -45,24 +60,53 @@ class Unsubscribe(NamedTuple):
     channel: str
 
 
+class Relay(NamedTuple):
+    """A client event for all other subscribers (section 6); ``data`` is its JSON, empty if it had none."""
+
+    channel: str
+    event: str
+    data: bytes
+    user_id: str | None
+
+
+class SignIn(NamedTuple):
+    """The client is this user from now on; ``reply`` goes first."""
+
+    user: User
+    reply: bytes
+
+
 class Close(NamedTuple):
     """Send the error, then close with its code."""
 
     error: PusherError
 
 
-Effect = Send | Subscribe | Unsubscribe | Close
+Effect = Send | Subscribe | Unsubscribe | Relay | SignIn | Close
 
 
 class Session:
     """The server's side of one connection. Times are seconds on any one steady clock."""
 
-    __slots__ = ("app", "channels", "closed", "last_seen", "pinged_at", "socket_id")
+    __slots__ = (
+        "_bucket",
+        "_opened",
+        "app",
+        "channels",
+        "closed",
+        "last_seen",
+        "pinged_at",
+        "socket_id",
+        "user",
+    )
 
     def __init__(self, app: App, socket_id: str, now: float) -> None:
         self.app = app
         self.socket_id = socket_id
-        self.channels: set[str] = set()
+        self.channels: dict[str, Member | None] = {}
+        self.user: User | None = None
+        self._opened = now
+        self._bucket: TokenBucket | None = None
         self.last_seen = now
         self.pinged_at: float | None = None
         self.closed = False
@@ -84,15 +128,25 @@ class Session:
         try:
             message = messages.decode_message(text)
             handler = self._HANDLERS.get(message.event)
-            if handler is None:
-                return [self._unsupported(message)]
-            return handler(self, message)
+            if handler is not None:
+                return handler(self, message)
+            if message.event.startswith(CLIENT_EVENT):
+                return [self._client_event(message, now)]
+            reason = f"Unsupported event received on socket: {message.event}"
+            return [Send(messages.error(reason[:ECHO_LIMIT]))]
         except MessageError as error:
             return [Send(messages.error(str(error)[:ECHO_LIMIT]))]
 
     def check(self, now: float) -> list[Effect]:
-        """Liveness: a silent client is pinged, and closed only if nothing comes back (section 3.2)."""
-        if self.closed or now < self.deadline:
+        """Liveness: a silent client is pinged, and closed only if nothing comes back (section 3.2).
+
+        Where the application wants it, one that has not authorised in time is closed too (section 7.3).
+        """
+        if self.closed:
+            return []
+        if self._unauthorized and now >= self._opened + self.app.authorized_seconds:
+            return [self.close(errors.NOT_AUTHORIZED)]
+        if now < self._silence_deadline:
             return []
         if self.pinged_at is None:
             self.pinged_at = now
@@ -102,9 +156,21 @@ class Session:
     @property
     def deadline(self) -> float:
         """When :meth:`check` has something to do unless a frame comes first."""
+        if self._unauthorized:
+            return min(self._silence_deadline, self._opened + self.app.authorized_seconds)
+        return self._silence_deadline
+
+    @property
+    def _silence_deadline(self) -> float:
         if self.pinged_at is None:
             return self.last_seen + self.app.activity_timeout
         return self.pinged_at + self.app.pong_timeout
+
+    @property
+    def _unauthorized(self) -> bool:
+        if not self.app.authorized_seconds or self.user is not None:
+            return False
+        return not any(Channel.parse(name).private for name in self.channels)
 
     def close(self, error: PusherError) -> Close:
         """Close for a reason of the server's."""
@@ -120,31 +186,36 @@ class Session:
     def _subscribe(self, message: ClientMessage) -> list[Effect]:
         data = messages.decode_data(message, SubscribeData)
         try:
-            channel = self._authorize(data)
+            if data.channel.startswith(SERVER_TO_USER):
+                return [self._subscribe_to_user(data.channel)]
+            channel, member = self._authorize(data)
         except ChannelError as error:
-            refusal = messages.subscription_error(
-                data.channel[:ECHO_LIMIT], error.type, str(error), error.status
-            )
-            return [Send(refusal)]
-        self.channels.add(channel.name)
-        return [Subscribe(channel.name, messages.subscription_succeeded(channel.name))]
+            name = data.channel[:ECHO_LIMIT]
+            return [Send(messages.subscription_error(name, error.type, str(error), error.status))]
+        first = channel.name not in self.channels
+        if first:
+            self.channels[channel.name] = member
+        return [Subscribe(channel, self.channels[channel.name], first)]
 
-    def _authorize(self, data: SubscribeData) -> Channel:
-        """The channel that ``data`` may subscribe.
+    def _subscribe_to_user(self, name: str) -> Send:
+        """The signed-in user gets its events by the sign-in: answered, not subscribed (section 7.2)."""
+        if self.user is None or name != users.user_channel(self.user.id):
+            raise ChannelError("AuthError", "Not signed in as this user", 401)
+        return Send(messages.subscription_succeeded(name))
+
+    def _authorize(self, data: SubscribeData) -> tuple[Channel, Member | None]:
+        """The channel that ``data`` may subscribe, and as whom.
 
         :raises ChannelError: a case of section 4.5.
         """
-        if data.channel.startswith(SERVER_TO_USER):
-            raise ChannelError("AuthError", "Not signed in as this user", 401)
         channel = Channel.parse(data.channel)
-        if channel.presence or channel.cache:
-            raise ChannelError("InvalidChannel", "This server does not serve presence and cache channels yet")
         limit = self.app.max_channels_per_connection
         if 0 < limit <= len(self.channels) and channel.name not in self.channels:
             raise ChannelError("LimitReached", f"The connection has {limit} channels already", 4100)
+        channel_data = data.channel_data or None
         if channel.private:
-            self._verify(channel, data.auth or "", data.channel_data or None)
-        return channel
+            self._verify(channel, data.auth or "", channel_data)
+        return channel, self._member(channel_data) if channel.presence else None
 
     def _verify(self, channel: Channel, auth: str, channel_data: str | None) -> None:
         text = channel_text(self.socket_id, channel.name, channel_data)
@@ -152,25 +223,79 @@ class Session:
             reason = f"Invalid signature: Expected HMAC SHA256 hex digest of {text[:ECHO_LIMIT]}"
             raise ChannelError("AuthError", f"{reason}, but got {auth[:ECHO_LIMIT]}", 401)
 
+    def _member(self, channel_data: str | None) -> Member:
+        if channel_data is not None:
+            return presence.parse_member(channel_data)
+        if self.user is None:
+            raise ChannelError("AuthError", "A presence channel needs channel_data or a signed-in user", 401)
+        return self.user.member()
+
     def _unsubscribe(self, message: ClientMessage) -> list[Effect]:
         name = messages.decode_data(message, UnsubscribeData).channel
         if name not in self.channels:
             return []
-        self.channels.remove(name)
+        del self.channels[name]
         return [Unsubscribe(name)]
 
-    def _unsupported(self, message: ClientMessage) -> Send:
-        if message.event.startswith("client-"):
-            text = (
-                "To send client events, you must enable this feature in the Settings page of your dashboard."
-            )
-            channel = None if message.channel is None else message.channel[:ECHO_LIMIT]
-            return Send(messages.error(text, channel=channel))
-        return Send(messages.error(f"Unsupported event received on socket: {message.event[:ECHO_LIMIT]}"))
+    def dropped(self, channel: str) -> None:
+        """Whoever runs the effects could not carry a :class:`Subscribe` out: the session has it no more."""
+        self.channels.pop(channel, None)
+
+    def _client_event(self, message: ClientMessage, now: float) -> Effect:
+        """The rules of section 6 in their order; the connection stays whatever is broken."""
+        name, data = message.channel or "", bytes(message.data)
+        checks = (
+            (not self.app.client_events, CLIENT_EVENTS_OFF),
+            (not SHORTEST_CLIENT_EVENT <= len(message.event) <= LONGEST_EVENT, "Invalid event name"),
+            (
+                not name.startswith(("private-", "presence-")),
+                "Client events need a private or presence channel",
+            ),
+            (name not in self.channels, "Client events need a subscription to their channel"),
+            (
+                len(data) > self.app.max_event_bytes,
+                f"The data is larger than {self.app.max_event_bytes} bytes",
+            ),
+        )
+        for wrong, reason in checks:
+            if wrong:
+                return Send(messages.error(reason, channel=name[:ECHO_LIMIT]))
+        if self._bucket is None:
+            self._bucket = TokenBucket(self.app.client_events_per_second, now)
+        if not self._bucket.take(now):
+            return Send(messages.error(errors.CLIENT_EVENT_RATE, 4301, name))
+        member = self.channels[name]
+        return Relay(name, message.event, data, None if member is None else member.id)
+
+    def _signin(self, message: ClientMessage) -> list[Effect]:
+        data = messages.decode_data(message, SigninData)
+        try:
+            user = self._authenticate(data)
+        except UserError as error:
+            return [Send(messages.error(str(error), errors.UNAUTHORIZED.code))]
+        reply = users.signin_success(data.user_data)
+        if self.user is not None:
+            return [Send(reply)]
+        self.user = user
+        cut = [Send(messages.error(errors.WATCHLIST_LIMIT, 4302))] if user.cut else []
+        return [SignIn(user, reply), *cut]
+
+    def _authenticate(self, data: SigninData) -> User:
+        """The user that ``data`` proves.
+
+        :raises UserError: the signature or the data is wrong, or the session is another user's.
+        """
+        if not verify_channel(self.app.keys, data.auth, user_text(self.socket_id, data.user_data)):
+            raise UserError("Invalid signature of the user_data")
+        user = users.parse_user(data.user_data)
+        if self.user is not None and self.user.id != user.id:
+            raise UserError("Already signed in as another user")
+        return user
 
     _HANDLERS: ClassVar[dict[str, Callable[[Session, ClientMessage], list[Effect]]]] = {
         "pusher:ping": _ping,
         "pusher:pong": _pong,
         "pusher:subscribe": _subscribe,
         "pusher:unsubscribe": _unsubscribe,
+        "pusher:signin": _signin,
     }

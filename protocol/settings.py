@@ -22,6 +22,9 @@ TABLES: Final = frozenset(
 
 PREFIX: Final = "LEGATO_"
 
+OTHER_NAMES: Final = frozenset({"LEGATO_DATA", "LEGATO_APP_ID", "LEGATO_APP_KEY", "LEGATO_APP_SECRET"})
+"""``LEGATO_`` names that stand for no single key of a table."""
+
 NO_FILE: Final = "settings"
 """What errors name as the source when there is no file."""
 
@@ -106,6 +109,7 @@ def _environment(
     tables: Mapping[str, Any], environ: Mapping[str, str], aliases: Mapping[str, str]
 ) -> list[tuple[str, Any]]:
     """Settings out of the environment, aliases first so that the ``LEGATO_`` name wins."""
+    _refuse_unknown_tables(environ)
     names = dict(aliases)
     for table, kind in tables.items():
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
@@ -127,6 +131,13 @@ def _refuse_unknown(prefix: str, known: Mapping[str, str], environ: Mapping[str,
     for name in environ:
         if name.startswith(prefix) and name not in known:
             raise SettingsError(f"environment: {name}: no such setting; expected one of {', '.join(known)}")
+
+
+def _refuse_unknown_tables(environ: Mapping[str, str]) -> None:
+    prefixes = tuple(f"{PREFIX}{table}_".upper() for table in TABLES - {"apps"})
+    for name in environ:
+        if name.startswith(PREFIX) and name not in OTHER_NAMES and not name.startswith(prefixes):
+            raise SettingsError(f"environment: {name}: no such setting; expected LEGATO_TABLE_KEY")
 
 
 def _field_type(tables: Mapping[str, Any], key: str) -> Any:

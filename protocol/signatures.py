@@ -41,6 +41,11 @@ def channel_text(socket_id: str, channel: str, channel_data: str | None = None) 
     return text if channel_data is None else f"{text}:{channel_data}"
 
 
+def user_text(socket_id: str, user_data: str) -> str:
+    """What is signed for ``pusher:signin``, ``user_data`` exactly as received."""
+    return f"{socket_id}::user::{user_data}"
+
+
 def sign_channel(key: str, secret: str, socket_id: str, channel: str, channel_data: str | None = None) -> str:
     """The ``auth`` that an application's authorisation endpoint answers: ``KEY:signature``."""
     return f"{key}:{sign(secret, channel_text(socket_id, channel, channel_data))}"

@@ -36,6 +36,11 @@ def jobs_key(queue: str) -> str:
     return f"legato:jobs:{{{queue}}}"
 
 
+def queued_mark(queue: str, message_id: str) -> str:
+    """String that is there once the job of an idempotent request is queued."""
+    return f"legato:queued:{{{queue}}}:{message_id}"
+
+
 def dead_key(queue: str) -> str:
     """Stream of jobs given up on, with the reason."""
     return f"legato:dead:{{{queue}}}"
@@ -59,6 +64,45 @@ def active_key(app_id: str, channel: str) -> str:
 def bus_channel(app_id: str, channel: str) -> str:
     """The sharded pub/sub channel that carries one Pusher channel of one application."""
     return f"legato:bus:{{{app_id}:{channel}}}"
+
+
+def subscriptions_key(app_id: str, channel: str) -> str:
+    """Hash with one field per subscription of the whole cluster: socket id -> node id."""
+    return f"legato:subs:{{{app_id}:{channel}}}"
+
+
+def users_key(app_id: str, channel: str) -> str:
+    """Hash of a presence channel: user id -> how many connections the user has on it."""
+    return f"legato:users:{{{app_id}:{channel}}}"
+
+
+def members_key(app_id: str, channel: str) -> str:
+    """Hash of a presence channel: user id -> the member as JSON."""
+    return f"legato:members:{{{app_id}:{channel}}}"
+
+
+def cache_key(app_id: str, channel: str) -> str:
+    """String with the last event of a cache channel."""
+    return f"legato:cache:{{{app_id}:{channel}}}"
+
+
+def occupied_key(app_id: str) -> str:
+    """Set of the channels that may be occupied: a hint, in another slot than theirs."""
+    return f"legato:occupied:{{{app_id}}}"
+
+
+NODES_KEY: Final = "legato:nodes"
+"""Set of the ids of all broadcaster nodes that have not said goodbye."""
+
+
+def lease_key(node_id: str) -> str:
+    """String that is there as long as the node lives."""
+    return f"legato:lease:{{{node_id}}}"
+
+
+def entries_key(node_id: str) -> str:
+    """Set of the subscriptions that hang on the node's lease."""
+    return f"legato:entries:{{{node_id}}}"
 
 
 def idempotency_key(app_id: str, user: str, key: str) -> str:
@@ -92,15 +136,21 @@ def log_entry_id(index: int) -> str:
     return f"1-{index + 1}"
 
 
+TERMINATE: Final = "terminate"
+"""Close all that have the channel: on a user's own channel, those who are signed in as the user."""
+
+
 class Envelope(NamedTuple):
     """One message on the bus: the Pusher frame as every subscriber gets it, and how to deliver it.
 
     ``stream`` is ``(message_id, index)`` for a token frame: a node sees a gap without reading the frame.
+    ``command`` is for the nodes, not for subscribers: :data:`TERMINATE` or nothing.
     """
 
     payload: bytes
     except_socket_id: str | None = None
     stream: tuple[str, int] | None = None
+    command: str = ""
 
 
 class EnvelopeError(ValueError):
@@ -108,11 +158,11 @@ class EnvelopeError(ValueError):
 
 
 def encode_envelope(envelope: Envelope) -> bytes:
-    r"""``EXCEPT;MESSAGE_ID;INDEX\n`` before the payload, or just ``\n`` when all three are absent."""
-    if envelope.except_socket_id is None and envelope.stream is None:
+    r"""``EXCEPT;MESSAGE_ID;INDEX;COMMAND\n`` before the payload, or just ``\n`` when all are absent."""
+    if envelope.except_socket_id is None and envelope.stream is None and not envelope.command:
         return b"\n" + envelope.payload
     message_id, index = envelope.stream or ("", "")
-    header = f"{envelope.except_socket_id or ''};{message_id};{index}\n"
+    header = f"{envelope.except_socket_id or ''};{message_id};{index};{envelope.command}\n"
     return header.encode() + envelope.payload
 
 
@@ -125,11 +175,11 @@ def decode_envelope(data: bytes) -> Envelope:
         return Envelope(data[1:])
     header, newline, payload = data.partition(b"\n")
     fields = header.split(b";")
-    if not newline or len(fields) != 3:
+    if not newline or len(fields) != 4:
         raise EnvelopeError("no envelope header")
     try:
-        except_socket_id, message_id, index = (field.decode("ascii") for field in fields)
+        except_socket_id, message_id, index, command = (field.decode("ascii") for field in fields)
         stream = (message_id, int(index)) if message_id else None
     except ValueError as error:
         raise EnvelopeError("bad envelope header") from error
-    return Envelope(payload, except_socket_id or None, stream)
+    return Envelope(payload, except_socket_id or None, stream, command)

@@ -154,6 +154,12 @@ async def test_a_jwks_url_is_fetched_once(jwks):
         await tokens.verify(bearer({"sub": "7"}, rsa.generate_private_key(65537, 2048), "RS256", kid="k1"))
 
 
+async def test_a_token_whose_algorithm_is_not_the_keys_is_refused(jwks):
+    url, _ = jwks
+    with pytest.raises(AuthError):
+        await Tokens(Auth(jwks_url=url)).verify(bearer({"sub": "7"}, KEYS["ES256"], "ES256", kid="k1"))
+
+
 async def test_a_jwks_url_that_does_not_answer_refuses():
     tokens = Tokens(Auth(jwks_url="http://127.0.0.1:1/jwks.json"))
     with pytest.raises(AuthError):
@@ -163,6 +169,11 @@ async def test_a_jwks_url_that_does_not_answer_refuses():
 def test_keys_that_cannot_be_used_stop_the_start(tmp_path):
     with pytest.raises(SettingsError, match="expected a PEM file"):
         Tokens(Auth(jwt_public_key=str(tmp_path / "none.pem")))
+    (tmp_path / "no.pem").write_text("not a key")
+    with pytest.raises(SettingsError, match="expected a PEM file"):
+        Tokens(Auth(jwt_public_key=str(tmp_path / "no.pem")))
+    with pytest.raises(SettingsError, match="expected http"):
+        Tokens(Auth(jwks_url="notaurl"))
     with pytest.raises(SettingsError, match="HS"):
         Tokens(Auth(jwt_secret=SECRET, algorithms=("RS256",)))
     with pytest.raises(SettingsError, match="HS"):

@@ -30,11 +30,15 @@ class Node:
         self.bus = bus
         self.delivered: list = []
         self.confirmed: list = []
+        self.lost = 0
 
     async def start(self) -> None:
         await self.bus.start(
-            lambda key, envelope: self.delivered.append((key, envelope)), self.confirmed.append
+            lambda key, envelope: self.delivered.append((key, envelope)), self.confirmed.append, self.on_lost
         )
+
+    def on_lost(self) -> None:
+        self.lost += 1
 
     async def subscribe(self, key: Key) -> None:
         count = len(self.confirmed)
@@ -150,20 +154,52 @@ async def test_after_a_restart_of_redis_the_subscriptions_come_back(server, capl
         await node.publish(KEY, b"x")
         await node.publish(third, b"y")
         await node.got(b"x", b"y")
-        assert node.bus.gaps == 1
+        assert (node.bus.gaps, node.lost) == (1, 1)
     assert "Redis connection lost" in caplog.text
+
+
+async def test_a_fault_of_ours_does_not_leave_the_node_deaf(server, caplog):
+    async with redis_node(server.url) as node:
+        await node.subscribe(KEY)
+        deliver, node.bus._deliver = node.bus._deliver, None
+        await node.publish(KEY, b"lost")
+        await until(lambda: node.bus.gaps == 1)
+        node.bus._deliver = deliver
+        await until(lambda: node.confirmed.count(KEY) == 2)
+        await node.publish(KEY, b"x")
+        await node.got(b"x")
+    assert "broke off" in caplog.text
+
+
+async def test_a_fault_of_ours_does_not_leave_publishers_waiting(server, monkeypatch, caplog):
+    async with redis_node(server.url) as node:
+        await node.subscribe(KEY)
+        monkeypatch.setattr(node.bus._redis, "pipeline", None)
+        with pytest.raises(BusError, match="could not be published"):
+            await node.publish(KEY, b"x")
+        monkeypatch.undo()
+        await node.publish(KEY, b"y")
+        await node.got(b"y")
+    assert "publishing broke off" in caplog.text
+
+
+async def test_a_redis_without_sharded_pubsub_is_one_clear_error():
+    with RedisServer(BINARIES["valkey"], "--rename-command", "SSUBSCRIBE", "") as old:
+        async with redis_client(old.url) as client:
+            with pytest.raises(BusError, match=r"Redis 7\.0 or newer"):
+                await RedisBus(client).start(lambda _key, _envelope: None, lambda _key: None, lambda: None)
 
 
 async def test_a_server_that_is_not_there_is_one_clear_error(tmp_path):
     async with redis_client(f"unix://{tmp_path}/none.sock") as client:
         with pytest.raises(BusError, match="Redis cannot be reached"):
-            await RedisBus(client).start(lambda _key, _envelope: None, lambda _key: None)
+            await RedisBus(client).start(lambda _key, _envelope: None, lambda _key: None, lambda: None)
 
 
 async def test_a_password_is_not_in_the_error():
     async with redis_client("redis://user:hunter2@127.0.0.1:1/0") as client:
         with pytest.raises(BusError) as caught:
-            await RedisBus(client).start(lambda _key, _envelope: None, lambda _key: None)
+            await RedisBus(client).start(lambda _key, _envelope: None, lambda _key: None, lambda: None)
     assert "hunter2" not in str(caught.value)
 
 

@@ -119,7 +119,8 @@ async def test_without_a_good_token_nothing_is_queued_or_told(server, redis):
     for path, method in [("/api/chat/send", "POST"), ("/api/chat/x/cancel", "POST"), ("/api/chat/x", "GET")]:
         for headers in ({}, {"Authorization": "Bearer x"}, token("a b")):
             assert await call(server, method, path, b"{}", headers) == (401, {"message": "Unauthenticated."})
-    assert await redis.dbsize() == 0
+    assert [key async for key in redis.scan_iter("legato:jobs:*")] == []
+    assert [key async for key in redis.scan_iter("*stream_cancel*")] == []
 
 
 class TestIdempotency:
@@ -145,14 +146,34 @@ class TestIdempotency:
         status, answer = await send(server, {"message": "Hello"}, token() | {"Idempotency-Key": key})
         assert (status, list(answer["errors"])) == (422, ["Idempotency-Key"])
 
-    async def test_a_key_is_given_back_when_its_job_could_not_be_queued(self, server, redis):
+    async def test_what_broke_off_is_carried_on_by_the_same_request(self, server, redis):
         headers = token() | {"Idempotency-Key": "k"}
         await redis.set(JOBS, "not a stream")
         assert (await send(server, {"message": "Hello"}, headers))[0] == 503
         await redis.delete(JOBS)
-        status, answer = await send(server, {"message": "Hello"}, headers)
-        assert status == 200
-        assert [job.message_id for job in await jobs(redis)] == [answer["message_id"]]
+        answers = [await send(server, {"message": "Hello"}, headers) for _ in range(3)]
+        assert {status for status, _ in answers} == {200}
+        (job,) = await jobs(redis)
+        assert {answer["message_id"] for _, answer in answers} == {job.message_id}
+        assert (await call(server, "GET", f"/api/chat/{job.message_id}"))[1]["status"] == "queued"
+
+    async def test_two_at_once_queue_one_job(self, server, redis):
+        headers = token() | {"Idempotency-Key": "k"}
+        answers = await asyncio.gather(*(send(server, {"message": "Hello"}, headers) for _ in range(8)))
+        (job,) = await jobs(redis)
+        assert {answer["message_id"] for _, answer in answers} == {job.message_id}
+
+    async def test_repeating_does_not_bring_a_finished_message_back(self, server, redis):
+        headers = token() | {"Idempotency-Key": "k"}
+        _, answer = await send(server, {"message": "Hello"}, headers)
+        key = wire.message_key("1", "private-ai-chat.7", answer["message_id"])
+        await redis.hset(key, "state", "complete")
+        await send(server, {"message": "Hello"}, headers)
+        assert await redis.hget(key, "state") == b"complete"
+        await redis.delete(key)
+        await send(server, {"message": "Hello"}, headers)
+        assert not await redis.exists(key)
+        assert len(await jobs(redis)) == 1
 
 
 class TestCancel:

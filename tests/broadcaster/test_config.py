@@ -111,3 +111,15 @@ def test_a_file_that_is_not_text(tmp_path):
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(SettingsError, match="is not UTF-8 text"):
         load(config=str(path))
+
+
+def test_secrets_in_the_environment_keep_what_the_file_says_of_the_application(file):
+    path = file(
+        APP.replace('"hush-hush"', '"from the file"') + 'allowed_origins = ["chat.test"]\nmax_connections = 5'
+    )
+    for environ in ({"LEGATO_APP_SECRET": "s"}, {"LEGATO_APP_ID": "a", "LEGATO_APP_SECRET": "s"}):
+        (app,) = load(environ, config=path).apps
+        assert (app.id, app.key, app.secret) == ("a", "ka", "s")
+        assert (app.allowed_origins, app.max_connections) == (("chat.test",), 5)
+    both = load(REVERB, config=path).apps
+    assert [(app.id, app.allowed_origins) for app in both] == [("1", ("*",)), ("a", ("chat.test",))]

@@ -104,7 +104,7 @@ GOOD = [
     ({"channels": ["a"]}, {}),
     ({"channels": ["a", "a"], "channel": "b"}, {}),
     ({"channels": [f"c{n}" for n in range(100)]}, {}),
-    ({"channel": "a", "info": "subscription_count"}, {"channels": {"a": {}}}),
+    ({"channel": "a", "info": "subscription_count"}, {"channels": {"a": {"subscription_count": 0}}}),
     ({"channel": "a", "data": "x" * 10_240}, {}),
     ({"channel": "a", "data": {"not": "a string"}}, {}),
     ({"channel": "a", "name": "App\\Events\\X", "tags": {}, "socket_id": "1.2"}, {}),
@@ -132,6 +132,8 @@ BAD = [
     (b"\xff", 400),
     (b"[" * 100_000, 400),
     ({}, 400),
+    (b'{"name":"e","channel":"a","data":1e999}', 400),
+    (b'{"name":"e","channel":"a","data":"\xff"}', 400),
     ({"name": "e", "data": "x"}, 400),
     ({"name": "e", "data": "x", "channels": []}, 400),
     ({"name": "e", "data": "x", "channels": [1]}, 400),
@@ -245,3 +247,12 @@ async def test_the_sdk_passes_the_reason_on():
     async with running(local_settings()) as server:
         with pytest.raises(PusherBadRequest, match="may not start with pusher:"):
             await asyncio.to_thread(sdk(server.port).trigger, "a", "pusher:x", "data")
+
+
+async def test_a_fault_of_ours_is_json_too(monkeypatch, caplog):
+    async with running(local_settings()) as server:
+        monkeypatch.setattr(server.node, "bus", None)
+        status, answer = await post(server.port, EVENTS, {"name": "e", "data": "x", "channel": "a"})
+        monkeypatch.undo()
+        assert (status, answer) == (500, {"error": "Server error", "code": 500})
+    assert "could not be answered" in caplog.text

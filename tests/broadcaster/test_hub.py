@@ -42,13 +42,18 @@ class Loop:
         self.scheduled: list = []
         self.first: list[Key] = []
         self.last: list[Key] = []
-        self.joined: list = []
-        self.hub = Hub(
-            self.scheduled.append,
-            self.first.append,
-            self.last.append,
-            lambda subscriber, key: self.joined.append((subscriber.socket_id, key)),
-        )
+        self.replies: dict[tuple[str, Key], bytes] = {}
+        self.answers_at_once = True
+        self.hub = Hub(self.scheduled.append, self.first.append, self.last.append, self.ready)
+
+    def ready(self, subscriber, key) -> None:
+        """Answer as the node does: at once, or later."""
+        if self.answers_at_once:
+            self.hub.admit(subscriber, key, self.replies[subscriber.socket_id, key])
+
+    def subscribe(self, subscriber, key, reply: bytes) -> None:
+        self.replies[subscriber.socket_id, key] = reply
+        self.hub.subscribe(subscriber, key)
 
     def turn(self) -> None:
         scheduled, self.scheduled[:] = list(self.scheduled), []
@@ -72,8 +77,8 @@ def joined(*payloads: bytes) -> bytes:
 
 def test_the_reply_waits_for_the_bus_and_comes_before_anything_else(loop, hub):
     ann = Recorder("1.1")
-    hub.subscribe(ann, KEY, b"reply")
-    assert (ann.writes, loop.first, loop.joined) == ([], [KEY], [])
+    loop.subscribe(ann, KEY, b"reply")
+    assert (ann.writes, loop.first) == ([], [KEY])
     hub.deliver(KEY, b"early")
     loop.turn()
     assert ann.writes == []
@@ -81,21 +86,20 @@ def test_the_reply_waits_for_the_bus_and_comes_before_anything_else(loop, hub):
     hub.deliver(KEY, b"x")
     loop.turn()
     assert ann.writes == [b"reply", joined(b"x")]
-    assert loop.joined == [("1.1", KEY)]
 
 
 def test_the_second_subscriber_is_answered_at_once(loop, hub):
     ann, bob = Recorder("1.1"), Recorder("2.2")
-    hub.subscribe(ann, KEY, b"reply")
+    loop.subscribe(ann, KEY, b"reply")
     hub.confirm(KEY)
-    hub.subscribe(bob, KEY, b"reply")
+    loop.subscribe(bob, KEY, b"reply")
     assert bob.writes == [b"reply"]
     assert loop.first == [KEY]
 
 
 def test_a_second_confirmation_changes_nothing(loop, hub):
     ann = Recorder("1.1")
-    hub.subscribe(ann, KEY, b"reply")
+    loop.subscribe(ann, KEY, b"reply")
     hub.confirm(KEY)
     hub.confirm(KEY)
     hub.confirm(OTHER)
@@ -104,7 +108,7 @@ def test_a_second_confirmation_changes_nothing(loop, hub):
 
 def test_messages_of_one_loop_turn_share_one_write(loop, hub):
     ann = Recorder("1.1")
-    hub.subscribe(ann, KEY, b"r")
+    loop.subscribe(ann, KEY, b"r")
     hub.confirm(KEY)
     for payload in (b"1", b"2", b"3"):
         hub.deliver(KEY, payload)
@@ -116,10 +120,10 @@ def test_messages_of_one_loop_turn_share_one_write(loop, hub):
 
 def test_an_event_from_before_the_subscription_is_not_delivered(loop, hub):
     ann, bob = Recorder("1.1"), Recorder("2.2")
-    hub.subscribe(ann, KEY, b"r")
+    loop.subscribe(ann, KEY, b"r")
     hub.confirm(KEY)
     hub.deliver(KEY, b"before")
-    hub.subscribe(bob, KEY, b"r")
+    loop.subscribe(bob, KEY, b"r")
     hub.deliver(KEY, b"after")
     loop.turn()
     assert bob.writes == [b"r", joined(b"after")]
@@ -129,7 +133,7 @@ def test_an_event_from_before_the_subscription_is_not_delivered(loop, hub):
 def test_nothing_is_delivered_after_unsubscribing(loop, hub):
     ann, bob = Recorder("1.1"), Recorder("2.2")
     for subscriber in (ann, bob):
-        hub.subscribe(subscriber, KEY, b"r")
+        loop.subscribe(subscriber, KEY, b"r")
     hub.confirm(KEY)
     hub.deliver(KEY, b"x")
     hub.unsubscribe(ann, KEY)
@@ -142,7 +146,7 @@ def test_nothing_is_delivered_after_unsubscribing(loop, hub):
 
 def test_the_last_one_out_gives_the_channel_back(loop, hub):
     ann = Recorder("1.1")
-    hub.subscribe(ann, KEY, b"r")
+    loop.subscribe(ann, KEY, b"r")
     hub.confirm(KEY)
     hub.deliver(KEY, b"x")
     hub.unsubscribe(ann, KEY)
@@ -155,7 +159,7 @@ def test_the_last_one_out_gives_the_channel_back(loop, hub):
 
 def test_one_who_leaves_while_waiting_gets_no_reply(loop, hub):
     ann = Recorder("1.1")
-    hub.subscribe(ann, KEY, b"r")
+    loop.subscribe(ann, KEY, b"r")
     hub.unsubscribe(ann, KEY)
     hub.confirm(KEY)
     assert (ann.writes, loop.first, loop.last) == ([], [KEY], [KEY])
@@ -164,7 +168,7 @@ def test_one_who_leaves_while_waiting_gets_no_reply(loop, hub):
 def test_the_excluded_socket_misses_only_its_own(loop, hub):
     ann, bob, cyd = Recorder("1.1"), Recorder("2.2"), Recorder("3.3")
     for subscriber in (ann, bob, cyd):
-        hub.subscribe(subscriber, KEY, b"r")
+        loop.subscribe(subscriber, KEY, b"r")
     hub.confirm(KEY)
     hub.deliver(KEY, b"1", "1.1")
     hub.deliver(KEY, b"2")
@@ -180,7 +184,7 @@ def test_the_excluded_socket_misses_only_its_own(loop, hub):
 def test_who_is_excluded_from_everything_gets_no_write(loop, hub):
     ann, bob = Recorder("1.1"), Recorder("2.2")
     for subscriber in (ann, bob):
-        hub.subscribe(subscriber, KEY, b"r")
+        loop.subscribe(subscriber, KEY, b"r")
     hub.confirm(KEY)
     hub.deliver(KEY, b"1", "1.1")
     loop.turn()
@@ -191,14 +195,14 @@ def test_who_is_excluded_from_everything_gets_no_write(loop, hub):
 def test_a_slow_subscriber_queues_and_holds_nobody_up(loop, hub):
     ann, bob = Recorder("1.1"), Recorder("2.2")
     for subscriber in (ann, bob):
-        hub.subscribe(subscriber, KEY, b"r")
+        loop.subscribe(subscriber, KEY, b"r")
     hub.confirm(KEY)
     ann.slow = True
     hub.set_slow(ann, slow=True)
     hub.deliver(KEY, b"1")
     loop.turn()
     assert (ann.queued, bob.writes[1:]) == ([joined(b"1")], [joined(b"1")])
-    hub.subscribe(ann, OTHER, b"r")
+    loop.subscribe(ann, OTHER, b"r")
     hub.confirm(OTHER)
     ann.slow = False
     hub.set_slow(ann, slow=False)
@@ -216,8 +220,8 @@ def test_a_socket_may_become_slow_while_it_is_written_to(loop, hub):
         ann.slow = True
         hub.set_slow(ann, slow=True)
 
-    hub.subscribe(ann, KEY, b"r")
-    hub.subscribe(bob, KEY, b"r")
+    loop.subscribe(ann, KEY, b"r")
+    loop.subscribe(bob, KEY, b"r")
     ann.write_now = fill_up
     hub.confirm(KEY)
     hub.set_slow(ann, slow=False)
@@ -229,6 +233,117 @@ def test_a_socket_may_become_slow_while_it_is_written_to(loop, hub):
     assert ann.writes[-1] == joined(b"1")
     assert ann.queued[-1] == joined(b"2")
     assert bob.writes[1:] == [joined(b"1"), joined(b"2")]
+
+
+def test_what_is_published_while_the_answer_is_awaited_comes_right_after_it(loop, hub):
+    """A presence channel's roster takes a round trip: nothing that happens meanwhile is lost."""
+    ann, bob = Recorder("1.1"), Recorder("2.2")
+    loop.subscribe(bob, KEY, b"r")
+    hub.confirm(KEY)
+    loop.answers_at_once = False
+    loop.subscribe(ann, KEY, b"")
+    hub.deliver(KEY, b"1")
+    loop.turn()
+    hub.deliver(KEY, b"2", "1.1")
+    loop.turn()
+    hub.deliver(KEY, b"3")
+    assert ann.writes == []
+    hub.admit(ann, KEY, b"roster")
+    loop.turn()
+    assert ann.writes == [b"roster" + joined(b"1", b"3")]
+    assert b"".join(bob.writes[1:]) == joined(b"1", b"2", b"3")
+    hub.deliver(KEY, b"4")
+    loop.turn()
+    assert ann.writes[-1] == joined(b"4")
+
+
+def test_one_who_leaves_while_the_answer_is_awaited_gets_none(loop, hub):
+    ann = Recorder("1.1")
+    loop.answers_at_once = False
+    loop.subscribe(ann, KEY, b"")
+    hub.confirm(KEY)
+    assert hub.subscribers(KEY) == [ann]
+    hub.unsubscribe(ann, KEY)
+    hub.admit(ann, KEY, b"roster")
+    assert (ann.writes, hub.subscribers(KEY)) == ([], [])
+
+
+def test_one_who_has_left_is_not_admitted_though_others_are_there(loop, hub):
+    ann, bob = Recorder("1.1"), Recorder("2.2")
+    loop.subscribe(bob, KEY, b"r")
+    hub.confirm(KEY)
+    hub.admit(ann, KEY, b"roster")
+    assert ann.writes == []
+
+
+def test_subscribing_again_is_answered_again_and_delivers_once(loop, hub):
+    ann = Recorder("1.1")
+    loop.subscribe(ann, KEY, b"r")
+    hub.confirm(KEY)
+    loop.subscribe(ann, KEY, b"r")
+    hub.deliver(KEY, b"1")
+    loop.turn()
+    assert ann.writes == [b"r", b"r", joined(b"1")]
+    assert hub.count(KEY) == 1
+
+
+def test_without_the_bus_new_subscribers_wait_and_old_ones_stay(loop, hub):
+    ann, bob = Recorder("1.1"), Recorder("2.2")
+    loop.subscribe(ann, KEY, b"r")
+    hub.confirm(KEY)
+    hub.suspend()
+    loop.subscribe(bob, KEY, b"r")
+    assert bob.writes == []
+    hub.confirm(KEY)
+    assert bob.writes == [b"r"]
+    hub.deliver(KEY, b"1")
+    loop.turn()
+    assert ann.writes == [b"r", joined(b"1")]
+
+
+class Quitter(Recorder):
+    """Leaves everything as soon as it is written to, as an overrun client does."""
+
+    def __init__(self, hub, socket_id: str) -> None:
+        super().__init__(socket_id)
+
+        def quit_(data: bytes) -> None:
+            self.writes.append(data)
+            for key in (KEY, OTHER):
+                hub.unsubscribe(self, key)
+
+        self.write_now = quit_
+
+
+def test_those_who_leave_while_they_are_answered_do_not_cost_the_others_their_answer(loop, hub):
+    people = [Quitter(hub, "1.1"), Recorder("2.2"), Quitter(hub, "3.3"), Recorder("4.4")]
+    for person in people:
+        loop.subscribe(person, KEY, b"r")
+    hub.confirm(KEY)
+    assert [person.writes for person in people] == [[b"r"]] * 4
+    hub.deliver(KEY, b"1")
+    loop.turn()
+    assert people[1].writes == people[3].writes == [b"r", joined(b"1")]
+
+
+def test_a_newcomer_is_in_though_the_last_one_leaves_at_that_moment(loop, hub):
+    """The flush before a subscription may close the only slow subscriber, and the channel with it."""
+    leaver, ann = Quitter(hub, "1.1"), Recorder("2.2")
+    leaver.write_now = leaver.writes.append
+    loop.subscribe(leaver, KEY, b"r")
+    hub.confirm(KEY)
+    hub.set_slow(leaver, slow=True)
+    hub.set_slow(leaver, slow=False)
+    leaver.slow = True
+    leaver.enqueue = lambda _data: hub.unsubscribe(leaver, KEY)
+    hub.set_slow(leaver, slow=True)
+    hub.deliver(KEY, b"before")
+    loop.subscribe(ann, KEY, b"r")
+    assert (loop.first, loop.last) == ([KEY, KEY], [KEY])
+    hub.confirm(KEY)
+    hub.deliver(KEY, b"after")
+    loop.turn()
+    assert ann.writes == [b"r", joined(b"after")]
 
 
 class HubMachine(RuleBasedStateMachine):
@@ -246,7 +361,7 @@ class HubMachine(RuleBasedStateMachine):
     def subscribe(self, person):
         subscriber = self.people[person]
         self.loop.turn()
-        self.loop.hub.subscribe(subscriber, KEY, b"r")
+        self.loop.subscribe(subscriber, KEY, b"r")
         self.loop.hub.confirm(KEY)
         self.expected[subscriber.socket_id] += b"r"
         self.members.add(subscriber.socket_id)

@@ -106,7 +106,7 @@ MISTAKES = [
     (["--port", "0"], {}, 2, "legato.*: settings: apps: no application"),
     (["--port", "70000"], ENVIRON, 2, "server.port: Expected `int` <= 65535"),
     (["--port", "0"], ENVIRON | {"REDIS_URL": "redis://127.0.0.1:1"}, 1, "Redis cannot be reached"),
-    (["--port", "0"], ENVIRON | {"REDIS_URL": "http://x"}, 1, "redis.url: expected redis://"),
+    (["--port", "0"], ENVIRON | {"REDIS_URL": "http://x"}, 2, "redis.url: expected redis://"),
     (["--port", "0", "--host", "192.0.2.1"], ENVIRON, 1, "192.0.2.1:0 cannot be listened on"),
     (["--port", "0", "--host", "no such host"], ENVIRON, 1, "no such host: not an address"),
     (["--port", "0"], ENVIRON | {"LEGATO_AUTH_CHANNELS": "a b"}, 2, "auth.channels: 'a b'"),
@@ -114,9 +114,31 @@ MISTAKES = [
         ["--port", "0"],
         ENVIRON | {"LEGATO_AUTH_JWT_PUBLIC_KEY": "/none"},
         2,
-        "auth.jwt_public_key: /none cannot be read",
+        "auth.jwt_public_key: /none cannot be used",
     ),
     (["--port", "x"], ENVIRON, 2, "invalid int value"),
+    (
+        ["--port", "0"],
+        ENVIRON | {"REDIS_URL": "redis://127.0.0.1:1/?foo=bar"},
+        2,
+        "redis.url: expected redis://",
+    ),
+    (["--port", "0", "--host", "a..b"], ENVIRON, 1, "a..b: not an address"),
+    (["--port", "0"], ENVIRON | {"LEGATO_METRICS_HOST": "a..b"}, 1, "metrics: a..b:0 cannot be listened on"),
+    (["--port", "0"], ENVIRON | {"LEGATO_AUTH_JWKS_URL": "notaurl"}, 2, "auth.jwks_url: expected http"),
+    (["--port", "0"], ENVIRON | {"LEGATO_DEV_ENABLED": "1"}, 2, "dev.enabled: expected auth.jwt_secret"),
+    (
+        ["--port", "0"],
+        ENVIRON | {"LEGATO_DEV_ENABLED": "1", "LEGATO_AUTH_JWT_SECRET": "s" * 32, "LEGATO_DEV_PAGE": "/none"},
+        2,
+        "dev.page: /none: no such folder",
+    ),
+    (
+        ["--port", "0"],
+        ENVIRON | {"LEGATO_SERVER_TLS_CERT": "/none", "LEGATO_SERVER_TLS_KEY": "/none"},
+        2,
+        "server.tls_cert, server.tls_key: No such file",
+    ),
 ]
 
 
@@ -156,3 +178,32 @@ async def test_redis_that_is_not_there_stops_the_start(tmp_path):
     with pytest.raises(StartError, match="Redis cannot be reached"):
         async with running(local_settings(redis=Redis(url=f"unix://{tmp_path}/none.sock"))):
             pass
+
+
+async def test_a_request_that_never_becomes_whole_is_cut_off():
+    """A peer that connects and says nothing, or only a little now and then, keeps no descriptor for ever."""
+    settings = local_settings(server=Server(port=0, drain_seconds=0, keep_alive=1))
+    async with running(settings) as server:
+        for said in (b"", b"GET /up HT", b"GET /up HTTP/1.1\r\nHost: x\r\n\r\nGET /"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(said)
+            async with asyncio.timeout(10):
+                answer = await reader.read()
+            assert (b"200 OK" in answer) == said.endswith(b"GET /")
+            writer.close()
+        async with client(server.port) as ann:
+            await asyncio.sleep(1.2)  # longer than the limit: a WebSocket is not a request
+            await ann.send("pusher:ping")
+            assert (await ann.receive())["event"] == "pusher:pong"
+
+
+async def test_one_who_leaves_during_the_drain_does_not_end_it_for_the_others():
+    async with running(local_settings(server=Server(port=0, drain_seconds=0.5))) as server:
+        async with contextlib.AsyncExitStack() as stack:
+            people = [await stack.enter_async_context(client(server.port)) for _ in range(20)]
+            drained = asyncio.ensure_future(server.node.drain())
+            for person in people[10:15]:
+                person.connection.transport.abort()
+            codes = [await person.closed() for person in people[:10] + people[15:]]
+            await drained
+            assert set(codes) == {1012}

@@ -12,6 +12,7 @@ import sys
 import time
 
 import pytest
+import uvloop
 from pusher import Pusher
 
 from broadcaster.config import load
@@ -212,6 +213,22 @@ async def test_without_a_webhook_no_http_client_is_loaded():
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
     assert (await process.communicate())[0] == b"False\n"
+
+
+@pytest.mark.parametrize("batch", [True, False])
+def test_on_the_loop_that_the_server_runs_on(batch):
+    """uvloop's timers are not asyncio's: one that is due already cannot be asked when."""
+
+    async def run():
+        receiver = Receiver()
+        failing(receiver, 1, status(500))
+        async with receiver.listening():
+            async with sending(app(Webhook(url=receiver.url, batch=batch))) as webhooks:
+                webhooks.channel_vacated("1", "y", disconnect=True)
+                everything(webhooks)
+                await until(lambda: webhooks.sent == 8)
+
+    uvloop.run(run())
 
 
 # --- hold-back

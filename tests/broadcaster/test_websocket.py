@@ -342,3 +342,14 @@ async def test_a_signature_for_another_socket_does_not_open_a_channel(server):
         auth = signatures.sign_channel(APP.key, APP.secret, bob.socket_id, "private-x")
         await ann.send("pusher:subscribe", {"channel": "private-x", "auth": auth})
         assert (await ann.receive())["event"] == "pusher:subscription_error"
+
+
+async def test_empty_fragments_cost_nothing(server):
+    """They count for no size limit, so they must not be kept either."""
+    async with client(server.port) as ann:
+        start = bytes([Opcode.TEXT, 0x80]) + bytes(4)
+        nothing = bytes([Opcode.CONT, 0x80]) + bytes(4)
+        ann.connection.transport.write(start + nothing * 10_000)
+        (connection,) = server.node._open
+        await until(lambda: connection._protocol.current_size is not None)
+        assert len(connection._fragments) == 0

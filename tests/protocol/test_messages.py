@@ -88,3 +88,23 @@ def test_any_frame_is_a_message_or_refused(frame):
 def test_a_deeply_nested_frame_is_refused():
     with pytest.raises(MessageError):
         messages.decode_message("[" * 100_000)
+
+
+def test_a_client_event_has_nothing_of_the_senders_but_its_data():
+    assert json.loads(messages.client_event("client-x", "private-x", b'{"a":1}', None)) == {
+        "event": "client-x",
+        "channel": "private-x",
+        "data": {"a": 1},
+    }
+    assert json.loads(messages.client_event("client-x", "presence-x", b"", "7")) == {
+        "event": "client-x",
+        "channel": "presence-x",
+        "user_id": "7",
+    }
+
+
+def test_counts_and_misses():
+    count = json.loads(messages.subscription_count("x", 3))
+    assert count["event"] == "pusher_internal:subscription_count"
+    assert json.loads(count["data"]) == {"subscription_count": 3}
+    assert json.loads(messages.cache_miss("cache-x")) == {"event": "pusher:cache_miss", "channel": "cache-x"}

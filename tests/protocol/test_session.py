@@ -8,9 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from protocol import errors, messages, signatures
+from protocol import errors, signatures
 from protocol.apps import App
-from protocol.session import Close, Send, Session, Subscribe, Unsubscribe
+from protocol.channels import Channel
+from protocol.presence import Member
+from protocol.session import Close, Relay, Send, Session, Subscribe, Unsubscribe
+from protocol.users import User
 
 APP = App(id="1", key="key", secret="secret", activity_timeout=120, pong_timeout=30)
 SOCKET = "123.456"
@@ -59,8 +62,8 @@ def test_a_pong_needs_no_answer(session):
 
 def test_a_public_channel_needs_no_signature(session):
     (effect,) = session.receive(subscribe("orders", auth=""), 1)
-    assert effect == Subscribe("orders", messages.subscription_succeeded("orders"))
-    assert session.channels == {"orders"}
+    assert effect == Subscribe(Channel("orders"))
+    assert session.channels == {"orders": None}
 
 
 PRIVATE = ["private-x", "private-encrypted-x"]
@@ -72,7 +75,7 @@ def test_a_private_channel_is_opened_by_its_signature(session, channel, channel_
     (effect,) = session.receive(
         subscribe(channel, auth=auth(channel, channel_data), channel_data=channel_data), 1
     )
-    assert effect == Subscribe(channel, messages.subscription_succeeded(channel))
+    assert effect == Subscribe(Channel.parse(channel))
 
 
 def test_empty_channel_data_counts_as_none(session):
@@ -103,7 +106,7 @@ def test_any_other_signature_is_refused_and_the_connection_stays(session, given_
     assert answer["channel"] == "private-x"
     assert (answer["data"]["type"], answer["data"]["status"]) == ("AuthError", 401)
     assert APP.secret not in answer["data"]["error"].replace(SOCKET, "")
-    assert session.channels == set()
+    assert session.channels == {}
     assert not session.closed
 
 
@@ -115,13 +118,13 @@ TRICKY = [
     "cache-private-x",
     "presence-x",
 ]
+PUBLIC = {"xprivate-cache-y", "privatefoo", "cache-private-x"}
 
 
 @pytest.mark.parametrize("channel", TRICKY)
 def test_names_that_look_alike_let_nobody_in_by_a_wrong_signature(session, channel):
     effects = session.receive(subscribe(channel, auth="key:wrong"), 1)
-    is_public = channel in ("xprivate-cache-y", "privatefoo")
-    assert isinstance(effects[0], Subscribe) == is_public
+    assert isinstance(effects[0], Subscribe) == (channel in PUBLIC)
 
 
 REFUSALS = [
@@ -129,8 +132,6 @@ REFUSALS = [
     ("", "InvalidChannel", 4009),
     ("a" * 201, "LimitReached", 4009),
     ("#server-to-user-7", "AuthError", 401),
-    ("presence-room", "InvalidChannel", 4009),
-    ("cache-x", "InvalidChannel", 4009),
 ]
 
 
@@ -151,8 +152,209 @@ def test_the_channel_limit_counts_distinct_channels():
 
 def test_subscribing_again_is_verified_and_answered_again(session):
     good = subscribe("private-x", auth=auth("private-x"))
-    assert session.receive(good, 1) == session.receive(good, 2)
+    channel = Channel.parse("private-x")
+    assert session.receive(good, 1) == [Subscribe(channel, None, first=True)]
+    assert session.receive(good, 2) == [Subscribe(channel, None, first=False)]
     assert sent(session.receive(subscribe("private-x", auth="key:no"), 3))["data"]["type"] == "AuthError"
+
+
+def test_a_subscription_that_could_not_be_carried_out_is_forgotten(session):
+    session.receive(subscribe("a"), 1)
+    session.dropped("a")
+    session.dropped("a")
+    assert session.channels == {}
+
+
+def join(session, channel="presence-room", channel_data='{"user_id":7,"user_info":{"name":"Ann"}}'):
+    return session.receive(subscribe(channel, auth=auth(channel, channel_data), channel_data=channel_data), 1)
+
+
+@pytest.mark.parametrize("channel", ["presence-room", "presence-cache-room"])
+def test_a_presence_channel_is_joined_as_its_member(session, channel):
+    member = Member(7, b'{"name":"Ann"}')
+    assert join(session, channel) == [Subscribe(Channel.parse(channel), member)]
+
+
+def test_a_member_that_subscribes_again_stays_who_it_was(session):
+    join(session)
+    (effect,) = join(session, channel_data='{"user_id":7,"user_info":{"name":"Other"}}')
+    assert effect.member == Member(7, b'{"name":"Ann"}')
+
+
+BAD_MEMBERS = [
+    ("{}", "AuthError", 401),
+    ("junk", "AuthError", 401),
+    ('{"user_id":null}', "AuthError", 401),
+    ('{"user_id":""}', "LimitReached", 4301),
+    ('{"user_id":"' + "x" * 129 + '"}', "LimitReached", 4301),
+    ('{"user_id":"7","user_info":"' + "x" * 1100 + '"}', "LimitReached", 4301),
+]
+
+
+@pytest.mark.parametrize(("channel_data", "type_", "status"), BAD_MEMBERS)
+def test_a_bad_member_is_refused(session, channel_data, type_, status):
+    answer = sent(join(session, channel_data=channel_data))
+    assert (answer["data"]["type"], answer["data"]["status"]) == (type_, status)
+    assert session.channels == {}
+
+
+def test_a_presence_channel_needs_to_know_who(session):
+    answer = sent(session.receive(subscribe("presence-room", auth=auth("presence-room")), 1))
+    assert answer["data"]["type"] == "AuthError"
+
+
+USER = '{"id":"7","user_info":{"name":"Ann"},"watchlist":["8","9","8"]}'
+
+
+def signin(session, user_data=USER, now=1.0, **changes):
+    text = signatures.user_text(SOCKET, user_data)
+    data = {"auth": f"{APP.key}:{signatures.sign(APP.secret, text)}", "user_data": user_data} | changes
+    return session.receive(frame("pusher:signin", data), now)
+
+
+def test_signing_in_is_answered_with_the_same_user_data(session):
+    (effect,) = signin(session)
+    assert effect.user == User("7", b'{"name":"Ann"}', ("8", "9"))
+    reply = json.loads(effect.reply)
+    assert reply["event"] == "pusher:signin_success"
+    assert json.loads(reply["data"]) == {"user_data": USER}
+
+
+def test_a_signed_in_user_needs_no_channel_data(session):
+    signin(session)
+    (effect,) = session.receive(subscribe("presence-room", auth=auth("presence-room")), 1)
+    assert effect.member == Member("7", b'{"name":"Ann"}')
+    (effect,) = join(session, "presence-other")
+    assert effect.member.user_id == 7
+
+
+def test_signing_in_again_as_the_same_user_only(session):
+    signin(session)
+    assert sent(signin(session))["event"] == "pusher:signin_success"
+    answer = sent(signin(session, '{"id":"8"}'))
+    assert (answer["event"], answer["data"]["code"]) == ("pusher:error", 4009)
+    assert session.user.id == "7"
+
+
+BAD_USERS = [
+    "{}",
+    "junk",
+    '{"id":""}',
+    '{"id":null}',
+    '{"id":"' + "x" * 129 + '"}',
+    '{"id":"7","watchlist":1}',
+]
+
+
+@pytest.mark.parametrize("user_data", [*BAD_USERS, '{"id":"7","user_info":"' + "x" * 1100 + '"}'])
+def test_a_bad_user_is_not_signed_in_and_the_connection_stays(session, user_data):
+    answer = sent(signin(session, user_data))
+    assert (answer["event"], answer["data"]["code"]) == ("pusher:error", 4009)
+    assert session.user is None
+    assert not session.closed
+
+
+@pytest.mark.parametrize("bad", ["", "key:", "key:abc", "other:abc"])
+def test_a_bad_signature_does_not_sign_in(session, bad):
+    assert sent(signin(session, auth=bad))["data"]["code"] == 4009
+    assert session.user is None
+
+
+def test_a_long_watchlist_is_cut_and_said(session):
+    watchlist = json.dumps({"id": 7, "watchlist": [str(n) for n in range(101)]})
+    effect, error = signin(session, watchlist)
+    assert effect.user.id == "7"
+    assert len(effect.user.watchlist) == 100
+    assert json.loads(error.payload)["data"]["code"] == 4302
+
+
+def test_the_users_own_channel_is_open_to_the_user_alone(session):
+    own = subscribe("#server-to-user-7", auth="")
+    assert sent(session.receive(own, 1))["data"]["type"] == "AuthError"
+    signin(session)
+    assert sent(session.receive(own, 1))["event"] == "pusher_internal:subscription_succeeded"
+    other = subscribe("#server-to-user-8", auth="")
+    assert sent(session.receive(other, 1))["data"]["type"] == "AuthError"
+
+
+def client_event(session, event="client-x", channel="private-x", data=b'{"a": 1}', now=1.0):
+    text = b'{"event":%s,"channel":%s' % (msgspec.json.encode(event), msgspec.json.encode(channel))
+    return session.receive(text + (b',"data":' + data if data else b"") + b"}", now)
+
+
+@pytest.fixture
+def talker(session):
+    session.receive(subscribe("private-x", auth=auth("private-x")), 0)
+    session.receive(subscribe("open"), 0)
+    join(session)
+    return session
+
+
+@pytest.mark.parametrize("data", [b'{"a": 1}', b'"text"', b"null", b"[1,2]", b""])
+def test_a_client_event_is_relayed_with_its_data_unchanged(talker, data):
+    assert client_event(talker, data=data) == [Relay("private-x", "client-x", data, None)]
+
+
+def test_on_a_presence_channel_the_sender_is_named(talker):
+    assert client_event(talker, channel="presence-room")[0].user_id == "7"
+
+
+BAD_CLIENT_EVENTS = [
+    {"event": "client-"},
+    {"event": "client-" + "x" * 200},
+    {"channel": "open"},
+    {"channel": "private-other"},
+    {"channel": None},
+    {"data": b'"' + b"x" * 10_239 + b'"'},
+]
+
+
+@pytest.mark.parametrize("change", BAD_CLIENT_EVENTS)
+def test_a_client_event_against_the_rules_is_dropped_with_an_error_on_its_channel(talker, change):
+    answer = sent(client_event(talker, **change))
+    assert answer["event"] == "pusher:error"
+    assert answer["data"]["code"] is None
+    assert "channel" in answer
+    assert not talker.closed
+
+
+def test_ten_client_events_a_second_pass(talker):
+    effects = [client_event(talker, now=1.0)[0] for _ in range(11)]
+    assert [type(effect) for effect in effects] == [Relay] * 10 + [Send]
+    assert json.loads(effects[-1].payload)["data"]["code"] == 4301
+    assert isinstance(client_event(talker, now=1.1)[0], Relay)
+    assert isinstance(client_event(talker, now=1.1)[0], Send)
+    assert not talker.closed
+
+
+def test_client_events_can_be_switched_off():
+    session = Session(App(id="1", key="key", secret="secret", client_events=False), SOCKET, 0)
+    session.receive(subscribe("private-x", auth=auth("private-x")), 0)
+    answer = sent(client_event(session))
+    assert "enable this feature" in answer["data"]["message"]
+
+
+class TestAuthorizedInTime:
+    APP = App(id="1", key="key", secret="secret", authorized_seconds=30)
+
+    @pytest.fixture
+    def session(self):
+        return Session(self.APP, SOCKET, 0)
+
+    def test_one_that_does_neither_is_closed(self, session):
+        session.receive(subscribe("open"), 1)
+        assert session.deadline == 30
+        assert session.check(29.9) == []
+        assert session.check(30) == [Close(errors.NOT_AUTHORIZED)]
+
+    def test_signing_in_is_enough(self, session):
+        signin(session)
+        assert session.check(30) == []
+
+    def test_a_private_channel_is_enough(self, session):
+        session.receive(subscribe("private-x", auth=auth("private-x")), 1)
+        assert session.check(30) == []
+        assert session.deadline == 121
 
 
 def test_unsubscribing_is_silent_and_idempotent(session):
@@ -175,15 +377,6 @@ def test_a_bad_message_is_answered_without_a_code(session, text):
 def test_an_unknown_event_is_named(session):
     answer = sent(session.receive(b'{"event":"foo"}', 1))
     assert answer["data"]["message"] == "Unsupported event received on socket: foo"
-
-
-@pytest.mark.parametrize("channel", [None, "private-x"])
-def test_client_events_are_off(session, channel):
-    text = msgspec.json.encode({"event": "client-typing", "channel": channel, "data": {}})
-    answer = sent(session.receive(text, 1))
-    assert answer.get("channel") == channel
-    assert answer["data"]["code"] is None
-    assert "enable" in answer["data"]["message"]
 
 
 def test_what_an_error_repeats_is_bounded(session):
@@ -238,7 +431,8 @@ def test_any_frame_has_an_outcome_that_the_table_allows(text):
     for effect in session.receive(text, 1):
         assert isinstance(effect, Send | Subscribe)
         if isinstance(effect, Subscribe):
-            assert not effect.channel.startswith(("private-", "presence-", "cache-", "#"))
+            assert not effect.channel.private
+            assert not effect.channel.name.startswith("#")
     assert not session.closed
 
 
@@ -254,7 +448,7 @@ class SessionMachine(RuleBasedStateMachine):
     def run(self, effects: list) -> None:
         for effect in effects:
             if isinstance(effect, Subscribe):
-                self.channels.add(effect.channel)
+                self.channels.add(effect.channel.name)
             elif isinstance(effect, Unsubscribe):
                 assert effect.channel in self.channels
                 self.channels.remove(effect.channel)
@@ -278,7 +472,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @invariant()
     def channels_match(self):
-        assert self.session.channels == self.channels
+        assert set(self.session.channels) == self.channels
 
 
 TestSessionMachine = SessionMachine.TestCase

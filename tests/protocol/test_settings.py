@@ -80,6 +80,12 @@ ERRORS = [
 ]
 
 
+@pytest.mark.parametrize("name", ["LEGATO_SERVR_PORT", "LEGATO_APP_SECRT", "LEGATO_APPS_ID", "LEGATO_X"])
+def test_a_misspelt_name_of_ours_is_a_mistake(name):
+    with pytest.raises(SettingsError, match=f"environment: {name}: no such setting"):
+        load(environ={name: "x"})
+
+
 def missing(path):
     raise FileNotFoundError(2, "No such file or directory", path)
 
@@ -97,7 +103,7 @@ def test_a_file_that_cannot_be_read(read, reason):
 
 
 def test_what_is_no_table_of_ours_is_nobodys_mistake():
-    assert load(environ={"LEGATO_DATA": "x", "LEGATO_WORKER_X": "y", "LEGATO_APPS": "z"}) == Kind()
+    assert load(environ={"LEGATO_DATA": "x", "LEGATO_WORKER_X": "y", "LEGATO_APP_ID": "z"}) == Kind()
 
 
 @pytest.mark.parametrize(("arguments", "reason"), ERRORS)

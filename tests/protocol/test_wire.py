@@ -15,9 +15,10 @@ SOCKETS = st.from_regex(r"[0-9]{1,9}\.[0-9]{1,10}", fullmatch=True)
     payload=st.binary(),
     except_socket_id=st.none() | SOCKETS,
     stream=st.none() | st.tuples(IDS, st.integers(0, 10**6)),
+    command=st.sampled_from(["", wire.TERMINATE]),
 )
-def test_an_envelope_survives_the_bus(payload, except_socket_id, stream):
-    envelope = Envelope(payload, except_socket_id, stream)
+def test_an_envelope_survives_the_bus(payload, except_socket_id, stream, command):
+    envelope = Envelope(payload, except_socket_id, stream, command)
     assert wire.decode_envelope(wire.encode_envelope(envelope)) == envelope
 
 
@@ -25,7 +26,7 @@ def test_an_ordinary_event_costs_one_byte():
     assert wire.encode_envelope(Envelope(b"{}")) == b"\n{}"
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"1.2;m\n{}", b";m;x\n{}", b"\xff;;\n{}", b"a;b;c;d\n"])
+@pytest.mark.parametrize("data", [b"", b"{}", b"1.2;m\n{}", b";m;x;\n{}", b"\xff;;;\n{}", b"a;b;c;d;e\n"])
 def test_what_is_not_an_envelope_is_refused(data):
     with pytest.raises(EnvelopeError):
         wire.decode_envelope(data)
@@ -48,6 +49,10 @@ def test_all_keys_of_a_channel_share_one_slot():
             wire.log_key("1", "private-x", "m"),
             wire.active_key("1", "private-x"),
             wire.bus_channel("1", "private-x"),
+            wire.subscriptions_key("1", "private-x"),
+            wire.users_key("1", "private-x"),
+            wire.members_key("1", "private-x"),
+            wire.cache_key("1", "private-x"),
         )
     }
     assert tags == {"1:private-x"}
@@ -57,11 +62,19 @@ def test_no_two_names_collide():
     names = [
         wire.jobs_key("q"),
         wire.dead_key("q"),
+        wire.queued_mark("q", "m"),
         wire.message_key("1", "c", "m"),
         wire.log_key("1", "c", "m"),
         wire.active_key("1", "c"),
         wire.bus_channel("1", "c"),
         wire.idempotency_key("1", "c", "m"),
+        wire.subscriptions_key("1", "c"),
+        wire.users_key("1", "c"),
+        wire.members_key("1", "c"),
+        wire.cache_key("1", "c"),
+        wire.occupied_key("1"),
+        wire.lease_key("n"),
+        wire.entries_key("n"),
         *wire.cancel_flags("m"),
     ]
     assert len(set(names)) == len(names)

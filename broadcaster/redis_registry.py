@@ -1,0 +1,298 @@
+"""The registry over all nodes, in Redis.
+
+Every change is a script that works on the keys of one channel. What a node has added is listed under the
+node's name too, and hangs on its lease: when that lapses, any other node takes it back, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+from redis.exceptions import NoScriptError, RedisError
+
+from protocol import presence, wire
+
+from . import scripts
+from .bus import RETRY_SECONDS, BusError, end_task, reason_of
+from .hub import Key
+from .registry import Cached, Counts, Joined, Left, added_envelope, removed_envelope
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from redis.asyncio import Redis
+
+    from protocol.presence import Member
+
+logger: Final = logging.getLogger("legato.registry")
+
+LEASE_SECONDS: Final = 15
+BATCH: Final = 500
+CLOSE_SECONDS: Final = 2.0
+
+_SCRIPTS: Final = {name: scripts.text(name) for name in ("join", "leave")}
+
+
+class _Change(NamedTuple):
+    """One call of a script, and what to do with its answer. ``entry`` is the line in the node's list."""
+
+    script: str
+    key: Key
+    arguments: tuple[str | bytes | int, ...]
+    entry: bytes | str
+    done: Callable[[Any], None]
+
+
+class RedisRegistry:
+    """See :mod:`broadcaster.registry`.
+
+    :param node_id: unique to this process's start.
+    :param lapsed: called when this node finds that its own lease has lapsed: the others have taken back
+        what it had.
+    """
+
+    def __init__(
+        self, redis: Redis, node_id: str, lapsed: Callable[[], None], lease: float = LEASE_SECONDS
+    ) -> None:
+        self._redis = redis
+        self._node = node_id
+        self._lapsed = lapsed
+        self._lease_ms = round(lease * 1000)
+        self._sha: dict[str, str] = {}
+        self._changes: deque[_Change] = deque()
+        self._ready = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self, left: Callable[[Key, Member | None, Left], None]) -> None:
+        """Take the lease, and begin to carry changes out."""
+        self._left = left
+        await _answer(self._take_lease())
+        self._tasks = [asyncio.create_task(self._carry_out()), asyncio.create_task(self._keep_lease())]
+
+    async def close(self) -> None:
+        """Carry out what waits, and give the lease back."""
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._idle.wait()
+        except TimeoutError:
+            logger.warning("%d changes are left to the others, when the lease lapses", len(self._changes))
+        for task in self._tasks:
+            await end_task(task)
+        if not self._changes:
+            try:
+                await self._redis.srem(wire.NODES_KEY, self._node)
+                await self._redis.delete(wire.lease_key(self._node), wire.entries_key(self._node))
+            except (RedisError, OSError) as error:
+                logger.warning("the node's lease is left to lapse: %s", reason_of(error))
+
+    # --- changes
+
+    def join(
+        self, key: Key, socket_id: str, member: Member | None, limit: int, done: Callable[[Joined], None]
+    ) -> None:
+        """In the next pipeline."""
+        user, encoded, envelope = "", b"", b""
+        if member is not None:
+            user, encoded = member.id, presence.encode_member(member)
+            envelope = wire.encode_envelope(added_envelope(key, socket_id, member))
+        arguments = (socket_id, self._node, user, encoded, limit, envelope)
+        entry = _entry(key, socket_id, member)
+        self._change(_Change("join", key, arguments, entry, lambda answer: done(_joined(answer))))
+
+    def leave(self, key: Key, socket_id: str, member: Member | None, done: Callable[[Left], None]) -> None:
+        """In the next pipeline."""
+        entry = _entry(key, socket_id, member)
+        self._change(_leaving(key, socket_id, member, entry, done))
+
+    def _change(self, change: _Change) -> None:
+        self._changes.append(change)
+        self._idle.clear()
+        self._ready.set()
+
+    async def _carry_out(self) -> None:
+        while True:
+            await self._ready.wait()
+            self._ready.clear()
+            while self._changes:
+                batch = [self._changes[n] for n in range(min(BATCH, len(self._changes)))]
+                answers = await self._insist(batch)
+                for change, answer in zip(batch, answers, strict=True):
+                    self._changes.popleft()
+                    try:
+                        change.done(answer)
+                    except Exception:  # a fault with one client must not hold the others up
+                        logger.exception("a change was carried out, but not followed up")
+            self._idle.set()
+
+    async def _insist(self, batch: list[_Change]) -> list[Any]:
+        """Until Redis answers; every change may be sent again."""
+        attempt = 0
+        while True:
+            try:
+                return await self._send(batch)
+            except NoScriptError:
+                self._sha.clear()
+            except (RedisError, OSError) as error:
+                if attempt == 0:
+                    logger.warning("Redis does not take changes (%s), trying on", reason_of(error))
+                await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
+                attempt += 1
+
+    async def _send(self, batch: list[_Change]) -> list[Any]:
+        if not self._sha:
+            self._sha = {name: await self._redis.script_load(text) for name, text in _SCRIPTS.items()}
+        entries = wire.entries_key(self._node)
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            # Listed before it is there and until it is gone: a crash in between costs nothing.
+            for change in batch:
+                if change.script == "join":
+                    pipeline.sadd(entries, change.entry)
+                    pipeline.evalsha(self._sha["join"], 4, *_keys(change.key), *change.arguments)
+                else:
+                    pipeline.evalsha(self._sha["leave"], 4, *_keys(change.key), *change.arguments)
+                    pipeline.srem(entries, change.entry)
+            answers = await pipeline.execute()
+        results = [answers[2 * n + (change.script == "join")] for n, change in enumerate(batch)]
+        await self._note_occupied(batch, results)
+        return results
+
+    async def _note_occupied(self, batch: list[_Change], results: list[Any]) -> None:
+        """A hint for :meth:`occupied`, which looks each channel up."""
+        for change, result in zip(batch, results, strict=True):
+            if change.script == "join" and result[0] == b"ok" and result[2] and change.key.channel[0] != "#":
+                await self._redis.sadd(wire.occupied_key(change.key.app_id), change.key.channel)
+
+    # --- leases
+
+    async def _take_lease(self) -> None:
+        await self._redis.sadd(wire.NODES_KEY, self._node)
+        await self._redis.set(wire.lease_key(self._node), "1", px=self._lease_ms)
+
+    async def _keep_lease(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease_ms / 3000)
+            try:
+                kept = await self._redis.set(wire.lease_key(self._node), "1", px=self._lease_ms, xx=True)
+                if not kept:
+                    logger.error("the node's lease has lapsed: its connections start anew")
+                    self._lapsed()
+                    await self._take_lease()
+                await self._take_back()
+            except (RedisError, OSError) as error:
+                logger.warning("the node's lease cannot be renewed: %s", reason_of(error))
+
+    async def _take_back(self) -> None:
+        """What nodes without a lease have left behind."""
+        for node in await self._redis.smembers(wire.NODES_KEY):
+            name = _text(node)
+            if name == self._node or await self._redis.exists(wire.lease_key(name)):
+                continue
+            entries = await self._redis.smembers(wire.entries_key(name))
+            logger.warning("node %s is gone, taking back its %d subscriptions", name, len(entries))
+            for entry in entries:
+                self._take_back_one(entry)
+            await self._redis.delete(wire.entries_key(name))
+            await self._redis.srem(wire.NODES_KEY, name)
+
+    def _take_back_one(self, entry: bytes | str) -> None:
+        app_id, channel, socket_id, encoded = msgspec.json.decode(
+            entry, type=tuple[str, str, str, msgspec.Raw | None]
+        )
+        key, member = Key(app_id, channel), None
+        if encoded is not None and bytes(encoded) != b"null":
+            member = presence.decode_member(bytes(encoded))
+        done = lambda left: self._left(key, member, left)  # noqa: E731 - one use, two lines below
+        self._change(_leaving(key, socket_id, member, entry, done))
+
+    # --- questions
+
+    async def counts(self, keys: Sequence[Key]) -> list[Counts]:
+        """Of each channel."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hlen(wire.subscriptions_key(*key))
+            pipeline.hlen(wire.users_key(*key))
+        lengths = await _answer(pipeline.execute())
+        return [Counts(*pair) for pair in zip(lengths[::2], lengths[1::2], strict=True)]
+
+    async def occupied(self, app_id: str) -> list[str]:
+        """Names of the channels that have subscribers, sorted; a hint that is out of date is dropped."""
+        hints = sorted(
+            name.decode() for name in await _answer(self._redis.smembers(wire.occupied_key(app_id)))
+        )
+        counts = await self.counts([Key(app_id, name) for name in hints])
+        vacant = [name for name, count in zip(hints, counts, strict=True) if not count.subscriptions]
+        if vacant:
+            await _answer(self._redis.srem(wire.occupied_key(app_id), *vacant))
+        return [name for name in hints if name not in set(vacant)]
+
+    async def members(self, key: Key) -> list[str]:
+        """User ids on a presence channel."""
+        return [name.decode() for name in await _answer(self._redis.hkeys(wire.users_key(*key)))]
+
+    async def remember(self, key: Key, event: str, data: str, seconds: int) -> None:
+        """Keep the last event of a cache channel."""
+        value = msgspec.json.encode([event, data])
+        await _answer(self._redis.set(wire.cache_key(*key), value, ex=seconds))
+
+    async def recall(self, key: Key) -> Cached | None:
+        """The last event, unless it is too old."""
+        pipeline = self._redis.pipeline(transaction=True)
+        pipeline.get(wire.cache_key(*key))
+        pipeline.ttl(wire.cache_key(*key))
+        value, ttl = await _answer(pipeline.execute())
+        if value is None:
+            return None
+        event, data = msgspec.json.decode(value, type=tuple[str, str])
+        return Cached(event, data, max(ttl, 0))
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _keys(key: Key) -> tuple[str, str, str, str]:
+    return wire.subscriptions_key(*key), wire.users_key(*key), wire.members_key(*key), wire.bus_channel(*key)
+
+
+def _entry(key: Key, socket_id: str, member: Member | None) -> bytes:
+    encoded = None if member is None else msgspec.Raw(presence.encode_member(member))
+    return msgspec.json.encode([*key, socket_id, encoded])
+
+
+def _leaving(
+    key: Key, socket_id: str, member: Member | None, entry: bytes | str, done: Callable[[Left], None]
+) -> _Change:
+    user, envelope = "", b""
+    if member is not None:
+        user = member.id
+        envelope = wire.encode_envelope(removed_envelope(key, socket_id, member))
+    arguments = (socket_id, user, envelope)
+    return _Change("leave", key, arguments, entry, lambda answer: done(_left(answer)))
+
+
+def _joined(answer: list[Any]) -> Joined:
+    if answer[0] == b"full":
+        return Joined(0, full=True)
+    _, count, first, first_of_user, members = answer
+    return Joined(
+        count, bool(first), bool(first_of_user), tuple(presence.decode_member(one) for one in members)
+    )
+
+
+def _left(answer: list[Any]) -> Left:
+    count, last, last_of_user = answer
+    return Left(count, bool(last), bool(last_of_user))
+
+
+async def _answer(call: Awaitable[Any] | Any) -> Any:
+    try:
+        return await call
+    except (RedisError, OSError, TimeoutError) as error:
+        raise BusError("Redis does not answer") from error

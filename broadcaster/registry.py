@@ -1,0 +1,201 @@
+"""Who is subscribed, over all nodes: subscriptions, presence members, signed-in users, cached events.
+
+The contract, which one suite of tests holds both implementations to:
+
+* ``join`` and ``leave`` are carried out in the order of the calls, and ``done`` is called for each in that
+  order, at once or later. Both may be repeated: a subscription counts once.
+* The first connection of a user on a presence channel is announced to the channel's other subscribers, and so
+  is the going of the last, in the same order on every node as they happened.
+* Of all ``done`` on all nodes exactly one says that a channel became occupied, vacated, and so on.
+
+A signed-in user is a subscription to :func:`protocol.users.user_channel`.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from protocol import presence
+from protocol.wire import Envelope
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from protocol.presence import Member
+
+    from .hub import Key
+
+
+class Joined(NamedTuple):
+    """``members`` are the distinct users of a presence channel, the new one included."""
+
+    subscriptions: int
+    first: bool = False
+    first_of_user: bool = False
+    members: tuple[Member, ...] = ()
+    full: bool = False
+
+
+class Left(NamedTuple):
+    """``subscriptions`` remain."""
+
+    subscriptions: int
+    last: bool = False
+    last_of_user: bool = False
+
+
+class Counts(NamedTuple):
+    """Connections, and on a presence channel distinct users."""
+
+    subscriptions: int
+    users: int
+
+
+class Cached(NamedTuple):
+    """The last event of a cache channel; ``ttl`` in whole seconds."""
+
+    event: str
+    data: str
+    ttl: int
+
+
+class Registry(Protocol):
+    """See the module's contract. The coroutines raise :class:`broadcaster.bus.BusError` without an answer."""
+
+    async def start(self, left: Callable[[Key, Member | None, Left], None]) -> None:
+        """Begin; ``left`` is called for what a node that died has left behind."""
+
+    async def close(self) -> None:
+        """Carry out what was asked for, as far as can be had soon."""
+
+    def join(
+        self, key: Key, socket_id: str, member: Member | None, limit: int, done: Callable[[Joined], None]
+    ) -> None:
+        """Subscribe. ``limit``: users that a presence channel may have; over it only ``full`` is answered."""
+
+    def leave(self, key: Key, socket_id: str, member: Member | None, done: Callable[[Left], None]) -> None:
+        """Undo :meth:`join`."""
+
+    async def counts(self, keys: Sequence[Key]) -> list[Counts]:
+        """Of each channel."""
+
+    async def occupied(self, app_id: str) -> list[str]:
+        """Names of the channels that have subscribers, sorted."""
+
+    async def members(self, key: Key) -> list[str]:
+        """User ids on a presence channel."""
+
+    async def remember(self, key: Key, event: str, data: str, seconds: int) -> None:
+        """Keep the last event of a cache channel."""
+
+    async def recall(self, key: Key) -> Cached | None:
+        """The last event, unless it is too old."""
+
+
+def added_envelope(key: Key, socket_id: str, member: Member) -> Envelope:
+    """Tells everybody else on the channel."""
+    return Envelope(presence.member_added(key.channel, member), socket_id)
+
+
+def removed_envelope(key: Key, socket_id: str, member: Member) -> Envelope:
+    """Tells everybody else on the channel."""
+    return Envelope(presence.member_removed(key.channel, member), socket_id)
+
+
+class _Channel:
+    """Subscriptions of one channel; of its users the first connection's member, and how many they have."""
+
+    __slots__ = ("members", "sockets", "users")
+
+    def __init__(self) -> None:
+        self.sockets: set[str] = set()
+        self.users: dict[str, int] = {}
+        self.members: dict[str, Member] = {}
+
+
+class LocalRegistry:
+    """One process, no Redis.
+
+    :param publish: delivers an announcement to the channel.
+    :param clock: seconds, for the age of cached events.
+    """
+
+    def __init__(
+        self, publish: Callable[[Key, Envelope], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._publish = publish
+        self._clock = clock
+        self._channels: dict[Key, _Channel] = {}
+        self._cache: dict[Key, tuple[str, str, float]] = {}
+
+    async def start(self, left: Callable[[Key, Member | None, Left], None]) -> None:
+        """No other node can leave anything behind."""
+
+    async def close(self) -> None:
+        """Nothing waits."""
+
+    def join(
+        self, key: Key, socket_id: str, member: Member | None, limit: int, done: Callable[[Joined], None]
+    ) -> None:
+        """At once."""
+        channel = self._channels.setdefault(key, _Channel())
+        is_new = socket_id not in channel.sockets
+        first_of_user = is_new and member is not None and member.id not in channel.users
+        if first_of_user and len(channel.users) >= limit:
+            done(Joined(len(channel.sockets), full=True))
+            return
+        channel.sockets.add(socket_id)
+        if is_new and member is not None:
+            channel.users[member.id] = channel.users.get(member.id, 0) + 1
+            if first_of_user:
+                channel.members[member.id] = member
+                self._publish(key, added_envelope(key, socket_id, member))
+        count = len(channel.sockets)
+        done(Joined(count, is_new and count == 1, first_of_user, tuple(channel.members.values())))
+
+    def leave(self, key: Key, socket_id: str, member: Member | None, done: Callable[[Left], None]) -> None:
+        """At once."""
+        channel = self._channels.get(key)
+        if channel is None or socket_id not in channel.sockets:
+            done(Left(0 if channel is None else len(channel.sockets)))
+            return
+        channel.sockets.remove(socket_id)
+        last_of_user = member is not None and channel.users[member.id] == 1
+        if member is not None:
+            channel.users[member.id] -= 1
+            if last_of_user:
+                del channel.users[member.id]
+                self._publish(key, removed_envelope(key, socket_id, channel.members.pop(member.id)))
+        if not channel.sockets:
+            del self._channels[key]
+        done(Left(len(channel.sockets), not channel.sockets, last_of_user))
+
+    async def counts(self, keys: Sequence[Key]) -> list[Counts]:
+        """Of each channel."""
+        found = [self._channels.get(key) for key in keys]
+        return [Counts(0, 0) if one is None else Counts(len(one.sockets), len(one.users)) for one in found]
+
+    async def occupied(self, app_id: str) -> list[str]:
+        """Names of the channels that have subscribers, sorted."""
+        return sorted(
+            key.channel for key in self._channels if key.app_id == app_id and not key.channel.startswith("#")
+        )
+
+    async def members(self, key: Key) -> list[str]:
+        """User ids on a presence channel."""
+        channel = self._channels.get(key)
+        return [] if channel is None else list(channel.users)
+
+    async def remember(self, key: Key, event: str, data: str, seconds: int) -> None:
+        """Keep the last event; those that are too old go at the same time."""
+        now = self._clock()
+        for old in [name for name, (_, _, until) in self._cache.items() if until <= now]:
+            del self._cache[old]
+        self._cache[key] = (event, data, now + seconds)
+
+    async def recall(self, key: Key) -> Cached | None:
+        """The last event, unless it is too old."""
+        event, data, until = self._cache.get(key, ("", "", 0.0))
+        left = until - self._clock()
+        return Cached(event, data, int(left)) if left > 0 else None

@@ -1,0 +1,106 @@
+"""Who is on a presence channel (protocol section 5).
+
+A member is a user; a user may have several connections. Members are told apart by the string form of their
+id, and keep the JSON type that their first connection gave it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+
+from .channels import ChannelError
+from .messages import channel_event
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+MAX_USER_ID: Final = 128
+"""Characters."""
+
+MAX_USER_INFO: Final = 1024
+"""Bytes of JSON."""
+
+
+class Member(NamedTuple):
+    """``user_info`` is JSON as it was given, empty if it was not."""
+
+    user_id: int | str
+    user_info: bytes = b""
+
+    @property
+    def id(self) -> str:
+        """What members are told apart by."""
+        return str(self.user_id)
+
+
+class _ChannelData(msgspec.Struct, frozen=True):
+    user_id: int | str
+    user_info: msgspec.Raw = msgspec.Raw(b"")
+
+
+_decoder: Final = msgspec.json.Decoder(_ChannelData)
+_encoder: Final = msgspec.json.Encoder()
+
+
+def parse_member(channel_data: str) -> Member:
+    """The member that a signed ``channel_data`` names; other keys are ignored (section 5.1).
+
+    :raises ChannelError: not such JSON, or over a limit of section 15.
+    """
+    try:
+        data = _decoder.decode(channel_data)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise ChannelError(
+            "AuthError", 'Invalid channel_data: expected {"user_id": text or number}', 401
+        ) from error
+    return check_member(Member(data.user_id, bytes(data.user_info)))
+
+
+def check_member(member: Member) -> Member:
+    """The member, if it keeps the limits.
+
+    :raises ChannelError: it does not.
+    """
+    if not 1 <= len(member.id) <= MAX_USER_ID:
+        raise ChannelError("LimitReached", f"user_id must have 1 to {MAX_USER_ID} characters", 4301)
+    if len(member.user_info) > MAX_USER_INFO:
+        raise ChannelError("LimitReached", f"user_info is larger than {MAX_USER_INFO} bytes", 4301)
+    return member
+
+
+def roster_data(members: Collection[Member]) -> str:
+    """``data`` of ``subscription_succeeded`` on a presence channel, of distinct members (section 5.2)."""
+    users = {member.id: _raw(member) for member in members}
+    presence = {"ids": [member.user_id for member in members], "hash": users, "count": len(users)}
+    return _encoder.encode({"presence": presence}).decode()
+
+
+def member_added(channel: str, member: Member) -> bytes:
+    """To everybody else when a user's first connection comes (section 5.3)."""
+    data: dict[str, Any] = {"user_id": member.user_id}
+    if member.user_info:
+        data["user_info"] = msgspec.Raw(member.user_info)
+    return channel_event("pusher_internal:member_added", channel, _encoder.encode(data).decode())
+
+
+def member_removed(channel: str, member: Member) -> bytes:
+    """To everybody else when a user's last connection goes (section 5.3)."""
+    data = _encoder.encode({"user_id": member.user_id}).decode()
+    return channel_event("pusher_internal:member_removed", channel, data)
+
+
+def _raw(member: Member) -> msgspec.Raw:
+    return msgspec.Raw(member.user_info or b"null")
+
+
+def encode_member(member: Member) -> bytes:
+    """For Redis; :func:`decode_member` undoes it."""
+    return _encoder.encode([member.user_id, _raw(member), bool(member.user_info)])
+
+
+def decode_member(data: bytes) -> Member:
+    """Undo :func:`encode_member`."""
+    user_id, user_info, given = msgspec.json.decode(data, type=tuple[int | str, msgspec.Raw, bool])
+    return Member(user_id, bytes(user_info) if given else b"")

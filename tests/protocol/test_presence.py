@@ -1,0 +1,72 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol import presence
+from protocol.channels import ChannelError
+from protocol.limits import TokenBucket
+from protocol.presence import Member
+from protocol.users import UserError, parse_user, user_channel, watch_channel, watchlist_events
+
+ANN, BOB, SEVEN = Member("ann", b'{"name":"Ann"}'), Member("bob"), Member(7, b"null")
+
+
+def test_the_roster_keeps_the_type_of_ids_and_has_text_as_keys():
+    assert json.loads(presence.roster_data((ANN, BOB, SEVEN))) == {
+        "presence": {
+            "ids": ["ann", "bob", 7],
+            "hash": {"ann": {"name": "Ann"}, "bob": None, "7": None},
+            "count": 3,
+        }
+    }
+    assert json.loads(presence.roster_data(()))["presence"] == {"ids": [], "hash": {}, "count": 0}
+
+
+def test_announcements():
+    added = json.loads(presence.member_added("presence-x", ANN))
+    assert (added["event"], added["channel"]) == ("pusher_internal:member_added", "presence-x")
+    assert json.loads(added["data"]) == {"user_id": "ann", "user_info": {"name": "Ann"}}
+    assert json.loads(json.loads(presence.member_added("presence-x", BOB))["data"]) == {"user_id": "bob"}
+    removed = json.loads(presence.member_removed("presence-x", SEVEN))
+    assert removed["event"] == "pusher_internal:member_removed"
+    assert json.loads(removed["data"]) == {"user_id": 7}
+
+
+@pytest.mark.parametrize("member", [ANN, BOB, SEVEN])
+def test_a_member_survives_redis(member):
+    assert presence.decode_member(presence.encode_member(member)) == member
+
+
+@given(st.text(max_size=50))
+def test_any_channel_data_is_a_member_or_refused(text):
+    with pytest.raises(ChannelError):
+        presence.parse_member(text)
+
+
+@given(st.text(max_size=50))
+def test_any_user_data_is_a_user_or_refused(text):
+    with pytest.raises(UserError):
+        parse_user(text)
+
+
+def test_nothing_to_tell_is_not_told():
+    assert watchlist_events(online=[], offline=[]) is None
+    told = json.loads(watchlist_events(online=["8"], offline=[]))
+    assert told["event"] == "pusher_internal:watchlist_events"
+    assert json.loads(told["data"]) == {"events": [{"name": "online", "user_ids": ["8"]}]}
+
+
+@given(st.lists(st.floats(0, 5), min_size=1, max_size=100))
+def test_a_bucket_never_lets_more_through_than_its_rate_and_one_burst(pauses):
+    bucket, now, passed = TokenBucket(10, 0.0), 0.0, 0
+    for pause in pauses:
+        now += pause
+        passed += bucket.take(now)
+    assert passed <= 10 + 10 * now + 1e-6
+
+
+def test_channels_of_a_user():
+    assert user_channel("7") == "#server-to-user-7"
+    assert watch_channel("7") == "#watch-7"
