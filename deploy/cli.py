@@ -69,6 +69,12 @@ def _worker(args: argparse.Namespace, argv: Sequence[str]) -> int:
     return worker.cli.run(args)
 
 
+def _conformance(args: argparse.Namespace, _argv: Sequence[str]) -> int:
+    from . import conformance  # noqa: PLC0415 - see Command
+
+    return conformance.run(args, os.environ)
+
+
 def _log(level: str) -> None:
     if level not in logs.LEVELS:
         expected = ", ".join(logs.LEVELS)
@@ -96,6 +102,14 @@ COMMANDS: Final = {
         "  REDIS_URL=redis://127.0.0.1:6379 legato worker --processes 8",
         "worker.cli",
         _worker,
+    ),
+    "conformance": Command(
+        "prove a Pusher server against the protocol, case by case",
+        "  legato conformance --url ws://127.0.0.1:8080 --app-id 1 --key app-key --secret app-secret\n"
+        "  legato conformance --url wss://ws.example.com --api https://api.example.com --section 10"
+        " --format markdown --output report.md",
+        "deploy.conformance",
+        _conformance,
     ),
 }
 

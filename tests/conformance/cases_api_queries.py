@@ -1,0 +1,243 @@
+"""Sections 10.5 to 10.9: asking about channels and users, and what is deprecated."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .context import encode
+from .outcome import NotApplicable, case, check, equal
+
+if TYPE_CHECKING:
+    from .context import Context
+
+
+async def listed(t: Context, prefix: str, **params: str) -> Any:
+    """The channels whose name starts so."""
+    answer = await t.ok("GET", "/channels", filter_by_prefix=prefix, **params)
+    check(isinstance(answer.get("channels"), dict), f"channels is not an object: {answer}")
+    return answer["channels"]
+
+
+@case("10.5", "occupied channels, each with {}")
+async def occupied(t: Context) -> None:
+    one, two = await t.sockets(2)
+    prefix = t.name()
+    for name in ("a", "b"):
+        await t.subscribe(one, prefix + name)
+    await t.subscribe(two, f"{prefix}a")
+    equal(await listed(t, prefix), {f"{prefix}a": {}, f"{prefix}b": {}}, "the channels")
+
+
+@case("10.5", "all channels without a filter")
+async def unfiltered(t: Context) -> None:
+    socket = await t.connect()
+    names = [t.name(), t.name("private-"), t.name("presence-")]
+    for name in names[:2]:
+        await t.subscribe(socket, name)
+    await t.join(socket, names[2], "7")
+    channels = (await t.ok("GET", "/channels"))["channels"]
+    check(channels.keys() >= set(names), "not all occupied channels are listed")
+
+
+@case("10.5", "no channels: an object")
+async def empty(t: Context) -> None:
+    name = t.name()
+    await t.publish(name, "e", "x")
+    equal(await t.ok("GET", "/channels", filter_by_prefix=name), {"channels": {}}, "the answer")
+
+
+@case("10.5", "the filter is a prefix, not a pattern")
+async def literal_prefix(t: Context) -> None:
+    socket, name = await t.connect(), t.name()
+    await t.subscribe(socket, name)
+    equal(await listed(t, name[1:]), {}, "the channels for a part from the middle")
+    equal(await listed(t, f"{name[:-1]}*"), {}, "the channels for a star")
+    equal(await listed(t, f"{name[:-1]}?"), {}, "the channels for a question mark")
+
+
+@case("10.5", "a channel is gone when its last subscriber has gone")
+async def vacated(t: Context) -> None:
+    one, two = await t.sockets(2)
+    prefix = t.name()
+    for socket, name in ((one, "a"), (one, "b"), (two, "b")):
+        await t.subscribe(socket, prefix + name)
+    await one.send("pusher:unsubscribe", {"channel": f"{prefix}a"})
+    await one.before_pong()
+    await t.eventually(lambda: listed(t, prefix), {f"{prefix}b": {}}, "after an unsubscribe")
+    await one.aclose()
+    equal(await listed(t, prefix), {f"{prefix}b": {}}, "with one of two subscribers")
+    two.drop()
+    await t.eventually(lambda: listed(t, prefix), {}, "after a cut connection")
+
+
+@case("10.5", "user_count of presence channels: distinct users")
+async def user_counts(t: Context) -> None:
+    one, two, three = await t.sockets(3)
+    prefix = t.name("presence-")
+    for socket, name, user in ((one, "a", "7"), (one, "b", 7), (two, "a", "7"), (three, "a", "8")):
+        await t.join(socket, prefix + name, user)
+    expected = {f"{prefix}a": {"user_count": 2}, f"{prefix}b": {"user_count": 1}}
+    equal(await listed(t, prefix, info="user_count"), expected, "the channels")
+
+
+@case("10.5", "user_count without a prefix of presence-: 400")
+async def user_count_of_others(t: Context) -> str:
+    await t.status(400, "GET", "/channels", info="user_count")
+    return await t.status(400, "GET", "/channels", info="user_count", filter_by_prefix="private-")
+
+
+async def channel_info(t: Context, channel: str, info: str = "") -> Any:
+    params = {"info": info} if info else {}
+    return await t.ok("GET", f"/channels/{channel}", **params)
+
+
+@case("10.6", "occupied, and nothing that was not asked for")
+async def one_channel(t: Context) -> None:
+    socket = await t.connect()
+    for prefix in ("", "private-", "private-encrypted-"):
+        channel = t.name(prefix)
+        equal(await channel_info(t, channel), {"occupied": False}, "before")
+        await t.subscribe(socket, channel)
+        equal(await channel_info(t, channel), {"occupied": True}, "after")
+    channel = t.name("presence-")
+    await t.join(socket, channel, "7")
+    equal(await channel_info(t, channel), {"occupied": True}, "a presence channel")
+
+
+@case("10.6", "user_count and subscription_count of a presence channel")
+async def counts(t: Context) -> None:
+    one, two, three = await t.sockets(3)
+    channel = t.name("presence-")
+    for socket, user in ((one, "7"), (two, "7"), (three, 8)):
+        await t.join(socket, channel, user)
+    expected = {"occupied": True, "user_count": 2}
+    equal(await channel_info(t, channel, "user_count"), expected, "the answer")
+    answer = await channel_info(t, channel, "user_count,subscription_count")
+    equal(answer.pop("subscription_count", 3), 3, "subscription_count")
+    equal(answer, expected, "the answer")
+
+
+@case("10.6", "counts of a channel that nobody has are 0")
+async def zero(t: Context) -> None:
+    answer = await channel_info(t, t.name("presence-"), "user_count")
+    equal(answer, {"occupied": False, "user_count": 0}, "the answer")
+
+
+@case("10.6", "subscription_count: connections")
+async def subscription_count(t: Context) -> None:
+    one, two = await t.sockets(2)
+    channel = t.name()
+    for socket in (one, two):
+        await t.subscribe(socket, channel)
+    answer = await channel_info(t, channel, "subscription_count")
+    if "subscription_count" not in answer:
+        raise NotApplicable("subscription_count is not enabled for this application")
+    equal(answer, {"occupied": True, "subscription_count": 2}, "the answer")
+    await two.aclose()
+    await t.eventually(
+        lambda: channel_info(t, channel, "subscription_count"),
+        {"occupied": True, "subscription_count": 1},
+        "after one has gone",
+    )
+    answer = await channel_info(t, t.name(), "subscription_count")
+    equal(answer, {"occupied": False, "subscription_count": 0}, "the answer for nobody")
+
+
+@case("10.6", "user_count of a channel that is not a presence channel: 400")
+async def no_user_count(t: Context) -> str:
+    await t.status(400, "GET", f"/channels/{t.name('private-')}", info="user_count")
+    return await t.status(400, "GET", f"/channels/{t.name()}", info="user_count")
+
+
+@case("10.6", "cache: the data and the seconds that are left, or null")
+async def cache(t: Context) -> str:
+    channel = t.name("cache-")
+    equal(await channel_info(t, channel, "cache"), {"occupied": False, "cache": None}, "before")
+    await t.publish(channel, "e", '{ "a":1 }')
+    answer = await channel_info(t, channel, "cache")
+    cached = answer.get("cache")
+    check(isinstance(cached, dict), f"no cache in the answer: {answer}")
+    equal(cached.get("data"), '{ "a":1 }', "data")
+    ttl = cached.get("ttl")
+    check(type(ttl) is int and 0 < ttl <= 1800, f"ttl is {ttl!r}")
+    return f"{answer}"
+
+
+@case("10.6", "a name with =@,.;")
+async def special_name(t: Context) -> None:
+    socket, channel = await t.connect(), t.name("a=b;c@d,e.f_g-")
+    await t.subscribe(socket, channel)
+    equal(await channel_info(t, channel), {"occupied": True}, "the answer")
+
+
+@case("10.7", "the users, each once, their ids as strings")
+async def users(t: Context) -> None:
+    one, two, three = await t.sockets(3)
+    channel = t.name("presence-")
+    for socket, user in ((one, 7), (two, 7), (three, "x")):
+        await t.join(socket, channel, user)
+    answer = await t.ok("GET", f"/channels/{channel}/users")
+    found = sorted(answer.get("users", []), key=str)
+    equal(found, [{"id": "7"}, {"id": "x"}], "users")
+    three.drop()
+
+    async def look() -> Any:
+        return await t.ok("GET", f"/channels/{channel}/users")
+
+    await t.eventually(look, {"users": [{"id": "7"}]}, "after one has gone")
+
+
+@case("10.7", "nobody there: an empty list")
+async def no_users(t: Context) -> None:
+    answer = await t.ok("GET", f"/channels/{t.name('presence-')}/users")
+    equal(answer, {"users": []}, "the answer")
+
+
+@case("10.7", "of a channel that is not a presence channel: 400")
+async def users_of_others(t: Context) -> None:
+    for prefix in ("", "private-", "xpresence-"):
+        await t.status(400, "GET", f"/channels/{t.name(prefix)}/users")
+
+
+@case("10.9", "deprecated: POST channels/NAME/events with the data for a body")
+async def old_events(t: Context) -> None:
+    socket, channel = await t.connect(), t.name()
+    await t.subscribe(socket, channel)
+    path = f"/channels/{channel}/events"
+    response = await t.api("POST", path, encode({"a": 1}), {"name": "e"})
+    if response.status in (404, 405):
+        raise NotApplicable(f"not there: {response.status}")
+    check(response.status == 202, f"expected 202, got {response}")
+    equal(response.json(), {}, "the answer")
+    equal((await socket.expect("e", channel)).data, '{"a": 1}', "data")
+    params = {"name": "e", "socket_id": socket.socket_id}
+    await t.api("POST", path, encode({"a": 1}), params)
+    await socket.nothing("expected nothing for the socket that was left out")
+
+
+@case("10.9", "deprecated: GET channels/NAME/stats")
+async def old_stats(t: Context) -> None:
+    socket, channel = await t.connect(), t.name("presence-")
+    await t.join(socket, channel, "7")
+    response = await t.api("GET", f"/channels/{channel}/stats", None, {"info": "user_count"})
+    if response.status in (404, 405):
+        raise NotApplicable(f"not there: {response.status}")
+    equal(response.json(), {"occupied": True, "user_count": 1}, "the answer")
+
+
+@case("10.9", "connections, as Reverb has it")
+async def connections(t: Context) -> str:
+    await t.connect()
+    response = await t.api("GET", "/connections")
+    if response.status in (404, 405):
+        raise NotApplicable(f"not there: {response.status}")
+    check(response.status == 200, f"expected 200, got {response}")
+    count = response.json().get("connections")
+    check(type(count) is int and count >= 1, f"expected a count of at least 1, got {response}")
+    return str(response)
+
+
+@case("10.9", "connections are not told to everybody")
+async def connections_unsigned(t: Context) -> None:
+    response = await t.send("GET", t.path("/connections"), {})
+    check(response.status in (401, 404, 405), f"expected 401, got {response}")

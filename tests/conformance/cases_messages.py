@@ -1,0 +1,182 @@
+"""Sections 2 and 3: the envelope, what is not one, and liveness."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from .client import ABSENT
+from .outcome import Failure, case, check, equal
+
+if TYPE_CHECKING:
+    from .client import Socket
+    from .context import Context
+
+NONSENSE: Final = (
+    ("not JSON", "hello"),
+    ("an empty frame", ""),
+    ("half of a message", '{"event":"pusher:ping"'),
+    ("a list", '["pusher:ping"]'),
+    ("a number", "7"),
+    ("null", "null"),
+    ("no event", '{"data":{}}'),
+    ("an event that is a number", '{"event":7,"data":{}}'),
+    ("an event that is null", '{"event":null}'),
+    ("an event that nobody knows", '{"event":"pusher:nope","data":{}}'),
+    ("an event of the server's", '{"event":"pusher_internal:member_added","data":"{}"}'),
+)
+
+BAD_SUBSCRIBES: Final[tuple[tuple[str, Any], ...]] = (
+    ("a subscribe without data", ABSENT),
+    ("a subscribe with null", None),
+    ("a subscribe with a list", []),
+    ("a subscribe with text that is not JSON", "x"),
+    ("a subscribe without a channel", {"auth": ""}),
+    ("a subscribe with a number for a channel", {"channel": 7}),
+    ("a subscribe with null for a channel", {"channel": None}),
+)
+
+PINGS: Final[tuple[tuple[str, Any], ...]] = (
+    ("an object", {}),
+    ("an empty string", ""),
+    ("absent", ABSENT),
+    ("an object in a string", "{}"),
+    ("null", None),
+)
+
+
+async def still_good(t: Context, socket: Socket) -> None:
+    """The connection is as good as before."""
+    await t.subscribe(socket, t.name())
+    await socket.nothing("expected nothing after the subscription")
+
+
+async def nonsense(t: Context, text: str) -> str:
+    socket = await t.connect()
+    await socket.send_text(text)
+    message = await socket.error(None)
+    await still_good(t, socket)
+    return str(message)
+
+
+for name, text in NONSENSE:
+    case("2", f"{name}: pusher:error with code null, the connection is kept")(partial(nonsense, text=text))
+
+
+async def bad_subscribe(t: Context, data: Any) -> str:
+    socket = await t.connect()
+    await socket.send("pusher:subscribe", data)
+    message = await socket.next("an error")
+    check(message.event in ("pusher:error", "pusher:subscription_error"), f"expected an error, got {message}")
+    if message.event == "pusher:error":
+        check(isinstance(message.data, dict), f"data of pusher:error is not an object: {message}")
+        equal(message.data.get("code"), None, "the code")
+    await still_good(t, socket)
+    return str(message)
+
+
+for name, data in BAD_SUBSCRIBES:
+    case("2", f"{name}: an error, the connection is kept")(partial(bad_subscribe, data=data))
+
+
+@case("2", "data of a pusher:* message may be a JSON string")
+async def data_as_string(t: Context) -> None:
+    socket, channel = await t.connect(), t.name()
+    await socket.send("pusher:subscribe", json.dumps({"channel": channel}))
+    await socket.expect("pusher_internal:subscription_succeeded", channel)
+
+
+@case("2", "keys that nobody knows are ignored")
+async def unknown_keys(t: Context) -> None:
+    socket, channel = await t.connect(), t.name()
+    await socket.send("pusher:subscribe", {"channel": channel, "x": 1}, id=7, tags={"a": "b"})
+    await socket.expect("pusher_internal:subscription_succeeded", channel)
+
+
+@case("2", "escapes and white space in a message are JSON's")
+async def escapes(t: Context) -> None:
+    socket, channel = await t.connect(), t.name()
+    escaped = "".join(f"\\u{ord(char):04x}" for char in channel)
+    await socket.send_text(f' {{ "data" :\n{{"channel":"{escaped}"}} ,\t"event":"\\u0070usher:subscribe" }} ')
+    await socket.expect("pusher_internal:subscription_succeeded", channel)
+
+
+async def ping(t: Context, data: Any) -> None:
+    socket = await t.connect()
+    await socket.send("pusher:ping", data)
+    message = await socket.expect("pusher:pong")
+    check(message.channel is None, f"a channel in a pong: {message}")
+
+
+for name, data in PINGS:
+    case("3.2", f"pusher:ping is answered; its data: {name}")(partial(ping, data=data))
+
+
+@case("3.2", "pusher:pong is not answered")
+async def pong(t: Context) -> None:
+    socket = await t.connect()
+    await socket.send("pusher:pong", {})
+    await socket.send("pusher:pong")
+    await socket.nothing("expected no answer to a pong")
+
+
+MARGIN: Final = 2.0
+PONG_SECONDS: Final = 35.0
+
+
+async def pinged(socket: Socket, count: int) -> None:
+    """Wait until the server has pinged, in either way."""
+    limit = socket.activity_timeout + PONG_SECONDS
+    try:
+        async with asyncio.timeout(limit):
+            while socket.pings + socket.wire.pings < count:
+                await asyncio.sleep(0.02)
+                check(socket.wire.close_code is None, f"closed with {socket.wire.close_code} without a ping")
+    except TimeoutError:
+        raise Failure(f"not pinged after {limit:g} s of silence") from None
+
+
+@case("3.2", "a silent client is pinged, and kept if it answers", "slow")
+async def silent(t: Context) -> str:
+    socket = await t.connect()
+    await pinged(socket, 2)  # the second one is proof that the answer to the first counted
+    await socket.nothing("expected the connection to be kept")
+    return "pusher:ping" if socket.pings else "WebSocket pings"
+
+
+@case("3.2", "a protocol-level pong is enough of an answer", "slow")
+async def frame_answer(t: Context) -> None:
+    socket = await t.connect()
+    socket.mute = True
+    await pinged(socket, 1)
+    for number in range(2, 4):
+        await socket.wire.pong()
+        await pinged(socket, number)
+    await socket.nothing("expected the connection to be kept")
+
+
+@case("3.2", "a busy client that only answers pings is never closed", "slow")
+async def busy(t: Context) -> None:
+    socket, channel = await t.connect(), t.name()
+    await t.subscribe(socket, channel)
+    end = asyncio.get_running_loop().time() + 2 * socket.activity_timeout + MARGIN
+    while asyncio.get_running_loop().time() < end:
+        await t.publish(channel, "e", "x")
+        await socket.expect("e", channel)
+        await asyncio.sleep(min(1.0, socket.activity_timeout / 4))
+
+
+@case("3.2", "a client that answers nothing is closed with 4201", "slow")
+async def dead(t: Context) -> None:
+    socket = await t.connect(hear=["pusher:ping"])
+    socket.mute = socket.wire.mute = True
+    await pinged(socket, 1)
+    socket.seconds = max(socket.activity_timeout, PONG_SECONDS) + MARGIN
+    message = await socket.next("pusher:ping or an error")
+    while message.event == "pusher:ping":
+        message = await socket.next("an error with 4201")
+    check(message.event == "pusher:error", f"expected an error with 4201, got {message}")
+    check(isinstance(message.data, dict) and message.data.get("code") == 4201, f"not 4201: {message}")
+    equal((await socket.closed()).code, 4201, "the close code")

@@ -1,0 +1,63 @@
+"""What a server may do without, found out by trying."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final
+
+from .transports import poll, session_path
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from .context import Context
+
+
+async def client_events(t: Context) -> str | None:
+    """An application may not have them: the server says so."""
+    one = await t.connect()
+    channel = t.name("private-")
+    await t.subscribe(one, channel)
+    await one.send("client-probe", {}, channel=channel)
+    for message in await one.before_pong():
+        if message.event == "pusher:error" and "enable" in message.raw:
+            return "client events are not enabled for this application"
+    return None
+
+
+async def watchlist(t: Context) -> str | None:
+    """An application may not have it: then nothing follows the sign-in."""
+    one = await t.connect(hear=["pusher_internal:watchlist_events"])
+    user_data = json.dumps({"id": t.name(), "watchlist": [t.name()]})
+    await t.ask_sign_in(one, user_data)
+    events = [message.event for message in await one.before_pong()]
+    if "pusher_internal:watchlist_events" in events:
+        return None
+    return "no watchlist event after a sign-in with a watchlist: not enabled for this application"
+
+
+async def subscription_count(t: Context) -> str | None:
+    """An application may not have it: then nothing follows the subscription."""
+    one = await t.connect(hear=["pusher_internal:subscription_count"])
+    await t.ask(one, t.name())
+    events = [message.event for message in await one.before_pong()]
+    if "pusher_internal:subscription_count" in events:
+        return None
+    return "no subscription_count after a subscribe: not enabled for this application"
+
+
+async def fallback(t: Context) -> str | None:
+    """Most servers have no fallback transports."""
+    response = await poll(t, session_path(t))
+    if response.status in (404, 405, 400, 403, 426, 501):
+        return f"no HTTP fallback transports: {response.status} to the first receive request"
+    return None
+
+
+PROBES: Final[Mapping[str, Callable[[Context], Awaitable[str | None]]]] = {
+    "client events": client_events,
+    "watchlist": watchlist,
+    "subscription_count": subscription_count,
+    "fallback": fallback,
+}
+"""Name of an optional feature -> why it is not there, or None."""

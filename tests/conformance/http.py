@@ -1,0 +1,131 @@
+"""HTTP/1.1 as bytes on a socket: targets go out as they are written, which common clients do not allow."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import h11
+
+from .outcome import Failure, show
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+CHUNK: Final = 65_536
+MAX_BODY: Final = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Response:
+    """An answer. Header names are in lower case; ``text`` is the body."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+    def json(self) -> Any:
+        """The body, parsed.
+
+        :raises Failure: it is not JSON.
+        """
+        try:
+            return json.loads(self.text)
+        except ValueError:
+            raise Failure(f"the body of the {self.status} is not JSON: {show(self.text)}") from None
+
+    def __str__(self) -> str:
+        return f"{self.status} {show(self.text)}"
+
+
+class Exchange:
+    """One request whose answer is read piece by piece."""
+
+    def __init__(self, reader: asyncio.StreamReader, connection: h11.Connection) -> None:
+        self._reader = reader
+        self._connection = connection
+        self.status = 0
+        self.headers: dict[str, str] = {}
+
+    async def start(self) -> None:
+        """Read status and headers."""
+        event = await self._event()
+        while isinstance(event, h11.InformationalResponse):
+            event = await self._event()
+        if not isinstance(event, h11.Response):
+            raise Failure(f"expected an HTTP response, got {event!r}")
+        self.status = event.status_code
+        self.headers = {name.decode().lower(): value.decode("latin-1") for name, value in event.headers}
+
+    async def piece(self) -> bytes:
+        """The next bytes of the body; empty at its end."""
+        event = await self._event()
+        return bytes(event.data) if isinstance(event, h11.Data) else b""
+
+    async def _event(self) -> Any:
+        while (event := self._connection.next_event()) is h11.NEED_DATA:
+            self._connection.receive_data(await self._reader.read(CHUNK))
+        return event
+
+
+@contextlib.asynccontextmanager
+async def exchange(
+    method: str, base: str, target: str, headers: Mapping[str, str], body: bytes
+) -> AsyncIterator[Exchange]:
+    """Send a request on a connection of its own; the answer's head has been read.
+
+    :param base: ``http[s]://HOST[:PORT]``; a path in it is ignored.
+    :param target: path and query, exactly as they shall be on the wire.
+    :raises Failure: the server cannot be reached or does not speak HTTP.
+    """
+    parts = urlsplit(base)
+    secure = parts.scheme == "https"
+    try:
+        reader, writer = await asyncio.open_connection(
+            parts.hostname,
+            parts.port or (443 if secure else 80),
+            ssl=ssl.create_default_context() if secure else None,
+        )
+        connection = h11.Connection(h11.CLIENT)
+        own = {"host": parts.netloc, "connection": "close", "content-length": str(len(body))}
+        all_headers = {**own, **headers}
+        try:
+            for event in (
+                h11.Request(method=method, target=target, headers=list(all_headers.items())),
+                h11.Data(data=body),
+                h11.EndOfMessage(),
+            ):
+                writer.write(connection.send(event) or b"")
+            started = Exchange(reader, connection)
+            await started.start()
+            yield started
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError, TimeoutError):
+                await asyncio.wait_for(writer.wait_closed(), 1)
+    except (OSError, h11.ProtocolError) as error:
+        raise Failure(f"{method} {show(target.partition('?')[0])}: {error}") from error
+
+
+async def request(
+    method: str, base: str, target: str, headers: Mapping[str, str], body: bytes, seconds: float
+) -> Response:
+    """A whole exchange.
+
+    :raises Failure: as :func:`exchange`, or no whole answer in time.
+    """
+    try:
+        async with asyncio.timeout(seconds), exchange(method, base, target, headers, body) as started:
+            content = bytearray()
+            while piece := await started.piece():
+                content += piece
+                if len(content) > MAX_BODY:
+                    raise Failure(f"the body of the answer is larger than {MAX_BODY} bytes")
+            return Response(started.status, started.headers, content.decode("utf-8", "replace"))
+    except TimeoutError:
+        raise Failure(f"{method} {show(target.partition('?')[0])}: no answer in {seconds:g} s") from None

@@ -1,0 +1,109 @@
+"""Runs cases against a target, several at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final
+
+from .context import Context
+from .features import PROBES
+from .outcome import Case, Failure, NotApplicable, Result, Verdict, show
+from .target import ROLES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .hooks import Hooks
+    from .target import Target
+
+AT_ONCE: Final = 8
+"""Cases that run at the same time: most of a case's time is waiting."""
+
+CASE_SECONDS: Final = 60.0
+"""What a case may take beside its waits; each single wait is bounded by ``Target.timeout``."""
+
+SLOW_SECONDS: Final = 600.0
+
+
+class Runner:
+    """One run of the suite. Whether a feature is there is found out once, when a case first needs it."""
+
+    def __init__(self, target: Target, hooks: Hooks | None = None) -> None:
+        self._target = target
+        self._hooks = hooks
+        self._probes: dict[str, asyncio.Task[str | None]] = {}
+
+    async def run(
+        self, cases: Iterable[Case], report: Callable[[Result], None] | None = None
+    ) -> list[Result]:
+        """Results in the order of ``cases``; ``report`` gets each as soon as it is there."""
+        slots = asyncio.Semaphore(AT_ONCE)
+
+        async def one(case: Case) -> Result:
+            async with slots:
+                result = await self.result(case)
+            if report is not None:
+                report(result)
+            return result
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(case)) for case in cases]
+        return [task.result() for task in tasks]
+
+    async def result(self, case: Case) -> Result:
+        """Run one case. Whatever goes wrong in it is its result."""
+        start = time.monotonic()
+        verdict, reason = await self._verdict(case)
+        return Result(case.section, case.name, verdict, show(reason), round(time.monotonic() - start, 3))
+
+    async def _verdict(self, case: Case) -> tuple[Verdict, str]:
+        try:
+            async with asyncio.timeout(SLOW_SECONDS if "slow" in case.needs else CASE_SECONDS):
+                missing = await self._missing(case)
+                if missing is not None:
+                    return "not applicable", missing
+                async with Context(self._target, self._hooks) as context:
+                    return "pass", await case.run(context) or "as specified"
+        except NotApplicable as reason:
+            return "not applicable", str(reason)
+        except Failure as reason:
+            return "fail", str(reason)
+        except TimeoutError:
+            return "fail", "the case did not end"
+        except Exception as error:  # noqa: BLE001 - an answer that nobody thought of is the server's failure
+            return "fail", f"what came could not be understood: {type(error).__name__}: {error}"
+
+    async def _missing(self, case: Case) -> str | None:
+        """Why the case cannot be run, or None."""
+        for need in sorted(case.needs):
+            missing = await self._probe(need) if need in PROBES else self._not_given(need)
+            if missing is not None:
+                return missing
+        return None
+
+    def _not_given(self, need: str) -> str | None:
+        target = self._target
+        given = {
+            "slow": (target.slow, "takes long: run with --slow"),
+            "webhooks": (self._hooks is not None, "needs webhooks: run with --webhook-port"),
+            "refused origin": (
+                target.refused_origin,
+                "needs an origin that is refused: run with --refused-origin",
+            ),
+        } | {role: (role in target.others, f"needs --app {role}=…: {text}") for role, text in ROLES.items()}
+        there, reason = given[need]
+        return None if there else reason
+
+    async def _probe(self, feature: str) -> str | None:
+        if feature not in self._probes:
+            self._probes[feature] = asyncio.create_task(self._ask(feature))
+        return await asyncio.shield(self._probes[feature])
+
+    async def _ask(self, feature: str) -> str | None:
+        """A probe that fails says nothing: the cases shall tell."""
+        try:
+            async with Context(self._target) as context:
+                return await PROBES[feature](context)
+        except Failure:
+            return None

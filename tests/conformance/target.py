@@ -1,0 +1,46 @@
+"""The server under test, as the command line describes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ROLES: Final = {
+    "disabled": "an application that is disabled (4003, HTTP 403)",
+    "full": "an application that allows one connection (4004, or 4100 by choice)",
+    "strict": "an application that closes connections which are not authorised in time (4009)",
+    "quiet": "an application without client events",
+}
+"""Further applications that some cases need, and what they must be like."""
+
+
+class Application(NamedTuple):
+    """Credentials of one application."""
+
+    id: str
+    key: str
+    secret: str
+
+    def __repr__(self) -> str:
+        """Without the secret."""
+        return f"Application(id={self.id!r}, key={self.key!r})"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the server is, and what it was set up with. Times are in seconds.
+
+    ``url`` and ``api`` have no slash at the end; ``api`` may have a path. ``timeout`` bounds every wait.
+    ``slow`` allows cases that wait for the server's timers or open more than a hundred connections.
+    """
+
+    url: str
+    api: str
+    app: Application
+    timeout: float = 5.0
+    slow: bool = False
+    refused_origin: str = ""
+    others: Mapping[str, Application] = field(default_factory=dict)
