@@ -128,6 +128,9 @@ class Turn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 MESSAGE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Use with ``fullmatch``."""
 
+EXACT: Final = 2**53
+"""The largest integer up to which every JSON reader keeps all of them exact (RFC 8259, section 6)."""
+
 Id = Annotated[str, msgspec.Meta(pattern=rf"^{MESSAGE_ID.pattern}\Z")]
 Message = Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
 History = Annotated[tuple[Turn, ...], msgspec.Meta(max_length=40)]
@@ -153,9 +156,12 @@ class Job(msgspec.Struct, frozen=True, omit_defaults=True):
 
     message_id: Id
     app_id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
-    user_id: int | Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_\-=@,.;]{1,128}\Z")]
+    user_id: (
+        Annotated[int, msgspec.Meta(ge=-EXACT, le=EXACT)]
+        | Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_\-=@,.;]{1,128}\Z")]
+    )
     message: Message
-    queued_at: Annotated[int, msgspec.Meta(ge=0)]
+    queued_at: Annotated[int, msgspec.Meta(ge=0, le=EXACT)]
     history: History = ()
     session_id: Id | None = None
 

@@ -29,26 +29,19 @@ def delays(first: float, ceiling: float) -> Iterator[float]:
 class Backend:
     """Something outside that may be down for a while. Shared by all who use it, so that the log says it once.
 
-    :param down: the errors that mean so.
-    :param reason: an error in one line without secrets; its text by default.
+    :param down: the errors that mean so. Their texts are logged, so they hold no secrets.
     """
 
-    def __init__(
-        self,
-        name: str,
-        down: tuple[type[Exception], ...],
-        reason: Callable[[BaseException], str] | None = None,
-    ) -> None:
+    def __init__(self, name: str, down: tuple[type[Exception], ...]) -> None:
         self.name = name
         self.down = down
-        self._reason = reason or one_line
         self._lost = False
 
     def failed(self, error: Exception) -> None:
         """A call raised one of ``down``."""
         if not self._lost:
             self._lost = True
-            log.warning("%s is lost, trying on: %s", self.name, self._reason(error))
+            log.warning("%s is lost, trying on: %s", self.name, one_line(error))
 
     def answered(self) -> None:
         """A call succeeded."""
@@ -57,7 +50,10 @@ class Backend:
             log.info("%s is back", self.name)
 
     async def insist(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Repeat ``call``, which must be safe to repeat, until the backend answers."""
+        """Repeat ``call``, which must be safe to repeat, until the backend answers.
+
+        Any error that is not one of ``down`` is an answer, and raised.
+        """
         for delay in delays(FIRST, CEILING):
             try:
                 result = await call()

@@ -101,7 +101,7 @@ async def _prepare(redis: Redis, jobs: Jobs, turns: store.Store) -> None:
         raise StartError(f"Redis cannot be used: {one_line(error)}") from error
     try:
         await turns.prepare()
-    except store.UNAVAILABLE as error:
+    except store.FAULTS as error:
         raise StartError(f"the database cannot be used: {store.reason(error)}") from error
 
 
@@ -109,7 +109,7 @@ def build(settings: config.Provider) -> base.Provider:
     """The provider that the settings name."""
     if settings.name == "scripted":
         return Scripted()
-    from .providers.anthropic import Anthropic  # noqa: PLC0415 - loading the SDK takes a second or two
+    from .providers.anthropic import Anthropic, Waits  # noqa: PLC0415 - loading the SDK takes a second or two
 
     return Anthropic(
         api_key=settings.api_key,
@@ -117,7 +117,7 @@ def build(settings: config.Provider) -> base.Provider:
         max_tokens=settings.max_tokens,
         system=settings.system,
         base_url=settings.base_url,
-        connect_seconds=settings.connect_seconds,
+        waits=Waits(settings.connect_seconds, max(settings.first_token_seconds, settings.no_token_seconds)),
     )
 
 
@@ -135,7 +135,7 @@ def compose(
         provider=provider,
         policy=Policy(base.Patience(model.first_token_seconds, model.no_token_seconds), model.retries),
         redis=backend,
-        database=Backend("the database", store.UNAVAILABLE, store.reason),
+        database=Backend("the database", (store.UnavailableError,)),
         timeout=worker.timeout,
     )
     limits = Limits(worker.concurrency, worker.lease, worker.drain_seconds)

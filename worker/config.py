@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -123,6 +125,30 @@ def _check(loaded: Settings) -> None:
     """What no single key can know."""
     if not loaded.redis.url:
         raise SettingsError("redis.url: is not set; the worker needs a Redis: set REDIS_URL")
-    if loaded.provider.name == "anthropic" and not loaded.provider.api_key:
+    if loaded.provider.name == "anthropic":
+        _check_anthropic(loaded.provider)
+
+
+def _check_anthropic(provider: Provider) -> None:
+    """Neither text repeats its value: a key is a secret, and an address may hold a password."""
+    if not provider.api_key:
         without = "or LEGATO_PROVIDER_NAME=scripted to go without"
         raise SettingsError(f"provider.api_key: is not set; set ANTHROPIC_API_KEY, {without}")
+    if not _HEADER_VALUE.fullmatch(provider.api_key):
+        raise SettingsError("provider.api_key: has a character that no key has: a space or line break?")
+    if provider.base_url and not _is_web_address(provider.base_url):
+        raise SettingsError("provider.base_url: expected an http:// or https:// address")
+
+
+_HEADER_VALUE: Final = re.compile(r"[!-~]+")
+
+
+def _is_web_address(text: str) -> bool:
+    if not text.isprintable() or " " in text:  # urlsplit() would drop a line break
+        return False
+    try:
+        address = urlsplit(text)
+        _ = address.port
+    except ValueError:
+        return False
+    return address.scheme in ("http", "https") and bool(address.hostname)

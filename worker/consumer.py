@@ -68,6 +68,7 @@ class Consumer:
         self._settle: dict[Outcome, Callable[[Entry], Awaitable[None]]] = {
             Outcome.DONE: lambda entry: jobs.acknowledge(entry.id),
             Outcome.GIVEN_UP: lambda entry: jobs.bury(entry, "claimed too often"),
+            Outcome.UNSAVED: lambda entry: jobs.bury(entry, "not persisted"),
             Outcome.HANDED_BACK: jobs.requeue,
             Outcome.LEFT: lambda entry: jobs.expire(entry.id),
             Outcome.FENCED: _nothing,
@@ -189,6 +190,8 @@ class Consumer:
                     await self._redis.insist(chore)
                 except exceptions.RedisError as error:
                     log.warning("%s failed: %s", chore.__name__, one_line(error))
+                except Exception:  # without the chore, leases run out and cancels go unheard
+                    log.exception("%s failed", chore.__name__)
 
     async def _renew(self) -> None:
         lost = await self._jobs.renew([job for job in self._running if job not in self._settling])

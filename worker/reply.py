@@ -40,6 +40,12 @@ class Decision(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     state: End = "complete"
     code: str = ""
 
+    def unsaved(self) -> Decision:
+        """The same for turns that are not in the database: then nothing is complete."""
+        if self.state != "complete":
+            return self
+        return msgspec.structs.replace(self, state="failed", code="internal")
+
 
 def encode_decision(decision: Decision) -> bytes:
     """JSON, as the final marker holds it."""

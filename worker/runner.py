@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from . import pump, reply
 from .attempts import attempts
 from .providers import base
+from .store import RefusedError
 from .token_log import FencedError
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class Outcome(enum.Enum):
 
     DONE = "done"
     GIVEN_UP = "given up"
+    UNSAVED = "unsaved"
+    """Ended, but its turns are not in the database and never will be."""
     HANDED_BACK = "handed back"
     """Untouched: any worker may have it, as if new."""
     LEFT = "left"
@@ -117,7 +120,8 @@ class Runner:
             await self._stream(answer, message, control, deadline)
         if answer.decision is None:
             return await self._hand_over(message)
-        await self._finish(answer, answer.decision, message)
+        if not await self._finish(answer, answer.decision, message):
+            return Outcome.UNSAVED
         given_up = claim.verdict == "exhausted" and not claim.decision
         return Outcome.GIVEN_UP if given_up else Outcome.DONE
 
@@ -181,14 +185,32 @@ class Runner:
         released = await self.redis.insist(message.release)
         return Outcome.HANDED_BACK if released else Outcome.LEFT
 
-    async def _finish(self, answer: reply.Reply, decision: reply.Decision, message: MessageLog) -> None:
-        """Decide, persist, tell: a crash in between leaves what the next claim completes."""
+    async def _finish(self, answer: reply.Reply, decision: reply.Decision, message: MessageLog) -> bool:
+        """Decide, persist, tell: a crash in between leaves what the next claim completes.
+
+        Whatever becomes of persisting, it is told. Answers whether the turns are persisted.
+        """
         await self._insist(message.decide, reply.encode_decision(decision))
-        await self.database.insist(lambda: self.store.save(answer.job, answer.text, decision))
+        saved = await self._save(answer, decision)
+        decision = decision if saved else decision.unsaved()
         frame, error = answer.terminal(decision)
         await self.redis.insist(lambda: message.finish(decision.state, frame, error))
         detail = f" ({decision.code or decision.stop_reason})" if decision.state != "cancelled" else ""
         log.info("reply %s: %s%s, %d tokens", answer.job.message_id, decision.state, detail, answer.next)
+        return saved
+
+    async def _save(self, answer: reply.Reply, decision: reply.Decision) -> bool:
+        """Persist, as long as it takes; False for what can never be persisted."""
+        job = answer.job
+        try:
+            await self.database.insist(lambda: self.store.save(job, answer.text, decision))
+        except RefusedError as error:
+            log.error("reply %s: the database does not take it: %s", job.message_id, error)  # noqa: TRY400
+        except Exception:  # a fault of ours: tried again it would be the same
+            log.exception("reply %s: cannot be persisted", job.message_id)
+        else:
+            return True
+        return False
 
 
 def _decide_stopped(answer: reply.Reply, reason: Stop | None) -> None:

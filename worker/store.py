@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    InvalidRequestError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from protocol.settings import SettingsError
@@ -28,8 +37,24 @@ if TYPE_CHECKING:
 BUSY_SECONDS: Final = 5.0
 """How long SQLite waits for another process's write."""
 
-UNAVAILABLE: Final = (SQLAlchemyError, sqlite3.Error, OSError)
-"""What a database raises that cannot be used now."""
+FAULTS: Final = (SQLAlchemyError, sqlite3.Error, OSError)
+"""What a database raises, whatever is wrong."""
+
+_DOWN: Final = (OperationalError, InterfaceError, PoolTimeoutError, sqlite3.OperationalError, OSError)
+_DOWN_STATES: Final = frozenset({"08", "25", "28", "40", "53", "55", "57", "58"})
+"""Classes of SQLSTATE that are not about the row. asyncpg tells most of its errors apart by nothing else.
+
+https://www.postgresql.org/docs/current/errcodes-appendix.html
+"""
+
+
+class UnavailableError(Exception):
+    """The database cannot be used now. One line, without the statement and its values."""
+
+
+class RefusedError(Exception):
+    """The database will never take these turns. One line, as in :class:`UnavailableError`."""
+
 
 metadata: Final = sa.MetaData()
 
@@ -88,7 +113,7 @@ class Store:
     async def prepare(self) -> None:
         """Create what is missing. Several processes may do so at once.
 
-        :raises UNAVAILABLE: one of these when the database cannot be used.
+        :raises FAULTS: one of these when the database cannot be used.
         """
         if self._engine.dialect.name == "sqlite":
             await asyncio.to_thread(_probe_sqlite, self._engine.url.database or "")
@@ -108,11 +133,16 @@ class Store:
     async def save(self, job: Job, text: str, decision: Decision) -> None:
         """Keep both turns of a message, in one transaction; nothing happens to those that are there.
 
-        :raises UNAVAILABLE: one of these when the database cannot be used now.
+        :raises UnavailableError: try again later.
+        :raises RefusedError: do not.
         """
         rows = [_user_turn(job), _assistant_turn(job, text, decision)]
-        async with self._engine.begin() as connection:
-            await connection.execute(self._insert(), rows)
+        try:
+            async with self._engine.begin() as connection:
+                await connection.execute(self._insert(), rows)
+        except FAULTS as error:
+            kind = UnavailableError if _is_down(error) else RefusedError
+            raise kind(reason(error)) from None  # the cause's text holds what people wrote
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -125,12 +155,22 @@ def reason(error: BaseException) -> str:
     return " ".join(str(cause).split()) or type(cause).__name__
 
 
+def _is_down(error: Exception) -> bool:
+    """Whether the same statement may succeed later; otherwise it is at fault itself."""
+    original = getattr(error, "orig", None)
+    if isinstance(original and original.__cause__, ValueError):  # asyncpg calls a bad value InterfaceError
+        return False
+    state = str(getattr(original, "sqlstate", None))
+    invalidated = isinstance(error, DBAPIError) and error.connection_invalidated
+    return invalidated or isinstance(error, _DOWN) or state[:2] in _DOWN_STATES
+
+
 def _user_turn(job: Job) -> dict[str, Any]:
     return {
         **_turn(job, "user", job.message),
         **_no_model,
         "status": "complete",
-        "created_at": datetime.fromtimestamp(min(job.queued_at / 1000, _LAST_SECOND), UTC),
+        "created_at": datetime.fromtimestamp(min(job.queued_at, _LAST_MS) / 1000, UTC),
     }
 
 
@@ -159,7 +199,7 @@ def _turn(job: Job, role: str, content: str) -> dict[str, Any]:
     }
 
 
-_LAST_SECOND: Final = 253_402_300_799  # of the year 9999: other programs may put any number into a job
+_LAST_MS: Final = 253_402_300_799_000  # of the year 9999: other programs may put any number into a job
 _no_model: Final = dict.fromkeys(
     ("stop_reason", "model", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 )

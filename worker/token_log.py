@@ -1,7 +1,8 @@
 """One message's log in Redis, behind a fence: only the newest claim can write to it.
 
 Every write is a script that checks the claim first, so that a worker that lost its job, and does not know
-yet, cannot add a token or a second end. All of them may be sent twice with the effect of once.
+yet, cannot add a token or a second end. All may be sent twice with the effect of once, but for
+:meth:`MessageLog.publish`, whose event is then heard twice.
 """
 
 from __future__ import annotations

@@ -164,8 +164,19 @@ def test_a_job_survives_the_queue():
         {"app_id": "a:b"},
         {"message": ""},
         {"queued_at": -1},
+        {"queued_at": 2**53 + 1},
+        {"queued_at": 10**400},
+        {"user_id": 2**53 + 1},
+        {"user_id": -(2**53) - 1},
+        {"user_id": 10**200},
     ],
 )
 def test_a_bad_job_is_refused(change):
     with pytest.raises(InvalidRequest):
-        stream.decode_job(msgspec.json.encode(msgspec.to_builtins(JOB) | change))
+        stream.decode_job(json.dumps(msgspec.to_builtins(JOB) | change))
+
+
+@pytest.mark.parametrize("user_id", [2**53, -(2**53), 0, "9" * 128])
+def test_a_job_for_any_user_there_may_be(user_id):
+    job = msgspec.structs.replace(JOB, user_id=user_id, queued_at=2**53)
+    assert stream.decode_job(stream.encode_job(job)) == job

@@ -27,10 +27,13 @@ def send(data: bytes) -> Step:
     return Step("send", data)
 
 
+def chunk(data: bytes) -> Step:
+    return send(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+
+
 def sse(event: str, **fields: Any) -> Step:
     """One server-sent event, as one HTTP chunk."""
-    text = f"event: {event}\ndata: {json.dumps({'type': event, **fields})}\n\n".encode()
-    return send(f"{len(text):x}\r\n".encode() + text + b"\r\n")
+    return chunk(f"event: {event}\ndata: {json.dumps({'type': event, **fields})}\n\n".encode())
 
 
 STREAM = send(

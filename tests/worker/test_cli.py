@@ -79,6 +79,16 @@ def run(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> int:
             2,
             "database.url: expected sqlite",
         ),
+        (
+            {
+                "REDIS_URL": "redis://x",
+                "LEGATO_PROVIDER_NAME": "anthropic",
+                "ANTHROPIC_API_KEY": "k",
+                "ANTHROPIC_BASE_URL": "http://geheim@999.1.1.1",
+            },
+            2,
+            "provider.base_url: expected an http:// or https:// address",
+        ),
         ({"REDIS_URL": "redis://:geheim@127.0.0.1:1"}, 1, "Redis cannot be used: Error"),
         ({"REDIS_URL": "unix:///nowhere/redis.sock"}, 1, "Redis cannot be used: Error"),
     ],

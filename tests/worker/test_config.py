@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ENOUGH = {"REDIS_URL": "redis://h", "LEGATO_PROVIDER_NAME": "scripted"}
+CLAUDE = {"REDIS_URL": "redis://h", "ANTHROPIC_API_KEY": "sk-ant-api03_x"}
 
 
 def load(*flags: str, **environ: str) -> config.Settings:
@@ -72,6 +73,24 @@ def test_common_environment_names(name: str, where: object) -> None:
     [
         ({"ANTHROPIC_API_KEY": "k"}, "redis.url: is not set"),
         ({"REDIS_URL": "redis://h"}, "provider.api_key: is not set; set ANTHROPIC_API_KEY"),
+        *(
+            (
+                {**CLAUDE, "ANTHROPIC_BASE_URL": url},
+                "provider.base_url: expected an http:// or https:// address",
+            )
+            for url in (
+                "geheim",
+                "ftp://geheim",
+                "http://",
+                "http://[geheim",
+                "http://geheim:x",
+                "http://geheim\n",
+            )
+        ),
+        *(
+            ({**CLAUDE, "ANTHROPIC_API_KEY": key}, "provider.api_key: has a character that no key has")
+            for key in ("geheim\n", "geheim geheim", "gehéim", "\x00geheim")
+        ),
         ({**ENOUGH, "LEGATO_PROVIDER_NAME": "oracle"}, "LEGATO_PROVIDER_NAME: Invalid enum value 'oracle'"),
         ({**ENOUGH, "LEGATO_WORKER_CONCURRENCY": "0"}, "LEGATO_WORKER_CONCURRENCY: Expected `int` >= 1"),
         ({**ENOUGH, "LEGATO_WORKER_TIMEOUT": "soon"}, "LEGATO_WORKER_TIMEOUT: Expected `float`"),
@@ -83,6 +102,13 @@ def test_mistake_in_the_environment(environ: dict[str, str], said: str) -> None:
         load(**environ)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["https://api.anthropic.com", "http://127.0.0.1:8080/v1", "http://[::1]:1"])
+def test_address_and_key_as_they_should_be(url: str) -> None:
+    loaded = load(**CLAUDE, ANTHROPIC_BASE_URL=url)
+    assert loaded.provider.base_url == url
 
 
 @pytest.mark.parametrize(

@@ -12,18 +12,22 @@ import pytest
 from protocol import wire
 from tests import redis_servers
 from worker import cli, clients, config, consumer, jobs
+from worker.cancels import CancelFlags
 from worker.jobs import Jobs
 from worker.providers import base
 from worker.providers.scripted import Scripted
+from worker.store import RefusedError
 
 from .support import END, STARTED, WAIT, Ears, Puppet, enqueue, eventually, keys, make_job
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Collection
 
     from redis.asyncio import Redis
 
+    from protocol.stream import Job
     from worker.consumer import Consumer
+    from worker.reply import Decision
     from worker.store import Store
 
 KEY = wire.jobs_key("q")
@@ -130,6 +134,56 @@ async def test_job_claimed_too_often_is_buried(redis: Redis, redis_url: str, sto
         await eventually(lambda: empty(redis))
     assert [reason for _, reason in await letters(redis)] == [b"claimed too often"]
     assert await redis.hget(MESSAGE, "state") == b"failed"
+
+
+async def test_job_that_the_database_never_takes_is_buried_and_the_next_is_answered(
+    redis: Redis, redis_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = store.save
+
+    async def refuse(job: Job, text: str, decision: Decision) -> None:
+        if job.message_id == "m1":
+            raise RefusedError("value too long")
+        await save(job, text, decision)
+
+    monkeypatch.setattr(store, "save", refuse)
+    job, other = (make_job("#script tokens=1 rate=0", message_id) for message_id in ("m1", "m2"))
+    await enqueue(redis, job)
+    await enqueue(redis, other)
+    async with process(redis_url, store, Scripted(), concurrency=1):
+        await eventually(lambda: empty(redis))
+    assert [reason for _, reason in await letters(redis)] == [b"not persisted"]
+    assert await redis.hget(MESSAGE, "state") == b"failed"
+    assert await redis.hget(keys(other)[0], "state") == b"complete"
+
+
+async def test_chore_goes_on_after_an_error_that_nobody_foresaw(
+    redis: Redis,
+    redis_url: str,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """uvloop raises a bare RuntimeError where it writes to a connection that is being closed."""
+    look, failed = CancelFlags.those_set, asyncio.Event()
+
+    async def failing_once(self: CancelFlags, ids: Collection[str]) -> set[str]:
+        if failed.is_set():
+            return await look(self, ids)
+        failed.set()
+        raise RuntimeError("the handler is closed")
+
+    puppet = Puppet(STARTED, base.Text("a"))
+    await enqueue(redis, JOB)
+    async with Ears(redis, JOB) as ears, process(redis_url, store, puppet):
+        await ears.until("token.received")
+        monkeypatch.setattr(CancelFlags, "those_set", failing_once)
+        async with asyncio.timeout(WAIT):
+            await failed.wait()
+        await redis.set(wire.cancel_flags("m1")[0], "1")
+        await ears.until("stream.cancelled")
+    assert "_pass_on_cancels failed" in caplog.text
+    assert "the handler is closed" in caplog.text
 
 
 @pytest.mark.parametrize("flag", wire.cancel_flags("m1"))

@@ -7,11 +7,9 @@ import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import sqlalchemy as sa
 
 from protocol import wire
 from protocol.stream import FAILED_TEXT, Job, Turn
-from worker import store as store_module
 from worker.attempts import Policy
 from worker.backoff import Backend
 from worker.cancels import CancelFlags
@@ -20,6 +18,7 @@ from worker.providers import base
 from worker.providers.scripted import Scripted
 from worker.reply import Decision, encode_decision
 from worker.runner import Control, Outcome, Runner, Stop
+from worker.store import RefusedError, UnavailableError
 from worker.token_log import Token, TokenLog
 
 from .support import END, PATIENT, STARTED, WAIT, Ears, Puppet, eventually, keys, logged, make_job
@@ -51,7 +50,7 @@ class Stage:
             provider=provider,
             policy=Policy(PATIENT, retries),
             redis=Backend("Redis", REDIS_DOWN),
-            database=Backend("the database", store_module.UNAVAILABLE),
+            database=Backend("the database", (UnavailableError,)),
             timeout=time_limit,
         )
 
@@ -117,7 +116,7 @@ async def test_persisted_before_the_terminal_event(stage: Stage, monkeypatch: py
     async def failing_save(job: Job, text: str, decision: Decision) -> None:
         if down:
             refused.set()
-            raise sa.exc.OperationalError("INSERT", {}, Exception("down"))
+            raise UnavailableError("down")
         await save(job, text, decision)
 
     monkeypatch.setattr(stage.store, "save", failing_save)
@@ -132,6 +131,45 @@ async def test_persisted_before_the_terminal_event(stage: Stage, monkeypatch: py
         await ears.all()
     assert ears.ends == ["stream.completed"]
     assert len(stage.turns()) == 2
+
+
+@pytest.mark.parametrize("fault", [RefusedError("value too long"), OverflowError("too large")])
+async def test_turns_that_can_never_be_persisted_end_as_failed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Exception
+) -> None:
+    """Neither retried for ever nor told as complete. The log has a traceback only for faults of our own."""
+
+    async def refuse(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(stage.store, "save", refuse)
+    async with Ears(stage.redis, JOB) as ears:
+        assert await stage.answer(Puppet(*spoken("a"))) is Outcome.UNSAVED
+        await ears.all()
+    failed = ears.heard[-1][1]
+    assert (ears.ends, failed["code"], failed["partial"]) == (["stream.failed"], "internal", True)
+    assert await stage.state() == "failed"
+    assert "reply m1: " in caplog.text
+    assert str(fault) in caplog.text
+    assert ("Traceback" in caplog.text) is isinstance(fault, OverflowError)
+
+
+@pytest.mark.parametrize("earlier_claims", [0, 5])
+async def test_takeover_of_turns_that_can_never_be_persisted_ends_them(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, earlier_claims: int
+) -> None:
+    """The decision is in the log, however often it was claimed: without an end, it goes round for ever."""
+
+    async def refuse(*_: object) -> None:
+        raise OverflowError
+
+    monkeypatch.setattr(stage.store, "save", refuse)
+    await append_under_a_dead_claim(stage.redis, "a", decision=encode_decision(Decision(state="cancelled")))
+    await stage.redis.hincrby(MESSAGE, "attempt", earlier_claims)
+    async with Ears(stage.redis, JOB) as ears:
+        assert await stage.answer(Puppet()) is Outcome.UNSAVED
+        await ears.all()
+    assert (ears.ends, await stage.state()) == (["stream.cancelled"], "cancelled")
 
 
 @pytest.mark.parametrize(

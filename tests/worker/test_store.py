@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +15,7 @@ from protocol.settings import SettingsError
 from protocol.stream import Usage
 from worker import store as module
 from worker.reply import Decision
-from worker.store import Store
+from worker.store import RefusedError, Store, UnavailableError
 
 from .support import make_job
 
@@ -30,6 +31,16 @@ def rows(directory: Path) -> list[dict[str, Any]]:
     found = [dict(row) for row in connection.execute("SELECT * FROM messages ORDER BY id")]
     connection.close()
     return found
+
+
+def refuse_users(directory: Path) -> None:
+    """What a strict database does with too long an id, which SQLite takes."""
+    connection = sqlite3.connect(directory / "turns.db")
+    connection.execute(
+        "CREATE TRIGGER strict BEFORE INSERT ON messages WHEN length(new.user_id) > 100"
+        " BEGIN SELECT raise(abort, 'value too long'); END"
+    )
+    connection.close()
 
 
 async def test_both_turns_are_kept(store: Store, tmp_path: Path) -> None:
@@ -77,6 +88,71 @@ async def test_texts_that_databases_choke_on(store: Store, tmp_path: Path) -> No
     assert user["content"] == "ab"
     assert user["created_at"].startswith("9999-12-31")
     assert len(assistant["content"]) == 100_000
+
+
+async def test_time_beyond_any_calendar_is_its_end(store: Store, tmp_path: Path) -> None:
+    await store.save(make_job(queued_at=10**400), "x", DONE)
+    assert rows(tmp_path)[0]["created_at"].startswith("9999-12-31")
+
+
+async def test_database_that_is_locked_is_unavailable(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BUSY_SECONDS", 0.05)
+    connection = sqlite3.connect(tmp_path / "turns.db", isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    patient = Store(f"sqlite:///{tmp_path}/turns.db")
+    with pytest.raises(UnavailableError, match=r"^database is locked$"):
+        await patient.save(make_job(), "geheim", DONE)
+    connection.execute("ROLLBACK")
+    connection.close()
+    await patient.save(make_job(), "geheim", DONE)
+    await patient.aclose()
+    assert len(rows(tmp_path)) == 2
+
+
+async def test_row_that_the_database_does_not_take_is_refused_without_telling_it(
+    store: Store, tmp_path: Path
+) -> None:
+    refuse_users(tmp_path)
+    text = "gehe" + "im"  # in two, for a traceback shows these lines too
+    with pytest.raises(RefusedError, match=r"^value too long$") as caught:
+        await store.save(make_job(user_id="x" * 128), text, DONE)
+    assert text not in "".join(traceback.format_exception(caught.value))
+
+
+class PostgresError(Exception):
+    """As asyncpg's errors come: the class of SQLSTATE tells them apart."""
+
+    def __init__(self, sqlstate: str | None) -> None:
+        super().__init__("said the server")
+        self.sqlstate = sqlstate
+
+
+def wrapped(kind: type[sa.exc.DBAPIError], sqlstate: str | None, cause: Exception | None = None) -> Exception:
+    original = PostgresError(sqlstate)
+    original.__cause__ = cause
+    return kind("INSERT", {}, original)
+
+
+@pytest.mark.parametrize(
+    ("error", "down"),
+    [
+        (wrapped(sa.exc.OperationalError, None), True),
+        (wrapped(sa.exc.InterfaceError, None), True),
+        (sa.exc.TimeoutError("the pool"), True),
+        (ConnectionRefusedError(), True),
+        (wrapped(sa.exc.DBAPIError, "57P01"), True),
+        (wrapped(sa.exc.DBAPIError, "40001"), True),
+        (wrapped(sa.exc.DBAPIError, "22001"), False),
+        (wrapped(sa.exc.IntegrityError, "23502"), False),
+        (wrapped(sa.exc.DataError, None), False),
+        (wrapped(sa.exc.InterfaceError, None, ValueError("value out of int32 range")), False),
+        (sa.exc.DBAPIError("INSERT", {}, PostgresError("22001"), connection_invalidated=True), True),
+    ],
+)
+def test_what_may_succeed_later_is_told_from_what_never_will(error: Exception, down: bool) -> None:
+    assert module._is_down(error) is down
 
 
 async def test_readers_and_writers_do_not_wait_for_each_other(store: Store, tmp_path: Path) -> None:
@@ -129,7 +205,7 @@ asyncio.run(main())
 
 async def test_directory_that_is_not_there_is_a_database_error_with_a_reason(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path}/none/turns.db")
-    with pytest.raises(module.UNAVAILABLE) as caught:
+    with pytest.raises(module.FAULTS) as caught:
         await store.prepare()
     await store.aclose()
     assert module.reason(caught.value) == "unable to open database file"

@@ -156,8 +156,11 @@ async def test_terminal_event_once_then_nothing(log: TokenLog, redis: Redis) -> 
         with pytest.raises(FencedError):
             await message.append(tokens("b", first=1))
         with pytest.raises(FencedError):
+            await message.decide(b"{}")
+        with pytest.raises(FencedError):
             await message.release()
         await ears.all()
+    assert await redis.xrange(LOG, wire.LOG_FINAL_ID) == []
     assert ears.ends == ["stream.completed"]
     assert ears.envelopes[0].stream is None
     assert await redis.smembers(ACTIVE) == set()
@@ -197,6 +200,37 @@ async def test_released_message_is_as_if_never_claimed(log: TokenLog, redis: Red
     assert await redis.hget(MESSAGE, "state") == b"queued"
     assert await redis.smembers(ACTIVE) == set()
     assert await log.open(JOB, "b").claim() == Claim("run", 1, 0, b"")
+
+
+async def test_release_sent_twice_counts_once(log: TokenLog, redis: Redis) -> None:
+    """The answer to the first may be lost with the connection; by the second, another may have claimed."""
+    message = await claimed(log, "a")
+    assert await message.release() is True
+    before = await redis.hgetall(MESSAGE)
+    assert await message.release() is True
+    assert await redis.hgetall(MESSAGE) == before
+    assert before[b"attempt"] == b"0"
+    other = await claimed(log, "b")
+    with pytest.raises(FencedError):
+        await message.release()
+    await other.append(tokens("a"))
+    assert await logged(redis, JOB) == ["a"]
+
+
+async def test_released_claim_can_write_nothing(log: TokenLog, redis: Redis) -> None:
+    message = await claimed(log)
+    await message.release()
+    async with Ears(redis, JOB) as ears:
+        for write in (
+            message.append(tokens("a")),
+            message.publish(DONE),
+            message.decide(b"{}"),
+            message.finish("complete", DONE),
+        ):
+            with pytest.raises(FencedError):
+                await write
+        assert await ears.all() == []
+    assert await redis.exists(LOG) == 0
 
 
 async def test_message_with_tokens_is_not_released(log: TokenLog) -> None:

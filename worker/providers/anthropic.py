@@ -5,11 +5,13 @@ The SDK's own retries are off: it would sleep for any ``retry-after``, and start
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, cast
+import json
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import anthropic
 import httpx2
 
+from protocol.settings import SettingsError
 from protocol.stream import Usage
 
 from . import base
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from anthropic.types import MessageParam, RawMessageStreamEvent
 
 READ_SECONDS: Final = 30.0
+"""At least; longer where the model may be silent for longer."""
+
 WRITE_SECONDS: Final = 10.0
 POOL_SECONDS: Final = 5.0
 
@@ -41,12 +45,22 @@ _BY_STATUS: Final[dict[int, type[base.ProviderError]]] = {
 }
 
 
+class Waits(NamedTuple):
+    """Seconds to connect, and those that the caller waits for text: before, no connection is given up."""
+
+    connect: float = 5.0
+    silence: float = 0.0
+
+
+DEFAULT_WAITS: Final = Waits()
+
+
 class Anthropic:
     """One SDK client for all replies of the process.
 
     :param base_url: empty for the SDK's own.
-    :param connect_seconds: time to connect.
     :param system: the system prompt, empty for none.
+    :raises SettingsError: ``base_url`` is not an address. The text leaves it out, for it may hold a password.
     """
 
     def __init__(
@@ -57,19 +71,23 @@ class Anthropic:
         max_tokens: int,
         system: str = "",
         base_url: str = "",
-        connect_seconds: float = 5.0,
+        waits: Waits = DEFAULT_WAITS,
     ) -> None:
         self.model = model
         self._max_tokens = max_tokens
         self._system = system or anthropic.omit
-        self._client = anthropic.AsyncAnthropic(
-            api_key=api_key,
-            base_url=base_url or None,
-            max_retries=0,
-            timeout=httpx2.Timeout(
-                connect=connect_seconds, read=READ_SECONDS, write=WRITE_SECONDS, pool=POOL_SECONDS
-            ),
-        )
+        read = max(READ_SECONDS, waits.silence)
+        try:
+            self._client = anthropic.AsyncAnthropic(
+                api_key=api_key,
+                base_url=base_url or None,
+                max_retries=0,
+                timeout=httpx2.Timeout(
+                    connect=waits.connect, read=read, write=WRITE_SECONDS, pool=POOL_SECONDS
+                ),
+            )
+        except httpx2.InvalidURL:
+            raise SettingsError("provider.base_url: expected an http:// or https:// address") from None
 
     async def aclose(self) -> None:
         """Close the SDK's connections."""
@@ -93,6 +111,8 @@ class Anthropic:
                         yield answer
         except (anthropic.APIError, httpx2.HTTPError) as error:
             raise translate(error) from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise base.CutError("the stream is garbled") from error
         if not reading.stopped:
             raise base.CutError("the stream ended without message_stop")
 

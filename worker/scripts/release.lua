@@ -2,7 +2,12 @@
 -- KEYS: message, active
 -- ARGV: claim, message id
 -- Answers {'ok'}, {'fenced'} or {'begun'}.
+-- The claim stays in the hash, marked: it counts for no write, and says that a repeated call has been done.
+local released = 'released ' .. ARGV[1]
 local fields = redis.call('HMGET', KEYS[1], 'claim', 'next', 'state')
+if fields[1] == released then
+  return {'ok'}
+end
 if fields[1] ~= ARGV[1] or fields[3] ~= 'streaming' then
   return {'fenced'}
 end
@@ -10,7 +15,6 @@ if tonumber(fields[2]) > 0 then
   return {'begun'}
 end
 redis.call('HINCRBY', KEYS[1], 'attempt', -1)
-redis.call('HDEL', KEYS[1], 'claim')
-redis.call('HSET', KEYS[1], 'state', 'queued')
+redis.call('HSET', KEYS[1], 'state', 'queued', 'claim', released)
 redis.call('SREM', KEYS[2], ARGV[2])
 return {'ok'}

@@ -12,8 +12,10 @@ from protocol.stream import Turn, Usage
 from tests.worker import sse_server as sse
 from tests.worker.sse_server import SseServer
 from tests.worker.support import WAIT, eventually
+from worker import cli, config
+from worker.providers import anthropic as module
 from worker.providers import base
-from worker.providers.anthropic import Anthropic
+from worker.providers.anthropic import Anthropic, Waits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,10 +25,17 @@ KEY = "sk-secret-key"
 
 
 @asynccontextmanager
-async def connected(*scripts: list[sse.Step], system: str = "") -> AsyncIterator[tuple[Anthropic, SseServer]]:
+async def connected(
+    *scripts: list[sse.Step], system: str = "", waits: Waits = module.DEFAULT_WAITS
+) -> AsyncIterator[tuple[Anthropic, SseServer]]:
     async with SseServer(*scripts) as server:
         provider = Anthropic(
-            api_key=KEY, model="claude-sonnet-4-6", max_tokens=77, base_url=server.url, system=system
+            api_key=KEY,
+            model="claude-sonnet-4-6",
+            max_tokens=77,
+            base_url=server.url,
+            system=system,
+            waits=waits,
         )
         yield provider, server
         await provider.aclose()
@@ -162,6 +171,36 @@ async def test_cut_connection() -> None:
     async with connected(script) as (provider, _):
         seen, error = await failing(provider)
     assert (seen[1:], type(error)) == ([base.Text("a")], base.CutError)
+
+
+@pytest.mark.parametrize("line", [b"data: {bad json", b"data: ", b"data: \xff{}"])
+async def test_garbled_line_is_a_cut_connection(line: bytes) -> None:
+    garbled = sse.chunk(b"event: content_block_delta\n" + line + b"\n\n")
+    async with connected([sse.STREAM, sse.START, sse.BLOCK, sse.text("a"), garbled, sse.EOF_]) as (
+        provider,
+        _,
+    ):
+        seen, error = await failing(provider)
+    assert (seen[1:], type(error)) == ([base.Text("a")], base.CutError)
+
+
+async def test_connection_is_not_given_up_before_the_caller_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else 30 s would be the most that anybody can set."""
+    monkeypatch.setattr(module, "READ_SECONDS", 0.05)
+    async with connected([sse.HANG], waits=Waits(silence=9)) as (provider, _):
+        _, error = await failing(provider, base.Patience(first=0.3, next=9))
+    assert (type(error), str(error)) == (base.StalledError, "the model went silent")
+    async with connected([sse.HANG]) as (provider, _):
+        _, error = await failing(provider)
+    assert (type(error), str(error)) == (base.StalledError, "timed out")
+
+
+async def test_connection_waits_as_long_as_the_settings_say() -> None:
+    settings = config.Provider(api_key=KEY, connect_seconds=2, first_token_seconds=40, no_token_seconds=50)
+    provider = cli.build(settings)
+    assert isinstance(provider, Anthropic)
+    assert (provider._client.timeout.connect, provider._client.timeout.read) == (2, 50)
+    await provider.aclose()
 
 
 async def test_polite_end_without_message_stop_is_no_success() -> None:
