@@ -21,6 +21,7 @@ from .frames import text_frame
 from .hub import Hub, Key, Subscriber
 from .redis_registry import RedisRegistry
 from .registry import Joined, Left, LocalRegistry, Registry
+from .webhooks import Webhooks
 from .wheel import Wheel
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Node:
             else RedisRegistry(redis, secrets.token_hex(8), self.lapsed)
         )
         self.wheel = Wheel(self.loop)
+        self.webhooks = Webhooks(settings.apps)
         self.apps: Mapping[str, App] = {app.id: app for app in settings.apps}
         self._apps_by_key = {app.key: app for app in settings.apps}
         self.connections: Counter[str] = Counter()
@@ -89,6 +91,7 @@ class Node:
 
         :raises BusError: it cannot be reached.
         """
+        await self.webhooks.start()
         await self.bus.start(self._deliver, self.hub.confirm, self.hub.suspend)
         await self.registry.start(self._left)
 
@@ -96,6 +99,7 @@ class Node:
         """Leave the bus."""
         self.wheel.close()
         await self.registry.close()
+        await self.webhooks.close()
         for task in list(self._tasks):
             await end_task(task)
         await self.bus.close()
@@ -248,18 +252,28 @@ class Node:
     async def _cached(self, key: Key) -> list[bytes]:
         cached = await self.registry.recall(key)
         if cached is None:
+            self.webhooks.cache_miss(*key)
             return [messages.cache_miss(key.channel)]
         return [messages.channel_event(cached.event, key.channel, cached.data)]
 
     def _after_join(self, key: Key, member: Member | None, joined: Joined) -> None:
+        if joined.first:
+            self.webhooks.channel_occupied(*key)
         if member is None:
             self._tell_count(key, joined.subscriptions)
+        elif joined.first_of_user:
+            self.webhooks.member_added(*key, member.id)
 
     def _left(self, key: Key, member: Member | None, left: Left, *, disconnect: bool = True) -> None:
         if key.channel.startswith(SERVER_TO_USER):
             if left.last:
                 self._tell_watchers(key, "offline")
-        elif member is None and left.subscriptions:
+            return
+        if member is not None and left.last_of_user:
+            self.webhooks.member_removed(*key, member.id, disconnect=disconnect)
+        if left.last:
+            self.webhooks.channel_vacated(*key, disconnect=disconnect)
+        elif member is None:
             self._tell_count(key, left.subscriptions)
 
     def _tell_count(self, key: Key, count: int) -> None:
@@ -267,7 +281,7 @@ class Node:
         if not self.apps[key.app_id].subscription_count:
             return
         if count <= COUNT_ALWAYS:
-            self._post(key, Envelope(messages.subscription_count(key.channel, count)))
+            self._post_count(key, count)
         elif key not in self._counting:
             self._counting.add(key)
             self.loop.call_later(COUNT_SECONDS, self._tell_count_later, key)
@@ -284,9 +298,13 @@ class Node:
             return
         if counts.subscriptions != self._told.get(key):
             self._told[key] = counts.subscriptions
-            self._post(key, Envelope(messages.subscription_count(key.channel, counts.subscriptions)))
+            self._post_count(key, counts.subscriptions)
         if not self.hub.count(key):
             self._told.pop(key, None)
+
+    def _post_count(self, key: Key, count: int) -> None:
+        self.webhooks.subscription_count(*key, count)
+        self._post(key, Envelope(messages.subscription_count(key.channel, count)))
 
     # --- client events
 
@@ -295,6 +313,8 @@ class Node:
         key = Key(session.app.id, effect.channel)
         payload = messages.client_event(effect.event, effect.channel, effect.data, effect.user_id)
         self.client_events += 1
+        data = effect.data or None
+        self.webhooks.client_event(*key, effect.event, data, client.socket_id, effect.user_id)
         self._post(key, Envelope(payload, client.socket_id))
 
     def _post(self, key: Key, envelope: Envelope) -> None:

@@ -38,9 +38,10 @@ _SCRIPTS: Final = {name: scripts.text(name) for name in ("join", "leave")}
 
 
 class _Change(NamedTuple):
-    """One call of a script, and what to do with its answer. ``entry`` is the line in the node's list."""
+    """One call of a script, and what to do with its answer. ``entry`` is the line in the list of ``node``."""
 
     script: str
+    node: str
     key: Key
     arguments: tuple[str | bytes | int, ...]
     entry: bytes | str
@@ -103,12 +104,12 @@ class RedisRegistry:
             envelope = wire.encode_envelope(added_envelope(key, socket_id, member))
         arguments = (socket_id, self._node, user, encoded, limit, envelope)
         entry = _entry(key, socket_id, member)
-        self._change(_Change("join", key, arguments, entry, lambda answer: done(_joined(answer))))
+        self._change(_Change("join", self._node, key, arguments, entry, lambda answer: done(_joined(answer))))
 
     def leave(self, key: Key, socket_id: str, member: Member | None, done: Callable[[Left], None]) -> None:
         """In the next pipeline."""
         entry = _entry(key, socket_id, member)
-        self._change(_leaving(key, socket_id, member, entry, done))
+        self._change(_leaving(self._node, key, socket_id, member, entry, done))
 
     def _change(self, change: _Change) -> None:
         self._changes.append(change)
@@ -147,10 +148,10 @@ class RedisRegistry:
     async def _send(self, batch: list[_Change]) -> list[Any]:
         if not self._sha:
             self._sha = {name: await self._redis.script_load(text) for name, text in _SCRIPTS.items()}
-        entries = wire.entries_key(self._node)
         async with self._redis.pipeline(transaction=False) as pipeline:
             # Listed before it is there and until it is gone: a crash in between costs nothing.
             for change in batch:
+                entries = wire.entries_key(change.node)
                 if change.script == "join":
                     pipeline.sadd(entries, change.entry)
                     pipeline.evalsha(self._sha["join"], 4, *_keys(change.key), *change.arguments)
@@ -186,6 +187,8 @@ class RedisRegistry:
                 await self._take_back()
             except (RedisError, OSError) as error:
                 logger.warning("the node's lease cannot be renewed: %s", reason_of(error))
+            except Exception:  # a fault of ours must not end the lease
+                logger.exception("looking after the leases broke off")
 
     async def _take_back(self) -> None:
         """What nodes without a lease have left behind."""
@@ -194,21 +197,21 @@ class RedisRegistry:
             if name == self._node or await self._redis.exists(wire.lease_key(name)):
                 continue
             entries = await self._redis.smembers(wire.entries_key(name))
+            if not entries:
+                await self._redis.srem(wire.NODES_KEY, name)
+                continue
             logger.warning("node %s is gone, taking back its %d subscriptions", name, len(entries))
             for entry in entries:
-                self._take_back_one(entry)
-            await self._redis.delete(wire.entries_key(name))
-            await self._redis.srem(wire.NODES_KEY, name)
+                self._take_back_one(name, entry)
 
-    def _take_back_one(self, entry: bytes | str) -> None:
+    def _take_back_one(self, node: str, entry: bytes | str) -> None:
         app_id, channel, socket_id, encoded = msgspec.json.decode(
-            entry, type=tuple[str, str, str, msgspec.Raw | None]
+            entry, type=tuple[str, str, str, msgspec.Raw]
         )
-        key, member = Key(app_id, channel), None
-        if encoded is not None and bytes(encoded) != b"null":
-            member = presence.decode_member(bytes(encoded))
+        key = Key(app_id, channel)
+        member = None if bytes(encoded) == b"null" else presence.decode_member(bytes(encoded))
         done = lambda left: self._left(key, member, left)  # noqa: E731 - one use, two lines below
-        self._change(_leaving(key, socket_id, member, entry, done))
+        self._change(_leaving(node, key, socket_id, member, entry, done))
 
     # --- questions
 
@@ -267,14 +270,19 @@ def _entry(key: Key, socket_id: str, member: Member | None) -> bytes:
 
 
 def _leaving(
-    key: Key, socket_id: str, member: Member | None, entry: bytes | str, done: Callable[[Left], None]
+    node: str,
+    key: Key,
+    socket_id: str,
+    member: Member | None,
+    entry: bytes | str,
+    done: Callable[[Left], None],
 ) -> _Change:
     user, envelope = "", b""
     if member is not None:
         user = member.id
         envelope = wire.encode_envelope(removed_envelope(key, socket_id, member))
     arguments = (socket_id, user, envelope)
-    return _Change("leave", key, arguments, entry, lambda answer: done(_left(answer)))
+    return _Change("leave", node, key, arguments, entry, lambda answer: done(_left(answer)))
 
 
 def _joined(answer: list[Any]) -> Joined:

@@ -42,6 +42,11 @@ async def test_the_figures_follow_what_happens():
                 "legato_bus_gaps_total": 0,
                 'legato_http_requests_total{route="events",status="200"}': 3,
                 "legato_chat_jobs_total": 0,
+                "legato_client_events_total": 0,
+                "legato_webhooks_sent_total": 0,
+                "legato_webhooks_failed_total": 0,
+                "legato_webhooks_dropped_total": 0,
+                "legato_webhooks_waiting": 0,
             }
             assert figures == expected
         await until(lambda: server.node.connections["1"] == 0)
