@@ -37,8 +37,9 @@ class HoldBack:
     def __init__(self, seconds: float = HOLD_SECONDS, limit: int = MAX_HELD) -> None:
         self._seconds = seconds
         self._limit = limit
-        self._held: dict[Place, dict[str | None, float]] = defaultdict(dict)
-        # Entries of those who came back stay until they are due: `_held` says which ones count.
+        # When a departure is due, and its number. Entries of those who came back stay in the queue until they
+        # are due; those that count are here.
+        self._held: dict[Place, dict[str | None, tuple[float, int]]] = defaultdict(dict)
         self._queue: list[tuple[float, int, Gone]] = []
         self._order = 0
 
@@ -57,13 +58,13 @@ class HoldBack:
         :returns: what to tell at once.
         """
         # A channel is not vacated before its last members are removed.
-        members = self._held.get(place, {}).values() if user_id is None else ()
+        members = [due for due, _ in self._held.get(place, {}).values()] if user_id is None else []
         if not disconnect and not members:
             self.back(place, user_id)
             return [Gone(place, user_id)]
         due = max([now + self._seconds if disconnect else now, *members])
         self._order += 1
-        self._held[place][user_id] = due
+        self._held[place][user_id] = (due, self._order)
         heappush(self._queue, (due, self._order, Gone(place, user_id)))
         return self._pop() if len(self._queue) > self._limit else []
 
@@ -80,8 +81,8 @@ class HoldBack:
         return self._queue[0][0] if self._queue else None
 
     def _pop(self) -> list[Gone]:
-        due, _, gone = heappop(self._queue)
-        if self._held.get(gone.place, {}).get(gone.user_id) != due:
+        due, number, gone = heappop(self._queue)
+        if self._held.get(gone.place, {}).get(gone.user_id) != (due, number):
             return []  # came back, and may have gone again since
         self.back(gone.place, gone.user_id)
         return [gone]

@@ -222,11 +222,13 @@ def test_on_the_loop_that_the_server_runs_on(batch):
     async def run():
         receiver = Receiver()
         failing(receiver, 1, status(500))
-        async with receiver.listening():
-            async with sending(app(Webhook(url=receiver.url, batch=batch))) as webhooks:
-                webhooks.channel_vacated("1", "y", disconnect=True)
-                everything(webhooks)
-                await until(lambda: webhooks.sent == 8)
+        async with (
+            receiver.listening(),
+            sending(app(Webhook(url=receiver.url, batch=batch))) as webhooks,
+        ):
+            webhooks.channel_vacated("1", "y", disconnect=True)
+            everything(webhooks)
+            await until(lambda: webhooks.sent == 8)
 
     uvloop.run(run())
 
