@@ -99,6 +99,10 @@ def attributes(info: str | None) -> frozenset[str]:
 
 _event_decoder: Final = msgspec.json.Decoder(Event)
 _batch_decoder: Final = msgspec.json.Decoder(Batch)
+QUERY_FIELDS: Final = ("name", "data", "channel", "channels", "socket_id", "info")
+"""Parameters of an event that may be in the query."""
+
+_object_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _any_decoder: Final = msgspec.json.Decoder()
 _encoder: Final = msgspec.json.Encoder()
 
@@ -201,7 +205,7 @@ class HttpApi:
     # --- publishing
 
     async def _events(self, request: Request) -> tuple[int, Any]:
-        event = _decode(_event_decoder, request.body)
+        event = _decode(_event_decoder, _with_query(request))
         names = event.channels if event.channels is not None else (event.channel,)
         channels = tuple(dict.fromkeys(name for name in names if name is not None))
         limit = request.app.max_channels_per_event
@@ -300,6 +304,18 @@ class HttpApi:
         key = Key(request.app.id, users.user_channel(request.names[0]))
         await self._node.bus.publish([(key, Envelope(b"", command=TERMINATE))])
         return 200, {}
+
+
+def _with_query(request: Request) -> bytes:
+    """The body, with what only the query has (section 10.1); there ``channels`` are joined with commas."""
+    given = {name: request.params[name] for name in QUERY_FIELDS if name in request.params}
+    if not given:
+        return request.body
+    fields: dict[str, Any] = dict(given)
+    if "channels" in given:
+        fields["channels"] = given["channels"].split(",")
+    body = _decode(_object_decoder, request.body or b"{}")
+    return _encoder.encode(fields | body)
 
 
 def _counts(key: Key, counts: Counts, wanted: frozenset[str]) -> dict[str, int]:

@@ -38,10 +38,10 @@ class UnsubscribeData(msgspec.Struct, frozen=True):
 
 
 class SigninData(msgspec.Struct, frozen=True):
-    """``data`` of ``pusher:signin`` (section 7.1)."""
+    """``data`` of ``pusher:signin`` (section 7.1). Absent and null count as a wrong signature."""
 
-    auth: str
-    user_data: str
+    auth: str | None = None
+    user_data: str | None = None
 
 
 _message_decoder: Final = msgspec.json.Decoder(ClientMessage)

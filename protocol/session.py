@@ -273,7 +273,7 @@ class Session:
             user = self._authenticate(data)
         except UserError as error:
             return [Send(messages.error(str(error), errors.UNAUTHORIZED.code))]
-        reply = users.signin_success(data.user_data)
+        reply = users.signin_success(data.user_data or "")
         if self.user is not None:
             return [Send(reply)]
         self.user = user
@@ -285,9 +285,10 @@ class Session:
 
         :raises UserError: the signature or the data is wrong, or the session is another user's.
         """
-        if not verify_channel(self.app.keys, data.auth, user_text(self.socket_id, data.user_data)):
+        user_data = data.user_data or ""
+        if not verify_channel(self.app.keys, data.auth or "", user_text(self.socket_id, user_data)):
             raise UserError("Invalid signature of the user_data")
-        user = users.parse_user(data.user_data)
+        user = users.parse_user(user_data)
         if self.user is not None and self.user.id != user.id:
             raise UserError("Already signed in as another user")
         return user

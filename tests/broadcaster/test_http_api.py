@@ -256,3 +256,25 @@ async def test_a_fault_of_ours_is_json_too(monkeypatch, caplog):
         monkeypatch.undo()
         assert (status, answer) == (500, {"error": "Server error", "code": 500})
     assert "could not be answered" in caplog.text
+
+
+async def test_parameters_may_be_in_the_query_and_the_body_wins():
+    async with running(local_settings()) as server, client(server.port) as ann:
+        await ann.subscribe("a")
+        await ann.subscribe("b")
+        body = b'{"data":"x","name":"of the body"}'
+        path = signed(EVENTS, body, name="of the query", channels="a,b")
+        status, answer = await call(
+            server.port, path.replace("channels=a,b", "channels[]=a&channels[]=b").replace(" ", "%20"), body
+        )
+        assert (status, answer) == (200, {})
+        got = [await ann.receive() for _ in range(2)]
+        assert {(event["channel"], event["event"], event["data"]) for event in got} == {
+            ("a", "of the body", "x"),
+            ("b", "of the body", "x"),
+        }
+        path = signed(EVENTS, b"", name="e", data="1", channel="a")
+        assert await call(server.port, path) == (200, {})
+        assert (await ann.receive())["data"] == "1"
+        bad = signed(EVENTS, b"[]", name="e")
+        assert (await call(server.port, bad, b"[]"))[0] == 400

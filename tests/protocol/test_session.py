@@ -254,7 +254,7 @@ def test_a_bad_user_is_not_signed_in_and_the_connection_stays(session, user_data
     assert not session.closed
 
 
-@pytest.mark.parametrize("bad", ["", "key:", "key:abc", "other:abc"])
+@pytest.mark.parametrize("bad", [None, "", "key:", "key:abc", "other:abc"])
 def test_a_bad_signature_does_not_sign_in(session, bad):
     assert sent(signin(session, auth=bad))["data"]["code"] == 4009
     assert session.user is None
