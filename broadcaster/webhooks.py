@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from protocol import webhooks
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from .webhook_sender import Sender
 
+    Confirm = Callable[[Gone, Callable[[bool], None]], None]
+
 CLOSE_SECONDS: Final = 5.0
 """How long the end of the server waits for receivers."""
 
@@ -32,18 +35,24 @@ class Webhooks:
 
     :param policy: retries and bounds.
     :param hold_seconds: how long a departure by disconnect waits for a return.
+    :param confirm: asked about a departure that has waited, and answers by its second argument, at once or
+        later but in order: whether it stands, that is nobody has come back on another node. For a return
+        that undoes a departure of another node, the node does not call :meth:`channel_occupied` or
+        :meth:`member_added`. None when there is one process.
     :param wall: Unix time in seconds.
     """
 
     def __init__(
         self,
         apps: Iterable[App],
+        confirm: Confirm | None = None,
         *,
         policy: Policy = Policy(),  # noqa: B008 - immutable
         hold_seconds: float = HOLD_SECONDS,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._apps = [app for app in apps if app.webhooks]
+        self._confirm = confirm
         self._policy = policy
         self._wall = wall
         self._loop = asyncio.get_running_loop()
@@ -91,11 +100,16 @@ class Webhooks:
             ]
             self._all += self._senders[app.id]
 
+    def release(self) -> None:
+        """Tell the departures that wait, and hold back none from now on: nobody will be back here."""
+        self._held.seconds = 0.0
+        self._release(float("inf"))
+
     async def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """Tell the departures that wait, send what is due within so many seconds, and drop the rest."""
+        """:meth:`release`, send what is due within so many seconds, and drop the rest."""
+        self.release()
         if self._held_timer is not None:
             self._held_timer.cancel()
-        self._tell(self._held.due(float("inf")))
         self._senders = {}
         await asyncio.gather(*(sender.close(seconds) for sender in self._all))
         if self._client is not None:
@@ -145,8 +159,10 @@ class Webhooks:
         if app_id not in self._senders:
             return
         place, now = Place(app_id, channel), self._loop.time()
-        self._tell(self._held.gone(place, user_id, now, disconnect=disconnect))
-        self._arm()
+        if self._held.gone(place, user_id, now, disconnect=disconnect):
+            self._tell(Gone(place, user_id))
+        else:
+            self._release(now)
 
     def _arm(self) -> None:
         due = self._held.next_due
@@ -155,15 +171,27 @@ class Webhooks:
 
     def _held_is_due(self) -> None:
         self._held_timer = None
-        self._tell(self._held.due(self._loop.time()))
+        self._release(self._loop.time())
+
+    def _release(self, now: float) -> None:
+        """Tell the departures that have waited long enough, unless somebody is back on another node."""
+        for departure in self._held.due(now):
+            if self._confirm is None:
+                self._tell(departure)
+            else:
+                self._confirm(departure, partial(self._tell_if, departure))
         self._arm()
 
-    def _tell(self, departures: list[Gone]) -> None:
-        for (app_id, channel), user_id in departures:
-            if user_id is None:
-                self._add(app_id, "channel_vacated", channel)
-            else:
-                self._add(app_id, "member_removed", channel, user_id=user_id)
+    def _tell_if(self, departure: Gone, stands: bool) -> None:
+        if stands:
+            self._tell(departure)
+
+    def _tell(self, departure: Gone) -> None:
+        (app_id, channel), user_id = departure
+        if user_id is None:
+            self._add(app_id, "channel_vacated", channel)
+        else:
+            self._add(app_id, "member_removed", channel, user_id=user_id)
 
     def _add(self, app_id: str, name: WebhookEvent, channel: str, **fields: Any) -> None:
         self._send(app_id, name, channel, lambda: webhooks.event(name, channel, **fields))

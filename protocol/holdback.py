@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 HOLD_SECONDS: Final = 3.0
 
 MAX_HELD: Final = 100_000
-"""Departures that may wait; beyond, the oldest is told early."""
+"""Departures that may wait; beyond, the oldest are told early."""
 
 
 class Place(NamedTuple):
@@ -32,10 +32,10 @@ class Gone(NamedTuple):
 
 
 class HoldBack:
-    """The departures that wait."""
+    """The departures that wait, each for ``seconds``, which may be changed."""
 
     def __init__(self, seconds: float = HOLD_SECONDS, limit: int = MAX_HELD) -> None:
-        self._seconds = seconds
+        self.seconds = seconds
         self._limit = limit
         # When a departure is due, and its number. Entries of those who came back stay in the queue until they
         # are due; those that count are here.
@@ -52,26 +52,23 @@ class HoldBack:
             del self._held[place]
         return True
 
-    def gone(self, place: Place, user_id: str | None, now: float, *, disconnect: bool) -> list[Gone]:
-        """A user, or with None a channel's last subscriber, has gone.
-
-        :returns: what to tell at once.
-        """
+    def gone(self, place: Place, user_id: str | None, now: float, *, disconnect: bool) -> bool:
+        """A user, or with None a channel's last subscriber, has gone: whether to tell it at once."""
         # A channel is not vacated before its last members are removed.
         members = [due for due, _ in self._held.get(place, {}).values()] if user_id is None else []
         if not disconnect and not members:
             self.back(place, user_id)
-            return [Gone(place, user_id)]
-        due = max([now + self._seconds if disconnect else now, *members])
+            return True
+        due = max([now + self.seconds if disconnect else now, *members])
         self._order += 1
         self._held[place][user_id] = (due, self._order)
         heappush(self._queue, (due, self._order, Gone(place, user_id)))
-        return self._pop() if len(self._queue) > self._limit else []
+        return False
 
     def due(self, now: float) -> list[Gone]:
-        """What has waited long enough, in the order to tell it."""
+        """What has waited long enough, or is over the bound, in the order to tell it."""
         told = []
-        while self._queue and self._queue[0][0] <= now:
+        while self._queue and (self._queue[0][0] <= now or len(self._queue) > self._limit):
             told += self._pop()
         return told
 

@@ -19,6 +19,7 @@ from broadcaster.config import load
 from broadcaster.webhooks import Webhooks
 from protocol.apps import App, Webhook
 from protocol.delivery import Policy
+from protocol.holdback import Gone, Place
 from protocol.settings import SettingsError
 from tests.broadcaster.conftest import until
 from tests.broadcaster.webhook_receiver import OK, Receiver, status
@@ -267,6 +268,44 @@ async def test_departures_at_different_times_are_each_told(webhooks, receiver):
     assert [event["channel"] for event in receiver.events] == ["x", "y"]
 
 
+async def test_a_departure_is_told_only_if_it_still_stands_on_the_other_nodes(receiver):
+    """The answer comes later, as from Redis; the departures stay in order."""
+    asked = []
+
+    def confirm(departure, answer):
+        asked.append(departure)
+        asyncio.get_running_loop().call_later(0.01, answer, departure.user_id != "7")
+
+    webhooks = Webhooks([app(Webhook(url=receiver.url))], confirm, policy=FAST, hold_seconds=HOLD)
+    await webhooks.start()
+    for user_id in ("7", "8"):
+        webhooks.member_removed("1", CHANNEL, user_id, disconnect=True)
+    webhooks.member_removed("1", CHANNEL, "9", disconnect=False)
+    webhooks.channel_vacated("1", CHANNEL, disconnect=False)
+    await until(lambda: "channel_vacated" in receiver.names)
+    await webhooks.close()
+    place = Place("1", CHANNEL)
+    assert asked == [Gone(place, "7"), Gone(place, "8"), Gone(place, None)]
+    assert [event.get("user_id") for event in receiver.events] == ["9", "8", None]
+
+
+async def test_when_the_server_stops_nothing_is_held_back_any_more(receiver):
+    """Hours would pass otherwise; the confirmation is still asked for."""
+    asked = []
+    webhooks = Webhooks(
+        [app(Webhook(url=receiver.url))], lambda gone, _: asked.append(gone.user_id), hold_seconds=9_999
+    )
+    await webhooks.start()
+    webhooks.member_removed("1", CHANNEL, "7", disconnect=True)
+    assert asked == []
+    webhooks.release()
+    assert asked == ["7"]
+    webhooks.member_removed("1", CHANNEL, "8", disconnect=True)
+    webhooks.channel_vacated("1", CHANNEL, disconnect=True)
+    assert asked == ["7", "8", None]
+    await webhooks.close()
+
+
 # --- retries
 
 
@@ -275,7 +314,7 @@ def failing(receiver: Receiver, times: int, how: bytes | None = None):
     receiver.answer = lambda _: how if len(receiver.received) <= times else OK
 
 
-@pytest.mark.parametrize("code", [300, 302, 400, 404, 500, 503])
+@pytest.mark.parametrize("code", [300, 302, 307, 400, 404, 500, 503])
 async def test_anything_but_2xx_is_repeated_unchanged(webhooks, receiver, code):
     failing(receiver, 3, status(code, "Location: /elsewhere"))
     everything(webhooks)

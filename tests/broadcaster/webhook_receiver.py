@@ -95,5 +95,5 @@ class Receiver:
             name, _, value = line.partition(":")
             assert name.lower() not in headers, "a header twice"
             headers[name.lower()] = value.strip()
-        body = await reader.readexactly(int(headers["content-length"]))
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
         return Received(head[0].split(" ")[1], headers, body)

@@ -14,14 +14,14 @@ def held() -> HoldBack:
 
 
 def test_without_a_disconnect_nothing_waits(held):
-    assert held.gone(X, "7", 0, disconnect=False) == [Gone(X, "7")]
-    assert held.gone(X, None, 0, disconnect=False) == [Gone(X, None)]
+    assert held.gone(X, "7", 0, disconnect=False)
+    assert held.gone(X, None, 0, disconnect=False)
     assert held.next_due is None
 
 
 def test_after_a_disconnect_a_departure_waits_and_is_then_told_once(held):
-    assert held.gone(X, "7", 10, disconnect=True) == []
-    assert held.gone(X, None, 10, disconnect=True) == []
+    assert not held.gone(X, "7", 10, disconnect=True)
+    assert not held.gone(X, None, 10, disconnect=True)
     assert held.next_due == 13
     assert held.due(12.9) == []
     assert held.due(13) == [Gone(X, "7"), Gone(X, None)]
@@ -63,21 +63,21 @@ def test_who_goes_again_waits_anew(held):
 
 def test_who_goes_for_good_while_a_departure_waits_is_told_once(held):
     held.gone(X, "7", 10, disconnect=True)
-    assert held.gone(X, "7", 11, disconnect=False) == [Gone(X, "7")]
+    assert held.gone(X, "7", 11, disconnect=False)
     assert held.due(99) == []
 
 
 def test_a_channel_is_not_vacated_before_its_members_are_removed(held):
     """One user loses the connection, a second later the other leaves."""
     held.gone(X, "7", 10, disconnect=True)
-    assert held.gone(X, "8", 11, disconnect=False) == [Gone(X, "8")]
-    assert held.gone(X, None, 11, disconnect=False) == []
+    assert held.gone(X, "8", 11, disconnect=False)
+    assert not held.gone(X, None, 11, disconnect=False)
     assert held.due(13) == [Gone(X, "7"), Gone(X, None)]
 
 
 def test_a_late_timer_changes_no_order(held):
     held.gone(X, "7", 10, disconnect=True)
-    assert held.gone(X, None, 20, disconnect=False) == []
+    assert not held.gone(X, None, 20, disconnect=False)
     assert held.due(20) == [Gone(X, "7"), Gone(X, None)]
 
 
@@ -91,14 +91,25 @@ def test_order_holds_when_everything_happens_at_one_time(held):
     assert held.due(13) == [Gone(X, "7"), Gone(X, "8"), Gone(X, None)]
 
 
-def test_over_the_bound_the_oldest_is_told_early():
+def test_over_the_bound_the_oldest_are_told_early():
     held = HoldBack(3, limit=2)
     held.gone(X, "7", 10, disconnect=True)
     held.gone(X, None, 10, disconnect=True)
-    assert held.gone(Y, "7", 10, disconnect=True) == [Gone(X, "7")]
+    assert held.due(10) == []
+    held.gone(Y, "7", 10, disconnect=True)
+    assert held.due(10) == [Gone(X, "7")]
     held.back(X)
-    assert held.gone(Y, "8", 10, disconnect=True) == []
+    held.gone(Y, "8", 10, disconnect=True)
+    assert held.due(10) == []
     assert held.due(13) == [Gone(Y, "7"), Gone(Y, "8")]
+
+
+def test_the_wait_can_be_ended(held):
+    held.gone(X, "7", 10, disconnect=True)
+    held.seconds = 0
+    held.gone(X, "8", 10, disconnect=True)
+    assert held.due(10) == [Gone(X, "8")]
+    assert held.due(float("inf")) == [Gone(X, "7")]
 
 
 def test_nothing_is_kept_of_what_is_over(held):
@@ -146,8 +157,8 @@ def test_what_is_told_is_a_history_that_can_have_happened_and_ends_with_the_trut
             present.add(user)
         else:
             present.discard(user)
-            told.gone(held.gone(X, user, now, disconnect=disconnect))
-            if not present:
-                told.gone(held.gone(X, None, now, disconnect=disconnect))
+            for who in [user] if present else [user, None]:
+                if held.gone(X, who, now, disconnect=disconnect):
+                    told.gone([Gone(X, who)])
     told.gone(held.due(now + 3))
     assert told.there == present | ({None} if present else set())
