@@ -40,6 +40,11 @@ FORGIVEN_SECONDS: Final = 10.0
 STOP_SECONDS: Final = 4.5
 """From being told to stop until nothing is left, unless a family says otherwise: a command ends in 5."""
 
+SAME_SECONDS: Final = 0.5
+"""Signals within this time of the first mean the same wish: who closes a terminal sends two SIGHUPs (the
+kernel and the shell), ``timeout`` two SIGTERMs, systemd a SIGTERM and a SIGHUP.
+"""
+
 _KEPT_SECONDS: Final = 0.5  # of those, for each tier that comes later, and for what has to be killed
 _POLL_SECONDS: Final = 0.05
 _LEASH: Final = str(Path(__file__).with_name("leash.py"))
@@ -61,7 +66,7 @@ class Spec:
     command: tuple[str, ...]
     environ: Mapping[str, str]
     ready: re.Pattern[str] | Callable[[], Awaitable[bool]] | None = None
-    ready_seconds: float = 30.0
+    ready_seconds: float = 60.0
     hide: re.Pattern[str] | None = None
     pass_fds: tuple[int, ...] = ()
 
@@ -235,6 +240,7 @@ class Family:
         self.console = console
         self._stop_seconds = stop_seconds
         self._tiers: list[list[Child]] = []
+        self._asked: tuple[float, signal.Signals] | None = None  # when first, and how
         self._end: asyncio.Future[CommandError | None] = asyncio.get_running_loop().create_future()
 
     def start(self, *specs: Spec) -> None:
@@ -289,14 +295,23 @@ class Family:
                 loop.remove_signal_handler(number)
 
     def _asked_to_stop(self, number: signal.Signals) -> None:
-        if self._end.done():
-            for child in self._children():
-                child.kill()
-            return
         if number is signal.SIGINT:
             self.console.print("")  # the terminal has just echoed ^C
-        self.console.line(OWN_NAME, "stopping; the same again stops at once")
-        self._end.set_result(None)
+        if self._asked is None:
+            self._asked = time.monotonic(), number
+            self.console.line(OWN_NAME, "stopping; the same again stops at once")
+            if not self._end.done():
+                self._end.set_result(None)
+        elif self._means_it(number):
+            for child in self._children():
+                child.kill()
+
+    def _means_it(self, number: signal.Signals) -> bool:
+        """Whether one more signal is one more wish. A second Ctrl-C is: it comes from the keyboard alone."""
+        if self._asked is None:
+            return False
+        when, first = self._asked
+        return number is first is signal.SIGINT or time.monotonic() - when > SAME_SECONDS
 
     def _children(self) -> Iterator[Child]:
         for tier in self._tiers:

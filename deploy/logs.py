@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from typing import Final
+
+from protocol.settings import PREFIX
 
 from .console import wants_colour
 
@@ -15,6 +18,17 @@ _COLOURS: Final = {"debug": 2, "warning": 33, "error": 31, "critical": 31}
 
 # They log every request at info, and at debug what they send: more than anybody asked for.
 _QUIET: Final = ("anthropic", "asyncio", "httpcore2", "httpx2", "sqlalchemy", "aiosqlite")
+
+
+def of_child(level: str) -> tuple[dict[str, str], re.Pattern[str] | None]:
+    """How to run a child that says at info that it is ready, where only ``level`` and above is to be shown.
+
+    Returns settings for its environment, and which of its lines to hide.
+    """
+    if level not in ("warning", "error"):
+        return {}, None
+    hidden = "|".join(LEVELS[: LEVELS.index(level)])
+    return {f"{PREFIX}LOG_LEVEL": "info"}, re.compile(rf"^\d\d:\d\d:\d\d (?:{hidden}) ")
 
 
 class Format(logging.Formatter):

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from . import ports
+from . import logs, ports
 from .children import OWN_NAME, STOP_SECONDS, Family, Spec
 from .console import Console, wants_colour
-from .up import LEGATO
+from .up import LEGATO, WORKER_READY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     import broadcaster.config
     import worker.config
+
+
+_BROADCASTER_READY: Final = re.compile(r"\blistening on ")
 
 
 def run_broadcasters(
@@ -28,11 +32,12 @@ def run_broadcasters(
     The port is held here for as long as any of them runs, so that nobody takes it between two restarts.
 
     :param argv: the options that ``legato broadcaster`` was given.
-    :raises CommandError: the port is taken; a copy that cannot be helped by a restart.
+    :raises CommandError: the port is taken; a copy did not get ready, or cannot be helped by a restart.
     """
     server, metrics = settings.server, settings.metrics
     with ports.reserve(server.host, server.port) as reserved:
         port = reserved.getsockname()[1]
+        verbose, hide = logs.of_child(settings.log.level)
         specs = [
             Spec(
                 name=f"broadcaster.{index}",
@@ -40,7 +45,9 @@ def run_broadcasters(
                     *(*LEGATO, "broadcaster", *argv, "--processes", "1", "--port", str(port)),
                     *("--metrics-port", str(metrics.port and metrics.port + index)),
                 ),
-                environ={**environ, "LEGATO_SERVER_REUSE_PORT": "true"},
+                environ={**environ, **verbose, "LEGATO_SERVER_REUSE_PORT": "true"},
+                ready=_BROADCASTER_READY,
+                hide=hide,
             )
             for index in range(server.processes)
         ]
@@ -50,8 +57,15 @@ def run_broadcasters(
 
 def run_workers(argv: Sequence[str], settings: worker.config.Settings, environ: Mapping[str, str]) -> int:
     """Run ``settings.worker.processes`` workers. Returns the exit status; otherwise as for broadcasters."""
+    verbose, hide = logs.of_child(settings.log.level)
     specs = [
-        Spec(f"worker.{index}", (*LEGATO, "worker", *argv, "--processes", "1"), dict(environ))
+        Spec(
+            name=f"worker.{index}",
+            command=(*LEGATO, "worker", *argv, "--processes", "1"),
+            environ={**environ, **verbose},
+            ready=WORKER_READY,
+            hide=hide,
+        )
         for index in range(settings.worker.processes)
     ]
     asyncio.run(_run(specs, settings.worker.drain_seconds))
@@ -61,6 +75,7 @@ def run_workers(argv: Sequence[str], settings: worker.config.Settings, environ: 
 async def _run(specs: list[Spec], drain_seconds: float) -> None:
     async def begin(family: Family) -> None:
         family.start(*specs)
+        await family.ready()
 
     with _terminal([OWN_NAME, *(spec.name for spec in specs)]) as terminal:
         await Family(terminal, stop_seconds=drain_seconds + STOP_SECONDS).run(begin)

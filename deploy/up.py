@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import fcntl
 import ipaddress
 import os
 import re
 import secrets
 import sys
-import tempfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from protocol.settings import SettingsError
 
-from . import console, environment, ports, valkey
+from . import console, environment, logs, ports, valkey
 from .children import OWN_NAME, Family, Spec
 from .errors import BAD_USAGE, CommandError
 
@@ -43,7 +44,11 @@ PAGE: Final = Path(__file__).parent.parent / "client-js" / "dist" / "page"
 LEGATO: Final = (sys.executable, "-P", "-m", "deploy")
 """The ``legato`` command. ``-P``: a directory called ``deploy`` where the user happens to be is not ours."""
 
-_WORKER_READY: Final = re.compile(r"\bready: ")
+WORKER_READY: Final = re.compile(r"\bready: ")
+"""What a worker says as soon as it takes jobs."""
+
+_SECRET_CHARACTERS: Final = 32
+"""HS256 wants a key as long as its hash (RFC 7518, 3.2)."""
 
 
 @dataclass(frozen=True)
@@ -153,28 +158,54 @@ def _metrics_port(host: str, port: int, environ: Mapping[str, str]) -> tuple[int
 def _directory(path: Path) -> Path:
     """Make ``path`` a directory that only its owner reads, and that no version control takes in."""
     try:
+        str(path).encode()  # its name becomes part of URLs
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         (path / ".gitignore").write_text("*\n")
-    except OSError as error:
-        line = f"LEGATO_DATA: {path} cannot be used as a directory: {error.strerror}"
+    except (OSError, UnicodeEncodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "its name is not UTF-8"
+        line = f"LEGATO_DATA: {path} cannot be used as a directory: {reason}"
         raise CommandError(line) from None
     return path
 
 
 def _jwt_secret(data: Path) -> str:
-    """The secret of this data directory's tokens, made on first use and readable by the owner only."""
+    """The secret of this data directory's tokens, made on first use and readable by the owner only.
+
+    One that is too short to sign with (a disk that was full, a file that was emptied) is replaced.
+
+    :raises CommandError: it cannot be read or written.
+    """
     path = data / "jwt-secret"
-    if not path.exists():
-        fd, made = tempfile.mkstemp(dir=data)
-        try:
-            with os.fdopen(fd, "w") as file:
-                file.write(secrets.token_urlsafe(32))
-            os.link(made, path)  # whole or not at all, and the first of two wins
-        except FileExistsError:
-            pass
-        finally:
-            Path(made).unlink()
-    return path.read_text().strip()
+    try:
+        with _locked(data):  # of two that start at the same time, the second reads what the first made
+            kept = path.read_text().strip() if path.exists() else ""
+            return kept if len(kept) >= _SECRET_CHARACTERS else _replace(path, secrets.token_urlsafe(32))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text; remove it"
+        raise CommandError(f"LEGATO_DATA: {path} cannot be used: {reason}") from None
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Nobody else is in here."""
+    fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _replace(path: Path, text: str) -> str:
+    """Write a private file whole or not at all, whatever happens to this machine; returns ``text``."""
+    made = path.with_name(f"{path.name}.new")
+    made.unlink(missing_ok=True)  # of one that was killed
+    with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    made.replace(path)
+    return text
 
 
 async def _up(plan: Plan) -> None:
@@ -230,8 +261,8 @@ def _children(plan: Plan, redis_url: str) -> tuple[Spec, Spec, str]:
     none = argparse.Namespace(config=None)
     try:
         worker_environ = environment.of_child("worker", plan.environ, _worker_settings(plan, redis_url))
-        provider = worker.config.load(none, worker_environ).provider
-        model = provider.model if plan.provider == "anthropic" else ""
+        loaded = worker.config.load(none, worker_environ)
+        model = loaded.provider.model if plan.provider == "anthropic" else ""
         broadcaster_environ = environment.of_child(
             "broadcaster", plan.environ, _broadcaster_settings(plan, redis_url, model)
         )
@@ -239,12 +270,14 @@ def _children(plan: Plan, redis_url: str) -> tuple[Spec, Spec, str]:
     except SettingsError as error:
         raise CommandError(str(error), BAD_USAGE) from None
 
+    verbose, hide = logs.of_child(loaded.log.level)
+
     async def is_up() -> bool:
         return await _answers(_reachable(plan.host), plan.port, "/up")
 
     return (
         Spec("broadcaster", (*LEGATO, "broadcaster"), broadcaster_environ, ready=is_up),
-        Spec("worker", (*LEGATO, "worker"), worker_environ, ready=_WORKER_READY),
+        Spec("worker", (*LEGATO, "worker"), {**worker_environ, **verbose}, ready=WORKER_READY, hide=hide),
         model,
     )
 
@@ -271,7 +304,7 @@ def _worker_settings(plan: Plan, redis_url: str) -> dict[str, str]:
     database = plan.environ.get("LEGATO_DATABASE_URL") or plan.environ.get("DATABASE_URL")
     settings = {
         "LEGATO_REDIS_URL": redis_url,
-        "LEGATO_DATABASE_URL": database or f"sqlite:///{plan.data / 'legato.db'}",
+        "LEGATO_DATABASE_URL": database or f"sqlite:///{quote(str(plan.data / 'legato.db'))}",
         "LEGATO_PROVIDER_NAME": plan.provider,
         "LEGATO_WORKER_DRAIN_SECONDS": DRAIN_SECONDS,
     }

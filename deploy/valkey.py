@@ -107,7 +107,20 @@ def _spec(binary: Path, data: Path, socket: Path, url: str, lock: int) -> Spec:
 def _lock(data: Path) -> int:
     """The descriptor that holds the lock."""
     path = data / "valkey.lock"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            _take(fd, data)
+        except BaseException:
+            os.close(fd)
+            raise
+    except OSError as error:
+        raise CommandError(f"LEGATO_DATA: {path} cannot be locked: {error.strerror}") from None
+    return fd
+
+
+def _take(fd: int, data: Path) -> None:
+    """Lock ``fd``, the lock file of ``data``, and write into it who we are."""
     deadline = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
@@ -116,14 +129,13 @@ def _lock(data: Path) -> int:
             if time.monotonic() < deadline:
                 time.sleep(0.05)
                 continue
-            os.close(fd)
             line = (
                 f"{data} is in use by process {_holder(data)}: stop it, or set LEGATO_DATA to another place"
             )
             raise CommandError(line) from None
         os.ftruncate(fd, 0)
         os.write(fd, b"%d\n" % os.getpid())
-        return fd
+        return
 
 
 def _holder(data: Path) -> str:
@@ -132,7 +144,7 @@ def _holder(data: Path) -> str:
         try:
             pid = int((data / name).read_text())
             os.kill(pid, 0)
-        except (OSError, ValueError):
+        except (OSError, ValueError, OverflowError):  # gone, or no number of a process
             continue
         return str(pid)
     return "(unknown)"

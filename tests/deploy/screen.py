@@ -1,26 +1,65 @@
-"""A terminal that tests can read: a file, and the real console that writes to it."""
+"""What the tests of this package share: a terminal that can be read, ports, waiting.
+
+Times are bounds for a machine that is slow and busy, and runs under coverage: none is what is being tested.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import random
 import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploy import ports
 from deploy.console import Console
+
+SECONDS = 60.0
+"""For anything that happens at once on a machine that has nothing else to do."""
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-async def until(condition: Callable[[], object], seconds: float = 15) -> None:
+async def until(condition: Callable[[], object], seconds: float = SECONDS) -> None:
     """Wait for a condition, and fail when it does not come."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s"
         await asyncio.sleep(0.01)
+
+
+def wait_until(condition: Callable[[], object], seconds: float = SECONDS) -> None:
+    """As :func:`until`, without an event loop."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.01)
+
+
+def quiet_port(neighbours: int = 0) -> int:
+    """A free port, with as many free ones after it, that the kernel gives to nobody who does not ask for it.
+
+    Those it hands out itself, on Linux from 32768 on, may go to another test's connection before that.
+    """
+    for _ in range(1000):
+        port = random.randrange(12_000, 32_000)
+        if all(ports.is_free("127.0.0.1", port + index) for index in range(neighbours + 1)):
+            return port
+    raise AssertionError("no port is free")
+
+
+def unmeasured() -> dict[str, str]:
+    """The environment for programs of the tests' own: coverage would only make them slow."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+
+
+def finish(console: Console) -> None:
+    """Close it, and see that its thread is gone before its descriptor is: the number may be used again."""
+    console.close(SECONDS)
+    assert not console._thread.is_alive()
 
 
 def alive(pid: int) -> bool:
@@ -69,5 +108,5 @@ def screen(path: Path, *names: str) -> Iterator[Screen]:
     try:
         yield Screen(path, console)
     finally:
-        console.close()
+        finish(console)
         os.close(fd)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from deploy import console
 from deploy.console import MAX_LINE, Console, LineSplitter, wants_colour
 
-from .screen import screen
+from .screen import finish, screen
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,7 +86,7 @@ def test_colours_are_for_terminals_whose_user_did_not_decline() -> None:
         assert not wants_colour(write, {})
         coloured = Console(slave, ["worker"], colour=True)
         coloured.line("worker", "hello")
-        coloured.close()
+        finish(coloured)
         assert os.read(master, 100) == b"\x1b[36mworker | \x1b[0mhello\r\n"
     finally:
         for fd in (master, slave, read, write):
@@ -103,19 +103,24 @@ def test_a_terminal_that_is_stopped_holds_nobody_up(monkeypatch: pytest.MonkeyPa
         stuck.print("x" * 100)
     stuck.close()
     assert stuck._thread.is_alive()
-    written = b""
-    while b"lines left out" not in written:
-        written += os.read(read, 65536)
+    written = drained(stuck, read)
     left_out = sum(int(number) for number in re.findall(rb"\((\d+) lines left out", written))
     # At most one batch is being written and one waits; what fits into the pipe is less than a third.
-    assert 700 < left_out <= 1000 - written.count(b"x" * 100)
-    stuck.close()
-    # It must not outlive its descriptor: the next test may get the same number.
-    while stuck._thread.is_alive():
-        if select.select([read], [], [], 0.05)[0]:
-            os.read(read, 65536)
+    assert left_out > 700
+    assert left_out + written.count(b"x" * 100) == 1000
     os.close(read)
     os.close(write)
+
+
+def drained(writer: Console, read: int) -> bytes:
+    """Close it and read until its thread has ended."""
+    written = b""
+    while (writing := writer._thread.is_alive()) or select.select([read], [], [], 0)[0]:
+        if writing:
+            writer.close(0)  # it may have been full until now
+        if select.select([read], [], [], 0.05)[0]:
+            written += os.read(read, 65536)
+    return written
 
 
 def test_a_non_blocking_terminal_gets_every_line() -> None:
@@ -127,7 +132,7 @@ def test_a_non_blocking_terminal_gets_every_line() -> None:
     received = 0
     while received < 500_000:
         received += len(os.read(read, 65536))
-    writer.close()
+    finish(writer)
     os.close(read)
     os.close(write)
     assert received == 500_000
@@ -138,6 +143,5 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
     os.close(read)
     writer = Console(write, [], colour=False)
     writer.print("to nobody")
-    writer.close()
-    assert not writer._thread.is_alive()
+    finish(writer)
     os.close(write)

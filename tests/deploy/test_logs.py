@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from deploy.logs import of_child
+
 CODE = """
 import logging, sys
 from deploy import logs
@@ -37,3 +39,23 @@ def test_one_readable_line_per_event(level: str, lines: list[str]) -> None:
     got = done.stderr.splitlines()
     assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in got)
     assert [line[9:] for line in got] == lines
+
+
+@pytest.mark.parametrize(
+    ("level", "shown"),
+    [("warning", ["warning other  theirs"]), ("error", [])],
+)
+def test_a_supervised_child_says_all_and_shows_what_was_asked_for(level: str, shown: list[str]) -> None:
+    settings, hide = of_child(level)
+    assert hide is not None
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, settings["LEGATO_LOG_LEVEL"]], capture_output=True, text=True, check=True
+    )
+    lines = done.stderr.splitlines()
+    assert any("own info" in line for line in lines)
+    assert [line[9:] for line in lines if not hide.search(line)] == shown
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "loud"])
+def test_nothing_is_changed_where_info_is_shown_or_the_level_is_none(level: str) -> None:
+    assert of_child(level) == ({}, None)

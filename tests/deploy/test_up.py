@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from deploy import ports, up
 from deploy.errors import CommandError
 
+from .screen import quiet_port
 from .test_cli import legato
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ def page(tmp_path: Path) -> str:
 
 @pytest.fixture
 def environ(tmp_path: Path, page: str) -> dict[str, str]:
-    port = str(ports.any_free("127.0.0.1"))
+    port = str(quiet_port())
     return {"PORT": port, "LEGATO_DATA": str(tmp_path / "data"), "LEGATO_DEV_PAGE": page}
 
 
@@ -106,7 +108,7 @@ def test_host_is_ignored_where_a_shell_put_the_machines_name(environ: dict[str, 
 
 
 def test_options_win_over_the_environment(environ: dict[str, str], tmp_path: Path) -> None:
-    port = ports.any_free("127.0.0.1")
+    port = quiet_port()
     args = Namespace(port=port, host="localhost", data=tmp_path / "other", scripted=False)
     plan = up._plan(args, environ)
     assert (plan.port, plan.host, plan.data) == (port, "localhost", tmp_path / "other")
@@ -114,7 +116,7 @@ def test_options_win_over_the_environment(environ: dict[str, str], tmp_path: Pat
 
 
 def test_metrics_are_on_the_next_port_or_where_they_were_asked_for(environ: dict[str, str]) -> None:
-    port = ports.any_free("127.0.0.1")
+    port = quiet_port()
     assert up._plan(NONE, environ | {"METRICS_PORT": str(port)}).metrics_port == port
     assert up._metrics_port("127.0.0.1", 65535, {})[0] != 65536
 
@@ -177,6 +179,68 @@ def test_the_secret_is_made_once_private_and_the_same_for_all(tmp_path: Path) ->
     assert len(made.pop()) >= 32
     assert [path.name for path in tmp_path.iterdir()] == ["jwt-secret"]
     assert (tmp_path / "jwt-secret").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("kept", ["", "short\n", "x" * 31])
+def test_a_secret_that_is_too_short_to_sign_with_is_replaced(tmp_path: Path, kept: str) -> None:
+    (tmp_path / "jwt-secret").write_text(kept)
+    made = up._jwt_secret(tmp_path)
+    assert len(made) >= 32
+    assert up._jwt_secret(tmp_path) == made
+    assert (tmp_path / "jwt-secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_secret_that_is_long_enough_stays(tmp_path: Path) -> None:
+    (tmp_path / "jwt-secret").write_text("x" * 32 + "\n")
+    assert up._jwt_secret(tmp_path) == "x" * 32
+
+
+def test_a_secret_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut there is none or a whole one; what a cut left behind is in nobody's way."""
+    (tmp_path / "jwt-secret.new").write_text("half of one")
+    (tmp_path / "jwt-secret.new").chmod(0o644)
+    synced = []
+
+    def fsync(fd: int) -> None:
+        synced.append((os.fstat(fd).st_size, (tmp_path / "jwt-secret").exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert synced == [(len(up._jwt_secret(tmp_path)), False)]
+    assert (tmp_path / "jwt-secret").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["jwt-secret"]
+
+
+def test_a_secret_that_cannot_be_read_is_one_line(environ: dict[str, str], tmp_path: Path) -> None:
+    secret = tmp_path / "data" / "jwt-secret"
+    secret.mkdir(parents=True)
+    assert refusal(environ) == (1, f"LEGATO_DATA: {secret} cannot be used: Is a directory")
+    secret.rmdir()
+    secret.write_bytes(b"\xff" * 40)
+    assert refusal(environ) == (1, f"LEGATO_DATA: {secret} cannot be used: it is not text; remove it")
+
+
+def test_a_data_directory_whose_name_no_url_can_hold(environ: dict[str, str], tmp_path: Path) -> None:
+    status, line = refusal(environ | {"LEGATO_DATA": os.fsdecode(os.fsencode(tmp_path) + b"/\xff")})
+    assert status == 1
+    assert line.endswith("cannot be used as a directory: its name is not UTF-8")
+
+
+@pytest.mark.parametrize("name", ["a b", "what?mode=ro", "100%41", "#1", "a+b&c;d", "é", "it's"])
+async def test_the_database_is_in_the_data_directory_whatever_its_name(
+    environ: dict[str, str], tmp_path: Path, name: str
+) -> None:
+    """As the worker's own store reads the address, with a file that it makes."""
+    from worker.store import Store  # noqa: PLC0415
+
+    plan = up._plan(NONE, environ | {"LEGATO_DATA": str(tmp_path / name)})
+    _, worker, _ = up._children(plan, "redis://redis")
+    store = Store(worker.environ["LEGATO_DATABASE_URL"])
+    await store.prepare()
+    await store.aclose()
+    assert (tmp_path / name / "legato.db").stat().st_size > 0
+    assert set(os.listdir(tmp_path)) == {name, "page"}  # noqa: PTH208 - no blocking pathlib in a coroutine
 
 
 def test_ipv6_addresses_are_written_as_urls(environ: dict[str, str]) -> None:

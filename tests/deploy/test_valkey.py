@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -20,7 +20,7 @@ from deploy import valkey
 from deploy.children import Family
 from deploy.errors import CommandError
 
-from .screen import Screen, alive, screen
+from .screen import SECONDS, Screen, alive, screen, unmeasured, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -48,11 +48,12 @@ except CommandError as error:
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """With a space and a quote: paths are handed on as they are."""
-    path = tmp_path / "some data's"
-    path.mkdir()
-    return path
+def data() -> Iterator[Path]:
+    """With a space and a quote: paths are handed on as they are. Short, for a socket."""
+    with tempfile.TemporaryDirectory(prefix="legato-", dir="/tmp") as directory:
+        path = Path(directory, "some data's")
+        path.mkdir()
+        yield path
 
 
 @pytest.fixture
@@ -123,7 +124,9 @@ async def test_a_long_path_gets_a_private_socket_elsewhere(shown: Screen, data: 
 
 def start(data: Path) -> tuple[subprocess.Popen[str], int]:
     """A command that runs a server on ``data``, and the server's pid."""
-    process = subprocess.Popen([sys.executable, "-c", RUN, data], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, data], env=unmeasured(), stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     url = process.stdout.readline().strip()
     with redis.Redis.from_url(url) as client:
@@ -141,7 +144,7 @@ def test_a_second_command_is_refused_and_told_who_has_it(data: Path) -> None:
     process, server = start(data)
     try:
         second = subprocess.run(
-            [sys.executable, "-c", RUN, data], capture_output=True, text=True, check=False, timeout=30
+            [sys.executable, "-c", RUN, data], capture_output=True, text=True, check=False, timeout=SECONDS
         )
         assert second.returncode == 1
         assert second.stderr == (
@@ -158,10 +161,7 @@ def test_a_second_command_is_refused_and_told_who_has_it(data: Path) -> None:
 def test_it_dies_with_its_parent_and_leaves_no_stale_lock(data: Path) -> None:
     process, server = start(data)
     end(process)
-    deadline = time.monotonic() + 2
-    while alive(server):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: not alive(server))
     assert (data / "valkey.lock").read_text() == f"{process.pid}\n"
     end(start(data)[0])
 
@@ -171,8 +171,26 @@ def test_a_server_left_behind_is_named(data: Path) -> None:
     (data / "valkey.lock").write_text("not a number\n")
     (data / "valkey.pid").write_text(f"{os.getpid()}\n")
     assert valkey._holder(data) == str(os.getpid())
+    (data / "valkey.pid").write_text("9" * 40)
+    assert valkey._holder(data) == "(unknown)"
     (data / "valkey.pid").unlink()
     assert valkey._holder(data) == "(unknown)"
+
+
+def test_a_lock_file_that_cannot_be_opened_is_one_line(data: Path) -> None:
+    (data / "valkey.lock").mkdir()
+    line = f"LEGATO_DATA: {data / 'valkey.lock'} cannot be locked: Is a directory"
+    with pytest.raises(CommandError, match=f"^{re.escape(line)}$"), valkey.prepared(data):
+        pass
+
+
+def test_a_lock_that_was_refused_leaves_no_descriptor(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(valkey, "_LOCK_SECONDS", 0)
+    with valkey.prepared(data):
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        with pytest.raises(CommandError, match="is in use by process"), valkey.prepared(data):
+            pass
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 @pytest.mark.parametrize(
