@@ -1,4 +1,6 @@
-"""Everything on the server's port: the Pusher HTTP API beside the Starlette application for the rest."""
+"""Everything on the server's port but WebSockets: the Pusher HTTP API and the fallback transports beside the
+Starlette application for the rest.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +24,7 @@ from protocol.stream import InvalidRequest, parse_user_id
 
 from .auth import ChannelRule, Tokens, allows
 from .chat import Chat, Refused, answered
+from .fallback import Fallback
 from .http_api import HttpApi, read_body
 
 if TYPE_CHECKING:
@@ -49,19 +52,22 @@ PAGE_HEADERS: Final = {
 
 
 class Server:
-    """The ASGI application: routes by path to the API or to everything else.
+    """The ASGI application: routes by path to the API, the fallback transports or everything else.
 
     :raises SettingsError: ``[auth]`` cannot be used.
     """
 
     def __init__(self, node: Node) -> None:
         self._api = HttpApi(node)
+        self._fallback = Fallback(node)
         self._rest = _starlette(node)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point; HTTP only, since WebSockets do not come this way."""
         if self._api.serves(scope["raw_path"]):
             await self._api(scope, receive, send)
+        elif self._fallback.serves(scope["raw_path"]):
+            await self._fallback(scope, receive, send)
         else:
             await self._rest(scope, receive, send)
 
@@ -111,7 +117,8 @@ class ChannelAuth:
     def __init__(self, node: Node, tokens: Tokens) -> None:
         self._tokens = tokens
         self._rules = [ChannelRule(text) for text in node.settings.auth.channels]
-        self._app = node.settings.app(node.settings.auth.app)
+        self._node = node
+        self._app_id = node.settings.app(node.settings.auth.app).id
 
     async def __call__(self, request: Request) -> Response:
         """Form fields ``socket_id`` and ``channel_name``."""
@@ -122,9 +129,10 @@ class ChannelAuth:
             raise InvalidRequest("socket_id", "Expected two numbers with a dot between them")
         if not allows(self._rules, claims, channel):
             raise Refused(403, "Forbidden.")
-        return JSONResponse(
-            {"auth": signatures.sign_channel(self._app.key, self._app.secret, socket_id, channel)}
-        )
+        app = self._node.apps.get(self._app_id)
+        if app is None:
+            raise Refused(503, "The application is gone.")
+        return JSONResponse({"auth": signatures.sign_channel(app.key, app.secret, socket_id, channel)})
 
 
 def _form(body: bytes) -> dict[str, str]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=3600)]
+UrlPath = Annotated[str, msgspec.Meta(pattern=r"^(/[A-Za-z0-9._~-]+)*\Z")]
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,7 +29,9 @@ class Server(Table, frozen=True):
 
     host: str = "127.0.0.1"
     port: Port = 8080
-    path: Annotated[str, msgspec.Meta(pattern=r"^(/[A-Za-z0-9._~-]+)*\Z")] = ""
+    path: UrlPath = ""
+    fallback: bool = True
+    fallback_path: UrlPath = "/pusher"
     processes: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
     reuse_port: bool = False
     tls_cert: str = ""
@@ -80,6 +83,13 @@ class Chat(Table, frozen=True):
     unclaimed_seconds: Positive = 86_400
 
 
+class AppSource(Table, frozen=True):
+    """``[app_source]``: applications that come and change while the server runs."""
+
+    redis_hash: str = ""
+    seconds: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 10
+
+
 class Dev(Table, frozen=True):
     """``[dev]``: what ``legato up`` switches on. Never for production: it hands out tokens to anybody."""
 
@@ -100,6 +110,7 @@ class Settings(msgspec.Struct, frozen=True):
     auth: Auth = Auth()
     chat: Chat = Chat()
     dev: Dev = Dev()
+    app_source: AppSource = AppSource()
 
     def app(self, app_id: str) -> App:
         """The application of that id; the first one for an empty id."""
@@ -183,7 +194,8 @@ def _app_values(environ: Mapping[str, str]) -> dict[str, Any]:
 def _check(loaded: Settings, source: str) -> None:
     """What one field alone cannot tell."""
     ids = [app.id for app in loaded.apps]
-    keys = [app.key for app in loaded.apps]
+    keys = [key for app in loaded.apps for key in app.keys]
+    fixed = not loaded.app_source.redis_hash
     server, auth = loaded.server, loaded.auth
     ways = [bool(auth.jwt_secret), bool(auth.jwt_public_key), bool(auth.jwks_url)]
     checks = (
@@ -192,13 +204,20 @@ def _check(loaded: Settings, source: str) -> None:
             "dev.enabled: expected auth.jwt_secret with it, to sign tokens",
         ),
         (
-            not ids,
+            not ids and not loaded.app_source.redis_hash,
             "apps: no application; expected [[apps]] with id, key and secret, or REVERB_APP_ID/KEY/SECRET",
+        ),
+        (
+            bool(loaded.app_source.redis_hash) and not loaded.redis.url,
+            "app_source.redis_hash: expected redis.url with it",
         ),
         (len(set(ids)) < len(ids), "apps: two applications have the same id"),
         (len(set(keys)) < len(keys), "apps: two applications have the same key"),
-        (bool(auth.app) and auth.app not in ids, "auth.app: no such application id"),
-        (bool(loaded.chat.app) and loaded.chat.app not in ids, "chat.app: no such application id"),
+        (fixed and bool(auth.app) and auth.app not in ids, "auth.app: no such application id"),
+        (
+            fixed and bool(loaded.chat.app) and loaded.chat.app not in ids,
+            "chat.app: no such application id",
+        ),
         (
             bool(server.tls_cert) != bool(server.tls_key),
             "server: expected both tls_cert and tls_key, or neither",

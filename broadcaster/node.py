@@ -71,8 +71,9 @@ class Node:
         )
         self.wheel = Wheel(self.loop)
         self.webhooks = Webhooks(settings.apps)
-        self.apps: Mapping[str, App] = {app.id: app for app in settings.apps}
-        self._apps_by_key = {app.key: app for app in settings.apps}
+        self.apps: dict[str, App] = {}
+        self._apps_by_key: dict[str, App] = {}
+        self._know(settings.apps)
         self.connections: Counter[str] = Counter()
         self.refused: Counter[int] = Counter()
         self.requests: Counter[tuple[str, int]] = Counter()
@@ -110,6 +111,31 @@ class Node:
                 cast("Client", subscriber).close(errors.TERMINATED)
         else:
             self.hub.deliver(key, envelope.payload, envelope.except_socket_id)
+
+    # --- applications
+
+    def _know(self, apps: tuple[App, ...]) -> None:
+        self.apps = {app.id: app for app in apps}
+        self._apps_by_key = {key: app for app in apps for key in app.keys}
+
+    async def set_apps(self, apps: tuple[App, ...]) -> None:
+        """Go on with these: from now on every look-up and every open connection is by them."""
+        if apps == tuple(self.apps.values()):
+            return
+        logger.info("applications: %s", ", ".join(app.id for app in apps) or "none")
+        old, self.webhooks = self.webhooks, Webhooks(apps)
+        self._know(apps)
+        await self.webhooks.start()
+        self._spawn(old.close())
+        for client in list(self._open):
+            session = client.session
+            if session is None:
+                continue
+            app = self.apps.get(session.app.id)
+            if app is None or not app.enabled:
+                client.close(errors.UNKNOWN_APP if app is None else errors.APP_DISABLED)
+            else:
+                session.app = app
 
     # --- connections
 
@@ -203,7 +229,9 @@ class Node:
                 self.hub.admit(client, key, b"")
 
     def _join(self, client: Client, key: Key, effect: Subscribe) -> None:
-        app, member = self.apps[key.app_id], effect.member
+        member = effect.member
+        assert client.session is not None  # noqa: S101 - one that has left has no key in the hub
+        limit = client.session.app.max_presence_members
 
         def done(joined: Joined) -> None:
             if client.keys.get(key) is effect:  # else it has left meanwhile, or left and come back
@@ -220,7 +248,7 @@ class Node:
 
         if member is None:  # the answer depends on nobody else
             self._admit(client, key, messages.subscription_succeeded(key.channel))
-        self.registry.join(key, client.socket_id, member, app.max_presence_members, done)
+        self.registry.join(key, client.socket_id, member, limit, done)
 
     def _admit(self, client: Client, key: Key, reply: bytes) -> None:
         self.hub.admit(client, key, text_frame(reply))
@@ -231,7 +259,7 @@ class Node:
         self.hub.unsubscribe(client, key)
         if client.session is not None:
             client.session.dropped(key.channel)
-            limit = self.apps[key.app_id].max_presence_members
+            limit = client.session.app.max_presence_members
             reason = f"The channel has {limit} members already"
             client.send(messages.subscription_error(key.channel, "LimitReached", reason, 4100))
 
@@ -278,7 +306,8 @@ class Node:
 
     def _tell_count(self, key: Key, count: int) -> None:
         """``subscription_count`` to all on the channel, where the application wants it (section 8.2)."""
-        if not self.apps[key.app_id].subscription_count:
+        app = self.apps.get(key.app_id)
+        if app is None or not app.subscription_count:
             return
         if count <= COUNT_ALWAYS:
             self._post_count(key, count)
@@ -338,7 +367,7 @@ class Node:
     def _signed_in(self, client: Client, key: Key, effect: SignIn, joined: Joined) -> None:
         if joined.first:
             self._tell_watchers(key, "online")
-        if client.keys.get(key) is effect and self.apps[key.app_id].watchlist and effect.user.watchlist:
+        if client.keys.get(key) is effect and self._watches(key) and effect.user.watchlist:
             for user_id in effect.user.watchlist:
                 watched = Key(key.app_id, users.watch_channel(user_id))
                 client.keys[watched] = None
@@ -359,11 +388,15 @@ class Node:
             client.send(events)
 
     def _tell_watchers(self, key: Key, name: str) -> None:
-        if self.apps[key.app_id].watchlist:
+        if self._watches(key):
             user_id = key.channel.removeprefix(SERVER_TO_USER)
             events = users.watchlist_events(**{name: [user_id]})
             if events is not None:
                 self._post(Key(key.app_id, users.watch_channel(user_id)), Envelope(events))
+
+    def _watches(self, key: Key) -> bool:
+        app = self.apps.get(key.app_id)
+        return app is not None and app.watchlist
 
     def lapsed(self) -> None:
         """The others have taken this node for dead: its connections start anew."""

@@ -7,27 +7,31 @@ import contextlib
 import logging
 import signal
 import socket
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
+import msgspec
 import uvicorn
 
 from protocol.settings import SettingsError
 
 from . import metrics
 from .app import Server
-from .bus import Bus, BusError, LocalBus, RedisBus, redis_client
+from .app_source import AppSource, need_one
+from .bus import Bus, BusError, LocalBus, RedisBus, end_task, redis_client
 from .http import HttpProtocol
 from .node import Node
 from .replies import Replies
 from .websocket import Connection
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator
+    from collections.abc import AsyncIterator, Awaitable, Generator
 
     from .config import Settings
 
 logger: Final = logging.getLogger("legato.broadcaster")
 
+
+T = TypeVar("T")
 
 CLOSE_SECONDS: Final = 1.0
 """How long the end of the server waits for peers to answer their close frames."""
@@ -121,6 +125,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     """A server that drains and stops when the block ends; raises as :func:`serve`."""
     with _listening(settings) as listener:
         async with _node(settings) as node:
+            settings = node.settings
             server = _Uvicorn(_config(settings, node), node)
             with _metrics(settings, node) as metrics_port:
                 ended = asyncio.create_task(server.serve(sockets=[listener]))
@@ -172,16 +177,25 @@ async def _node(settings: Settings) -> AsyncIterator[Node]:
     except (ValueError, TypeError) as error:  # TypeError: an option in the query that redis-py does not know
         raise SettingsError("redis.url: expected redis://, rediss:// or unix://") from error
     async with redis:
+        source = AppSource(redis, settings)
+        settings = msgspec.structs.replace(settings, apps=need_one(await _reached(source.load())))
         bus: Bus = RedisBus(redis)
-        node = Node(settings, bus, Replies(redis, settings.chat, settings.app(settings.chat.app).id), redis)
-        try:
-            await node.start()
-        except BusError as error:
-            raise StartError(str(error)) from error
+        chat_app = settings.app(settings.chat.app).id
+        node = Node(settings, bus, Replies(redis, settings.chat, chat_app), redis)
+        await _reached(node.start())
+        watch = asyncio.create_task(source.watch(node.set_apps))
         try:
             yield node
         finally:
+            await end_task(watch)
             await node.close()
+
+
+async def _reached(call: Awaitable[T]) -> T:
+    try:
+        return await call
+    except BusError as error:
+        raise StartError(str(error)) from error
 
 
 def _config(settings: Settings, node: Node) -> uvicorn.Config:

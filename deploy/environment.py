@@ -23,7 +23,8 @@ _SYSTEM_PREFIXES: Final = ("COVERAGE_", "LC_", "PYTHON")
 
 _OWN_PREFIXES: Final = {
     "broadcaster": tuple(
-        f"{PREFIX}{table}_" for table in ("SERVER", "METRICS", "AUTH", "CHAT", "DEV", "REDIS", "LOG")
+        f"{PREFIX}{table}_"
+        for table in ("SERVER", "METRICS", "AUTH", "CHAT", "DEV", "APP_SOURCE", "REDIS", "LOG")
     ),
     "worker": (
         *(f"{PREFIX}{table}_" for table in ("WORKER", "PROVIDER", "DATABASE", "REDIS", "LOG")),

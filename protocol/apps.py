@@ -132,6 +132,7 @@ class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     activity_timeout: Positive = 120
     pong_timeout: Positive = 30
     webhooks: tuple[Webhook, ...] = ()
+    old_keys: dict[str, Secret] = {}
 
     def __repr__(self) -> str:
         """Without the secret: an app may end up in an error's text."""
@@ -139,8 +140,8 @@ class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def keys(self) -> Mapping[str, str]:
-        """Active key -> secret."""
-        return {self.key: self.secret}
+        """Active key -> secret. Old ones are accepted too, so that secrets can be rotated."""
+        return {**self.old_keys, self.key: self.secret}
 
 
 def refuse(app: App | None, params: Mapping[str, str], origin: str, connections: int) -> PusherError | None:

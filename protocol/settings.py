@@ -16,7 +16,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 TABLES: Final = frozenset(
-    {"server", "metrics", "apps", "redis", "auth", "chat", "dev", "worker", "provider", "database", "log"}
+    {
+        "server",
+        "metrics",
+        "apps",
+        "redis",
+        "auth",
+        "chat",
+        "dev",
+        "app_source",
+        "worker",
+        "provider",
+        "database",
+        "log",
+    }
 )
 """Every table that a configuration file may have, whoever reads it."""
 
