@@ -117,6 +117,7 @@ async def next_stream(t: Context) -> None:
     await first.expect("pusher:connection_established")
     await push(t, first.path, [{"event": "pusher:subscribe", "data": {"channel": channel}}])
     await first.expect(SUCCEEDED)
+    await first.abort()
     second = Stream(t, first.path)
     await second.start()
     await t.publish(channel, "e", "x")

@@ -123,12 +123,11 @@ async def pong(t: Context) -> None:
 
 
 MARGIN: Final = 2.0
-PONG_SECONDS: Final = 35.0
 
 
-async def pinged(socket: Socket, count: int) -> None:
+async def pinged(t: Context, socket: Socket, count: int) -> None:
     """Wait until the server has pinged, in either way."""
-    limit = socket.activity_timeout + PONG_SECONDS
+    limit = socket.activity_timeout + t.target.patience
     try:
         async with asyncio.timeout(limit):
             while socket.pings + socket.wire.pings < count:
@@ -141,7 +140,7 @@ async def pinged(socket: Socket, count: int) -> None:
 @case("3.2", "a silent client is pinged, and kept if it answers", "slow")
 async def silent(t: Context) -> str:
     socket = await t.connect()
-    await pinged(socket, 2)  # the second one is proof that the answer to the first counted
+    await pinged(t, socket, 2)  # the second one is proof that the answer to the first counted
     await socket.nothing("expected the connection to be kept")
     return "pusher:ping" if socket.pings else "WebSocket pings"
 
@@ -150,10 +149,10 @@ async def silent(t: Context) -> str:
 async def frame_answer(t: Context) -> None:
     socket = await t.connect()
     socket.mute = True
-    await pinged(socket, 1)
+    await pinged(t, socket, 1)
     for number in range(2, 4):
         await socket.wire.pong()
-        await pinged(socket, number)
+        await pinged(t, socket, number)
     await socket.nothing("expected the connection to be kept")
 
 
@@ -172,8 +171,8 @@ async def busy(t: Context) -> None:
 async def dead(t: Context) -> None:
     socket = await t.connect(hear=["pusher:ping"])
     socket.mute = socket.wire.mute = True
-    await pinged(socket, 1)
-    socket.seconds = max(socket.activity_timeout, PONG_SECONDS) + MARGIN
+    await pinged(t, socket, 1)
+    socket.seconds = socket.activity_timeout + t.target.patience
     message = await socket.next("pusher:ping or an error")
     while message.event == "pusher:ping":
         message = await socket.next("an error with 4201")

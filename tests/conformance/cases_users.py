@@ -202,7 +202,7 @@ async def unauthorised(t: Context) -> None:
     app = t.target.others["strict"]
     stranger, public, private, user = [await t.connect(key=app.key) for _ in range(4)]
     for socket in (stranger, public):
-        socket.seconds = 90
+        socket.seconds += 2 * t.target.patience
     await t.subscribe(public, t.name())
     channel = t.name("private-")
     await t.ask(private, channel, auth=t.auth(private, channel, app=app))
@@ -261,7 +261,7 @@ async def first_and_last(t: Context) -> None:
     await t.sign_in(two, user)
     await one.aclose()
     await socket.nothing("expected nothing while one of two sockets is there")
-    socket.seconds += 10  # offline may be held back
+    socket.seconds += t.target.patience  # offline may be held back
     await two.aclose()
     equal(events(await socket.expect(WATCHLIST)), {"offline": [user]}, "after the last has gone")
 

@@ -19,12 +19,9 @@ ON: Final = "webhooks"
 HOLD_BACK: Final = 3.0
 """Seconds that the end of a channel or member may be held back."""
 
-PATIENCE: Final = 15.0
-"""Seconds that a hook may take beside: a server may gather several in a batch."""
-
 
 async def wait(t: Context, channel: str, name: str) -> tuple[Hook, dict[str, Any]]:
-    return await t.hooks.wait(channel, name, t.target.timeout + HOLD_BACK + PATIENCE)
+    return await t.hooks.wait(channel, name, t.target.timeout + t.target.patience)
 
 
 async def event(t: Context, channel: str, name: str, **fields: Any) -> None:

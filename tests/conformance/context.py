@@ -287,7 +287,8 @@ class Context:
 
     async def within(self, waiting: Awaitable[T]) -> T:
         """:raises TimeoutError: it takes longer than any wait may."""
-        return await asyncio.wait_for(waiting, self.target.timeout)
+        async with asyncio.timeout(self.target.timeout):
+            return await waiting
 
     async def enter(self, manager: AbstractAsyncContextManager[Any]) -> Any:
         """Something that is left when the case ends."""

@@ -107,7 +107,8 @@ async def exchange(
         finally:
             writer.close()
             with contextlib.suppress(OSError, TimeoutError):
-                await asyncio.wait_for(writer.wait_closed(), 1)
+                async with asyncio.timeout(1):
+                    await writer.wait_closed()
     except (OSError, h11.ProtocolError) as error:
         raise Failure(f"{method} {show(target.partition('?')[0])}: {error}") from error
 

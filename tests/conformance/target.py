@@ -34,7 +34,8 @@ class Target:
     """Where the server is, and what it was set up with. Times are in seconds.
 
     ``url`` and ``api`` have no slash at the end; ``api`` may have a path. ``timeout`` bounds every wait.
-    ``slow`` allows cases that wait for the server's timers or open more than a hundred connections.
+    ``patience`` is how long the server's own timers may take beyond what it has announced: time for a pong,
+    hold-back and batching of webhooks. ``slow`` allows cases that wait for the server's timers or open more than a hundred connections.
     """
 
     url: str
@@ -42,5 +43,6 @@ class Target:
     app: Application
     timeout: float = 5.0
     slow: bool = False
+    patience: float = 35.0
     refused_origin: str = ""
     others: Mapping[str, Application] = field(default_factory=dict)

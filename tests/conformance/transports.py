@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 from . import http
-from .client import Message
+from .client import OPTIONAL, Message
 from .outcome import Failure, check, show
 
 if TYPE_CHECKING:
@@ -74,6 +75,14 @@ def messages(found: list[tuple[str, Any]]) -> list[Message]:
     return [Message(text, json.loads(text)) for text in texts]
 
 
+async def ignored(t: Context, path: str, message: Message) -> bool:
+    """Whether a message is one of those that may come at any time; a ping is answered."""
+    if message.event == "pusher:ping":
+        await push(t, path, [{"event": "pusher:pong", "data": {}}])
+        return True
+    return message.event in OPTIONAL
+
+
 class Poller:
     """A session over long polls."""
 
@@ -96,10 +105,14 @@ class Poller:
         end = time.monotonic() + self._t.target.timeout
         while not self._waiting:
             check(time.monotonic() < end, f"expected {event}, polled in vain")
-            self._waiting = messages(frames((await poll(self._t, self.path)).text))
+            arrived = messages(frames((await poll(self._t, self.path)).text))
+            self._waiting = [message for message in arrived if not await self._ignored(message)]
         message = self._waiting.pop(0)
         check(message.event == event, f"expected {event}, got {message}")
         return message
+
+    async def _ignored(self, message: Message) -> bool:
+        return await ignored(self._t, self.path, message)
 
     async def send(self, event: str, data: Any, **more: Any) -> None:
         """Send a message."""
@@ -114,28 +127,33 @@ class Stream:
         self._t = t
         self._buffer = b""
         self._frames: list[tuple[str, Any]] = []
+        self._exchange: http.Exchange | None = None
+        self._stack = contextlib.AsyncExitStack()
         self.path = path
-        self.exchange: http.Exchange | None = None
 
     async def start(self, query: str = QUERY) -> http.Exchange:
-        """Send the receive request."""
+        """Send the receive request; :meth:`abort` or the case's end ends it."""
         target = f"{self.path}/xhr_streaming?{query}&{_stamp()}"
+        await self._t.enter(self._stack)
         manager = http.exchange("POST", self._t.target.api, target, HEADERS, b"")
-        started: http.Exchange = await self._t.enter(manager)
-        self.exchange = started
+        started = self._exchange = await self._stack.enter_async_context(manager)
         check(started.status == 200, f"expected 200 for a streaming receive, got {started.status}")
         return started
+
+    async def abort(self) -> None:
+        """Give the answer up, as pusher-js does after 256 KB of it."""
+        await self._stack.aclose()
 
     async def frame(self) -> tuple[str, Any]:
         """The next frame that is no heartbeat.
 
         :raises Failure: none in time, or the stream ends.
         """
-        assert self.exchange is not None
+        assert self._exchange is not None
         try:
             async with asyncio.timeout(self._t.target.timeout):
                 while not self._frames:
-                    piece = await self.exchange.piece()
+                    piece = await self._exchange.piece()
                     check(piece, "the stream has ended")
                     whole, _, self._buffer = (self._buffer + piece).rpartition(b"\n")
                     self._frames = frames(whole.decode("utf-8", "replace"))
@@ -145,8 +163,11 @@ class Stream:
 
     async def expect(self, event: str) -> Message:
         """The next message, which has to be this one."""
-        found = messages([await self.frame()])
-        check(len(found) >= 1, f"expected {event}, got a frame without messages")
-        self._frames[:0] = [("m", message.raw) for message in found[1:]]
+        while True:
+            found = messages([await self.frame()])
+            check(found, f"expected {event}, got a frame without messages")
+            self._frames[:0] = [("m", message.raw) for message in found[1:]]
+            if not await ignored(self._t, self.path, found[0]):
+                break
         check(found[0].event == event, f"expected {event}, got {found[0]}")
         return found[0]
