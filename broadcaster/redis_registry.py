@@ -165,9 +165,12 @@ class RedisRegistry:
 
     async def _note_occupied(self, batch: list[_Change], results: list[Any]) -> None:
         """A hint for :meth:`occupied`, which looks each channel up."""
+        occupied: dict[str, list[str]] = {}
         for change, result in zip(batch, results, strict=True):
             if change.script == "join" and result[0] == b"ok" and result[2] and change.key.channel[0] != "#":
-                await self._redis.sadd(wire.occupied_key(change.key.app_id), change.key.channel)
+                occupied.setdefault(change.key.app_id, []).append(change.key.channel)
+        for app_id, channels in occupied.items():
+            await self._redis.sadd(wire.occupied_key(app_id), *channels)
 
     # --- leases
 
