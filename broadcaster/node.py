@@ -234,6 +234,8 @@ class Node:
         limit = client.session.app.max_presence_members
 
         def done(joined: Joined) -> None:
+            if not joined.full:  # at once: a departure, and what the welcome finds, are told after it
+                self._tell_joined(key, member, joined)
             if client.keys.get(key) is effect:  # else it has left meanwhile, or left and come back
                 if joined.full:
                     self._refuse(client, key)
@@ -244,7 +246,7 @@ class Node:
                 if effect.channel.cache or (self.replies is not None and self.replies.is_chat(key)):
                     self._spawn(self._welcome(client, key, effect, joined))
                     return
-            self._after_join(key, member, joined)
+            self._after_welcome(key, member, joined)
 
         if member is None:  # the answer depends on nobody else
             self._admit(client, key, messages.subscription_succeeded(key.channel))
@@ -275,7 +277,7 @@ class Node:
         if client.keys.get(key) is effect:
             for frame in frames:
                 client.send(frame)
-        self._after_join(key, effect.member, joined)
+        self._after_welcome(key, effect.member, joined)
 
     async def _cached(self, key: Key) -> list[bytes]:
         cached = await self.registry.recall(key)
@@ -284,13 +286,15 @@ class Node:
             return [messages.cache_miss(key.channel)]
         return [messages.channel_event(cached.event, key.channel, cached.data)]
 
-    def _after_join(self, key: Key, member: Member | None, joined: Joined) -> None:
+    def _tell_joined(self, key: Key, member: Member | None, joined: Joined) -> None:
         if joined.first:
             self.webhooks.channel_occupied(*key)
+        if member is not None and joined.first_of_user:
+            self.webhooks.member_added(*key, member.id)
+
+    def _after_welcome(self, key: Key, member: Member | None, joined: Joined) -> None:
         if member is None:
             self._tell_count(key, joined.subscriptions)
-        elif joined.first_of_user:
-            self.webhooks.member_added(*key, member.id)
 
     def _left(self, key: Key, member: Member | None, left: Left, *, disconnect: bool = True) -> None:
         if key.channel.startswith(SERVER_TO_USER):
