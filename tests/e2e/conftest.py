@@ -32,17 +32,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class Legato:
-    """A running `legato up`, with what it has printed so far."""
+class Process:
+    """A command of Legato, with what it has printed so far."""
 
-    def __init__(self, data: Path, **environ: str) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+    def __init__(self, *arguments: str, **environ: str) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(CLEAN)}
-        own = {"PORT": str(self.port), "METRICS_PORT": str(free_port()), "LEGATO_DATA": str(data)}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "deploy", "up"],
-            env=kept | own | environ,
+            [sys.executable, "-m", "deploy", *arguments],
+            env=kept | environ,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -91,6 +88,16 @@ class Legato:
         self.ended()
         assert self.process.stdout is not None
         self.process.stdout.close()
+
+
+class Legato(Process):
+    """A running `legato up`."""
+
+    def __init__(self, data: Path, **environ: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        own = {"PORT": str(self.port), "METRICS_PORT": str(free_port()), "LEGATO_DATA": str(data)}
+        super().__init__("up", **own | environ)
 
 
 @contextlib.contextmanager

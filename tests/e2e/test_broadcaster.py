@@ -1,0 +1,50 @@
+"""Stock clients against `legato broadcaster`, as one process alone and with Redis."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import BINARIES
+from tests.redis_servers import RedisServer
+
+from .broadcaster import Broadcaster, legato_broadcaster
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HERE = Path(__file__).parent
+SCENARIOS = ["pusher", "webhooks"]
+
+
+@pytest.fixture(scope="module", params=["local", "valkey"])
+def broadcaster(request, tmp_path_factory) -> Iterator[Broadcaster]:
+    with contextlib.ExitStack() as stack:
+        environ = {}
+        if request.param == "valkey":
+            environ["REDIS_URL"] = stack.enter_context(RedisServer(BINARIES["valkey"])).url
+        yield stack.enter_context(legato_broadcaster(tmp_path_factory.mktemp("legato"), **environ))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("scenarios", SCENARIOS)
+def test_stock_clients(broadcaster, scenarios):
+    """Each file holds its scenarios as node:test cases; all of them pass, none is skipped."""
+    result = subprocess.run(
+        ["node", "--test", "--test-force-exit", "--test-reporter=spec", f"{scenarios}.test.mjs"],
+        cwd=HERE,
+        env=os.environ | {"LEGATO_URL": broadcaster.url, "WEBHOOKS_PORT": str(broadcaster.webhooks_port)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert result.returncode == 0, f"{result.stdout}\n{broadcaster.process.output[-5_000:]}"
+    assert "skipped 0" in result.stdout
+    assert "pass 0" not in result.stdout
