@@ -28,6 +28,10 @@ REPORT_SECONDS: Final = 1.0
 QUIET_SECONDS: Final = 60.0
 """After a line about a receiver that fails, there is no other for this long."""
 
+IDLE_CONNECTIONS: Final = 100
+IDLE_SECONDS: Final = 30.0
+"""How many connections are kept for further requests, and how long."""
+
 MAX_ANSWER_BYTES: Final = 65_536
 """What is read of an answer, for the connection to be used again; one with a longer answer is closed."""
 
@@ -36,11 +40,8 @@ class _NotAcceptedError(Exception):
     """An answer other than 2xx. The text is for the log."""
 
 
-def client(connections: int) -> httpx2.AsyncClient:
-    """A client for all webhooks: no redirects, no proxies out of the environment, no cookies kept.
-
-    :param connections: as many as can be in use, so that one receiver never waits for another's.
-    """
+def client() -> httpx2.AsyncClient:
+    """A client for all webhooks: no redirects, no proxies out of the environment, no cookies kept."""
     return httpx2.AsyncClient(
         headers={"User-Agent": "Legato"},
         timeout=None,  # the sender's own is for the whole request, not for each read
@@ -48,13 +49,15 @@ def client(connections: int) -> httpx2.AsyncClient:
         follow_redirects=False,
         trust_env=False,
         limits=httpx2.Limits(
-            max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=30
+            max_connections=None,  # each sender has its own bound, so that none waits for another's
+            max_keepalive_connections=IDLE_CONNECTIONS,
+            keepalive_expiry=IDLE_SECONDS,
         ),
     )
 
 
 class Sender:
-    """One webhook's queue and the requests that are out.
+    """One webhook's queue and the requests that are out. ``app`` may be set anew, when its keys change.
 
     :param wall: Unix time in seconds.
     """
@@ -70,7 +73,7 @@ class Sender:
         self.webhook = webhook
         self.sent = 0
         self.failed = 0
-        self._app = app
+        self.app = app
         self._client = client
         self._wall = wall
         self._loop = asyncio.get_running_loop()
@@ -172,7 +175,7 @@ class Sender:
             "POST",
             self.webhook.url,
             content=content,
-            headers=webhooks.headers(self._app, self.webhook, content),
+            headers=webhooks.headers(self.app, self.webhook, content),
         )
         try:
             async with asyncio.timeout(self.webhook.timeout):

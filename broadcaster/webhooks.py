@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
 
     import httpx2
 
-    from protocol.apps import App, WebhookEvent
+    from protocol.apps import App, Webhook, WebhookEvent
 
     from .webhook_sender import Sender
 
     Confirm = Callable[[Gone, Callable[[bool], None]], None]
+
+_FIGURES: Final = ("sent", "failed", "dropped")
 
 CLOSE_SECONDS: Final = 5.0
 """How long the end of the server waits for receivers."""
@@ -62,43 +65,78 @@ class Webhooks:
         self._client: httpx2.AsyncClient | None = None
         self._senders: dict[str, list[Sender]] = {}
         self._all: list[Sender] = []
+        self._past: Counter[str] = Counter()
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._running = False
 
     # --- figures
 
     @property
     def sent(self) -> int:
         """Events that a receiver has accepted."""
-        return sum(sender.sent for sender in self._all)
+        return self._figure("sent")
 
     @property
     def failed(self) -> int:
         """Requests that were not accepted, every attempt counted."""
-        return sum(sender.failed for sender in self._all)
+        return self._figure("failed")
 
     @property
     def dropped(self) -> int:
         """Events that no attempt, or none in time, got accepted, or that found the queue full."""
-        return sum(sender.dropped for sender in self._all)
+        return self._figure("dropped")
 
     @property
     def waiting(self) -> int:
         """Events that are queued or on their way."""
         return sum(sender.waiting for sender in self._all)
 
+    def _figure(self, name: str) -> int:
+        """May be called from another thread: what is added to meanwhile is read as a copy."""
+        present: int = sum(getattr(sender, name) for sender in list(self._all))
+        return self._past[name] + present
+
     # --- start and end
 
     async def start(self) -> None:
         """Be ready to send. Without a webhook in any application this costs nothing."""
-        if not self._apps:
+        self._running = True
+        self.set_apps(self._apps)
+
+    def set_apps(self, apps: Iterable[App]) -> None:
+        """Go on with these. A webhook that stays keeps its queue; one that goes is closed by and by."""
+        self._apps = [app for app in apps if app.webhooks]
+        if not self._running:
             return
+        old, self._senders = self._senders, {}
+        for app in self._apps:
+            before = old.setdefault(app.id, [])
+            self._senders[app.id] = [self._sender(app, webhook, before) for webhook in app.webhooks]
+        for senders in old.values():
+            for sender in senders:
+                task = self._loop.create_task(self._retire(sender))
+                self._retiring.add(task)
+                task.add_done_callback(self._retiring.discard)
+
+    def _sender(self, app: App, webhook: Webhook, before: list[Sender]) -> Sender:
+        """One of those before, which is taken out, or a new one."""
+        for sender in before:
+            if sender.webhook == webhook:
+                before.remove(sender)
+                sender.app = app
+                return sender
         from .webhook_sender import Sender, client  # noqa: PLC0415 - an HTTP client costs 80 ms to import
 
-        self._client = client(self._policy.concurrency * sum(len(app.webhooks) for app in self._apps))
-        for app in self._apps:
-            self._senders[app.id] = [
-                Sender(app, webhook, self._client, self._policy, self._wall) for webhook in app.webhooks
-            ]
-            self._all += self._senders[app.id]
+        self._client = self._client or client()
+        sender = Sender(app, webhook, self._client, self._policy, self._wall)
+        self._all.append(sender)
+        return sender
+
+    async def _retire(self, sender: Sender) -> None:
+        await sender.close(CLOSE_SECONDS)
+        self._all.remove(sender)
+        for name in _FIGURES:
+            self._past[name] += getattr(sender, name)
 
     def release(self) -> None:
         """Tell the departures that wait, and hold back none from now on: nobody will be back here."""
@@ -110,8 +148,9 @@ class Webhooks:
         self.release()
         if self._held_timer is not None:
             self._held_timer.cancel()
+        self._running = False
         self._senders = {}
-        await asyncio.gather(*(sender.close(seconds) for sender in self._all))
+        await asyncio.gather(*(sender.close(seconds) for sender in self._all), *self._retiring)
         if self._client is not None:
             await self._client.aclose()
 

@@ -234,6 +234,42 @@ def test_on_the_loop_that_the_server_runs_on(batch):
     uvloop.run(run())
 
 
+async def test_applications_may_change_while_events_wait(receiver):
+    """What stays keeps its queue, its order and its figures; what goes is sent what is due."""
+
+    def hook(path):
+        return Webhook(url=f"{receiver.url}/{path}")
+
+    receiver.answer = lambda received: status(500) if received.target == "/hook/stays" and stuck else OK
+    stuck = True
+    async with sending(app(hook("stays"), hook("goes")), app(hook("gone"), app_id="2")) as webhooks:
+        webhooks.subscription_count("1", "x", 1)
+        webhooks.subscription_count("2", "x", 1)
+        await until(lambda: webhooks.sent == 2 and webhooks.failed)
+        webhooks.subscription_count("1", "x", 2)
+        webhooks.subscription_count("2", "x", 2)
+        rotated = App(id="1", key="new-key", secret="new", webhooks=(hook("comes"), hook("stays")))
+        webhooks.set_apps([rotated])
+        webhooks.subscription_count("1", "x", 3)
+        webhooks.subscription_count("2", "x", 3)
+        await until(lambda: webhooks.sent == 5)
+        assert webhooks.waiting == 3
+        stuck = False
+        await until(lambda: webhooks.sent == 8)
+        assert (webhooks.dropped, webhooks.waiting, len(webhooks._all)) == (0, 0, 2)
+        webhooks.set_apps([])
+        await until(lambda: not webhooks._all)
+        assert webhooks.sent == 8
+    counts = {}
+    for received in receiver.received:
+        told = counts.setdefault(received.target.removeprefix("/hook/"), [])
+        told += [event["subscription_count"] for event in received.events]
+    last = [count for index, count in enumerate(counts["stays"]) if count not in counts["stays"][index + 1 :]]
+    assert last == [1, 2, 3]
+    assert (counts["goes"], counts["gone"], counts["comes"]) == ([1, 2], [1, 2], [3])
+    assert receiver.received[-1].headers["x-pusher-key"] == "new-key"
+
+
 # --- hold-back
 
 

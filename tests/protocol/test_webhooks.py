@@ -101,6 +101,13 @@ def test_the_signature_is_over_the_very_bytes():
     }
 
 
+def test_while_secrets_are_rotated_the_oldest_key_signs():
+    app = App(id="1", key="new-key", secret="new-secret", old_keys={"old-key": "old-secret"})
+    headers = webhooks.headers(app, Webhook(url=URL), b"{}")
+    assert headers["X-Pusher-Key"] == "old-key"
+    assert headers["X-Pusher-Signature"] == hmac.new(b"old-secret", b"{}", hashlib.sha256).hexdigest()
+
+
 WANTS = [
     ({}, "channel_occupied", "x", True),
     ({"events": ("member_added",)}, "channel_occupied", "x", False),
