@@ -49,9 +49,6 @@ class Fallback:
         self._prefix = f"{server.path}{server.fallback_path}/app/".encode() if served else None
         self._sessions: dict[Handle, FallbackClient] = {}
 
-    def __len__(self) -> int:
-        return len(self._sessions)
-
     def serves(self, raw_path: bytes) -> bool:
         """Whether the path is one of the transports'."""
         return self._prefix is not None and raw_path.startswith(self._prefix)

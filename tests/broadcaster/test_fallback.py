@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from broadcaster import fallback, fallback_client, http
 from broadcaster.config import Server
+from broadcaster.frames import text_frame
 from broadcaster.server import running
 from protocol import errors, messages, signatures
 from protocol import fallback as words
@@ -321,16 +322,13 @@ def test_the_times_are_those_that_clients_stand():
     assert fallback_client.GRACE + slack <= 10
 
 
-async def test_a_session_is_on_the_wheel_once(monkeypatch):
-    quick(monkeypatch, TICK=0.05)
-    app = App(id="1", key=APP.key, secret="s", activity_timeout=1)
-    async with running(local_settings(app)) as server:
-        session = Session(server)
-        async with session.stream() as stream:
-            while (await stream.frame())[0] != "a":
-                pass
-            await next_messages(stream)  # a ping: the entry of the liveness has been due
-            assert sum(len(bucket) for bucket in server.node.wheel._buckets.values()) == 1
+async def test_a_session_is_soon_on_the_wheel_once(server):
+    """Its liveness puts it there too; both entries ask for the same time, where they are one."""
+    await Session(server).open()
+    (entry,) = server.node._open
+    start = server.node.now() // fallback_client.TICK * fallback_client.TICK
+    times = {entry.check_at(start + part * fallback_client.TICK) for part in (0.1, 0.5, 0.9)}
+    assert times == {start + fallback_client.TICK}
 
 
 async def test_a_client_that_answers_nothing_is_closed(monkeypatch):
@@ -442,20 +440,74 @@ async def test_one_that_fetches_nothing_is_closed_at_the_bound_with_nothing_lost
 
 
 async def test_one_that_reads_nothing_of_its_stream_is_cut_off(monkeypatch):
+    """Closing the session is not enough: the answer would wait in memory for as long as the peer likes."""
     monkeypatch.setattr(http, "STALLED_SECONDS", 0.1)
-    quick(monkeypatch, GRACE=0.0, TICK=0.05)
-    bound = Server(port=0, drain_seconds=0, send_queue_bytes=100_000)
+    bound = Server(port=0, drain_seconds=0, send_queue_bytes=20_000_000)
     async with running(local_settings(server=bound)) as server:
         session = Session(server)
         async with session.stream() as stream:
             while (frame := await stream.frame())[0] != "a":
                 pass
             session.greeted(frame)
+            await session.subscribe("x")
+            await next_messages(stream)
+            (entry,) = server.node._open
+            assert entry._receiver is not None
             stream._reader._transport.pause_reading()  # type: ignore[attr-defined]
-            while server.node.connections[APP.id]:
-                # Each answer is a large one: the client's own text comes back.
-                assert await session.push(json.dumps(["x"] * 900).encode()) in (204, 404)
-            await until(lambda: alone(server))
+            await publish(server, "x", "x" * 15_000_000)
+            await until(lambda: entry._receiver is None)
+
+
+async def test_one_that_reads_late_but_reads_is_not_cut_off(monkeypatch):
+    monkeypatch.setattr(http, "STALLED_SECONDS", 1.0)
+    bound = Server(port=0, drain_seconds=0, send_queue_bytes=20_000_000)
+    async with running(local_settings(server=bound)) as server:
+        session = Session(server)
+        async with session.stream() as stream:
+            while (frame := await stream.frame())[0] != "a":
+                pass
+            session.greeted(frame)
+            await session.subscribe("x")
+            await next_messages(stream)
+            (entry,) = server.node._open
+            transport = stream._reader._transport  # type: ignore[attr-defined]
+            transport.pause_reading()
+            await publish(server, "x", "x" * 15_000_000)
+            await until(lambda: not entry._queue)
+            transport.resume_reading()
+            (message,) = await next_messages(stream)
+            assert len(message["data"]) == 15_000_000
+            passed = asyncio.Event()
+            server.node.loop.call_later(1.1, passed.set)
+            await passed.wait()
+            assert entry._receiver is not None
+
+
+async def test_a_session_that_ends_twice_says_one_goodbye(server):
+    session = Session(server)
+    await session.open()
+    (entry,) = server.node._open
+    entry.close(errors.TERMINATED)
+    entry.close(errors.DRAINING)
+    entry.enqueue(text_frame(messages.PING))
+    said, closed = await session.poll()
+    assert [message["data"]["code"] for message in read(said)] == [errors.TERMINATED.code]
+    assert json.loads(closed[1:])[0] == errors.TERMINATED.code
+
+
+async def test_a_session_may_end_while_a_send_arrives(server):
+    session = Session(server)
+    await session.open()
+    (entry,) = server.node._open
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    head = f"POST {session.path}/xhr_send HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n"
+    writer.write(head.encode() + b"[")
+    assert await session.push(b"[]") == 204  # by now the other one is being read
+    entry._finish()
+    writer.write(b"  ]")
+    assert b" 404 " in await asyncio.wait_for(reader.readline(), WAIT)
+    writer.close()
+    await writer.wait_closed()
 
 
 # --- sending
