@@ -34,10 +34,11 @@ async def two_on(t: Context, prefix: str) -> tuple[Socket, Socket, str]:
     """Two subscribers of a channel; on a presence channel they are 7 and 8."""
     one, two = await t.sockets(2)
     channel = t.name(prefix)
+    presence = prefix.startswith("presence-")
     for socket, user in ((one, "7"), (two, "8")):
-        await t.subscribe(socket, channel, member(user) if prefix.startswith("presence-") else None)
-        await socket.before_pong()  # cache_miss
-    await one.before_pong()  # member_added
+        await t.enter_channel(socket, channel, member(user) if presence else None)
+    if presence:
+        await one.expect("pusher_internal:member_added", channel)
     return one, two, channel
 
 

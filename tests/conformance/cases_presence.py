@@ -277,10 +277,9 @@ for how in ("unsubscribes", "closes", "is cut off"):
 async def last_out(t: Context, prefix: str) -> None:
     watcher, one, two = await t.sockets(3)
     channel = t.name(prefix)
-    await t.subscribe(watcher, channel, member("8"))
-    await watcher.before_pong()
+    await t.enter_channel(watcher, channel, member("8"))
     for socket in (one, two):
-        await t.subscribe(socket, channel, member("7"))
+        await t.enter_channel(socket, channel, member("7"))
     await watcher.expect(ADDED, channel)
     await one.send("pusher:unsubscribe", {"channel": channel})
     await one.before_pong()
@@ -317,6 +316,11 @@ async def later_info(t: Context) -> None:
     await t.join(one, channel, "7", user_info={"name": "Ann"})
     await t.join(two, channel, "7", user_info={"name": "Other"})
     equal((await t.join(third, channel, "8"))["hash"]["7"], {"name": "Ann"}, "user_info")
+    await one.send("pusher:unsubscribe", {"channel": channel})
+    await one.before_pong()
+    fourth = await t.connect()
+    roster = await t.join(fourth, channel, "9")
+    equal(roster["hash"]["7"], {"name": "Ann"}, "user_info when the first connection has gone")
 
 
 @case("5.3", "a refused subscriber is no member")

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 QUERY: Final = "protocol=7&client=js&version=8.6.0&flash=false"
 """What pusher-js sends."""
 
+CACHED: Final = ("cache-", "private-cache-", "private-encrypted-cache-", "presence-cache-")
+"""Prefixes of channels that keep their last event."""
+
 T = TypeVar("T")
 
 POLL: Final = 0.02
@@ -151,6 +154,12 @@ class Context:
         """Subscribe; the answer, after which comes what follows it on a cache channel."""
         await self.ask(socket, channel, channel_data)
         return await socket.expect("pusher_internal:subscription_succeeded", channel)
+
+    async def enter_channel(self, socket: Socket, channel: str, channel_data: str | None = None) -> None:
+        """Subscribe a fresh channel, and hear that nothing is cached if it is of that kind."""
+        await self.subscribe(socket, channel, channel_data)
+        if channel.startswith(CACHED):
+            await socket.expect("pusher:cache_miss", channel)
 
     async def join(self, socket: Socket, channel: str, user_id: Any, **more: Any) -> dict[str, Any]:
         """Subscribe a presence channel as a member; ``more`` is ``user_info``. The roster."""

@@ -82,8 +82,8 @@ class Hooks:
         names = [str(event.get("name")) for _, event in self.of(channel)]
         return [name for name in names if name != "subscription_count"]
 
-    async def wait(self, channel: str, name: str, seconds: float) -> tuple[Hook, dict[str, Any]]:
-        """The first event of that name.
+    async def wait(self, channel: str, seconds: float, **fields: Any) -> tuple[Hook, dict[str, Any]]:
+        """The first event with these fields.
 
         :raises Failure: none in time.
         """
@@ -91,13 +91,13 @@ class Hooks:
             async with asyncio.timeout(seconds):
                 while True:
                     for hook, event in self.of(channel):
-                        if event.get("name") == name:
+                        if event | fields == event:
                             return hook, event
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:
             seen = ", ".join(self.names(channel)) or "nothing"
-            raise Failure(f"no {name} hook in {seconds:g} s; came: {seen}") from None
+            raise Failure(f"no hook with {fields} in {seconds:g} s; came: {seen}") from None
 
     def receive(self, hook: Hook) -> int:
         """Take one request; the status that it is answered with."""

@@ -33,9 +33,9 @@ class Application(NamedTuple):
 class Target:
     """Where the server is, and what it was set up with. Times are in seconds.
 
-    ``url`` and ``api`` have no slash at the end; ``api`` may have a path. ``timeout`` bounds every wait.
-    ``patience`` is how long the server's own timers may take beyond what it has announced: time for a pong,
-    hold-back and batching of webhooks. ``slow`` allows cases that wait for the server's timers or open more than a hundred connections.
+    ``url`` and ``api`` have no slash at the end and may have a path. ``timeout`` bounds every wait.
+    ``patience`` is what the server's own timers may take beside: its wait for a pong, hold-back and
+    batching of webhooks. ``slow`` allows cases that wait for such timers or open over a hundred sockets.
     """
 
     url: str

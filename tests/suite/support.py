@@ -33,7 +33,7 @@ def application(app: App) -> Application:
 
 
 @contextlib.asynccontextmanager
-async def runner(*faults: str, timeout: float = 1.0) -> AsyncIterator[Runner]:
+async def runner(*faults: str, seconds: float = 1.0) -> AsyncIterator[Runner]:
     """A runner with everything that cases may need, against a server with these faults."""
     async with (
         listening("127.0.0.1", 0) as hooks,
@@ -43,7 +43,7 @@ async def runner(*faults: str, timeout: float = 1.0) -> AsyncIterator[Runner]:
             server.url,
             server.api,
             application(MAIN),
-            timeout=timeout,
+            timeout=seconds,
             slow=True,
             patience=4.0,
             refused_origin="http://refused.test",
@@ -52,7 +52,7 @@ async def runner(*faults: str, timeout: float = 1.0) -> AsyncIterator[Runner]:
         yield Runner(target, hooks)
 
 
-async def run(names: Iterable[str], *faults: str, timeout: float = 1.0) -> list[Result]:
+async def run(names: Iterable[str], *faults: str, seconds: float = 1.0) -> list[Result]:
     """The results of the named cases."""
-    async with runner(*faults, timeout=timeout) as started:
+    async with runner(*faults, seconds=seconds) as started:
         return await started.run([CASES[name] for name in names])

@@ -73,7 +73,7 @@ def dumps(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818 - an answer, not an error
     def __init__(self, kind: str, status: int, text: str) -> None:
         super().__init__(text)
         self.kind = kind
@@ -103,6 +103,9 @@ class World:
         """Whether to be wrong here."""
         return fault in self.faults
 
+    def app(self, key: str) -> App | None:
+        return next((app for app in self.apps if app.key == key), None)
+
     # --- connections
 
     def socket_id(self) -> str:
@@ -131,7 +134,10 @@ class World:
         checks = [
             (app.disabled, (4003, "Application disabled")),
             *versions,
-            (origin == "http://refused.test" and not self.bad("takes any origin"), (4009, "Origin not allowed")),
+            (
+                origin == "http://refused.test" and not self.bad("takes any origin"),
+                (4009, "Origin not allowed"),
+            ),
             (0 < app.quota <= live, (4004, "Over connection quota")),
         ]
         return next((refusal for wrong, refusal in checks if wrong), None)
@@ -155,7 +161,11 @@ class World:
         for name in list(peer.channels):
             if not self.bad("forgets who is cut off"):
                 self.unsubscribe(peer, name, hold_back=0 if self.bad("does not hold back") else 0.3)
-        if peer.user and not self.bad("never says offline") and not self.sockets_of(peer.app, peer.user["id"]):
+        if (
+            peer.user
+            and not self.bad("never says offline")
+            and not self.sockets_of(peer.app, peer.user["id"])
+        ):
             self.tell_watchers(peer.app, peer.user["id"], "offline")
 
     async def watch(self, peer: Peer) -> None:
@@ -173,7 +183,9 @@ class World:
             if not peer.pinged:
                 peer.pinged = True
                 peer.send("pusher:ping", data="{}")
-            elif silence > self.activity_timeout + self.pong_timeout and not self.bad("never closes the dead"):
+            elif silence > self.activity_timeout + self.pong_timeout and not self.bad(
+                "never closes the dead"
+            ):
                 return peer.close(4201, "Pong reply not received in time")
         return None
 
@@ -232,7 +244,11 @@ class World:
             (public, None, "Client events are for private and presence channels"),
             (name not in peer.channels and not self.bad("relays for outsiders"), None, "Not subscribed"),
             (size > 10_240 and not self.bad("relays any size"), None, "Too large"),
-            (peer.tokens < 1 and not self.bad("has no rate limit"), 4301, "Client event rejected due to rate limit"),
+            (
+                peer.tokens < 1 and not self.bad("has no rate limit"),
+                4301,
+                "Client event rejected due to rate limit",
+            ),
         ]
         for wrong, code, text in checks:
             if wrong:
@@ -255,7 +271,7 @@ class World:
             self.cache[peer.app.id, name] = (event, dumps(data), time.monotonic())
         text = data if isinstance(data, str) or self.bad("hooks with an object for data") else dumps(data)
         fields = {"event": event, "data": text, "socket_id": peer.socket_id}
-        self.hook(peer.app, {"name": "client_event", "channel": name} | fields | more, 0)
+        return self.hook(peer.app, {"name": "client_event", "channel": name} | fields | more, 0)
 
     # --- channels
 
@@ -348,7 +364,9 @@ class World:
         found: dict[str, dict[str, Any]] = {}
         for member in self.channels[app.id, name].values():
             if member is not None:
-                found.setdefault(str(member["user_id"]), member)
+                user_id = str(member["user_id"])
+                if user_id not in found or self.bad("forgets first user_info"):
+                    found[user_id] = member
         return found
 
     def enter_channel(self, peer: Peer, name: str, member: dict[str, Any] | None) -> None:
@@ -359,7 +377,7 @@ class World:
             if not self.channels[key]:
                 self.hook(peer.app, {"name": "channel_occupied", "channel": name}, 0)
             known = member is not None and str(member["user_id"]) in users
-            if known and not self.bad("forgets first user_info") and member is not None:
+            if known and member is not None and not self.bad("forgets first user_info"):
                 member = users[str(member["user_id"])]
             self.channels[key][peer] = peer.channels[name] = member
             if member is not None and (not known or self.bad("adds a member for each connection")):
@@ -478,7 +496,9 @@ class World:
         for other in watched[:100]:
             states["online" if self.sockets_of(peer.app, other) else "offline"].append(other)
         keep_empty = self.bad("sends empty watchlists")
-        events = [{"name": name, "user_ids": ids} for name, ids in states.items() if ids or (keep_empty and watched)]
+        events = [
+            {"name": name, "user_ids": ids} for name, ids in states.items() if ids or (keep_empty and watched)
+        ]
         if events:
             peer.send("pusher_internal:watchlist_events", data=dumps({"events": events}))
 
@@ -493,7 +513,6 @@ class World:
     def publish(self, app: App, name: str, event: str, data: str, socket_id: str | None) -> None:
         if self.bad("encodes data anew"):
             data = _anew(data)
-        more = {"message_id": "x"} if self.bad("adds keys to deliveries") else {}
         if self.bad("ignores socket_id"):
             socket_id = None
         if name.startswith(TO_USER):
@@ -501,6 +520,10 @@ class World:
                 for _ in range(2 if self.bad("delivers to users twice") else 1):
                     peer.send(event, name, data)
             return
+        self.deliver(app, name, event, data, socket_id)
+
+    def deliver(self, app: App, name: str, event: str, data: str, socket_id: str | None) -> None:
+        more = {"message_id": "x"} if self.bad("adds keys to deliveries") else {}
         if name.startswith(CACHED) or self.bad("caches everything"):
             self.cache[app.id, name] = (event, data, time.monotonic())
         for peer in list(self.channels.get((app.id, name), ())):
