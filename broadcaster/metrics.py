@@ -33,14 +33,14 @@ _FIGURES: Final[
     (
         "legato_connections",
         GaugeMetricFamily,
-        "Open WebSocket connections.",
+        "Open connections, over WebSocket or HTTP.",
         ("app",),
         lambda node: {(app,): count for app, count in dict(node.connections).items()},
     ),
     (
         "legato_connections_accepted",
         CounterMetricFamily,
-        "WebSocket connections accepted since the start.",
+        "Connections accepted since the start.",
         (),
         lambda node: {(): node.accepted},
     ),
