@@ -89,7 +89,7 @@ FAULTS = {
     "relays any size": "6 data: 10 240 bytes are allowed, more are not",
     "relays for outsiders": "6 refused from one who has not subscribed",
     "relays on public channels": "6 refused on a public channel: …",
-    "removes a member with each connection": "5.3 first in, last out: a user with two connections on presence-…",
+    "removes a member with each connection": "5.3 first in, last out: a user with two connections on presence-…",  # noqa: E501 - a name
     "replays before subscription_succeeded": "8.1 cache-…: the last event is replayed",
     "says something before the greeting": "1.5 connection_established comes first, even if the",
     "selects any sub-protocol": "1.3 one that does not match is neither selected nor required",
