@@ -580,12 +580,11 @@ async def test_the_end_does_not_wait_for_a_receiver_longer_than_it_may(receiver,
 
 async def test_the_end_does_not_wait_for_a_retry_that_comes_too_late(receiver, caplog):
     receiver.answer = lambda _: status(500)
-    webhooks = Webhooks(
-        [app(Webhook(url=receiver.url))], policy=FAST._replace(first_retry=50, longest_retry=60)
-    )
+    webhooks = Webhooks([app(Webhook(url=receiver.url))], policy=Policy(first_retry=50))
     await webhooks.start()
     webhooks.channel_occupied("1", "x")
     await until(lambda: webhooks.failed)
+    assert webhooks.waiting == 1
     started = time.monotonic()
     await webhooks.close(30)
     assert time.monotonic() - started < 10
