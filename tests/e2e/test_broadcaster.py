@@ -13,13 +13,13 @@ import pytest
 from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer
 
-from .broadcaster import Broadcaster, legato_broadcaster
+from .server import Broadcaster, legato_broadcaster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HERE = Path(__file__).parent
-SCENARIOS = ["pusher", "webhooks"]
+SCENARIOS = ["pusher", "echo-channels", "sdk", "webhooks"]
 
 
 @pytest.fixture(scope="module", params=["local", "valkey"])
