@@ -25,11 +25,12 @@ from .webhooks import Webhooks
 from .wheel import Wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from redis.asyncio import Redis
 
     from protocol.errors import PusherError
+    from protocol.holdback import Gone
     from protocol.presence import Member
 
     from .bus import Bus
@@ -67,10 +68,10 @@ class Node:
         self.registry: Registry = (
             LocalRegistry(self._deliver)
             if redis is None
-            else RedisRegistry(redis, secrets.token_hex(8), self.lapsed)
+            else RedisRegistry(redis, secrets.token_hex(8), self.lapsed, holding=self._has_webhooks)
         )
         self.wheel = Wheel(self.loop)
-        self.webhooks = Webhooks(settings.apps)
+        self.webhooks = Webhooks(settings.apps, None if redis is None else self._confirm_departure)
         self.apps: dict[str, App] = {}
         self._apps_by_key: dict[str, App] = {}
         self._know(settings.apps)
@@ -99,6 +100,7 @@ class Node:
     async def close(self) -> None:
         """Leave the bus."""
         self.wheel.close()
+        self.webhooks.release()
         await self.registry.close()
         await self.webhooks.close()
         for task in list(self._tasks):
@@ -123,10 +125,8 @@ class Node:
         if apps == tuple(self.apps.values()):
             return
         logger.info("applications: %s", ", ".join(app.id for app in apps) or "none")
-        old, self.webhooks = self.webhooks, Webhooks(apps)
         self._know(apps)
-        await self.webhooks.start()
-        self._spawn(old.close())
+        self.webhooks.set_apps(apps)
         for client in list(self._open):
             session = client.session
             if session is None:
@@ -208,6 +208,7 @@ class Node:
                 client.socket_id,
                 member,
                 lambda left: self._left(key, member, left, disconnect=disconnect),
+                disconnect=disconnect,
             )
 
     def _ready(self, subscriber: Subscriber, key: Key) -> None:
@@ -287,14 +288,23 @@ class Node:
         return [messages.channel_event(cached.event, key.channel, cached.data)]
 
     def _tell_joined(self, key: Key, member: Member | None, joined: Joined) -> None:
-        if joined.first:
+        if joined.first and not joined.back:
             self.webhooks.channel_occupied(*key)
-        if member is not None and joined.first_of_user:
+        if member is not None and joined.first_of_user and not joined.user_back:
             self.webhooks.member_added(*key, member.id)
 
     def _after_welcome(self, key: Key, member: Member | None, joined: Joined) -> None:
         if member is None:
             self._tell_count(key, joined.subscriptions)
+
+    def _has_webhooks(self, app_id: str) -> bool:
+        app = self.apps.get(app_id)
+        return app is not None and bool(app.webhooks)
+
+    def _confirm_departure(self, departure: Gone, answer: Callable[[bool], None]) -> None:
+        """Whether nobody has come back on another node."""
+        (app_id, channel), user_id = departure
+        self.registry.release(Key(app_id, channel), user_id, answer)
 
     def _left(self, key: Key, member: Member | None, left: Left, *, disconnect: bool = True) -> None:
         if key.channel.startswith(SERVER_TO_USER):
@@ -304,7 +314,7 @@ class Node:
         if member is not None and left.last_of_user:
             self.webhooks.member_removed(*key, member.id, disconnect=disconnect)
         if left.last:
-            self.webhooks.channel_vacated(*key, disconnect=disconnect)
+            self.webhooks.channel_vacated(*key, disconnect=left.held)
         elif member is None:
             self._tell_count(key, left.subscriptions)
 

@@ -34,7 +34,7 @@ LEASE_SECONDS: Final = 15
 BATCH: Final = 500
 CLOSE_SECONDS: Final = 2.0
 
-_SCRIPTS: Final = {name: scripts.text(name) for name in ("join", "leave")}
+_SCRIPTS: Final = {name: scripts.text(name) for name in ("join", "leave", "release")}
 
 
 class _Change(NamedTuple):
@@ -48,20 +48,37 @@ class _Change(NamedTuple):
     done: Callable[[Any], None]
 
 
+class _Subscription(NamedTuple):
+    """``entry`` is its line in the list of ``node``, where it was made."""
+
+    node: str
+    key: Key
+    socket_id: str
+    member: Member | None
+    entry: bytes | str
+
+
 class RedisRegistry:
     """See :mod:`broadcaster.registry`.
 
     :param node_id: unique to this process's start.
     :param lapsed: called when this node finds that its own lease has lapsed: the others have taken back
         what it had.
+    :param holding: of an application's id, whether its departures are held back (section 11.4).
     """
 
     def __init__(
-        self, redis: Redis, node_id: str, lapsed: Callable[[], None], lease: float = LEASE_SECONDS
+        self,
+        redis: Redis,
+        node_id: str,
+        lapsed: Callable[[], None],
+        lease: float = LEASE_SECONDS,
+        holding: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._redis = redis
         self._node = node_id
         self._lapsed = lapsed
+        self._holding = holding
         self._lease_ms = round(lease * 1000)
         self._sha: dict[str, str] = {}
         self._changes: deque[_Change] = deque()
@@ -106,10 +123,36 @@ class RedisRegistry:
         entry = _entry(key, socket_id, member)
         self._change(_Change("join", self._node, key, arguments, entry, lambda answer: done(_joined(answer))))
 
-    def leave(self, key: Key, socket_id: str, member: Member | None, done: Callable[[Left], None]) -> None:
+    def leave(
+        self,
+        key: Key,
+        socket_id: str,
+        member: Member | None,
+        done: Callable[[Left], None],
+        *,
+        disconnect: bool = False,
+    ) -> None:
         """In the next pipeline."""
         entry = _entry(key, socket_id, member)
-        self._change(_leaving(self._node, key, socket_id, member, entry, done))
+        self._leave(_Subscription(self._node, key, socket_id, member, entry), disconnect, done)
+
+    def release(self, key: Key, user_id: str | None, done: Callable[[bool], None]) -> None:
+        """In the next pipeline."""
+        field = "c" if user_id is None else f"u{user_id}"
+        arguments = (field, self._node)
+        self._change(_Change("release", self._node, key, arguments, "", lambda answer: done(bool(answer))))
+
+    def _leave(self, gone: _Subscription, disconnect: bool, done: Callable[[Left], None]) -> None:
+        user, envelope = "", b""
+        if gone.member is not None:
+            user = gone.member.id
+            envelope = wire.encode_envelope(removed_envelope(gone.key, gone.socket_id, gone.member))
+        holds = self._holding(gone.key.app_id) and not gone.key.channel.startswith("#")
+        holder = self._node if holds else ""
+        arguments = (gone.socket_id, user, envelope, holder, int(disconnect))
+        self._change(
+            _Change("leave", gone.node, gone.key, arguments, gone.entry, lambda answer: done(_left(answer)))
+        )
 
     def _change(self, change: _Change) -> None:
         self._changes.append(change)
@@ -150,16 +193,19 @@ class RedisRegistry:
             self._sha = {name: await self._redis.script_load(text) for name, text in _SCRIPTS.items()}
         async with self._redis.pipeline(transaction=False) as pipeline:
             # Listed before it is there and until it is gone: a crash in between costs nothing.
+            positions = []
             for change in batch:
-                entries = wire.entries_key(change.node)
+                entries, keys = wire.entries_key(change.node), _keys(change.key)
                 if change.script == "join":
                     pipeline.sadd(entries, change.entry)
-                    pipeline.evalsha(self._sha["join"], 4, *_keys(change.key), *change.arguments)
-                else:
-                    pipeline.evalsha(self._sha["leave"], 4, *_keys(change.key), *change.arguments)
+                elif change.script == "release":
+                    keys = keys[-1:]
+                positions.append(len(pipeline))
+                pipeline.evalsha(self._sha[change.script], len(keys), *keys, *change.arguments)
+                if change.script == "leave":
                     pipeline.srem(entries, change.entry)
             answers = await pipeline.execute()
-        results = [answers[2 * n + (change.script == "join")] for n, change in enumerate(batch)]
+        results = [answers[position] for position in positions]
         await self._note_occupied(batch, results)
         return results
 
@@ -213,8 +259,8 @@ class RedisRegistry:
         )
         key = Key(app_id, channel)
         member = None if bytes(encoded) == b"null" else presence.decode_member(bytes(encoded))
-        done = lambda left: self._left(key, member, left)  # noqa: E731 - one use, two lines below
-        self._change(_leaving(node, key, socket_id, member, entry, done))
+        gone = _Subscription(node, key, socket_id, member, entry)
+        self._leave(gone, True, lambda left: self._left(key, member, left))
 
     # --- questions
 
@@ -263,8 +309,9 @@ def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _keys(key: Key) -> tuple[str, str, str, str]:
-    return wire.subscriptions_key(*key), wire.users_key(*key), wire.members_key(*key), wire.bus_channel(*key)
+def _keys(key: Key) -> tuple[str, ...]:
+    names = (wire.subscriptions_key, wire.users_key, wire.members_key, wire.bus_channel, wire.held_key)
+    return tuple(name(*key) for name in names)
 
 
 def _entry(key: Key, socket_id: str, member: Member | None) -> bytes:
@@ -272,34 +319,19 @@ def _entry(key: Key, socket_id: str, member: Member | None) -> bytes:
     return msgspec.json.encode([*key, socket_id, encoded])
 
 
-def _leaving(
-    node: str,
-    key: Key,
-    socket_id: str,
-    member: Member | None,
-    entry: bytes | str,
-    done: Callable[[Left], None],
-) -> _Change:
-    user, envelope = "", b""
-    if member is not None:
-        user = member.id
-        envelope = wire.encode_envelope(removed_envelope(key, socket_id, member))
-    arguments = (socket_id, user, envelope)
-    return _Change("leave", node, key, arguments, entry, lambda answer: done(_left(answer)))
-
-
 def _joined(answer: list[Any]) -> Joined:
     if answer[0] == b"full":
         return Joined(0, full=True)
     _, count, first, first_of_user, members = answer
+    users = tuple(presence.decode_member(one) for one in members)
     return Joined(
-        count, bool(first), bool(first_of_user), tuple(presence.decode_member(one) for one in members)
+        count, bool(first), bool(first_of_user), users, back=first == 2, user_back=first_of_user == 2
     )
 
 
 def _left(answer: list[Any]) -> Left:
     count, last, last_of_user = answer
-    return Left(count, bool(last), bool(last_of_user))
+    return Left(count, bool(last), bool(last_of_user), held=last == 2)
 
 
 async def _answer(call: Awaitable[Any] | Any) -> Any:

@@ -28,21 +28,27 @@ if TYPE_CHECKING:
 
 
 class Joined(NamedTuple):
-    """``members`` are the distinct users of a presence channel, the new one included."""
+    """``members`` are the distinct users of a presence channel, the new one included.
+
+    ``back`` and ``user_back``: being first undoes a departure that another node, or this one, holds back.
+    """
 
     subscriptions: int
     first: bool = False
     first_of_user: bool = False
     members: tuple[Member, ...] = ()
     full: bool = False
+    back: bool = False
+    user_back: bool = False
 
 
 class Left(NamedTuple):
-    """``subscriptions`` remain."""
+    """``subscriptions`` remain. ``held``: that it is the last is to be held back (section 11.4)."""
 
     subscriptions: int
     last: bool = False
     last_of_user: bool = False
+    held: bool = False
 
 
 class Counts(NamedTuple):
@@ -74,8 +80,19 @@ class Registry(Protocol):
     ) -> None:
         """Subscribe. ``limit``: users that a presence channel may have; over it only ``full`` is answered."""
 
-    def leave(self, key: Key, socket_id: str, member: Member | None, done: Callable[[Left], None]) -> None:
-        """Undo :meth:`join`."""
+    def leave(
+        self,
+        key: Key,
+        socket_id: str,
+        member: Member | None,
+        done: Callable[[Left], None],
+        *,
+        disconnect: bool = False,
+    ) -> None:
+        """Undo :meth:`join`. After a disconnect the departure is held back until :meth:`release`."""
+
+    def release(self, key: Key, user_id: str | None, done: Callable[[bool], None]) -> None:
+        """End the hold-back of a user's departure, or with None of a channel's: whether it still stands."""
 
     async def counts(self, keys: Sequence[Key]) -> list[Counts]:
         """Of each channel."""
@@ -154,7 +171,15 @@ class LocalRegistry:
         count = len(channel.sockets)
         done(Joined(count, is_new and count == 1, first_of_user, tuple(channel.members.values())))
 
-    def leave(self, key: Key, socket_id: str, member: Member | None, done: Callable[[Left], None]) -> None:
+    def leave(
+        self,
+        key: Key,
+        socket_id: str,
+        member: Member | None,
+        done: Callable[[Left], None],
+        *,
+        disconnect: bool = False,
+    ) -> None:
         """At once."""
         channel = self._channels.get(key)
         if channel is None or socket_id not in channel.sockets:
@@ -169,7 +194,13 @@ class LocalRegistry:
                 self._publish(key, removed_envelope(key, socket_id, channel.members.pop(member.id)))
         if not channel.sockets:
             del self._channels[key]
-        done(Left(len(channel.sockets), not channel.sockets, last_of_user))
+        last = not channel.sockets
+        done(Left(len(channel.sockets), last, last_of_user, held=last and disconnect))
+
+    def release(self, key: Key, user_id: str | None, done: Callable[[bool], None]) -> None:
+        """One process knows by itself who is back."""
+        del key, user_id
+        done(True)
 
     async def counts(self, keys: Sequence[Key]) -> list[Counts]:
         """Of each channel."""

@@ -158,7 +158,7 @@ class Webhooks:
 
     def channel_occupied(self, app_id: str, channel: str) -> None:
         """The first subscriber has come."""
-        if app_id in self._senders and not self._held.back(Place(app_id, channel)):
+        if app_id in self._senders and not self._undone(Place(app_id, channel), None):
             self._add(app_id, "channel_occupied", channel)
 
     def channel_vacated(self, app_id: str, channel: str, *, disconnect: bool) -> None:
@@ -167,7 +167,7 @@ class Webhooks:
 
     def member_added(self, app_id: str, channel: str, user_id: str) -> None:
         """A user's first connection has come to a presence channel."""
-        if app_id in self._senders and not self._held.back(Place(app_id, channel), user_id):
+        if app_id in self._senders and not self._undone(Place(app_id, channel), user_id):
             self._add(app_id, "member_added", channel, user_id=user_id)
 
     def member_removed(self, app_id: str, channel: str, user_id: str, *, disconnect: bool) -> None:
@@ -193,6 +193,10 @@ class Webhooks:
     def subscription_count(self, app_id: str, channel: str, count: int) -> None:
         """A channel has another number of subscribers."""
         self._add(app_id, "subscription_count", channel, subscription_count=count)
+
+    def _undone(self, place: Place, user_id: str | None) -> bool:
+        """Whether a return undoes a departure. With other nodes that is known before it is told here."""
+        return self._held.back(place, user_id) and self._confirm is None
 
     def _gone(self, app_id: str, channel: str, user_id: str | None, disconnect: bool) -> None:
         if app_id not in self._senders:

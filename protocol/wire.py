@@ -81,6 +81,11 @@ def members_key(app_id: str, channel: str) -> str:
     return f"legato:members:{{{app_id}:{channel}}}"
 
 
+def held_key(app_id: str, channel: str) -> str:
+    """Hash of the departures whose webhooks are held back: ``c`` or ``u`` and the user id -> node id."""
+    return f"legato:held:{{{app_id}:{channel}}}"
+
+
 def cache_key(app_id: str, channel: str) -> str:
     """String with the last event of a cache channel."""
     return f"legato:cache:{{{app_id}:{channel}}}"

@@ -1,7 +1,8 @@
 -- Remove a subscription, and on a presence channel its user, whose last connection is announced to the others.
--- KEYS: subscriptions, users, members, bus channel
--- ARGV: socket id, user id or '', envelope of member_removed
+-- KEYS: subscriptions, users, members, bus channel, held departures
+-- ARGV: socket id, user id or '', envelope of member_removed, who holds webhooks back or '', '1' after a disconnect
 -- Answers {subscriptions, last of the channel, last of the user}. Once per subscription: a repeated call does nothing.
+-- The last of a channel is 2 when its webhook is held back: after a disconnect, or behind a member's.
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then
   return {redis.call('HLEN', KEYS[1]), 0, 0}
 end
@@ -13,4 +14,15 @@ if ARGV[2] ~= '' and redis.call('HINCRBY', KEYS[2], ARGV[2], -1) <= 0 then
   last_of_user = 1
 end
 local count = redis.call('HLEN', KEYS[1])
-return {count, count == 0 and 1 or 0, last_of_user}
+local last = count == 0 and 1 or 0
+if ARGV[4] ~= '' then
+  if last_of_user == 1 and ARGV[5] == '1' then
+    redis.call('HSET', KEYS[5], 'u' .. ARGV[2], ARGV[4])
+  end
+  if last == 1 and (ARGV[5] == '1' or redis.call('EXISTS', KEYS[5]) == 1) then
+    redis.call('HSET', KEYS[5], 'c', ARGV[4])
+    last = 2
+  end
+  redis.call('EXPIRE', KEYS[5], 60)  -- past any hold-back: for when its node dies
+end
+return {count, last, last_of_user}

@@ -51,9 +51,14 @@ class Node:
         self.registry.join(key, socket_id, member, limit, done.set_result)
         return await done
 
-    async def leave(self, key, socket_id, member=None) -> Left:
+    async def leave(self, key, socket_id, member=None, *, disconnect=False) -> Left:
         done = asyncio.get_running_loop().create_future()
-        self.registry.leave(key, socket_id, member, done.set_result)
+        self.registry.leave(key, socket_id, member, done.set_result, disconnect=disconnect)
+        return await done
+
+    async def release(self, key, user_id=None) -> bool:
+        done = asyncio.get_running_loop().create_future()
+        self.registry.release(key, user_id, done.set_result)
         return await done
 
     async def told(self, *announced) -> None:
@@ -62,10 +67,12 @@ class Node:
 
 
 @contextlib.asynccontextmanager
-async def redis_node(url: str, name: str = "node-1", lease: float = 15) -> AsyncIterator[Node]:
+async def redis_node(
+    url: str, name: str = "node-1", lease: float = 15, holding=lambda _: False
+) -> AsyncIterator[Node]:
     async with redis_client(url) as redis:
         node = Node(None)
-        node.registry = RedisRegistry(redis, name, node.lapsed, lease)
+        node.registry = RedisRegistry(redis, name, node.lapsed, lease, holding)
         bus = RedisBus(redis)
         confirmed: list[Key] = []
         await bus.start(node.publish, confirmed.append, lambda: None)
@@ -292,3 +299,55 @@ async def test_closing_without_redis_takes_a_bounded_time(server, caplog, monkey
         server.kill()
         node.registry.join(NEWS, "1.1", None, 100, lambda _: None)
     assert "are left to the others" in caplog.text
+
+
+@contextlib.asynccontextmanager
+async def two_nodes(url: str) -> AsyncIterator[tuple[Node, Node]]:
+    """Of applications that have webhooks."""
+    async with (
+        redis_node(url, "a", holding=lambda _: True) as one,
+        redis_node(url, "b", holding=lambda _: True) as two,
+    ):
+        yield one, two
+
+
+async def test_a_departure_that_is_held_back_is_undone_by_a_return_to_any_node(server):
+    async with two_nodes(server.url) as (one, two):
+        joined = await one.join(ROOM, "1.1", ANN)
+        assert (joined.back, joined.user_back) == (False, False)
+        assert (await one.leave(ROOM, "1.1", ANN, disconnect=True)).held
+        back = await two.join(ROOM, "2.2", ANN)
+        assert (back.first, back.back, back.first_of_user, back.user_back) == (True, True, True, True)
+        assert not await one.release(ROOM, "ann")
+        assert not await one.release(ROOM)
+        assert not (await two.leave(ROOM, "2.2", ANN)).held
+        assert not (await one.join(ROOM, "1.1", ANN)).back
+
+
+async def test_a_departure_that_stands_is_released_once_and_by_who_held_it_last(server):
+    async with two_nodes(server.url) as (one, two):
+        await one.join(NEWS, "1.1")
+        await one.leave(NEWS, "1.1", disconnect=True)
+        assert (await two.join(NEWS, "2.2")).back
+        await two.leave(NEWS, "2.2", disconnect=True)
+        assert not await one.release(NEWS)
+        assert await two.release(NEWS)
+        assert not await two.release(NEWS)
+        assert not (await one.join(NEWS, "1.1")).back
+
+
+async def test_a_channel_that_is_left_behind_a_held_member_is_held_too(server):
+    async with two_nodes(server.url) as (one, two):
+        await one.join(ROOM, "1.1", ANN)
+        await two.join(ROOM, "2.2", BOB)
+        assert not (await one.leave(ROOM, "1.1", ANN, disconnect=True)).held
+        assert (await two.leave(ROOM, "2.2", BOB)).held
+        assert await one.release(ROOM, "ann")
+        assert await two.release(ROOM)
+
+
+async def test_without_webhooks_nothing_is_held_back(server):
+    async with redis_node(server.url, "a") as one, redis_client(server.url) as redis:
+        await one.join(NEWS, "1.1")
+        assert not (await one.leave(NEWS, "1.1", disconnect=True)).held
+        assert not await redis.exists(wire.held_key(*NEWS))

@@ -63,7 +63,7 @@ def test_the_environment_has_only_text():
 
 ERRORS = [
     ({"text": "x ="}, "legato.toml: not valid TOML"),
-    ({"text": "[sever]\nport=1"}, "legato.toml: sever: no such table; expected one of apps, "),
+    ({"text": "[sever]\nport=1"}, "legato.toml: sever: no such table; expected one of app_source, apps, "),
     ({"text": "[server]\nprot=1"}, "legato.toml: server: .*`prot`"),
     ({"text": '[server]\nport="x"'}, "legato.toml: server.port: Expected `int`, got `str`"),
     ({"text": "[server]\nport=70000"}, "legato.toml: server.port: Expected `int` <= 65535"),

@@ -26,7 +26,6 @@ NOT_YET = {"local": set[str](), "redis": ORDER, "two processes": ORDER}
 BY_CHANCE = {
     "two processes": {
         "1.5 an application over its connection quota is refused with 4004 or 4100",
-        "11.4 back within the hold-back: neither vacated nor occupied again",
     }
 }
 """Likewise for cases that fail when the kernel hands a connection to another process than the one before."""
