@@ -13,7 +13,6 @@ import msgspec
 from redis.exceptions import RedisError
 
 from protocol.apps import App
-from protocol.settings import SettingsError
 
 from .bus import BusError, reason_of
 
@@ -91,15 +90,3 @@ def _merged(own: Iterable[App], found: Iterable[App]) -> tuple[App, ...]:
         elif apps.get(app.id) != app:
             logger.error("application %s is left out: its id or a key of it is another's", app.id)
     return tuple(apps.values())
-
-
-def need_one(apps: tuple[App, ...]) -> tuple[App, ...]:
-    """``apps``, if there are any.
-
-    :raises SettingsError: there are none.
-    """
-    if not apps:
-        raise SettingsError(
-            "apps: no application; expected [[apps]] with id, key and secret, or REVERB_APP_ID/KEY/SECRET"
-        )
-    return apps

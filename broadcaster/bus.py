@@ -28,7 +28,7 @@ from redis.exceptions import RedisError
 from protocol import wire
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
     from redis.asyncio.connection import AbstractConnection
 
@@ -322,6 +322,17 @@ class RedisBus:
             logger.warning("ignored a message on the bus: %s", error)
             return
         self._deliver(key, envelope)
+
+
+async def ask(call: Awaitable[Any] | Any) -> Any:
+    """What Redis answers, with its errors translated.
+
+    :raises BusError: it does not answer, or refuses.
+    """
+    try:
+        return await call
+    except (RedisError, OSError, TimeoutError) as error:
+        raise BusError("Redis does not answer") from error
 
 
 async def end_task(task: asyncio.Task[None]) -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
+NO_APP: Final = "apps: no application; expected [[apps]] with id, key and secret, or REVERB_APP_ID/KEY/SECRET"
+
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=3600)]
 UrlPath = Annotated[str, msgspec.Meta(pattern=r"^(/[A-Za-z0-9._~-]+)*\Z")]
@@ -113,8 +115,14 @@ class Settings(msgspec.Struct, frozen=True):
     app_source: AppSource = AppSource()
 
     def app(self, app_id: str) -> App:
-        """The application of that id; the first one for an empty id."""
-        return next(app for app in self.apps if app_id in ("", app.id))
+        """The application of that id; the first one for an empty id.
+
+        :raises SettingsError: there is none.
+        """
+        for app in self.apps:
+            if app_id in ("", app.id):
+                return app
+        raise SettingsError(f"auth.app, chat.app: {app_id!r}: no such application id" if app_id else NO_APP)
 
 
 ALIASES: Final = {
@@ -205,7 +213,7 @@ def _check(loaded: Settings, source: str) -> None:
         ),
         (
             not ids and not loaded.app_source.redis_hash,
-            "apps: no application; expected [[apps]] with id, key and secret, or REVERB_APP_ID/KEY/SECRET",
+            NO_APP,
         ),
         (
             bool(loaded.app_source.redis_hash) and not loaded.redis.url,

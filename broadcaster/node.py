@@ -141,33 +141,28 @@ class Node:
 
     def admit(self, path: str, params: Mapping[str, str], origin: str) -> Session | PusherError:
         """A session for a completed WebSocket handshake, or why there is none (protocol section 1.5)."""
-        error = self._refusal(path, params, origin)
-        if error is not None:
-            self.refused[error.code] += 1
-            return error
+        admitted = self._app_for(path, params, origin)
+        if not isinstance(admitted, App):
+            self.refused[admitted.code] += 1
+            return admitted
         socket_id = f"{secrets.randbelow(10**9)}.{secrets.randbelow(10**10)}"
-        return Session(self._app_at(path), socket_id, self.now())
+        return Session(admitted, socket_id, self.now())
 
-    def _refusal(self, path: str, params: Mapping[str, str], origin: str) -> PusherError | None:
-        if not path.startswith(f"{self.settings.server.path}/app/"):
+    def _app_for(self, path: str, params: Mapping[str, str], origin: str) -> App | PusherError:
+        prefix = f"{self.settings.server.path}/app/"
+        if not path.startswith(prefix):
             return errors.PATH_NOT_FOUND
-        app = self._apps_by_key.get(self._key_in(path))
+        app = self._apps_by_key.get(unquote(path.removeprefix(prefix)))
         error = refuse(app, params, origin, 0 if app is None else self.connections[app.id])
         limit = self.settings.server.max_connections
         if error is None and (self.draining or 0 < limit <= len(self._open)):
             return errors.OVER_CAPACITY
-        return error
-
-    def _key_in(self, path: str) -> str:
-        return unquote(path.removeprefix(f"{self.settings.server.path}/app/"))
+        return error or app or errors.UNKNOWN_APP
 
     def app_id_of(self, key: str) -> str:
         """The id of the application with that key; empty if there is none."""
         app = self._apps_by_key.get(key)
         return "" if app is None else app.id
-
-    def _app_at(self, path: str) -> App:
-        return self._apps_by_key[self._key_in(path)]
 
     def enter(self, client: Client, session: Session) -> None:
         """Count an accepted connection and watch over it."""

@@ -17,12 +17,12 @@ from redis.exceptions import NoScriptError, RedisError
 from protocol import presence, wire
 
 from . import scripts
-from .bus import RETRY_SECONDS, BusError, end_task, reason_of
+from .bus import RETRY_SECONDS, ask, end_task, reason_of
 from .hub import Key
 from .registry import Cached, Counts, Joined, Left, added_envelope, removed_envelope
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
     from redis.asyncio import Redis
 
@@ -90,7 +90,7 @@ class RedisRegistry:
     async def start(self, left: Callable[[Key, Member | None, Left], None]) -> None:
         """Take the lease, and begin to carry changes out."""
         self._left = left
-        await _answer(self._take_lease())
+        await ask(self._take_lease())
         self._tasks = [asyncio.create_task(self._carry_out()), asyncio.create_task(self._keep_lease())]
 
     async def close(self) -> None:
@@ -270,35 +270,33 @@ class RedisRegistry:
         for key in keys:
             pipeline.hlen(wire.subscriptions_key(*key))
             pipeline.hlen(wire.users_key(*key))
-        lengths = await _answer(pipeline.execute())
+        lengths = await ask(pipeline.execute())
         return [Counts(*pair) for pair in zip(lengths[::2], lengths[1::2], strict=True)]
 
     async def occupied(self, app_id: str) -> list[str]:
         """Names of the channels that have subscribers, sorted; a hint that is out of date is dropped."""
-        hints = sorted(
-            name.decode() for name in await _answer(self._redis.smembers(wire.occupied_key(app_id)))
-        )
+        hints = sorted(name.decode() for name in await ask(self._redis.smembers(wire.occupied_key(app_id))))
         counts = await self.counts([Key(app_id, name) for name in hints])
         vacant = [name for name, count in zip(hints, counts, strict=True) if not count.subscriptions]
         if vacant:
-            await _answer(self._redis.srem(wire.occupied_key(app_id), *vacant))
+            await ask(self._redis.srem(wire.occupied_key(app_id), *vacant))
         return [name for name in hints if name not in set(vacant)]
 
     async def members(self, key: Key) -> list[str]:
         """User ids on a presence channel."""
-        return [name.decode() for name in await _answer(self._redis.hkeys(wire.users_key(*key)))]
+        return [name.decode() for name in await ask(self._redis.hkeys(wire.users_key(*key)))]
 
     async def remember(self, key: Key, event: str, data: str, seconds: int) -> None:
         """Keep the last event of a cache channel."""
         value = msgspec.json.encode([event, data])
-        await _answer(self._redis.set(wire.cache_key(*key), value, ex=seconds))
+        await ask(self._redis.set(wire.cache_key(*key), value, ex=seconds))
 
     async def recall(self, key: Key) -> Cached | None:
         """The last event, unless it is too old."""
         pipeline = self._redis.pipeline(transaction=True)
         pipeline.get(wire.cache_key(*key))
         pipeline.ttl(wire.cache_key(*key))
-        value, ttl = await _answer(pipeline.execute())
+        value, ttl = await ask(pipeline.execute())
         if value is None:
             return None
         event, data = msgspec.json.decode(value, type=tuple[str, str])
@@ -332,10 +330,3 @@ def _joined(answer: list[Any]) -> Joined:
 def _left(answer: list[Any]) -> Left:
     count, last, last_of_user = answer
     return Left(count, bool(last), bool(last_of_user), held=last == 2)
-
-
-async def _answer(call: Awaitable[Any] | Any) -> Any:
-    try:
-        return await call
-    except (RedisError, OSError, TimeoutError) as error:
-        raise BusError("Redis does not answer") from error

@@ -6,19 +6,16 @@ The worker writes the log (``worker/``); the words both use are in :mod:`protoco
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
-from redis.exceptions import RedisError
 
 from protocol import stream, wire
 
 from . import scripts
-from .bus import BusError
+from .bus import ask
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from redis.asyncio import Redis
 
     from protocol.stream import Job, State, UserId
@@ -71,9 +68,7 @@ class Replies:
     async def submit(self, job: Job) -> None:
         """Queue a job. The message's hash comes first, so that a worker and a cancel find it."""
         await self._announce(job)
-        await _answer(
-            self._redis.xadd(wire.jobs_key(self._chat.queue), {wire.JOB_FIELD: stream.encode_job(job)})
-        )
+        await ask(self._redis.xadd(wire.jobs_key(self._chat.queue), {wire.JOB_FIELD: stream.encode_job(job)}))
         self.submitted += 1
 
     async def submit_once(self, job: Job, *, again: bool) -> None:
@@ -86,7 +81,7 @@ class Replies:
         queue = self._chat.queue
         keys = (wire.jobs_key(queue), wire.queued_mark(queue, job.message_id))
         arguments = (wire.JOB_FIELD, stream.encode_job(job), self._chat.idempotency_seconds)
-        queued = await _answer(self._enqueue(keys, arguments))
+        queued = await ask(self._enqueue(keys, arguments))
         if queued:
             self.submitted += 1
             if again:
@@ -98,7 +93,7 @@ class Replies:
         pipeline.hsetnx(key, "user", msgspec.json.encode(job.user_id).decode())
         pipeline.hsetnx(key, "state", "queued")
         pipeline.expire(key, self._chat.unclaimed_seconds, nx=True)
-        await _answer(pipeline.execute())
+        await ask(pipeline.execute())
 
     async def remember(self, user_id: UserId, key: str, body: bytes, message_id: str) -> str | None:
         """Take an idempotency key for a message, or answer whose it is already.
@@ -110,7 +105,7 @@ class Replies:
         digest = hashlib.sha256(body).hexdigest()
         value = f"{digest}:{message_id}"
         seconds = self._chat.idempotency_seconds
-        known = await _answer(self._redis.set(name, value, nx=True, ex=seconds, get=True))
+        known = await ask(self._redis.set(name, value, nx=True, ex=seconds, get=True))
         if known is None:
             return None
         known_digest, _, known_id = known.decode().partition(":")
@@ -121,10 +116,10 @@ class Replies:
     async def cancel(self, user_id: UserId, message_id: str) -> bool:
         """Ask for the end of a reply; False if the user has no such message. Idempotent."""
         message_key = wire.message_key(self.app_id, stream.chat_channel(user_id), message_id)
-        if not await _answer(self._redis.exists(message_key)):
+        if not await ask(self._redis.exists(message_key)):
             return False
-        await _answer(self._redis.set(wire.cancel_flags(message_id)[0], "1", ex=wire.CANCEL_SECONDS))
-        await _answer(self._redis.hset(message_key, "cancel", "1"))
+        await ask(self._redis.set(wire.cancel_flags(message_id)[0], "1", ex=wire.CANCEL_SECONDS))
+        await ask(self._redis.hset(message_key, "cancel", "1"))
         return True
 
     async def read(self, user_id: UserId, message_id: str, after: int) -> Reply | None:
@@ -140,7 +135,7 @@ class Replies:
             wire.message_key(self.app_id, channel, message_id), ["state", "next", "attempt", "error"]
         )
         pipeline.xrange(wire.log_key(self.app_id, channel, message_id), "1-0", "1")
-        (state, count, attempt, error), entries = await _answer(pipeline.execute())
+        (state, count, attempt, error), entries = await ask(pipeline.execute())
         if state is None:
             return None
         texts = [fields[wire.LOG_TEXT.encode()].decode() for _, fields in entries]
@@ -159,7 +154,7 @@ class Replies:
 
     async def snapshots(self, key: Key) -> list[bytes]:
         """A ``stream.snapshot`` message for each reply that streams on the channel now."""
-        active = await _answer(self._redis.smembers(wire.active_key(*key)))
+        active = await ask(self._redis.smembers(wire.active_key(*key)))
         ids = sorted(member.decode() for member in active)[:MAX_SNAPSHOTS]
         frames = []
         for message_id in ids:
@@ -171,11 +166,3 @@ class Replies:
                 snapshot = stream.Snapshot(message_id, reply.text, reply.next_index, reply.status)
                 frames.append(snapshot.frame(key.channel))
         return frames
-
-
-async def _answer(call: Awaitable[Any] | Any) -> Any:
-    """What Redis answers, with its errors translated."""
-    try:
-        return await call
-    except (RedisError, OSError, TimeoutError) as error:
-        raise BusError("Redis does not answer") from error

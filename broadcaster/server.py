@@ -16,7 +16,7 @@ from protocol.settings import SettingsError
 
 from . import metrics
 from .app import Server
-from .app_source import AppSource, need_one
+from .app_source import AppSource
 from .bus import Bus, BusError, LocalBus, RedisBus, end_task, redis_client
 from .http import HttpProtocol
 from .node import Node
@@ -178,7 +178,7 @@ async def _node(settings: Settings) -> AsyncIterator[Node]:
         raise SettingsError("redis.url: expected redis://, rediss:// or unix://") from error
     async with redis:
         source = AppSource(redis, settings)
-        settings = msgspec.structs.replace(settings, apps=need_one(await _reached(source.load())))
+        settings = msgspec.structs.replace(settings, apps=await _reached(source.load()))
         bus: Bus = RedisBus(redis)
         chat_app = settings.app(settings.chat.app).id
         node = Node(settings, bus, Replies(redis, settings.chat, chat_app), redis)

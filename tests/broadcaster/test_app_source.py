@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from broadcaster.bus import redis_client
-from broadcaster.config import AppSource
+from broadcaster.config import AppSource, Auth, Chat
 from broadcaster.server import StartError, running
 from protocol import signatures
 from protocol.apps import App
@@ -130,6 +130,14 @@ async def test_no_application_anywhere_stops_the_start(settings, valkey_url):
     empty = local_settings(redis=Redis(url=valkey_url), app_source=settings.app_source, apps=())
     with pytest.raises(SettingsError, match="apps: no application"):
         async with running(empty):
+            pass
+
+
+@pytest.mark.parametrize("table", [{"auth": Auth(app="9")}, {"chat": Chat(app="9")}])
+async def test_an_application_that_is_asked_for_and_not_there_stops_the_start(settings, valkey_url, table):
+    asking = local_settings(redis=Redis(url=valkey_url), app_source=settings.app_source, **table)
+    with pytest.raises(SettingsError, match="'9': no such application id"):
+        async with running(asking):
             pass
 
 
