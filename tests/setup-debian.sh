@@ -1,11 +1,24 @@
 #!/bin/sh
-# What the tests need from the system: a Redis besides the embedded Valkey, and a browser.
+# What the tests need from the system: a Redis besides the embedded Valkey, a browser, two database servers.
 
 set -eu
 
 missing=
-command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
-command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
+need() { # PACKAGE PROGRAM...: one of the programs is enough
+    package=$1
+    shift
+    for program; do
+        if command -v "$program" >/dev/null 2>&1; then
+            return
+        fi
+    done
+    missing="$missing $package"
+}
+need redis-server redis-server
+need chromium chromium
+# The servers themselves are not on everybody's PATH.
+need postgresql postgres pg_ctlcluster
+need mariadb-server mariadb-install-db
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" != 0 ] || [ ! -f /etc/debian_version ] || ! command -v apt-get >/dev/null 2>&1; then

@@ -52,11 +52,11 @@ def test_nothing_is_said_when_all_is_there(tmp_path: Path) -> None:
 
 
 def test_the_tests_own_needs_are_one_line_where_they_cannot_be_installed(tmp_path: Path) -> None:
-    done = run("tests/setup-debian.sh", tmp_path / "bin", {"id": "echo 1000", "chromium": ""})
+    there = {"id": "echo 1000", "chromium": "", "pg_ctlcluster": ""}
+    done = run("tests/setup-debian.sh", tmp_path / "bin", there)
     assert done.returncode == 1
-    assert done.stderr == (
-        "The tests need redis-server: install it (Debian and Ubuntu: apt install redis-server)\n"
-    )
+    missing = "redis-server mariadb-server"
+    assert done.stderr == f"The tests need {missing}: install it (Debian and Ubuntu: apt install {missing})\n"
 
 
 def test_the_tests_own_needs_are_installed_for_root_on_debian(tmp_path: Path) -> None:
@@ -67,5 +67,5 @@ def test_the_tests_own_needs_are_installed_for_root_on_debian(tmp_path: Path) ->
     assert run("tests/setup-debian.sh", tmp_path / "bin", tools).returncode == 0
     assert log.read_text().splitlines() == [
         "-qq update",
-        "-qq install -y --no-install-recommends redis-server chromium",
+        "-qq install -y --no-install-recommends redis-server chromium postgresql mariadb-server",
     ]
