@@ -5,17 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from protocol import messages
+from protocol import errors, messages
 from protocol.session import Close, Effect, Relay, Send, Session, SignIn, Subscribe, Unsubscribe
 
 from .frames import text_frame
+from .hub import Key
+from .order import Order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from protocol.errors import PusherError
 
-    from .hub import Key
     from .node import Node
 
 
@@ -25,7 +26,7 @@ class Client(ABC):
     ``keys`` are its subscriptions in the hub, each with the effect that asked for it.
     """
 
-    __slots__ = ("keys", "node", "session", "slow", "socket_id", "write_now")
+    __slots__ = ("keys", "node", "order", "session", "slow", "socket_id", "write_now")
 
     write_now: Callable[[bytes], None]
 
@@ -33,6 +34,7 @@ class Client(ABC):
         self.node = node
         self.session: Session | None = None
         self.keys: dict[Key, Subscribe | SignIn | None] = {}
+        self.order = Order()
         self.slow = False
         self.socket_id = ""
 
@@ -61,36 +63,61 @@ class Client(ABC):
         self.session = admitted
         self.socket_id = admitted.socket_id
         self.node.enter(self, admitted)
-        self.run([admitted.greeting()])
+        self._run(admitted.greeting())
 
     def receive(self, text: bytes) -> None:
-        """One message of the client."""
-        if self.session is not None:
-            self.run(self.session.receive(text, self.node.now()))
+        """One message of the client: what it asks for is done in its turn."""
+        if self.session is None:
+            return
+        for effect in self.session.receive(text, self.node.now()):
+            if self.session is not None:
+                self._run_in_turn(effect, len(text))
+
+    def _run_in_turn(self, effect: Effect, size: int) -> None:
+        key = None
+        if self.session is not None and isinstance(effect, Subscribe):
+            key = Key(self.session.app.id, effect.channel.name)
+        if self.order.takes(key):
+            self._run(effect)
+            return
+        self.order.defer(key, effect, size)
+        if self.order.waiting_bytes > self.node.settings.server.send_queue_bytes:
+            self.node.slow_closed += 1
+            self.close(errors.TOO_MUCH_AT_ONCE)
+
+    def settle(self, key: Key, answer: Callable[[], None]) -> None:
+        """The subscription may be answered, in its turn. What has waited for that goes on."""
+        self.order.settle(key, answer)
+        while (effect := self.order.next()) is not None:
+            self._run(effect)
 
     def send(self, payload: bytes) -> None:
         """One message to the client."""
         self.write(text_frame(payload))
 
-    def run(self, effects: Iterable[Effect]) -> None:
+    def _run(self, effect: Effect) -> None:
         """Carry out what the session asks for."""
-        for effect in effects:
-            session = self.session
-            if session is None:
-                return
-            match effect:
-                case Send(payload):
-                    self.send(payload)
-                case Subscribe():
-                    self.node.subscribe(self, session, effect)
-                case Unsubscribe(channel):
-                    self.node.unsubscribe(self, session, channel)
-                case Relay():
-                    self.node.relay(self, session, effect)
-                case SignIn():
-                    self.node.sign_in(self, session, effect)
-                case Close(error):
-                    self.close(error)
+        session = self.session
+        if session is None:
+            return
+        match effect:
+            case Send(payload):
+                self.send(payload)
+            case Subscribe():
+                self.node.subscribe(self, session, effect)
+            case Unsubscribe(channel):
+                self.node.unsubscribe(self, session, channel)
+            case Relay():
+                self.node.relay(self, session, effect)
+            case SignIn():
+                self.node.sign_in(self, session, effect)
+            case Close(error):
+                self.close(error)
+
+    def overwhelmed(self) -> None:
+        """Too much was published before a subscription could be answered: the client starts anew."""
+        self.node.slow_closed += 1
+        self.close(errors.TOO_MUCH_AT_ONCE)
 
     def subscriptions(self) -> Iterable[Key]:
         """Every channel that this client has in the hub."""
@@ -101,7 +128,8 @@ class Client(ABC):
         session = self.session
         if session is None:
             return None
-        self.run(session.check(now))
+        for effect in session.check(now):  # not in turn: a turn that never comes must end too
+            self._run(effect)
         return session.deadline if self.session is session else None
 
     def close(self, error: PusherError) -> None:
@@ -116,6 +144,7 @@ class Client(ABC):
         session, self.session = self.session, None
         if session is not None:
             session.closed = True
+            self.order.clear()
             self.node.leave(self, session)
 
 

@@ -7,12 +7,16 @@ share it; when the node is idle the added latency is one loop turn.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from .frames import text_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+
+HELD_WRITES: Final = 10_000
+"""What may be kept for a subscriber that has not been answered yet. They are shared by all subscribers."""
 
 
 class Key(NamedTuple):
@@ -35,6 +39,9 @@ class Subscriber(Protocol):
 
     def write(self, data: bytes) -> None:
         """One of the two, as the socket stands."""
+
+    def overwhelmed(self) -> None:
+        """More than :data:`HELD_WRITES` was published before the subscription could be answered."""
 
     def subscriptions(self) -> Iterable[Key]:
         """Every channel that the connection has in the hub."""
@@ -240,9 +247,16 @@ class Hub:
         joined = frames[0] if len(frames) == 1 else b"".join(frames)
         for kept in channel.held.values():
             kept.append(joined)
+        if channel.held:
+            self._bound_held(channel)
         # A write may move its socket to the slow set, so the loop runs over a copy.
         for write in (*channel.fast.values(), *channel.slow.values()):
             write(joined)
+
+    def _bound_held(self, channel: _Channel) -> None:
+        full = [subscriber for subscriber, kept in channel.held.items() if len(kept) > HELD_WRITES]
+        for subscriber in full:
+            subscriber.overwhelmed()
 
     def _write_excluding(self, channel: _Channel, frames: list[bytes], excluded: dict[str, set[int]]) -> None:
         joined = b"".join(frames)
@@ -258,3 +272,5 @@ class Hub:
                 write(rest)
             else:
                 self.writes -= 1
+        if channel.held:
+            self._bound_held(channel)

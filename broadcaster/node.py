@@ -176,27 +176,30 @@ class Node:
         self.connections[session.app.id] -= 1
         self._open.discard(client)
         keys, client.keys = client.keys, {}
-        for key in keys:
-            self._drop(client, key, session.channels.get(key.channel), disconnect=True)
+        for key, effect in keys.items():
+            self._drop(client, key, effect, disconnect=True)
 
     # --- subscriptions
 
     def subscribe(self, client: Client, session: Session, effect: Subscribe) -> None:
         """Carry out the effect; the answer comes when the channel delivers (protocol section 4.4)."""
         key = Key(session.app.id, effect.channel.name)
-        if effect.first or key in client.keys:
-            client.keys[key] = effect
-            self.hub.subscribe(client, key)
+        if not effect.first and key not in client.keys:  # refused while this one waited for its turn
+            self._refuse(client, key, effect)
+            return
+        client.keys[key] = effect
+        client.order.begin(key)
+        self.hub.subscribe(client, key)
 
     def unsubscribe(self, client: Client, session: Session, channel: str) -> None:
         """Carry out the effect."""
         key = Key(session.app.id, channel)
-        effect = client.keys.pop(key, None)
-        member = effect.member if isinstance(effect, Subscribe) else None
-        self._drop(client, key, member, disconnect=False)
+        if key in client.keys:
+            self._drop(client, key, client.keys.pop(key), disconnect=False)
 
-    def _drop(self, client: Client, key: Key, member: Member | None, *, disconnect: bool) -> None:
+    def _drop(self, client: Client, key: Key, effect: Subscribe | SignIn | None, *, disconnect: bool) -> None:
         self.hub.unsubscribe(client, key)
+        member = effect.member if isinstance(effect, Subscribe) else None
         if not key.channel.startswith(WATCH):
             self.registry.leave(
                 key,
@@ -207,20 +210,16 @@ class Node:
             )
 
     def _ready(self, subscriber: Subscriber, key: Key) -> None:
-        """The channel delivers: put the subscriber on the list, and answer it."""
+        """The channel delivers: join it with all nodes, then answer.
+
+        Not before: whoever has the answer may rely on being counted everywhere.
+        """
         client = cast("Client", subscriber)
         match client.keys.get(key):
             case Subscribe() as effect:
                 self._join(client, key, effect)
             case SignIn() as effect:
-                self.hub.admit(client, key, text_frame(effect.reply))
-                self.registry.join(
-                    key,
-                    client.socket_id,
-                    None,
-                    0,
-                    lambda joined: self._signed_in(client, key, effect, joined),
-                )
+                self._join_as_user(client, key, effect)
             case None:
                 self.hub.admit(client, key, b"")
 
@@ -232,31 +231,33 @@ class Node:
         def done(joined: Joined) -> None:
             if not joined.full:  # at once: a departure, and what the welcome finds, are told after it
                 self._tell_joined(key, member, joined)
-            if client.keys.get(key) is effect:  # else it has left meanwhile, or left and come back
-                if joined.full:
-                    self._refuse(client, key)
-                    return
-                if member is not None:
-                    roster = presence.roster_data(joined.members)
-                    self._admit(client, key, messages.subscription_succeeded(key.channel, roster))
-                if effect.channel.cache or (self.replies is not None and self.replies.is_chat(key)):
-                    self._spawn(self._welcome(client, key, effect, joined))
-                    return
-            self._after_welcome(key, member, joined)
+            if client.keys.get(key) is effect:  # else it has left meanwhile
+                client.settle(key, lambda: self._answer(client, key, effect, joined))
+            else:
+                self._after_welcome(key, member, joined)
 
-        if member is None:  # the answer depends on nobody else
-            self._admit(client, key, messages.subscription_succeeded(key.channel))
         self.registry.join(key, client.socket_id, member, limit, done)
+
+    def _answer(self, client: Client, key: Key, effect: Subscribe, joined: Joined) -> None:
+        if joined.full:
+            del client.keys[key]
+            self.hub.unsubscribe(client, key)
+            self._refuse(client, key, effect)
+            return
+        roster = () if effect.member is None else (presence.roster_data(joined.members),)
+        self._admit(client, key, messages.subscription_succeeded(key.channel, *roster))
+        if effect.channel.cache or (self.replies is not None and self.replies.is_chat(key)):
+            self._spawn(self._welcome(client, key, effect, joined))
+        else:
+            self._after_welcome(key, effect.member, joined)
 
     def _admit(self, client: Client, key: Key, reply: bytes) -> None:
         self.hub.admit(client, key, text_frame(reply))
 
-    def _refuse(self, client: Client, key: Key) -> None:
+    def _refuse(self, client: Client, key: Key, effect: Subscribe) -> None:
         """The presence channel is full (section 4.5)."""
-        del client.keys[key]
-        self.hub.unsubscribe(client, key)
         if client.session is not None:
-            client.session.dropped(key.channel)
+            client.session.dropped(key.channel, effect.member)
             limit = client.session.app.max_presence_members
             reason = f"The channel has {limit} members already"
             client.send(messages.subscription_error(key.channel, "LimitReached", reason, 4100))
@@ -371,12 +372,20 @@ class Node:
         """The client gets its user's events from now on, and those of whom it watches (section 7)."""
         key = Key(session.app.id, users.user_channel(effect.user.id))
         client.keys[key] = effect
+        client.order.begin(key)
         self.hub.subscribe(client, key)
 
-    def _signed_in(self, client: Client, key: Key, effect: SignIn, joined: Joined) -> None:
-        if joined.first:
-            self._tell_watchers(key, "online")
-        if client.keys.get(key) is effect and self._watches(key) and effect.user.watchlist:
+    def _join_as_user(self, client: Client, key: Key, effect: SignIn) -> None:
+        def done(joined: Joined) -> None:
+            if joined.first:
+                self._tell_watchers(key, "online")
+            client.settle(key, lambda: self._signed_in(client, key, effect))
+
+        self.registry.join(key, client.socket_id, None, 0, done)
+
+    def _signed_in(self, client: Client, key: Key, effect: SignIn) -> None:
+        self._admit(client, key, effect.reply)
+        if self._watches(key) and effect.user.watchlist:
             for user_id in effect.user.watchlist:
                 watched = Key(key.app_id, users.watch_channel(user_id))
                 client.keys[watched] = None

@@ -39,6 +39,9 @@ NOT_AUTHORIZED: Final = PusherError(4009, "Connection not authorized within time
 TERMINATED: Final = PusherError(4009, "The application has terminated this connection", Reconnect.NEVER)
 OVER_CAPACITY: Final = PusherError(4100, "Over capacity", Reconnect.BACK_OFF)
 TOO_SLOW: Final = PusherError(4100, "Over capacity: this client reads too slowly", Reconnect.BACK_OFF)
+TOO_MUCH_AT_ONCE: Final = PusherError(
+    4100, "Over capacity: too much waits for this client's subscriptions", Reconnect.BACK_OFF
+)
 DRAINING: Final = PusherError(1012, "The server restarts, reconnect", Reconnect.BACK_OFF)
 LEASE_LAPSED: Final = PusherError(4200, "Reconnect: this node was cut off from the others", Reconnect.AT_ONCE)
 PONG_TIMEOUT: Final = PusherError(4201, "Pong reply not received in time", Reconnect.AT_ONCE)
@@ -56,6 +59,7 @@ ERRORS: Final = (
     TERMINATED,
     OVER_CAPACITY,
     TOO_SLOW,
+    TOO_MUCH_AT_ONCE,
     DRAINING,
     LEASE_LAPSED,
     PONG_TIMEOUT,

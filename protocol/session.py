@@ -237,9 +237,13 @@ class Session:
         del self.channels[name]
         return [Unsubscribe(name)]
 
-    def dropped(self, channel: str) -> None:
-        """Whoever runs the effects could not carry a :class:`Subscribe` out: the session has it no more."""
-        self.channels.pop(channel, None)
+    def dropped(self, channel: str, member: Member | None) -> None:
+        """Whoever runs the effects could not carry a :class:`Subscribe` out: the session has it no more.
+
+        Unless it has been asked for anew meanwhile, which ``member`` shows: it is that of the effect.
+        """
+        if self.channels.get(channel) is member:
+            self.channels.pop(channel, None)
 
     def _client_event(self, message: ClientMessage, now: float) -> Effect:
         """The rules of section 6 in their order; the connection stays whatever is broken."""

@@ -7,6 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from broadcaster import hub as hub_module
 from broadcaster.frames import text_frame
 from broadcaster.hub import Hub, Key
 
@@ -24,12 +25,16 @@ class Recorder:
         self.writes: list[bytes] = []
         self.queued: list[bytes] = []
         self.write_now = self.writes.append
+        self.given_up = False
 
     def enqueue(self, data: bytes) -> None:
         self.queued.append(data)
 
     def write(self, data: bytes) -> None:
         (self.enqueue if self.slow else self.write_now)(data)
+
+    def overwhelmed(self) -> None:
+        self.given_up = True
 
     def subscriptions(self):
         return self.keys
@@ -266,6 +271,21 @@ def test_one_who_leaves_while_the_answer_is_awaited_gets_none(loop, hub):
     hub.unsubscribe(ann, KEY)
     hub.admit(ann, KEY, b"roster")
     assert (ann.writes, hub.subscribers(KEY)) == ([], [])
+
+
+def test_what_is_kept_for_one_without_an_answer_is_bounded(loop, hub, monkeypatch):
+    monkeypatch.setattr(hub_module, "HELD_WRITES", 3)
+    loop.answers_at_once = False
+    ann = Recorder("1.1")
+    loop.subscribe(ann, KEY, b"roster")
+    hub.confirm(KEY)
+    for excluded in (None, "2.2", None):
+        hub.deliver(KEY, b"{}", excluded)
+        loop.turn()
+    assert not ann.given_up
+    hub.deliver(KEY, b"{}", "2.2")
+    loop.turn()
+    assert ann.given_up
 
 
 def test_one_who_has_left_is_not_admitted_though_others_are_there(loop, hub):

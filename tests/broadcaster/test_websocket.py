@@ -353,3 +353,24 @@ async def test_empty_fragments_cost_nothing(server):
         (connection,) = server.node._open
         await until(lambda: connection._protocol.current_size is not None)
         assert len(connection._fragments) == 0
+
+
+async def test_messages_behind_a_pending_subscription_wait_in_order_and_within_a_bound(monkeypatch):
+    async with running(local_settings(server=Server(port=0, send_queue_bytes=20_000))) as server:
+        hub, asked = server.node.hub, []
+        monkeypatch.setattr(hub, "subscribe", lambda *arguments: asked.append(arguments))
+        async with client(server.port) as ann, client(server.port) as bob:
+            for number, one in enumerate((ann, bob), start=1):
+                await one.send("pusher:subscribe", {"channel": "x"})
+                await one.send("pusher:ping")
+                await one.send("pusher:nonsense")
+                await until(lambda expected=number: len(asked) == expected)
+            monkeypatch.undo()
+            hub.subscribe(*asked[0])
+            got = [(await ann.receive())["event"] for _ in range(3)]
+            assert got == ["pusher_internal:subscription_succeeded", "pusher:pong", "pusher:error"]
+            for _ in range(100):
+                await bob.send("pusher:ping")
+            assert (await bob.receive())["data"]["code"] == 4100
+            assert await bob.closed() == 4100
+            await until(lambda: server.node.connections[APP.id] == 1)

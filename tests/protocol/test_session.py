@@ -160,8 +160,18 @@ def test_subscribing_again_is_verified_and_answered_again(session):
 
 def test_a_subscription_that_could_not_be_carried_out_is_forgotten(session):
     session.receive(subscribe("a"), 1)
-    session.dropped("a")
-    session.dropped("a")
+    session.dropped("a", None)
+    session.dropped("a", None)
+    assert session.channels == {}
+
+
+def test_a_subscription_that_was_asked_for_anew_outlives_the_end_of_the_one_before(session):
+    (old,) = join(session)
+    session.receive(b'{"event":"pusher:unsubscribe","data":{"channel":"presence-room"}}', 1)
+    (new,) = join(session)
+    session.dropped("presence-room", old.member)
+    assert session.channels == {"presence-room": new.member}
+    session.dropped("presence-room", new.member)
     assert session.channels == {}
 
 

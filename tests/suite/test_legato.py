@@ -16,19 +16,14 @@ from .support import CASES
 if TYPE_CHECKING:
     from pathlib import Path
 
-ORDER = {
-    "4.4 the messages of a socket are worked off in order",
-    "4.4 subscribe, unsubscribe and subscribe at once end subscribed",
-}
-NOT_YET = {"local": set[str](), "redis": ORDER, "two processes": ORDER}
-"""Engine -> ids of the cases that fail today. One that begins to pass has to be taken out."""
+ENGINES = ("local", "redis", "two processes")
 
 BY_CHANCE = {
     "two processes": {
         "1.5 an application over its connection quota is refused with 4004 or 4100",
     }
 }
-"""Likewise for cases that fail when the kernel hands a connection to another process than the one before."""
+"""Engine -> cases that fail when the kernel hands a connection to another process than the one before."""
 
 NOT_APPLICABLE = {"two processes": {name for name in CASES if name.startswith("12 ")}}
 """The fallback transports are a session in one process's memory. Nothing else is out of reach."""
@@ -75,7 +70,7 @@ client_events = false
 ROLES = {"disabled": "2", "full": "3", "strict": "4", "quiet": "5"}
 
 
-@pytest.mark.parametrize("engine", NOT_YET)
+@pytest.mark.parametrize("engine", ENGINES)
 async def test_legato_conforms(engine: str, tmp_path: Path, request: pytest.FixtureRequest):
     environ = {name: value for name, value in ENVIRON.items() if not name.startswith("REVERB_")}
     options = ["--processes", "2"] if engine == "two processes" else []
@@ -103,5 +98,5 @@ async def test_legato_conforms(engine: str, tmp_path: Path, request: pytest.Fixt
     for name in BY_CHANCE.get(engine, ()):
         failed.pop(name, None)
     skipped = {result.id: result.reason for result in results if result.verdict == "not applicable"}
-    assert failed.keys() == NOT_YET[engine], "\n".join(f"{name}: {reason}" for name, reason in failed.items())
+    assert not failed, "\n".join(f"{name}: {reason}" for name, reason in failed.items())
     assert skipped.keys() == NOT_APPLICABLE.get(engine, set()), skipped
