@@ -35,7 +35,12 @@ TABLES: Final = frozenset(
 
 PREFIX: Final = "LEGATO_"
 
-OTHER_NAMES: Final = frozenset({"LEGATO_DATA", "LEGATO_APP_ID", "LEGATO_APP_KEY", "LEGATO_APP_SECRET"})
+SUPERVISOR_NAME: Final = "LEGATO_SUPERVISOR"
+"""Where a supervisor gives the processes that it starts its id."""
+
+OTHER_NAMES: Final = frozenset(
+    {"LEGATO_DATA", "LEGATO_APP_ID", "LEGATO_APP_KEY", "LEGATO_APP_SECRET", SUPERVISOR_NAME}
+)
 """``LEGATO_`` names that stand for no single key of a table."""
 
 NO_FILE: Final = "settings"

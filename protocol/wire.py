@@ -46,6 +46,32 @@ def dead_key(queue: str) -> str:
     return f"legato:dead:{{{queue}}}"
 
 
+QUEUES_KEY: Final = "legato:queues"
+"""Set of the names of all queues that a worker ever served."""
+
+WORKERS_KEY: Final = "legato:workers"
+"""Set of the ids of worker processes and their supervisors: a hint, which a killed one stays in."""
+
+PAUSED_KEY: Final = "legato:paused"
+"""Hash of what workers do not claim from: queue or :data:`ALL_QUEUES` -> since when, in ms since 1970."""
+
+ALL_QUEUES: Final = "*"
+"""Stands for every queue in :data:`PAUSED_KEY`."""
+
+ORDER_DRAIN: Final = "drain"
+"""Value of :func:`order_key`: claim no more, finish, exit."""
+
+
+def worker_key(worker_id: str) -> str:
+    """String with what a worker process or supervisor is and does, as JSON; gone soon after it is."""
+    return f"legato:worker:{{{worker_id}}}"
+
+
+def order_key(worker_id: str) -> str:
+    """String with what a worker process or supervisor is to do."""
+    return f"legato:order:{{{worker_id}}}"
+
+
 def message_key(app_id: str, channel: str, message_id: str) -> str:
     """Hash with the state of one message."""
     return f"legato:msg:{{{app_id}:{channel}}}:{message_id}"

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
 
+_NAME: Final = "[A-Za-z0-9_.-]{1,64}"
+Queues = Annotated[str, msgspec.Meta(pattern=rf"^{_NAME}(,{_NAME}){{0,15}}\Z")]
+"""Up to 16 names of job streams with commas between them."""
+
 ALIASES: Final = {
     "REDIS_URL": "redis.url",
     "DATABASE_URL": "database.url",
@@ -30,9 +34,18 @@ ALIASES: Final = {
 class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[worker]``. Times are in seconds.
 
-    :ivar queue: name of the job stream.
+    :ivar queue: names of the job streams, separated by commas, the most urgent first.
     :ivar concurrency: replies at once in one process.
-    :ivar processes: how many processes to run; whoever starts this one sees to it.
+    :ivar processes: how many processes to run, at most; whoever starts this one sees to it.
+    :ivar min_processes: how many of them each queue has at least, when they are balanced.
+    :ivar balance: ``off``: each process reads all queues; ``simple``: they are shared out evenly; ``auto``:
+        by the age of the oldest job that waits.
+    :ivar balance_cooldown: between two steps of balancing.
+    :ivar balance_max_shift: processes that a queue gains or loses in one step.
+    :ivar max_jobs: claims after which a supervised process is replaced. Here and in the next two, 0: never.
+    :ivar max_time: age at which it is replaced.
+    :ivar max_memory: resident MiB at which it is replaced.
+    :ivar stall_seconds: how long it may give no sign of life before it is killed.
     :ivar tries: how many workers may claim one job before it is given up.
     :ivar timeout: how long one claim may take to stream its reply.
     :ivar lease: how long a job stays with a worker that gives no sign of life.
@@ -40,14 +53,27 @@ class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     :ivar drain_seconds: how long running replies may go on after SIGTERM.
     """
 
-    queue: settings.Queue = "ai-streaming"
+    queue: Queues = "ai-streaming"
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 16
     processes: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
+    min_processes: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
+    balance: Literal["auto", "simple", "off"] = "off"
+    balance_cooldown: Seconds = 3
+    balance_max_shift: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
+    max_jobs: Annotated[int, msgspec.Meta(ge=0)] = 50
+    max_time: Annotated[float, msgspec.Meta(ge=0)] = 0
+    max_memory: Annotated[int, msgspec.Meta(ge=0)] = 512
+    stall_seconds: Annotated[float, msgspec.Meta(ge=1, le=86400)] = 30
     tries: Annotated[int, msgspec.Meta(ge=1, le=100)] = 2
     timeout: Seconds = 120
     lease: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 30
     retention: Annotated[int, msgspec.Meta(ge=1, le=31_536_000)] = 3600
     drain_seconds: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 30
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The names in ``queue``, each once."""
+        return split_queues(self.queue)
 
 
 class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -89,6 +115,14 @@ class Database(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return "Database(...)"
 
 
+class ControlSettings(msgspec.Struct, frozen=True):
+    """What the commands need that look at workers and direct them from outside."""
+
+    redis: settings.Redis = settings.Redis()
+    log: settings.Log = settings.Log()
+    worker: Worker = Worker()
+
+
 class Settings(msgspec.Struct, frozen=True):
     """Every table that the worker reads."""
 
@@ -117,16 +151,49 @@ def load(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     return loaded
 
 
-OVERRIDES: Final = ("queue", "concurrency", "processes")
+OVERRIDES: Final = ("queue", "concurrency", "processes", "min_processes", "balance")
 """Keys of ``[worker]`` that are flags too."""
+
+
+def load_control(path: str | None, environ: Mapping[str, str]) -> ControlSettings:
+    """As :func:`load`, of the tables that matter to who is no worker: no key of a provider is asked for.
+
+    :raises SettingsError: one line for the user.
+    """
+    loaded = settings.load(
+        ControlSettings,
+        path=path,
+        read=lambda path: Path(path).read_text(encoding="utf-8"),
+        environ=environ,
+        aliases={"REDIS_URL": ALIASES["REDIS_URL"]},
+        overrides={},
+    )
+    if not loaded.redis.url:
+        raise SettingsError("redis.url: is not set; workers are reached through Redis: set REDIS_URL")
+    return loaded
+
+
+def split_queues(names: str) -> tuple[str, ...]:
+    """The names between the commas, each once."""
+    return tuple(dict.fromkeys(names.split(",")))
 
 
 def _check(loaded: Settings) -> None:
     """What no single key can know."""
     if not loaded.redis.url:
         raise SettingsError("redis.url: is not set; the worker needs a Redis: set REDIS_URL")
+    _check_processes(loaded.worker)
     if loaded.provider.name == "anthropic":
         _check_anthropic(loaded.provider)
+
+
+def _check_processes(worker: Worker) -> None:
+    least = {"auto": worker.min_processes, "simple": 1, "off": 0}[worker.balance] * len(worker.queues)
+    if worker.processes < least:
+        raise SettingsError(
+            f"worker.processes: expected at least {least} for the queues {worker.queue} under worker.balance"
+            f" {worker.balance}, got {worker.processes}"
+        )
 
 
 def _check_anthropic(provider: Provider) -> None:
