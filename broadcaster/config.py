@@ -19,6 +19,7 @@ NO_APP: Final = "apps: no application; expected [[apps]] with id, key and secret
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=3600)]
+TableName = Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9_-]{1,63}\.)?[A-Za-z0-9_-]{1,63}\Z")]
 UrlPath = Annotated[str, msgspec.Meta(pattern=r"^(/[A-Za-z0-9._~-]+)*\Z")]
 
 
@@ -89,7 +90,13 @@ class AppSource(Table, frozen=True):
     """``[app_source]``: applications that come and change while the server runs."""
 
     redis_hash: str = ""
+    database_url: str = ""
+    database_table: TableName = "legato_apps"
     seconds: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 10
+
+    def __repr__(self) -> str:
+        """Without the address of the database, which may hold a password."""
+        return "AppSource(...)"
 
 
 class Dev(Table, frozen=True):
@@ -203,7 +210,8 @@ def _check(loaded: Settings, source: str) -> None:
     """What one field alone cannot tell."""
     ids = [app.id for app in loaded.apps]
     keys = [key for app in loaded.apps for key in app.keys]
-    fixed = not loaded.app_source.redis_hash
+    places = [bool(loaded.app_source.redis_hash), bool(loaded.app_source.database_url)]
+    fixed = not any(places)
     server, auth = loaded.server, loaded.auth
     ways = [bool(auth.jwt_secret), bool(auth.jwt_public_key), bool(auth.jwks_url)]
     checks = (
@@ -211,10 +219,8 @@ def _check(loaded: Settings, source: str) -> None:
             loaded.dev.enabled and not auth.jwt_secret,
             "dev.enabled: expected auth.jwt_secret with it, to sign tokens",
         ),
-        (
-            not ids and not loaded.app_source.redis_hash,
-            NO_APP,
-        ),
+        (fixed and not ids, NO_APP),
+        (all(places), "app_source: expected only one of redis_hash and database_url"),
         (
             bool(loaded.app_source.redis_hash) and not loaded.redis.url,
             "app_source.redis_hash: expected redis.url with it",

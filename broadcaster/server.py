@@ -16,8 +16,8 @@ from protocol.settings import SettingsError
 
 from . import metrics
 from .app import Server
-from .app_source import AppSource
-from .bus import Bus, BusError, LocalBus, RedisBus, end_task, redis_client
+from .app_source import AppHash, AppSource, Place, UnreadableError
+from .bus import BusError, LocalBus, RedisBus, end_task, redis_client
 from .http import HttpProtocol
 from .node import Node
 from .replies import Replies
@@ -25,6 +25,8 @@ from .websocket import Connection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Generator
+
+    from redis.asyncio import Redis
 
     from .config import Settings
 
@@ -112,8 +114,8 @@ class Running(NamedTuple):
 async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT.
 
-    :raises StartError: a port is taken, or Redis cannot be used.
-    :raises SettingsError: ``[auth]`` cannot be used.
+    :raises StartError: a port is taken, or Redis or the applications' database cannot be used.
+    :raises SettingsError: ``[auth]`` or an address cannot be used, or there is no application.
     """
     async with running(settings) as server:
         await server.ended
@@ -163,38 +165,68 @@ def _listening(settings: Settings) -> Generator[socket.socket, None, None]:
 
 @contextlib.asynccontextmanager
 async def _node(settings: Settings) -> AsyncIterator[Node]:
-    if not settings.redis.url:
-        logger.warning("no Redis configured: local bus, one process, chat is off")
-        node = Node(settings, LocalBus(), None)
-        await node.start()
+    async with _redis(settings) as redis, _source(settings, redis) as source:
+        if source is not None:
+            settings = msgspec.structs.replace(settings, apps=await _reached(source.load()))
+        node = _composed(settings, redis)
+        await _reached(node.start())
+        watch = None if source is None else asyncio.create_task(source.watch(node.set_apps))
         try:
             yield node
         finally:
+            if watch is not None:
+                await end_task(watch)
             await node.close()
+
+
+def _composed(settings: Settings, redis: Redis | None) -> Node:
+    if redis is None:
+        logger.warning("no Redis configured: local bus, one process, chat is off")
+        return Node(settings, LocalBus(), None)
+    chat_app = settings.app(settings.chat.app).id
+    return Node(settings, RedisBus(redis), Replies(redis, settings.chat, chat_app), redis)
+
+
+@contextlib.asynccontextmanager
+async def _redis(settings: Settings) -> AsyncIterator[Redis | None]:
+    if not settings.redis.url:
+        yield None
         return
     try:
         redis = redis_client(settings.redis.url)
     except (ValueError, TypeError) as error:  # TypeError: an option in the query that redis-py does not know
         raise SettingsError("redis.url: expected redis://, rediss:// or unix://") from error
     async with redis:
-        source = AppSource(redis, settings)
-        settings = msgspec.structs.replace(settings, apps=await _reached(source.load()))
-        bus: Bus = RedisBus(redis)
-        chat_app = settings.app(settings.chat.app).id
-        node = Node(settings, bus, Replies(redis, settings.chat, chat_app), redis)
-        await _reached(node.start())
-        watch = asyncio.create_task(source.watch(node.set_apps))
-        try:
-            yield node
-        finally:
-            await end_task(watch)
-            await node.close()
+        yield redis
+
+
+@contextlib.asynccontextmanager
+async def _source(settings: Settings, redis: Redis | None) -> AsyncIterator[AppSource | None]:
+    """Where applications come from beside the settings, if they do."""
+    place = _place(settings, redis)
+    if place is None:
+        yield None
+        return
+    try:
+        yield AppSource(place, settings.apps, settings.app_source.seconds)
+    finally:
+        await place.close()
+
+
+def _place(settings: Settings, redis: Redis | None) -> Place | None:
+    if settings.app_source.database_url:
+        from .app_table import AppTable  # noqa: PLC0415 - SQLAlchemy's megabytes are for those who use it
+
+        return AppTable(settings.app_source)
+    if settings.app_source.redis_hash and redis is not None:
+        return AppHash(redis, settings.app_source.redis_hash)
+    return None
 
 
 async def _reached(call: Awaitable[T]) -> T:
     try:
         return await call
-    except BusError as error:
+    except (BusError, UnreadableError) as error:
         raise StartError(str(error)) from error
 
 

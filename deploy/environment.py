@@ -22,9 +22,12 @@ _SYSTEM: Final = frozenset(
 _SYSTEM_PREFIXES: Final = ("COVERAGE_", "LC_", "PYTHON")
 
 _OWN_PREFIXES: Final = {
-    "broadcaster": tuple(
-        f"{PREFIX}{table}_"
-        for table in ("SERVER", "METRICS", "AUTH", "CHAT", "DEV", "APP_SOURCE", "REDIS", "LOG")
+    "broadcaster": (
+        *(
+            f"{PREFIX}{table}_"
+            for table in ("SERVER", "METRICS", "AUTH", "CHAT", "DEV", "APP_SOURCE", "REDIS", "LOG")
+        ),
+        "PG",  # as below, for app_source.database_url
     ),
     "worker": (
         *(f"{PREFIX}{table}_" for table in ("WORKER", "PROVIDER", "DATABASE", "REDIS", "LOG")),

@@ -75,6 +75,18 @@ ERRORS = [
     (REVERB | {"LEGATO_AUTH_APP": "9"}, {}, "auth.app: no such application"),
     (REVERB | {"LEGATO_CHAT_APP": "9"}, {}, "chat.app: no such application"),
     (REVERB | {"LEGATO_SERVER_TLS_CERT": "x"}, {}, "expected both tls_cert and tls_key"),
+    (
+        {"LEGATO_APP_SOURCE_REDIS_HASH": "x", "REDIS_URL": "redis://x"}
+        | {"LEGATO_APP_SOURCE_DATABASE_URL": "sqlite:///hush-hush"},
+        {},
+        "app_source: expected only one of redis_hash and database_url",
+    ),
+    (
+        REVERB | {"LEGATO_APP_SOURCE_DATABASE_TABLE": "x; DROP"},
+        {},
+        "LEGATO_APP_SOURCE_DATABASE_TABLE: Expected `str` matching",
+    ),
+    (REVERB | {"LEGATO_APP_SOURCE_REDIS_HASH": "x"}, {}, "app_source.redis_hash: expected redis.url with it"),
     (REVERB | {"LEGATO_AUTH_JWT_SECRET": "x", "LEGATO_AUTH_JWKS_URL": "y"}, {}, "auth: expected only one of"),
     (REVERB, {"processes": 2}, "server.processes: more than one needs redis.url"),
     (REVERB, {"port": 70_000}, "server.port: Expected `int` <= 65535"),

@@ -38,3 +38,9 @@ def test_the_worker_sees_its_provider_and_its_database_but_no_other_secret() -> 
     assert got["LEGATO_PROVIDER_SYSTEM"] == "Be brief."
     assert "LEGATO_SERVER_MAX_CONNECTIONS" not in got
     assert "AWS_SECRET_ACCESS_KEY" not in got
+
+
+def test_both_get_what_the_postgresql_driver_reads_by_itself() -> None:
+    environ = {"PGSSLROOTCERT": "ca.pem"}
+    for kind in ("broadcaster", "worker"):
+        assert environ.items() <= of_child(kind, environ, {}).items()

@@ -1,0 +1,159 @@
+"""Applications in a table of a database: one row each, a column for each field that is used.
+
+The table is the user's: it is only ever read, and may have columns of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from typing import TYPE_CHECKING, Any, Final, get_origin
+from urllib.parse import quote
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from protocol import databases
+from protocol.apps import App
+from protocol.databases import DatabaseUrlError
+from protocol.settings import SettingsError
+
+from .app_source import UnreadableError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from .config import AppSource
+
+    Row = tuple[tuple[str, Any], ...]
+
+logger: Final = logging.getLogger("legato.apps")
+
+READ_SECONDS: Final = 10.0
+"""How long one look may take. A firewall that drops packets answers nothing at all."""
+
+MAX_ROWS: Final = 100_000
+"""More are hardly applications but the wrong table."""
+
+REQUIRED: Final = ("id", "key", "secret")
+
+JSON_COLUMNS: Final = frozenset(
+    field.name for field in msgspec.structs.fields(App) if get_origin(field.type) in (tuple, dict)
+)
+"""Fields that one value of SQL cannot hold."""
+
+_FIELDS: Final = frozenset(field.encode_name for field in msgspec.structs.fields(App))
+
+# A cached statement would outlive a column that is added, and does not go through PgBouncer's transactions.
+_OPTIONS: Final[dict[str, dict[str, Any]]] = {
+    "sqlite": {"poolclass": NullPool},  # opened anew: the file may have been replaced
+    "postgresql": {"connect_args": {"prepared_statement_cache_size": 0}},
+}
+_POOLED: Final = {"pool_size": 1, "max_overflow": 0, "pool_pre_ping": True, "pool_recycle": 1800}
+
+
+class AppTable:
+    """The table of ``app_source.database_table``; a :class:`~broadcaster.app_source.Place`.
+
+    :raises SettingsError: the address is not one, or its driver is not installed. The text never holds it.
+    """
+
+    def __init__(self, source: AppSource) -> None:
+        self.name = source.database_table
+        self._engine = _engine(source.database_url)
+        schema, _, table = self.name.rpartition(".")
+        self._query: sa.Select[Any] = (
+            sa.select(sa.literal_column("*"))
+            .select_from(sa.table(table, schema=schema or None))
+            .limit(MAX_ROWS + 1)
+        )
+        self._ignored: frozenset[str] = frozenset()
+
+    async def read(self) -> list[tuple[str, Row]]:
+        """See :class:`~broadcaster.app_source.Place`."""
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                columns, rows = await self._fetched()
+        except TimeoutError:
+            raise UnreadableError(f"no answer within {READ_SECONDS:g} s") from None
+        except Exception as error:  # noqa: BLE001 - drivers raise what they like, asyncpg its own
+            raise UnreadableError(_reason(error)) from None  # the cause may show the address
+        self._check_columns(columns)
+        if len(rows) > MAX_ROWS:
+            raise UnreadableError(f"more than {MAX_ROWS} rows")
+        used = [(number, name) for number, name in enumerate(columns) if name in _FIELDS]
+        first = columns.index("id")
+        return [(str(row[first]), tuple((name, row[number]) for number, name in used)) for row in rows]
+
+    async def _fetched(self) -> tuple[list[str], list[sa.Row[Any]]]:
+        if self._engine.dialect.name == "sqlite":
+            await asyncio.to_thread(_probe_sqlite, self._engine.url.database or "")
+        async with self._engine.connect() as connection:
+            result = await connection.execute(self._query)
+            return list(result.keys()), list(result.all())
+
+    def _check_columns(self, columns: Collection[str]) -> None:
+        """The required ones have to be there. Others are the user's own, or misspelt: say so once."""
+        for name in REQUIRED:
+            if name not in columns:
+                raise UnreadableError(f"there is no column {name!r}")
+        ignored = frozenset(columns) - _FIELDS
+        if ignored - self._ignored:
+            logger.info("%s: columns that no setting is called as: %s", self.name, ", ".join(sorted(ignored)))
+        self._ignored = ignored
+
+    def app(self, content: Row) -> App:
+        """See :class:`~broadcaster.app_source.Place`. NULL stands for the default."""
+        values = {name: _value(name, value) for name, value in content if value is not None}
+        return msgspec.convert(values, App, strict=False)  # MySQL and SQLite have 0 and 1 for booleans
+
+    async def close(self) -> None:
+        """See :class:`~broadcaster.app_source.Place`."""
+        await self._engine.dispose()
+
+
+def _value(name: str, value: Any) -> Any:
+    """What a column holds, as TOML would: JSON decoded, and an id that is a number or a UUID as text."""
+    if name in JSON_COLUMNS and isinstance(value, (str, bytes)):
+        try:
+            return msgspec.json.decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{name}: {error}") from error
+    if name in REQUIRED and not isinstance(value, (str, bytes)):
+        return str(value)
+    return value
+
+
+def _engine(url: str) -> AsyncEngine:
+    try:
+        address = sa.make_url(databases.with_driver(url))
+        options = _OPTIONS.get(address.get_backend_name(), {})
+        if "poolclass" not in options:
+            options = options | _POOLED
+        return create_async_engine(address, isolation_level="AUTOCOMMIT", hide_parameters=True, **options)
+    except ModuleNotFoundError as error:
+        reason = databases.not_installed(error.name or "of the address")
+    except DatabaseUrlError as error:
+        reason = str(error)
+    except (ArgumentError, InvalidRequestError, NoSuchModuleError, ValueError):
+        reason = databases.EXPECTED
+    raise SettingsError(f"app_source.database_url: {reason}")
+
+
+def _probe_sqlite(path: str) -> None:
+    """Open the file once as it is: aiosqlite would make one, or its thread complain on stderr."""
+    if not path.startswith("file:"):
+        path = f"file:{quote(path)}?mode=rw"
+    sqlite3.connect(path, uri=True).close()
+
+
+def _reason(error: BaseException) -> str:
+    """One line, without the statement."""
+    cause = getattr(error, "orig", None) or error
+    return " ".join(str(cause).split()) or type(cause).__name__
