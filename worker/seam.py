@@ -1,0 +1,125 @@
+"""Where a reply that was cut off goes on: what of the new text only says the end of the old text again.
+
+A model that is asked to go on cannot be made to begin at the very character. It is asked to begin with the
+last words of the text so far (:func:`anchor`), so that blanks and half words join right, and what it repeats
+is dropped (:class:`Seam`). It may repeat less than asked, more, or nothing. The rule, in this order:
+
+1. The new text begins with the anchor: that is dropped.
+2. Else the longest end of the old text that the new text begins with is dropped, if it begins a word and has
+   at least :data:`ENOUGH` letters and digits. One or two characters agree by accident every tenth time.
+3. But not where the old text repeats itself there (``very, very``, rows of a table): it may be meant.
+
+In doubt nothing is dropped: a reader sooner forgives a word said twice than one that is missing. Blanks at
+the seam count once.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import takewhile
+from typing import Final
+
+WINDOW: Final = 2000
+"""Characters of the old text that a repetition is looked for in, and so the most that is ever held back."""
+
+ANCHOR: Final = 60
+"""Characters that the model is asked to repeat, at most."""
+
+ENOUGH: Final = 4
+
+_ENDS: Final = re.compile(r"^[\W_]+|[\W_]+$")
+
+
+def anchor(text: str) -> str:
+    """The last words of ``text``, without blanks around; empty if it has nothing but blanks."""
+    text = text.rstrip()
+    words = text[-ANCHOR:]
+    if len(text) > ANCHOR and not text[-ANCHOR - 1].isspace():
+        begun = re.search(r"\s", words)
+        words = words[begun.end() :] if begun else words
+    return words.lstrip()
+
+
+class Seam:
+    """The new text on its way to the reader, in pieces.
+
+    It is held back only as long as all of it could be a repetition.
+
+    :param before: the text so far.
+    """
+
+    def __init__(self, before: str) -> None:
+        self._before = before[-WINDOW:]
+        self._held = ""
+        self._passed = not anchor(self._before)
+
+    def feed(self, piece: str) -> str:
+        """The part of the new text that can be told by now; often empty at first, later ``piece``."""
+        if self._passed:
+            return piece
+        self._held += piece
+        return "" if _may_repeat(self._before, self._held) else self.rest()
+
+    def rest(self) -> str:
+        """What was held back, without the repetition. All that follows is passed on as it is."""
+        held, self._held = self._held, ""
+        if self._passed:
+            return held
+        self._passed = True
+        return held[repeated(self._before, held) :]
+
+
+def _may_repeat(before: str, new: str) -> bool:
+    """Whether more of ``new`` could make its repetition longer."""
+    if len(new) > 2 * WINDOW:  # nothing but blanks at either end
+        return False
+    return new.lstrip() in before or before.rstrip().endswith(new.strip())
+
+
+def repeated(before: str, new: str) -> int:
+    """How many characters at the start of ``new`` say the end of ``before`` again, by this module's rule."""
+    old, start = before.rstrip(), len(new) - len(new.lstrip())
+    blanks = before[len(old) :]
+    text, asked = new[start:], anchor(before)
+    length = len(asked) if _repeats(text, asked, blanks) else _longest(old, text, blanks)
+    if not length:
+        return 0
+    known = takewhile(lambda pair: pair[0] == pair[1], zip(text[length:], blanks, strict=False))
+    return start + length + len(list(known))
+
+
+def _longest(old: str, text: str, blanks: str) -> int:
+    for length in range(min(len(old), len(text)), 0, -1):
+        overlap = text[:length]
+        if old.endswith(overlap) and _counts(old, overlap) and _repeats(text, overlap, blanks):
+            return 0 if _recurs(old, overlap) else length
+    return 0
+
+
+def _repeats(text: str, overlap: str, blanks: str) -> bool:
+    """Whether ``text`` begins with ``overlap``; where blanks followed it, not with a longer word."""
+    if not overlap or not text.startswith(overlap):
+        return False
+    return not blanks or not _same_word(overlap[-1], text[len(overlap) : len(overlap) + 1])
+
+
+def _counts(old: str, overlap: str) -> bool:
+    """Whether it begins a word and is long enough to be no accident."""
+    begins = not _same_word(old[-len(overlap) - 1 : -len(overlap)], overlap[0])
+    return begins and sum(map(str.isalnum, overlap)) >= ENOUGH
+
+
+def _recurs(old: str, overlap: str) -> bool:
+    """Whether the old text says it twice running, or it ends as it begins."""
+    core = _ENDS.sub("", overlap)
+    if _ENDS.sub("", old[: -len(overlap)]).endswith(core):
+        return True
+    starts = (core[:length] for length in range(ENOUGH, len(core)))
+    return any(core.endswith(start) and _counts(core, start) for start in starts)
+
+
+def _same_word(left: str, right: str) -> bool:
+    """Whether two neighbours are inside one word. A script without capitals may not part words by blanks."""
+    return bool(left and right) and all(
+        char.isdigit() or char.lower() != char.upper() for char in (left, right)
+    )
