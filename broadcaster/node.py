@@ -16,11 +16,14 @@ from protocol.channels import SERVER_TO_USER
 from protocol.session import Relay, Session, SignIn, Subscribe
 from protocol.wire import TERMINATE, Envelope
 
+from . import watchlists
 from .bus import BusError, end_task
+from .counts import SubscriptionCounts
 from .frames import text_frame
 from .hub import Hub, Key, Subscriber
 from .redis_registry import RedisRegistry
 from .registry import Joined, Left, LocalRegistry, Registry
+from .watchlists import Watchlists
 from .webhooks import Webhooks
 from .wheel import Wheel
 
@@ -42,12 +45,6 @@ logger: Final = logging.getLogger("legato.node")
 
 DRAIN_STEPS_PER_SECOND: Final = 20
 
-WATCH: Final = users.watch_channel("")
-
-COUNT_ALWAYS: Final = 100
-COUNT_SECONDS: Final = 5.0
-"""Above that many subscribers, how often they are told how many they are."""
-
 
 class Node:
     """The composition that every connection and every request works with.
@@ -68,7 +65,9 @@ class Node:
         self.registry: Registry = (
             LocalRegistry(self._deliver)
             if redis is None
-            else RedisRegistry(redis, secrets.token_hex(8), self.lapsed, holding=self._has_webhooks)
+            else RedisRegistry(
+                redis, secrets.token_hex(8), self.lapsed, holding=lambda app_id: self._has(app_id, "webhooks")
+            )
         )
         self.wheel = Wheel(self.loop)
         self.webhooks = Webhooks(settings.apps, None if redis is None else self._confirm_departure)
@@ -84,9 +83,29 @@ class Node:
         self.slow_closed = 0
         self.draining = False
         self._open: set[Client] = set()
-        self._counting: set[Key] = set()
-        self._told: dict[Key, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._counts = SubscriptionCounts(
+            self.registry,
+            self.webhooks,
+            wanted=lambda app_id: self._has(app_id, "subscription_count"),
+            local=self.hub.count,
+            post=self._post,
+            later=self._spawn_later,
+        )
+        self._watchlists = Watchlists(
+            self.hub,
+            self.registry,
+            wanted=lambda app_id: self._has(app_id, "watchlist"),
+            post=self._post,
+            spawn=self._spawn,
+        )
+
+    def _make_registry(self, redis: Redis | None) -> Registry:
+        if redis is None:
+            return LocalRegistry(self._deliver)
+        return RedisRegistry(
+            redis, secrets.token_hex(8), self.lapsed, holding=lambda app_id: self._has(app_id, "webhooks")
+        )
 
     async def start(self) -> None:
         """Join the bus.
@@ -200,7 +219,7 @@ class Node:
     def _drop(self, client: Client, key: Key, effect: Subscribe | SignIn | None, *, disconnect: bool) -> None:
         self.hub.unsubscribe(client, key)
         member = effect.member if isinstance(effect, Subscribe) else None
-        if not key.channel.startswith(WATCH):
+        if not key.channel.startswith(watchlists.CHANNELS):
             self.registry.leave(
                 key,
                 client.socket_id,
@@ -291,11 +310,11 @@ class Node:
 
     def _after_welcome(self, key: Key, member: Member | None, joined: Joined) -> None:
         if member is None:
-            self._tell_count(key, joined.subscriptions)
+            self._counts.changed(key, joined.subscriptions)
 
-    def _has_webhooks(self, app_id: str) -> bool:
+    def _has(self, app_id: str, option: str) -> bool:
         app = self.apps.get(app_id)
-        return app is not None and bool(app.webhooks)
+        return app is not None and bool(getattr(app, option))
 
     def _confirm_departure(self, departure: Gone, answer: Callable[[bool], None]) -> None:
         """Whether nobody has come back on another node."""
@@ -305,45 +324,14 @@ class Node:
     def _left(self, key: Key, member: Member | None, left: Left, *, disconnect: bool = True) -> None:
         if key.channel.startswith(SERVER_TO_USER):
             if left.last:
-                self._tell_watchers(key, "offline")
+                self._watchlists.tell_watchers(key, "offline")
             return
         if member is not None and left.last_of_user:
             self.webhooks.member_removed(*key, member.id, disconnect=disconnect)
+        if member is None and (left.last or left.subscriptions):
+            self._counts.changed(key, left.subscriptions)
         if left.last:
             self.webhooks.channel_vacated(*key, disconnect=left.held)
-        elif member is None:
-            self._tell_count(key, left.subscriptions)
-
-    def _tell_count(self, key: Key, count: int) -> None:
-        """``subscription_count`` to all on the channel, where the application wants it (section 8.2)."""
-        app = self.apps.get(key.app_id)
-        if app is None or not app.subscription_count:
-            return
-        if count <= COUNT_ALWAYS:
-            self._post_count(key, count)
-        elif key not in self._counting:
-            self._counting.add(key)
-            self.loop.call_later(COUNT_SECONDS, self._tell_count_later, key)
-
-    def _tell_count_later(self, key: Key) -> None:
-        self._counting.discard(key)
-        self._spawn(self._tell_current_count(key))
-
-    async def _tell_current_count(self, key: Key) -> None:
-        try:
-            (counts,) = await self.registry.counts([key])
-        except BusError as error:
-            logger.warning("a channel is not told its subscription count: %s", error)
-            return
-        if counts.subscriptions != self._told.get(key):
-            self._told[key] = counts.subscriptions
-            self._post_count(key, counts.subscriptions)
-        if not self.hub.count(key):
-            self._told.pop(key, None)
-
-    def _post_count(self, key: Key, count: int) -> None:
-        self.webhooks.subscription_count(*key, count)
-        self._post(key, Envelope(messages.subscription_count(key.channel, count)))
 
     # --- client events
 
@@ -378,43 +366,14 @@ class Node:
     def _join_as_user(self, client: Client, key: Key, effect: SignIn) -> None:
         def done(joined: Joined) -> None:
             if joined.first:
-                self._tell_watchers(key, "online")
+                self._watchlists.tell_watchers(key, "online")
             client.settle(key, lambda: self._signed_in(client, key, effect))
 
         self.registry.join(key, client.socket_id, None, 0, done)
 
     def _signed_in(self, client: Client, key: Key, effect: SignIn) -> None:
         self._admit(client, key, effect.reply)
-        if self._watches(key) and effect.user.watchlist:
-            for user_id in effect.user.watchlist:
-                watched = Key(key.app_id, users.watch_channel(user_id))
-                client.keys[watched] = None
-                self.hub.subscribe(client, watched)
-            self._spawn(self._tell_watchlist(client, key, effect.user.watchlist))
-
-    async def _tell_watchlist(self, client: Client, key: Key, watchlist: tuple[str, ...]) -> None:
-        keys = [Key(key.app_id, users.user_channel(user_id)) for user_id in watchlist]
-        try:
-            counts = await self.registry.counts(keys)
-        except BusError as error:
-            logger.warning("a watchlist is not told: %s", error)
-            return
-        online = [name for name, count in zip(watchlist, counts, strict=True) if count.subscriptions]
-        offline = [name for name in watchlist if name not in set(online)]
-        events = users.watchlist_events(online=online, offline=offline)
-        if events is not None and key in client.keys:
-            client.send(events)
-
-    def _tell_watchers(self, key: Key, name: str) -> None:
-        if self._watches(key):
-            user_id = key.channel.removeprefix(SERVER_TO_USER)
-            events = users.watchlist_events(**{name: [user_id]})
-            if events is not None:
-                self._post(Key(key.app_id, users.watch_channel(user_id)), Envelope(events))
-
-    def _watches(self, key: Key) -> bool:
-        app = self.apps.get(key.app_id)
-        return app is not None and app.watchlist
+        self._watchlists.watch(client, key, effect.user.watchlist)
 
     def lapsed(self) -> None:
         """The others have taken this node for dead: its connections start anew."""
@@ -425,6 +384,9 @@ class Node:
         task = self.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _spawn_later(self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self.loop.call_later(seconds, lambda: self._spawn(work()))
 
     # --- drain
 

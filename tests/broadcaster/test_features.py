@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pusher
 import pytest
 
-from broadcaster import node as node_module
+from broadcaster import counts as counts_module
 from broadcaster.server import running
 from protocol import messages, signatures
 from protocol.apps import App
@@ -287,16 +287,37 @@ class TestCounts:
             await nothing_more(ann)
 
     async def test_many_are_told_seldom_and_only_of_a_change(self, server, monkeypatch):
-        monkeypatch.setattr(node_module, "COUNT_ALWAYS", 1)
-        monkeypatch.setattr(node_module, "COUNT_SECONDS", 0.2)
+        due = []
+        monkeypatch.setattr(counts_module, "ALWAYS", 1)
+        monkeypatch.setattr(server.node._counts, "_later", lambda _, work: due.append(work))
         async with clients(server, 6) as people:
             ann, *others = people
             await ann.subscribe("x")
             await self.counts(ann, 1)
             for one in others:
                 await one.subscribe("x")
+            (tell,) = due  # one for all of them
+            await tell()
             await self.counts(ann, 6)
+            await ann.send("pusher:unsubscribe", {"channel": "x"})
+            await ann.subscribe("x")
+            await due.pop()()
             await nothing_more(ann)
+
+    async def test_back_at_a_few_and_many_again_are_told(self, server, monkeypatch):
+        due = []
+        monkeypatch.setattr(counts_module, "ALWAYS", 1)
+        monkeypatch.setattr(server.node._counts, "_later", lambda _, work: due.append(work))
+        async with clients(server, 2) as (ann, bob):
+            await ann.subscribe("x")
+            await self.counts(ann, 1)
+            for _ in range(2):
+                await bob.subscribe("x")
+                await due.pop()()
+                await self.counts(ann, 2)
+                await self.counts(bob, 2)
+                await bob.send("pusher:unsubscribe", {"channel": "x"})
+                await self.counts(ann, 1)
 
 
 class TestQuestions:

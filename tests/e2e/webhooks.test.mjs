@@ -67,6 +67,7 @@ test("webhooks tell how many listen, and that a lost connection has left", LIMIT
     ["subscription_count", { subscription_count: 1 }],
     ["subscription_count", { subscription_count: 2 }],
     ["subscription_count", { subscription_count: 1 }],
+    ["subscription_count", { subscription_count: 0 }],
     ["channel_vacated"],
   ]);
 });
