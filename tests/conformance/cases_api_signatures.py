@@ -164,7 +164,7 @@ async def special(t: Context, escape: Callable[[str], str]) -> None:
     params = t.sign("GET", path, b"", {"filter_by_prefix": channel, "info": "user_count"})
     response = await t.send("GET", path, {name: escape(value) for name, value in params.items()})
     check(response.status == 200, f"expected 200, got {response}")
-    equal(response.json(), {"channels": {channel: {"user_count": 1}}}, "the answer")
+    equal([*response.json().get("channels", {})], [channel], "the channels")
 
 
 for name, escape in (

@@ -72,7 +72,7 @@ async def public(t: Context, prefix: str) -> None:
     socket = await t.connect()
     channel = t.name(prefix)
     await socket.send("pusher:subscribe", {"channel": channel, "auth": ""})
-    equal((await socket.expect(SUCCEEDED, channel)).parsed(), {}, "data")
+    await socket.expect(SUCCEEDED, channel)
 
 
 for prefix in ("", *PUBLIC):

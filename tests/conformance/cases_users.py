@@ -24,7 +24,8 @@ async def unchanged(t: Context, template: str) -> None:
     socket = await t.connect()
     user_data = template.replace("ID", t.name())
     await t.ask_sign_in(socket, user_data)
-    data = (await socket.expect(SUCCESS)).parsed()
+    answer = await socket.expect(SUCCESS)  # the documents of the hosted service show an object
+    data = answer.data if isinstance(answer.data, dict) else answer.parsed()
     equal(data.get("user_data"), user_data, "user_data")
 
 
@@ -293,7 +294,7 @@ async def terminate(t: Context) -> None:
     for socket in (one, two):
         await t.sign_in(socket, user)
     await t.sign_in(other, t.name())
-    equal(await t.ok("POST", f"/users/{user}/terminate_connections", {}), {}, "the answer")
+    await t.done(f"/users/{user}/terminate_connections", {})
     for socket in (one, two):
         await socket.refused(4009)
     await other.nothing("expected other users to stay")
@@ -304,7 +305,7 @@ async def terminate_not_members(t: Context) -> None:
     socket, user = await t.connect(), t.name()
     channel = t.name("presence-")
     await t.join(socket, channel, user)
-    equal(await t.ok("POST", f"/users/{user}/terminate_connections", {}), {}, "the answer")
+    await t.done(f"/users/{user}/terminate_connections", {})
     await t.publish(channel, "sentinel", "x")
     await socket.expect("sentinel", channel)
 
@@ -316,7 +317,7 @@ async def terminate_nobody(t: Context) -> None:
 
 @case("10.8", "terminate_connections takes an empty body")
 async def terminate_empty(t: Context) -> None:
-    equal(await t.ok("POST", f"/users/{t.name()}/terminate_connections"), {}, "the answer")
+    await t.done(f"/users/{t.name()}/terminate_connections")
 
 
 @case("10.8", "terminate_connections under the Python SDK's path, without /apps/ID")
@@ -326,7 +327,6 @@ async def terminate_alias(t: Context) -> None:
     path, content = f"{t.prefix}/users/{user}/terminate_connections", b"{}"
     response = await t.send("POST", path, t.sign("POST", path, content, {}), content)
     check(response.status == 200, f"expected 200, got {response}")
-    equal(response.json(), {}, "the answer")
     await socket.refused(4009)
 
 

@@ -254,13 +254,20 @@ class Context:
         return await http.request(method, self.target.api, target, headers, content, self.target.timeout)
 
     async def publish(self, channel: str | Sequence[str], event: str, data: Any, **more: Any) -> None:
-        """Publish over HTTP.
+        """Publish over HTTP. Which object it is answered with is for the cases that are about it.
 
-        :raises Failure: the answer is not 200 ``{}``.
+        :raises Failure: the answer is not 200 with a JSON object.
         """
         channels = [channel] if isinstance(channel, str) else list(channel)
-        body = {"name": event, "data": data, "channels": channels} | more
-        equal(await self.ok("POST", "/events", body), {}, "the answer to POST /events")
+        await self.done("/events", {"name": event, "data": data, "channels": channels} | more)
+
+    async def done(self, path: str, body: Any = None) -> None:
+        """A POST whose effect matters, and of its answer only that it is one.
+
+        :raises Failure: the answer is not 200 with a JSON object.
+        """
+        answer = await self.ok("POST", path, body)
+        check(isinstance(answer, dict), f"expected an object in answer to POST {path}, got {show(answer)}")
 
     async def ok(self, method: str, path: str, body: Any = None, **params: str) -> Any:
         """A request that has to be answered 200; the JSON of the answer.
