@@ -5,35 +5,43 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import secrets
 import signal
 import socket
 import sys
+import time
 from contextlib import AsyncExitStack, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 from redis.exceptions import RedisError
 
-from protocol.settings import SettingsError
+from protocol.settings import SUPERVISOR_NAME, SettingsError
 
-from . import clients, config, store
+from . import clients, config, roster, store
 from .attempts import Policy
 from .backoff import Backend, one_line
 from .cancels import CancelFlags
 from .consumer import REDIS_DOWN, Consumer, Limits
+from .intake import Intake
 from .jobs import Jobs
+from .notify import READY, Notifier
 from .providers import base
 from .providers.scripted import Scripted
+from .roster import Roster, Status
 from .runner import Runner
 from .token_log import TokenLog
+from .vitals import UNBOUNDED, Vitals, Wear
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Coroutine
 
     from redis.asyncio import Redis
 
 log: Final = logging.getLogger("legato.worker")
+
+LEAVE_SECONDS: Final = 2
+"""For the last word to Redis; who says nothing is gone from the list a little later."""
 
 BAD_CONFIGURATION: Final = 2
 FAILED: Final = 1
@@ -82,21 +90,37 @@ async def _work(settings: config.Settings) -> None:
         stack.push_async_callback(turns.aclose)
         provider = build(settings.provider)
         stack.push_async_callback(provider.aclose)
-        jobs = Jobs(
-            redis,
-            reader,
-            queue=settings.worker.queue,
-            consumer=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
-            lease=settings.worker.lease,
-        )
-        await _prepare(redis, jobs, turns)
-        await _consume(compose(settings, redis, jobs, turns, provider), settings)
+        notifier = Notifier(os.environ)
+        stack.callback(notifier.close)
+        worker, me = settings.worker, _status(settings.worker, os.environ.get(SUPERVISOR_NAME, ""))
+        queues = {
+            name: Jobs(redis, reader, queue=name, consumer=me.id, lease=worker.lease)
+            for name in worker.queues
+        }
+        intake = Intake(queues, quota=worker.max_jobs if me.supervisor else 0)
+        consumer = compose(settings, redis, intake, turns, provider)
+        # Alone, a process that makes way for another leaves nobody behind.
+        wear = Wear(worker.max_time, worker.max_memory) if me.supervisor else UNBOUNDED
+        vitals, staff = Vitals(me, consumer, intake, notifier, wear), Roster(redis)
+        await _prepare(redis, intake, turns, staff, vitals)
+        _say_ready(settings, notifier)
+        try:
+            await _consume(consumer, vitals.attend(staff))
+        finally:
+            await _leave(staff, me.id)
 
 
-async def _prepare(redis: Redis, jobs: Jobs, turns: store.Store) -> None:
+def _status(worker: config.Worker, supervisor: str) -> Status:
+    me, now = roster.new_id(), time.time_ns() // 1_000_000
+    return Status(me, "process", socket.gethostname(), os.getpid(), worker.queues, now, supervisor=supervisor)
+
+
+async def _prepare(redis: Redis, intake: Intake, turns: store.Store, staff: Roster, vitals: Vitals) -> None:
     try:
         await clients.check(redis)
-        await jobs.prepare()
+        await intake.prepare()
+        await staff.enter(vitals.status().queues)
+        vitals.obey(await staff.say(vitals.status()))  # what is paused stays so, before the first claim
     except (RedisError, OSError) as error:
         raise StartError(f"Redis cannot be used: {one_line(error)}") from error
     try:
@@ -122,7 +146,7 @@ def build(settings: config.Provider) -> base.Provider:
 
 
 def compose(
-    settings: config.Settings, redis: Redis, jobs: Jobs, turns: store.Store, provider: base.Provider
+    settings: config.Settings, redis: Redis, jobs: Jobs | Intake, turns: store.Store, provider: base.Provider
 ) -> Consumer:
     """Put the parts together. Starts nothing."""
     worker, model = settings.worker, settings.provider
@@ -142,9 +166,17 @@ def compose(
     return Consumer(jobs, flags, runner, backend, limits)
 
 
-async def _consume(consumer: Consumer, settings: config.Settings) -> None:
-    """Run the consumer. The first signal drains it, the second ends it at once."""
-    task = asyncio.create_task(consumer.run())
+def _say_ready(settings: config.Settings, notifier: Notifier) -> None:
+    worker = settings.worker
+    log.info(
+        "ready: queue %s, provider %s, %d at once", worker.queue, settings.provider.name, worker.concurrency
+    )
+    notifier.send(READY)
+
+
+async def _consume(consumer: Consumer, attending: Coroutine[Any, Any, None]) -> None:
+    """Run the consumer. The first signal drains it, the second ends it at once; SIGUSR1 lets it finish."""
+    task, signs = asyncio.create_task(consumer.run()), asyncio.create_task(attending)
     asked = False
 
     def stop() -> None:
@@ -155,9 +187,16 @@ async def _consume(consumer: Consumer, settings: config.Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    worker = settings.worker
-    log.info(
-        "ready: queue %s, provider %s, %d at once", worker.queue, settings.provider.name, worker.concurrency
-    )
-    with suppress(asyncio.CancelledError):
-        await task
+    loop.add_signal_handler(signal.SIGUSR1, consumer.retire)
+    try:
+        with suppress(asyncio.CancelledError):
+            await task
+    finally:
+        signs.cancel()
+        await asyncio.wait([signs])
+
+
+async def _leave(staff: Roster, worker_id: str) -> None:
+    with suppress(RedisError, OSError, TimeoutError):
+        async with asyncio.timeout(LEAVE_SECONDS):
+            await staff.leave(worker_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from redis import exceptions
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .cancels import CancelFlags
+    from .intake import Intake
     from .jobs import Entry, Jobs
     from .runner import Runner
 
@@ -50,10 +51,15 @@ class _Running(NamedTuple):
 
 
 class Consumer:
-    """Runs until :meth:`drain` is called, or until it is cancelled, which drops everything at once."""
+    """Runs until :meth:`retire` or :meth:`drain`, or until it is cancelled, which drops everything at once.
+
+    :ivar stopping: it claims no more.
+    :ivar draining: it claims no more, and running replies have a deadline.
+    :ivar ended: how many jobs it has let go of, in whatever way.
+    """
 
     def __init__(
-        self, jobs: Jobs, flags: CancelFlags, runner: Runner, redis: Backend, limits: Limits
+        self, jobs: Jobs | Intake, flags: CancelFlags, runner: Runner, redis: Backend, limits: Limits
     ) -> None:
         self._jobs = jobs
         self._flags = flags
@@ -62,7 +68,10 @@ class Consumer:
         self._limits = limits
         self._running: dict[bytes, _Running] = {}
         self._settling: set[bytes] = set()
-        self._draining = False
+        self.stopping = False
+        self.draining = False
+        self.ended = 0
+        self._time_is_up = asyncio.Event()
         self._changed = asyncio.Event()
         self._next_takeover = 0.0
         self._settle: dict[Outcome, Callable[[Entry], Awaitable[None]]] = {
@@ -92,13 +101,25 @@ class Consumer:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    @property
+    def running(self) -> int:
+        """How many replies run."""
+        return len(self._running)
+
+    def retire(self) -> None:
+        """Claim no more; running replies go on to their end."""
+        self.stopping = True
+        self._changed.set()
+
     def drain(self) -> None:
         """Claim no more; give running replies the drain's time to end."""
-        if not self._draining:
-            self._draining = True
-            self._changed.set()
+        if not self.draining:
+            self.draining = True
+            self.retire()
             log.info("draining: %d replies run, %.0f s for them", len(self._running), self._limits.drain)
-            asyncio.get_running_loop().call_later(self._limits.drain, self._stop_all)
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._limits.drain, self._stop_all)
+            loop.call_later(self._limits.drain + SETTLE, self._time_is_up.set)
 
     def _stop_all(self) -> None:
         for running in self._running.values():
@@ -106,7 +127,7 @@ class Consumer:
 
     async def _claim(self) -> None:
         waits, group_lost = delays(FIRST, TAKE_OVER_EVERY), False
-        while not self._draining:
+        while not self.stopping:
             self._changed.clear()
             room = self._limits.concurrency - len(self._running)
             if room <= 0:
@@ -162,6 +183,7 @@ class Consumer:
     def _ended(self, entry: Entry) -> None:
         self._running.pop(entry.id, None)
         self._settling.discard(entry.id)
+        self.ended += 1
         self._changed.set()
 
     async def _bury(self, entry: Entry, reason: str) -> None:
@@ -170,7 +192,7 @@ class Consumer:
 
     async def _answer(self, entry: Entry, job: stream.Job, control: Control) -> None:
         try:
-            came_too_late = self._draining  # with the last read
+            came_too_late = self.stopping  # with the last read
             outcome = Outcome.HANDED_BACK if came_too_late else await self._runner.run(job, control)
             self._settling.add(entry.id)
             await self._redis.insist(lambda: self._settle[outcome](entry))
@@ -178,9 +200,20 @@ class Consumer:
             log.exception("reply %s: broke off, left to another try", job.message_id)
 
     async def _let_finish(self) -> None:
-        """Wait for running replies: until the drain's deadline, and a little for handing the rest over."""
-        if tasks := [running.task for running in self._running.values()]:
-            await asyncio.wait(tasks, timeout=self._limits.drain + SETTLE)
+        """Wait for running replies: if drained until the deadline, and a little for handing the rest over."""
+        deadline = asyncio.create_task(self._time_is_up.wait(), name="deadline")
+        replies = asyncio.create_task(self._all_ended(), name="replies")
+        try:
+            await asyncio.wait({deadline, replies}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            deadline.cancel()
+            replies.cancel()
+
+    async def _all_ended(self) -> Literal[True]:
+        while self._running:
+            self._changed.clear()
+            await self._changed.wait()
+        return True
 
     async def _every(self, seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
         while True:

@@ -64,10 +64,17 @@ class Jobs:
                 raise
         await self.forget(b"")
 
-    async def read(self, count: int) -> list[Entry]:
+    async def read(self, count: int, block_ms: int | None = None) -> list[Entry]:
         """Up to ``count`` new jobs, oldest first; empty when none came within :data:`BLOCK_MS`."""
+        return await self._read(count, BLOCK_MS if block_ms is None else block_ms)
+
+    async def poll(self, count: int) -> list[Entry]:
+        """As :meth:`read`, without waiting."""
+        return await self._read(count, None)
+
+    async def _read(self, count: int, block_ms: int | None) -> list[Entry]:
         answer = await self._reader.xreadgroup(
-            wire.GROUP, self._consumer, {self._key: ">"}, count=count, block=BLOCK_MS
+            wire.GROUP, self._consumer, {self._key: ">"}, count=count, block=block_ms
         )
         return _entries(cast("Any", answer)[0][1]) if answer else []
 
