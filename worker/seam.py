@@ -30,6 +30,20 @@ ENOUGH: Final = 4
 _ENDS: Final = re.compile(r"^[\W_]+|[\W_]+$")
 
 
+GO_ON: Final = """\
+Your reply above was cut off by a technical fault. Go on from exactly where it ends, so that both parts read \
+as one text: begin by repeating its last words, which are given below, and then write what follows them. \
+Repeat nothing else, do not mention the interruption, and add no introduction.
+
+<last_words>{words}</last_words>"""
+
+
+def go_on(text: str) -> str:
+    """The user's turn that asks for the rest of ``text``; empty if it has nothing but blanks."""
+    words = anchor(text)
+    return words and GO_ON.format(words=words)
+
+
 def anchor(text: str) -> str:
     """The last words of ``text``, without blanks around; empty if it has nothing but blanks."""
     text = text.rstrip()

@@ -91,11 +91,15 @@ def whole(*pieces: str, reason: str = "end_turn") -> list[Step]:
 
 
 class SseServer:
-    """Serves one script per request, in order. ``requests`` are their bodies; ``closed``: a client left."""
+    """Serves one script per request, in order. ``closed``: a client left.
+
+    ``requests`` are their bodies, parsed; ``bodies`` the same as they came.
+    """
 
     def __init__(self, *scripts: list[Step]) -> None:
         self._scripts = list(scripts)
         self.requests: list[Any] = []
+        self.bodies: list[bytes] = []
         self.headers: list[bytes] = []
         self.closed = asyncio.Event()
         self._connections: set[asyncio.Task[None]] = set()
@@ -137,7 +141,8 @@ class SseServer:
             for line in head.split(b"\r\n")
             if line.lower().startswith(b"content-length:")
         )
-        self.requests.append(json.loads(await reader.readexactly(length)))
+        self.bodies.append(await reader.readexactly(length))
+        self.requests.append(json.loads(self.bodies[-1]))
         for step in self._scripts.pop(0):
             if step.kind == "abort":
                 return False

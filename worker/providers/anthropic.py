@@ -127,24 +127,25 @@ class _Reading:
 
     def feed(self, event: RawMessageStreamEvent) -> Iterable[base.Event]:
         if event.type == "message_start":
-            self._count(event.message.usage)
             yield base.Started(event.message.model)
+            yield self._count(event.message.usage)
         elif event.type == "content_block_delta":
             if event.delta.type == "text_delta" and event.delta.text:
                 yield base.Text(event.delta.text)
         elif event.type == "message_delta":
             self._stop_reason = event.delta.stop_reason or self._stop_reason
-            self._count(event.usage)
+            yield self._count(event.usage)
         elif event.type == "message_stop":
             self.stopped = True
             yield base.Final(self._stop_reason or "end_turn", Usage(**self._usage))
 
-    def _count(self, usage: Any) -> None:
+    def _count(self, usage: Any) -> base.Used:
         """Take over the counts that are given: they are cumulative, and may be absent."""
         for ours, theirs in _USAGE.items():
             count = getattr(usage, theirs, None)
             if isinstance(count, int):
                 self._usage[ours] = count
+        return base.Used(Usage(**self._usage))
 
 
 _USAGE: Final = {
@@ -156,11 +157,17 @@ _USAGE: Final = {
 
 
 def _messages(request: base.Request) -> list[MessageParam]:
-    """The conversation as the API takes it: begun by the user, no blank turn."""
+    """The conversation as the API takes it: begun by the user, no blank turn.
+
+    To go on, turns are added behind it: what is before them stays the same to the byte, and so in the cache.
+    An unfinished assistant turn at the end (prefill) would be refused by current models.
+    """
     turns = [turn for turn in request.history if turn.content.strip()]
     while turns and turns[0].role == "assistant":  # its question was cut off by the history's limit
         turns.pop(0)
     said = [*((turn.role, turn.content) for turn in turns), ("user", request.message)]
+    if request.go_on:
+        said += [("assistant", request.so_far), ("user", request.go_on)]
     return [cast("MessageParam", {"role": role, "content": content}) for role, content in said]
 
 

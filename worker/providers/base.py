@@ -1,4 +1,4 @@
-"""What a model provider is: a request in, a stream of three kinds of events out, and a small error tree.
+"""What a model provider is: a request in, a stream of four kinds of events out, and a small error tree.
 
 Foreign errors are translated inside each provider; nothing else in the worker knows an SDK.
 """
@@ -87,21 +87,34 @@ class Text(NamedTuple):
     text: str
 
 
+class Used(NamedTuple):
+    """What the request has used up to now, as far as the provider has said. The last one counts."""
+
+    usage: Usage
+
+
 class Final(NamedTuple):
-    """The model's own end. No event follows."""
+    """The model's own end, and all that the request has used. No event follows."""
 
     stop_reason: str
     usage: Usage
 
 
-Event: TypeAlias = Started | Text | Final
+Event: TypeAlias = Started | Text | Used | Final
 
 
 class Request(NamedTuple):
-    """What to answer: the conversation so far and the new message."""
+    """What to answer: the conversation so far and the new message.
+
+    ``so_far`` is the reply's own text where it was cut off, ``go_on`` the user's turn that asks for the rest;
+    both are empty at first. The answer may repeat some words (:mod:`worker.seam`). ``attempt`` counts from 1.
+    """
 
     message: str
     history: tuple[Turn, ...] = ()
+    so_far: str = ""
+    go_on: str = ""
+    attempt: int = 1
 
 
 class Provider(Protocol):
@@ -112,7 +125,7 @@ class Provider(Protocol):
         """The model asked for."""
 
     def stream(self, request: Request) -> AsyncGenerator[Event, None]:
-        """Answer: Started, any number of Text, Final; or a ProviderError at any point.
+        """Answer: Started, any number of Text, Final, with Used between them; or a ProviderError anywhere.
 
         It makes one attempt. Closing the generator, or cancelling who waits for it, ends the request to
         the model at once.

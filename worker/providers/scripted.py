@@ -1,14 +1,25 @@
 r"""A model that is none: deterministic text at a steady rate, for demonstrations, tests and load.
 
-Any message gets a short answer made from it. A line ``#script tokens=300 rate=100 fail=overloaded@120`` in
-the message asks for 300 tokens ``w0 w1 ...``, 100 a second, and a fault in place of the token with index 120.
-``rate=0`` is as fast as possible. No other provider reads such lines.
+Any message gets a short answer made from it. A line in the message that begins with ``#script`` says
+otherwise, in words out of these. No other provider reads such lines.
+
+====================  ====================================================================================
+``tokens=300``        the tokens ``w0 w1 ...``, this many
+``rate=100``          tokens a second; 0 is as fast as possible
+``fail=KIND@120``     at the first attempt, a fault in place of the token with index 120: ``overloaded``,
+                      ``disconnect``, ``eof``, ``hang`` or ``refusal``. May be given several times
+``fail=KIND@120/2``   the same at the second attempt; ``/always`` at every attempt
+``overlap=5``         when asked to go on, first repeat the last 5 tokens
+====================  ====================================================================================
+
+Asked to go on, it does so from the very token, and refuses a text that it has not said.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from protocol.stream import Usage
@@ -23,6 +34,7 @@ RATE: Final = 30
 
 MAX_TOKENS: Final = 100_000
 MAX_RATE: Final = 100_000
+MAX_FAULTS: Final = 20
 
 FAULTS: Final = ("overloaded", "disconnect", "hang", "refusal", "eof")
 
@@ -32,6 +44,7 @@ _RAISED: Final[dict[str, type[base.ProviderError]]] = {
     "eof": base.CutError,
 }
 _MARK: Final = "#script"
+_ALWAYS: Final = "always"
 _WORD: Final = re.compile(r"\s*\S+")
 
 
@@ -39,13 +52,36 @@ class ScriptError(ValueError):
     """A ``#script`` line that cannot be followed. The text is fit for the user."""
 
 
+class Fault(NamedTuple):
+    """Takes the place of the token with index ``at``. ``attempt`` is None for every attempt."""
+
+    kind: str
+    at: int
+    attempt: int | None = 1
+
+
 class Script(NamedTuple):
-    """How to answer. ``fail_at`` is the index of the token that ``fault`` takes the place of."""
+    """How to answer. ``overlap``: tokens repeated at a seam."""
 
     tokens: Sequence[str]
     rate: int = RATE
-    fault: str | None = None
-    fail_at: int = 0
+    faults: tuple[Fault, ...] = ()
+    overlap: int = 0
+
+    def fault(self, attempt: int, begin: int) -> Fault | None:
+        """The first fault that an attempt meets which begins with token ``begin``."""
+        met = [fault for fault in self.faults if fault.at >= begin and fault.attempt in (None, attempt)]
+        return min(met, key=lambda fault: fault.at, default=None)
+
+    def said(self, text: str) -> int:
+        """How many tokens ``text`` holds.
+
+        :raises RequestRefusedError: it is not made of the first tokens of the script.
+        """
+        ends = [0, *accumulate(map(len, self.tokens))]
+        if len(text) not in ends or not "".join(self.tokens).startswith(text):
+            raise base.RequestRefusedError("the text to go on from is not the script's")
+        return ends.index(len(text))
 
 
 class Scripted:
@@ -60,21 +96,23 @@ class Scripted:
         """See :class:`.base.Provider`."""
         script = script_for(request.message)
         clock = asyncio.get_running_loop().time
-        begin = clock()
-        if script.fault in _RAISED and script.fail_at == 0:
-            raise _RAISED[script.fault](script.fault)  # before the request was even accepted
+        began = clock()
+        first = script.said(request.so_far)
+        fault = script.fault(request.attempt, first)
+        if fault and fault.at == first and fault.kind in _RAISED:
+            raise _RAISED[fault.kind](fault.kind)  # before the request was even accepted
         yield base.Started(self.model)
-        for index, token in enumerate(script.tokens):
-            if index == script.fail_at and script.fault:
-                break
+        yield base.Used(_usage(request, 0))
+        said = script.tokens[max(0, first - script.overlap) if first else 0 : fault.at if fault else None]
+        for count, token in enumerate(said, 1):
             if script.rate:  # against the start, so that lateness does not add up
-                await asyncio.sleep(max(0.0, begin + (index + 1) / script.rate - clock()))
+                await asyncio.sleep(max(0.0, began + count / script.rate - clock()))
             yield base.Text(token)
-        if script.fault in _RAISED:
-            raise _RAISED[script.fault](script.fault)
-        if script.fault == "hang":
+        if fault and fault.kind in _RAISED:
+            raise _RAISED[fault.kind](fault.kind)
+        if fault and fault.kind == "hang":
             await asyncio.Event().wait()
-        yield base.Final("refusal" if script.fault else "end_turn", _usage(request, script))
+        yield base.Final("refusal" if fault else "end_turn", _usage(request, len(said)))
 
 
 def script_for(message: str) -> Script:
@@ -94,17 +132,25 @@ def parse(words: Sequence[str]) -> Script:
 
     :raises ScriptError: an unknown name, or a value out of its range.
     """
-    values = {"tokens": "50", "rate": str(RATE), "fail": ""}
+    values, faults = {"tokens": "50", "rate": str(RATE), "overlap": "0"}, []
     for word in words:
         name, _, value = word.partition("=")
-        if name not in values:
-            raise ScriptError(f"{name[:40]!r} is unknown; expected tokens=, rate= or fail=")
-        values[name] = value
+        if name == "fail":
+            faults.append(value)
+        elif name in values:
+            values[name] = value
+        else:
+            raise ScriptError(f"{name[:40]!r} is unknown; expected tokens=, rate=, fail= or overlap=")
+    if len(faults) > MAX_FAULTS:
+        raise ScriptError(f"fail= comes more than {MAX_FAULTS} times")
     count = _number(f"tokens={values['tokens']}", MAX_TOKENS)
-    rate = _number(f"rate={values['rate']}", MAX_RATE)
-    fault, fail_at = _fault(values["fail"], count) if values["fail"] else (None, 0)
     numbered = [f"w{index} " for index in range(count)]  # distinct: a test sees order, gaps and doubles
-    return Script(numbered, rate, fault, fail_at)
+    return Script(
+        numbered,
+        _number(f"rate={values['rate']}", MAX_RATE),
+        tuple(_fault(fault, count) for fault in faults),
+        _number(f"overlap={values['overlap']}", MAX_TOKENS),
+    )
 
 
 def _number(word: str, most: int) -> int:
@@ -115,11 +161,15 @@ def _number(word: str, most: int) -> int:
     return int(digits[1])
 
 
-def _fault(text: str, count: int) -> tuple[str, int]:
-    fault = text.partition("@")[0]
-    if fault not in FAULTS:
+def _fault(text: str, count: int) -> Fault:
+    where, slash, attempt = text.partition("/")
+    kind = where.partition("@")[0]
+    if kind not in FAULTS:
         raise ScriptError(f"fail={text[:40]} is not one of {', '.join(FAULTS)} with @TOKEN behind it")
-    return fault, _number(f"fail={text}", count)
+    if slash and attempt != _ALWAYS and not re.fullmatch("[1-9][0-9]{0,2}", attempt):
+        raise ScriptError(f"fail={text[:40]} does not end in the number of an attempt, or in {_ALWAYS}")
+    at = _number(f"fail={where}", count)
+    return Fault(kind, at, None if attempt == _ALWAYS else int(attempt or 1))
 
 
 def _tokens(text: str) -> Sequence[str]:
@@ -141,8 +191,7 @@ def _answer(message: str) -> str:
     )
 
 
-def _usage(request: base.Request, script: Script) -> Usage:
+def _usage(request: base.Request, output: int) -> Usage:
     """Words in, tokens out: made up, but the same every time."""
-    said = [request.message, *(turn.content for turn in request.history)]
-    said_tokens = script.fail_at if script.fault else len(script.tokens)
-    return Usage(input=sum(len(text.split()) for text in said), output=said_tokens)
+    said = [request.message, *(turn.content for turn in request.history), request.so_far]
+    return Usage(input=sum(len(text.split()) for text in said), output=output)

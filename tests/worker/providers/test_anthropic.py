@@ -12,7 +12,7 @@ from protocol.stream import Turn, Usage
 from tests.worker import sse_server as sse
 from tests.worker.sse_server import SseServer
 from tests.worker.support import WAIT, eventually
-from worker import cli, config
+from worker import cli, config, seam
 from worker.providers import anthropic as module
 from worker.providers import base
 from worker.providers.anthropic import Anthropic, Waits
@@ -68,8 +68,10 @@ async def test_reply_from_start_to_end() -> None:
     async with connected(sse.whole("Hel", "lo")) as (provider, _):
         assert await events(provider) == [
             base.Started("claude-test"),
+            base.Used(Usage(input=11, output=1, cache_read=5, cache_write=0)),
             base.Text("Hel"),
             base.Text("lo"),
+            base.Used(Usage(input=11, output=9, cache_read=5, cache_write=0)),
             base.Final("end_turn", Usage(input=11, output=9, cache_read=5, cache_write=0)),
         ]
 
@@ -99,6 +101,37 @@ async def test_request_is_what_the_api_takes() -> None:
         }
     ]
     assert KEY.encode() in server.headers[0]
+
+
+async def test_request_to_go_on_keeps_all_before_it_as_it_was_and_adds_two_turns() -> None:
+    """To the byte, for the prompt cache. No prefill: the last turn is the user's."""
+    request = base.Request("three", (Turn("user", "one"), Turn("assistant", "two")))
+    so_far = "Swallows fly to Africa. They "
+    rest = request._replace(so_far=so_far, go_on=seam.go_on(so_far), attempt=2)
+    async with connected(sse.whole("x"), sse.whole("They winter"), system="Be brief.") as (provider, server):
+        await events(provider, request)
+        await events(provider, rest)
+    first, second = server.bodies
+    end = first.index(b"}]")  # of the messages
+    assert second[: end + 1] == first[: end + 1]
+    before, after = server.requests
+    asked = (
+        "Your reply above was cut off by a technical fault. Go on from exactly where it ends, so that both "
+        "parts read as one text: begin by repeating its last words, which are given below, and then write "
+        "what follows them. Repeat nothing else, do not mention the interruption, and add no introduction."
+        "\n\n"
+        "<last_words>Swallows fly to Africa. They</last_words>"
+    )
+    added = [{"role": "assistant", "content": so_far}, {"role": "user", "content": asked}]
+    assert after == {**before, "messages": before["messages"] + added}
+
+
+async def test_blank_text_so_far_is_not_sent() -> None:
+    """The API refuses blank turns; nothing is lost by asking as if for the first time."""
+    request = base.Request("Hi", so_far="\n\n", go_on=seam.go_on("\n\n"), attempt=2)
+    async with connected(sse.whole("x")) as (provider, server):
+        await events(provider, request)
+    assert server.requests[0]["messages"] == [{"role": "user", "content": "Hi"}]
 
 
 async def test_without_a_system_prompt_none_is_sent() -> None:
@@ -163,14 +196,14 @@ async def test_error_event_in_the_middle_is_told_by_its_type(
     script = [sse.STREAM, sse.START, sse.BLOCK, sse.text("a"), sse.error_event(kind)]
     async with connected(script) as (provider, _):
         seen, error = await failing(provider)
-    assert (seen[1:], type(error)) == ([base.Text("a")], expected)
+    assert (seen[2:], type(error)) == ([base.Text("a")], expected)
 
 
 async def test_cut_connection() -> None:
     script = [sse.STREAM, sse.START, sse.BLOCK, sse.text("a"), sse.ABORT]
     async with connected(script) as (provider, _):
         seen, error = await failing(provider)
-    assert (seen[1:], type(error)) == ([base.Text("a")], base.CutError)
+    assert (seen[2:], type(error)) == ([base.Text("a")], base.CutError)
 
 
 @pytest.mark.parametrize("line", [b"data: {bad json", b"data: ", b"data: \xff{}"])
@@ -181,7 +214,7 @@ async def test_garbled_line_is_a_cut_connection(line: bytes) -> None:
         _,
     ):
         seen, error = await failing(provider)
-    assert (seen[1:], type(error)) == ([base.Text("a")], base.CutError)
+    assert (seen[2:], type(error)) == ([base.Text("a")], base.CutError)
 
 
 async def test_connection_is_not_given_up_before_the_caller_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +240,8 @@ async def test_polite_end_without_message_stop_is_no_success() -> None:
     script = [sse.STREAM, sse.START, sse.BLOCK, sse.text("a"), sse.stopped("end_turn"), sse.EOF_]
     async with connected(script) as (provider, _):
         seen, error = await failing(provider)
-    assert (seen[1:], type(error)) == ([base.Text("a")], base.CutError)
+    assert (seen[2:3], type(error)) == ([base.Text("a")], base.CutError)
+    assert seen[3] == base.Used(Usage(input=11, output=9, cache_read=5)), "paid for, so it is told"
 
 
 async def test_nobody_listens() -> None:
@@ -224,7 +258,7 @@ async def test_silence_ends_after_the_patience_for_further_text_pings_or_not(sil
     script = [sse.STREAM, sse.START, sse.BLOCK, sse.text("a"), silence]
     async with connected(script) as (provider, server):
         seen, error = await failing(provider, base.Patience(first=9, next=0.1))
-        assert (seen[1:], type(error)) == ([base.Text("a")], base.StalledError)
+        assert (seen[2:], type(error)) == ([base.Text("a")], base.StalledError)
         async with asyncio.timeout(WAIT):
             await server.closed.wait()
 
@@ -244,7 +278,7 @@ async def test_slow_consumer_is_not_the_models_silence() -> None:
         async for event in base.watched(provider.stream(REQUEST), base.Patience(first=9, next=0.2)):
             await asyncio.sleep(0.25 if isinstance(event, base.Text) else 0)
             seen.append(event)
-    assert seen[1:3] == [base.Text("a"), base.Text("b")]
+    assert seen[2:4] == [base.Text("a"), base.Text("b")]
 
 
 @pytest.mark.parametrize("before", [[], [sse.STREAM, sse.START], [sse.STREAM, sse.START, sse.text("a")]])

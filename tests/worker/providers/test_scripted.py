@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,10 +14,11 @@ from worker.providers import base, scripted
 from worker.providers.scripted import Scripted, ScriptError
 
 
-async def play(message: str) -> tuple[list[base.Event], base.ProviderError | None]:
+async def play(message: str, **request: Any) -> tuple[list[base.Event], base.ProviderError | None]:
     seen: list[base.Event] = []
+    stream = Scripted().stream(base.Request(message, **request))
     try:
-        async for event in base.watched(Scripted().stream(base.Request(message)), base.Patience(9, 0.05)):
+        async for event in base.watched(stream, base.Patience(9, 0.05)):
             seen.append(event)  # noqa: PERF401 - an error may come in the middle
     except base.ProviderError as error:
         return seen, error
@@ -77,6 +79,59 @@ async def test_rate_is_kept_against_the_start() -> None:
     assert loop.time() - begin >= 20 / 200
 
 
+def words(first: int, end: int) -> list[str]:
+    return [f"w{index} " for index in range(first, end)]
+
+
+async def test_asked_to_go_on_it_does_from_the_very_token() -> None:
+    seen, error = await play("#script tokens=9 rate=0", so_far="w0 w1 w2 ", attempt=2)
+    assert (texts(seen), error) == (words(3, 9), None)
+    seen, _ = await play("Where do swallows winter?", so_far="You wrote: “Where")
+    assert texts(seen)[0] == " do"
+
+
+@pytest.mark.parametrize(("overlap", "first"), [(1, 4), (4, 1), (99, 0)])
+async def test_overlap_repeats_tokens_but_not_at_the_start(overlap: int, first: int) -> None:
+    line = f"#script tokens=9 rate=0 overlap={overlap}"
+    assert texts((await play(line, so_far="".join(words(0, 5))))[0]) == words(first, 9)
+    assert texts((await play(line))[0]) == words(0, 9)
+
+
+async def test_all_was_said_already() -> None:
+    seen, error = await play("#script tokens=3 rate=0", so_far="w0 w1 w2 ")
+    assert (texts(seen), error) == ([], None)
+    assert isinstance(seen[-1], base.Final)
+
+
+@pytest.mark.parametrize("text", ["w0 w2 ", "w0 w", "w0 w1 w2 w3 ", " w0 "])
+async def test_text_that_it_never_said_is_refused(text: str) -> None:
+    """So a fault at a seam cannot go unseen in a test."""
+    _, error = await play("#script tokens=3 rate=0", so_far=text)
+    assert type(error) is base.RequestRefusedError
+
+
+@pytest.mark.parametrize(
+    ("faults", "attempt", "begin", "end"),
+    [
+        ("fail=eof@4", 1, 0, 4),
+        ("fail=eof@4", 2, 0, 9),
+        ("fail=eof@4", 2, 4, 9),
+        ("fail=eof@4/2", 1, 0, 9),
+        ("fail=eof@4/2", 2, 2, 4),
+        ("fail=eof@4/always", 1, 0, 4),
+        ("fail=eof@4/always", 3, 2, 4),
+        ("fail=eof@4/always", 3, 5, 9),
+        ("fail=eof@6 fail=eof@4", 1, 0, 4),
+        ("fail=eof@4 fail=eof@6/2", 2, 4, 6),
+    ],
+)
+async def test_fault_comes_at_its_attempt(faults: str, attempt: int, begin: int, end: int) -> None:
+    so_far = "".join(words(0, begin))
+    seen, error = await play(f"#script tokens=9 rate=0 {faults}", so_far=so_far, attempt=attempt)
+    assert texts(seen) == words(begin, end)
+    assert (error is None) is (end == 9)
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -87,6 +142,13 @@ async def test_rate_is_kept_against_the_start() -> None:
         ("#script fail=flood@3", "fail=flood@3 is not one of overloaded, disconnect"),
         ("#script fail=overloaded", "fail=overloaded does not end in a number from 0 to 50"),
         ("#script tokens=5 fail=eof@6", "from 0 to 5"),
+        (
+            "#script fail=eof@3/never",
+            "fail=eof@3/never does not end in the number of an attempt, or in always",
+        ),
+        ("#script fail=eof@3/0", "fail=eof@3/0 does not end in the number"),
+        ("#script" + " fail=eof@3" * 21, "fail= comes more than 20 times"),
+        ("#script overlap=x", "overlap=x does not end in a number"),
         ("#script colour=blue", "'colour' is unknown; expected tokens="),
     ],
 )
@@ -110,13 +172,13 @@ def test_no_message_breaks_it_and_the_same_gives_the_same(message: str) -> None:
     assert all(first.tokens)
 
 
-@given(st.lists(st.text(alphabet="tokensraefil=@0123456789", max_size=20), max_size=4))
+@given(st.lists(st.text(alphabet="tokensraefilvp=@/0123456789", max_size=20), max_size=4))
 def test_parser_gives_a_script_within_its_bounds_or_says_no(words: list[str]) -> None:
     try:
         script = scripted.parse(words)
     except ScriptError:
         return
-    assert 0 <= script.fail_at <= len(script.tokens) <= scripted.MAX_TOKENS
+    assert all(0 <= fault.at <= len(script.tokens) <= scripted.MAX_TOKENS for fault in script.faults)
 
 
 async def test_usage_counts_the_history() -> None:
