@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qs
 
 import jwt
 from starlette.applications import Starlette
@@ -17,15 +16,14 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from protocol import signatures
-from protocol.channels import SOCKET_ID
 from protocol.settings import SettingsError
 from protocol.stream import InvalidRequest, parse_user_id
 
-from .auth import ChannelRule, Tokens, allows
-from .chat import Chat, Refused, answered
+from .auth import Tokens
+from .auth_endpoints import ChannelAuth, Signer, UserAuth
+from .chat import Chat, answered
 from .fallback import Fallback
-from .http_api import HttpApi, read_body
+from .http_api import HttpApi
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
     from .node import Node
 
 DEV_TOKEN_SECONDS: Final = 12 * 3600
-AUTH_BODY_LIMIT: Final = 16_384
 
 PAGE_HEADERS: Final = {
     "content-security-policy": (
@@ -74,9 +71,12 @@ class Server:
 
 def _starlette(node: Node) -> Starlette:
     tokens = Tokens(node.settings.auth)
+    signer = Signer(node, tokens)
+    channel_auth = ChannelAuth(signer, node.settings.auth)
     routes: list[BaseRoute] = [
         Route("/up", _up, methods=["GET"]),
-        Route("/broadcasting/auth", answered(node, "auth", ChannelAuth(node, tokens)), methods=["POST"]),
+        Route("/broadcasting/auth", answered(node, "auth", channel_auth), methods=["POST"]),
+        Route("/broadcasting/user-auth", answered(node, "user_auth", UserAuth(signer)), methods=["POST"]),
         *Chat(node, tokens).routes(),
         *(_dev_routes(node) if node.settings.dev.enabled else [Route("/", _root, methods=["GET"])]),
     ]
@@ -107,40 +107,6 @@ async def _http_error(_request: Request, error: Exception) -> Response:
 
 async def _server_error(_request: Request, _error: Exception) -> Response:
     return JSONResponse({"message": "Server error."}, 500)
-
-
-class ChannelAuth:
-    """``POST /broadcasting/auth`` (protocol section 14.1), for front ends whose application has no such
-    endpoint. Bearer token in, signature out, if a rule of ``auth.channels`` opens the channel.
-    """
-
-    def __init__(self, node: Node, tokens: Tokens) -> None:
-        self._tokens = tokens
-        self._rules = [ChannelRule(text) for text in node.settings.auth.channels]
-        self._node = node
-        self._app_id = node.settings.app(node.settings.auth.app).id
-
-    async def __call__(self, request: Request) -> Response:
-        """Form fields ``socket_id`` and ``channel_name``."""
-        claims = await self._tokens.verify(request.headers.get("authorization", ""))
-        form = _form(await read_body(request.receive, AUTH_BODY_LIMIT))
-        socket_id, channel = form.get("socket_id", ""), form.get("channel_name", "")
-        if not SOCKET_ID.fullmatch(socket_id):
-            raise InvalidRequest("socket_id", "Expected two numbers with a dot between them")
-        if not allows(self._rules, claims, channel):
-            raise Refused(403, "Forbidden.")
-        app = self._node.apps.get(self._app_id)
-        if app is None:
-            raise Refused(503, "The application is gone.")
-        return JSONResponse({"auth": signatures.sign_channel(app.key, app.secret, socket_id, channel)})
-
-
-def _form(body: bytes) -> dict[str, str]:
-    try:
-        fields = parse_qs(body.decode("ascii"), max_num_fields=32, errors="strict")
-    except (UnicodeDecodeError, ValueError) as error:
-        raise InvalidRequest("$", "the body is not a URL-encoded form") from error
-    return {name: values[-1] for name, values in fields.items()}
 
 
 def _dev_routes(node: Node) -> Sequence[BaseRoute]:

@@ -74,6 +74,8 @@ class Auth(Table, frozen=True):
     issuer: str = ""
     audience: str = ""
     channels: tuple[str, ...] = ("private-ai-chat.{sub}",)
+    user_info: tuple[str, ...] = ()
+    encryption_master_key: str = ""
     app: str = ""
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import http.client
 import json
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import jwt
+import pusher
 import pytest
 
 from broadcaster.bus import redis_client
 from broadcaster.config import Auth, Dev, Server
 from broadcaster.server import running
 from protocol import signatures, stream, wire
-from protocol.settings import Redis
+from protocol.settings import Redis, SettingsError
 from tests.broadcaster.conftest import APP, client, local_settings
 from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer
@@ -79,6 +82,12 @@ async def test_sending_queues_a_job_and_answers_its_id(server, redis):
     assert 86_000 < await redis.ttl(key) <= 86_400
 
 
+async def test_a_conversation_goes_to_the_worker_by_its_id(server, redis):
+    assert (await send(server, {"message": "Hello", "conversation_id": "c-1"}))[0] == 200
+    (job,) = await jobs(redis)
+    assert (job.conversation_id, job.history) == ("c-1", ())
+
+
 @pytest.mark.parametrize(("sub", "user"), [("7", 7), (7, 7), ("ann", "ann"), ("007", "007")])
 async def test_the_user_is_the_tokens_sub(server, redis, sub, user):
     assert (await send(server, {"message": "Hello"}, token(sub)))[0] == 200
@@ -93,6 +102,8 @@ BAD_BODIES = [
     ({"message": "x" * 2001}, "message"),
     ({"message": "x", "history": [{"role": "system", "content": "x"}]}, "history.0.role"),
     ({"message": "x", "history": [{"role": "user", "content": "x"}] * 41}, "history"),
+    ({"message": "x", "history": [{"role": "user", "content": "x"}], "conversation_id": "c"}, "history"),
+    ({"message": "x", "conversation_id": ""}, "conversation_id"),
 ]
 
 
@@ -361,6 +372,89 @@ class TestChannelAuth:
 
     async def test_a_large_form_is_refused(self, server):
         assert (await self.auth(server, b"x" * 20_000))[0] == 413
+
+
+class TestMoreThanPrivateChannels:
+    """Presence and encrypted channels, and users: what a stock client needs of an application's endpoints."""
+
+    MASTER_KEY = base64.b64encode(b"k" * 32).decode()
+
+    @pytest.fixture
+    async def server(self) -> AsyncIterator[Any]:
+        auth = Auth(
+            jwt_secret=SECRET,
+            channels=("presence-room.{team}", "private-encrypted-{sub}"),
+            user_info=("name", "team"),
+            encryption_master_key=self.MASTER_KEY,
+        )
+        async with running(local_settings(auth=auth)) as started:
+            yield started
+
+    async def auth(self, server, path: str, headers: Any, **form: str) -> tuple[int, Any]:
+        body = urlencode(form).encode()
+        return await call(server, "POST", f"/broadcasting/{path}", body, headers)
+
+    @pytest.mark.parametrize("sub", [7, "ann"])
+    async def test_a_presence_channel_is_joined_as_the_user_with_the_claims_to_be_told(self, server, sub):
+        headers = token(sub, team="red", name="Ann", email="ann@example.com")
+        async with client(server.port) as ann:
+            form = {"socket_id": ann.socket_id, "channel_name": "presence-room.red"}
+            status, answer = await self.auth(server, "auth", headers, **form)
+            assert status == 200
+            assert json.loads(answer["channel_data"]) == {
+                "user_id": sub,
+                "user_info": {"name": "Ann", "team": "red"},
+            }
+            await ann.send("pusher:subscribe", {"channel": "presence-room.red"} | answer)
+            roster = json.loads((await ann.receive())["data"])["presence"]
+            assert roster["hash"] == {str(sub): {"name": "Ann", "team": "red"}}
+
+    async def test_a_user_signs_in(self, server):
+        async with client(server.port) as ann:
+            status, answer = await self.auth(
+                server, "user-auth", token(7, name="Ann"), socket_id=ann.socket_id
+            )
+            assert status == 200
+            assert json.loads(answer["user_data"]) == {"id": "7", "user_info": {"name": "Ann"}}
+            await ann.send("pusher:signin", answer)
+            assert (await ann.receive())["event"] == "pusher:signin_success"
+
+    async def test_an_encrypted_channel_gets_its_secret(self, server):
+        form = {"socket_id": "1.2", "channel_name": "private-encrypted-7"}
+        status, answer = await self.auth(server, "auth", token(7), **form)
+        sdk = pusher.Pusher("1", APP.key, APP.secret, encryption_master_key_base64=self.MASTER_KEY)
+        expected = sdk.authenticate("private-encrypted-7", "1.2")
+        expected["shared_secret"] = expected["shared_secret"].decode()  # bytes, in this SDK
+        assert (status, answer) == (200, expected)
+
+    async def test_without_a_master_key_it_gets_none(self):
+        auth = Auth(jwt_secret=SECRET, channels=("private-encrypted-{sub}",))
+        async with running(local_settings(auth=auth)) as server:
+            form = {"socket_id": "1.2", "channel_name": "private-encrypted-7"}
+            status, answer = await self.auth(server, "auth", token(7), **form)
+            assert status == 403
+            assert "encryption_master_key" in answer["message"]
+
+    @pytest.mark.parametrize("path", ["auth", "user-auth"])
+    async def test_what_a_client_could_not_use_is_refused(self, server, path):
+        form = {"socket_id": "1.2", "channel_name": "presence-room.red"}
+        large = token(7, team="red", name="x" * 2000)
+        status, answer = await self.auth(server, path, large, **form)
+        assert (status, "user_info" in answer["message"]) == (403, True)
+        long = token(7, team="r" * 300)
+        assert (await self.auth(server, path, long, **form))[0] == (403 if path == "auth" else 200)
+        form["channel_name"] = f"presence-room.{'r' * 300}"
+        assert (await self.auth(server, path, long, **form))[0] == (403 if path == "auth" else 200)
+        assert (await self.auth(server, path, {}, **form))[0] == 401
+        form["channel_name"] = "presence-room.red"
+        assert (await self.auth(server, path, token("no user", team="red"), **form))[0] == 401
+        assert (await self.auth(server, path, token(7)))[0] == 422
+
+    async def test_a_master_key_that_is_none_stops_the_start(self):
+        for key in ("x", "AAAA", base64.b64encode(b"k" * 31).decode()):
+            with pytest.raises(SettingsError, match="32 bytes in base64"):
+                async with running(local_settings(auth=Auth(jwt_secret=SECRET, encryption_master_key=key))):
+                    pass
 
 
 class TestDevelopment:
