@@ -236,7 +236,7 @@ async def rate(t: Context) -> str:
     for message in errors:
         equal((message.event, message.channel), ("pusher:error", channel), "the answer")
         check(isinstance(message.data, dict), f"data is not an object: {message}")
-        equal(message.data.get("code"), 4301, "the code")
+        equal(message.fields().get("code"), 4301, "the code")
     await t.publish(channel, "sentinel", "x")
     seen = []
     while (message := await two.next("the relayed messages")).event == "client-x":

@@ -212,6 +212,12 @@ async def unknown_key(t: Context) -> str:
     return str(await (await t.dial(key=t.name())).refused(4001))
 
 
+@case("1.5", "data of the error that refuses is an object, as pysher and .NET need it")
+async def refusal_object(t: Context) -> None:
+    message = await (await t.dial(key=t.name())).expect("pusher:error")
+    check(isinstance(message.data, dict), f"data is not an object: {message}")
+
+
 @case("1.5", "a refusal is a close frame with a reason of at most 123 bytes")
 async def close_frame(t: Context) -> str:
     socket = await t.dial(key=t.name())
@@ -256,7 +262,7 @@ async def quota(t: Context) -> str:
     first = await t.connect(key=key)
     socket = await t.dial(key=key)
     message = await socket.expect("pusher:error")
-    code = message.data.get("code") if isinstance(message.data, dict) else None
+    code = message.fields().get("code")
     check(code in (4004, 4100), f"expected 4004 or 4100, got {message}")
     equal((await socket.closed()).code, code, "the close code")
     await first.nothing("expected the first connection to stay")

@@ -25,8 +25,7 @@ async def unchanged(t: Context, template: str) -> None:
     user_data = template.replace("ID", t.name())
     await t.ask_sign_in(socket, user_data)
     answer = await socket.expect(SUCCESS)  # the documents of the hosted service show an object
-    data = answer.data if isinstance(answer.data, dict) else answer.parsed()
-    equal(data.get("user_data"), user_data, "user_data")
+    equal(answer.fields().get("user_data"), user_data, "user_data")
 
 
 USER_DATA: Final = (
@@ -218,7 +217,7 @@ async def unauthorised(t: Context) -> None:
 
 def events(message: Message) -> dict[str, list[str]]:
     """name -> user ids of a watchlist message, whose data may be an object too."""
-    data = message.data if isinstance(message.data, dict) else message.parsed()
+    data = message.fields()
     found = {event["name"]: sorted(event["user_ids"]) for event in data["events"]}
     check(len(found) == len(data["events"]), f"a name twice: {message}")
     check(message.channel is None, f"a channel in a watchlist event: {message}")
@@ -283,7 +282,7 @@ async def long_watchlist(t: Context) -> None:
     await t.ask_sign_in(socket, json.dumps({"id": t.name(), "watchlist": users}))
     messages = {message.event: message for message in [await socket.next() for _ in range(3)]}
     equal(sorted(messages), sorted([SUCCESS, "pusher:error", WATCHLIST]), "the answers")
-    equal(messages["pusher:error"].data.get("code"), 4302, "the code")
+    equal(messages["pusher:error"].fields().get("code"), 4302, "the code")
     equal(events(messages[WATCHLIST]), {"offline": sorted(users[:100])}, "the snapshot")
 
 

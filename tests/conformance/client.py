@@ -83,6 +83,16 @@ class Message:
         except ValueError:
             raise Failure(f"data is not JSON in a string: {self}") from None
 
+    def fields(self) -> dict[str, Any]:
+        """``data``, which has to be an object, or one in a string. Which of them is a case of its own.
+
+        :raises Failure: it is neither.
+        """
+        data = self.parsed() if isinstance(self.data, str) else self.data
+        check(isinstance(data, dict), f"data is neither an object nor one in a string: {self}")
+        found: dict[str, Any] = data
+        return found
+
     def __str__(self) -> str:
         return show(self.raw)
 
@@ -189,8 +199,7 @@ class Socket:
         :raises Failure: it is not.
         """
         message = await self.expect("pusher:error", channel)
-        data = message.data
-        check(isinstance(data, dict), f"data of pusher:error is not an object: {message}")
+        data = message.fields()
         check("code" in data and isinstance(data.get("message"), str), f"no code or message: {message}")
         check(data["code"] == code and type(data["code"]) is type(code), f"expected code {code}: {message}")
         return message

@@ -215,7 +215,10 @@ class World:
         }.get(event)
         if handler is None:
             code = 4009 if self.bad("gives errors a code") else None
-            return peer.error(code, f"Unsupported event received on socket: {event}")
+            text = f"Unsupported event received on socket: {event}"
+            if self.bad("complains in a string"):
+                return peer.send("pusher:error", data=dumps({"code": code, "message": text}))
+            return peer.error(code, text)
         return handler(peer, self.data(body))
 
     def data(self, body: dict[str, Any]) -> dict[str, Any]:
