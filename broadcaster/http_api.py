@@ -12,7 +12,7 @@ import msgspec
 from protocol import messages, signatures, users
 from protocol.channels import SERVER_TO_USER, SOCKET_ID, Channel, ChannelError
 from protocol.presence import MAX_USER_ID
-from protocol.signatures import SignatureError
+from protocol.signatures import UNKNOWN_KEY, SignatureError
 from protocol.wire import TERMINATE, Envelope
 
 from .bus import BusError
@@ -173,7 +173,8 @@ class HttpApi:
         parts = [unquote(part) for part in _raw_path(scope).removeprefix(self._prefix).split("/")[1:]]
         if parts[0] == "apps":
             return (parts[1] if len(parts) > 1 else ""), parts[2:]
-        return self._node.app_id_of(params.get("auth_key", "")), parts
+        app = self._node.app_with_key(params.get("auth_key", ""))
+        return ("" if app is None else app.id), parts
 
     def _match(self, method: str, parts: list[str]) -> tuple[Route, tuple[str, ...]]:
         found = [route for route in self._routes if route.matches(parts)]
@@ -187,20 +188,29 @@ class HttpApi:
         raise ApiError(404, "No such endpoint")
 
     def _authenticate(self, scope: Scope, app_id: str, params: Mapping[str, str], body: bytes) -> App:
+        """The application that the request is for, if it has signed it.
+
+        Only an application, any one, learns that another is not there: to all others an unknown one looks
+        like one that they have no key of.
+        """
         app = self._node.apps.get(app_id)
+        signer = app or self._node.app_with_key(params.get("auth_key", ""))
+        try:
+            self._verify(scope, {} if signer is None else signer.keys, params, body)
+        except SignatureError as error:
+            reason = str(error) if app is not None else UNKNOWN_KEY
+            raise ApiError(error.status, reason) from error
         if app is None:
             raise ApiError(404, "No such application")
-        raw = _raw_path(scope)
-        spellings = (raw, unquote(raw))
-        short = tuple(path.removeprefix(self._prefix) for path in spellings) if self._prefix else ()
-        paths = (*spellings, *short)
-        try:
-            signatures.verify_request(app.keys, scope["method"], paths, params, body, time.time())
-        except SignatureError as error:
-            raise ApiError(error.status, str(error)) from error
         if not app.enabled:
             raise ApiError(403, "The application is disabled")
         return app
+
+    def _verify(self, scope: Scope, keys: Mapping[str, str], params: Mapping[str, str], body: bytes) -> None:
+        raw = _raw_path(scope)
+        spellings = (raw, unquote(raw))
+        short = tuple(path.removeprefix(self._prefix) for path in spellings) if self._prefix else ()
+        signatures.verify_request(keys, scope["method"], (*spellings, *short), params, body, time.time())
 
     # --- publishing
 

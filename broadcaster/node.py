@@ -178,10 +178,9 @@ class Node:
             return errors.OVER_CAPACITY
         return error or app or errors.UNKNOWN_APP
 
-    def app_id_of(self, key: str) -> str:
-        """The id of the application with that key; empty if there is none."""
-        app = self._apps_by_key.get(key)
-        return "" if app is None else app.id
+    def app_with_key(self, key: str) -> App | None:
+        """The application that has this key."""
+        return self._apps_by_key.get(key)
 
     def enter(self, client: Client, session: Session) -> None:
         """Count an accepted connection and watch over it."""

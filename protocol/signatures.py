@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 CLOCK_SKEW: Final = 600
 """Seconds that ``auth_timestamp`` of an API request may be away from now."""
 
+UNKNOWN_KEY: Final = "Unknown auth_key"
+
 
 class SignatureError(ValueError):
     """A request that is not authentic. ``status`` is the HTTP status of section 10.2."""
@@ -113,7 +115,7 @@ def verify_request(
     """
     secret = keys.get(params.get("auth_key", ""))
     if secret is None:
-        raise SignatureError("Unknown auth_key")
+        raise SignatureError(UNKNOWN_KEY)
     if params.get("auth_version") != "1.0":
         raise SignatureError("auth_version must be 1.0")
     _check_timestamp(params.get("auth_timestamp", ""), now)

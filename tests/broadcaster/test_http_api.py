@@ -195,6 +195,34 @@ async def test_requests_that_are_not_authentic():
         assert server.node.hub.messages == 0
 
 
+async def test_whoever_has_signed_nothing_does_not_learn_which_applications_there_are():
+    body = json.dumps({"name": "e", "data": "x", "channel": "a"}).encode()
+    there, other = App(id="2", key="k2", secret="s2"), App(id="1", key="k1", secret="s1")
+    off = App(id="3", key="k3", secret="s3", enabled=False)
+    guesses = (
+        {"auth_key": "no"},
+        {"auth_key": "k1"},
+        {"auth_timestamp": "1"},
+        {"auth_version": "2"},
+    )
+    async with running(local_settings(apps=(other, there, off))) as server:
+        for guess in guesses:
+            for method, tail in (("POST", "/events"), ("GET", "/channels"), ("GET", "/channels/a")):
+                sent = body if method == "POST" else b""
+                guessed = App(id="9", key="k1", secret="guess")
+                answers = [
+                    await call(
+                        server.port,
+                        signed(f"/apps/{app_id}{tail}", sent, method=method, app=guessed, **guess),
+                        sent,
+                        method=method,
+                    )
+                    for app_id in ("2", "9", "3")
+                ]
+                assert answers[0] == answers[1] == answers[2], guess
+                assert answers[0][0] == 401
+
+
 async def test_another_method_is_refused():
     async with running(local_settings()) as server:
         assert (await call(server.port, EVENTS, method="GET"))[0] == 405

@@ -446,6 +446,47 @@ def test_any_frame_has_an_outcome_that_the_table_allows(text):
     assert not session.closed
 
 
+KINDS = st.sampled_from(
+    [
+        "private-",
+        "private-cache-",
+        "private-encrypted-",
+        "private-encrypted-cache-",
+        "presence-",
+        "presence-cache-",
+        "#server-to-user-",
+        "cache-private-",
+        "xprivate-",
+        "Private-",
+        "private",
+        "",
+    ]
+)
+CHANNELS = st.builds(str.__add__, KINDS, st.text("ab-_=@,.;#:/", max_size=6) | st.text(max_size=6))
+SIGNED_FOR = CHANNELS | st.sampled_from(["", f"{SOCKET}:private-a", "::user::"])
+AUTHS = (
+    st.text(max_size=80)
+    | st.builds("key:{}".format, st.text("0123456789abcdef", max_size=64))
+    | SIGNED_FOR.map(auth)
+    | st.builds(lambda channel: auth(channel)[:-1], CHANNELS)
+)
+
+
+@given(channel=CHANNELS, given_auth=AUTHS, channel_data=st.none() | st.text(max_size=8))
+@settings(max_examples=1000)
+def test_any_name_with_any_auth_opens_nothing_that_it_does_not_sign(channel, given_auth, channel_data):
+    session = Session(APP, SOCKET, 0)
+    text = subscribe(channel, auth=given_auth, channel_data=channel_data)
+    (effect,) = session.receive(text, 1)
+    opened = isinstance(effect, Subscribe)
+    if opened and effect.channel.private:
+        assert given_auth == auth(channel, channel_data or None)
+    if opened and not effect.channel.private:
+        assert not channel.startswith(("private-", "presence-", "#"))
+    assert set(session.channels) == ({channel} if opened else set())
+    assert not session.closed
+
+
 class SessionMachine(RuleBasedStateMachine):
     """However calls are mixed, the session's channels are what its effects say."""
 
