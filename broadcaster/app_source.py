@@ -93,6 +93,8 @@ class AppSource:
         self._own = own
         self._seconds = seconds
         self._known: dict[str, tuple[Any, App]] = {}
+        self._merged = _merged(own, ())
+        self._found: list[App] = []
         self._left_out: set[tuple[str, str]] = set()
         self._trouble = ""
 
@@ -129,7 +131,9 @@ class AppSource:
                 f"the applications in {self._place.name} cannot be read: {error}"
             ) from error
         found, left_out = await self._checked(sorted(entries, key=lambda entry: entry[0]))
-        apps, clashing = _merged(self._own, found)
+        if found != self._found:
+            self._found, self._merged = found, _merged(self._own, found)
+        apps, clashing = self._merged
         self._report_left_out(left_out | {(name, CLASH) for name in clashing})
         return apps
 

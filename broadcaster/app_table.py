@@ -6,8 +6,10 @@ The table is the user's: it is only ever read, and may have columns of its own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, get_origin
 from urllib.parse import quote
 
@@ -22,7 +24,7 @@ from protocol.apps import App
 from protocol.databases import DatabaseUrlError
 from protocol.settings import SettingsError
 
-from .app_source import UnreadableError
+from .app_source import CHUNK, UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -31,12 +33,16 @@ if TYPE_CHECKING:
 
     from .config import AppSource
 
-    Row = tuple[tuple[str, Any], ...]
+    Row = tuple[tuple[str, ...], tuple[Any, ...]]
+    """Names of the columns, the required ones first, and their values."""
 
 logger: Final = logging.getLogger("legato.apps")
 
 READ_SECONDS: Final = 10.0
 """How long one look may take. A firewall that drops packets answers nothing at all."""
+
+CLOSE_SECONDS: Final = 1.0
+"""How long the end of the server waits for the database to say good-bye."""
 
 MAX_ROWS: Final = 100_000
 """More are hardly applications but the wrong table."""
@@ -50,10 +56,10 @@ JSON_COLUMNS: Final = frozenset(
 
 _FIELDS: Final = frozenset(field.encode_name for field in msgspec.structs.fields(App))
 
-# A cached statement would outlive a column that is added, and does not go through PgBouncer's transactions.
+# PostgreSQL: a cached statement would fail once a column is added, and JSON need not be decoded at each look.
 _OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "sqlite": {"poolclass": NullPool},  # opened anew: the file may have been replaced
-    "postgresql": {"connect_args": {"prepared_statement_cache_size": 0}},
+    "postgresql": {"connect_args": {"prepared_statement_cache_size": 0}, "json_deserializer": str},
 }
 _POOLED: Final = {"pool_size": 1, "max_overflow": 0, "pool_pre_ping": True, "pool_recycle": 1800}
 
@@ -79,24 +85,30 @@ class AppTable:
         """See :class:`~broadcaster.app_source.Place`."""
         try:
             async with asyncio.timeout(READ_SECONDS):
-                columns, rows = await self._fetched()
+                rows = await self._fetched()
+        except UnreadableError:
+            raise
         except TimeoutError:
             raise UnreadableError(f"no answer within {READ_SECONDS:g} s") from None
         except Exception as error:  # noqa: BLE001 - drivers raise what they like, asyncpg its own
             raise UnreadableError(_reason(error)) from None  # the cause may show the address
-        self._check_columns(columns)
         if len(rows) > MAX_ROWS:
             raise UnreadableError(f"more than {MAX_ROWS} rows")
-        used = [(number, name) for number, name in enumerate(columns) if name in _FIELDS]
-        first = columns.index("id")
-        return [(str(row[first]), tuple((name, row[number]) for number, name in used)) for row in rows]
+        return [(str(row[1][0]), row) for row in rows]
 
-    async def _fetched(self) -> tuple[list[str], list[sa.Row[Any]]]:
+    async def _fetched(self) -> list[Row]:
+        """In parts, between which the event loop gets its turns."""
         if self._engine.dialect.name == "sqlite":
             await asyncio.to_thread(_probe_sqlite, self._engine.url.database or "")
-        async with self._engine.connect() as connection:
-            result = await connection.execute(self._query)
-            return list(result.keys()), list(result.all())
+        rows: list[Row] = []
+        async with self._engine.connect() as connection, connection.stream(self._query) as result:
+            columns = list(result.keys())
+            self._check_columns(columns)
+            used = (*REQUIRED, *sorted(_FIELDS.intersection(columns).difference(REQUIRED)))
+            values = itemgetter(*map(columns.index, used))
+            async for part in result.partitions(CHUNK):
+                rows += [(used, values(row)) for row in part]
+        return rows
 
     def _check_columns(self, columns: Collection[str]) -> None:
         """The required ones have to be there. Others are the user's own, or misspelt: say so once."""
@@ -110,12 +122,16 @@ class AppTable:
 
     def app(self, content: Row) -> App:
         """See :class:`~broadcaster.app_source.Place`. NULL stands for the default."""
-        values = {name: _value(name, value) for name, value in content if value is not None}
+        columns = zip(*content, strict=True)
+        values = {name: _value(name, value) for name, value in columns if value is not None}
         return msgspec.convert(values, App, strict=False)  # MySQL and SQLite have 0 and 1 for booleans
 
     async def close(self) -> None:
         """See :class:`~broadcaster.app_source.Place`."""
-        await self._engine.dispose()
+        logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # a farewell that fails harms nobody
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._engine.dispose()
 
 
 def _value(name: str, value: Any) -> Any:
@@ -136,7 +152,7 @@ def _engine(url: str) -> AsyncEngine:
         options = _OPTIONS.get(address.get_backend_name(), {})
         if "poolclass" not in options:
             options = options | _POOLED
-        return create_async_engine(address, isolation_level="AUTOCOMMIT", hide_parameters=True, **options)
+        return create_async_engine(address, **options)
     except ModuleNotFoundError as error:
         reason = databases.not_installed(error.name or "of the address")
     except DatabaseUrlError as error:

@@ -112,6 +112,7 @@ def _job(user_id: UserId, app_id: str, message_id: str, request: ChatRequest) ->
         queued_at=time.time_ns() // 1_000_000,
         history=request.history,
         session_id=request.session_id,
+        conversation_id=request.conversation_id,
     )
 
 

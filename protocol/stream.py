@@ -137,11 +137,15 @@ History = Annotated[tuple[Turn, ...], msgspec.Meta(max_length=40)]
 
 
 class ChatRequest(msgspec.Struct, frozen=True):
-    """Body of ``POST /api/chat/send``. Unknown keys are ignored."""
+    """Body of ``POST /api/chat/send``. Unknown keys are ignored.
+
+    With ``conversation_id`` the worker knows the history, and there must be none here.
+    """
 
     message: Message
     history: History = ()
     session_id: Id | None = None
+    conversation_id: Id | None = None
 
     def __post_init__(self) -> None:
         if not self.message.strip():
@@ -164,6 +168,7 @@ class Job(msgspec.Struct, frozen=True, omit_defaults=True):
     queued_at: Annotated[int, msgspec.Meta(ge=0, le=EXACT)]
     history: History = ()
     session_id: Id | None = None
+    conversation_id: Id | None = None
 
     @property
     def channel(self) -> str:
@@ -201,12 +206,19 @@ def _decode(decoder: msgspec.json.Decoder[Any], body: bytes | str) -> Any:
         raise InvalidRequest("$", "the body is not JSON") from error
 
 
+def _refuse_two_histories(asked: ChatRequest | Job) -> None:
+    if asked.conversation_id is not None and asked.history:
+        raise InvalidRequest("history", "Expected none with a conversation_id, whose history is known")
+
+
 def decode_chat_request(body: bytes) -> ChatRequest:
     """Parse the body of ``POST /api/chat/send``.
 
-    :raises InvalidRequest: not JSON, a field missing, of a wrong type, or over its limit.
+    :raises InvalidRequest: not JSON, a field missing, of a wrong type, or over its limit; a history besides
+        a ``conversation_id``.
     """
     request: ChatRequest = _decode(_chat_decoder, body)
+    _refuse_two_histories(request)
     return request
 
 
@@ -216,6 +228,7 @@ def decode_job(text: bytes | str) -> Job:
     :raises InvalidRequest: as :func:`decode_chat_request`.
     """
     job: Job = _decode(_job_decoder, text)
+    _refuse_two_histories(job)
     return job
 
 

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from protocol.settings import SUPERVISOR_NAME, SettingsError
 
-from . import clients, config, roster, store
+from . import clients, config, database, roster, store
 from .attempts import Policy
 from .backoff import Backend, one_line
 from .cancels import CancelFlags
@@ -125,8 +125,8 @@ async def _prepare(redis: Redis, intake: Intake, turns: store.Store, staff: Rost
         raise StartError(f"Redis cannot be used: {one_line(error)}") from error
     try:
         await turns.prepare()
-    except store.FAULTS as error:
-        raise StartError(f"the database cannot be used: {store.reason(error)}") from error
+    except database.FAULTS as error:
+        raise StartError(f"the database cannot be used: {database.reason(error)}") from error
 
 
 def build(settings: config.Provider) -> base.Provider:

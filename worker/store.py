@@ -1,4 +1,4 @@
-"""Finished turns in a database: SQLite by default, PostgreSQL or MySQL by URL.
+"""Conversations in a database: SQLite by default, PostgreSQL or MySQL by URL.
 
 A turn is written once: its message id and role are unique, and a second write of the same turn is ignored.
 """
@@ -6,46 +6,25 @@ A turn is written once: its message id and role are unique, and a second write o
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.exc import (
-    ArgumentError,
-    DBAPIError,
-    InterfaceError,
-    InvalidRequestError,
-    NoSuchModuleError,
-    OperationalError,
-    SQLAlchemyError,
-)
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from protocol.settings import SettingsError
-from protocol.stream import Usage
+from protocol.stream import Turn, Usage
+
+from . import database, revisions
+from .tables import conversations, messages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
     from protocol.stream import Job
 
     from .reply import Decision
-
-BUSY_SECONDS: Final = 5.0
-"""How long SQLite waits for another process's write."""
-
-FAULTS: Final = (SQLAlchemyError, sqlite3.Error, OSError)
-"""What a database raises, whatever is wrong."""
-
-_DOWN: Final = (OperationalError, InterfaceError, PoolTimeoutError, sqlite3.OperationalError, OSError)
-_DOWN_STATES: Final = frozenset({"08", "25", "28", "40", "53", "55", "57", "58"})
-"""Classes of SQLSTATE that are not about the row. asyncpg tells most of its errors apart by nothing else.
-
-https://www.postgresql.org/docs/current/errcodes-appendix.html
-"""
 
 
 class UnavailableError(Exception):
@@ -56,113 +35,174 @@ class RefusedError(Exception):
     """The database will never take these turns. One line, as in :class:`UnavailableError`."""
 
 
-metadata: Final = sa.MetaData()
+class ConversationDeniedError(Exception):
+    """The conversation is another user's."""
 
-# MySQL's TEXT ends at 64 KB, and its default character set may not know emoji.
-_LONG_TEXT: Final = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql")
 
-messages: Final = sa.Table(
-    "messages",
-    metadata,
-    sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True),
-    sa.Column("message_id", sa.String(64), nullable=False),
-    sa.Column("user_id", sa.String(128), nullable=False),
-    sa.Column("session_id", sa.String(64), nullable=False),
-    sa.Column("role", sa.String(16), nullable=False),
-    sa.Column("content", _LONG_TEXT, nullable=False),
-    sa.Column("status", sa.String(16), nullable=False),
-    sa.Column("stop_reason", sa.String(64)),
-    sa.Column("model", sa.String(200)),
-    sa.Column("input_tokens", sa.Integer),
-    sa.Column("output_tokens", sa.Integer),
-    sa.Column("cache_read_tokens", sa.Integer),
-    sa.Column("cache_write_tokens", sa.Integer),
-    sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-    sa.UniqueConstraint("message_id", "role", name="uq_messages_message_role"),
-    sa.Index("ix_messages_user_session", "user_id", "session_id", "created_at"),
-    mysql_charset="utf8mb4",
-)
-"""One row per turn. ``role`` is user or assistant; ``status`` is complete, failed or cancelled."""
+class Memory(NamedTuple):
+    """How much of a conversation the model is told: turns and characters at most."""
 
-_INSERT_ONCE: Final[dict[str, Callable[[], Any]]] = {
-    "sqlite": lambda: sqlite.insert(messages).on_conflict_do_nothing(),
-    "postgresql": lambda: postgresql.insert(messages).on_conflict_do_nothing(),
-    "mysql": lambda: mysql.insert(messages).prefix_with("IGNORE"),
+    turns: int = 40
+    characters: int = 160_000
+
+
+def _ignore_existing(insert: Any) -> Callable[..., Any]:
+    return lambda table, unique: insert(table).on_conflict_do_nothing(index_elements=unique)
+
+
+_INSERT_ONCE: Final[Mapping[str, Callable[[sa.Table, Iterable[str]], Any]]] = {
+    "sqlite": _ignore_existing(sqlite.insert),
+    "postgresql": _ignore_existing(postgresql.insert),
+    # Not INSERT IGNORE, which ignores every other fault too, and cuts off what is too long.
+    "mysql": lambda table, _: mysql.insert(table).on_duplicate_key_update(id=table.c.id),
 }
+"""Of a table and the columns that are unique together: an insert that leaves alone what is there."""
 
-_DRIVERS: Final = {
-    "sqlite": "sqlite+aiosqlite",
-    "postgres": "postgresql+asyncpg",
-    "postgresql": "postgresql+asyncpg",
-    "mysql": "mysql+asyncmy",
-    "mariadb": "mysql+asyncmy",
-}
-_EXTRAS: Final = {"postgresql": "postgres", "mysql": "mysql"}
+REMEMBERED: Final = ("complete", "cancelled")
+"""What became of a reply that the model is told of later, with the message it answers."""
 
 
 class Store:
     """The database of one process.
 
+    :param migrate: whether :meth:`prepare` may change the tables.
     :raises SettingsError: ``url`` is not one, or its driver is not installed. The text never holds ``url``.
     """
 
-    def __init__(self, url: str) -> None:
-        self._engine = _engine(url)
-        self._insert = _INSERT_ONCE[self._engine.dialect.name]
+    def __init__(self, url: str, *, migrate: bool = True, memory: Memory = Memory()) -> None:  # noqa: B008 - a tuple
+        self._engine = database.connect(url)
+        self._insert_once = _INSERT_ONCE[self._engine.dialect.name]
+        self._migrate = migrate
+        self._memory = memory
 
     async def prepare(self) -> None:
-        """Create what is missing. Several processes may do so at once.
+        """Bring the tables up to date, or make sure that they are. Several processes may do so at once.
 
-        :raises FAULTS: one of these when the database cannot be used.
+        :raises FAULTS: one of :data:`worker.database.FAULTS` when the database cannot be used.
         """
-        if self._engine.dialect.name == "sqlite":
-            await asyncio.to_thread(_probe_sqlite, self._engine.url.database or "")
-        for tries_left in (4, 3, 2, 1, 0):
-            try:
-                async with self._engine.begin() as connection:
-                    await connection.run_sync(metadata.create_all)
-            except (
-                SQLAlchemyError
-            ):  # may be another process that was faster: then the next look finds all there
-                if not tries_left:
-                    raise
-                await asyncio.sleep(0.1)
-            else:
-                return
+        await asyncio.to_thread(database.probe, self._engine)
+        await (revisions.upgrade if self._migrate else revisions.check)(self._engine)
+
+    async def history(self, job: Job) -> tuple[Turn, ...]:
+        """What the model is told before the job's message.
+
+        Of a conversation its newest turns, oldest first, in pairs of a message and a reply that is whole or
+        was cancelled. A conversation that is not there yet becomes the user's. Without one, as the job says.
+
+        :raises ConversationDeniedError: the conversation is another user's.
+        :raises UnavailableError: try again later.
+        :raises RefusedError: do not.
+        """
+        if job.conversation_id is None:
+            return job.history
+        try:
+            async with self._engine.begin() as connection:
+                conversation = await self._conversation(connection, job)
+                if conversation is None:
+                    raise ConversationDeniedError
+                query = _exchanges(conversation, self._memory).where(messages.c.message_id != job.message_id)
+                newest_first = (await connection.execute(query)).all()
+        except database.FAULTS as error:
+            raise _translated(error) from None
+        return _turns(newest_first, self._memory)
 
     async def save(self, job: Job, text: str, decision: Decision) -> None:
         """Keep both turns of a message, in one transaction; nothing happens to those that are there.
 
+        A message in another user's conversation is kept outside of it.
+
         :raises UnavailableError: try again later.
         :raises RefusedError: do not.
         """
-        rows = [_user_turn(job), _assistant_turn(job, text, decision)]
         try:
             async with self._engine.begin() as connection:
-                await connection.execute(self._insert(), rows)
-        except FAULTS as error:
-            kind = UnavailableError if _is_down(error) else RefusedError
-            raise kind(reason(error)) from None  # the cause's text holds what people wrote
+                await self._save(connection, [_user_turn(job), _assistant_turn(job, text, decision)], job)
+        except database.FAULTS as error:
+            raise _translated(error) from None  # the cause's text holds what people wrote
+
+    async def _save(self, connection: AsyncConnection, turns: list[dict[str, Any]], job: Job) -> None:
+        conversation = await self._conversation(connection, job)
+        if conversation is None:
+            conversation = await self._open(connection, job, {"session_id": job.message_id})
+        place = await connection.scalar(
+            sa.select(sa.func.coalesce(sa.func.max(messages.c.position) + 1, 0)).where(
+                messages.c.conversation_id == conversation
+            )
+        )
+        rows = [
+            {**turn, "conversation_id": conversation, "position": position}
+            for position, turn in enumerate(turns, place or 0)
+        ]
+        await connection.execute(self._insert_once(messages, ["message_id", "role"]), rows)
+        touched = conversations.update().where(conversations.c.id == conversation)
+        await connection.execute(touched.values(updated_at=datetime.now(UTC)))
+
+    async def _conversation(self, connection: AsyncConnection, job: Job) -> int | None:
+        """The job's conversation; None if it is another user's."""
+        if job.conversation_id is not None:
+            return await self._open(connection, job, {"public_id": job.conversation_id})
+        return await self._open(connection, job, {"session_id": job.session_id or job.message_id})
+
+    async def _open(self, connection: AsyncConnection, job: Job, name: Mapping[str, str]) -> int | None:
+        """Find the conversation of this name or make it; to the transaction's end, nobody else adds to it.
+
+        None if it is another user's, which only one with a ``public_id`` can be.
+        """
+        user = str(job.user_id)
+        key = name if "public_id" in name else {**name, "user_id": user}
+        query = (
+            sa.select(conversations.c.id, conversations.c.user_id)
+            .where(*(conversations.c[column] == value for column, value in key.items()))
+            .with_for_update()
+        )
+        row = (await connection.execute(query)).first()
+        if row is None:
+            now = datetime.now(UTC)
+            new = {**name, "user_id": user, "created_at": now, "updated_at": now}
+            await connection.execute(self._insert_once(conversations, list(key)), [new])
+            row = (await connection.execute(query)).one()
+        return row.id if row.user_id == user else None
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
 
 
-def reason(error: BaseException) -> str:
-    """Why the database cannot be used, in one line, without the statement and its values."""
-    cause = getattr(error, "orig", None) or error
-    return " ".join(str(cause).split()) or type(cause).__name__
+def _translated(error: Exception) -> UnavailableError | RefusedError:
+    kind = UnavailableError if database.is_down(error) else RefusedError
+    return kind(database.reason(error))
 
 
-def _is_down(error: Exception) -> bool:
-    """Whether the same statement may succeed later; otherwise it is at fault itself."""
-    original = getattr(error, "orig", None)
-    if isinstance(original and original.__cause__, ValueError):  # asyncpg calls a bad value InterfaceError
-        return False
-    state = str(getattr(original, "sqlstate", None))
-    invalidated = isinstance(error, DBAPIError) and error.connection_invalidated
-    return invalidated or isinstance(error, _DOWN) or state[:2] in _DOWN_STATES
+def _exchanges(conversation: int, memory: Memory) -> sa.Select[str, str]:
+    """Messages with their replies, newest first. Of texts that are too long anyway, only as much as tells."""
+    asked, answered = messages.alias("asked"), messages
+    enough = memory.characters + 1
+    return (
+        sa.select(sa.func.substr(asked.c.content, 1, enough), sa.func.substr(answered.c.content, 1, enough))
+        .join(asked, sa.and_(asked.c.message_id == answered.c.message_id, asked.c.role == "user"))
+        .where(
+            answered.c.conversation_id == conversation,
+            asked.c.conversation_id == conversation,
+            answered.c.role == "assistant",
+            answered.c.status.in_(REMEMBERED),
+            sa.func.trim(answered.c.content) != "",  # cancelled before the first token
+        )
+        .order_by(answered.c.position.desc())
+        .limit(memory.turns // 2)
+    )
+
+
+def _turns(newest_first: Iterable[tuple[str, str]], memory: Memory) -> tuple[Turn, ...]:
+    """As many exchanges as there is room for, oldest first."""
+    kept: list[Turn] = []
+    room = memory.characters
+    for asked, answered in newest_first:
+        if asked.strip() and answered.strip():  # models refuse a turn without text
+            room -= len(asked) + len(answered)
+            if room < 0:
+                break
+            kept += Turn("assistant", answered), Turn("user", asked)
+    return tuple(reversed(kept))
 
 
 def _user_turn(job: Job) -> dict[str, Any]:
@@ -203,36 +243,3 @@ _LAST_MS: Final = 253_402_300_799_000  # of the year 9999: other programs may pu
 _no_model: Final = dict.fromkeys(
     ("stop_reason", "model", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 )
-
-
-def _engine(url: str) -> AsyncEngine:
-    scheme, separator, rest = url.partition("://")
-    try:
-        address = sa.make_url(f"{_DRIVERS.get(scheme, scheme)}{separator}{rest}")
-        dialect = address.get_backend_name()
-        if dialect not in _INSERT_ONCE:
-            raise NoSuchModuleError  # noqa: TRY301 - answered like any other address that is none
-        engine = create_async_engine(address, pool_pre_ping=dialect != "sqlite")
-    except ModuleNotFoundError as error:
-        extra = _EXTRAS.get(dialect, dialect)
-        reason = f"the driver {error.name} is not installed: pip install 'legato[{extra}]'"
-        raise SettingsError(f"database.url: {reason}") from None
-    except (ArgumentError, InvalidRequestError, NoSuchModuleError, ValueError):
-        expected = "sqlite:///FILE, postgresql://USER:PASSWORD@HOST/NAME or mysql://..."
-        raise SettingsError(f"database.url: expected {expected}") from None
-    if dialect == "sqlite":
-        sa.event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-    return engine
-
-
-def _probe_sqlite(path: str) -> None:
-    """Open the file once without aiosqlite, whose thread complains on stderr after a failed open."""
-    sqlite3.connect(path).close()
-
-
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    """Writers wait for each other (first, for the switch to WAL may have to wait too), readers for nobody."""
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout={round(BUSY_SECONDS * 1000)}")
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.close()

@@ -54,7 +54,8 @@ async def apps(table: AppTable) -> list[App]:
 
 
 def app(table: AppTable, **row: Any) -> App:
-    return table.app(tuple(({"id": "7", "key": "k7", "secret": "s7"} | row).items()))
+    values = {"id": "7", "key": "k7", "secret": "s7"} | row
+    return table.app((tuple(values), tuple(values.values())))
 
 
 async def test_the_documented_table_holds_the_documented_application(tmp_path):
@@ -174,6 +175,13 @@ async def test_the_table_has_any_name(path, name):
     await table.close()
 
 
+async def test_a_table_of_another_schema_is_another_table(path):
+    table = AppTable(AppSource(database_url=f"sqlite:///{path}", database_table=f"temp.{TABLE}"))
+    with pytest.raises(UnreadableError, match=f"no such table: temp.{TABLE}"):
+        await table.read()
+    await table.close()
+
+
 async def test_a_database_in_wal_mode_that_another_process_writes_to(path, table):
     put_row(path, id="7", key="k7", secret="s7")
     with closing(sqlite3.connect(path, isolation_level=None)) as writer:
@@ -210,9 +218,10 @@ async def test_a_file_that_is_no_database(tmp_path):
     await table.close()
 
 
-async def test_a_database_that_does_not_answer_in_time_is_given_up(path, table, monkeypatch):
+async def test_a_database_that_does_not_answer_in_time_is_given_up(path, monkeypatch):
     """And meanwhile the loop goes on."""
     monkeypatch.setattr(app_table, "READ_SECONDS", 0.2)
+    table = AppTable(AppSource(database_url=f"sqlite:///{path}?timeout=0.5"))
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         reading = asyncio.create_task(table.read())
@@ -224,7 +233,20 @@ async def test_a_database_that_does_not_answer_in_time_is_given_up(path, table, 
             await reading
         assert turns > 3
         other.execute("ROLLBACK")
+    monkeypatch.setattr(app_table, "READ_SECONDS", 10)
     assert await table.read() == []
+    await table.close()
+
+
+async def test_a_database_that_does_not_answer_does_not_hold_up_the_end(table, monkeypatch):
+    async def dispose() -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(app_table, "CLOSE_SECONDS", 0.1)
+    with monkeypatch.context() as patched:
+        patched.setattr(table._engine.__class__, "dispose", lambda _self: dispose())
+        async with asyncio.timeout(30):
+            await table.close()
 
 
 async def test_whatever_a_driver_raises_is_one_line(table, monkeypatch):

@@ -102,6 +102,7 @@ def turns(count: int, content: str = "x") -> list:
         body(history=turns(40)),
         body(history=turns(1, "x" * 4000)),
         body(session_id="abc-1"),
+        body(conversation_id="abc-1"),
         body(more=1),
         b'{"message":"Hello"}',
     ],
@@ -130,6 +131,8 @@ BAD = [
     (body(history=turns(1, "x" * 4001)), "history.0.content"),
     (body(history=turns(1, "")), "history.0.content"),
     (body(session_id="a b"), "session_id"),
+    (body(conversation_id="a b"), "conversation_id"),
+    (body(conversation_id="c1", history=turns(1)), "history"),
 ]
 
 
@@ -151,7 +154,8 @@ JOB = Job(message_id="m-1", app_id="1", user_id=7, message="Hello", queued_at=1,
 
 
 def test_a_job_survives_the_queue():
-    assert stream.decode_job(stream.encode_job(JOB)) == JOB
+    for job in (JOB, msgspec.structs.replace(JOB, conversation_id="c1")):
+        assert stream.decode_job(stream.encode_job(job)) == job
     assert JOB.channel == CHANNEL
 
 
@@ -169,6 +173,7 @@ def test_a_job_survives_the_queue():
         {"user_id": 2**53 + 1},
         {"user_id": -(2**53) - 1},
         {"user_id": 10**200},
+        {"conversation_id": "c1", "history": turns(1)},
     ],
 )
 def test_a_bad_job_is_refused(change):

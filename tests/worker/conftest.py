@@ -6,14 +6,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.database_servers import MariaDB, NotInstalledError, Postgres
 from worker import clients
 from worker.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from redis.asyncio import Redis
+
+    from tests.database_servers import Server
+
+SERVERS = {"postgresql": Postgres, "mysql": MariaDB}
 
 
 @pytest.fixture
@@ -42,3 +47,33 @@ async def store(database: str) -> AsyncIterator[Store]:
     await opened.prepare()
     yield opened
     await opened.aclose()
+
+
+def running(name: str) -> Iterator[Server]:
+    try:
+        server = SERVERS[name]()
+    except NotInstalledError as error:
+        pytest.fail(str(error), pytrace=False)
+    with server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    """A server shared by the whole run. Do not kill it: start your own for that."""
+    yield from running("postgresql")
+
+
+@pytest.fixture(scope="session")
+def mysql() -> Iterator[Server]:
+    """As `postgresql`."""
+    yield from running("mysql")
+
+
+@pytest.fixture(params=["sqlite", *SERVERS])
+def any_database(request: pytest.FixtureRequest, database: str) -> str:
+    """The address of an empty database; a test that takes it runs once per kind."""
+    if request.param == "sqlite":
+        return database
+    server: Server = request.getfixturevalue(request.param)
+    return server.database()

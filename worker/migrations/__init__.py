@@ -1,0 +1,1 @@
+"""What Alembic runs. :mod:`worker.revisions` starts it."""

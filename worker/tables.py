@@ -1,0 +1,75 @@
+"""The tables as this version uses them. How a database gets there is in ``migrations/``."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+
+metadata: Final = sa.MetaData()
+
+_Key: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # only INTEGER counts up in SQLite
+
+# MySQL's TEXT ends at 64 KB.
+_LongText: Final = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql")
+
+
+def _name(length: int) -> sa.String:
+    """An id, which MySQL's own collations would compare without case."""
+    return sa.String(length).with_variant(mysql.VARCHAR(length, collation="utf8mb4_bin"), "mysql")
+
+
+conversations: Final = sa.Table(
+    "conversations",
+    metadata,
+    sa.Column("id", _Key, primary_key=True),
+    sa.Column("public_id", _name(64)),
+    sa.Column("user_id", _name(128), nullable=False),
+    sa.Column("session_id", _name(64)),
+    sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+    sa.UniqueConstraint("public_id", name="uq_conversations_public"),
+    sa.UniqueConstraint("user_id", "session_id", name="uq_conversations_user_session"),
+    sa.Index("ix_conversations_user", "user_id", "updated_at"),
+    mysql_charset="utf8mb4",
+)
+"""One row per conversation, with one of two names.
+
+``public_id`` is the ``conversation_id`` of requests: its turns were all answered with the history that is
+kept here. ``session_id`` groups turns whose history the client told; another user may use the same.
+"""
+
+messages: Final = sa.Table(
+    "messages",
+    metadata,
+    sa.Column("id", _Key, primary_key=True),
+    sa.Column("message_id", _name(64), nullable=False),
+    sa.Column("user_id", _name(128), nullable=False),
+    sa.Column("session_id", _name(64), nullable=False),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("content", _LongText, nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("stop_reason", sa.String(64)),
+    sa.Column("model", sa.String(200)),
+    sa.Column("input_tokens", sa.Integer),
+    sa.Column("output_tokens", sa.Integer),
+    sa.Column("cache_read_tokens", sa.Integer),
+    sa.Column("cache_write_tokens", sa.Integer),
+    sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column(
+        "conversation_id",
+        _Key,
+        sa.ForeignKey("conversations.id", name="fk_messages_conversation", ondelete="CASCADE"),
+    ),
+    sa.Column("position", sa.Integer),
+    sa.UniqueConstraint("message_id", "role", name="uq_messages_message_role"),
+    sa.Index("ix_messages_user_session", "user_id", "session_id", "created_at"),
+    sa.Index("uq_messages_position", "conversation_id", "position", unique=True),
+    mysql_charset="utf8mb4",
+)
+"""One row per turn. ``role`` is user or assistant; ``status`` is complete, failed or cancelled.
+
+``position`` counts the turns of a conversation from 0, in the order in which they were kept; both turns of a
+message are kept together. It is empty, as is ``conversation_id``, in what an earlier version writes.
+"""
