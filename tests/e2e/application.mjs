@@ -11,7 +11,10 @@ import { LEGATO_URL, until } from "./legato.mjs";
 export const { hostname: HOST, port } = new URL(LEGATO_URL);
 export const PORT = Number(port);
 
-const ENCRYPTION_KEY = Buffer.alloc(32, "legato").toString("base64");
+/** The event as which Laravel broadcasts every notification. */
+export const NOTIFICATION = "Illuminate\\Notifications\\Events\\BroadcastNotificationCreated";
+
+const PAGE = '<!doctype html><title>An application</title><link rel="icon" href="data:,">';
 const IGNORED = new Set(["pusher:pong", "pusher:ping"]);
 
 /** The applications of the configuration: `counted` has subscription counts and webhooks. */
@@ -58,17 +61,23 @@ export class Application {
   }
 
   constructor(app) {
-    const options = {
-      ...app,
+    this.app = app;
+    this.key = app.key;
+    this.sdk = this.encrypting("legato");
+    this.forger = this.encrypting("legato", { secret: "not-the-secret" });
+    this.server = http.createServer((request, response) => this.#answer(request, response));
+  }
+
+  /** The application's SDK with this for a master key. */
+  encrypting(word, changes = {}) {
+    return new PusherServer({
+      ...this.app,
       host: HOST,
       port: PORT,
       useTLS: false,
-      encryptionMasterKeyBase64: ENCRYPTION_KEY,
-    };
-    this.key = app.key;
-    this.sdk = new PusherServer(options);
-    this.forger = new PusherServer({ ...options, secret: "not-the-secret" });
-    this.server = http.createServer((request, response) => this.#answer(request, response));
+      encryptionMasterKeyBase64: Buffer.alloc(32, word).toString("base64"),
+      ...changes,
+    });
   }
 
   async #answer(request, response) {
@@ -90,7 +99,7 @@ export class Application {
   }
 
   /** Path -> `{ type, text }`, for scenarios in a browser. */
-  files = {};
+  files = { "/": { type: "text/html", text: PAGE } };
   #page = (_request, _body, path) => this.files[path];
 
   #user(request) {
@@ -167,6 +176,14 @@ export class Application {
     const response = await this.sdk.get({ path, params });
     assert.equal(response.status, 200);
     return response.json();
+  }
+
+  /** Wait until nobody is subscribed to these channels. */
+  async areVacant(...channels) {
+    for (const channel of channels) {
+      const isVacant = async () => !(await this.get(`/channels/${channel}`)).occupied;
+      await until(`nobody on ${channel}`, isVacant);
+    }
   }
 
   /** Forget the people of one scenario. */

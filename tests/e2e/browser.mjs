@@ -18,10 +18,23 @@ const ARGS = [
 export const launch = () =>
   chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ARGS });
 
-export class ChatPage {
-  /** Console errors and warnings, exceptions, and CSP violations. */
-  faults = [];
+/** The list that the page's console errors and warnings, exceptions, and CSP violations go to. */
+export async function watch(page) {
+  const faults = [];
+  page.on("pageerror", (error) => faults.push(`exception: ${error.message}`));
+  page.on("console", (message) => {
+    if (["error", "warning"].includes(message.type())) faults.push(message.text());
+  });
+  await page.exposeFunction("legatoFault", (text) => faults.push(text));
+  await page.addInitScript(() => {
+    document.addEventListener("securitypolicyviolation", (event) => {
+      window.legatoFault(`CSP: ${event.violatedDirective} ${event.blockedURI}`);
+    });
+  });
+  return faults;
+}
 
+export class ChatPage {
   /** Open the page in a context of its own, and wait until it may send. */
   static async open(browser, { user = newUser(), ...options } = {}) {
     const context = await browser.newContext({
@@ -29,7 +42,7 @@ export class ChatPage {
       ...options,
     });
     const chat = new ChatPage(await context.newPage());
-    await chat.watch();
+    chat.faults = await watch(chat.page);
     await chat.page.goto(`${LEGATO_URL}/?user=${user}`);
     await chat.isConnected();
     return chat;
@@ -43,19 +56,6 @@ export class ChatPage {
     this.retryButton = page.getByRole("button", { name: "Retry" });
     this.replies = page.locator('[data-testid="turn"][data-role="assistant"]');
     this.questions = page.locator('[data-testid="turn"][data-role="user"]');
-  }
-
-  async watch() {
-    this.page.on("pageerror", (error) => this.faults.push(`exception: ${error.message}`));
-    this.page.on("console", (message) => {
-      if (["error", "warning"].includes(message.type())) this.faults.push(message.text());
-    });
-    await this.page.exposeFunction("legatoFault", (text) => this.faults.push(text));
-    await this.page.addInitScript(() => {
-      document.addEventListener("securitypolicyviolation", (event) => {
-        window.legatoFault(`CSP: ${event.violatedDirective} ${event.blockedURI}`);
-      });
-    });
   }
 
   isConnected() {

@@ -5,11 +5,10 @@ import { after, afterEach, before, test } from "node:test";
 import Echo from "laravel-echo";
 import Pusher from "pusher-js";
 
-import { Application, fresh, info } from "./application.mjs";
+import { Application, fresh, info, NOTIFICATION } from "./application.mjs";
 import { until } from "./legato.mjs";
 
 const LIMIT = { timeout: 60_000 };
-const NOTIFICATION = "Illuminate\\Notifications\\Events\\BroadcastNotificationCreated";
 
 let app;
 let echoes = [];

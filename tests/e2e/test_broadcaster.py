@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 SCENARIOS = ["pusher", "echo-channels", "sdk", "webhooks"]
+IN_CHROMIUM = ["echo-chromium", "encryption", "hooks"]
 
 
 @pytest.fixture(scope="module", params=["local", "valkey"])
@@ -34,6 +35,17 @@ def broadcaster(request, tmp_path_factory) -> Iterator[Broadcaster]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("scenarios", SCENARIOS)
 def test_stock_clients(broadcaster, scenarios):
+    passes(broadcaster, scenarios)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("broadcaster", ["valkey"], indirect=True)  # what a page adds is the same without
+@pytest.mark.parametrize("scenarios", IN_CHROMIUM)
+def test_stock_clients_in_chromium(broadcaster, scenarios):
+    passes(broadcaster, scenarios)
+
+
+def passes(broadcaster: Broadcaster, scenarios: str) -> None:
     """Each file holds its scenarios as node:test cases; all of them pass, none is skipped."""
     result = subprocess.run(
         ["node", "--test", "--test-force-exit", "--test-reporter=spec", f"{scenarios}.test.mjs"],
