@@ -59,7 +59,8 @@ class Spec:
 
     ``ready`` tells when it can be used: a pattern that one of its lines matches, or a function that is
     asked again and again until it says yes. Without it a child is ready as soon as it runs.
-    Lines that match ``hide`` are not shown.
+    Lines that match ``hide`` are not shown. ``starts`` is called before each start.
+    ``lasting``: no end of it ends the family, for the same program has been ready here before.
     """
 
     name: str
@@ -69,6 +70,8 @@ class Spec:
     ready_seconds: float = 60.0
     hide: re.Pattern[str] | None = None
     pass_fds: tuple[int, ...] = ()
+    starts: Callable[[], None] | None = None
+    lasting: bool = False
 
 
 def describe(status: int) -> str:
@@ -82,7 +85,7 @@ def describe(status: int) -> str:
 
 
 class Child:
-    """One program, run again whenever it ends, until :meth:`stop`."""
+    """One program, run again whenever it ends, until it is to end for good."""
 
     def __init__(self, spec: Spec, console: Console, failed: Callable[[CommandError], None]) -> None:
         self.spec = spec
@@ -110,6 +113,21 @@ class Child:
         except TimeoutError:
             seconds = f"{self.spec.ready_seconds:g} s"
             raise CommandError(f"{self.spec.name} was not ready after {seconds}: its lines say why") from None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended for good."""
+        return self._task.done()
+
+    def retire(self, number: signal.Signals | None = None) -> None:
+        """Do not run it again when it ends: by itself, or because signal ``number`` asks it to."""
+        self._stopping.set()
+        if number is not None:
+            self._signal(number)
+
+    def restart(self) -> None:
+        """Kill it, and run it again as after any other crash."""
+        self._signal(signal.SIGKILL)
 
     def terminate(self) -> None:
         """Ask it to end, and do not run it again."""
@@ -145,7 +163,7 @@ class Child:
             status = await self._run_once()
             if self._stopping.is_set():
                 return
-            if status == BAD_USAGE or not self._ready.is_set():
+            if not self.spec.lasting and (status == BAD_USAGE or not self._ready.is_set()):
                 when = "" if self._ready.is_set() else " before it was ready"
                 line = f"{self.spec.name} {describe(status)}{when}: its lines say why"
                 self._failed(CommandError(line, BAD_USAGE if status == BAD_USAGE else FAILED))
@@ -159,6 +177,8 @@ class Child:
 
     async def _run_once(self) -> int:
         """Start it, show what it writes, and return its exit status, negative for a signal."""
+        if self.spec.starts is not None:
+            self.spec.starts()
         try:
             self._process, reading = await self._spawn()
         except OSError as error:  # no more processes, no more descriptors
@@ -243,9 +263,25 @@ class Family:
         self._asked: tuple[float, signal.Signals] | None = None  # when first, and how
         self._end: asyncio.Future[CommandError | None] = asyncio.get_running_loop().create_future()
 
-    def start(self, *specs: Spec) -> None:
+    def start(self, *specs: Spec) -> list[Child]:
         """Start a tier: children that are stopped at the same time, before all that were started earlier."""
         self._tiers.append([Child(spec, self.console, self._fail) for spec in specs])
+        return list(self._tiers[-1])
+
+    def add(self, spec: Spec) -> Child:
+        """Start one more child of the last tier."""
+        child = Child(spec, self.console, self._fail)
+        self._tiers[-1].append(child)
+        return child
+
+    def remove(self, child: Child) -> None:
+        """Think no more of a child of the last tier that has ended for good."""
+        self._tiers[-1].remove(child)
+
+    def end(self) -> None:
+        """Stop everything, as a signal would."""
+        if not self._end.done():
+            self._end.set_result(None)
 
     async def ready(self) -> None:
         """Wait until all that were started are ready.
@@ -300,8 +336,7 @@ class Family:
         if self._asked is None:
             self._asked = time.monotonic(), number
             self.console.line(OWN_NAME, "stopping; the same again stops at once")
-            if not self._end.done():
-                self._end.set_result(None)
+            self.end()
         elif self._means_it(number):
             for child in self._children():
                 child.kill()
@@ -333,4 +368,6 @@ class Family:
 
 
 async def _all_ended(children: list[Child], seconds: float | None) -> None:
+    if not children:
+        return
     await asyncio.wait([asyncio.ensure_future(child.ended()) for child in children], timeout=seconds)

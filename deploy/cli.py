@@ -62,7 +62,7 @@ def _worker(args: argparse.Namespace, argv: Sequence[str]) -> int:
 
     settings = worker.config.load(args, os.environ)
     _log(settings.log.level)
-    if settings.worker.processes > 1:
+    if settings.worker.processes > 1 or settings.worker.balance != "off":
         from . import processes  # noqa: PLC0415
 
         return processes.run_workers(argv, settings, os.environ)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from . import logs, ports
 from .children import OWN_NAME, STOP_SECONDS, Family, Spec
 from .console import Console, wants_colour
-from .up import LEGATO, WORKER_READY
+from .up import LEGATO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -56,20 +56,24 @@ def run_broadcasters(
 
 
 def run_workers(argv: Sequence[str], settings: worker.config.Settings, environ: Mapping[str, str]) -> int:
-    """Run ``settings.worker.processes`` workers. Returns the exit status; otherwise as for broadcasters."""
-    verbose, hide = logs.of_child(settings.log.level)
-    specs = [
-        Spec(
-            name=f"worker.{index}",
-            command=(*LEGATO, "worker", *argv, "--processes", "1"),
-            environ={**environ, **verbose},
-            ready=WORKER_READY,
-            hide=hide,
-        )
-        for index in range(settings.worker.processes)
-    ]
-    asyncio.run(_run(specs, settings.worker.drain_seconds))
+    """Run worker processes under a :class:`.supervisor.Supervisor`. Returns the exit status.
+
+    :param argv: the options that ``legato worker`` was given.
+    :raises CommandError: a process did not get ready at the start, or cannot be helped by a restart.
+    """
+    asyncio.run(_supervise(argv, settings, environ))
     return 0
+
+
+async def _supervise(
+    argv: Sequence[str], settings: worker.config.Settings, environ: Mapping[str, str]
+) -> None:
+    from .supervisor import Supervisor  # noqa: PLC0415 - the broadcaster has no use for it
+
+    supervisor = Supervisor(argv, settings, environ)
+    with _terminal([OWN_NAME, *supervisor.names]) as terminal:
+        family = Family(terminal, stop_seconds=settings.worker.drain_seconds + STOP_SECONDS)
+        await family.run(supervisor.run)
 
 
 async def _run(specs: list[Spec], drain_seconds: float) -> None:

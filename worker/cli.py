@@ -54,8 +54,20 @@ class StartError(Exception):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags. What is not given stays None, so that environment and file decide."""
     parser.add_argument("--config", metavar="FILE", help="settings as TOML")
-    parser.add_argument("--processes", type=int, metavar="N", help="worker processes (default 1)")
-    parser.add_argument("--queue", metavar="NAME", help="job queue (default ai-streaming)")
+    parser.add_argument("--processes", type=int, metavar="N", help="worker processes, at most (default 1)")
+    parser.add_argument(
+        "--min-processes", type=int, metavar="N", help="of each queue, when balanced by auto (default 1)"
+    )
+    parser.add_argument(
+        "--balance",
+        choices=("auto", "simple", "off"),
+        help="how processes are shared out over the queues (default off: each reads all)",
+    )
+    parser.add_argument(
+        "--queue",
+        metavar="NAME[,NAME...]",
+        help="job queues, the most urgent first (default ai-streaming)",
+    )
     parser.add_argument(
         "--concurrency", type=int, metavar="N", help="replies at once per process (default 16)"
     )

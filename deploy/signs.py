@@ -1,0 +1,86 @@
+"""Signs of life of children: a socket for each, on which it speaks sd_notify (:mod:`worker.notify`)."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from worker import notify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LONGEST: Final = 4096
+
+
+class Signs:
+    """What one child has said of itself.
+
+    :ivar stopping: it claims no more, and will end.
+    :ivar running: replies that run in it.
+    """
+
+    def __init__(self, path: Path, changed: Callable[[], None]) -> None:
+        self.address = str(path)
+        self.stopping = False
+        self.running = 0
+        self._ready = False
+        self._seen = time.monotonic()
+        self._changed = changed
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._socket.bind(self.address)
+        asyncio.get_running_loop().add_reader(self._socket, self._receive)
+
+    def silent(self, seconds: float, starting: float) -> bool:
+        """Whether it has said nothing for ``seconds``, or ``starting`` seconds while it is not ready."""
+        bound = seconds if self._ready else max(seconds, starting)
+        return time.monotonic() - self._seen > bound
+
+    def forget(self) -> None:
+        """The process is another one now, and begins."""
+        self._ready, self.stopping, self.running = False, False, 0
+        self._seen = time.monotonic()
+
+    def close(self) -> None:
+        """Listen no more."""
+        asyncio.get_running_loop().remove_reader(self._socket)
+        self._socket.close()
+        Path(self.address).unlink(missing_ok=True)
+
+    def _receive(self) -> None:
+        try:
+            words = self._socket.recv(_LONGEST).decode("utf-8", "replace").splitlines()
+        except OSError:
+            return
+        self._seen = time.monotonic()
+        self._ready = self._ready or notify.READY in words
+        for word in words:
+            name, _, value = word.partition("=")
+            if name == notify.RUNNING and value.isascii() and value.isdigit():
+                self.running = int(value[:9])
+        if notify.STOPPING in words and not self.stopping:
+            self.stopping = True
+            self._changed()
+
+
+class Ears:
+    """A private directory of such sockets."""
+
+    def __init__(self) -> None:
+        self._directory = Path(tempfile.mkdtemp(prefix="legato-"))
+        self._count = 0
+
+    def listen(self, changed: Callable[[], None]) -> Signs:
+        """A new socket. ``changed`` is called when its child begins to stop."""
+        self._count += 1
+        return Signs(self._directory / str(self._count), changed)
+
+    def close(self) -> None:
+        """Remove the directory."""
+        shutil.rmtree(self._directory, ignore_errors=True)

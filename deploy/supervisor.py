@@ -1,0 +1,274 @@
+"""Worker processes under one parent: shared out over the queues, replaced when worn, killed when stuck.
+
+:class:`Crew` decides nothing by itself about Redis: it holds how many processes each queue is to have, and
+brings the processes into line with that. :class:`Supervisor` asks Redis how the queues stand, and tells it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from os import getpid
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from redis.exceptions import RedisError
+
+from protocol.settings import SUPERVISOR_NAME
+from worker import backlog, clients, notify, roster
+from worker.roster import Roster, Status
+
+from . import balance, logs
+from .children import OWN_NAME, Spec
+from .signs import Ears
+from .up import LEGATO, WORKER_READY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from redis.asyncio import Redis
+
+    import worker.config
+    from worker.config import Worker
+
+    from .children import Child, Family
+    from .signs import Signs
+
+TICK: Final = 0.5
+LEAVE_SECONDS: Final = 2
+"""For the last word to Redis."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One process of the crew."""
+
+    index: int
+    queue: str
+    child: Child
+    signs: Signs
+
+
+class Crew:
+    """The processes. They have the numbers from 0, and a new one takes the smallest that is free.
+
+    :ivar goal: how many processes each queue is to have; a queue may be several with commas between them.
+    """
+
+    def __init__(self, first: Spec, settings: Worker, goal: Mapping[str, int]) -> None:
+        """:param first: how to start one; name, queue and the address of its signs are added."""
+        self.goal = dict(goal)
+        self.active: list[Member] = []
+        self.leaving: list[Member] = []
+        self.changed = asyncio.Event()
+        self._first = first
+        self._settings = settings
+        self._ears = Ears()
+        self._family: Family | None = None
+
+    async def begin(self, family: Family) -> None:
+        """Start all, and wait until they are ready.
+
+        :raises CommandError: one of them was not.
+        """
+        self._family = family
+        family.start()
+        self.reconcile()
+        await family.ready()
+        self._first = replace(self._first, lasting=True)
+
+    def close(self) -> None:
+        """Listen to nobody any more. The family sees to the processes."""
+        for member in (*self.active, *self.leaving):
+            member.signs.close()
+        self._ears.close()
+
+    def counts(self) -> dict[str, int]:
+        """How many processes claim jobs, per queue."""
+        return {queue: len(self._of(queue)) for queue in self.goal}
+
+    def running(self, queue: str) -> int:
+        """How many replies run in the processes of a queue that claim jobs."""
+        return sum(member.signs.running for member in self._of(queue))
+
+    def all_running(self) -> int:
+        """How many replies run."""
+        return sum(member.signs.running for member in (*self.active, *self.leaving))
+
+    def reconcile(self) -> None:
+        """Bring the processes into line with the goal; see to those that are worn, stuck or gone."""
+        self._kill_the_stuck()
+        self._part_with_those_who_stop()
+        for queue, goal in self.goal.items():
+            members = self._of(queue)
+            for member in sorted(members, key=lambda member: member.signs.running)[: len(members) - goal]:
+                self._let_go(member, signal.SIGUSR1)
+            for _ in range(goal - len(members)):
+                self._hire(queue)
+
+    def _of(self, queue: str) -> list[Member]:
+        return [member for member in self.active if member.queue == queue]
+
+    def _kill_the_stuck(self) -> None:
+        bound = self._settings.stall_seconds
+        for member in (*self.active, *self.leaving):
+            if not member.child.has_ended and member.signs.silent(bound, self._first.ready_seconds):
+                self._say(f"{member.child.spec.name} gives no sign of life and is killed")
+                member.signs.forget()
+                member.child.restart()
+
+    def _part_with_those_who_stop(self) -> None:
+        for member in [member for member in self.active if member.signs.stopping]:
+            self._let_go(member)
+        for member in [member for member in self.leaving if member.child.has_ended]:
+            self.leaving.remove(member)
+            member.signs.close()
+            self._at_work.remove(member.child)
+
+    def _let_go(self, member: Member, number: signal.Signals | None = None) -> None:
+        member.child.retire(number)
+        self.active.remove(member)
+        self.leaving.append(member)
+
+    def _hire(self, queue: str) -> None:
+        """One more process, unless as many as may work are about to leave: their memory is not free yet."""
+        if len(self.leaving) >= self._settings.processes:
+            return
+        taken = {member.index for member in (*self.active, *self.leaving)}
+        index = next(index for index in range(len(taken) + 1) if index not in taken)
+        signs = self._ears.listen(self.changed.set)
+        spec = replace(
+            self._first,
+            name=f"worker.{index}",
+            command=(*self._first.command, "--queue", queue),
+            environ={**self._first.environ, notify.ADDRESS: signs.address},
+            starts=signs.forget,
+        )
+        self.active.append(Member(index, queue, self._at_work.add(spec), signs))
+
+    @property
+    def _at_work(self) -> Family:
+        if self._family is None:
+            raise RuntimeError("begin() has not been called")
+        return self._family
+
+    def _say(self, text: str) -> None:
+        self._at_work.console.line(OWN_NAME, text)
+
+
+class Supervisor:
+    """Keeps a crew at work until its family ends."""
+
+    def __init__(
+        self, argv: Sequence[str], settings: worker.config.Settings, environ: Mapping[str, str]
+    ) -> None:
+        """:param argv: the options that ``legato worker`` was given."""
+        self._settings = settings.worker
+        self._redis_url = settings.redis.url
+        self._notifier = notify.Notifier(environ)
+        self._status = Status(
+            roster.new_id(),
+            "supervisor",
+            socket.gethostname(),
+            getpid(),
+            settings.worker.queues,
+            time.time_ns() // 1_000_000,
+            balance=settings.worker.balance,
+        )
+        verbose, hide = logs.of_child(settings.log.level)
+        first = Spec(
+            name="worker",
+            command=(*LEGATO, "worker", *argv, "--processes", "1", "--balance", "off"),
+            environ={**environ, **verbose, SUPERVISOR_NAME: self._status.id},
+            ready=WORKER_READY,
+            hide=hide,
+        )
+        self._crew = Crew(first, settings.worker, first_goal(settings.worker))
+
+    @property
+    def names(self) -> list[str]:
+        """The names that its processes usually have."""
+        return [f"worker.{index}" for index in range(self._settings.processes)]
+
+    async def run(self, family: Family) -> None:
+        """Work until cancelled.
+
+        :raises CommandError: a process was not ready in time at the start.
+        """
+        redis = clients.connect(self._redis_url)
+        staff = Roster(redis)
+        try:
+            await self._crew.begin(family)
+            self._notifier.send(notify.READY)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._supervise())
+                group.create_task(self._report(staff, family))
+                if self._settings.balance == "auto":
+                    group.create_task(self._balance(redis, family))
+        finally:
+            self._notifier.send(notify.STOPPING)
+            self._notifier.close()
+            self._crew.close()
+            with suppress(RedisError, OSError, TimeoutError):
+                async with asyncio.timeout(LEAVE_SECONDS):
+                    await staff.leave(self._status.id)
+            await redis.aclose()
+
+    async def _supervise(self) -> None:
+        while True:
+            self._notifier.send(notify.ALIVE)
+            self._crew.reconcile()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._crew.changed.wait(), TICK)
+            self._crew.changed.clear()
+
+    async def _report(self, staff: Roster, family: Family) -> None:
+        while True:
+            with suppress(RedisError, OSError):  # the workers say that Redis is lost
+                orders = await staff.say(self.status())
+                if orders.drain:
+                    family.console.line(OWN_NAME, "told to drain")
+                    family.end()
+            await asyncio.sleep(roster.EVERY)
+
+    def status(self) -> Status:
+        """What there is to say of it now."""
+        crew = self._crew
+        fields = {"running": crew.all_running(), "processes": len(crew.active), "stopping": len(crew.leaving)}
+        return msgspec.structs.replace(self._status, memory=roster.memory(), **fields)
+
+    async def _balance(self, redis: Redis, family: Family) -> None:
+        worker = self._settings
+        bounds = balance.Bounds(
+            worker.min_processes, worker.processes, worker.balance_max_shift, worker.concurrency
+        )
+        while True:
+            await asyncio.sleep(worker.balance_cooldown)
+            try:
+                loads = {queue: await self._load(redis, queue) for queue in worker.queues}
+            except (RedisError, OSError):
+                continue
+            before, after = self._crew.goal, balance.step(self._crew.goal, loads, bounds)
+            for queue in worker.queues:
+                if before[queue] != after[queue]:
+                    change = f"{before[queue]} -> {after[queue]} processes"
+                    family.console.line(OWN_NAME, f"queue {queue}: {change}")
+            self._crew.goal = after
+            self._crew.changed.set()
+
+    async def _load(self, redis: Redis, queue: str) -> balance.Load:
+        measured = await backlog.measure(redis, queue)
+        return balance.Load(measured.oldest, self._crew.running(queue))
+
+
+def first_goal(worker: Worker) -> dict[str, int]:
+    """How many processes each queue begins with; without balancing all queues are one."""
+    if worker.balance == "off":
+        return {worker.queue: worker.processes}
+    if worker.balance == "simple":
+        return balance.evenly(worker.queues, worker.processes)
+    return dict.fromkeys(worker.queues, worker.min_processes)
