@@ -60,6 +60,8 @@ def _worker(args: argparse.Namespace, argv: Sequence[str]) -> int:
     import worker.cli  # noqa: PLC0415 - see Command
     import worker.config  # noqa: PLC0415
 
+    if args.action is not None:
+        return worker.cli.run(args)
     settings = worker.config.load(args, os.environ)
     _log(settings.log.level)
     if settings.worker.processes > 1 or settings.worker.balance != "off":
@@ -99,7 +101,10 @@ COMMANDS: Final = {
     "worker": Command(
         "take chat messages from the queue and stream the replies",
         "  legato worker --config legato.toml\n"
-        "  REDIS_URL=redis://127.0.0.1:6379 legato worker --processes 8",
+        "  REDIS_URL=redis://127.0.0.1:6379 legato worker --processes 8\n"
+        "  legato worker --queue urgent,ai-streaming --processes 8 --balance auto\n"
+        "  legato worker status\n"
+        "  legato worker drain --wait 2m",
         "worker.cli",
         _worker,
     ),

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from protocol.settings import SUPERVISOR_NAME, SettingsError
 
-from . import clients, config, database, roster, store
+from . import clients, config, control, database, roster, store
 from .attempts import Policy
 from .backoff import Backend, one_line
 from .cancels import CancelFlags
@@ -71,10 +71,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--concurrency", type=int, metavar="N", help="replies at once per process (default 16)"
     )
+    control.add_actions(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Work until SIGTERM or SIGINT. Answers the exit status: 2 bad configuration, 1 a failed start."""
+    """Work until SIGTERM or SIGINT, or carry out the action that ``args`` name.
+
+    Answers the exit status: 2 bad configuration, 1 a failed start or what else is outside.
+    """
+    if args.action is not None:
+        return control.run(args)
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # it has a line for every request
     try:
         settings = config.load(args, os.environ)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
 
-_NAME: Final = "[A-Za-z0-9_.-]{1,64}"
-Queues = Annotated[str, msgspec.Meta(pattern=rf"^{_NAME}(,{_NAME}){{0,15}}\Z")]
+NAME: Final = "[A-Za-z0-9_.-]{1,64}"
+Queues = Annotated[str, msgspec.Meta(pattern=rf"^{NAME}(,{NAME}){{0,15}}\Z")]
 """Up to 16 names of job streams with commas between them."""
 
 ALIASES: Final = {

@@ -13,11 +13,13 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
 
 from protocol import wire
+
+from .scripts import awaited
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -128,30 +130,25 @@ class Roster:
 
     async def paused(self) -> dict[str, int]:
         """Paused queues, or :data:`wire.ALL_QUEUES`, with the time of it in milliseconds since 1970."""
-        found: dict[bytes, bytes] = await _awaited(self._redis.hgetall(wire.PAUSED_KEY))
+        found: dict[bytes, bytes] = await awaited(self._redis.hgetall(wire.PAUSED_KEY))
         return {name.decode(): int(since) for name, since in found.items()}
 
     async def pause(self, queues: Iterable[str]) -> None:
         """Have these left alone, until further notice."""
         now = time.time_ns() // 1_000_000
-        await _awaited(self._redis.hset(wire.PAUSED_KEY, mapping=dict.fromkeys(queues, now)))
+        await awaited(self._redis.hset(wire.PAUSED_KEY, mapping=dict.fromkeys(queues, now)))
 
     async def resume(self, queues: Collection[str]) -> None:
         """Undo :meth:`pause` for these, or for everything when there are none."""
         if queues:
-            await _awaited(self._redis.hdel(wire.PAUSED_KEY, *queues))
+            await awaited(self._redis.hdel(wire.PAUSED_KEY, *queues))
         else:
             await self._redis.delete(wire.PAUSED_KEY)
 
 
 async def _members(redis: Redis, key: str) -> set[bytes]:
-    members: set[bytes] = await _awaited(redis.smembers(key))
+    members: set[bytes] = await awaited(redis.smembers(key))
     return members
-
-
-async def _awaited(answer: Any) -> Any:
-    """redis-py's types allow for a synchronous client here."""
-    return await answer
 
 
 def new_id() -> str:

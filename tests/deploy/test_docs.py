@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from deploy import cli
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "commands.md").read_text()
@@ -26,12 +30,19 @@ def section(command: str) -> str:
 
 
 def parsers() -> dict[str, argparse.ArgumentParser]:
-    """Every command with its parser, the bare one as an empty name."""
-    found = {"": PARSER}
-    for action in PARSER._actions:
+    """Every command with its parser, the bare one as an empty name; not those that only group others."""
+    return {"": PARSER} | dict(_below(PARSER, ""))
+
+
+def _below(parser: argparse.ArgumentParser, name: str) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            found |= action.choices
-    return found
+            for word, sub in action.choices.items():
+                if options(sub) - GENERAL or not any(
+                    isinstance(inner, argparse._SubParsersAction) for inner in sub._actions
+                ):
+                    yield f"{name} {word}".strip(), sub
+                yield from _below(sub, f"{name} {word}".strip())
 
 
 def options(parser: argparse.ArgumentParser) -> set[str]:

@@ -23,3 +23,8 @@ def load(redis: Redis, name: str) -> Script:
     text = resources.files(__package__).joinpath(f"{name}.lua").read_text(encoding="utf-8")
     script: Script = redis.register_script(text)
     return script
+
+
+async def awaited(answer: Any) -> Any:
+    """The answer of a plain command, whose type in redis-py allows for a synchronous client too."""
+    return await answer
