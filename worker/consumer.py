@@ -11,7 +11,6 @@ from redis import exceptions
 from protocol import stream
 
 from .backoff import FIRST, Backend, delays, obey_cancellation, one_line
-from .jobs import CLAIMED_TOO_OFTEN, NOT_PERSISTED
 from .runner import Control, Outcome, Stop
 
 if TYPE_CHECKING:
@@ -77,8 +76,8 @@ class Consumer:
         self._next_takeover = 0.0
         self._settle: dict[Outcome, Callable[[Entry], Awaitable[None]]] = {
             Outcome.DONE: lambda entry: jobs.acknowledge(entry.id),
-            Outcome.GIVEN_UP: lambda entry: jobs.bury(entry, CLAIMED_TOO_OFTEN),
-            Outcome.UNSAVED: lambda entry: jobs.bury(entry, NOT_PERSISTED),
+            Outcome.GIVEN_UP: lambda entry: jobs.bury(entry, "claimed too often"),
+            Outcome.UNSAVED: lambda entry: jobs.bury(entry, "not persisted"),
             Outcome.HANDED_BACK: jobs.requeue,
             Outcome.LEFT: lambda entry: jobs.expire(entry.id),
             Outcome.FENCED: _nothing,

@@ -15,7 +15,6 @@ import msgspec
 from protocol import stream, wire
 
 from . import scripts
-from .jobs import AFTER_THE_END
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 BATCH: Final = 100
+
+AFTER_THE_END: Final = frozenset({"claimed too often", "not persisted"})
+"""The reasons with which :class:`.consumer.Consumer` buries a job whose message has told its end."""
 
 Revival = Literal["queued", "ended", "gone"]
 

@@ -24,12 +24,6 @@ BLOCK_MS: Final = 1000
 """How long a read waits for a new job. A stop has to wait for it: a cancelled read strands jobs."""
 
 DEAD_KEPT: Final = 10_000
-
-CLAIMED_TOO_OFTEN: Final = "claimed too often"
-NOT_PERSISTED: Final = "not persisted"
-AFTER_THE_END: Final = frozenset({CLAIMED_TOO_OFTEN, NOT_PERSISTED})
-"""Reasons for burying a job whose message has told its end."""
-
 CONSUMER_IDLE_MS: Final = 3_600_000
 """A live consumer asks every second; one that has not for an hour is gone."""
 
