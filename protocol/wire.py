@@ -11,6 +11,8 @@ The hash at :func:`message_key` has these fields:
 ``state``      ``queued``, ``streaming``, or an end: ``complete``, ``failed``, ``cancelled``
 ``attempt``    how many times the message was claimed, not counting claims that were handed back
 ``claim``      the fence: the unique token of the newest claim. Only who holds it may write
+``ticket``     which delivery of which job the claim came by. An older delivery cannot claim any more
+``usage``      what all attempts up to now have used, as JSON (:class:`protocol.stream.Usage`)
 ``next``       the number of indexes in the log, which is the next index to append
 ``cancel``     ``1`` once somebody asked to stop it
 ``error``      text for people, when ``failed``
@@ -147,6 +149,11 @@ def cancel_flags(message_id: str) -> tuple[str, str]:
     Other programs may set either (``SET stream_cancel:ID 1 EX 300``).
     """
     return f"stream_cancel:{{{message_id}}}", f"stream_cancel:{message_id}"
+
+
+def backoff_key(digest: str) -> str:
+    """Hash that is there while a provider has no room; ``digest`` stands for the account, and is public."""
+    return f"legato:backoff:{{{digest}}}"
 
 
 LOG_TEXT: Final = "t"

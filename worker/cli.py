@@ -22,6 +22,7 @@ from .attempts import Policy
 from .backoff import Backend, one_line
 from .cancels import CancelFlags
 from .consumer import REDIS_DOWN, Consumer, Limits
+from .gate import OPEN, SharedGate
 from .intake import Intake
 from .jobs import Jobs
 from .notify import READY, Notifier
@@ -29,6 +30,7 @@ from .providers import base
 from .providers.scripted import Scripted
 from .roster import Roster, Status
 from .runner import Runner
+from .streaming import Model
 from .token_log import TokenLog
 from .vitals import UNBOUNDED, Vitals, Wear
 
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from redis.asyncio import Redis
+
+    from .gate import Gate
 
 log: Final = logging.getLogger("legato.worker")
 
@@ -163,6 +167,13 @@ def build(settings: config.Provider) -> base.Provider:
     )
 
 
+def _gate(settings: config.Provider, redis: Redis, backend: Backend) -> Gate:
+    """What stands before the provider: shared by all processes with the same key at the same address."""
+    if settings.name == "scripted":
+        return OPEN
+    return SharedGate(redis, backend, settings.base_url, settings.api_key)
+
+
 def compose(
     settings: config.Settings, redis: Redis, jobs: Jobs | Intake, turns: store.Store, provider: base.Provider
 ) -> Consumer:
@@ -174,8 +185,13 @@ def compose(
         messages=TokenLog(redis, tries=worker.tries, retention=worker.retention),
         flags=flags,
         store=turns,
-        provider=provider,
-        policy=Policy(base.Patience(model.first_token_seconds, model.no_token_seconds), model.retries),
+        model=Model(
+            provider=provider,
+            policy=Policy(base.Patience(model.first_token_seconds, model.no_token_seconds), model.retries),
+            tries=worker.tries,
+            goes_on=worker.on_interrupted == "continue",
+            gate=_gate(model, redis, backend),
+        ),
         redis=backend,
         database=Backend("the database", (store.UnavailableError,)),
         timeout=worker.timeout,

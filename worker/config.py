@@ -46,7 +46,8 @@ class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     :ivar max_time: age at which it is replaced.
     :ivar max_memory: resident MiB at which it is replaced.
     :ivar stall_seconds: how long it may give no sign of life before it is killed.
-    :ivar tries: how many workers may claim one job before it is given up.
+    :ivar tries: how many attempts a reply may take, over all workers.
+    :ivar on_interrupted: what becomes of a reply that was cut off: it goes on, or it fails.
     :ivar timeout: how long one claim may take to stream its reply.
     :ivar lease: how long a job stays with a worker that gives no sign of life.
     :ivar retention: how long a finished reply can be read up.
@@ -65,6 +66,7 @@ class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_memory: Annotated[int, msgspec.Meta(ge=0)] = 512
     stall_seconds: Annotated[float, msgspec.Meta(ge=1, le=86400)] = 30
     tries: Annotated[int, msgspec.Meta(ge=1, le=100)] = 2
+    on_interrupted: Literal["continue", "fail"] = "continue"
     timeout: Seconds = 120
     lease: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 30
     retention: Annotated[int, msgspec.Meta(ge=1, le=31_536_000)] = 3600

@@ -11,7 +11,8 @@ from redis import exceptions
 from protocol import stream
 
 from .backoff import FIRST, Backend, delays, obey_cancellation, one_line
-from .runner import Control, Outcome, Stop
+from .runner import Outcome
+from .stop import Control, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -193,7 +194,9 @@ class Consumer:
     async def _answer(self, entry: Entry, job: stream.Job, control: Control) -> None:
         try:
             came_too_late = self.stopping  # with the last read
-            outcome = Outcome.HANDED_BACK if came_too_late else await self._runner.run(job, control)
+            outcome = (
+                Outcome.HANDED_BACK if came_too_late else await self._runner.run(job, control, entry.ticket)
+            )
             self._settling.add(entry.id)
             await self._redis.insist(lambda: self._settle[outcome](entry))
         except Exception:  # a fault of ours must end neither the process nor the job

@@ -97,7 +97,7 @@ class Intake:
                 await self._queues[name].requeue(entry)
             return []
         self.claimed += len(entries)
-        return [Entry(f"{name}/".encode() + entry.id, entry.body) for entry in entries]
+        return [entry._replace(id=f"{name}/".encode() + entry.id) for entry in entries]
 
     async def renew(self, ids: Collection[bytes]) -> set[bytes]:
         """See :meth:`.jobs.Jobs.renew`."""

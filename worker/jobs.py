@@ -28,14 +28,24 @@ CONSUMER_IDLE_MS: Final = 3_600_000
 """A live consumer asks every second; one that has not for an hour is gone."""
 
 _FIELD: Final = wire.JOB_FIELD.encode()
-_SCRIPTS: Final = ("renew", "requeue", "bury", "forget")
+_SCRIPTS: Final = ("renew", "requeue", "bury", "forget", "take_over")
 
 
 class Entry(NamedTuple):
-    """A claimed entry of the stream. ``body`` is the job as JSON, None where the field is missing."""
+    """A claimed entry of the stream. ``body`` is the job as JSON, None where the field is missing.
+
+    ``deliveries`` counts the consumers that it was given to, this one included.
+    """
 
     id: bytes
     body: bytes | None
+    deliveries: int = 1
+
+    @property
+    def ticket(self) -> str:
+        """Sorts behind the tickets of all earlier deliveries of the message's jobs."""
+        first, _, second = self.id.rpartition(b"/")[2].partition(b"-")
+        return f"{int(first):020}-{int(second):020}-{self.deliveries:010}"
 
 
 class Jobs:
@@ -80,10 +90,9 @@ class Jobs:
 
     async def take_over(self, count: int) -> list[Entry]:
         """Up to ``count`` jobs whose lease ran out."""
-        answer = await self._redis.xautoclaim(
-            self._key, wire.GROUP, self._consumer, self._lease_ms, start_id="0-0", count=count
-        )
-        return _entries(cast("Any", answer)[1])
+        arguments = (wire.GROUP, self._consumer, self._lease_ms, count)
+        found = await self._scripts["take_over"]([self._key], arguments)
+        return [Entry(job, _body(fields), deliveries) for job, fields, deliveries in found]
 
     async def renew(self, ids: Collection[bytes]) -> set[bytes]:
         """Start the leases anew; answers the ids that are another consumer's by now."""
@@ -122,3 +131,8 @@ class Jobs:
 
 def _entries(answer: list[tuple[bytes, Any]]) -> list[Entry]:
     return [Entry(job, (fields or {}).get(_FIELD)) for job, fields in answer]
+
+
+def _body(fields: list[bytes]) -> bytes | None:
+    """The job out of an entry's fields and values, as a script hands them on."""
+    return dict(zip(fields[::2], fields[1::2], strict=True)).get(_FIELD)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -15,13 +15,20 @@ AHEAD: Final = 64
 """Events that may wait for the writer. At the bound the model's stream is read no further: back-pressure."""
 
 
+class Arrival(NamedTuple):
+    """An event, and the loop's time at which it came."""
+
+    at: float
+    event: Event
+
+
 class Pump:
     """One task reads events; one other takes all that wait whenever it is ready for more."""
 
     def __init__(self, events: AsyncGenerator[Event, None], ahead: int = AHEAD) -> None:
         self._events = events
         self._ahead = ahead
-        self._waiting: list[Event] = []
+        self._waiting: list[Arrival] = []
         self._room = asyncio.Event()
         self._news = asyncio.Event()
         self._stopped = False
@@ -29,15 +36,16 @@ class Pump:
         self._task.add_done_callback(lambda _: self._news.set())
 
     async def _read(self) -> None:
+        clock = asyncio.get_running_loop().time
         async with aclosing(self._events) as events:
             async for event in events:
-                self._waiting.append(event)
+                self._waiting.append(Arrival(clock(), event))
                 self._news.set()
                 if len(self._waiting) >= self._ahead:
                     self._room.clear()
                     await self._room.wait()
 
-    async def take(self) -> list[Event]:
+    async def take(self) -> list[Arrival]:
         """All events that wait, at least one; empty when there will be no more.
 
         :raises ProviderError: what the provider raised, after all events before it were taken.

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import msgspec
 
 from protocol import stream
 
+from . import seam
+from .providers import base
 from .token_log import Token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .providers import base
+    from .token_log import Claim
 
+T = TypeVar("T")
 End = Literal["complete", "failed", "cancelled"]
 
 MAX_TOKEN: Final = 4096
@@ -52,9 +55,21 @@ def encode_decision(decision: Decision) -> bytes:
     return msgspec.json.encode(decision)
 
 
-def decode_decision(marker: bytes) -> Decision:
-    """Undo :func:`encode_decision`."""
-    return msgspec.json.decode(marker, type=Decision)
+def decode_decision(marker: bytes) -> Decision | None:
+    """Undo :func:`encode_decision`; None for what it cannot have made."""
+    return _decoded(marker, Decision)
+
+
+def decode_usage(value: bytes) -> stream.Usage | None:
+    """Undo :meth:`Reply.encoded_usage`; None for what it cannot have made, such as nothing."""
+    return _decoded(value, stream.Usage)
+
+
+def _decoded(value: bytes, kind: type[T]) -> T | None:
+    try:
+        return msgspec.json.decode(value, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError):  # no reason to lose a reply
+        return None
 
 
 class Reply:
@@ -64,18 +79,44 @@ class Reply:
     :ivar decision: how it ends, once that is known.
     """
 
-    def __init__(self, job: stream.Job, *, attempt: int, model: str, next_: int = 0, text: str = "") -> None:
+    def __init__(self, job: stream.Job, claim: Claim, *, model: str, text: str = "") -> None:
+        """:param text: of the tokens that ``claim`` found."""
         self.job = job
-        self.attempt = attempt
         self.model = model
-        self.next = next_
+        self.next = claim.next
         self.decision: Decision | None = None
         self._parts = [text] if text else []
+        self._begin(claim.attempt, decode_usage(claim.usage))
+
+    def _begin(self, attempt: int, used: stream.Usage | None) -> None:
+        self.attempt = attempt
+        self._seam = seam.Seam(self.text)
+        self._used_before = used
+        self._used_now: stream.Usage | None = None
+
+    def begin_again(self, attempt: int) -> None:
+        """Another attempt goes on from the text so far. What this one held back is forgotten: nobody saw it."""
+        self._begin(attempt, self.usage)
 
     @property
     def text(self) -> str:
         """All text so far."""
         return "".join(self._parts)
+
+    @property
+    def usage(self) -> stream.Usage | None:
+        """What all attempts have used, as far as it is known; None if nothing is."""
+        known = [usage for usage in (self._used_before, self._used_now) if usage is not None]
+        return base.total(*known) if known else None
+
+    def encoded_usage(self) -> bytes:
+        """:attr:`usage` as JSON, as the message's hash holds it."""
+        return msgspec.json.encode(self.usage or stream.Usage())
+
+    def request(self) -> base.Request:
+        """What to ask the model."""
+        job, text = self.job, self.text
+        return base.Request(job.message, job.history, text, seam.go_on(text), self.attempt)
 
     def started(self, event: base.Started) -> bytes:
         """The frame of ``stream.started``."""
@@ -83,31 +124,42 @@ class Reply:
         return stream.Started(self.job.message_id, self.attempt, event.model).frame(self.job.channel)
 
     def tokens(self, event: base.Text) -> Iterator[Token]:
-        """The token of the next piece of text; several where it is very long."""
-        for begin in range(0, len(event.text), MAX_TOKEN):
-            text = event.text[begin : begin + MAX_TOKEN]
-            job = self.job
+        """The token of the next piece of text; several where it is very long, none where it repeats."""
+        yield from self._tokens(self._seam.feed(event.text))
+
+    def rest(self) -> Iterator[Token]:
+        """What was held back in case it repeats. To be asked for before :meth:`final`."""
+        yield from self._tokens(self._seam.rest())
+
+    def _tokens(self, piece: str) -> Iterator[Token]:
+        job = self.job
+        for begin in range(0, len(piece), MAX_TOKEN):
+            text = piece[begin : begin + MAX_TOKEN]
             received = stream.TokenReceived(job.user_id, job.message_id, text, self.next)
             yield Token(self.next, text, received.frame(job.channel))
             self.next += 1
             self._parts.append(text)
 
+    def used(self, event: base.Used) -> None:
+        """What this attempt has used up to now."""
+        self._used_now = event.usage
+
     def final(self, event: base.Final) -> None:
         """The model came to its own end."""
+        self._used_now = event.usage
         code = _FAILING_STOPS.get(event.stop_reason, "")
         if not code and not self.next:
             code = _EMPTY_STOPS.get(event.stop_reason, "empty")
-        self.decision = Decision(
-            event.stop_reason, event.usage, self.model, "failed" if code else "complete", code
-        )
+        state: End = "failed" if code else "complete"
+        self.decision = Decision(event.stop_reason, self.usage, self.model, state, code)
 
     def fail(self, code: str) -> None:
         """Something went wrong on the way."""
-        self.decision = Decision(model=self.model, state="failed", code=code)
+        self.decision = Decision(usage=self.usage, model=self.model, state="failed", code=code)
 
     def cancel(self) -> None:
         """Somebody asked to stop."""
-        self.decision = Decision(model=self.model, state="cancelled")
+        self.decision = Decision(usage=self.usage, model=self.model, state="cancelled")
 
     def terminal(self, decision: Decision) -> tuple[bytes, str]:
         """The frame of the one terminal event, and what it tells people of an error, empty for none."""

@@ -6,56 +6,28 @@ import asyncio
 import enum
 import logging
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from . import pump, reply
-from .attempts import attempts
-from .providers import base
-from .store import RefusedError
+import msgspec
+
+from . import reply
+from .figures import Figures
+from .stop import Control, Stop
+from .store import ConversationDeniedError, RefusedError
+from .streaming import Streaming
 from .token_log import FencedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-
     from protocol.stream import Job
 
-    from .attempts import Policy
     from .backoff import Backend
     from .cancels import CancelFlags
     from .store import Store
-    from .token_log import Claim, MessageLog, Token, TokenLog
+    from .streaming import Model
+    from .token_log import Claim, MessageLog, TokenLog
 
 log: Final = logging.getLogger("legato.worker")
-
-
-class Stop(enum.Enum):
-    """Why a reply is stopped from outside."""
-
-    CANCELLED = "cancelled"
-    TIMEOUT = "timeout"
-    DRAIN = "drain"
-
-
-class Control:
-    """Stops one reply from outside. The first reason stands."""
-
-    def __init__(self) -> None:
-        self.reason: Stop | None = None
-        self._close: Callable[[], None] | None = None
-
-    def stop(self, reason: Stop) -> None:
-        """Close the request to the model now; the reply ends as ``reason`` says."""
-        if self.reason is None:
-            self.reason = reason
-            if self._close is not None:
-                self._close()
-
-    def closes(self, close: Callable[[], None]) -> None:
-        """From now on, stopping calls ``close``; at once if it has been stopped already."""
-        self._close = close
-        if self.reason is not None:
-            close()
 
 
 class Outcome(enum.Enum):
@@ -83,13 +55,13 @@ class Runner:
     messages: TokenLog
     flags: CancelFlags
     store: Store
-    provider: base.Provider
-    policy: Policy
+    model: Model
     redis: Backend
     database: Backend
     timeout: float
+    figures: Figures = field(default_factory=Figures)
 
-    async def run(self, job: Job, control: Control) -> Outcome:
+    async def run(self, job: Job, control: Control, ticket: str = "") -> Outcome:
         """Claim the job's message and bring it to an end, or to where another worker can go on.
 
         May be cancelled at any point: then the request to the model is closed, and nothing more is written.
@@ -97,10 +69,11 @@ class Runner:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.timeout
         timer = loop.call_at(deadline, control.stop, Stop.TIMEOUT)
-        message = self.messages.open(job, secrets.token_hex(8))
+        message = self.messages.open(job, secrets.token_hex(8), ticket)
         try:
             return await self._run(job, message, control, deadline)
         except FencedError:
+            self.figures.fenced += 1
             log.warning("reply %s: another worker has it, stopped", job.message_id)
             return Outcome.FENCED
         finally:
@@ -111,13 +84,13 @@ class Runner:
         if claim.verdict == "finished":
             return Outcome.DONE
         text = await self.redis.insist(message.text) if claim.next else ""
-        answer = reply.Reply(
-            job, attempt=claim.attempt, model=self.provider.model, next_=claim.next, text=text
-        )
+        answer = reply.Reply(job, claim, model=self.model.provider.model, text=text)
         if claim.decision:  # the one before came this far: carry it out without asking the model
             answer.decision = reply.decode_decision(claim.decision)
-        elif not await self._decided_by_claim(claim, answer):
-            await self._stream(answer, message, control, deadline)
+            if answer.decision is None:
+                answer.fail("internal")
+        else:
+            await self._decide(claim, answer, message, control, deadline)
         if answer.decision is None:
             return await self._hand_over(message)
         if not await self._finish(answer, answer.decision, message):
@@ -125,61 +98,40 @@ class Runner:
         given_up = claim.verdict == "exhausted" and not claim.decision
         return Outcome.GIVEN_UP if given_up else Outcome.DONE
 
-    async def _decided_by_claim(self, claim: Claim, answer: reply.Reply) -> bool:
-        """Whether the reply ends before the model is asked."""
+    async def _decide(
+        self, claim: Claim, answer: reply.Reply, message: MessageLog, control: Control, deadline: float
+    ) -> None:
+        """Come to the reply's end, asking the model if need be. Leaves ``decision`` None only when drained."""
         message_id = answer.job.message_id
         flagged = await self.redis.insist(lambda: self.flags.those_set([message_id]))
         if claim.verdict == "cancelled" or flagged:
             answer.cancel()
-        elif claim.verdict == "exhausted":
+        elif claim.verdict == "exhausted" or (claim.next and not self.model.goes_on):
             answer.fail("interrupted")
-        elif claim.next:
-            # The seam: here the text so far would go back to the model, to continue at index `next`.
-            answer.fail("interrupted")
-        return answer.decision is not None
+        else:
+            await self._stream(answer, message, control, deadline)
 
     async def _stream(
         self, answer: reply.Reply, message: MessageLog, control: Control, deadline: float
     ) -> None:
-        """Ask the model and write what it says. Leaves ``decision`` None only when drained."""
-        request = base.Request(answer.job.message, answer.job.history)
-        source = pump.Pump(attempts(self.provider, request, self.policy, deadline))
-        control.closes(source.stop)
         try:
-            while answer.decision is None and (events := await source.take()):
-                await self._write(events, answer, message, control)
-        except base.ProviderError as error:
-            log.warning("reply %s: %s: %s", answer.job.message_id, error.code, error)
-            answer.fail(error.code)
+            answer.job = await self._with_history(answer.job)
+            await Streaming(self.model, answer, message, self.redis, self.figures).run(control, deadline)
+        except ConversationDeniedError:
+            answer.fail("conversation_denied")
         except FencedError:
             raise
         except Exception:  # a fault of ours: whoever waits for the reply must hear of its end all the same
             log.exception("reply %s: broke off", answer.job.message_id)
             answer.fail("internal")
-        finally:
-            await source.aclose()
-        if answer.decision is None:
-            _decide_stopped(answer, control.reason)
 
-    async def _write(
-        self, events: Sequence[base.Event], answer: reply.Reply, message: MessageLog, control: Control
-    ) -> None:
-        tokens: list[Token] = []
-        for event in events:
-            match event:
-                case base.Started():
-                    await self._insist(message.publish, answer.started(event))
-                case base.Text():
-                    tokens += answer.tokens(event)
-                case base.Final():
-                    answer.final(event)
-        if tokens:
-            cancel = await self.redis.insist(lambda: message.append(tokens))
-            if cancel:
-                control.stop(Stop.CANCELLED)
+    async def _with_history(self, job: Job) -> Job:
+        """The job with what the model is told of its conversation.
 
-    async def _insist(self, write: Callable[[bytes], Awaitable[None]], value: bytes) -> None:
-        await self.redis.insist(lambda: write(value))
+        :raises ConversationDeniedError: it is another user's.
+        """
+        history = await self.database.insist(lambda: self.store.history(job))
+        return msgspec.structs.replace(job, history=history)
 
     async def _hand_over(self, message: MessageLog) -> Outcome:
         released = await self.redis.insist(message.release)
@@ -190,11 +142,13 @@ class Runner:
 
         Whatever becomes of persisting, it is told. Answers whether the turns are persisted.
         """
-        await self._insist(message.decide, reply.encode_decision(decision))
+        marker = reply.encode_decision(decision)
+        await self.redis.insist(lambda: message.decide(marker))
         saved = await self._save(answer, decision)
         decision = decision if saved else decision.unsaved()
         frame, error = answer.terminal(decision)
         await self.redis.insist(lambda: message.finish(decision.state, frame, error))
+        self.figures.end(decision)
         detail = f" ({decision.code or decision.stop_reason})" if decision.state != "cancelled" else ""
         log.info("reply %s: %s%s, %d tokens", answer.job.message_id, decision.state, detail, answer.next)
         return saved
@@ -211,15 +165,3 @@ class Runner:
         else:
             return True
         return False
-
-
-def _decide_stopped(answer: reply.Reply, reason: Stop | None) -> None:
-    match reason:
-        case Stop.CANCELLED:
-            answer.cancel()
-        case Stop.TIMEOUT:
-            answer.fail("timeout")
-        case None:
-            answer.fail("interrupted")  # the provider ended without its Final
-        case Stop.DRAIN:
-            pass

@@ -2,7 +2,7 @@
 
 Every write is a script that checks the claim first, so that a worker that lost its job, and does not know
 yet, cannot add a token or a second end. All may be sent twice with the effect of once, but for
-:meth:`MessageLog.publish`, whose event is then heard twice.
+:meth:`MessageLog.tell`, whose event is then heard twice.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Verdict = Literal["run", "finished", "exhausted", "cancelled"]
 
-_SCRIPTS: Final = ("claim", "publish", "append", "decide", "finish", "release")
+_SCRIPTS: Final = ("claim", "tell", "append", "decide", "finish", "release")
 
 
 class FencedError(Exception):
@@ -43,12 +43,14 @@ class Claim(NamedTuple):
     :ivar attempt: how many times the message was claimed, this time included.
     :ivar next: the number of tokens in the log.
     :ivar decision: the value of the final marker, empty without one.
+    :ivar usage: what the attempts before have used, as JSON; empty if that is not known.
     """
 
     verdict: Verdict
     attempt: int
     next: int
     decision: bytes
+    usage: bytes = b""
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -72,36 +74,49 @@ class TokenLog:
         self.retention = retention
         self.scripts = {name: scripts.load(redis, name) for name in _SCRIPTS}
 
-    def open(self, job: Job, claim: str) -> MessageLog:
-        """The log of the job's message under ``claim``, a token that nobody else uses."""
-        return MessageLog(self, job, claim)
+    def open(self, job: Job, claim: str, ticket: str = "") -> MessageLog:
+        """The log of the job's message under ``claim``, a token that nobody else uses.
+
+        :param ticket: of the delivery by which the job came (:attr:`.jobs.Entry.ticket`).
+        """
+        return MessageLog(self, job, claim, ticket)
 
 
 class MessageLog:
-    """One message under one claim. Every method but :meth:`claim` and :meth:`text` raises FencedError."""
+    """One message under one claim. Every method but :meth:`text` raises FencedError."""
 
-    def __init__(self, log: TokenLog, job: Job, claim: str) -> None:
+    def __init__(self, log: TokenLog, job: Job, claim: str, ticket: str) -> None:
         names = (job.app_id, job.channel)
         self._log = log
         self._id = job.message_id
         self._user = msgspec.json.encode(job.user_id)
         self._claim = claim
+        self._ticket = ticket
         self._message = wire.message_key(*names, job.message_id)
         self._tokens = wire.log_key(*names, job.message_id)
         self._active = wire.active_key(*names)
+        self._open = wire.open_key(*names)
         self._bus = wire.bus_channel(*names)
 
     async def claim(self) -> Claim:
-        """Take the fence. May be repeated: the same claim counts once."""
-        keys = (self._message, self._tokens, self._active)
-        arguments = (self._claim, self._log.tries, self._user, self._id, wire.LOG_FINAL_ID)
-        verdict, attempt, index, decision = await self._log.scripts["claim"](keys, arguments)
-        return Claim(cast("Verdict", verdict.decode()), attempt, index, decision)
+        """Take the fence. May be repeated: the same claim counts once.
 
-    async def publish(self, frame: bytes) -> None:
-        """Publish an event that is not logged."""
+        :raises FencedError: the job was delivered again since, to somebody who has claimed already.
+        """
+        keys = (self._message, self._tokens, self._active)
+        arguments = (self._claim, self._log.tries, self._user, self._id, wire.LOG_FINAL_ID, self._ticket)
+        verdict, *found = await self._call("claim", keys, *arguments)
+        return Claim(cast("Verdict", verdict.decode()), *found)
+
+    async def claim_again(self, claim: str) -> Claim:
+        """Begin another attempt, as if somebody else took over: from now on ``claim`` is the token."""
+        self._claim = claim
+        return await self.claim()
+
+    async def tell(self, frame: bytes, usage: bytes = b"") -> None:
+        """Publish an event that is not logged, unless empty; note what was used, unless empty."""
         keys = (self._message, self._bus)
-        await self._call("publish", keys, self._claim, _envelope(frame))
+        await self._call("tell", keys, self._claim, frame and _envelope(frame), usage)
 
     async def append(self, tokens: Sequence[Token]) -> bool:
         """Log and publish consecutive tokens in one round trip; those that are there already are skipped.
@@ -124,7 +139,7 @@ class MessageLog:
 
     async def finish(self, state: State, frame: bytes, error: str = "") -> None:
         """Record the end, publish the terminal event and let the log expire; once per message."""
-        keys = (self._message, self._tokens, self._active, self._bus)
+        keys = (self._message, self._tokens, self._active, self._bus, self._open)
         arguments = (self._claim, self._id, state, error, _envelope(frame), self._log.retention)
         await self._call("finish", keys, *arguments)
 

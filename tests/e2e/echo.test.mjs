@@ -150,7 +150,7 @@ test("cancel ends a reply once, with a part of its tokens", LIMIT, async () => {
 });
 
 test("a failure is one event with text for people", LIMIT, async () => {
-  const id = await user.send("#script tokens=20 rate=100 fail=overloaded@5");
+  const id = await user.send("#script tokens=20 rate=100 fail=overloaded@5/always");
   const [end, ...more] = await user.ended(id);
   assert.deepEqual([end.event, more], ["stream.failed", []]);
   assert.equal(end.data.error, "Response unavailable. Please try again.");

@@ -75,7 +75,7 @@ test("a failure is shown, and Retry asks again in the same place", LIMIT, async 
   chat.page.on("request", (request) => {
     if (request.url().endsWith("/api/chat/send")) posts += 1;
   });
-  await chat.say("#script tokens=20 rate=50 fail=overloaded@5");
+  await chat.say("#script tokens=20 rate=50 fail=overloaded@5/always");
   await chat.hasStatus("failed");
   const failure = chat.replies.first().getByTestId("failure");
   assert.match(await failure.textContent(), /Response unavailable\. Please try again\./);
@@ -202,7 +202,7 @@ for (const colorScheme of ["light", "dark"]) {
       assert.deepEqual(faults, []);
     };
     await check();
-    await page.say("#script tokens=9 rate=50 fail=overloaded@5");
+    await page.say("#script tokens=9 rate=50 fail=overloaded@5/always");
     await page.hasStatus("failed");
     await page.say("#script tokens=2000 rate=20");
     await page.hasStatus("streaming", 2);

@@ -9,7 +9,7 @@ import pytest
 from tests.worker import sse_server as sse
 from tests.worker.sse_server import SseServer
 from worker import attempts as module
-from worker.attempts import Policy, attempts
+from worker.attempts import Policy, attempt
 from worker.providers import base
 from worker.providers.anthropic import Anthropic
 
@@ -32,7 +32,7 @@ async def play(
     deadline = asyncio.get_running_loop().time() + budget
     try:
         async with asyncio.timeout(WAIT):
-            async for event in attempts(provider, REQUEST, Policy(PATIENT, retries), deadline):
+            async for event in attempt(provider, REQUEST, Policy(PATIENT, retries), deadline):
                 seen.append(event)  # noqa: PERF401 - an error may come in the middle
     except base.ProviderError as error:
         return seen, error

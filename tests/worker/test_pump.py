@@ -17,9 +17,18 @@ REQUEST = base.Request("x")
 async def rest(pump: Pump) -> list[base.Event]:
     events: list[base.Event] = []
     async with asyncio.timeout(WAIT):
-        while batch := await pump.take():
+        while batch := await taken(pump):
             events += batch
     return events
+
+
+async def taken(pump: Pump) -> list[base.Event]:
+    """The next batch. When each event came is checked on the way: never after it is taken, and in order."""
+    arrivals = await pump.take()
+    times = [arrival.at for arrival in arrivals]
+    assert times == sorted(times)
+    assert all(at <= asyncio.get_running_loop().time() for at in times)
+    return [arrival.event for arrival in arrivals]
 
 
 async def test_all_events_in_order_then_the_end() -> None:
@@ -34,7 +43,7 @@ async def test_what_waits_is_taken_in_one_batch() -> None:
     puppet = Puppet(STARTED, base.Text("a"), base.Text("b"))
     pump = Pump(puppet.stream(REQUEST))
     await eventually(lambda: len(pump._waiting) == 3)
-    assert await pump.take() == [STARTED, base.Text("a"), base.Text("b")]
+    assert await taken(pump) == [STARTED, base.Text("a"), base.Text("b")]
     await pump.aclose()
 
 
@@ -53,7 +62,7 @@ async def test_model_is_read_no_further_than_the_bound() -> None:
 async def test_error_comes_after_the_events_before_it() -> None:
     puppet = Puppet(base.Text("a"), base.CutError("gone"))
     pump = Pump(puppet.stream(REQUEST))
-    assert await pump.take() == [base.Text("a")]
+    assert await taken(pump) == [base.Text("a")]
     with pytest.raises(base.CutError):
         await pump.take()
     await pump.aclose()
@@ -62,7 +71,7 @@ async def test_error_comes_after_the_events_before_it() -> None:
 async def test_stop_ends_a_waiting_take_and_closes_the_request() -> None:
     puppet = Puppet(STARTED)
     pump = Pump(puppet.stream(REQUEST))
-    assert await pump.take() == [STARTED]
+    assert await taken(pump) == [STARTED]
     waiting = asyncio.create_task(pump.take())
     await asyncio.sleep(0)
     pump.stop()

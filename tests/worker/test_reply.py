@@ -13,14 +13,16 @@ from protocol.stream import FAILED_TEXT, Usage
 from worker import reply
 from worker.providers import base
 from worker.reply import Decision, Reply
+from worker.token_log import Claim
 
 from .support import make_job
 
 USAGE = Usage(input=3, output=2)
 
 
-def make(next_: int = 0, text: str = "", **fields: Any) -> Reply:
-    return Reply(make_job(**fields), attempt=2, model="asked-for", next_=next_, text=text)
+def make(next_: int = 0, text: str = "", usage: bytes = b"", **fields: Any) -> Reply:
+    claim = Claim("run", 2, next_, b"", usage)
+    return Reply(make_job(**fields), claim, model="asked-for", text=text)
 
 
 def opened(frame: bytes) -> tuple[str, str, Any]:

@@ -9,16 +9,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from protocol import wire
-from protocol.stream import FAILED_TEXT, Job, Turn
+from protocol.stream import FAILED_TEXT, Job, Turn, Usage
+from worker import seam
 from worker.attempts import Policy
 from worker.backoff import Backend
 from worker.cancels import CancelFlags
 from worker.consumer import REDIS_DOWN
+from worker.figures import Figures
+from worker.jobs import Entry
 from worker.providers import base
 from worker.providers.scripted import Scripted
 from worker.reply import Decision, encode_decision
-from worker.runner import Control, Outcome, Runner, Stop
+from worker.runner import Outcome, Runner
+from worker.stop import Control, Stop
 from worker.store import RefusedError, UnavailableError
+from worker.streaming import Model
 from worker.token_log import Token, TokenLog
 
 from .support import END, PATIENT, STARTED, WAIT, Ears, Puppet, eventually, keys, logged, make_job
@@ -40,18 +45,22 @@ class Stage:
     def __init__(self, redis: Redis, store: Store, path: Path) -> None:
         self.redis = redis
         self.store = store
-        self._path = path
+        self.figures = Figures()
+        self.path = path
 
-    def runner(self, provider: base.Provider, retries: int = 0, time_limit: float = WAIT) -> Runner:
+    def runner(
+        self, provider: base.Provider, time_limit: float = WAIT, tries: int = 2, **model: Any
+    ) -> Runner:
+        options = {"policy": Policy(PATIENT, 0), **model}
         return Runner(
-            messages=TokenLog(self.redis, tries=2, retention=3600),
+            messages=TokenLog(self.redis, tries=tries, retention=3600),
             flags=CancelFlags(self.redis),
             store=self.store,
-            provider=provider,
-            policy=Policy(PATIENT, retries),
+            model=Model(provider=provider, tries=tries, **options),
             redis=Backend("Redis", REDIS_DOWN),
             database=Backend("the database", (UnavailableError,)),
             timeout=time_limit,
+            figures=self.figures,
         )
 
     async def answer(self, provider: base.Provider, job: Job = JOB, **options: Any) -> Outcome:
@@ -63,7 +72,7 @@ class Stage:
 
     def turns(self) -> list[tuple[str, str, str]]:
         """Role, content and status of every row."""
-        with sqlite3.connect(self._path) as connection:
+        with sqlite3.connect(self.path) as connection:
             rows = connection.execute("SELECT role, content, status FROM messages ORDER BY id").fetchall()
         connection.close()
         return rows
@@ -78,10 +87,13 @@ def spoken(*texts: str) -> list[base.Event]:
     return [STARTED, *map(base.Text, texts), END]
 
 
-async def append_under_a_dead_claim(redis: Redis, *texts: str, decision: bytes = b"") -> None:
+async def append_under_a_dead_claim(
+    redis: Redis, *texts: str, decision: bytes = b"", usage: bytes = b""
+) -> None:
     """What a worker that crashed in the middle leaves."""
     message = TokenLog(redis, tries=2, retention=3600).open(JOB, "dead")
     await message.claim()
+    await message.tell(b"", usage)
     await message.append([Token(index, text, b"{}") for index, text in enumerate(texts)])
     if decision:
         await message.decide(decision)
@@ -176,9 +188,9 @@ async def test_takeover_of_turns_that_can_never_be_persisted_ends_them(
     ("script", "code", "count"),
     [
         ("fail=overloaded@0", "overloaded", 0),
-        ("fail=overloaded@3", "overloaded", 3),
-        ("fail=disconnect@3", "interrupted", 3),
-        ("fail=eof@3", "interrupted", 3),
+        ("fail=overloaded@3/always", "overloaded", 3),
+        ("fail=disconnect@3/always", "interrupted", 3),
+        ("fail=eof@3/always", "interrupted", 3),
         ("fail=refusal@0", "refusal", 0),
         ("fail=refusal@3", "refusal", 3),
         ("tokens=0", "empty", 0),
@@ -290,16 +302,43 @@ async def test_takeover_of_an_untouched_message_runs_it(stage: Stage) -> None:
     assert ears.ends == ["stream.completed"]
 
 
-async def test_takeover_in_the_middle_fails_as_interrupted_with_the_text_kept(stage: Stage) -> None:
+async def test_takeover_in_the_middle_goes_on_from_the_next_index(stage: Stage) -> None:
+    """The model gets the text so far; what it repeats of it is not told again; the first worker's use counts."""
+    await append_under_a_dead_claim(stage.redis, "The quick ", "brown", usage=b'{"input":5,"cacheRead":1}')
+    puppet = Puppet(*spoken("The quick", " brown fox", "."))
+    async with Ears(stage.redis, JOB) as ears:
+        assert await stage.answer(puppet) is Outcome.DONE
+        await ears.all()
+    assert puppet.asked == [base.Request("Hello", (), "The quick brown", seam.go_on("The quick brown"), 2)]
+    assert await logged(stage.redis, JOB) == ["The quick ", "brown", " fox", "."]
+    started, *tokens, completed = ears.heard
+    assert started == ("stream.started", {"messageId": "m1", "attempt": 2, "model": "puppet-1"})
+    assert [data["tokenIndex"] for _, data in tokens] == [2, 3]
+    assert completed[0] == "stream.completed"
+    assert completed[1]["totalTokens"] == 4
+    assert completed[1]["usage"] == {"input": 8, "output": 2, "cacheRead": 1, "cacheWrite": 0}
+    assert stage.turns()[1] == ("assistant", "The quick brown fox.", "complete")
+
+
+async def test_takeover_in_the_middle_fails_where_nothing_is_to_go_on(stage: Stage) -> None:
     await append_under_a_dead_claim(stage.redis, "par", "tial")
     puppet = Puppet(*spoken("x"))
     async with Ears(stage.redis, JOB) as ears:
-        assert await stage.answer(puppet) is Outcome.DONE
+        assert await stage.answer(puppet, goes_on=False) is Outcome.DONE
         await ears.all()
     assert puppet.asked == []
     assert ears.ends == ["stream.failed"]
     assert (ears.heard[-1][1]["partial"], ears.heard[-1][1]["code"]) == (True, "interrupted")
     assert stage.turns()[1] == ("assistant", "partial", "failed")
+
+
+async def test_marker_that_nobody_can_read_ends_as_failed_once(stage: Stage) -> None:
+    await append_under_a_dead_claim(stage.redis, "a", decision=b"\xff nonsense")
+    async with Ears(stage.redis, JOB) as ears:
+        assert await stage.answer(Puppet()) is Outcome.DONE
+        assert await stage.answer(Puppet()) is Outcome.DONE
+        await ears.all()
+    assert (ears.ends, ears.heard[-1][1]["code"]) == (["stream.failed"], "internal")
 
 
 @pytest.mark.parametrize(
@@ -361,13 +400,148 @@ async def test_zombie_stops_writing_and_leaves_the_end_to_the_new_owner(stage: S
     async with Ears(stage.redis, JOB) as ears, asyncio.timeout(WAIT):
         task = asyncio.create_task(stage.runner(zombie).run(JOB, Control()))
         await ears.until("token.received")
-        assert await stage.answer(Puppet()) is Outcome.DONE
+        assert await stage.answer(Puppet(*spoken("c"))) is Outcome.DONE
         for event in (base.Text("b"), END):
             zombie.says.put_nowait(event)
         assert await task is Outcome.FENCED
         await ears.all()
-    assert (ears.tokens, ears.ends) == (["a"], ["stream.failed"])
+    assert (ears.tokens, ears.ends) == (["a", "c"], ["stream.completed"])
     assert zombie.closed.is_set()
+    assert stage.figures.fenced == 1
+
+
+async def test_worker_that_slept_before_its_claim_cannot_take_the_message_back(stage: Stage) -> None:
+    """Redis gave it the job while it was stopped; the job was taken over; then it wakes and claims."""
+    early, late = Entry(b"5-0", b""), Entry(b"5-0", b"", deliveries=2)
+    owner = Puppet(STARTED, base.Text("a"))
+    async with Ears(stage.redis, JOB) as ears, asyncio.timeout(WAIT):
+        task = asyncio.create_task(stage.runner(owner).run(JOB, Control(), late.ticket))
+        await ears.until("token.received")
+        sleeper = Puppet(*spoken("x"))
+        assert await stage.runner(sleeper).run(JOB, Control(), early.ticket) is Outcome.FENCED
+        owner.says.put_nowait(END)
+        assert await task is Outcome.DONE
+        await ears.all()
+    assert sleeper.asked == []
+    assert (ears.tokens, ears.ends) == (["a"], ["stream.completed"])
+
+
+# Going on.
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 3, 500])
+@pytest.mark.parametrize("fault", ["disconnect", "eof", "overloaded", "hang"])
+async def test_reply_that_the_provider_cut_off_goes_on_with_each_token_once(
+    stage: Stage, fault: str, overlap: int
+) -> None:
+    job = make_job(f"#script tokens=300 rate=0 overlap={overlap} fail={fault}@120")
+    policy = Policy(base.Patience(WAIT, 0.3), 0)
+    async with Ears(stage.redis, job) as ears:
+        assert await stage.answer(Scripted(), job, policy=policy) is Outcome.DONE
+        await ears.all()
+    assert ears.tokens == await logged(stage.redis, job) == [f"w{index} " for index in range(300)]
+    assert ears.ends == ["stream.completed"]
+    started = [data["attempt"] for event, data in ears.heard if event == "stream.started"]
+    assert started == [1, 2]
+    assert (stage.figures.attempts, stage.figures.continued) == (2, 1)
+    assert await stage.redis.hget(MESSAGE, "attempt") == b"2"
+
+
+async def test_reply_that_is_cut_off_too_often_fails_with_its_text(stage: Stage) -> None:
+    job = make_job("#script tokens=9 rate=0 fail=eof@3 fail=disconnect@5/2 fail=overloaded@7/3")
+    async with Ears(stage.redis, job) as ears:
+        await stage.answer(Scripted(), job)
+        await ears.all()
+    assert len(ears.tokens) == 5
+    assert (ears.ends, ears.heard[-1][1]["code"]) == (["stream.failed"], "interrupted")
+    assert ears.heard[-1][1]["partial"] is True
+
+
+async def test_more_tries_go_on_more_often(stage: Stage) -> None:
+    job = make_job("#script tokens=9 rate=0 fail=eof@3 fail=eof@5/2 fail=eof@5/3")
+    async with Ears(stage.redis, job) as ears:
+        await stage.answer(Scripted(), job, tries=4)
+        await ears.all()
+    assert (len(ears.tokens), ears.ends) == (9, ["stream.completed"])
+
+
+async def test_what_will_not_get_better_in_the_middle_is_not_gone_on_with(stage: Stage) -> None:
+    puppet = Puppet(STARTED, base.Text("a"), base.RequestRefusedError("no"))
+    async with Ears(stage.redis, JOB) as ears:
+        await stage.answer(puppet)
+        await ears.all()
+    assert (ears.ends, len(puppet.asked)) == (["stream.failed"], 1)
+
+
+async def test_with_fail_a_cut_off_reply_fails(stage: Stage) -> None:
+    job = make_job("#script tokens=9 rate=0 fail=disconnect@3")
+    async with Ears(stage.redis, job) as ears:
+        await stage.answer(Scripted(), job, goes_on=False)
+        await ears.all()
+    assert (len(ears.tokens), ears.ends) == (3, ["stream.failed"])
+    assert ears.heard[-1][1]["code"] == "interrupted"
+
+
+async def test_model_that_only_repeats_the_end_adds_nothing(stage: Stage) -> None:
+    puppet = Puppet(STARTED, base.Text("That is all."), base.CutError("cut"), *spoken("That is all."))
+    async with Ears(stage.redis, JOB) as ears:
+        await stage.answer(puppet)
+        await ears.all()
+    assert (ears.tokens, ears.ends) == (["That is all."], ["stream.completed"])
+
+
+async def test_cancel_while_waiting_to_go_on(stage: Stage) -> None:
+    puppet, control = Puppet(STARTED, base.Text("a"), base.OverloadedError("no", retry_after=15)), Control()
+    async with Ears(stage.redis, JOB) as ears, asyncio.timeout(WAIT):
+        task = asyncio.create_task(stage.runner(puppet, time_limit=60).run(JOB, control))
+        await eventually(lambda: stage.figures.continued == 1)
+        control.stop(Stop.CANCELLED)
+        assert await task is Outcome.DONE
+        await ears.all()
+    assert (ears.tokens, ears.ends, len(puppet.asked)) == (["a"], ["stream.cancelled"], 1)
+
+
+async def test_retry_after_beyond_the_time_left_ends_the_reply_at_once(stage: Stage) -> None:
+    puppet = Puppet(STARTED, base.Text("a"), base.OverloadedError("no", retry_after=3600))
+    async with Ears(stage.redis, JOB) as ears:
+        await stage.answer(puppet)
+        await ears.all()
+    assert (ears.ends, ears.heard[-1][1]["code"]) == (["stream.failed"], "overloaded")
+
+
+# What was used.
+
+
+def spent(stage: Stage) -> tuple[int, int]:
+    with sqlite3.connect(stage.path) as connection:
+        query = "SELECT input_tokens, output_tokens FROM messages WHERE role = 'assistant'"
+        (row,) = connection.execute(query).fetchall()
+    connection.close()
+    return row
+
+
+async def test_use_is_summed_over_attempts(stage: Stage) -> None:
+    used = base.Used(Usage(input=10, output=1))
+    puppet = Puppet(STARTED, used, base.Text("a"), base.CutError("cut"), STARTED, used, base.Text("b"), END)
+    await stage.answer(puppet)
+    assert spent(stage) == (13, 3)
+    assert stage.figures.used == {"puppet-1": Usage(input=13, output=3)}
+
+
+async def test_use_of_a_failed_reply_is_recorded(stage: Stage) -> None:
+    used = base.Used(Usage(input=10, output=1))
+    await stage.answer(Puppet(STARTED, used, base.Text("a"), base.RequestRefusedError("no")))
+    assert spent(stage) == (10, 1)
+
+
+async def test_use_of_a_cancelled_reply_is_recorded(stage: Stage) -> None:
+    puppet, control = Puppet(STARTED, base.Used(Usage(input=10, output=1))), Control()
+    async with asyncio.timeout(WAIT):
+        task = asyncio.create_task(stage.runner(puppet).run(JOB, control))
+        await eventually(lambda: stage.redis.hexists(MESSAGE, "usage"))
+        control.stop(Stop.CANCELLED)
+        await task
+    assert spent(stage) == (10, 1)
 
 
 # Draining.

@@ -48,6 +48,7 @@ async def test_first_claim_makes_the_hash_of_a_job_that_another_program_queued(
         b"attempt": b"1",
         b"claim": b"a",
         b"next": b"0",
+        b"ticket": b"",
     }
     assert await redis.smembers(ACTIVE) == {b"m1"}
 
@@ -128,7 +129,7 @@ async def test_zombie_can_write_nothing_at_all(log: TokenLog, redis: Redis) -> N
     async with Ears(redis, JOB) as ears:
         for write in (
             zombie.append(tokens("b", first=1)),
-            zombie.publish(DONE),
+            zombie.tell(DONE),
             zombie.decide(b"{}"),
             zombie.finish("complete", DONE),
             zombie.release(),
@@ -223,7 +224,7 @@ async def test_released_claim_can_write_nothing(log: TokenLog, redis: Redis) -> 
     async with Ears(redis, JOB) as ears:
         for write in (
             message.append(tokens("a")),
-            message.publish(DONE),
+            message.tell(DONE),
             message.decide(b"{}"),
             message.finish("complete", DONE),
         ):

@@ -6,25 +6,39 @@ Foreign errors are translated inside each provider; nothing else in the worker k
 from __future__ import annotations
 
 import asyncio
+import enum
 from contextlib import aclosing
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, TypeAlias
+
+from protocol.stream import Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from protocol.stream import Turn, Usage
+    from protocol.stream import Turn
+
+
+class Retry(enum.Enum):
+    """When the same request may succeed."""
+
+    NOW = "now"
+    """The fault was the connection's: waiting helps nobody."""
+    LATER = "later"
+    NEVER = "never"
 
 
 class ProviderError(Exception):
     """The model will not (go on to) answer.
 
     :cvar code: what programs see in ``stream.failed``.
-    :cvar retryable: whether the same request may succeed a little later.
+    :cvar retry: when the same request may succeed.
+    :cvar crowded: whether the provider has no room, so that everybody with the same key had better wait.
     :ivar retry_after: seconds that the provider asked to wait, None if it did not say.
     """
 
     code: ClassVar[str] = "provider_error"
-    retryable: ClassVar[bool] = False
+    retry: ClassVar[Retry] = Retry.NEVER
+    crowded: ClassVar[bool] = False
 
     def __init__(self, reason: str, retry_after: float | None = None) -> None:
         super().__init__(reason)
@@ -45,34 +59,36 @@ class RateLimitedError(ProviderError):
     """Too many requests of ours."""
 
     code = "rate_limited"
-    retryable = True
+    retry = Retry.LATER
+    crowded = True
 
 
 class OverloadedError(ProviderError):
     """Too many requests of everybody's."""
 
     code = "overloaded"
-    retryable = True
+    retry = Retry.LATER
+    crowded = True
 
 
 class UnavailableError(ProviderError):
     """Not reachable, or a fault of its own."""
 
-    retryable = True
+    retry = Retry.LATER
 
 
 class CutError(ProviderError):
     """The stream ended in the middle, whether the connection broke or closed politely."""
 
     code = "interrupted"
-    retryable = True
+    retry = Retry.NOW
 
 
 class StalledError(ProviderError):
     """The stream is open and silent."""
 
     code = "timeout"
-    retryable = True
+    retry = Retry.NOW
 
 
 class Started(NamedTuple):
@@ -98,6 +114,16 @@ class Final(NamedTuple):
 
     stop_reason: str
     usage: Usage
+
+
+def total(*parts: Usage) -> Usage:
+    """The sum of what several requests have used."""
+    return Usage(
+        input=sum(part.input for part in parts),
+        output=sum(part.output for part in parts),
+        cache_read=sum(part.cache_read for part in parts),
+        cache_write=sum(part.cache_write for part in parts),
+    )
 
 
 Event: TypeAlias = Started | Text | Used | Final

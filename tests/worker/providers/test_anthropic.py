@@ -250,7 +250,7 @@ async def test_nobody_listens() -> None:
         await server._server.wait_closed()
         _, error = await failing(provider)
     assert type(error) is base.UnavailableError
-    assert error.retryable
+    assert error.retry is base.Retry.LATER
 
 
 @pytest.mark.parametrize("silence", [sse.HANG, sse.PINGS])
