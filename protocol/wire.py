@@ -89,6 +89,11 @@ def active_key(app_id: str, channel: str) -> str:
     return f"legato:active:{{{app_id}:{channel}}}"
 
 
+def open_key(app_id: str, channel: str) -> str:
+    """Sorted set: id of a message that waits or streams on the channel -> when to forget it, in Unix time."""
+    return f"legato:open:{{{app_id}:{channel}}}"
+
+
 def bus_channel(app_id: str, channel: str) -> str:
     """The sharded pub/sub channel that carries one Pusher channel of one application."""
     return f"legato:bus:{{{app_id}:{channel}}}"
@@ -152,7 +157,7 @@ def cancel_flags(message_id: str) -> tuple[str, str]:
 
 
 def backoff_key(digest: str) -> str:
-    """Hash that is there while a provider has no room; ``digest`` stands for the account, and is public."""
+    """Hash that is there while a provider has no room; ``digest`` stands for the account and hides it."""
     return f"legato:backoff:{{{digest}}}"
 
 

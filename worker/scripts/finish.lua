@@ -1,5 +1,5 @@
 -- End a message: its state, its one terminal event, and the time its log stays.
--- KEYS: message, log, active, bus channel
+-- KEYS: message, log, active, bus channel, open
 -- ARGV: claim, message id, state, error for people or '', envelope, seconds to keep
 -- Answers {'ok'} or {'fenced'}.
 local fields = redis.call('HMGET', KEYS[1], 'claim', 'state')
@@ -15,6 +15,7 @@ if ARGV[4] ~= '' then
 end
 redis.call('SPUBLISH', KEYS[4], ARGV[5])
 redis.call('SREM', KEYS[3], ARGV[2])
+redis.call('ZREM', KEYS[5], ARGV[2])
 redis.call('EXPIRE', KEYS[1], ARGV[6])
 redis.call('EXPIRE', KEYS[2], ARGV[6])
 return {'ok'}
