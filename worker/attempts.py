@@ -14,7 +14,7 @@ from .gate import OPEN
 from .providers import base
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator
 
     from .gate import Gate
 
@@ -39,7 +39,7 @@ class Waits:
         self._hurries = True
 
     def after(self, error: base.ProviderError) -> float:
-        """Seconds: as the provider said; else none after a first fault of the connection; else ever longer."""
+        """Seconds: as the provider said; none after a first fault of the connection; else ever longer."""
         if error.retry_after is not None:
             return error.retry_after
         if error.retry is base.Retry.NOW and self._hurries:

@@ -1,8 +1,8 @@
 """A back-off that all processes with the same key share, so that they do not hammer a provider without room.
 
 Once the provider has said that it is crowded, nobody asks for a while: as long as it said, else for a time
-that doubles. Then requests go out one at a time, :data:`PROBE` seconds apart. One that is answered shortens the
-way back by a step, one that is refused begins the pause anew.
+that doubles. Then requests go out one at a time, :data:`PROBE` seconds apart. One that is answered shortens
+the way back by a step, one that is refused begins the pause anew.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ class Reply:
         self._used_now: stream.Usage | None = None
 
     def begin_again(self, attempt: int) -> None:
-        """Another attempt goes on from the text so far. What this one held back is forgotten: nobody saw it."""
+        """Another attempt goes on from the text so far. What was held back is forgotten: nobody saw it."""
         self._begin(attempt, self.usage)
 
     @property

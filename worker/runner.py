@@ -101,7 +101,7 @@ class Runner:
     async def _decide(
         self, claim: Claim, answer: reply.Reply, message: MessageLog, control: Control, deadline: float
     ) -> None:
-        """Come to the reply's end, asking the model if need be. Leaves ``decision`` None only when drained."""
+        """Come to the reply's end, asking the model if need be. ``decision`` stays None only when drained."""
         message_id = answer.job.message_id
         flagged = await self.redis.insist(lambda: self.flags.those_set([message_id]))
         if claim.verdict == "cancelled" or flagged:

@@ -303,7 +303,7 @@ async def test_takeover_of_an_untouched_message_runs_it(stage: Stage) -> None:
 
 
 async def test_takeover_in_the_middle_goes_on_from_the_next_index(stage: Stage) -> None:
-    """The model gets the text so far; what it repeats of it is not told again; the first worker's use counts."""
+    """The model gets the text so far; what it repeats is not told again; the first worker's use counts."""
     await append_under_a_dead_claim(stage.redis, "The quick ", "brown", usage=b'{"input":5,"cacheRead":1}')
     puppet = Puppet(*spoken("The quick", " brown fox", "."))
     async with Ears(stage.redis, JOB) as ears:
