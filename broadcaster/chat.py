@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 from starlette.responses import JSONResponse
@@ -16,7 +16,7 @@ from protocol.stream import InvalidRequest, Job
 from .auth import AuthError, Tokens, user_of
 from .bus import BusError
 from .http_api import ApiError, read_body
-from .replies import Conflict, Gone, Replies
+from .replies import Conflict, Full, Gone, Replies, TooMany
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -39,6 +39,14 @@ class Refused(Exception):  # noqa: N818 - an answer, not a fault
         super().__init__(message)
         self.status = status
         self.body = {"message": message, **more}
+
+
+class Answer(NamedTuple):
+    """What a refusal becomes. ``wait``: seconds for ``Retry-After``, 0 for none."""
+
+    status: int
+    body: dict[str, Any]
+    wait: int = 0
 
 
 class Chat:
@@ -77,7 +85,11 @@ class Chat:
             raise InvalidRequest("Idempotency-Key", f"Expected 1 to {MAX_IDEMPOTENCY_KEY} characters")
         known = await replies.remember(user_id, key, body, message_id)
         job = msgspec.structs.replace(job, message_id=known or message_id)
-        await replies.submit_once(job, again=known is not None)
+        try:
+            await replies.submit_once(job, again=known is not None)
+        except (Full, TooMany):  # the client comes again with this key, and then it counts
+            await replies.forget(user_id, key)
+            raise
         return JSONResponse({"message_id": job.message_id})
 
     async def _cancel(self, request: Request) -> Response:
@@ -139,24 +151,32 @@ def answered(
         try:
             response = await handler(request)
         except tuple(_ANSWERS) as error:
-            status, body = _ANSWERS[type(error)](error)
-            response = JSONResponse(body, status)
+            answer = _ANSWERS[type(error)](error)
+            response = JSONResponse(answer.body, answer.status)
+            if answer.wait:
+                response.headers["retry-after"] = str(answer.wait)
         node.requests[route, response.status_code] += 1
         return response
 
     return endpoint
 
 
-def _invalid(error: InvalidRequest) -> tuple[int, dict[str, Any]]:
-    return 422, {"message": error.reason, "errors": {error.field: [error.reason]}}
+def _invalid(error: InvalidRequest) -> Answer:
+    return Answer(422, {"message": error.reason, "errors": {error.field: [error.reason]}})
 
 
-_ANSWERS: Final[dict[type[Exception], Callable[[Any], tuple[int, dict[str, Any]]]]] = {
-    AuthError: lambda error: (401, {"message": str(error)}),
+def _saying(status: int, message: str = "", wait: int = 0) -> Callable[[Exception], Answer]:
+    return lambda error: Answer(status, {"message": message or str(error)}, wait)
+
+
+_ANSWERS: Final[dict[type[Exception], Callable[[Any], Answer]]] = {
+    AuthError: _saying(401),
     InvalidRequest: _invalid,
-    Refused: lambda error: (error.status, error.body),
-    ApiError: lambda error: (error.status, {"message": str(error)}),
-    BusError: lambda error: (503, {"message": str(error)}),
-    Conflict: lambda _error: (409, {"message": "This Idempotency-Key came with another request before."}),
-    Gone: lambda _error: (410, {"message": "The log of this message has expired."}),
+    Refused: lambda error: Answer(error.status, error.body),
+    ApiError: lambda error: Answer(error.status, {"message": str(error)}),
+    BusError: _saying(503),
+    Conflict: _saying(409, "This Idempotency-Key came with another request before."),
+    Gone: _saying(410, "The log of this message has expired."),
+    TooMany: _saying(429, "Too many of your messages wait for their reply.", 5),
+    Full: _saying(503, "Too many messages wait for a reply.", 10),
 }

@@ -86,6 +86,8 @@ class Chat(Table, frozen=True):
     app: str = ""
     idempotency_seconds: Positive = 86_400
     unclaimed_seconds: Positive = 86_400
+    max_open_per_user: Count = 10
+    max_queued: Count = 10_000
 
 
 class AppSource(Table, frozen=True):

@@ -33,6 +33,14 @@ class Conflict(Exception):  # noqa: N818 - an answer, not a fault
     """The idempotency key was used with another body."""
 
 
+class TooMany(Exception):  # noqa: N818 - an answer, not a fault
+    """The user has as many messages that have not ended as anybody may have."""
+
+
+class Full(Exception):  # noqa: N818 - an answer, not a fault
+    """The queue is as long as it may be."""
+
+
 class Gone(Exception):  # noqa: N818 - an answer, not a fault
     """The log has expired, or the part that was asked for."""
 
@@ -60,14 +68,18 @@ class Replies:
         self.app_id = app_id
         self.submitted = 0
         self._enqueue = redis.register_script(scripts.text("enqueue"))
+        self._admit = redis.register_script(scripts.text("admit"))
 
     def is_chat(self, key: Key) -> bool:
         """Whether the channel carries replies."""
         return key.app_id == self.app_id and key.channel.startswith(CHAT_PREFIX)
 
     async def submit(self, job: Job) -> None:
-        """Queue a job. The message's hash comes first, so that a worker and a cancel find it."""
-        await self._announce(job)
+        """Queue a job. The message's hash comes first, so that a worker and a cancel find it.
+
+        :raises Full: and :raises TooMany: it is not queued.
+        """
+        await self._let_in(job)
         await ask(self._redis.xadd(wire.jobs_key(self._chat.queue), {wire.JOB_FIELD: stream.encode_job(job)}))
         self.submitted += 1
 
@@ -75,9 +87,11 @@ class Replies:
         """Queue a job of an idempotent request; ``again`` if it was asked for before.
 
         Whatever broke off the first time, this carries it on: the job is queued exactly once.
+
+        :raises Full: and :raises TooMany: it is not queued; only if it was not asked for before.
         """
         if not again:
-            await self._announce(job)
+            await self._let_in(job)
         queue = self._chat.queue
         keys = (wire.jobs_key(queue), wire.queued_mark(queue, job.message_id))
         arguments = (wire.JOB_FIELD, stream.encode_job(job), self._chat.idempotency_seconds)
@@ -85,15 +99,24 @@ class Replies:
         if queued:
             self.submitted += 1
             if again:
-                await self._announce(job)
+                await self._announce(job, 0)
 
-    async def _announce(self, job: Job) -> None:
-        key = wire.message_key(self.app_id, job.channel, job.message_id)
-        pipeline = self._redis.pipeline(transaction=True)
-        pipeline.hsetnx(key, "user", msgspec.json.encode(job.user_id).decode())
-        pipeline.hsetnx(key, "state", "queued")
-        pipeline.expire(key, self._chat.unclaimed_seconds, nx=True)
-        await ask(pipeline.execute())
+    async def _let_in(self, job: Job) -> None:
+        # Looked at before, not with the job's own command: requests at the same time may go over it a little.
+        limit = self._chat.max_queued
+        if limit and await ask(self._redis.xlen(wire.jobs_key(self._chat.queue))) >= limit:
+            raise Full
+        if not await self._announce(job, self._chat.max_open_per_user):
+            raise TooMany
+
+    async def _announce(self, job: Job, limit: int) -> bool:
+        """Make the message known; False if its user has ``limit`` open ones already (0: no limit)."""
+        names = (self.app_id, job.channel)
+        keys = (wire.message_key(*names, job.message_id), wire.open_key(*names))
+        user = msgspec.json.encode(job.user_id)
+        now = job.queued_at // 1000
+        arguments = (job.message_id, user, limit, now, self._chat.unclaimed_seconds)
+        return bool(await ask(self._admit(keys, arguments)))
 
     async def remember(self, user_id: UserId, key: str, body: bytes, message_id: str) -> str | None:
         """Take an idempotency key for a message, or answer whose it is already.
@@ -101,7 +124,7 @@ class Replies:
         :returns: the id that the same request was given before, None if this is the first.
         :raises Conflict: the key came with another body before.
         """
-        name = wire.idempotency_key(self.app_id, str(user_id), hashlib.sha256(key.encode()).hexdigest())
+        name = self._idempotency_key(user_id, key)
         digest = hashlib.sha256(body).hexdigest()
         value = f"{digest}:{message_id}"
         seconds = self._chat.idempotency_seconds
@@ -112,6 +135,14 @@ class Replies:
         if known_digest != digest:
             raise Conflict
         return str(known_id)
+
+    async def forget(self, user_id: UserId, key: str) -> None:
+        """Undo :meth:`remember`: what the key was for has not happened."""
+        await ask(self._redis.delete(self._idempotency_key(user_id, key)))
+
+    def _idempotency_key(self, user_id: UserId, key: str) -> str:
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        return wire.idempotency_key(self.app_id, str(user_id), digest)
 
     async def cancel(self, user_id: UserId, message_id: str) -> bool:
         """Ask for the end of a reply; False if the user has no such message. Idempotent."""

@@ -14,7 +14,7 @@ import pusher
 import pytest
 
 from broadcaster.bus import redis_client
-from broadcaster.config import Auth, Dev, Server
+from broadcaster.config import Auth, Chat, Dev, Server
 from broadcaster.server import running
 from protocol import signatures, stream, wire
 from protocol.settings import Redis, SettingsError
@@ -132,6 +132,72 @@ async def test_without_a_good_token_nothing_is_queued_or_told(server, redis):
             assert await call(server, method, path, b"{}", headers) == (401, {"message": "Unauthenticated."})
     assert [key async for key in redis.scan_iter("legato:jobs:*")] == []
     assert [key async for key in redis.scan_iter("*stream_cancel*")] == []
+
+
+class TestLimits:
+    """What one user, and all of them together, may have waiting."""
+
+    OPEN = wire.open_key("1", "private-ai-chat.7")
+
+    @pytest.fixture
+    async def server(self, valkey_url) -> AsyncIterator[Any]:
+        settings = local_settings(
+            redis=Redis(url=valkey_url),
+            auth=Auth(jwt_secret=SECRET),
+            chat=Chat(max_open_per_user=2, max_queued=4),
+        )
+        async with running(settings) as started:
+            yield started
+
+    async def refusal(self, server, **headers: str) -> tuple[int, int]:
+        """Status and ``Retry-After`` of a message that is not taken."""
+        answer = await fetch(server.port, "/api/chat/send", b'{"message": "Hello"}', **token() | headers)
+        assert json.loads(answer.body)["message"].startswith("Too many")
+        return answer.status, int(answer.headers["retry-after"])
+
+    async def test_a_user_has_so_many_open_messages_and_others_have_theirs(self, server, redis):
+        ids = [(await send(server, {"message": "Hello"}))[1]["message_id"] for _ in range(2)]
+        assert await self.refusal(server) == (429, 5)
+        assert (await send(server, {"message": "Hello"}, token(8)))[0] == 200
+        await redis.zrem(self.OPEN, ids[0])  # as the worker does when it has ended
+        assert (await send(server, {"message": "Hello"}))[0] == 200
+        assert len(await jobs(redis)) == 4
+
+    async def test_messages_that_nobody_ever_ends_are_forgotten(self, server, redis):
+        for _ in range(2):
+            await send(server, {"message": "Hello"})
+        assert 86_000 < await redis.ttl(self.OPEN) <= 86_400
+        for message_id in await redis.zrange(self.OPEN, 0, -1):
+            await redis.zadd(self.OPEN, {message_id: 1})
+        assert (await send(server, {"message": "Hello"}))[0] == 200
+
+    async def test_a_full_queue_takes_nothing(self, server, redis):
+        for sub in (8, 8, 9, 9):
+            assert (await send(server, {"message": "Hello"}, token(sub)))[0] == 200
+        assert await self.refusal(server) == (503, 10)
+        assert (len(await jobs(redis)), await redis.exists(self.OPEN)) == (4, 0)
+
+    async def test_a_refused_idempotency_key_stays_free_and_a_taken_one_is_answered(self, server, redis):
+        taken = [
+            await send(server, {"message": "Hello"}, token() | {"Idempotency-Key": name}) for name in "ab"
+        ]
+        again = await send(server, {"message": "Hello"}, token() | {"Idempotency-Key": "b"})
+        assert again == taken[1]
+        assert await self.refusal(server, **{"Idempotency-Key": "c"}) == (429, 5)
+        assert await self.refusal(server, **{"Idempotency-Key": "c"}) == (429, 5)
+        await redis.zrem(self.OPEN, taken[0][1]["message_id"])
+        assert (await send(server, {"message": "Hello"}, token() | {"Idempotency-Key": "c"}))[0] == 200
+        assert len(await jobs(redis)) == 3
+
+    async def test_both_can_be_switched_off(self, valkey_url):
+        settings = local_settings(
+            redis=Redis(url=valkey_url),
+            auth=Auth(jwt_secret=SECRET),
+            chat=Chat(max_open_per_user=0, max_queued=0),
+        )
+        async with running(settings) as server:
+            answers = [await send(server, {"message": "Hello"}) for _ in range(12)]
+        assert {status for status, _ in answers} == {200}
 
 
 class TestIdempotency:
@@ -490,10 +556,10 @@ class Page:
         self.status, self.headers, self.body = response.status, response.headers, response.read()
 
 
-async def fetch(port: int, path: str, **headers: str) -> Page:
+async def fetch(port: int, path: str, body: bytes | None = None, /, **headers: str) -> Page:
     def work():
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-        connection.request("GET", path, headers=headers)
+        connection.request("GET" if body is None else "POST", path, body, headers)
         page = Page(connection.getresponse())
         connection.close()
         return page
