@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from redis import exceptions
@@ -24,7 +25,12 @@ if TYPE_CHECKING:
 
 log: Final = logging.getLogger("legato.worker")
 
-CANCEL_POLL: Final = 0.5
+CANCEL_POLL: Final = 0.25
+"""Seconds between two looks at the flags: half of the time in which a cancel is to be noticed."""
+
+MOST_DELIVERIES: Final = 10
+"""A job that broke off as often is a fault of the job's, and is buried."""
+
 TAKE_OVER_EVERY: Final = 1.0
 SETTLE: Final = 1.0
 """Seconds after the drain's deadline for handing jobs over, before they are simply dropped to the lease."""
@@ -65,6 +71,7 @@ class Consumer:
         self._jobs = jobs
         self._flags = flags
         self._runner = runner
+        self._figures = runner.figures
         self._redis = redis
         self._limits = limits
         self._running: dict[bytes, _Running] = {}
@@ -94,7 +101,7 @@ class Consumer:
             await self._claim()
             await self._let_finish()
             await self._jobs.forget()
-        except exceptions.RedisError as error:
+        except (exceptions.RedisError, RuntimeError) as error:
             self._redis.failed(error)  # the consumer's name stays behind; another process removes it
         finally:
             tasks = [*chores, *(running.task for running in self._running.values())]
@@ -142,6 +149,9 @@ class Consumer:
                 group_lost = str(error).startswith("NOGROUP")  # the server came back without its data
                 self._redis.failed(error)
                 await self._pause(next(waits))
+            except Exception:  # without this loop the process is of no use
+                log.exception("claiming failed")
+                await self._pause(next(waits))
             else:
                 group_lost = False
                 waits = delays(FIRST, TAKE_OVER_EVERY)
@@ -170,6 +180,7 @@ class Consumer:
     def _start(self, entry: Entry) -> None:
         if entry.id in self._running:  # our own lease ran out, and taking the job over has renewed it
             return
+        self._count(entry)
         control = Control()
         try:
             job = stream.decode_job(entry.body or b"")
@@ -181,6 +192,12 @@ class Consumer:
         self._running[entry.id] = _Running(message_id, control, task)
         task.add_done_callback(lambda _: self._ended(entry))
 
+    def _count(self, entry: Entry) -> None:
+        if entry.deliveries > 1:
+            self._figures.takeovers += 1
+        else:
+            self._figures.queue_wait.observe(max(0.0, time.time() - entry.queued_ms / 1000))
+
     def _ended(self, entry: Entry) -> None:
         self._running.pop(entry.id, None)
         self._settling.discard(entry.id)
@@ -188,7 +205,7 @@ class Consumer:
         self._changed.set()
 
     async def _bury(self, entry: Entry, reason: str) -> None:
-        log.warning("job %s: not a job, moved to the dead letters: %s", entry.id.decode(), reason)
+        log.warning("job %s: moved to the dead letters: %s", entry.id.decode(), reason)
         await self._redis.insist(lambda: self._jobs.bury(entry, reason))
 
     async def _answer(self, entry: Entry, job: stream.Job, control: Control) -> None:
@@ -201,6 +218,8 @@ class Consumer:
             await self._redis.insist(lambda: self._settle[outcome](entry))
         except Exception:  # a fault of ours must end neither the process nor the job
             log.exception("reply %s: broke off, left to another try", job.message_id)
+            if entry.deliveries >= MOST_DELIVERIES:
+                await self._bury(entry, "broke off again and again")
 
     async def _let_finish(self) -> None:
         """Wait for running replies: if drained until the deadline, and a little for handing the rest over."""
@@ -233,6 +252,7 @@ class Consumer:
         lost = await self._jobs.renew([job for job in self._running if job not in self._settling])
         for job in lost - self._settling:  # one that is settled by now is nobody's any more
             if running := self._running.get(job):
+                self._figures.leases_lost += 1
                 log.warning("reply %s: the lease is lost, stopped", running.message_id)
                 running.task.cancel()
 

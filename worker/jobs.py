@@ -42,10 +42,20 @@ class Entry(NamedTuple):
     deliveries: int = 1
 
     @property
+    def queued_ms(self) -> int:
+        """When it was put into the stream, by Redis' clock: milliseconds since the epoch."""
+        return int(self._id[0])
+
+    @property
     def ticket(self) -> str:
         """Sorts behind the tickets of all earlier deliveries of the message's jobs."""
-        first, _, second = self.id.rpartition(b"/")[2].partition(b"-")
+        first, second = self._id
         return f"{int(first):020}-{int(second):020}-{self.deliveries:010}"
+
+    @property
+    def _id(self) -> tuple[bytes, bytes]:
+        first, _, second = self.id.rpartition(b"/")[2].partition(b"-")
+        return first, second
 
 
 class Jobs:

@@ -186,6 +186,54 @@ async def test_chore_goes_on_after_an_error_that_nobody_foresaw(
     assert "the handler is closed" in caplog.text
 
 
+async def test_claiming_goes_on_after_an_error_that_nobody_foresaw(
+    redis: Redis,
+    redis_url: str,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    take_over, failed = Jobs.take_over, asyncio.Event()
+
+    async def failing_once(self: Jobs, count: int) -> list[jobs.Entry]:
+        if failed.is_set():
+            return await take_over(self, count)
+        failed.set()
+        raise RuntimeError("the handler is closed")
+
+    monkeypatch.setattr(Jobs, "take_over", failing_once)
+    await enqueue(redis, make_job("#script tokens=1 rate=0"))
+    async with Ears(redis, JOB) as ears, process(redis_url, store, Scripted()):
+        await ears.until("stream.completed")
+    assert "claiming failed" in caplog.text
+
+
+async def test_job_that_breaks_off_again_and_again_is_buried(
+    redis: Redis, redis_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its hash is no hash, so no claim can ever be made: else it would go round for ever."""
+    monkeypatch.setattr(consumer, "MOST_DELIVERIES", 3)
+    await redis.set(MESSAGE, "not a hash")
+    await enqueue(redis, JOB)
+    async with process(redis_url, store, Scripted(), lease=0.1):
+        await eventually(lambda: empty(redis))
+    assert [reason for _, reason in await letters(redis)] == [b"broke off again and again"]
+
+
+async def test_queue_wait_and_takeovers_are_counted(
+    redis: Redis, redis_url: str, reader: Redis, store: Store
+) -> None:
+    dead = Jobs(redis, reader, queue="q", consumer="dead", lease=0.3)
+    await dead.prepare()
+    await enqueue(redis, make_job("#script tokens=1 rate=0"))
+    await dead.read(1)
+    await enqueue(redis, make_job("#script tokens=1 rate=0", "m2"))
+    async with process(redis_url, store, Scripted(), lease=0.3) as worker:
+        await eventually(lambda: empty(redis))
+        figures = worker.consumer._figures
+        assert (figures.takeovers, sum(figures.queue_wait.counts), figures.ended["complete"]) == (1, 1, 2)
+
+
 @pytest.mark.parametrize("flag", wire.cancel_flags("m1"))
 async def test_flag_of_another_program_stops_a_silent_model(
     redis: Redis, redis_url: str, store: Store, flag: str

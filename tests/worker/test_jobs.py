@@ -175,3 +175,32 @@ async def test_consumer_with_jobs_is_never_forgotten_for_that_drops_them(
     await redis.xack(KEY, wire.GROUP, *await holders(redis))
     await theirs.forget()
     assert await names() == set()
+
+
+def test_ticket_sorts_by_entry_and_then_by_delivery() -> None:
+    """As text, which is how Redis compares them; whatever queue the id names."""
+    entries = [
+        Entry(b"9-0", b""),
+        Entry(b"9-0", b"", deliveries=2),
+        Entry(b"urgent/9-0", b"", deliveries=10),
+        Entry(b"9-2", b""),
+        Entry(b"9-10", b""),
+        Entry(b"10-0", b""),
+    ]
+    tickets = [entry.ticket for entry in entries]
+    assert tickets == sorted(set(tickets))
+
+
+async def test_every_takeover_counts_as_a_delivery_but_no_renewal_does(redis: Redis, reader: Redis) -> None:
+    first, second = (Jobs(redis, reader, queue="q", consumer=name, lease=60) for name in ("first", "second"))
+    await first.prepare()
+    await enqueue(redis, make_job())
+    (entry,) = await first.read(1)
+    assert entry.deliveries == 1
+    await first.renew([entry.id])
+    await first.expire(entry.id)
+    (again,) = await second.take_over(5)
+    assert again == Entry(entry.id, entry.body, 2)
+    await second.expire(entry.id)
+    (once_more,) = await first.take_over(5)
+    assert entry.ticket < again.ticket < once_more.ticket
