@@ -169,6 +169,16 @@ async def test_terminal_event_once_then_nothing(log: TokenLog, redis: Redis) -> 
     assert 3590 < await redis.ttl(LOG) <= 3600
 
 
+async def test_finish_makes_room_for_another_message_of_the_user(log: TokenLog, redis: Redis) -> None:
+    opened = wire.open_key(JOB.app_id, JOB.channel)
+    await redis.zadd(opened, {"m1": 9, "m2": 9})
+    message = await claimed(log)
+    await message.decide(b"{}")
+    assert await redis.zcard(opened) == 2
+    await message.finish("complete", DONE)
+    assert await redis.zrange(opened, 0, -1) == [b"m2"]
+
+
 async def test_finish_keeps_the_error_for_people(log: TokenLog, redis: Redis) -> None:
     await (await claimed(log)).finish("failed", DONE, stream.FAILED_TEXT)
     assert await redis.hget(MESSAGE, "error") == stream.FAILED_TEXT.encode()
