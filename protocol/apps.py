@@ -110,6 +110,7 @@ class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[[apps]]``: one application. A limit of 0 means none.
 
     ``allowed_origins`` are host names, ``*.example.com`` or ``*``. Sizes are in bytes, times in seconds.
+    ``over_quota``: whether clients beyond ``max_connections`` stay away or try again.
     """
 
     id: Name
@@ -118,6 +119,7 @@ class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     enabled: bool = True
     allowed_origins: tuple[str, ...] = ("*",)
     max_connections: Count = 0
+    over_quota: Literal["refuse", "back_off"] = "refuse"
     max_channels_per_connection: Count = 10_000
     max_event_bytes: Positive = 10_240
     max_channels_per_event: Positive = 100
@@ -144,6 +146,9 @@ class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return {**self.old_keys, self.key: self.secret}
 
 
+_OVER_QUOTA: Final = {"refuse": errors.OVER_QUOTA, "back_off": errors.OVER_QUOTA_FOR_NOW}
+
+
 def refuse(app: App | None, params: Mapping[str, str], origin: str, connections: int) -> PusherError | None:
     """Why a handshake is refused, in the order of section 1.5, or None.
 
@@ -159,7 +164,7 @@ def refuse(app: App | None, params: Mapping[str, str], origin: str, connections:
         (_bad_version(params), errors.INVALID_VERSION),
         (_unknown_version(params), errors.UNSUPPORTED_VERSION),
         (bool(origin) and not _origin_allowed(app.allowed_origins, origin), errors.UNAUTHORIZED),
-        (0 < app.max_connections <= connections, errors.OVER_QUOTA),
+        (0 < app.max_connections <= connections, _OVER_QUOTA[app.over_quota]),
     )
     return next((error for wrong, error in checks if wrong), None)
 

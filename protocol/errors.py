@@ -31,6 +31,9 @@ TLS_REQUIRED: Final = PusherError(
 UNKNOWN_APP: Final = PusherError(4001, "Application does not exist", Reconnect.NEVER)
 APP_DISABLED: Final = PusherError(4003, "Application disabled", Reconnect.NEVER)
 OVER_QUOTA: Final = PusherError(4004, "Application is over connection quota", Reconnect.NEVER)
+OVER_QUOTA_FOR_NOW: Final = PusherError(
+    4100, "Application is over connection quota, try again later", Reconnect.BACK_OFF
+)
 PATH_NOT_FOUND: Final = PusherError(4005, "Path not found", Reconnect.NEVER)
 INVALID_VERSION: Final = PusherError(4006, "Invalid version string format", Reconnect.NEVER)
 UNSUPPORTED_VERSION: Final = PusherError(4007, "Unsupported protocol version", Reconnect.NEVER)
@@ -43,7 +46,9 @@ TOO_MUCH_AT_ONCE: Final = PusherError(
     4100, "Over capacity: too much waits for this client's subscriptions", Reconnect.BACK_OFF
 )
 DRAINING: Final = PusherError(1012, "The server restarts, reconnect", Reconnect.BACK_OFF)
-LEASE_LAPSED: Final = PusherError(4200, "Reconnect: this node was cut off from the others", Reconnect.AT_ONCE)
+LEASE_LAPSED: Final = PusherError(  # not at once: it has many clients, and all are told together
+    4100, "Over capacity: this node was cut off from the others", Reconnect.BACK_OFF
+)
 PONG_TIMEOUT: Final = PusherError(4201, "Pong reply not received in time", Reconnect.AT_ONCE)
 
 ERRORS: Final = (
@@ -51,6 +56,7 @@ ERRORS: Final = (
     UNKNOWN_APP,
     APP_DISABLED,
     OVER_QUOTA,
+    OVER_QUOTA_FOR_NOW,
     PATH_NOT_FOUND,
     INVALID_VERSION,
     UNSUPPORTED_VERSION,

@@ -424,8 +424,8 @@ async def test_two_nodes_are_one_server(valkey_url):
 async def test_a_node_whose_lease_lapsed_starts_its_connections_anew(valkey_url):
     async with running(local_settings(redis=Redis(url=valkey_url))) as server, client(server.port) as ann:
         server.node.lapsed()
-        assert (await ann.receive())["data"]["code"] == 4200
-        assert await ann.closed() == 4200
+        assert (await ann.receive())["data"]["code"] == 4100
+        assert await ann.closed() == 4100
 
 
 async def test_the_answer_names_the_channel_as_it_was_asked_for(server):

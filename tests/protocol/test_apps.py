@@ -55,6 +55,8 @@ def test_origins(patterns, origin, allowed):
 @pytest.mark.parametrize(("limit", "connections", "full"), [(0, 99, False), (2, 1, False), (2, 2, True)])
 def test_the_connection_quota(limit, connections, full):
     assert refuse(app(max_connections=limit), {}, "", connections) == (errors.OVER_QUOTA if full else None)
+    later = app(max_connections=limit, over_quota="back_off")
+    assert refuse(later, {}, "", connections) == (errors.OVER_QUOTA_FOR_NOW if full else None)
 
 
 def test_refusals_come_in_the_order_of_the_specification():
