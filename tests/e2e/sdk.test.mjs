@@ -154,12 +154,15 @@ test("what is wrong is an error of the SDK, with the status", LIMIT, async () =>
     host: HOST,
     port: PORT,
   });
-  const stranger = new PusherServer({ ...forger.config.token, appId: "9", host: HOST, port: PORT });
+  const stranger = new PusherServer({ appId: "9", key: "no", secret: "x", host: HOST, port: PORT });
+  const { key, secret } = app.sdk.config.token;
+  const mistaken = new PusherServer({ appId: "9", key, secret, host: HOST, port: PORT });
   assert.deepEqual(
     [
       await status(forger.trigger("a", "e", {})),
       await status(forger.get({ path: "/channels" })),
       await status(stranger.trigger("a", "e", {})),
+      await status(mistaken.trigger("a", "e", {})),
       await status(app.sdk.trigger("a", "e", "x".repeat(10_241))),
       await status(app.sdk.trigger("a", "e", "x".repeat(10_240))),
       await status(app.sdk.trigger("a", "pusher:e", {})),
@@ -167,6 +170,6 @@ test("what is wrong is an error of the SDK, with the status", LIMIT, async () =>
       await status(app.sdk.get({ path: "/channels", params: { info: "user_count" } })),
       await status(app.sdk.get({ path: "/nothing" })),
     ],
-    [401, 401, 404, 413, 200, 400, 400, 400, 404],
+    [401, 401, 401, 404, 413, 200, 400, 400, 400, 404],
   );
 });
