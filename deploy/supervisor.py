@@ -140,11 +140,15 @@ class Crew:
             return
         taken = {member.index for member in (*self.active, *self.leaving)}
         index = next(index for index in range(len(taken) + 1) if index not in taken)
+        port = self._settings.metrics_port
         signs = self._ears.listen(self.changed.set)
         spec = replace(
             self._first,
             name=f"worker.{index}",
-            command=(*self._first.command, "--queue", queue),
+            command=(
+                *(*self._first.command, "--queue", queue),
+                *("--metrics-port", str(port and port + index)),
+            ),
             environ={**self._first.environ, notify.ADDRESS: signs.address},
             starts=signs.forget,
         )

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from protocol.settings import SUPERVISOR_NAME, SettingsError
 
-from . import clients, config, control, database, roster, store
+from . import clients, config, control, database, metrics, roster, store
 from .attempts import Policy
 from .backoff import Backend, one_line
 from .cancels import CancelFlags
@@ -72,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[,NAME...]",
         help="job queues, the most urgent first (default ai-streaming)",
     )
+    parser.add_argument("--metrics-port", type=int, metavar="PORT", help="port of /metrics (default 0: none)")
     parser.add_argument(
         "--concurrency", type=int, metavar="N", help="replies at once per process (default 16)"
     )
@@ -125,6 +126,8 @@ async def _work(settings: config.Settings) -> None:
         wear = Wear(worker.max_time, worker.max_memory) if me.supervisor else UNBOUNDED
         vitals, staff = Vitals(me, consumer, intake, notifier, wear), Roster(redis)
         await _prepare(redis, intake, turns, staff, vitals)
+        if worker.metrics_port:
+            stack.callback(metrics.serve(consumer, settings))
         _say_ready(settings, notifier)
         try:
             await _consume(consumer, vitals.attend(staff))

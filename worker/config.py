@@ -51,6 +51,8 @@ class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     :ivar timeout: how long one claim may take to stream its reply.
     :ivar lease: how long a job stays with a worker that gives no sign of life.
     :ivar retention: how long a finished reply can be read up.
+    :ivar metrics_host: address of the figures for Prometheus.
+    :ivar metrics_port: their port; 0 for none. Process n of one parent has the port n above.
     :ivar drain_seconds: how long running replies may go on after SIGTERM.
     """
 
@@ -70,12 +72,26 @@ class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout: Seconds = 120
     lease: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 30
     retention: Annotated[int, msgspec.Meta(ge=1, le=31_536_000)] = 3600
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     drain_seconds: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 30
 
     @property
     def queues(self) -> tuple[str, ...]:
         """The names in ``queue``, each once."""
         return split_queues(self.queue)
+
+
+Money = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a model costs per million tokens, in whatever currency."""
+
+    input: Money = 0
+    output: Money = 0
+    cache_read: Money = 0
+    cache_write: Money = 0
 
 
 class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -89,6 +105,7 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     :ivar first_token_seconds: from the request to the first text.
     :ivar no_token_seconds: from one text to the next.
     :ivar retries: how often a request that failed before any text is repeated, within the worker's timeout.
+    :ivar prices: by the name that a model gives itself; for the figures alone.
     """
 
     name: Literal["anthropic", "scripted"] = "anthropic"
@@ -101,6 +118,7 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     first_token_seconds: Seconds = 60
     no_token_seconds: Seconds = 30
     retries: Annotated[int, msgspec.Meta(ge=0, le=100)] = 3
+    prices: dict[str, Price] = {}
 
     def __repr__(self) -> str:
         """Without the key."""
@@ -153,7 +171,7 @@ def load(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     return loaded
 
 
-OVERRIDES: Final = ("queue", "concurrency", "processes", "min_processes", "balance")
+OVERRIDES: Final = ("queue", "concurrency", "processes", "min_processes", "balance", "metrics_port")
 """Keys of ``[worker]`` that are flags too."""
 
 

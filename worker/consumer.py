@@ -62,6 +62,7 @@ class Consumer:
 
     :ivar stopping: it claims no more.
     :ivar draining: it claims no more, and running replies have a deadline.
+    :ivar figures: what it counts.
     :ivar ended: how many jobs it has let go of, in whatever way.
     """
 
@@ -71,7 +72,7 @@ class Consumer:
         self._jobs = jobs
         self._flags = flags
         self._runner = runner
-        self._figures = runner.figures
+        self.figures = runner.figures
         self._redis = redis
         self._limits = limits
         self._running: dict[bytes, _Running] = {}
@@ -194,9 +195,9 @@ class Consumer:
 
     def _count(self, entry: Entry) -> None:
         if entry.deliveries > 1:
-            self._figures.takeovers += 1
+            self.figures.takeovers += 1
         else:
-            self._figures.queue_wait.observe(max(0.0, time.time() - entry.queued_ms / 1000))
+            self.figures.queue_wait.observe(max(0.0, time.time() - entry.queued_ms / 1000))
 
     def _ended(self, entry: Entry) -> None:
         self._running.pop(entry.id, None)
@@ -252,7 +253,7 @@ class Consumer:
         lost = await self._jobs.renew([job for job in self._running if job not in self._settling])
         for job in lost - self._settling:  # one that is settled by now is nobody's any more
             if running := self._running.get(job):
-                self._figures.leases_lost += 1
+                self.figures.leases_lost += 1
                 log.warning("reply %s: the lease is lost, stopped", running.message_id)
                 running.task.cancel()
 

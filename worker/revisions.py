@@ -119,11 +119,11 @@ async def _alone(connection: AsyncConnection) -> AsyncIterator[None]:
 
 
 def _run_revisions(connection: sa.Connection) -> None:
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it has lines for its import and for every start
     from alembic import command  # noqa: PLC0415 - it is needed once in a database's life
     from alembic.config import Config  # noqa: PLC0415
     from alembic.util import CommandError  # noqa: PLC0415
 
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it has three lines for every start
     config = Config(attributes={"connection": connection, "version_table": VERSION_TABLE})
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.set_main_option("path_separator", "os")

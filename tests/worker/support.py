@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -28,6 +29,14 @@ TERMINAL = frozenset({"stream.completed", "stream.failed", "stream.cancelled"})
 def make_job(message: str = "Hello", message_id: str = "m1", **fields: Any) -> Job:
     values = {"app_id": "1", "user_id": 7, "queued_at": 1_700_000_000_000, **fields}
     return Job(message_id=message_id, message=message, **values)
+
+
+def free_port() -> int:
+    """A port that nobody has."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 async def eventually(condition: Callable[[], Awaitable[bool] | bool]) -> None:

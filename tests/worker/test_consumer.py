@@ -230,7 +230,7 @@ async def test_queue_wait_and_takeovers_are_counted(
     await enqueue(redis, make_job("#script tokens=1 rate=0", "m2"))
     async with process(redis_url, store, Scripted(), lease=0.3) as worker:
         await eventually(lambda: empty(redis))
-        figures = worker.consumer._figures
+        figures = worker.consumer.figures
         assert (figures.takeovers, sum(figures.queue_wait.counts), figures.ended["complete"]) == (1, 1, 2)
 
 

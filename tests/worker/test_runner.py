@@ -290,6 +290,31 @@ async def test_cancel_in_the_hash_is_noticed_with_the_next_token(stage: Stage) -
     assert ears.ends == ["stream.cancelled"]
 
 
+async def test_cancel_after_the_end_changes_nothing(stage: Stage) -> None:
+    await stage.answer(Puppet(*spoken("a")))
+    await stage.redis.hset(MESSAGE, "cancel", "1")
+    await stage.redis.set(wire.cancel_flags("m1")[0], "1", ex=300)
+    async with Ears(stage.redis, JOB) as ears:
+        assert await stage.answer(Puppet(*spoken("b"))) is Outcome.DONE
+        assert await ears.all() == []
+    assert await stage.state() == "complete"
+
+
+async def test_cancel_asked_for_twice_ends_it_once(stage: Stage) -> None:
+    puppet, control = Puppet(STARTED, base.Text("a")), Control()
+    async with Ears(stage.redis, JOB) as ears, asyncio.timeout(WAIT):
+        task = asyncio.create_task(stage.runner(puppet).run(JOB, control))
+        await ears.until("token.received")
+        await stage.redis.hset(MESSAGE, "cancel", "1")
+        control.stop(Stop.CANCELLED)
+        control.stop(Stop.CANCELLED)
+        assert await task is Outcome.DONE
+        assert await stage.answer(Puppet()) is Outcome.DONE
+        await ears.all()
+    assert ears.ends == ["stream.cancelled"]
+    assert stage.figures.ended == {"cancelled": 1}
+
+
 # Taking over.
 
 
