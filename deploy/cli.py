@@ -71,10 +71,23 @@ def _worker(args: argparse.Namespace, argv: Sequence[str]) -> int:
     return worker.cli.run(args)
 
 
+def _migrate(args: argparse.Namespace, _argv: Sequence[str]) -> int:
+    import worker.migrate  # noqa: PLC0415 - see Command
+
+    _log(worker.migrate.load(args, os.environ).log.level)
+    return worker.migrate.run(args)
+
+
 def _conformance(args: argparse.Namespace, _argv: Sequence[str]) -> int:
     from . import conformance  # noqa: PLC0415 - see Command
 
     return conformance.run(args, os.environ)
+
+
+def _chaos(args: argparse.Namespace, _argv: Sequence[str]) -> int:
+    from . import chaos  # noqa: PLC0415 - see Command
+
+    return chaos.run(args)
 
 
 def _log(level: str) -> None:
@@ -108,6 +121,13 @@ COMMANDS: Final = {
         "worker.cli",
         _worker,
     ),
+    "migrate": Command(
+        "bring the tables of the worker's database up to date",
+        "  legato migrate --config legato.toml\n"
+        "  DATABASE_URL=postgresql://legato@127.0.0.1/legato legato migrate --check",
+        "worker.migrate",
+        _migrate,
+    ),
     "conformance": Command(
         "prove a Pusher server against the protocol, case by case",
         "  legato conformance --url ws://127.0.0.1:8080 --app-id 1 --key app-key --secret app-secret\n"
@@ -115,6 +135,13 @@ COMMANDS: Final = {
         " --format markdown --output report.md",
         "deploy.conformance",
         _conformance,
+    ),
+    "chaos": Command(
+        "prove that no token is lost or repeated, whatever dies",
+        "  legato chaos --seed 7 --minutes 2\n"
+        "  legato chaos --seed 7 --minutes 2 --faults zombie,restart-redis --keep evidence",
+        "deploy.chaos",
+        _chaos,
     ),
 }
 

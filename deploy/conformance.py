@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
+from . import suites
 from .errors import CommandError
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
-
-SUITE: Final = Path(__file__).parent.parent / "tests" / "conformance"
-SUITE_NAME: Final = "legato_conformance"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,23 +66,9 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     :raises CommandError: an option is wrong, or the server is not there.
     """
-    command = _suite()
+    command = suites.command("conformance")
     try:
         status: int = command.run(args, environ)
     except command.CommandLineError as error:
         raise CommandError(str(error), error.status) from error
     return status
-
-
-def _suite() -> Any:
-    """The suite's command, found by its place: many a package installs something called ``tests``."""
-    if SUITE_NAME not in sys.modules:
-        spec = importlib.util.spec_from_file_location(
-            SUITE_NAME, SUITE / "__init__.py", submodule_search_locations=[str(SUITE)]
-        )
-        if spec is None or spec.loader is None or not (SUITE / "__init__.py").exists():
-            raise CommandError(f"the conformance suite is not installed: {SUITE} is missing")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[SUITE_NAME] = module
-        spec.loader.exec_module(module)
-    return importlib.import_module(f"{SUITE_NAME}.command")

@@ -1,0 +1,48 @@
+"""``legato chaos``: its options, and where the suite is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import suites
+from .errors import CommandError
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add = parser.add_argument
+    add(
+        "--seed", metavar="N", type=int, default=1, help="what happens, and when, follows from it; default: 1"
+    )
+    add("--minutes", metavar="M", type=float, default=2.0, help="how long faults happen; default: 2")
+    add(
+        "--faults",
+        metavar="KINDS",
+        default="all",
+        help="all, none, or some: kill-worker,restart-redis; --plan shows what they do; default: all",
+    )
+    add("--users", metavar="N", type=int, default=6, help="who write; default: 6")
+    add("--readers", metavar="N", type=int, default=2, help="pusher-js clients of each user; default: 2")
+    add("--nodes", metavar="N", type=int, default=2, help="broadcasters; default: 2")
+    add("--workers", metavar="N", type=int, default=3, help="worker processes; default: 3")
+    add("--plan", action="store_true", help="print what would happen, and do nothing")
+    add("--redis", metavar="PROGRAM", help="default: redis-server of the PATH, else the embedded Valkey")
+    add("--modules", metavar="DIR", help="a directory with node_modules/pusher-js; default: tests/e2e")
+    add("--json", metavar="FILE", help="write the outcome with all violations to a file")
+    add("--keep", metavar="DIR", help="keep logs, data and what the readers saw in this empty directory")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make a run; 0 when the auditor has found nothing, else 1.
+
+    :raises CommandError: an option is wrong, or something that is needed is not there.
+    """
+    command = suites.command("chaos")
+    try:
+        status: int = command.run(args)
+    except command.ChaosError as error:
+        raise CommandError(str(error), error.status) from error
+    return status

@@ -1,0 +1,118 @@
+"""Carries out the faults of a plan."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from .record import Away
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from .cluster import Cluster
+    from .plan import Fault
+
+REJOIN: Final = 8.0
+"""Seconds after which a node whose connection to Redis can be made again has subscribed again."""
+
+
+class Faults:
+    """Does to a cluster what is planned, and undoes it.
+
+    :param cancel_held: cancels some of what the worker process of that id has.
+    :ivar done: how many of each kind were carried out.
+    :ivar away: when which node may have missed messages.
+    """
+
+    def __init__(self, cluster: Cluster, cancel_held: Callable[[int], Awaitable[None]]) -> None:
+        self.done: Counter[str] = Counter()
+        self.away: list[Away] = []
+        self._cluster = cluster
+        self._cancel_held = cancel_held
+
+    async def carry_out(self, fault: Fault) -> None:
+        """Do it, and return when it is over."""
+        begin = time.time()
+        await _ACTIONS[fault.kind](self, fault)
+        self.done[fault.kind] += 1
+        if fault.kind in ("cut-node", "mute-node"):
+            self.away.append(Away(fault.target, begin, time.time() + REJOIN))
+        elif fault.kind == "restart-redis":
+            nodes = range(self._cluster.options.nodes)
+            self.away += [Away(node, begin, time.time() + REJOIN) for node in nodes]
+
+    async def kill_worker(self, fault: Fault) -> None:
+        """As by the kernel, when memory is short."""
+        await self._cluster.workers[fault.target].restart(signal.SIGKILL, fault.seconds)
+
+    async def drain_worker(self, fault: Fault) -> None:
+        """As by a service manager."""
+        await self._cluster.workers[fault.target].restart(signal.SIGTERM, fault.seconds)
+
+    async def stop_worker(self, fault: Fault) -> None:
+        """As on a machine that has no time for it."""
+        await self._cluster.workers[fault.target].freeze(fault.seconds)
+
+    async def zombie(self, fault: Fault) -> None:
+        """Stop it beyond its lease; what it has is cancelled or goes on elsewhere, and it cannot know."""
+        worker = self._cluster.workers[fault.target]
+        frozen = asyncio.create_task(worker.freeze(fault.seconds))
+        await asyncio.sleep(0.1)
+        await self._cancel_held(worker.pid)
+        await frozen
+
+    async def kill_node(self, fault: Fault) -> None:
+        """Its readers lose their connection."""
+        await self._cluster.nodes[fault.target].restart(signal.SIGKILL, fault.seconds)
+
+    async def stop_node(self, fault: Fault) -> None:
+        """Its readers wait."""
+        await self._cluster.nodes[fault.target].freeze(fault.seconds)
+
+    async def restart_redis(self, fault: Fault) -> None:
+        """It comes back with its append-only file."""
+        await self._cluster.redis.restart(signal.SIGKILL, fault.seconds)
+
+    async def stop_redis(self, fault: Fault) -> None:
+        """All wait."""
+        await self._cluster.redis.freeze(fault.seconds)
+
+    async def reconnect(self, fault: Fault) -> None:
+        """As when a laptop is closed and opened."""
+        self._cluster.readers.tell("reconnect", reader=fault.target, seconds=fault.seconds)
+
+    async def disturb(self, fault: Fault) -> None:
+        """Cut, mute or slow all connections of one link."""
+        how, _, where = fault.kind.partition("-")
+        links = {
+            "worker": self._cluster.worker_links,
+            "node": self._cluster.node_links,
+            "readers": self._cluster.reader_links,
+        }
+        link = links[where][fault.target]
+        {"cut": link.cut, "mute": link.mute, "slow": link.slow}[how]()
+        try:
+            await asyncio.sleep(fault.seconds)
+        finally:
+            link.heal()
+
+
+_ACTIONS: Final[Mapping[str, Callable[[Faults, Fault], Awaitable[None]]]] = {
+    "kill-worker": Faults.kill_worker,
+    "stop-worker": Faults.stop_worker,
+    "zombie": Faults.zombie,
+    "drain-worker": Faults.drain_worker,
+    "kill-node": Faults.kill_node,
+    "stop-node": Faults.stop_node,
+    "restart-redis": Faults.restart_redis,
+    "stop-redis": Faults.stop_redis,
+    "reconnect": Faults.reconnect,
+    **dict.fromkeys(("cut-worker", "mute-worker", "slow-worker"), Faults.disturb),
+    **dict.fromkeys(("cut-node", "mute-node", "slow-node"), Faults.disturb),
+    **dict.fromkeys(("cut-readers", "mute-readers", "slow-readers"), Faults.disturb),
+}
+"""For each of :data:`.plan.KINDS`."""

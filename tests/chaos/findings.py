@@ -1,0 +1,61 @@
+"""What the auditor can find, and how a sequence is held against the order it should have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+KINDS: Final = {
+    "lost": "a token is missing where the whole reply should be",
+    "repeated": "a token is there twice",
+    "reordered": "a token came after one that follows it, or after the end",
+    "forged": "something that nobody said, or that is another user's",
+    "gap": "a reader missed a frame although its node was connected",
+    "wrong ending": "a reply did not end as its script or its user says, or places disagree on how",
+    "missing ending": "a reply did not end, or a reader was not told",
+    "doubled ending": "a reader was told twice",
+    "left over": "a job that nobody will ever settle",
+}
+
+PLACES: Final = ("log", "database", "live", "whole", "queue")
+"""Where: the token log in Redis; the turns in the database; the raw frames of one subscription; the text that
+a reader has in the end by frames, snapshots and reading up; the job stream and its dead letters."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is not as it must be. ``who`` is a message, and the reader where there is one."""
+
+    kind: str
+    place: str
+    who: str
+    detail: str
+
+
+class Flaw(NamedTuple):
+    """Something wrong in a sequence, at the number ``at``."""
+
+    kind: str
+    at: int
+
+
+def flaws(seen: Iterable[int], first: int) -> Iterator[Flaw]:
+    """What is wrong with ``seen``, which should count up from ``first``: repeated, reordered, lost.
+
+    Numbers that come late are reordered, not lost. What is missing behind the last one cannot be told.
+    """
+    known: set[int] = set()
+    highest = first - 1
+    for number in seen:
+        if number in known:
+            yield Flaw("repeated", number)
+        elif number < highest:
+            yield Flaw("reordered", number)
+        known.add(number)
+        highest = max(highest, number)
+    for number in range(first, highest):
+        if number not in known:
+            yield Flaw("lost", number)

@@ -1,0 +1,149 @@
+"""What a run leaves behind for the auditor. Nothing here does anything.
+
+Times are seconds since the epoch, of one clock for all processes of the run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .script import Script
+
+ENDS = frozenset({"complete", "failed", "cancelled"})
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A message that was submitted.
+
+    :ivar at: when the first request for it began: before that, nothing of it can have been published.
+    :ivar ended: when it was known to have ended, so that its terminal event had been published; None if it
+        was not.
+    :ivar cancel_index: how many tokens its log had when a cancel had been accepted; None without one.
+    """
+
+    id: str
+    user: str
+    script: Script
+    at: float
+    ended: float | None = None
+    cancel_index: int | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A turn in the database."""
+
+    role: str
+    content: str
+    status: str
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What Redis and the database have of a message at the end of the run.
+
+    :ivar log: the text of each index.
+    :ivar decided: the state that the final marker names, empty without a marker; ``code`` is its code.
+    """
+
+    state: str
+    next: int
+    attempt: int
+    log: tuple[str, ...]
+    decided: str = ""
+    code: str = ""
+    rows: tuple[Row, ...] = ()
+
+
+# --- what a reader noted, in the order in which it happened
+
+
+@dataclass(frozen=True)
+class Subscribed:
+    """The subscription has succeeded: from here on the connection carries the user's channel."""
+
+    at: float
+
+
+@dataclass(frozen=True)
+class Closed:
+    """The connection was lost, or given up."""
+
+    at: float
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An event on the channel, with its data as the client library decoded it."""
+
+    at: float
+    event: str
+    data: Any
+
+
+@dataclass(frozen=True)
+class Read:
+    """The answer to ``GET /api/chat/{id}``."""
+
+    at: float
+    id: str
+    body: Any
+
+
+Entry = Subscribed | Closed | Frame | Read
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One client of one user, connected to one node."""
+
+    name: str
+    user: str
+    node: int
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True)
+class Away:
+    """A time in which a node's connection to Redis was interrupted, so that it may have missed messages."""
+
+    node: int
+    begin: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the build under test promises.
+
+    :ivar continues: a reply that was interrupted goes on; else it fails, partial.
+    :ivar tries: how many attempts a reply has.
+    """
+
+    continues: bool = True
+    tries: int = 2
+
+
+@dataclass(frozen=True)
+class Record:
+    """A whole run.
+
+    :ivar kept: by message id.
+    :ivar strangers: ids that Redis knows and nobody submitted.
+    :ivar jobs_left: entries that are still in the job stream.
+    :ivar dead: message id -> the reason for its dead letter.
+    """
+
+    sent: Sequence[Sent]
+    kept: Mapping[str, Kept]
+    readers: Sequence[Reader]
+    away: Sequence[Away] = ()
+    rules: Rules = field(default_factory=Rules)
+    strangers: Sequence[str] = ()
+    jobs_left: int = 0
+    dead: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,169 @@
+"""Carries a plan out on a cluster, and makes the record for the auditor."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from .errors import ChaosError
+from .faults import Faults
+from .plan import LEASE
+from .record import ENDS, Record, Sent
+from .remains import Remains, turns
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from .app import App
+    from .cluster import Cluster
+    from .plan import Fault, Plan, Send
+    from .record import Rules
+
+END_SECONDS: Final = 120.0
+"""How long after the last fault every reply must have ended, and then every reader must know it."""
+
+POLL: Final = 0.3
+PROGRESS: Final = 5.0
+
+
+def user_names(count: int) -> list[str]:
+    """Users whose ids are numbers, and users whose ids are text."""
+    return [f"user-{number}" if number % 2 else str(100 + number) for number in range(count)]
+
+
+class Run:
+    """One run.
+
+    :param report: called with a line now and then.
+    """
+
+    def __init__(self, plan: Plan, cluster: Cluster, app: App, report: Callable[[str], None]) -> None:
+        self._plan = plan
+        self._cluster = cluster
+        self._app = app
+        self._report = report
+        self._users = user_names(cluster.options.users)
+        self._remains = Remains(cluster.admin)
+        self._faults = Faults(cluster, self._cancel_held)
+        self._sent: dict[str, Sent] = {}
+        self._cancels = 0
+        self._begin = 0.0
+
+    @property
+    def done(self) -> Counter[str]:
+        """Faults that were carried out, by kind."""
+        failing = sum(bool(sent.script.fault) for sent in self._sent.values())
+        return self._faults.done + Counter(cancel=self._cancels, provider=failing)
+
+    async def carry_out(self, rules: Rules) -> Record:
+        """Do all that is planned, wait until everything has ended, and collect.
+
+        :raises ChaosError: something failed that is no part of the faults.
+        """
+        self._begin = time.monotonic()
+        chores = [asyncio.create_task(self._watch_ends()), asyncio.create_task(self._tell_progress())]
+        try:
+            await self._do_all()
+            self._report("no more faults: waiting for what still runs")
+            await self._within(END_SECONDS, self._all_ended)
+            await self._within(5 * LEASE, self._queue_is_empty)
+        finally:
+            for chore in chores:
+                chore.cancel()
+            await asyncio.gather(*chores, return_exceptions=True)
+        self._cluster.readers.tell("settle")
+        await self._cluster.readers.reached("settled", END_SECONDS)
+        return await self._record(rules)
+
+    async def _do_all(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for send in self._plan.sends:
+                    group.create_task(self._at(send.at, self._send, send))
+                for fault in self._plan.faults:
+                    group.create_task(self._at(fault.at, self._faults.carry_out, fault))
+        except ExceptionGroup as several:
+            raise several.exceptions[0] from several
+
+    async def _at(self, at: float, action: Callable[[Any], Awaitable[None]], what: Send | Fault) -> None:
+        await asyncio.sleep(max(0.0, self._begin + at - time.monotonic()))
+        await action(what)
+
+    # --- messages
+
+    async def _send(self, send: Send) -> None:
+        user, at = self._users[send.user], time.time()
+        key = f"{self._cluster.options.seed}-{send.user}-{send.at}"
+        message_id = await self._app.send(user, send.node, send.script.line, key)
+        self._sent[message_id] = Sent(message_id, user, send.script, at)
+        self._cluster.readers.tell("expect", user=user, id=message_id)
+        if send.cancel is not None:
+            await asyncio.sleep(send.cancel)
+            await self._cancel(message_id, send.node)
+
+    async def _cancel(self, message_id: str, node: int) -> None:
+        sent = self._sent[message_id]
+        if not await self._app.cancel(sent.user, node, message_id):
+            raise ChaosError(f"{message_id}: the cancel was refused")
+        index = await self._remains.next_index(sent)
+        self._change(message_id, cancel_index=index)
+        self._cancels += 1
+
+    async def _cancel_held(self, pid: int) -> None:
+        """Cancel every other message that a worker process has."""
+        held = [message_id for message_id in await self._remains.held_by(pid) if message_id in self._sent]
+        for message_id in held[::2]:
+            await self._cancel(message_id, node=0)
+
+    def _change(self, message_id: str, **fields: Any) -> None:
+        self._sent[message_id] = replace(self._sent[message_id], **fields)
+
+    # --- waiting
+
+    async def _watch_ends(self) -> None:
+        """Note when each message has ended: by a time after the state has been seen."""
+        while True:
+            running = [sent for sent in self._sent.values() if sent.ended is None]
+            for sent, state in zip(running, await self._remains.states(running), strict=True):
+                if state in ENDS:
+                    self._change(sent.id, ended=time.time())
+            await asyncio.sleep(POLL)
+
+    async def _within(self, seconds: float, reached: Callable[[], Awaitable[bool]]) -> None:
+        """Wait for something, but not for ever: the auditor says what is wrong then."""
+        deadline = time.monotonic() + seconds
+        while not await reached():
+            if time.monotonic() > deadline:
+                return
+            await asyncio.sleep(POLL)
+
+    async def _all_ended(self) -> bool:
+        return all(sent.ended is not None for sent in self._sent.values())
+
+    async def _queue_is_empty(self) -> bool:
+        return not await self._remains.jobs_left()
+
+    async def _tell_progress(self) -> None:
+        while True:
+            await asyncio.sleep(PROGRESS)
+            ended = sum(sent.ended is not None for sent in self._sent.values())
+            seconds = time.monotonic() - self._begin
+            faults = sum(self._faults.done.values())
+            self._report(f"{seconds:4.0f} s: {len(self._sent)} messages, {ended} ended, {faults} faults")
+
+    async def _record(self, rules: Rules) -> Record:
+        rows = await asyncio.to_thread(turns, self._cluster.database)
+        kept = {sent.id: await self._remains.kept(sent, rows[sent.id]) for sent in self._sent.values()}
+        return Record(
+            sent=list(self._sent.values()),
+            kept={message_id: found for message_id, found in kept.items() if found is not None},
+            readers=self._cluster.readers.record(),
+            away=self._faults.away,
+            rules=rules,
+            strangers=sorted(await self._remains.message_ids() - set(self._sent)),
+            jobs_left=await self._remains.jobs_left(),
+            dead=await self._remains.dead(),
+        )
