@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
@@ -36,7 +37,7 @@ from .vitals import UNBOUNDED, Vitals, Wear
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from redis.asyncio import Redis
 
@@ -109,7 +110,7 @@ async def _work(settings: config.Settings) -> None:
         stack.push_async_callback(redis.aclose)
         reader = clients.connect_reader(settings.redis.url)
         stack.push_async_callback(reader.aclose)
-        turns = store.Store(settings.database.url)
+        turns = _store(settings.database)
         stack.push_async_callback(turns.aclose)
         provider = build(settings.provider)
         stack.push_async_callback(provider.aclose)
@@ -128,9 +129,8 @@ async def _work(settings: config.Settings) -> None:
         await _prepare(redis, intake, turns, staff, vitals)
         if worker.metrics_port:
             stack.callback(metrics.serve(consumer, settings))
-        _say_ready(settings, notifier)
         try:
-            await _consume(consumer, vitals.attend(staff))
+            await _consume(consumer, vitals.attend(staff), partial(_say_ready, settings, notifier))
         finally:
             await _leave(staff, me.id)
 
@@ -152,6 +152,11 @@ async def _prepare(redis: Redis, intake: Intake, turns: store.Store, staff: Rost
         await turns.prepare()
     except database.FAULTS as error:
         raise StartError(f"the database cannot be used: {database.reason(error)}") from error
+
+
+def _store(settings: config.Database) -> store.Store:
+    memory = store.Memory(settings.history_turns, settings.history_characters)
+    return store.Store(settings.url, migrate=settings.migrate, memory=memory)
 
 
 def build(settings: config.Provider) -> base.Provider:
@@ -211,8 +216,13 @@ def _say_ready(settings: config.Settings, notifier: Notifier) -> None:
     notifier.send(READY)
 
 
-async def _consume(consumer: Consumer, attending: Coroutine[Any, Any, None]) -> None:
-    """Run the consumer. The first signal drains it, the second ends it at once; SIGUSR1 lets it finish."""
+async def _consume(
+    consumer: Consumer, attending: Coroutine[Any, Any, None], say_ready: Callable[[], None]
+) -> None:
+    """Run the consumer. The first signal drains it, the second ends it at once; SIGUSR1 lets it finish.
+
+    :param say_ready: called once signals are heard: who reads it may send one.
+    """
     task, signs = asyncio.create_task(consumer.run()), asyncio.create_task(attending)
     asked = False
 
@@ -225,6 +235,7 @@ async def _consume(consumer: Consumer, attending: Coroutine[Any, Any, None]) -> 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGUSR1, consumer.retire)
+    say_ready()
     try:
         with suppress(asyncio.CancelledError):
             await task
