@@ -47,7 +47,7 @@ activity_timeout = 10
 
 _LISTENING: Final = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
 _READY: Final = re.compile(r"ready: queue")
-_ACCEPTS: Final = re.compile("ready to accept connections at")
+_ACCEPTS: Final = re.compile(r"[Rr]eady to accept connections (at|unix)")
 
 
 class Cluster:
