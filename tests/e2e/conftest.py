@@ -25,6 +25,10 @@ START_SECONDS = 60
 CLEAN = ("LEGATO_", "REVERB_", "ANTHROPIC_", "REDIS_URL", "DATABASE_URL", "PORT", "HOST", "METRICS_PORT")
 
 
+# Who runs the tests under nohup has all that they start ignore a closed terminal, too.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def free_port() -> int:
     """A port that nobody has right now, and none of its neighbours' business."""
     with socket.socket() as probe:
