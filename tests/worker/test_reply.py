@@ -52,11 +52,32 @@ def test_token_keeps_the_type_of_the_user_id(user_id: int | str) -> None:
 
 @given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=9000), max_size=5))
 def test_tokens_count_without_gaps_and_join_to_the_text(pieces: list[str]) -> None:
-    answer = make(next_=4, text="before ")
+    answer = make(next_=4)
     tokens = [token for piece in pieces for token in answer.tokens(base.Text(piece))]
     assert [token.index for token in tokens] == list(range(4, answer.next))
-    assert "before " + "".join(token.text for token in tokens) == answer.text == "before " + "".join(pieces)
+    assert "".join(token.text for token in tokens) == answer.text == "".join(pieces)
     assert all(0 < len(token.text) <= reply.MAX_TOKEN for token in tokens)
+
+
+def test_another_attempt_goes_on_from_the_text_without_what_was_held_back() -> None:
+    answer = make(next_=1, text="The quick brown")
+    assert list(answer.tokens(base.Text("The quick"))) == []
+    answer.begin_again(3)
+    assert (answer.attempt, answer.next, answer.request().so_far) == (3, 1, "The quick brown")
+    (token,) = answer.tokens(base.Text("The quick brown fox"))
+    assert (token.index, token.text) == (1, " fox")
+    assert answer.text == "The quick brown fox"
+
+
+def test_text_that_was_held_back_comes_out_at_the_end() -> None:
+    answer = make(next_=1, text="It is so. It is")
+    assert list(answer.tokens(base.Text("so"))) == []
+    assert [token.text for token in answer.rest()] == ["so"]
+
+
+@pytest.mark.parametrize("known", [b"", b"nonsense", b"\xff", b"[]"])
+def test_use_that_nobody_can_read_counts_as_none(known: bytes) -> None:
+    assert make(usage=known).usage is None
 
 
 @pytest.mark.parametrize(
