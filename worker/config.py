@@ -126,9 +126,18 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Database(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[database]``: ``url`` is ``sqlite:///FILE``, ``postgresql://...`` or ``mysql://...``."""
+    """``[database]``.
+
+    :ivar url: ``sqlite:///FILE``, ``postgresql://...`` or ``mysql://...``.
+    :ivar migrate: bring its tables up to date when a worker starts.
+    :ivar history_turns: of a conversation that is kept there, how many turns the model is told at most.
+    :ivar history_characters: how many characters they have together at most.
+    """
 
     url: str = "sqlite:///legato.db"
+    migrate: bool = True
+    history_turns: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 40
+    history_characters: Annotated[int, msgspec.Meta(ge=0, le=10_000_000)] = 160_000
 
     def __repr__(self) -> str:
         """Without the password."""
