@@ -1,5 +1,6 @@
 #!/bin/sh
-# What the tests need from the system: a Redis besides the embedded Valkey, a browser, two database servers.
+# What the tests need from the system: a Redis besides the embedded Valkey, a browser, two database servers,
+# and what checks the units.
 
 set -eu
 
@@ -19,6 +20,7 @@ need chromium chromium
 # The servers themselves are not on everybody's PATH.
 need postgresql postgres pg_ctlcluster
 need mariadb-server mariadb-install-db
+need systemd systemd-analyze
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" != 0 ] || [ ! -f /etc/debian_version ] || ! command -v apt-get >/dev/null 2>&1; then

@@ -11,6 +11,7 @@ from redis import exceptions
 
 from protocol import stream
 
+from . import dead
 from .backoff import FIRST, Backend, delays, obey_cancellation, one_line
 from .runner import Outcome
 from .stop import Control, Stop
@@ -85,8 +86,8 @@ class Consumer:
         self._next_takeover = 0.0
         self._settle: dict[Outcome, Callable[[Entry], Awaitable[None]]] = {
             Outcome.DONE: lambda entry: jobs.acknowledge(entry.id),
-            Outcome.GIVEN_UP: lambda entry: jobs.bury(entry, "claimed too often"),
-            Outcome.UNSAVED: lambda entry: jobs.bury(entry, "not persisted"),
+            Outcome.GIVEN_UP: lambda entry: jobs.bury(entry, dead.CLAIMED_TOO_OFTEN),
+            Outcome.UNSAVED: lambda entry: jobs.bury(entry, dead.NOT_PERSISTED),
             Outcome.HANDED_BACK: jobs.requeue,
             Outcome.LEFT: lambda entry: jobs.expire(entry.id),
             Outcome.FENCED: _nothing,
@@ -220,7 +221,7 @@ class Consumer:
         except Exception:  # a fault of ours must end neither the process nor the job
             log.exception("reply %s: broke off, left to another try", job.message_id)
             if entry.deliveries >= MOST_DELIVERIES:
-                await self._bury(entry, "broke off again and again")
+                await self._bury(entry, dead.BROKE_OFF)
 
     async def _let_finish(self) -> None:
         """Wait for running replies: if drained until the deadline, and a little for handing the rest over."""

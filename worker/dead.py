@@ -23,8 +23,13 @@ if TYPE_CHECKING:
 
 BATCH: Final = 100
 
-AFTER_THE_END: Final = frozenset({"claimed too often", "not persisted"})
-"""The reasons with which :class:`.consumer.Consumer` buries a job whose message has told its end."""
+CLAIMED_TOO_OFTEN: Final = "claimed too often"
+NOT_PERSISTED: Final = "not persisted"
+BROKE_OFF: Final = "broke off again and again"
+"""Why :class:`.consumer.Consumer` buries jobs, besides what makes one none."""
+
+AFTER_THE_END: Final = frozenset({CLAIMED_TOO_OFTEN, NOT_PERSISTED})
+"""The reasons of which the message has told its end."""
 
 Revival = Literal["queued", "ended", "gone"]
 
