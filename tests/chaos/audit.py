@@ -7,7 +7,7 @@ What it demands, place by place:
 * **database**: the user's turn and the reply's turn, once each, with that text and that end.
 * **live**: see :mod:`.live`.
 * **whole**: see :mod:`.whole`.
-* **queue**: no job is left, no dead letter is there.
+* **queue**: no job is left, and no dead letter is there but of a reply that has used up its tries.
 """
 
 from __future__ import annotations
@@ -79,6 +79,9 @@ def _queue(record: Record) -> Iterator[Finding]:
     if record.jobs_left:
         yield Finding("left over", "queue", "-", f"{record.jobs_left} jobs are still in the stream")
     for message_id, reason in record.dead.items():
+        kept = record.kept.get(message_id)
+        if kept is not None and kept.state == "failed" and kept.attempt > record.rules.tries:
+            continue  # it has used up its tries, which is what dead letters are for
         yield Finding("left over", "queue", message_id, f"a dead letter: {reason}")
 
 

@@ -153,7 +153,9 @@ class Cluster:
             "REDIS_URL": f"redis://127.0.0.1:{link.port}",
             "DATABASE_URL": f"sqlite:///{self.database}",
             "LEGATO_PROVIDER_NAME": "scripted",
-            "LEGATO_PROVIDER_NO_TOKEN_SECONDS": "4",
+            # Longer than any process is stopped: else a zombie that wakes has lost patience with the
+            # provider, and never comes to write what the fence has to refuse.
+            "LEGATO_PROVIDER_NO_TOKEN_SECONDS": "12",
             "LEGATO_PROVIDER_FIRST_TOKEN_SECONDS": "4",
             "LEGATO_WORKER_LEASE": str(LEASE),
             "LEGATO_WORKER_TRIES": str(TRIES),

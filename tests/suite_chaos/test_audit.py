@@ -243,6 +243,11 @@ def test_what_is_kept_has_to_be_right(fields, found):
 def test_what_nobody_settles_is_left_over_and_what_nobody_sent_is_forged():
     assert kinds(replace(record(), jobs_left=1)) == {("left over", "queue")}
     assert kinds(replace(record(), dead={ID: "claimed too often"})) == {("left over", "queue")}
+    rows = (ROWS[0], replace(ROWS[1], status="failed"))
+    fields = {"state": "failed", "decided": "failed", "code": "interrupted", "rows": rows}
+    for attempt, found in ((2, {("left over", "queue")}), (3, set())):
+        spent = replace(KEPT, attempt=attempt, **fields)
+        assert kinds(replace(record(kept=spent), readers=[], dead={ID: "claimed too often"})) == found
     assert kinds(replace(record(), strangers=["m9"])) == {("forged", "log")}
     assert ("lost", "log") in kinds(replace(record(), kept={}))
 

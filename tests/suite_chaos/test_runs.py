@@ -1,0 +1,50 @@
+"""Real runs: a right build is clean, one without its fence is caught."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import command, plan
+from tests.chaos.cluster import LEGATO, WORKER
+from tests.chaos.plan import Fault, Options, Plan, Send
+from tests.chaos.script import Script
+from tests.conftest import BINARIES
+
+UNFENCED = (sys.executable, str(Path(__file__).with_name("unfenced.py")), *WORKER[len(LEGATO) :])
+
+LONG = Script(500, 20)
+
+
+def zombie_plan(options: Options) -> Plan:
+    """One worker after the other is stopped beyond its lease, and wakes up while others have its replies."""
+    sends = [Send(1.0, user, 0, LONG, None) for user in range(options.users)]
+    return Plan(sends, [Fault(4.0, "stop-worker", 0, 6.0), Fault(14.0, "stop-worker", 1, 6.0)])
+
+
+@pytest.mark.timeout(300)
+async def test_a_short_run_with_every_kind_of_fault_is_clean(tmp_path):
+    options = Options(seed=11, minutes=0.5)
+    outcome = await command.carry_out(
+        options, plan.plan(options), BINARIES["valkey"], command.MODULES, tmp_path
+    )
+    assert outcome.verdict.findings == []
+    assert outcome.verdict.clean
+    assert outcome.observed["tracebacks in logs"] == 0
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("worker", [WORKER, UNFENCED], ids=["fenced", "unfenced"])
+async def test_a_zombie_is_harmless_only_behind_the_fence(worker, tmp_path):
+    options = Options(seed=1, minutes=0.1, users=4, readers=1, nodes=1, workers=2)
+    outcome = await command.carry_out(
+        options, zombie_plan(options), BINARIES["valkey"], command.MODULES, tmp_path, worker=worker
+    )
+    assert outcome.verdict.figures["claimed again"]
+    if worker is UNFENCED:
+        found = {(finding.kind, finding.place) for finding in outcome.verdict.findings}
+        assert found >= {("repeated", "log"), ("repeated", "live")}
+    else:
+        assert outcome.verdict.findings == []
