@@ -1,0 +1,170 @@
+"""Workers under a supervisor, and what directs them: real processes on a real Valkey."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis import Redis
+
+from protocol import wire
+from tests.redis_servers import RedisServer, binaries
+
+from .screen import wait_until
+from .test_processes import legato
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+CHANNEL = "private-ai-chat.7"
+READY = r"(worker\.\d+) \| .* ready: "
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with RedisServer(binaries()["valkey"]) as started:
+        yield started
+
+
+@pytest.fixture
+def redis(server: RedisServer) -> Iterator[Redis]:
+    with Redis.from_url(server.url, decode_responses=True) as connected:
+        yield connected
+
+
+@pytest.fixture
+def environ(server: RedisServer, tmp_path: Path) -> dict[str, str]:
+    return {
+        "REDIS_URL": server.url,
+        "DATABASE_URL": f"sqlite:///{tmp_path}/legato.db",
+        "LEGATO_PROVIDER_NAME": "scripted",
+        "LEGATO_WORKER_LEASE": "1",
+    }
+
+
+def ask(redis: Redis, message_id: str, message: str, queue: str = "q") -> None:
+    job = {"message_id": message_id, "app_id": "1", "user_id": 7, "message": message, "queued_at": 0}
+    redis.xadd(wire.jobs_key(queue), {wire.JOB_FIELD: json.dumps(job)})
+
+
+def state(redis: Redis, message_id: str) -> Any:
+    return redis.hget(wire.message_key("1", CHANNEL, message_id), "state")
+
+
+def tokens(redis: Redis, message_id: str) -> list[str]:
+    entries: Any = redis.xrange(wire.log_key("1", CHANNEL, message_id), max="1")
+    return [fields[wire.LOG_TEXT] for _, fields in entries]
+
+
+def command(environ: dict[str, str], *argv: str) -> subprocess.CompletedProcess[str]:
+    """`legato worker ...` as an operator types it, on any machine."""
+    kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COVERAGE_"))}
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "deploy", "worker", *argv],
+        env=kept | environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def processes(environ: dict[str, str]) -> list[dict[str, Any]]:
+    workers = json.loads(command(environ, "status", "--json").stdout)["workers"]
+    return [worker for worker in workers if worker["kind"] == "process"]
+
+
+@pytest.mark.timeout(120)
+def test_a_stuck_process_is_killed_and_its_reply_goes_on(redis: Redis, environ: dict[str, str]) -> None:
+    environ["LEGATO_WORKER_STALL_SECONDS"] = "2"
+    with legato("worker", "--processes", "2", "--queue", "q", **environ) as running:
+        running.lines(READY, 2)
+        ask(redis, "m", "#script tokens=200 rate=50 overlap=3")
+        wait_until(lambda: bool(tokens(redis, "m")))
+        wait_until(lambda: any(worker.get("running") for worker in processes(environ)))
+        (busy,) = [worker for worker in processes(environ) if worker.get("running")]
+        os.kill(busy["pid"], signal.SIGSTOP)
+        running.lines(r"legato +\| (worker\.\d+) gives no sign of life and is killed", 1)
+        running.lines(READY, 3)
+        wait_until(lambda: state(redis, "m") == "complete")
+        wait_until(lambda: busy["pid"] not in {worker["pid"] for worker in processes(environ)})
+        running.process.terminate()
+        assert running.process.wait(30) == 0
+    assert tokens(redis, "m") == [f"w{index} " for index in range(200)]
+
+
+@pytest.mark.timeout(120)
+def test_worn_processes_make_way_and_lose_nothing(redis: Redis, environ: dict[str, str]) -> None:
+    environ["LEGATO_WORKER_MAX_JOBS"] = "2"
+    ids = [f"m{number}" for number in range(9)]
+    with legato("worker", "--processes", "2", "--queue", "q", **environ) as running:
+        running.lines(READY, 2)
+        for message_id in ids:
+            ask(redis, message_id, "#script tokens=10 rate=50")
+        running.lines(r"(worker\.\d+) \| .* making way for a new process", 4)
+        wait_until(lambda: all(state(redis, message_id) == "complete" for message_id in ids))
+        running.process.terminate()
+        assert running.process.wait(30) == 0
+    assert {len(tokens(redis, message_id)) for message_id in ids} == {10}
+    assert {redis.hget(wire.message_key("1", CHANNEL, message_id), "attempt") for message_id in ids} == {"1"}
+    assert redis.xlen(wire.jobs_key("q")) == 0
+
+
+@pytest.mark.timeout(120)
+def test_a_pause_holds_for_whoever_starts_until_continue_and_drain_ends_all(
+    redis: Redis, environ: dict[str, str]
+) -> None:
+    ask(redis, "held", "#script tokens=1 rate=0", "urgent")
+    ask(redis, "other", "#script tokens=1 rate=0", "later")
+    assert command(environ, "pause", "urgent").stdout == "paused: urgent\n"
+    with legato("worker", "--processes", "2", "--queue", "urgent,later", **environ) as running:
+        wait_until(lambda: state(redis, "other") == "complete")
+        assert (state(redis, "held"), redis.xlen(wire.jobs_key("urgent"))) == (None, 1)
+        (urgent,) = [
+            queue
+            for queue in json.loads(command(environ, "status", "--json").stdout)["queues"]
+            if queue["name"] == "urgent"
+        ]
+        assert (urgent["paused"], urgent["waiting"], urgent["pending"]) == (True, 1, 0)
+        assert command(environ, "continue", "urgent").stdout == "continued: urgent\n"
+        wait_until(lambda: state(redis, "held") == "complete")
+        ask(redis, "last", "#script tokens=30 rate=20", "later")
+        wait_until(lambda: bool(tokens(redis, "last")))
+        assert command(environ, "drain", "--wait", "30").returncode == 0
+        assert running.process.wait(30) == 0
+    assert state(redis, "last") == "complete"
+    assert processes(environ) == []
+
+
+def test_dead_letters_are_listed_put_back_or_removed(redis: Redis, environ: dict[str, str]) -> None:
+    job = {"message_id": "m", "app_id": "1", "user_id": 7, "message": "Hello", "queued_at": 0}
+    key, jobs = wire.dead_key("q"), wire.jobs_key("q")
+    redis.xgroup_create(jobs, wire.GROUP, mkstream=True)
+    ended = redis.xadd(key, {wire.JOB_FIELD: json.dumps(job), "reason": "claimed too often", "id": "1-0"})
+    junk = redis.xadd(key, {wire.JOB_FIELD: "junk", "reason": "$: the body is not JSON", "id": "2-0"})
+    listed = command(environ, "dead", "list", "--queue", "q").stdout
+    assert listed.index(str(junk)) < listed.index(str(ended))
+    assert "claimed too often" in listed
+    refused = command(environ, "dead", "retry", "--queue", "q", str(ended))
+    assert (refused.returncode, redis.xlen(jobs), redis.xlen(key)) == (1, 0, 2)
+    assert "--new-message" in refused.stderr
+    assert command(environ, "dead", "retry", "--queue", "q", str(junk)).returncode == 0
+    entries: Any = redis.xrange(jobs)
+    assert [fields for _, fields in entries] == [{wire.JOB_FIELD: "junk"}]
+    assert command(environ, "dead", "retry", "--queue", "q", "--new-message", str(ended)).returncode == 0
+    entries = redis.xrange(jobs)
+    again = json.loads(entries[1][1][wire.JOB_FIELD])
+    assert again.pop("message_id") != job.pop("message_id")
+    assert again == job
+    assert redis.xlen(key) == 0
+    redis.xadd(key, {wire.JOB_FIELD: "junk", "reason": "x", "id": "3-0"})
+    assert command(environ, "dead", "purge", "--queue", "q").returncode == 1
+    assert redis.xlen(key) == 1
+    assert command(environ, "dead", "purge", "--queue", "q", "--yes").stdout == "removed: 1\n"
+    assert redis.xlen(key) == 0
