@@ -20,12 +20,15 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from protocol import wire
+
+from .redis_connections import HONEST
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -124,16 +127,18 @@ def redis_client(url: str) -> Redis:
 
     :raises ValueError, TypeError: the URL's scheme, or an option in it, is not one that redis-py knows.
     """
-    pool = BlockingConnectionPool.from_url(
-        url,
-        protocol=2,
-        max_connections=32,
-        timeout=5,
-        socket_timeout=5,
-        socket_connect_timeout=5,
-        health_check_interval=15,
-        retry=Retry(NoBackoff(), 0),
-    )
+    options: dict[str, Any] = {
+        "protocol": 2,
+        "max_connections": 32,
+        "timeout": 5,
+        "socket_timeout": 5,
+        "socket_connect_timeout": 5,
+        "health_check_interval": 15,
+        "retry": Retry(NoBackoff(), 0),
+        **parse_url(url),
+    }
+    options["connection_class"] = HONEST[options.get("connection_class", Connection)]
+    pool = BlockingConnectionPool(**options)
     pool.make_connection()  # type: ignore[no-untyped-call]  # not connected yet: checks what the URL asks for
     return Redis.from_pool(pool)
 

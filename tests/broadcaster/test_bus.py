@@ -7,9 +7,10 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
+from redis.asyncio.connection import Connection, UnixDomainSocketConnection
 
 from broadcaster import bus as bus_module
-from broadcaster.bus import BusError, LocalBus, RedisBus, redis_client
+from broadcaster.bus import BusError, LocalBus, RedisBus, ask, redis_client
 from broadcaster.hub import Key
 from protocol import wire
 from protocol.wire import Envelope
@@ -264,3 +265,17 @@ async def test_many_subscriptions_at_once_are_all_confirmed(server):
             node.bus.subscribe(key)
         await until(lambda: len(node.confirmed) == len(keys))
         assert set(node.confirmed) == set(keys)
+
+
+async def test_a_connection_that_uvloop_calls_closed_is_a_lost_one(valkey_url, monkeypatch):
+    async def closed(*_arguments, **_options):
+        raise RuntimeError("unable to perform operation on <UnixTransport>; the handler is closed")
+
+    async with redis_client(valkey_url) as client:
+        await client.ping()
+        for kind in (Connection, UnixDomainSocketConnection):
+            monkeypatch.setattr(kind, "send_packed_command", closed)
+        with pytest.raises(BusError, match="Redis does not answer"):
+            await ask(client.ping())
+        monkeypatch.undo()
+        assert await ask(client.ping())
