@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-START_SECONDS = 10
+START_SECONDS = 30
 
 
 def binaries() -> dict[str, str]:

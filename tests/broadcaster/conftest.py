@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 APP = App(id="1", key="app-key", secret="app-secret")
-WAIT = 10.0
+WAIT = 30.0
 """Seconds that a condition may take; far more than any needs."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from redis import Redis, ResponseError
+from redis import Redis
 
 from deploy import ports
 from protocol import wire
@@ -124,13 +125,12 @@ def children(running: Running) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def consumers(redis_url: str, queue: str) -> int:
-    """How many workers have asked for a job."""
+def has_reported(redis_url: str, running: Running) -> bool:
+    """Whether the supervisor has said that it is there: it does so once its processes are ready."""
     with Redis.from_url(redis_url) as client:
-        try:
-            return len(client.xinfo_consumers(wire.jobs_key(queue), wire.GROUP))
-        except ResponseError:  # nobody has made the queue
-            return 0
+        names = [name.decode() for name in client.smembers(wire.WORKERS_KEY)]
+        told = [json.loads(client.get(wire.worker_key(name)) or b"{}") for name in names]
+    return any((who.get("kind"), who.get("pid")) == ("supervisor", running.process.pid) for who in told)
 
 
 def refused(running: Running) -> str:
@@ -174,7 +174,7 @@ def test_readiness_is_seen_where_only_warnings_are_shown(redis: str, tmp_path: P
     environ = WORKER | {"REDIS_URL": redis, "DATABASE_URL": f"sqlite:///{tmp_path / 'legato.db'}"}
     options = ("--config", str(config), "--queue", level, "--processes", "2")
     with legato("worker", *options, **environ) as running:
-        wait_until(lambda: consumers(redis, level) == 2)  # they take jobs, so they have said so
+        wait_until(lambda: has_reported(redis, running))
         os.kill(children(running)[0], signal.SIGKILL)
         running.lines(r"(worker\.\d) was killed by SIGKILL; it starts again in 1 s", 1)
         assert stopped(running) == 0

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 PATIENT = base.Patience(30, 30)
-WAIT = 20
+WAIT = 40
 """Seconds after which a test gives up waiting for something that should have happened at once."""
 
 TERMINAL = frozenset({"stream.completed", "stream.failed", "stream.cancelled"})
