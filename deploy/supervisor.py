@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from protocol.settings import SUPERVISOR_NAME
 from worker import backlog, clients, notify, roster
+from worker.backoff import obey_cancellation
 from worker.roster import Roster, Status
 
 from . import balance, logs
@@ -229,6 +230,7 @@ class Supervisor:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._crew.changed.wait(), TICK)
             self._crew.changed.clear()
+            obey_cancellation()
 
     async def _report(self, staff: Roster, family: Family) -> None:
         while True:
@@ -237,6 +239,7 @@ class Supervisor:
                 if orders.drain:
                     family.console.line(OWN_NAME, "told to drain")
                     family.end()
+            obey_cancellation()
             await asyncio.sleep(roster.EVERY)
 
     def status(self) -> Status:
@@ -256,6 +259,8 @@ class Supervisor:
                 loads = {queue: await self._load(redis, queue) for queue in worker.queues}
             except (RedisError, OSError):
                 continue
+            finally:
+                obey_cancellation()
             before, after = self._crew.goal, balance.step(self._crew.goal, loads, bounds)
             for queue in worker.queues:
                 if before[queue] != after[queue]:

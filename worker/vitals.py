@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from protocol import wire
 
 from . import notify, roster
+from .backoff import obey_cancellation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,6 +101,7 @@ class Vitals:
                 pass  # the consumer says that Redis is lost
             except Exception:  # a fault of ours must not make this process look dead
                 log.exception("signs of life failed")
+            obey_cancellation()
             await asyncio.sleep(roster.EVERY)
 
     def obey(self, orders: Orders) -> None:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 from redis import Redis
 
+from deploy.supervisor import Supervisor
 from protocol import wire
+from protocol.settings import Redis as RedisSettings
 from tests.redis_servers import RedisServer, binaries
+from worker.config import Settings
+from worker.roster import Orders
+from worker.vitals import UNBOUNDED, Vitals
 
 from .screen import wait_until
 from .test_processes import legato
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Coroutine, Iterator
     from pathlib import Path
 
 CHANNEL = "private-ai-chat.7"
@@ -168,3 +176,35 @@ def test_dead_letters_are_listed_put_back_or_removed(redis: Redis, environ: dict
     assert redis.xlen(key) == 1
     assert command(environ, "dead", "purge", "--queue", "q", "--yes").stdout == "removed: 1\n"
     assert redis.xlen(key) == 0
+
+
+class Deaf:
+    """A roster whose Redis client drops a cancellation, as redis-py does before Python 3.12."""
+
+    def __init__(self) -> None:
+        self.said = asyncio.Event()
+
+    async def say(self, _status: Any) -> Orders:
+        self.said.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return Orders(frozenset(), drain=False)
+
+
+async def ends(report: Coroutine[Any, Any, None], staff: Deaf) -> bool:
+    task = asyncio.create_task(report)
+    await staff.said.wait()
+    task.cancel()
+    await asyncio.wait({task}, timeout=10)
+    return task.cancelled()
+
+
+async def test_an_end_that_the_redis_client_does_not_pass_on_is_an_end_all_the_same() -> None:
+    staff: Any = Deaf()
+    settings = Settings(redis=RedisSettings(url="redis://127.0.0.1:1"))
+    assert await ends(Supervisor([], settings, {})._report(staff, Mock()), staff)
+    staff = Deaf()
+    vitals = Vitals(Mock(), Mock(), Mock(), Mock(), UNBOUNDED)
+    vitals.status = Mock()  # type: ignore[method-assign] # what it says does not matter
+    vitals.obey = Mock()  # type: ignore[method-assign]
+    assert await ends(vitals._report(staff), staff)
