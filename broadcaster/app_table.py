@@ -91,7 +91,7 @@ class AppTable:
         except TimeoutError:
             raise UnreadableError(f"no answer within {READ_SECONDS:g} s") from None
         except Exception as error:  # noqa: BLE001 - drivers raise what they like, asyncpg its own
-            raise UnreadableError(_reason(error)) from None  # the cause may show the address
+            raise UnreadableError(databases.reason(error)) from None  # the cause may show the address
         if len(rows) > MAX_ROWS:
             raise UnreadableError(f"more than {MAX_ROWS} rows")
         return [(str(row[1][0]), row) for row in rows]
@@ -167,9 +167,3 @@ def _probe_sqlite(path: str) -> None:
     if not path.startswith("file:"):
         path = f"file:{quote(path)}?mode=rw"
     sqlite3.connect(path, uri=True).close()
-
-
-def _reason(error: BaseException) -> str:
-    """One line, without the statement."""
-    cause = getattr(error, "orig", None) or error
-    return " ".join(str(cause).split()) or type(cause).__name__

@@ -82,8 +82,7 @@ class Client(ABC):
             return
         self.order.defer(key, effect, size)
         if self.order.waiting_bytes > self.node.settings.server.send_queue_bytes:
-            self.node.slow_closed += 1
-            self.close(errors.TOO_MUCH_AT_ONCE)
+            self.overwhelmed()
 
     def settle(self, key: Key, answer: Callable[[], None]) -> None:
         """The subscription may be answered, in its turn. What has waited for that goes on."""
@@ -115,9 +114,13 @@ class Client(ABC):
                 self.close(error)
 
     def overwhelmed(self) -> None:
-        """Too much was published before a subscription could be answered: the client starts anew."""
+        """Too much waits for a subscription to be answered."""
+        self.give_up(errors.TOO_MUCH_AT_ONCE)
+
+    def give_up(self, error: PusherError) -> None:
+        """A bound of what is kept for this client is reached: it comes back, and starts anew."""
         self.node.slow_closed += 1
-        self.close(errors.TOO_MUCH_AT_ONCE)
+        self.close(error)
 
     def subscriptions(self) -> Iterable[Key]:
         """Every channel that this client has in the hub."""

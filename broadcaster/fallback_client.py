@@ -107,8 +107,7 @@ class FallbackClient(Client):
         self._queue += payloads(data)
         self._queue_bytes += len(data)
         if self._queue_bytes > self.node.settings.server.send_queue_bytes:
-            self.node.slow_closed += 1
-            self.close(errors.TOO_SLOW)
+            self.give_up(errors.TOO_SLOW)
         elif self._receiver is not None:
             self._receiver.wake()
 

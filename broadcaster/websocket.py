@@ -147,9 +147,8 @@ class Connection(Client, asyncio.Protocol):
         self._backlog.append(data)
         self._backlog_bytes += len(data)
         if self._backlog_bytes > self.node.settings.server.send_queue_bytes:
-            self.node.slow_closed += 1
             self._backlog.clear()
-            self.close(errors.TOO_SLOW)
+            self.give_up(errors.TOO_SLOW)
 
     def say_goodbye(self, error: PusherError) -> None:
         """The error event, then the close frame."""

@@ -228,9 +228,9 @@ class Supervisor:
             self._notifier.send(notify.ALIVE)
             self._crew.reconcile()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._crew.changed.wait(), TICK)
+                async with asyncio.timeout(TICK):
+                    await self._crew.changed.wait()
             self._crew.changed.clear()
-            obey_cancellation()
 
     async def _report(self, staff: Roster, family: Family) -> None:
         while True:

@@ -50,6 +50,15 @@ def _renamed(rest: str, old: str, new: str) -> str:
     return f"{address}{mark}{'&'.join(options)}"
 
 
+def reason(error: BaseException) -> str:
+    """Why a database cannot be used, in one line, of any error of SQLAlchemy or its drivers.
+
+    Without the statement and its values, which SQLAlchemy puts around the driver's own error.
+    """
+    cause = getattr(error, "orig", None) or error
+    return " ".join(str(cause).split()) or type(cause).__name__
+
+
 def not_installed(module: str) -> str:
     """What a user does about a driver that cannot be imported, in one line."""
     package = f"'legato[{EXTRAS[module]}]'" if module in EXTRAS else module

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import uvloop
 from redis.exceptions import RedisError
 
+from protocol import databases
 from protocol.settings import SUPERVISOR_NAME, SettingsError
 
 from . import clients, config, control, database, metrics, roster, store
@@ -151,7 +152,7 @@ async def _prepare(redis: Redis, intake: Intake, turns: store.Store, staff: Rost
     try:
         await turns.prepare()
     except database.FAULTS as error:
-        raise StartError(f"the database cannot be used: {database.reason(error)}") from error
+        raise StartError(f"the database cannot be used: {databases.reason(error)}") from error
 
 
 def _store(settings: config.Database) -> store.Store:

@@ -82,12 +82,6 @@ def probe(engine: AsyncEngine) -> None:
         sqlite3.connect(engine.url.database or "").close()
 
 
-def reason(error: BaseException) -> str:
-    """Why the database cannot be used, in one line, without the statement and its values."""
-    cause = getattr(error, "orig", None) or error
-    return " ".join(str(cause).split()) or type(cause).__name__
-
-
 def is_down(error: Exception) -> bool:
     """Whether the same statement may succeed later; otherwise it is at fault itself."""
     original = getattr(error, "orig", None)

@@ -88,7 +88,8 @@ class Intake:
 
     async def _idle(self) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), jobs.BLOCK_MS / 1000)
+            async with asyncio.timeout(jobs.BLOCK_MS / 1000):
+                await self._changed.wait()
 
     async def _admit(self, name: str, entries: list[Entry]) -> list[Entry]:
         """Count what was claimed; put it back when the queue has been paused in the meantime."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from protocol import settings
+from protocol import databases, settings
 
 from . import database, revisions
 from .config import ALIASES, Database
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         found = asyncio.run(_migrate(url, change=not args.check))
     except database.FAULTS as error:
-        sys.stderr.write(f"legato migrate: the database cannot be used: {database.reason(error)}\n")
+        sys.stderr.write(f"legato migrate: the database cannot be used: {databases.reason(error)}\n")
         return FAILED
     sys.stdout.write(f"The database is up to date (revision {found}).\n")
     return 0

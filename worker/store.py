@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
+from protocol import databases
 from protocol.stream import Turn, Usage
 
 from . import database, revisions
@@ -170,7 +171,7 @@ class Store:
 
 def _translated(error: Exception) -> UnavailableError | RefusedError:
     kind = UnavailableError if database.is_down(error) else RefusedError
-    return kind(database.reason(error))
+    return kind(databases.reason(error))
 
 
 def _exchanges(conversation: int, memory: Memory) -> sa.Select[str, str]:

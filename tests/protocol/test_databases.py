@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.databases import DRIVERS, EXTRAS, DatabaseUrlError, not_installed, with_driver
+from protocol.databases import DRIVERS, EXTRAS, DatabaseUrlError, not_installed, reason, with_driver
 
 ADDRESSES = [
     ("sqlite:///legato.db", "sqlite+aiosqlite:///legato.db"),
@@ -59,3 +59,17 @@ def test_the_extras_are_those_of_the_package():
     extras = tomllib.loads(text)["project"]["optional-dependencies"]
     for module, extra in EXTRAS.items():
         assert any(requirement.startswith(module) for requirement in extras[extra])
+
+
+class WrappedError(Exception):
+    """As SQLAlchemy wraps a driver's error."""
+
+    def __init__(self, orig: Exception | None) -> None:
+        super().__init__("(Error) no such table [SQL: SELECT secret]")
+        self.orig = orig
+
+
+def test_why_a_database_cannot_be_used_is_the_drivers_own_word_in_one_line():
+    assert reason(WrappedError(OSError("no\n  such host"))) == "no such host"
+    assert reason(WrappedError(TimeoutError())) == "TimeoutError"
+    assert reason(OSError("gone")) == "gone"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
+from protocol import databases
 from protocol.settings import SettingsError
 from worker import database as module
 from worker.store import Store, UnavailableError
@@ -84,7 +85,7 @@ async def test_directory_that_is_not_there_is_a_database_error_with_a_reason(tmp
     with pytest.raises(module.FAULTS) as caught:
         await store.prepare()
     await store.aclose()
-    assert module.reason(caught.value) == "unable to open database file"
+    assert databases.reason(caught.value) == "unable to open database file"
 
 
 @pytest.mark.parametrize(
