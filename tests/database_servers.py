@@ -117,6 +117,13 @@ class Server:
         if done.returncode:
             raise RuntimeError(f"{command[0]}: {done.stdout}{done.stderr}")
 
+    def _answers(self) -> bool:
+        return self._query("SELECT 1").returncode == 0
+
+    def _execute(self, statement: str) -> None:
+        done = self._query(statement)
+        assert done.returncode == 0, done.stderr
+
     ends_on: ClassVar[signal.Signals]
 
     def _install(self) -> None:
@@ -125,10 +132,7 @@ class Server:
     def _command(self) -> list[str]:
         raise NotImplementedError
 
-    def _answers(self) -> bool:
-        raise NotImplementedError
-
-    def _execute(self, statement: str) -> None:
+    def _query(self, statement: str) -> subprocess.CompletedProcess[str]:
         raise NotImplementedError
 
     def _url(self, name: str) -> str:
@@ -159,13 +163,6 @@ class Postgres(Server):
             *(self._postgres, "-D", str(self.data), "-k", str(self.directory)),
             *("-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=50"),
         ]
-
-    def _answers(self) -> bool:
-        return self._query("SELECT 1").returncode == 0
-
-    def _execute(self, statement: str) -> None:
-        done = self._query(statement)
-        assert done.returncode == 0, done.stderr
 
     def _query(self, statement: str) -> subprocess.CompletedProcess[str]:
         return self._run(self._psql, "-h", self.directory, "-U", "postgres", "-c", statement)
@@ -200,13 +197,6 @@ class MariaDB(Server):
             *("--skip-networking", f"--pid-file={self.directory}/mariadb.pid"),
             *("--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=16M"),
         ]
-
-    def _answers(self) -> bool:
-        return self._query("SELECT 1").returncode == 0
-
-    def _execute(self, statement: str) -> None:
-        done = self._query(statement)
-        assert done.returncode == 0, done.stderr
 
     def _query(self, statement: str) -> subprocess.CompletedProcess[str]:
         return self._run(

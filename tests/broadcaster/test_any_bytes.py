@@ -76,9 +76,12 @@ def opcodes(written: bytes) -> Iterator[int]:
     """Of each frame that the server wrote; it must all be whole frames."""
     at = 0
     while at < len(written):
+        yield written[at] & 0x0F
         size = written[at + 1]
-        at, size = (at + 4, struct.unpack_from(">H", written, at + 2)[0]) if size == 126 else (at + 2, size)
-        yield written[at - (4 if size >= 126 else 2)] & 0x0F
+        at += 2
+        if size == 126:
+            (size,) = struct.unpack_from(">H", written, at)
+            at += 2
         at += size
     assert at == len(written)
 

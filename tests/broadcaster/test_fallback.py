@@ -152,6 +152,15 @@ async def next_messages(answer: Answer) -> list[dict[str, Any]]:
     return read(frame)
 
 
+async def listen(session: Session, stream: Answer) -> None:
+    """Greeted by a stream, subscribe the channel ``x`` and read the answer."""
+    while (frame := await stream.frame())[0] != "a":
+        pass
+    session.greeted(frame)
+    await session.subscribe("x")
+    await next_messages(stream)
+
+
 async def publish(server: Running, channel: str, data: str) -> None:
     payload = messages.channel_event("e", channel, data)
     await server.node.bus.publish([((APP.id, channel), Envelope(payload))])
@@ -279,11 +288,7 @@ async def test_a_session_ends_when_no_request_comes_back(monkeypatch):
     async with running(local_settings()) as server:
         session = Session(server)
         async with session.stream() as stream:
-            while (frame := await stream.frame())[0] != "a":
-                pass
-            session.greeted(frame)
-            await session.subscribe("x")
-            await next_messages(stream)
+            await listen(session, stream)
             assert server.node.connections[APP.id] == 1
         await until(lambda: alone(server))
         assert await session.push(b"[]") == 404
@@ -446,11 +451,7 @@ async def test_one_that_reads_nothing_of_its_stream_is_cut_off(monkeypatch):
     async with running(local_settings(server=bound)) as server:
         session = Session(server)
         async with session.stream() as stream:
-            while (frame := await stream.frame())[0] != "a":
-                pass
-            session.greeted(frame)
-            await session.subscribe("x")
-            await next_messages(stream)
+            await listen(session, stream)
             (entry,) = server.node._open
             assert entry._receiver is not None
             stream._reader._transport.pause_reading()  # type: ignore[attr-defined]
@@ -464,11 +465,7 @@ async def test_one_that_reads_late_but_reads_is_not_cut_off(monkeypatch):
     async with running(local_settings(server=bound)) as server:
         session = Session(server)
         async with session.stream() as stream:
-            while (frame := await stream.frame())[0] != "a":
-                pass
-            session.greeted(frame)
-            await session.subscribe("x")
-            await next_messages(stream)
+            await listen(session, stream)
             (entry,) = server.node._open
             transport = stream._reader._transport  # type: ignore[attr-defined]
             transport.pause_reading()

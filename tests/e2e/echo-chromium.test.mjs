@@ -2,12 +2,11 @@
 // its Pusher broadcasters, and with pusher-js's build that decrypts.
 
 import assert from "node:assert/strict";
-import { after, afterEach, before, test } from "node:test";
+import { test } from "node:test";
 
-import { Application, fresh, HOST, info, NOTIFICATION, PORT } from "./application.mjs";
-import { launch } from "./browser.mjs";
+import { fresh, HOST, info, NOTIFICATION, PORT } from "./application.mjs";
 import { until } from "./legato.mjs";
-import { event, Visitor } from "./visitor.mjs";
+import { event, share, Visitor } from "./visitor.mjs";
 
 const LIMIT = { timeout: 60_000 };
 const scripts = (build) => [
@@ -19,17 +18,7 @@ const scripts = (build) => [
 let app;
 let browser;
 
-before(async () => {
-  app = await Application.start();
-  browser = await launch();
-});
-
-afterEach(() => Visitor.closeAll());
-
-after(async () => {
-  await browser?.close();
-  await app?.stop();
-});
+share((...shared) => ([app, browser] = shared));
 
 /** An Echo as Laravel's documents configure it; where to authorise is left to its defaults. */
 function visit(broadcaster, user, build = "pusher") {

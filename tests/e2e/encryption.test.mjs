@@ -2,12 +2,11 @@
 // by nobody else.
 
 import assert from "node:assert/strict";
-import { after, afterEach, before, test } from "node:test";
+import { test } from "node:test";
 
-import { Application, fresh } from "./application.mjs";
-import { launch } from "./browser.mjs";
+import { fresh } from "./application.mjs";
 import { until } from "./legato.mjs";
-import { Visitor } from "./visitor.mjs";
+import { share, Visitor } from "./visitor.mjs";
 
 const LIMIT = { timeout: 60_000 };
 const DATA = { text: 'é "quoted" \\ \u2028 👋', list: [1, 2.5, null, true, {}] };
@@ -15,17 +14,7 @@ const DATA = { text: 'é "quoted" \\ \u2028 👋', list: [1, 2.5, null, true, {}
 let app;
 let browser;
 
-before(async () => {
-  app = await Application.start();
-  browser = await launch();
-});
-
-afterEach(() => Visitor.closeAll());
-
-after(async () => {
-  await browser?.close();
-  await app?.stop();
-});
+share((...shared) => ([app, browser] = shared));
 
 /** A user's page that listens to a channel: to what its listener is told, and to what was sent. */
 async function listen(channel, user = "ann") {

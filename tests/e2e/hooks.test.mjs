@@ -2,13 +2,12 @@
 // application, against `legato broadcaster`.
 
 import assert from "node:assert/strict";
-import { after, afterEach, before, test } from "node:test";
+import { test } from "node:test";
 import { build } from "esbuild";
 
-import { Application, fresh, HOST, info, NOTIFICATION, PORT } from "./application.mjs";
-import { launch } from "./browser.mjs";
+import { fresh, HOST, info, NOTIFICATION, PORT } from "./application.mjs";
 import { until } from "./legato.mjs";
-import { event, Visitor } from "./visitor.mjs";
+import { event, share, Visitor } from "./visitor.mjs";
 
 const LIMIT = { timeout: 60_000 };
 
@@ -37,17 +36,7 @@ const HOOKS = [
 let app;
 let browser;
 
-before(async () => {
-  app = await Application.start();
-  browser = await launch();
-});
-
-afterEach(() => Visitor.closeAll());
-
-after(async () => {
-  await browser?.close();
-  await app?.stop();
-});
+share((...shared) => ([app, browser] = shared));
 
 /** The page's script, with the variables that Vite takes from a Laravel application's `.env`. */
 async function bundle(script, mode) {

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,12 +10,12 @@ import pytest
 from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer
 
+from .scenarios import pass_all
 from .server import Broadcaster, legato_broadcaster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-HERE = Path(__file__).parent
 SCENARIOS = ["pusher", "echo-channels", "sdk", "webhooks"]
 IN_CHROMIUM = ["echo-chromium", "encryption", "hooks"]
 
@@ -46,17 +43,11 @@ def test_stock_clients_in_chromium(broadcaster, scenarios):
 
 
 def passes(broadcaster: Broadcaster, scenarios: str) -> None:
-    """Each file holds its scenarios as node:test cases; all of them pass, none is skipped."""
-    result = subprocess.run(
-        ["node", "--test", "--test-force-exit", "--test-reporter=spec", f"{scenarios}.test.mjs"],
-        cwd=HERE,
-        env=os.environ | {"LEGATO_URL": broadcaster.url, "WEBHOOKS_PORT": str(broadcaster.webhooks_port)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=240,
-        check=False,
+    pass_all(
+        scenarios,
+        "--test-force-exit",
+        seconds=240,
+        said=lambda: broadcaster.process.output,
+        LEGATO_URL=broadcaster.url,
+        WEBHOOKS_PORT=str(broadcaster.webhooks_port),
     )
-    assert result.returncode == 0, f"{result.stdout}\n{broadcaster.process.output[-5_000:]}"
-    assert "skipped 0" in result.stdout
-    assert "pass 0" not in result.stdout

@@ -2,9 +2,10 @@
 // told, and everything that goes wrong.
 
 import assert from "node:assert/strict";
+import { after, afterEach, before } from "node:test";
 
-import { fresh } from "./application.mjs";
-import { watch } from "./browser.mjs";
+import { Application, fresh } from "./application.mjs";
+import { launch, watch } from "./browser.mjs";
 import { until } from "./legato.mjs";
 
 /** In the page: `hear(of, ...mark)` is a listener that notes its mark and what it is told. */
@@ -34,6 +35,22 @@ function connect(own) {
 
 /** What pusher-js gives a listener: the data, and the client that sent it where that is known. */
 export const event = (data, sender) => [data, sender === undefined ? {} : { user_id: sender }];
+
+/** For all scenarios of a file: `set(app, browser)` is told the application and the Chromium that are there. */
+export function share(set) {
+  let app;
+  let browser;
+  before(async () => {
+    app = await Application.start();
+    browser = await launch();
+    set(app, browser);
+  });
+  afterEach(() => Visitor.closeAll());
+  after(async () => {
+    await browser?.close();
+    await app?.stop();
+  });
+}
 
 export class Visitor {
   static #open = [];

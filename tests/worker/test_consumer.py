@@ -220,13 +220,18 @@ async def test_job_that_breaks_off_again_and_again_is_buried(
     assert [reason for _, reason in await letters(redis)] == [b"broke off again and again"]
 
 
-async def test_queue_wait_and_takeovers_are_counted(
-    redis: Redis, redis_url: str, reader: Redis, store: Store
-) -> None:
+async def leave_behind(redis: Redis, reader: Redis) -> None:
+    """A job whose process is dead, under a lease of 0.3 s."""
     dead = Jobs(redis, reader, queue="q", consumer="dead", lease=0.3)
     await dead.prepare()
     await enqueue(redis, make_job("#script tokens=1 rate=0"))
     await dead.read(1)
+
+
+async def test_queue_wait_and_takeovers_are_counted(
+    redis: Redis, redis_url: str, reader: Redis, store: Store
+) -> None:
+    await leave_behind(redis, reader)
     await enqueue(redis, make_job("#script tokens=1 rate=0", "m2"))
     async with process(redis_url, store, Scripted(), lease=0.3) as worker:
         await eventually(lambda: empty(redis))
@@ -268,10 +273,7 @@ async def test_no_more_replies_at_once_than_allowed(
 async def test_job_of_a_dead_process_is_taken_over_when_its_lease_is_out(
     redis: Redis, redis_url: str, reader: Redis, store: Store
 ) -> None:
-    dead = Jobs(redis, reader, queue="q", consumer="dead", lease=0.3)
-    await dead.prepare()
-    await enqueue(redis, make_job("#script tokens=1 rate=0"))
-    await dead.read(1)
+    await leave_behind(redis, reader)
     async with Ears(redis, JOB) as ears, process(redis_url, store, Scripted(), lease=0.3):
         await ears.until("stream.completed")
         await eventually(lambda: empty(redis))
