@@ -100,13 +100,6 @@ class Node:
             spawn=self._spawn,
         )
 
-    def _make_registry(self, redis: Redis | None) -> Registry:
-        if redis is None:
-            return LocalRegistry(self._deliver)
-        return RedisRegistry(
-            redis, secrets.token_hex(8), self.lapsed, holding=lambda app_id: self._has(app_id, "webhooks")
-        )
-
     async def start(self) -> None:
         """Join the bus.
 

@@ -29,6 +29,9 @@ log: Final = logging.getLogger("legato.worker")
 CANCEL_POLL: Final = 0.25
 """Seconds between two looks at the flags: half of the time in which a cancel is to be noticed."""
 
+RENEWALS: Final = 3
+"""How often a lease is renewed within its time: two of them may fail before it is lost."""
+
 MOST_DELIVERIES: Final = 10
 """A job that broke off as often is a fault of the job's, and is buried."""
 
@@ -96,7 +99,7 @@ class Consumer:
     async def run(self) -> None:
         """Claim and answer until drained."""
         chores = [
-            asyncio.create_task(self._every(self._limits.lease / 3, self._renew)),
+            asyncio.create_task(self._every(self._limits.lease / RENEWALS, self._renew)),
             asyncio.create_task(self._every(CANCEL_POLL, self._pass_on_cancels)),
         ]
         try:
@@ -174,7 +177,7 @@ class Consumer:
         """Jobs whose lease ran out first, for somebody has waited long; then new ones."""
         now = asyncio.get_running_loop().time()
         if now >= self._next_takeover:
-            self._next_takeover = now + min(TAKE_OVER_EVERY, self._limits.lease / 3)
+            self._next_takeover = now + min(TAKE_OVER_EVERY, self._limits.lease / RENEWALS)
             if entries := await self._jobs.take_over(room):
                 return entries
         return await self._jobs.read(room)
