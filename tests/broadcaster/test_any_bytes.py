@@ -91,7 +91,7 @@ async def test_any_bytes_after_the_handshake():
         node = server.node
 
         @given(st.lists(FRAMES | st.binary(max_size=20), max_size=12), st.integers(1, 60))
-        @settings(max_examples=300, deadline=None)
+        @settings(max_examples=300)
         def any_bytes(parts: list[bytes], size: int) -> None:
             transport = Transport()
             connection = Connection(node, set())

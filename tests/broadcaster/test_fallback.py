@@ -460,7 +460,18 @@ async def test_one_that_reads_nothing_of_its_stream_is_cut_off(monkeypatch):
 
 
 async def test_one_that_reads_late_but_reads_is_not_cut_off(monkeypatch):
-    monkeypatch.setattr(http, "STALLED_SECONDS", 1.0)
+    """Its time runs while it reads nothing, and no more once it does."""
+    made, begin = [], http.HttpProtocol.connection_made
+
+    def remember(self, transport):
+        made.append(self)
+        begin(self, transport)
+
+    def stalled() -> bool:
+        return any(protocol._stalled is not None for protocol in made)
+
+    monkeypatch.setattr(http.HttpProtocol, "connection_made", remember)
+    monkeypatch.setattr(http, "STALLED_SECONDS", 3600)
     bound = Server(port=0, drain_seconds=0, send_queue_bytes=20_000_000)
     async with running(local_settings(server=bound)) as server:
         session = Session(server)
@@ -470,13 +481,11 @@ async def test_one_that_reads_late_but_reads_is_not_cut_off(monkeypatch):
             transport = stream._reader._transport  # type: ignore[attr-defined]
             transport.pause_reading()
             await publish(server, "x", "x" * 15_000_000)
-            await until(lambda: not entry._queue)
+            await until(lambda: stalled() and not entry._queue)
             transport.resume_reading()
             (message,) = await next_messages(stream)
             assert len(message["data"]) == 15_000_000
-            passed = asyncio.Event()
-            server.node.loop.call_later(1.1, passed.set)
-            await passed.wait()
+            await until(lambda: not stalled())
             assert entry._receiver is not None
 
 
@@ -597,7 +606,7 @@ async def test_the_settings_say_where_and_whether(changes, base, status):
             assert answer.status == status
 
 
-@hypothesis_settings(max_examples=30, deadline=None)
+@hypothesis_settings(max_examples=30)
 @given(path=st.binary(max_size=60), body=st.binary(max_size=60), method=st.sampled_from(["POST", "GET"]))
 async def test_whatever_is_asked_there_is_one_answer(path, body, method):
     """ASGI by hand, with paths that no HTTP parser would let through."""
