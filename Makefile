@@ -10,8 +10,9 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= $(or $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; \
 	done),python3)
-# A process for each core. Whole files stay together until one process has nothing left to do.
-PYTEST_ARGS ?= --numprocesses auto --maxprocesses 4 --dist worksteal
+PYTEST_ARGS ?=
+# A process for each core. Neighbours stay together until one process has nothing left to do.
+ON_ALL_CORES := --numprocesses auto --maxprocesses 4 --dist worksteal
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -43,7 +44,7 @@ test: check ## check, then run every test, and ask for coverage
 	@$(MAKE) $(PAGE) $(E2E_MODULES)
 	npm --prefix client-js test
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	$(BIN)/coverage run -m pytest $(ON_ALL_CORES) $(PYTEST_ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --include 'protocol/*' --fail-under=100
 	$(BIN)/coverage report --fail-under=90
