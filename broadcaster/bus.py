@@ -9,6 +9,8 @@ The contract, which one suite of tests holds both to:
 * Delivery is at most once. When the connection is lost, ``lost`` is called and ``gaps`` counts one; the
   subscriptions come back by themselves and ``confirmed`` is called again. What was published meanwhile is
   lost.
+* After ``unsubscribe`` nothing is delivered. A node keeps the channel on Redis for a few seconds all the same
+  (:mod:`broadcaster.linger`): whoever subscribes again in that time is confirmed at once.
 """
 
 from __future__ import annotations
@@ -63,7 +65,9 @@ class BusError(Exception):
 class Bus(Protocol):
     """See the module's contract."""
 
-    gaps: int
+    @property
+    def gaps(self) -> int:
+        """How often the connection was lost."""
 
     async def start(self, deliver: Deliver, confirmed: Confirmed, lost: Callable[[], None]) -> None:
         """Connect.

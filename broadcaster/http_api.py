@@ -13,7 +13,7 @@ from protocol import messages, signatures, users
 from protocol.channels import SERVER_TO_USER, SOCKET_ID, Channel, ChannelError
 from protocol.presence import MAX_USER_ID
 from protocol.signatures import UNKNOWN_KEY, SignatureError
-from protocol.wire import TERMINATE, Envelope
+from protocol.wire import CACHED, RECONNECT, TERMINATE, Envelope
 
 from .bus import BusError
 from .hub import Key
@@ -134,6 +134,7 @@ class HttpApi:
             Route("GET", ("channels", "*"), self._channel),
             Route("GET", ("channels", "*", "users"), self._users),
             Route("POST", ("users", "*", "terminate_connections"), self._terminate),
+            Route("POST", ("users", "*", "reconnect_connections"), self._reconnect),
             Route("GET", ("connections",), self._connections),
             Route("POST", ("channels", "*", "events"), self._event_on_channel),
             Route("GET", ("channels", "*", "stats"), self._channel),
@@ -259,9 +260,13 @@ class HttpApi:
     async def _publish(self, app: App, events: list[tuple[Event | BatchEvent, str]]) -> None:
         """All are validated before any is sent, and what cache channels keep is kept first."""
         messages_ = [_publication(app, event, channel) for event, channel in events]
-        for key, event, data in ((row.key, row.name, row.data) for row in messages_ if row.cached):
-            await self._node.registry.remember(key, event, data, app.cache_seconds)
-        await self._node.bus.publish([(row.key, row.envelope) for row in messages_])
+        await self._node.bus.publish([(row.key, await self._kept(app, row)) for row in messages_])
+
+    async def _kept(self, app: App, row: _Publication) -> Envelope:
+        if not row.cached:
+            return row.envelope
+        version = await self._node.registry.remember(row.key, row.name, row.data, app.cache_seconds)
+        return row.envelope._replace(command=CACHED, detail=str(version))
 
     # --- questions
 
@@ -311,8 +316,15 @@ class HttpApi:
         return 200, {"connections": self._node.connections[request.app.id]}
 
     async def _terminate(self, request: Request) -> tuple[int, Any]:
+        return await self._tell_connections(request, TERMINATE)
+
+    async def _reconnect(self, request: Request) -> tuple[int, Any]:
+        """Legato's own: the user's connections end, and come back at once."""
+        return await self._tell_connections(request, RECONNECT)
+
+    async def _tell_connections(self, request: Request, command: str) -> tuple[int, Any]:
         key = Key(request.app.id, users.user_channel(request.names[0]))
-        await self._node.bus.publish([(key, Envelope(b"", command=TERMINATE))])
+        await self._node.bus.publish([(key, Envelope(b"", command=command))])
         return 200, {}
 
 

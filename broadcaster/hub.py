@@ -55,7 +55,7 @@ class _Channel:
     what was published meanwhile.
     """
 
-    __slots__ = ("excluded", "fast", "held", "pending", "ready", "slow", "waiting")
+    __slots__ = ("confirmed", "excluded", "fast", "held", "pending", "ready", "slow", "waiting")
 
     def __init__(self) -> None:
         self.fast: dict[Subscriber, Callable[[bytes], None]] = {}
@@ -65,6 +65,7 @@ class _Channel:
         self.pending: list[bytes] = []
         self.excluded: dict[str, set[int]] = {}
         self.ready = False
+        self.confirmed = False
 
     def __len__(self) -> int:
         return len(self.fast) + len(self.slow) + len(self.held) + len(self.waiting)
@@ -138,11 +139,17 @@ class Hub:
         else:
             channel.waiting[subscriber] = None
 
-    def confirm(self, key: Key) -> None:
-        """The bus delivers the channel from now on."""
+    def confirm(self, key: Key) -> bool:
+        """The bus delivers the channel from now on.
+
+        :returns: whether it did so before: then it may have missed something in between.
+        """
         channel = self._channels.get(key)
-        if channel is None or channel.ready:
-            return
+        if channel is None:
+            return False
+        again, channel.confirmed = channel.confirmed, True
+        if channel.ready:
+            return again
         self._flush_channel(channel)
         channel.ready = True
         # Answering one may close it, and so change what is left: one at a time, off the dict itself.
@@ -150,6 +157,7 @@ class Hub:
             subscriber = next(iter(channel.waiting))
             del channel.waiting[subscriber]
             self._hold(key, channel, subscriber)
+        return again
 
     def suspend(self) -> None:
         """The bus delivers no channel right now: whoever subscribes waits until it is confirmed again."""

@@ -14,13 +14,16 @@ from protocol import errors, messages, presence, users
 from protocol.apps import App, refuse
 from protocol.channels import SERVER_TO_USER
 from protocol.session import Relay, Session, SignIn, Subscribe
-from protocol.wire import TERMINATE, Envelope
+from protocol.wire import CACHED, RECONNECT, TERMINATE, Envelope
 
 from . import watchlists
 from .bus import BusError, end_task
+from .cached import CachedChannels
 from .counts import SubscriptionCounts
 from .frames import text_frame
+from .healing import Healer
 from .hub import Hub, Key, Subscriber
+from .recovery import Recovery
 from .redis_registry import RedisRegistry
 from .registry import Joined, Left, LocalRegistry, Registry
 from .watchlists import Watchlists
@@ -45,6 +48,9 @@ logger: Final = logging.getLogger("legato.node")
 
 DRAIN_STEPS_PER_SECOND: Final = 20
 
+COMMANDS: Final = {TERMINATE: errors.TERMINATED, RECONNECT: errors.RECONNECT}
+"""What ends the connections that have a channel."""
+
 
 class Node:
     """The composition that every connection and every request works with.
@@ -61,7 +67,7 @@ class Node:
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
         self.wall = time.time
-        self.hub = Hub(self.loop.call_soon, bus.subscribe, bus.unsubscribe, self._ready)
+        self.hub = Hub(self.loop.call_soon, bus.subscribe, self._vacate, self._ready)
         self.registry: Registry = (
             LocalRegistry(self._deliver)
             if redis is None
@@ -84,6 +90,9 @@ class Node:
         self.draining = False
         self._open: set[Client] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.healer = None if replies is None else Healer(replies, self.hub, self.now, self._spawn)
+        self.cached = CachedChannels(self.registry, self.hub)
+        self.recovery = Recovery(self.healer, self.cached, self._spawn)
         self._counts = SubscriptionCounts(
             self.registry,
             self.webhooks,
@@ -106,8 +115,10 @@ class Node:
         :raises BusError: it cannot be reached.
         """
         await self.webhooks.start()
-        await self.bus.start(self._deliver, self.hub.confirm, self.hub.suspend)
+        await self.bus.start(self._deliver, self._confirm, self.hub.suspend)
         await self.registry.start(self._left)
+        if self.healer is not None:
+            self._spawn(self.healer.sweep())
 
     async def close(self) -> None:
         """Leave the bus."""
@@ -120,11 +131,27 @@ class Node:
         await self.bus.close()
 
     def _deliver(self, key: Key, envelope: Envelope) -> None:
-        if envelope.command == TERMINATE:
+        if envelope.stream is not None and self.healer is not None:
+            self.healer.take(key, envelope)
+        elif envelope.command in COMMANDS:
             for subscriber in self.hub.subscribers(key):
-                cast("Client", subscriber).close(errors.TERMINATED)
+                cast("Client", subscriber).close(COMMANDS[envelope.command])
+        elif envelope.command == CACHED:
+            self.cached.take(key, envelope)
         else:
             self.hub.deliver(key, envelope.payload, envelope.except_socket_id)
+
+    def _confirm(self, key: Key) -> None:
+        """The bus delivers the channel; if it did so before, it has been away in between."""
+        if self.hub.confirm(key):
+            self.recovery.missed(key)
+
+    def _vacate(self, key: Key) -> None:
+        """The channel has lost its last subscriber here."""
+        if self.healer is not None:
+            self.healer.drop(key)
+        self.cached.drop(key)
+        self.bus.unsubscribe(key)
 
     # --- applications
 
@@ -257,7 +284,7 @@ class Node:
             return
         roster = () if effect.member is None else (presence.roster_data(joined.members),)
         self._admit(client, key, messages.subscription_succeeded(key.channel, *roster))
-        if effect.channel.cache or (self.replies is not None and self.replies.is_chat(key)):
+        if effect.channel.cache or (self.healer is not None and self.healer.has_snapshots(key)):
             self._spawn(self._welcome(client, key, effect, joined))
         else:
             self._after_welcome(key, effect.member, joined)
@@ -275,20 +302,24 @@ class Node:
 
     async def _welcome(self, client: Client, key: Key, effect: Subscribe, joined: Joined) -> None:
         """What follows the answer: the cached event, replies that stream already, then the count."""
-        frames: list[bytes] = []
+        cached: list[bytes] = []
+        snapshots: list[bytes] = []
         try:
-            frames = await self._cached(key) if effect.channel.cache else []
-            if self.replies is not None and self.replies.is_chat(key):
-                frames += await self.replies.snapshots(key)
+            cached = await self._cached(key) if effect.channel.cache else []
+            if self.healer is not None and self.healer.has_snapshots(key):
+                snapshots = await self.healer.snapshots(key)
         except BusError as error:
             logger.warning("no snapshot for a new subscriber: %s", error)
         if client.keys.get(key) is effect:
-            for frame in frames:
+            for frame in cached:
                 client.send(frame)
+            if snapshots:  # behind what the channel has delivered: they say what follows that
+                self.hub.admit(client, key, b"".join(map(text_frame, snapshots)))
         self._after_welcome(key, effect.member, joined)
 
     async def _cached(self, key: Key) -> list[bytes]:
         cached = await self.registry.recall(key)
+        self.cached.welcomed(key, 0 if cached is None else cached.version)
         if cached is None:
             self.webhooks.cache_miss(*key)
             return [messages.cache_miss(key.channel)]

@@ -33,6 +33,7 @@ logger: Final = logging.getLogger("legato.registry")
 LEASE_SECONDS: Final = 15
 BATCH: Final = 500
 CLOSE_SECONDS: Final = 2.0
+VERSION_DIGITS: Final = 16  # before the event that a cache channel keeps: see remember.lua
 
 _SCRIPTS: Final = {name: scripts.text(name) for name in ("join", "leave", "release")}
 
@@ -80,6 +81,7 @@ class RedisRegistry:
         self._lapsed = lapsed
         self._holding = holding
         self._lease_ms = round(lease * 1000)
+        self._remember = redis.register_script(scripts.text("remember"))
         self._sha: dict[str, str] = {}
         self._changes: deque[_Change] = deque()
         self._ready = asyncio.Event()
@@ -286,10 +288,10 @@ class RedisRegistry:
         """User ids on a presence channel."""
         return [name.decode() for name in await ask(self._redis.hkeys(wire.users_key(*key)))]
 
-    async def remember(self, key: Key, event: str, data: str, seconds: int) -> None:
-        """Keep the last event of a cache channel."""
+    async def remember(self, key: Key, event: str, data: str, seconds: int) -> int:
+        """Keep the last event of a cache channel. Answers its version."""
         value = msgspec.json.encode([event, data])
-        await ask(self._redis.set(wire.cache_key(*key), value, ex=seconds))
+        return int(await ask(self._remember((wire.cache_key(*key),), (value, seconds))))
 
     async def recall(self, key: Key) -> Cached | None:
         """The last event, unless it is too old."""
@@ -299,8 +301,16 @@ class RedisRegistry:
         value, ttl = await ask(pipeline.execute())
         if value is None:
             return None
-        event, data = msgspec.json.decode(value, type=tuple[str, str])
-        return Cached(event, data, max(ttl, 0))
+        version, encoded = value[:VERSION_DIGITS], value[VERSION_DIGITS:]
+        event, data = msgspec.json.decode(encoded, type=tuple[str, str])
+        return Cached(event, data, max(ttl, 0), int(version))
+
+    async def versions(self, keys: Sequence[Key]) -> list[int]:
+        """Of each cache channel, 0 without an event."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for key in keys:
+            pipeline.getrange(wire.cache_key(*key), 0, VERSION_DIGITS - 1)
+        return [int(version or 0) for version in await ask(pipeline.execute())]
 
 
 def _text(value: bytes | str) -> str:

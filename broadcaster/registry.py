@@ -59,11 +59,12 @@ class Counts(NamedTuple):
 
 
 class Cached(NamedTuple):
-    """The last event of a cache channel; ``ttl`` in whole seconds."""
+    """The last event of a cache channel; ``ttl`` in whole seconds. ``version`` grows with each event."""
 
     event: str
     data: str
     ttl: int
+    version: int = 0
 
 
 class Registry(Protocol):
@@ -103,11 +104,14 @@ class Registry(Protocol):
     async def members(self, key: Key) -> list[str]:
         """User ids on a presence channel."""
 
-    async def remember(self, key: Key, event: str, data: str, seconds: int) -> None:
-        """Keep the last event of a cache channel."""
+    async def remember(self, key: Key, event: str, data: str, seconds: int) -> int:
+        """Keep the last event of a cache channel. Answers its version."""
 
     async def recall(self, key: Key) -> Cached | None:
         """The last event, unless it is too old."""
+
+    async def versions(self, keys: Sequence[Key]) -> list[int]:
+        """Of each cache channel the version of its last event, 0 without one."""
 
 
 def added_envelope(key: Key, socket_id: str, member: Member) -> Envelope:
@@ -144,7 +148,8 @@ class LocalRegistry:
         self._publish = publish
         self._clock = clock
         self._channels: dict[Key, _Channel] = {}
-        self._cache: dict[Key, tuple[str, str, float]] = {}
+        self._cache: dict[Key, tuple[str, str, float, int]] = {}
+        self._version = 0
 
     async def start(self, left: Callable[[Key, Member | None, Left], None]) -> None:
         """No other node can leave anything behind."""
@@ -218,15 +223,22 @@ class LocalRegistry:
         channel = self._channels.get(key)
         return [] if channel is None else list(channel.users)
 
-    async def remember(self, key: Key, event: str, data: str, seconds: int) -> None:
+    async def remember(self, key: Key, event: str, data: str, seconds: int) -> int:
         """Keep the last event; those that are too old go at the same time."""
         now = self._clock()
-        for old in [name for name, (_, _, until) in self._cache.items() if until <= now]:
+        for old in [name for name, (_, _, until, _) in self._cache.items() if until <= now]:
             del self._cache[old]
-        self._cache[key] = (event, data, now + seconds)
+        self._version += 1
+        self._cache[key] = (event, data, now + seconds, self._version)
+        return self._version
 
     async def recall(self, key: Key) -> Cached | None:
         """The last event, unless it is too old."""
-        event, data, until = self._cache.get(key, ("", "", 0.0))
+        event, data, until, version = self._cache.get(key, ("", "", 0.0, 0))
         left = until - self._clock()
-        return Cached(event, data, int(left)) if left > 0 else None
+        return Cached(event, data, int(left), version) if left > 0 else None
+
+    async def versions(self, keys: Sequence[Key]) -> list[int]:
+        """Of each cache channel, 0 without an event."""
+        found = [await self.recall(key) for key in keys]
+        return [0 if cached is None else cached.version for cached in found]

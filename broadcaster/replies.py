@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from protocol import stream, wire
+from protocol.healing import Reading
 
 from . import scripts
 from .bus import ask
+from .hub import Key
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
     from redis.asyncio import Redis
 
     from protocol.stream import Job, State, UserId
 
     from .config import Chat
-    from .hub import Key
-
-MAX_SNAPSHOTS: Final = 8
-"""Replies that one subscription is told of."""
 
 CHAT_PREFIX: Final = stream.chat_channel("")
 
@@ -158,14 +159,13 @@ class Replies:
 
         :raises Gone: the log does not have all that the state says it should.
         """
-        return await self._read(stream.chat_channel(user_id), message_id, after)
+        return await self.on_channel(Key(self.app_id, stream.chat_channel(user_id)), message_id, after)
 
-    async def _read(self, channel: str, message_id: str, after: int) -> Reply | None:
+    async def on_channel(self, key: Key, message_id: str, after: int = -1) -> Reply | None:
+        """As :meth:`read`, by the channel."""
         pipeline = self._redis.pipeline(transaction=True)
-        pipeline.hmget(
-            wire.message_key(self.app_id, channel, message_id), ["state", "next", "attempt", "error"]
-        )
-        pipeline.xrange(wire.log_key(self.app_id, channel, message_id), "1-0", "1")
+        pipeline.hmget(wire.message_key(*key, message_id), ["state", "next", "attempt", "error"])
+        pipeline.xrange(wire.log_key(*key, message_id), "1-0", "1")
         (state, count, attempt, error), entries = await ask(pipeline.execute())
         if state is None:
             return None
@@ -183,17 +183,49 @@ class Replies:
             error.decode() if error else None,
         )
 
-    async def snapshots(self, key: Key) -> list[bytes]:
-        """A ``stream.snapshot`` message for each reply that streams on the channel now."""
-        active = await ask(self._redis.smembers(wire.active_key(*key)))
-        ids = sorted(member.decode() for member in active)[:MAX_SNAPSHOTS]
-        frames = []
-        for message_id in ids:
-            try:
-                reply = await self._read(key.channel, message_id, -1)
-            except Gone:
-                continue
-            if reply is not None and reply.status not in stream.ENDS:
-                snapshot = stream.Snapshot(message_id, reply.text, reply.next_index, reply.status)
-                frames.append(snapshot.frame(key.channel))
-        return frames
+    async def around(self, keys: Sequence[Key]) -> list[tuple[list[str], list[str]]]:
+        """Of each channel the ids of the messages that stream now, and of those that have ended of late."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for key in keys:
+            pipeline.smembers(wire.active_key(*key))
+            pipeline.zrange(wire.ended_key(*key), 0, -1)
+        answers = [[member.decode() for member in answer] for answer in await ask(pipeline.execute())]
+        return list(zip(answers[::2], answers[1::2], strict=True))
+
+    async def missing(self, key: Key, message_id: str, first: int) -> Reading:
+        """The frames of a message from token ``first`` on, as the worker published them."""
+        pipeline = self._redis.pipeline(transaction=True)
+        pipeline.hmget(wire.message_key(*key, message_id), ["user", "state", "next"])
+        pipeline.xrange(wire.log_key(*key, message_id), wire.log_entry_id(first), "+")
+        (user, state, count), entries = await ask(pipeline.execute())
+        if user is None or state is None:
+            return Reading(first, None)
+        user_id = msgspec.json.decode(user, type=stream.UserId)
+        count = int(count or 0)
+        texts = [fields[TEXT].decode() for _, fields in entries if TEXT in fields]
+        frames = [
+            stream.TokenReceived(user_id, message_id, text, index).frame(key.channel)
+            for index, text in enumerate(texts, first)
+        ]
+        end = None
+        if (ended := state.decode()) in stream.ENDS:
+            event = stream.ending(_decision(entries, ended), user_id, message_id, count)
+            end = (ended, event.frame(key.channel))
+        return Reading(first, frames if first + len(frames) == count else None, end)
+
+
+TEXT: Final = wire.LOG_TEXT.encode()
+MARKER: Final = wire.LOG_FINAL.encode()
+
+
+def _decision(entries: Sequence[tuple[bytes, dict[bytes, bytes]]], state: Any) -> stream.Decision:
+    """The final marker out of a log, as it was carried out: what is not persisted is not complete."""
+    decision = stream.Decision(state="failed", code="internal")
+    for marker in (fields[MARKER] for _, fields in entries if MARKER in fields):
+        try:
+            decision = msgspec.json.decode(marker, type=stream.Decision)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            break
+    if decision.state == state:
+        return decision
+    return msgspec.structs.replace(decision, state=state, code="internal" if state == "failed" else "")

@@ -19,6 +19,7 @@ from .app import Server
 from .app_source import AppHash, AppSource, Place, UnreadableError
 from .bus import BusError, LocalBus, RedisBus, end_task, redis_client
 from .http import HttpProtocol
+from .linger import LingeringBus
 from .node import Node
 from .replies import Replies
 from .websocket import Connection
@@ -184,7 +185,8 @@ def _composed(settings: Settings, redis: Redis | None) -> Node:
         logger.warning("no Redis configured: local bus, one process, chat is off")
         return Node(settings, LocalBus(), None)
     chat_app = settings.app(settings.chat.app).id
-    return Node(settings, RedisBus(redis), Replies(redis, settings.chat, chat_app), redis)
+    bus = LingeringBus(RedisBus(redis))
+    return Node(settings, bus, Replies(redis, settings.chat, chat_app), redis)
 
 
 @contextlib.asynccontextmanager

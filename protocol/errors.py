@@ -49,6 +49,7 @@ DRAINING: Final = PusherError(1012, "The server restarts, reconnect", Reconnect.
 LEASE_LAPSED: Final = PusherError(  # not at once: it has many clients, and all are told together
     4100, "Over capacity: this node was cut off from the others", Reconnect.BACK_OFF
 )
+RECONNECT: Final = PusherError(4200, "The application asks this connection to reconnect", Reconnect.AT_ONCE)
 PONG_TIMEOUT: Final = PusherError(4201, "Pong reply not received in time", Reconnect.AT_ONCE)
 
 ERRORS: Final = (
@@ -68,6 +69,7 @@ ERRORS: Final = (
     TOO_MUCH_AT_ONCE,
     DRAINING,
     LEASE_LAPSED,
+    RECONNECT,
     PONG_TIMEOUT,
 )
 

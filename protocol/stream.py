@@ -19,6 +19,7 @@ UserId = int | str
 FAILED_TEXT: Final = "Response unavailable. Please try again."
 """What people read when a reply fails, whatever the reason."""
 
+End = Literal["complete", "failed", "cancelled"]
 State = Literal["queued", "streaming", "complete", "failed", "cancelled"]
 ENDS: Final[frozenset[str]] = frozenset({"complete", "failed", "cancelled"})
 
@@ -106,6 +107,37 @@ class Cancelled(_Event, frozen=True):
     event = "stream.cancelled"
     message_id: str
     total_tokens: int
+
+
+class Decision(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """How a reply ends. Its JSON is the final marker in the log, so any worker can carry it out.
+
+    :ivar stop_reason: the model's own, None if it did not come to an end.
+    :ivar code: with ``failed`` only, for programs.
+    """
+
+    stop_reason: str | None = None
+    usage: Usage | None = None
+    model: str = ""
+    state: End = "complete"
+    code: str = ""
+
+    def unsaved(self) -> Decision:
+        """The same for turns that are not in the database: then nothing is complete."""
+        if self.state != "complete":
+            return self
+        return msgspec.structs.replace(self, state="failed", code="internal")
+
+
+def ending(
+    decision: Decision, user_id: UserId, message_id: str, tokens: int
+) -> Completed | Failed | Cancelled:
+    """The one terminal event of a message that has ``tokens``."""
+    if decision.state == "complete":
+        return Completed(user_id, message_id, tokens, decision.stop_reason, decision.usage)
+    if decision.state == "failed":
+        return Failed(user_id, message_id, FAILED_TEXT, tokens > 0, decision.code)
+    return Cancelled(message_id, tokens)
 
 
 class Snapshot(_Event, frozen=True):

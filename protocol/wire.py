@@ -94,6 +94,18 @@ def open_key(app_id: str, channel: str) -> str:
     return f"legato:open:{{{app_id}:{channel}}}"
 
 
+ENDED_SECONDS: Final = 300
+"""How long :func:`ended_key` remembers: a node that is deaf for longer misses what began and ended then."""
+
+MAX_ENDED: Final = 16
+"""How many messages :func:`ended_key` remembers, the newest."""
+
+
+def ended_key(app_id: str, channel: str) -> str:
+    """Sorted set: id of a message that has ended on the channel -> when, in milliseconds by Redis's clock."""
+    return f"legato:ended:{{{app_id}:{channel}}}"
+
+
 def bus_channel(app_id: str, channel: str) -> str:
     """The sharded pub/sub channel that carries one Pusher channel of one application."""
     return f"legato:bus:{{{app_id}:{channel}}}"
@@ -120,7 +132,7 @@ def held_key(app_id: str, channel: str) -> str:
 
 
 def cache_key(app_id: str, channel: str) -> str:
-    """String with the last event of a cache channel."""
+    """String with the last event of a cache channel: its version in 16 digits, then ``[event, data]``."""
     return f"legato:cache:{{{app_id}:{channel}}}"
 
 
@@ -165,10 +177,7 @@ LOG_TEXT: Final = "t"
 """Field of a token's log entry: its text."""
 
 LOG_FINAL: Final = "f"
-"""Field of the final marker: how the reply ends, as JSON ``{"stopReason", "usage"}``.
-
-The worker adds ``model``, and for an end other than complete ``state`` and ``code``.
-"""
+"""Field of the final marker: how the reply ends, as JSON (:class:`protocol.stream.Decision`)."""
 
 LOG_FINAL_ID: Final = "2-1"
 """Id of the final marker, behind every token."""
@@ -182,18 +191,32 @@ def log_entry_id(index: int) -> str:
 TERMINATE: Final = "terminate"
 """Close all that have the channel: on a user's own channel, those who are signed in as the user."""
 
+RECONNECT: Final = "reconnect"
+"""The same, but they come back at once."""
+
+ASIDE: Final = "aside"
+"""The frame is about the message in ``stream`` and not in its log; ``index`` tokens are before it."""
+
+END: Final = "end"
+"""The frame ends the message in ``stream``, which has ``index`` tokens. ``detail``: its state."""
+
+CACHED: Final = "cached"
+"""The frame is what a cache channel keeps. ``detail``: its version, a number that grows."""
+
 
 class Envelope(NamedTuple):
     """One message on the bus: the Pusher frame as every subscriber gets it, and how to deliver it.
 
-    ``stream`` is ``(message_id, index)`` for a token frame: a node sees a gap without reading the frame.
-    ``command`` is for the nodes, not for subscribers: :data:`TERMINATE` or nothing.
+    ``stream`` is ``(message_id, index)`` for a frame of a reply: a node sees a gap without reading the frame.
+    ``command`` is for the nodes, not for subscribers: nothing, or one of the names above; a node delivers the
+    frame of one that it does not know. ``detail`` has neither ``;`` nor ``=``.
     """
 
     payload: bytes
     except_socket_id: str | None = None
     stream: tuple[str, int] | None = None
     command: str = ""
+    detail: str = ""
 
 
 class EnvelopeError(ValueError):
@@ -201,11 +224,15 @@ class EnvelopeError(ValueError):
 
 
 def encode_envelope(envelope: Envelope) -> bytes:
-    r"""``EXCEPT;MESSAGE_ID;INDEX;COMMAND\n`` before the payload, or just ``\n`` when all are absent."""
+    r"""``EXCEPT;MESSAGE_ID;INDEX;COMMAND\n`` before the payload, or just ``\n`` when all are absent.
+
+    A command with a detail is ``COMMAND=DETAIL``.
+    """
     if envelope.except_socket_id is None and envelope.stream is None and not envelope.command:
         return b"\n" + envelope.payload
     message_id, index = envelope.stream or ("", "")
-    header = f"{envelope.except_socket_id or ''};{message_id};{index};{envelope.command}\n"
+    command = f"{envelope.command}={envelope.detail}" if envelope.detail else envelope.command
+    header = f"{envelope.except_socket_id or ''};{message_id};{index};{command}\n"
     return header.encode() + envelope.payload
 
 
@@ -225,4 +252,5 @@ def decode_envelope(data: bytes) -> Envelope:
         stream = (message_id, int(index)) if message_id else None
     except ValueError as error:
         raise EnvelopeError("bad envelope header") from error
-    return Envelope(payload, except_socket_id or None, stream, command)
+    command, _, detail = command.partition("=")
+    return Envelope(payload, except_socket_id or None, stream, command, detail)

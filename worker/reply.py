@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .token_log import Claim
 
 T = TypeVar("T")
-End = Literal["complete", "failed", "cancelled"]
+Decision = stream.Decision
 
 MAX_TOKEN: Final = 4096
 """Characters in one token event. A provider that sends more at a time has it split."""
@@ -28,26 +28,6 @@ _FAILING_STOPS: Final = {"refusal": "refusal"}
 
 _EMPTY_STOPS: Final = {"model_context_window_exceeded": "context_window"}
 """Codes for a reply without any text. All other stop reasons with text complete it."""
-
-
-class Decision(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """How a reply ends. Its JSON is the final marker in the log, so any worker can carry it out.
-
-    :ivar stop_reason: the model's own, None if it did not come to an end.
-    :ivar code: with ``failed`` only, for programs.
-    """
-
-    stop_reason: str | None = None
-    usage: stream.Usage | None = None
-    model: str = ""
-    state: End = "complete"
-    code: str = ""
-
-    def unsaved(self) -> Decision:
-        """The same for turns that are not in the database: then nothing is complete."""
-        if self.state != "complete":
-            return self
-        return msgspec.structs.replace(self, state="failed", code="internal")
 
 
 def encode_decision(decision: Decision) -> bytes:
@@ -150,7 +130,7 @@ class Reply:
         code = _FAILING_STOPS.get(event.stop_reason, "")
         if not code and not self.next:
             code = _EMPTY_STOPS.get(event.stop_reason, "empty")
-        state: End = "failed" if code else "complete"
+        state: stream.End = "failed" if code else "complete"
         self.decision = Decision(event.stop_reason, self.usage, self.model, state, code)
 
     def fail(self, code: str) -> None:
@@ -163,14 +143,6 @@ class Reply:
 
     def terminal(self, decision: Decision) -> tuple[bytes, str]:
         """The frame of the one terminal event, and what it tells people of an error, empty for none."""
-        event: stream.Completed | stream.Failed | stream.Cancelled
-        job, error = self.job, ""
-        if decision.state == "complete":
-            usage = decision.usage
-            event = stream.Completed(job.user_id, job.message_id, self.next, decision.stop_reason, usage)
-        elif decision.state == "failed":
-            error = stream.FAILED_TEXT
-            event = stream.Failed(job.user_id, job.message_id, error, self.next > 0, decision.code)
-        else:
-            event = stream.Cancelled(job.message_id, self.next)
-        return event.frame(job.channel), error
+        job = self.job
+        event = stream.ending(decision, job.user_id, job.message_id, self.next)
+        return event.frame(job.channel), stream.FAILED_TEXT if decision.state == "failed" else ""

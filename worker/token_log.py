@@ -96,7 +96,9 @@ class MessageLog:
         self._tokens = wire.log_key(*names, job.message_id)
         self._active = wire.active_key(*names)
         self._open = wire.open_key(*names)
+        self._ended = wire.ended_key(*names)
         self._bus = wire.bus_channel(*names)
+        self._next = 0  # as Redis last said
 
     async def claim(self) -> Claim:
         """Take the fence. May be repeated: the same claim counts once.
@@ -106,7 +108,9 @@ class MessageLog:
         keys = (self._message, self._tokens, self._active)
         arguments = (self._claim, self._log.tries, self._user, self._id, wire.LOG_FINAL_ID, self._ticket)
         verdict, *found = await self._call("claim", keys, *arguments)
-        return Claim(cast("Verdict", verdict.decode()), *found)
+        claim = Claim(cast("Verdict", verdict.decode()), *found)
+        self._next = claim.next
+        return claim
 
     async def claim_again(self, claim: str) -> Claim:
         """Begin another attempt, as if somebody else took over: from now on ``claim`` is the token."""
@@ -116,7 +120,8 @@ class MessageLog:
     async def tell(self, frame: bytes, usage: bytes = b"") -> None:
         """Publish an event that is not logged, unless empty; note what was used, unless empty."""
         keys = (self._message, self._bus)
-        await self._call("tell", keys, self._claim, frame and _envelope(frame), usage)
+        envelope = frame and _envelope(frame, (self._id, self._next), wire.ASIDE)
+        await self._call("tell", keys, self._claim, envelope, usage)
 
     async def append(self, tokens: Sequence[Token]) -> bool:
         """Log and publish consecutive tokens in one round trip; those that are there already are skipped.
@@ -130,6 +135,7 @@ class MessageLog:
             envelope = _envelope(token.frame, (self._id, token.index))
             arguments += (wire.log_entry_id(token.index), token.text, envelope)
         answer = await self._call("append", keys, *arguments)
+        self._next = answer[1]
         return bool(answer[2])
 
     async def decide(self, decision: bytes) -> None:
@@ -139,8 +145,10 @@ class MessageLog:
 
     async def finish(self, state: State, frame: bytes, error: str = "") -> None:
         """Record the end, publish the terminal event and let the log expire; once per message."""
-        keys = (self._message, self._tokens, self._active, self._bus, self._open)
-        arguments = (self._claim, self._id, state, error, _envelope(frame), self._log.retention)
+        keys = (self._message, self._tokens, self._active, self._bus, self._open, self._ended)
+        envelope = _envelope(frame, (self._id, self._next), wire.END, state)
+        known = (wire.ENDED_SECONDS, wire.MAX_ENDED)
+        arguments = (self._claim, self._id, state, error, envelope, self._log.retention, *known)
         await self._call("finish", keys, *arguments)
 
     async def release(self) -> bool:
@@ -163,5 +171,5 @@ class MessageLog:
         return answer
 
 
-def _envelope(frame: bytes, stream: tuple[str, int] | None = None) -> bytes:
-    return wire.encode_envelope(wire.Envelope(frame, stream=stream))
+def _envelope(frame: bytes, stream: tuple[str, int], command: str = "", detail: str = "") -> bytes:
+    return wire.encode_envelope(wire.Envelope(frame, None, stream, command, detail))

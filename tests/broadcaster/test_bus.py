@@ -10,8 +10,10 @@ import pytest
 from redis.asyncio.connection import Connection, UnixDomainSocketConnection
 
 from broadcaster import bus as bus_module
+from broadcaster import linger
 from broadcaster.bus import BusError, LocalBus, RedisBus, ask, redis_client
 from broadcaster.hub import Key
+from broadcaster.linger import LingeringBus
 from protocol import wire
 from protocol.wire import Envelope
 from tests.broadcaster.conftest import until
@@ -56,15 +58,16 @@ class Node:
 
 
 @contextlib.asynccontextmanager
-async def redis_node(url: str) -> AsyncIterator[Node]:
+async def redis_node(url: str, *, lingering: bool = False) -> AsyncIterator[Node]:
     async with redis_client(url) as client:
-        node = Node(RedisBus(client))
+        bus = RedisBus(client)
+        node = Node(LingeringBus(bus) if lingering else bus)
         await node.start()
         yield node
         await node.bus.close()
 
 
-@pytest.fixture(params=["local", *BINARIES])
+@pytest.fixture(params=["local", *BINARIES, "lingering"])
 async def node(request) -> AsyncIterator[Node]:
     if request.param == "local":
         local = Node(LocalBus())
@@ -72,8 +75,9 @@ async def node(request) -> AsyncIterator[Node]:
         yield local
         await local.bus.close()
         return
-    with RedisServer(BINARIES[request.param]) as server:
-        async with redis_node(server.url) as started:
+    lingering = request.param == "lingering"
+    with RedisServer(BINARIES["valkey" if lingering else request.param]) as server:
+        async with redis_node(server.url, lingering=lingering) as started:
             yield started
 
 
@@ -112,6 +116,18 @@ class TestContract:
         await node.publish(KEY, b"late")
         await node.publish(OTHER, b"other")
         await node.got(b"other")
+
+    async def test_a_channel_that_is_asked_for_again_delivers_from_then_on(self, node):
+        await node.subscribe(KEY)
+        node.bus.unsubscribe(KEY)
+        await node.publish(KEY, b"between")
+        await node.subscribe(OTHER)
+        await node.publish(OTHER, b"mark")  # what was before it on the way has arrived with it
+        await node.got(b"mark")
+        await node.subscribe(KEY)
+        await node.publish(KEY, b"x")
+        await node.got(b"mark", b"x")
+        assert node.confirmed == [KEY, OTHER, KEY]
 
     async def test_a_channel_dropped_and_asked_for_again_at_once_delivers(self, node):
         for _ in range(5):
@@ -279,3 +295,75 @@ async def test_a_connection_that_uvloop_calls_closed_is_a_lost_one(valkey_url, m
             await ask(client.ping())
         monkeypatch.undo()
         assert await ask(client.ping())
+
+
+class TestLingering:
+    """Whoever comes back soon finds the channel as it was."""
+
+    async def subscribed(self, server, *keys: Key) -> list[bool]:
+        """Which channels are subscribed, by Redis."""
+        async with redis_client(server.url) as other:
+            names = [wire.bus_channel(*key) for key in keys]
+            answer = await other.execute_command("PUBSUB", "SHARDNUMSUB", *names)
+        return [bool(count) for count in answer[1::2]]
+
+    async def becomes(self, server, keys: list[Key], expected: list[bool]) -> None:
+        async with asyncio.timeout(40):
+            while await self.subscribed(server, *keys) != expected:  # noqa: ASYNC110 - Redis says nothing
+                await asyncio.sleep(0.02)
+
+    async def commands(self, server) -> int:
+        async with redis_client(server.url) as other:
+            return (await other.info("commandstats"))["cmdstat_ssubscribe"]["calls"]
+
+    async def test_a_channel_stays_and_is_confirmed_at_once(self, server):
+        async with redis_node(server.url, lingering=True) as node:
+            await node.subscribe(KEY)
+            calls = await self.commands(server)
+            for count in range(2, 5):
+                node.bus.unsubscribe(KEY)
+                node.bus.subscribe(KEY)
+                assert node.confirmed == [KEY] * count
+            await node.publish(KEY, b"x")
+            await node.got(b"x")
+            assert await self.commands(server) == calls
+
+    async def test_it_goes_when_its_time_is_over(self, server, monkeypatch):
+        monkeypatch.setattr(linger, "LINGER_SECONDS", 0.05)
+        async with redis_node(server.url, lingering=True) as node:
+            await node.subscribe(KEY)
+            await node.subscribe(OTHER)
+            node.bus.unsubscribe(KEY)
+            await self.becomes(server, [KEY, OTHER], [False, True])
+            node.bus.unsubscribe(OTHER)
+            await self.becomes(server, [OTHER], [False])
+            await node.subscribe(KEY)
+            assert await self.subscribed(server, KEY) == [True]
+
+    async def test_beyond_the_bound_the_oldest_goes_at_once(self, server, monkeypatch):
+        monkeypatch.setattr(linger, "MAX_LINGERING", 1)
+        monkeypatch.setattr(linger, "LINGER_SECONDS", 1_000.0)
+        async with redis_node(server.url, lingering=True) as node:
+            await node.subscribe(KEY)
+            await node.subscribe(OTHER)
+            node.bus.unsubscribe(KEY)
+            node.bus.unsubscribe(OTHER)
+            await self.becomes(server, [KEY, OTHER], [False, True])
+
+    async def test_a_lost_connection_ends_it_and_who_comes_back_waits_for_the_confirmation(self, server):
+        async with redis_node(server.url, lingering=True) as node:
+            await node.subscribe(KEY)
+            await node.subscribe(OTHER)
+            node.bus.unsubscribe(KEY)
+            server.kill()
+            await until(lambda: node.lost == 1)
+            node.bus.subscribe(KEY)
+            node.bus.unsubscribe(OTHER)
+            assert node.confirmed == [KEY, OTHER]
+            server.start()
+            await until(lambda: len(node.confirmed) == 3)
+            assert node.confirmed == [KEY, OTHER, KEY]
+            assert await self.subscribed(server, KEY, OTHER) == [True, False]
+            await node.publish(KEY, b"x")
+            await node.got(b"x")
+            assert node.bus.gaps == 1

@@ -160,9 +160,12 @@ class TestContract:
 
     async def test_the_last_event_of_a_cache_channel(self, node):
         assert await node.registry.recall(NEWS) is None
-        await node.registry.remember(NEWS, "a", "1", 60)
-        await node.registry.remember(NEWS, "b", "2", 60)
-        event, data, ttl = await node.registry.recall(NEWS)
+        assert await node.registry.versions([NEWS]) == [0]
+        first = await node.registry.remember(NEWS, "a", "1", 60)
+        second = await node.registry.remember(NEWS, "b", "2", 60)
+        event, data, ttl, version = await node.registry.recall(NEWS)
+        assert 0 < first < second == version
+        assert await node.registry.versions([ROOM, NEWS]) == [0, second]
         assert (event, data) == ("b", "2")
         assert 58 <= ttl <= 60
 
@@ -172,7 +175,7 @@ async def test_a_cached_event_ages():
     registry = LocalRegistry(lambda _key, _envelope: None, lambda: now)
     await registry.remember(NEWS, "a", "1", 60)
     now = 30.5
-    assert await registry.recall(NEWS) == Cached("a", "1", 29)
+    assert await registry.recall(NEWS) == Cached("a", "1", 29, 1)
     now = 60.0
     assert await registry.recall(NEWS) is None
     await registry.remember(ROOM, "b", "2", 60)

@@ -340,6 +340,22 @@ test("the application can end a user's connections, for good", LIMIT, async () =
   assert.equal(ben.pusher.connection.state, "connected");
 });
 
+test("the application can have a user's connections come back", LIMIT, async () => {
+  const [ann, ben] = [await app.connect(fresh("ann-")), await app.connect(fresh("ben-"))];
+  ann.pusher.signin();
+  await until("a sign-in", () => ann.pusher.user.serverToUserChannel?.subscribed);
+  const before = ann.socketId;
+  ann.heard.length = 0;
+  await app.sdk.post({ path: `/users/${ann.id}/reconnect_connections`, body: {} });
+  await until("another connection", () => ann.socketId !== before && ann.socketId);
+  assert.deepEqual(
+    ann.heard.filter(([event]) => event === "pusher:error").map(([, , data]) => data.code),
+    [4200],
+  );
+  await ann.isSubscribed(ann.own);
+  await ben.hears();
+});
+
 test("a refused authorisation is an error of that channel alone", LIMIT, async () => {
   const ann = await app.connect();
   for (const kind of ["private-", "private-cache-", "presence-", "private-encrypted-"]) {

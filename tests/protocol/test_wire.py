@@ -15,10 +15,10 @@ SOCKETS = st.from_regex(r"[0-9]{1,9}\.[0-9]{1,10}", fullmatch=True)
     payload=st.binary(),
     except_socket_id=st.none() | SOCKETS,
     stream=st.none() | st.tuples(IDS, st.integers(0, 10**6)),
-    command=st.sampled_from(["", wire.TERMINATE]),
+    command=st.sampled_from([("",), (wire.TERMINATE,), (wire.END, "complete"), (wire.CACHED, "17")]),
 )
 def test_an_envelope_survives_the_bus(payload, except_socket_id, stream, command):
-    envelope = Envelope(payload, except_socket_id, stream, command)
+    envelope = Envelope(payload, except_socket_id, stream, *command)
     assert wire.decode_envelope(wire.encode_envelope(envelope)) == envelope
 
 
@@ -48,6 +48,7 @@ def test_all_keys_of_a_channel_share_one_slot():
             wire.message_key("1", "private-x", "m"),
             wire.log_key("1", "private-x", "m"),
             wire.active_key("1", "private-x"),
+            wire.ended_key("1", "private-x"),
             wire.bus_channel("1", "private-x"),
             wire.subscriptions_key("1", "private-x"),
             wire.users_key("1", "private-x"),
@@ -66,6 +67,7 @@ def test_no_two_names_collide():
         wire.message_key("1", "c", "m"),
         wire.log_key("1", "c", "m"),
         wire.active_key("1", "c"),
+        wire.ended_key("1", "c"),
         wire.bus_channel("1", "c"),
         wire.idempotency_key("1", "c", "m"),
         wire.subscriptions_key("1", "c"),

@@ -163,7 +163,8 @@ async def test_terminal_event_once_then_nothing(log: TokenLog, redis: Redis) -> 
         await ears.all()
     assert await redis.xrange(LOG, wire.LOG_FINAL_ID) == []
     assert ears.ends == ["stream.completed"]
-    assert ears.envelopes[0].stream is None
+    (envelope,) = ears.envelopes
+    assert (envelope.stream, envelope.command, envelope.detail) == (("m1", 1), wire.END, "complete")
     assert await redis.smembers(ACTIVE) == set()
     assert 3590 < await redis.ttl(MESSAGE) <= 3600
     assert 3590 < await redis.ttl(LOG) <= 3600
@@ -177,6 +178,28 @@ async def test_finish_makes_room_for_another_message_of_the_user(log: TokenLog, 
     assert await redis.zcard(opened) == 2
     await message.finish("complete", DONE)
     assert await redis.zrange(opened, 0, -1) == [b"m2"]
+
+
+async def test_what_is_told_says_where_it_belongs(log: TokenLog, redis: Redis) -> None:
+    message = await claimed(log)
+    await message.append(tokens("a", "b"))
+    async with Ears(redis, JOB) as ears:
+        await (await claimed(log, "b")).tell(stream.Started("m1", 2, "m").frame(JOB.channel))
+        await ears.all()
+    (envelope,) = ears.envelopes
+    assert (envelope.stream, envelope.command) == (("m1", 2), wire.ASIDE)
+
+
+async def test_the_newest_that_have_ended_are_remembered_for_a_while(log: TokenLog, redis: Redis) -> None:
+    ended = wire.ended_key(JOB.app_id, JOB.channel)
+    seconds, _ = await redis.time()
+    await redis.zadd(ended, {"old": (seconds - wire.ENDED_SECONDS - 9) * 1000})
+    await redis.zadd(ended, {f"e{n}": (seconds - 60) * 1000 + n for n in range(wire.MAX_ENDED)})
+    await (await claimed(log)).finish("cancelled", DONE)
+    kept = await redis.zrange(ended, 0, -1)
+    assert kept == [*(f"e{n}".encode() for n in range(1, wire.MAX_ENDED)), b"m1"]
+    assert abs(await redis.zscore(ended, "m1") - seconds * 1000) < 60_000
+    assert 0 < await redis.ttl(ended) <= wire.ENDED_SECONDS
 
 
 async def test_finish_keeps_the_error_for_people(log: TokenLog, redis: Redis) -> None:

@@ -1,6 +1,7 @@
 -- End a message: its state, its one terminal event, and the time its log stays.
--- KEYS: message, log, active, bus channel, open
--- ARGV: claim, message id, state, error for people or '', envelope, seconds to keep
+-- KEYS: message, log, active, bus channel, open, ended
+-- ARGV: claim, message id, state, error for people or '', envelope, seconds to keep; of the messages that have
+-- ended: seconds, and how many, to remember
 -- Answers {'ok'} or {'fenced'}.
 local fields = redis.call('HMGET', KEYS[1], 'claim', 'state')
 if fields[1] ~= ARGV[1] then
@@ -15,6 +16,12 @@ if ARGV[4] ~= '' then
 end
 redis.call('SPUBLISH', KEYS[4], ARGV[5])
 redis.call('SREM', KEYS[3], ARGV[2])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZADD', KEYS[6], now, ARGV[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', now - ARGV[7] * 1000)
+redis.call('ZREMRANGEBYRANK', KEYS[6], 0, -1 - ARGV[8])
+redis.call('EXPIRE', KEYS[6], ARGV[7])
 redis.call('ZREM', KEYS[5], ARGV[2])
 redis.call('EXPIRE', KEYS[1], ARGV[6])
 redis.call('EXPIRE', KEYS[2], ARGV[6])

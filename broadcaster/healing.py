@@ -1,0 +1,199 @@
+"""Heals the replies that this node forwards: reads up what the bus has lost, once for all who listen.
+
+What to deliver, hold and read is decided in :mod:`protocol.healing`; here it is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from protocol import stream
+from protocol.healing import Channel, Reading, Room, Verdict
+
+from .bus import RETRY_SECONDS, BusError
+from .replies import Gone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from typing import Any
+
+    from protocol.healing import Healed
+    from protocol.wire import Envelope
+
+    from .hub import Hub, Key
+    from .replies import Replies, Reply
+
+logger: Final = logging.getLogger("legato.healing")
+
+MAX_SNAPSHOTS: Final = 8
+"""Replies that one subscription is told of."""
+
+SNAPSHOT_TRIES: Final = 10
+READINGS: Final = 16
+"""Logs that are read at the same time."""
+
+SWEEP_SECONDS: Final = 20.0
+
+
+class Healer:
+    """The replies on this node's channels.
+
+    :param now: a clock that does not go back, in seconds.
+    :param spawn: runs a coroutine in the background.
+    :ivar tokens: tokens that were read up, for all of a channel together.
+    :ivar endings: terminal events that were.
+    :ivar failed: messages whose log does not have what was missing: nothing more of them is delivered.
+    """
+
+    def __init__(
+        self,
+        replies: Replies,
+        hub: Hub,
+        now: Callable[[], float],
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        self._replies = replies
+        self._hub = hub
+        self._now = now
+        self._spawn = spawn
+        self._room = Room()
+        self._channels: dict[Key, Channel] = {}
+        self._readings = asyncio.Semaphore(READINGS)
+        self.tokens = 0
+        self.endings = 0
+        self.failed = 0
+
+    def take(self, key: Key, envelope: Envelope) -> None:
+        """A frame of a reply from the bus, one with ``stream``."""
+        channel = self._channel(key)
+        if channel is None or envelope.stream is None:
+            return
+        verdict = channel.take(envelope, self._now())
+        if verdict is Verdict.DELIVER:
+            self._hub.deliver(key, envelope.payload, envelope.except_socket_id)
+        elif verdict is Verdict.ASK:
+            self._heal(key, channel, envelope.stream[0])
+
+    def drop(self, key: Key) -> None:
+        """The channel has lost its last subscriber."""
+        channel = self._channels.pop(key, None)
+        if channel is not None:
+            channel.close()
+
+    def _channel(self, key: Key) -> Channel | None:
+        channel = self._channels.get(key)
+        if channel is None and self._hub.count(key):
+            channel = self._channels[key] = Channel(self._room, self._now())
+        return channel
+
+    def concerns(self, key: Key) -> bool:
+        """Whether the channel carries replies, as far as is known."""
+        return key in self._channels or self._replies.is_chat(key)
+
+    def has_snapshots(self, key: Key) -> bool:
+        """Whether a new subscriber is told what streams."""
+        return self._replies.is_chat(key)
+
+    # --- reading up
+
+    async def resync(self, keys: Sequence[Key]) -> None:
+        """The node may have been deaf on these channels.
+
+        :raises BusError: Redis does not answer.
+        """
+        found = await self._replies.around(keys)
+        for key, (streaming, ended) in zip(keys, found, strict=True):
+            channel = self._channel(key)
+            if channel is not None:
+                self._heal(key, channel, *channel.resync(streaming, ended, self._now()))
+
+    def _heal(self, key: Key, channel: Channel, *message_ids: str) -> None:
+        for message_id in message_ids:
+            self._spawn(self._read(key, channel, message_id))
+
+    async def _read(self, key: Key, channel: Channel, message_id: str) -> None:
+        """Until nothing is missing any more, or nobody listens."""
+        again = True
+        while again and (reading := await self._reading(key, channel, message_id)) is not None:
+            again = self._channels.get(key) is channel and self._deliver(key, channel, message_id, reading)
+
+    async def _reading(self, key: Key, channel: Channel, message_id: str) -> Reading | None:
+        """What the log has, as soon as Redis answers; None when nobody needs it any more."""
+        attempt = 0
+        while self._channels.get(key) is channel and (first := channel.next(message_id)) is not None:
+            try:
+                async with self._readings:
+                    return await self._replies.missing(key, message_id, first)
+            except BusError as error:
+                if attempt == 0:
+                    logger.warning("a reply cannot be read up yet: %s", error)
+                await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
+                attempt += 1
+            except Exception:  # what is in Redis is not what a worker writes
+                logger.exception("reply %s: the log cannot be read", message_id)
+                return Reading(first, None)
+        return None
+
+    def _deliver(self, key: Key, channel: Channel, message_id: str, reading: Reading) -> bool:
+        """Whether to read once more."""
+        healed: Healed = channel.read(message_id, reading, self._now())
+        for frame in healed.frames:
+            self._hub.deliver(key, frame)
+        self.tokens += healed.tokens
+        self.endings += healed.ended
+        if healed.lost:
+            self.failed += 1
+            logger.warning("reply %s: the log does not have what is missing: it stays as it is", message_id)
+        return healed.again
+
+    async def sweep(self) -> None:
+        """For ever: look up messages that are silent for long."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            for key, channel in list(self._channels.items()):
+                self._heal(key, channel, *channel.idle(self._now()))
+
+    # --- whoever comes later
+
+    async def snapshots(self, key: Key) -> list[bytes]:
+        """What a new subscriber is told of the replies that stream on the channel.
+
+        To be written before anything else is delivered: each snapshot ends exactly where the channel goes on.
+
+        :raises BusError: Redis does not answer.
+        """
+        for _ in range(SNAPSHOT_TRIES):
+            channel = self._channel(key)
+            if channel is None:  # it has left meanwhile
+                break
+            replies = await self._look(key, channel)
+            if all(reply.next_index >= (channel.next(name) or 0) for name, reply in replies.items()):
+                return list(_snapshots(key, channel, replies))
+        return []
+
+    async def _look(self, key: Key, channel: Channel) -> dict[str, Reply]:
+        ((streaming, ended),) = await self._replies.around([key])
+        ids = sorted({*streaming, *channel.messages})[:MAX_SNAPSHOTS]
+        found = [(message_id, await self._reply(key, message_id)) for message_id in ids]
+        known = {message_id: reply for message_id, reply in found if reply is not None}
+        live = {name: reply.next_index for name, reply in known.items() if reply.status not in stream.ENDS}
+        channel.opened(live, ended, self._now())
+        return known
+
+    async def _reply(self, key: Key, message_id: str) -> Reply | None:
+        try:
+            return await self._replies.on_channel(key, message_id)
+        except Gone:
+            return None
+
+
+def _snapshots(key: Key, channel: Channel, replies: dict[str, Reply]) -> Iterable[bytes]:
+    """Of each reply what the channel was told of it: the rest, its end too, is still to come."""
+    for message_id, reply in replies.items():
+        count = channel.next(message_id)
+        if count is not None:
+            text = "".join(reply.tokens[:count])
+            snapshot = stream.Snapshot(message_id, text, min(count, reply.next_index), "streaming")
+            yield snapshot.frame(key.channel)

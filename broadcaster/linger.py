@@ -1,0 +1,106 @@
+"""A bus that is slow to let go: a page that reloads finds its channels still subscribed.
+
+See the contract in :mod:`broadcaster.bus`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from protocol.wire import Envelope
+
+    from .bus import Bus, Confirmed, Deliver
+    from .hub import Key
+
+LINGER_SECONDS: Final = 5.0
+"""How long a channel stays subscribed that nobody listens to any more."""
+
+MAX_LINGERING: Final = 10_000
+"""Channels that may; beyond, the one that has done so longest goes."""
+
+
+class LingeringBus:
+    """Satisfies :class:`broadcaster.bus.Bus` by another one, whose unsubscribing it puts off.
+
+    What arrives for a channel that lingers goes nowhere. When the connection is lost, none lingers any more.
+    """
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._confirmed_keys: set[Key] = set()
+        self._lingering: dict[Key, float] = {}  # until when, in this order
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def gaps(self) -> int:
+        """See the bus."""
+        return self._bus.gaps
+
+    async def start(self, deliver: Deliver, confirmed: Confirmed, lost: Callable[[], None]) -> None:
+        """See the bus."""
+        self._deliver = deliver
+        self._confirmed = confirmed
+        self._lost = lost
+        self._loop = asyncio.get_running_loop()
+        await self._bus.start(self._on_message, self._on_confirmed, self._on_lost)
+
+    async def publish(self, messages: Sequence[tuple[Key, Envelope]]) -> None:
+        """See the bus."""
+        await self._bus.publish(messages)
+
+    async def close(self) -> None:
+        """See the bus."""
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._bus.close()
+
+    def subscribe(self, key: Key) -> None:
+        """Confirm at once what lingers: it has delivered all the time."""
+        if self._lingering.pop(key, None) is None:
+            self._bus.subscribe(key)
+        else:
+            self._confirmed(key)
+
+    def unsubscribe(self, key: Key) -> None:
+        """Later, if nobody subscribes again; at once if it does not deliver anyway."""
+        if key not in self._confirmed_keys:
+            self._bus.unsubscribe(key)
+            return
+        self._lingering[key] = self._loop.time() + LINGER_SECONDS
+        if len(self._lingering) > MAX_LINGERING:
+            self._let_go(next(iter(self._lingering)))
+        if self._timer is None:
+            self._timer = self._loop.call_later(LINGER_SECONDS, self._let_go_due)
+
+    def _let_go(self, key: Key) -> None:
+        del self._lingering[key]
+        self._confirmed_keys.discard(key)
+        self._bus.unsubscribe(key)
+
+    def _let_go_due(self) -> None:
+        self._timer = None
+        for key, until in list(self._lingering.items()):
+            if until > self._loop.time():
+                self._timer = self._loop.call_at(until, self._let_go_due)
+                return
+            self._let_go(key)
+
+    def _on_message(self, key: Key, envelope: Envelope) -> None:
+        if key not in self._lingering:
+            self._deliver(key, envelope)
+
+    def _on_confirmed(self, key: Key) -> None:
+        self._confirmed_keys.add(key)
+        if key not in self._lingering:
+            self._confirmed(key)
+
+    def _on_lost(self) -> None:
+        # Before anything is subscribed anew: what nobody needs is not asked for again.
+        for key in list(self._lingering):
+            self._let_go(key)
+        self._confirmed_keys.clear()
+        self._lost()

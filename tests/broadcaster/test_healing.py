@@ -1,0 +1,409 @@
+"""A node whose bus loses messages: what its clients, who know nothing of it, get all the same.
+
+The log is written by the worker's own hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from broadcaster import healing
+from broadcaster.bus import redis_client
+from broadcaster.config import Auth
+from broadcaster.hub import Key
+from broadcaster.server import running
+from protocol import stream, wire
+from protocol.settings import Redis
+from tests.broadcaster.conftest import Client, client, local_settings, until
+from tests.broadcaster.test_http_api import EVENTS, post
+from tests.chaos.proxy import Link
+from worker.reply import Decision, Reply, encode_decision
+from worker.token_log import MessageLog, Token, TokenLog
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+CHANNEL = "private-ai-chat.7"
+USAGE = stream.Usage(3, 2)
+
+
+@pytest.fixture
+async def redis(valkey_url) -> AsyncIterator[Any]:
+    async with redis_client(valkey_url) as connected:
+        yield connected
+
+
+@pytest.fixture
+async def link(valkey_url) -> AsyncIterator[Link]:
+    """Between the node and Redis."""
+    path = valkey_url.removeprefix("unix://")
+    link = Link(lambda: asyncio.open_unix_connection(path))
+    await link.start()
+    yield link
+    await link.close()
+
+
+@pytest.fixture
+async def server(link) -> AsyncIterator[Any]:
+    settings = local_settings(
+        redis=Redis(url=f"redis://127.0.0.1:{link.port}"), auth=Auth(jwt_secret="s" * 32)
+    )
+    async with running(settings) as started:
+        yield started
+
+
+class Writer:
+    """A worker with one reply; what it has published is kept in ``said``."""
+
+    def __init__(self, redis: Any, message_id: str = "m") -> None:
+        self.redis = redis
+        self.job = stream.Job(message_id, "1", 7, "Hello", 1)
+        self.log: MessageLog = TokenLog(redis, tries=9, retention=3600).open(self.job, "claim")
+        self.said: list[tuple[str, Any]] = []
+
+    async def begin(self) -> Writer:
+        self.reply = Reply(self.job, await self.log.claim(), model="puppet")
+        return self
+
+    async def says(self, *texts: str) -> None:
+        first = self.reply.next
+        frames = [
+            stream.TokenReceived(7, self.job.message_id, text, index).frame(CHANNEL)
+            for index, text in enumerate(texts, first)
+        ]
+        await self.log.append(
+            [
+                Token(index, text, frame)
+                for index, (text, frame) in enumerate(zip(texts, frames, strict=True), first)
+            ]
+        )
+        self.reply.next += len(texts)
+        self._note(*frames)
+
+    async def ends(self, decision: Decision, *, saved: bool = True) -> None:
+        await self.log.decide(encode_decision(decision))
+        decision = decision if saved else decision.unsaved()
+        frame, error = self.reply.terminal(decision)
+        await self.log.finish(decision.state, frame, error)
+        self._note(frame)
+
+    def _note(self, *frames: bytes) -> None:
+        self.said += [told(json.loads(frame)) for frame in frames]
+
+    @contextlib.contextmanager
+    def unheard(self):
+        """What is published goes nowhere."""
+        bus, self.log._bus = self.log._bus, wire.bus_channel("1", CHANNEL) + ":nowhere"
+        yield
+        self.log._bus = bus
+
+
+COMPLETE = Decision("end_turn", USAGE, "puppet")
+ENDS = {
+    "complete": (COMPLETE, True),
+    "not persisted": (COMPLETE, False),
+    "failed": (Decision(usage=USAGE, model="puppet", state="failed", code="timeout"), True),
+    "cancelled": (Decision(model="puppet", state="cancelled"), True),
+}
+
+
+def told(message: dict[str, Any]) -> tuple[str, Any]:
+    return message["event"], json.loads(message["data"])
+
+
+@contextlib.asynccontextmanager
+async def reader(server) -> AsyncIterator[Client]:
+    async with client(server.port) as one:
+        assert (await one.subscribe(CHANNEL))["event"] == "pusher_internal:subscription_succeeded"
+        yield one
+
+
+async def hears(one: Client, *expected: tuple[str, Any]) -> None:
+    """Exactly these; nothing else comes before the answer to a ping."""
+    heard = [told(await one.receive()) for _ in expected]
+    assert heard == list(expected)
+    await one.send("pusher:ping")
+    assert (await one.receive())["event"] == "pusher:pong"
+
+
+async def synced(server) -> None:
+    """The node has learned what streamed before."""
+    await until(lambda: all(channel.synced for channel in server.node.healer._channels.values()))
+    assert server.node.healer._channels
+
+
+async def away(server, link: Link) -> None:
+    gaps = server.node.bus.gaps
+    link.cut()
+    await until(lambda: server.node.bus.gaps > gaps)
+
+
+class TestBusLost:
+    async def test_what_was_missed_comes_once_and_in_order(self, server, link, redis):
+        async with reader(server) as ann, reader(server) as bob:
+            await synced(server)
+            writer = await Writer(redis).begin()
+            await writer.says("a", "b")
+            await until(lambda: server.node.hub.deliveries >= 4)
+            await away(server, link)
+            await writer.says("c", "d")
+            link.heal()
+            await until(lambda: server.node.healer.tokens == 2)
+            await writer.says("e")
+            await writer.ends(COMPLETE)
+            for one in (ann, bob):
+                await hears(one, *writer.said)
+        healer = server.node.healer
+        assert (healer.tokens, healer.endings, healer.failed) == (2, 0, 0)
+        assert server.node.recovery.channels == 1
+        await until(lambda: not healer._channels)
+        assert healer._room.used == 0
+
+    @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+    async def test_a_lost_end_is_the_one_that_the_worker_told(self, server, link, redis, end):
+        async with reader(server) as ann:
+            await synced(server)
+            writer = await Writer(redis).begin()
+            await writer.says("a")
+            await until(lambda: server.node.hub.deliveries)
+            await away(server, link)
+            await writer.says("b")
+            await writer.ends(end[0], saved=end[1])
+            link.heal()
+            await hears(ann, *writer.said)
+        assert (server.node.healer.tokens, server.node.healer.endings) == (1, 1)
+
+    async def test_a_reply_that_began_and_ended_unheard_is_found_and_no_older_one(self, server, link, redis):
+        before = await Writer(redis, "before").begin()
+        await before.says("x")
+        await before.ends(COMPLETE)
+        async with reader(server) as ann:
+            await synced(server)
+            heard = await Writer(redis, "heard").begin()
+            await heard.says("x")
+            await heard.ends(COMPLETE)
+            await hears(ann, *heard.said)
+            await away(server, link)
+            writer = await Writer(redis).begin()
+            await writer.says("a", "b")
+            await writer.ends(ENDS["failed"][0])
+            link.heal()
+            await hears(ann, *writer.said)
+            await away(server, link)
+            link.heal()
+            await until(lambda: server.node.recovery.channels == 2 and not server.node.recovery._running)
+            await hears(ann)
+
+    async def test_one_that_streams_unheard_goes_on_live(self, server, link, redis):
+        async with reader(server) as ann:
+            await synced(server)
+            await away(server, link)
+            writer = await Writer(redis).begin()
+            await writer.says("a", "b")
+            link.heal()
+            await until(lambda: server.node.healer.tokens == 2)
+            await writer.says("c")
+            await hears(ann, *writer.said)
+
+
+class TestHole:
+    """The connection stands, and something is missing."""
+
+    async def test_a_hole_is_read_and_what_follows_it_waits(self, server, redis):
+        async with reader(server) as ann:
+            await synced(server)
+            writer = await Writer(redis).begin()
+            with writer.unheard():
+                await writer.says("a", "b")
+            await writer.says("c")
+            await writer.ends(COMPLETE)
+            await hears(ann, *writer.said)
+        assert server.node.healer.tokens >= 2
+
+    async def test_an_end_with_tokens_missing_before_it_waits_for_them(self, server, redis):
+        async with reader(server) as ann:
+            await synced(server)
+            writer = await Writer(redis).begin()
+            await writer.says("a")
+            with writer.unheard():
+                await writer.says("b")
+            await writer.ends(COMPLETE)
+            await hears(ann, *writer.said)
+        assert (server.node.healer.tokens, server.node.healer.endings) == (1, 0)
+
+    async def test_an_end_that_was_lost_without_a_trace_is_found(self, server, redis, monkeypatch):
+        async with reader(server) as ann:
+            await synced(server)
+            writer = await Writer(redis).begin()
+            await writer.says("a")
+            await until(lambda: server.node.hub.deliveries)
+            with writer.unheard():
+                await writer.says("b")
+                await writer.ends(COMPLETE)
+            monkeypatch.setattr(healing, "SWEEP_SECONDS", 0.01)
+            now = server.node.healer._now
+            monkeypatch.setattr(server.node.healer, "_now", lambda: now() + 61)
+            sweep = asyncio.create_task(server.node.healer.sweep())
+            await hears(ann, *writer.said)
+            sweep.cancel()
+
+    @pytest.mark.parametrize("state", ["complete", "failed"])
+    async def test_without_the_log_a_part_is_not_passed_off_as_the_whole(self, server, redis, state, caplog):
+        async with reader(server) as ann:
+            await synced(server)
+            writer = await Writer(redis).begin()
+            await writer.says("a")
+            with writer.unheard():
+                await writer.says("b")
+            await redis.xdel(wire.log_key("1", CHANNEL, "m"), wire.log_entry_id(1))
+            await writer.says("c")
+            await writer.ends(ENDS[state][0])
+            await until(lambda: server.node.healer.failed == 1)
+            other = await Writer(redis, "other").begin()
+            await other.says("x")
+            end = [] if state == "complete" else [writer.said[3]]
+            await hears(ann, writer.said[0], *end, *other.said)
+        assert "the log does not have what is missing" in caplog.text
+
+    async def test_what_no_worker_writes_is_given_up(self, server, redis, caplog):
+        async with reader(server) as ann:
+            await synced(server)
+            writer = await Writer(redis).begin()
+            with writer.unheard():
+                await writer.says("a")
+            await redis.hset(wire.message_key("1", CHANNEL, "m"), "user", "junk")
+            await writer.says("b")
+            await until(lambda: server.node.healer.failed == 1)
+            await hears(ann)
+        assert "cannot be read" in caplog.text
+
+    async def test_a_marker_that_nobody_understands_is_an_internal_failure(self, server, redis):
+        async with reader(server) as ann:
+            await synced(server)
+            writer = await Writer(redis).begin()
+            with writer.unheard():
+                await writer.says("a")
+                await writer.log.decide(b"junk")
+                await writer.ends(Decision(state="failed", code="internal"))
+            await server.node.healer.resync([Key("1", CHANNEL)])
+            await hears(ann, *writer.said)
+
+
+class TestSnapshots:
+    """Whoever comes later is told exactly what the channel had; nothing twice."""
+
+    async def test_a_snapshot_ends_where_the_channel_goes_on(self, server, redis):
+        async with reader(server) as ann:
+            await synced(server)
+            writer = await Writer(redis).begin()
+            await writer.says("a", "b")
+            await until(lambda: server.node.hub.deliveries)
+            with writer.unheard():
+                await writer.says("c", "d")
+            async with reader(server) as bob:
+                snapshot = told(await bob.receive())
+                assert snapshot[0] == "stream.snapshot"
+                assert (snapshot[1]["text"], snapshot[1]["nextIndex"]) == ("ab", 2)
+                await writer.says("e")
+                await writer.ends(COMPLETE)
+                await hears(bob, *writer.said[2:])
+            await hears(ann, *writer.said)
+
+    async def test_the_first_is_told_of_all_and_goes_on_from_there(self, server, link, redis):
+        writer = await Writer(redis).begin()
+        await writer.says("a", "b")
+        async with reader(server) as ann:
+            assert told(await ann.receive())[1]["nextIndex"] == 2
+            await away(server, link)
+            await writer.says("c")
+            link.heal()
+            await hears(ann, writer.said[2])
+            await writer.ends(COMPLETE)
+            await hears(ann, writer.said[3])
+
+    async def test_one_that_is_about_to_be_healed_from_the_start_has_none(self, server, redis):
+        async with reader(server) as ann:
+            await synced(server)
+            writer = await Writer(redis).begin()
+            with writer.unheard():
+                await writer.says("a")
+            async with reader(server) as bob:
+                await until(lambda: len(server.node._tasks) == 1)  # he is welcomed; what is left is the sweep
+                await writer.says("b")
+                await hears(bob, *writer.said)
+            await hears(ann, *writer.said)
+
+
+class TestCachedEvents:
+    """On a channel that keeps its last event."""
+
+    async def publish(self, port: int, data: str, **more: Any) -> None:
+        body = {"name": "e", "data": data, "channel": "cache-x"} | more
+        assert await post(port, EVENTS, body) == (200, {})
+
+    @contextlib.asynccontextmanager
+    async def reader(self, server) -> AsyncIterator[Client]:
+        async with client(server.port) as one:
+            await one.subscribe("cache-x")
+            yield one
+
+    async def heard(self, one: Client, *expected: str) -> None:
+        assert [(await one.receive())["data"] for _ in expected] == list(expected)
+        await one.send("pusher:ping")
+        assert (await one.receive())["event"] == "pusher:pong"
+
+    async def recovered(self, server, times: int) -> None:
+        recovery = server.node.recovery
+        await until(lambda: recovery.channels == times and not recovery._running)
+
+    async def test_the_last_one_that_was_missed_comes_once(self, server, link, valkey_url):
+        async with (
+            self.reader(server) as ann,
+            self.reader(server) as bob,
+            running(local_settings(redis=Redis(url=valkey_url))) as other,
+        ):
+            assert (await ann.receive())["event"] == "pusher:cache_miss"
+            assert (await bob.receive())["event"] == "pusher:cache_miss"
+            await self.publish(other.port, "1")
+            await self.heard(ann, "1")
+            await away(server, link)
+            await self.publish(other.port, "2")
+            await self.publish(other.port, "3")
+            link.heal()
+            await self.recovered(server, 1)
+            await self.heard(ann, "3")
+            await away(server, link)
+            link.heal()
+            await self.recovered(server, 2)
+            await self.publish(other.port, "4")
+            await self.heard(ann, "4")
+            await self.heard(bob, "1", "3", "4")
+        assert server.node.cached.read == 1
+        await until(lambda: not server.node.cached._told)
+
+    async def test_what_a_subscriber_was_sent_is_not_sent_again(self, server, link, valkey_url):
+        async with running(local_settings(redis=Redis(url=valkey_url))) as other:
+            await self.publish(other.port, "1")
+            async with self.reader(server) as ann:
+                await self.heard(ann, "1")
+                await away(server, link)
+                link.heal()
+                await self.recovered(server, 1)
+                await self.heard(ann)
+
+    async def test_an_older_one_that_comes_late_is_not_taken_for_the_last(self, server):
+        async with self.reader(server) as ann:
+            assert (await ann.receive())["event"] == "pusher:cache_miss"
+            key = Key("1", "cache-x")
+            version = await server.node.registry.remember(key, "e", "2", 60)
+            await server.node.cached.read_again([key])
+            for late in (version - 1, version, version + 1):
+                frame = json.dumps({"event": "e", "channel": "cache-x", "data": str(late - version)}).encode()
+                envelope = wire.Envelope(frame, command=wire.CACHED, detail=str(late))
+                await server.node.bus.publish([(key, envelope)])
+            await self.heard(ann, "2", "1")

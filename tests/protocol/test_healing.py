@@ -1,0 +1,373 @@
+"""What a node delivers of replies, whatever the bus loses: each token once, in order, then one end."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol import healing
+from protocol.healing import FORGET_SECONDS, IDLE_SECONDS, Channel, Healed, Reading, Room, Verdict
+from protocol.wire import ASIDE, END, MAX_ENDED, Envelope
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DELIVER, DROP, HOLD, ASK = Verdict.DELIVER, Verdict.DROP, Verdict.HOLD, Verdict.ASK
+
+
+def frame(index: int, name: str = "m") -> bytes:
+    return f"{name}{index}".encode()
+
+
+def token(index: int, name: str = "m") -> Envelope:
+    return Envelope(frame(index, name), None, (name, index))
+
+
+def aside(index: int) -> Envelope:
+    return Envelope(b"aside", None, ("m", index), ASIDE)
+
+
+def end(total: int, state: str = "complete", name: str = "m") -> Envelope:
+    return Envelope(state.encode(), None, (name, total), END, state)
+
+
+def healed(frames: Sequence[bytes] = (), tokens: int = 0, **more: bool) -> Healed:
+    return Healed(tuple(frames), tokens, **more)
+
+
+def log(first: int, total: int, state: str = "") -> Reading:
+    """All that there is from ``first`` on."""
+    frames = [frame(index) for index in range(first, total)]
+    return Reading(first, frames, (state, state.encode()) if state else None)
+
+
+@pytest.fixture
+def room() -> Room:
+    return Room(1_000)
+
+
+@pytest.fixture
+def channel(room) -> Channel:
+    """One that nothing streamed on when it was opened."""
+    opened = Channel(room, 0)
+    opened.opened({}, [], 0)
+    return opened
+
+
+def takes(channel: Channel, *envelopes: Envelope) -> list[Verdict]:
+    return [channel.take(envelope, 0) for envelope in envelopes]
+
+
+def test_what_comes_in_order_is_delivered_and_forgotten_after_the_end(channel):
+    assert takes(channel, aside(0), token(0), token(1), end(2)) == [DELIVER] * 4
+    assert len(channel) == 0
+    assert takes(channel, end(2), token(1), aside(2)) == [DROP] * 3
+
+
+def test_what_was_delivered_is_dropped(channel):
+    assert takes(channel, token(0), token(1), token(0), token(1), token(2)) == [DELIVER] * 2 + [DROP] * 2 + [
+        DELIVER
+    ]
+
+
+def test_what_is_missing_is_read_and_what_comes_meanwhile_follows_it(channel, room):
+    assert (
+        takes(channel, token(0), token(3), token(4), aside(5), token(3), end(5))
+        == [DELIVER, ASK] + [HOLD] * 4
+    )
+    assert channel.next("m") == 1
+    assert room.used > 0
+    assert channel.read("m", log(1, 4), 0) == healed(
+        [frame(1), frame(2), frame(3), frame(4), b"aside", b"complete"], 3
+    )
+    assert (len(channel), room.used) == (0, 0)
+    assert takes(channel, end(5)) == [DROP]
+
+
+def test_a_message_that_begins_later_begins_at_0(channel):
+    assert takes(channel, token(2)) == [ASK]
+    assert channel.read("m", log(0, 3), 0) == healed([frame(0), frame(1), frame(2)], 3)
+
+
+def test_before_the_channel_is_opened_a_message_begins_with_what_is_heard_first(room):
+    channel = Channel(room, 0)
+    assert takes(channel, token(5), token(6), token(8)) == [DELIVER, DELIVER, ASK]
+    channel.opened({"m": 9, "n": 2}, [], 0)
+    assert channel.next("m") == 7
+    assert channel.next("n") == 2
+    channel.opened({"n": 9}, [], 0)
+    assert channel.next("n") == 2
+    assert channel.synced
+
+
+@pytest.mark.parametrize(
+    ("first", "verdict"), [(2, DELIVER), (3, DELIVER), (4, ASK)], ids=["on its way", "next", "behind a hole"]
+)
+def test_a_message_goes_on_where_the_first_snapshot_ends(room, first, verdict):
+    channel = Channel(room, 0)
+    channel.opened({"m": 3}, [], 0)
+    assert takes(channel, token(first)) == [verdict]
+    assert channel.next("m") == (3 if verdict is ASK else first + 1)
+
+
+def test_a_lost_end_is_made_from_the_log(channel):
+    takes(channel, token(0))
+    assert channel.resync([], ["m"], 0) == ["m"]
+    assert channel.read("m", log(1, 3, "failed"), 0) == healed([frame(1), frame(2), b"failed"], 2, ended=True)
+    assert channel.resync([], ["m"], 0) == []
+    assert takes(channel, end(3, "failed")) == [DROP]
+
+
+def test_an_end_that_came_meanwhile_is_not_counted_as_lost(channel):
+    takes(channel, token(0), end(2))
+    assert channel.read("m", log(1, 2, "complete"), 0) == healed([frame(1), b"complete"], 1)
+
+
+def test_what_began_and_ended_unheard_is_read_from_the_start(channel):
+    takes(channel, token(0), end(1))
+    assert channel.resync(["n"], ["m", "o"], 0) == ["n", "o"]
+    assert (channel.next("n"), channel.next("o"), channel.next("m")) == (0, 0, None)
+    assert channel.messages == ["n", "o"]
+
+
+def test_what_had_ended_before_the_channel_was_opened_stays_so(room):
+    channel = Channel(room, 0)
+    channel.opened({}, ["before"], 0)
+    assert channel.resync([], ["before", "later"], 0) == ["later"]
+    silent = Channel(room, 0)
+    assert not silent.synced
+    assert silent.resync(["now"], ["before"], 0) == ["now"]
+    assert silent.resync([], ["before", "later"], 0) == ["later"]
+
+
+def test_what_had_ended_before_may_still_be_on_its_way(room):
+    channel = Channel(room, 0)
+    channel.opened({}, ["m"], 0)
+    assert takes(channel, token(0), end(1)) == [DELIVER, DELIVER]
+
+
+def test_a_reply_goes_on_while_it_is_looked_up(channel):
+    takes(channel, token(0))
+    assert channel.resync(["m"], [], 0) == ["m"]
+    assert takes(channel, token(1), token(2)) == [DELIVER, DELIVER]
+    assert channel.read("m", log(1, 2), 0) == healed()
+    assert channel.resync(["m"], [], 0) == ["m"]
+    assert takes(channel, token(3), end(4)) == [DELIVER, DELIVER]
+    assert channel.read("m", log(3, 4, "complete"), 0) == healed()
+
+
+def test_a_reading_from_before_another_loss_is_not_enough(channel):
+    takes(channel, token(0))
+    assert channel.resync(["m"], [], 0) == ["m"]
+    assert channel.resync([], ["m"], 0) == []
+    assert channel.read("m", log(1, 2), 0) == healed([frame(1)], 1, again=True)
+    assert channel.read("m", log(2, 2, "complete"), 0) == healed([b"complete"], ended=True)
+
+
+@pytest.mark.parametrize(
+    ("known", "frames"),
+    [(None, []), ("complete", []), ("failed", [b"failed"]), ("cancelled", [b"cancelled"])],
+)
+def test_a_part_is_never_passed_off_as_the_whole(channel, room, known, frames):
+    takes(channel, token(0), token(5))
+    reading = Reading(1, None, None if known is None else (known, known.encode()))
+    assert channel.read("m", reading, 0) == healed(frames, lost=True)
+    assert (channel.next("m"), channel.messages, room.used) == (None, [], 0)
+    assert takes(channel, token(6), aside(7)) == [DROP, DROP]
+    assert channel.resync(["m"], [], 0) == []
+
+
+@pytest.mark.parametrize(("state", "verdict"), [("complete", DROP), ("failed", DELIVER)])
+def test_the_end_of_a_reply_with_a_hole_is_told_unless_it_says_that_all_is_there(channel, state, verdict):
+    takes(channel, token(5))
+    channel.read("m", Reading(0, None), 0)
+    assert takes(channel, end(9, state), end(9, state)) == [verdict, DROP]
+    takes(channel, token(5, "n"), end(6, state, "n"))
+    told = [] if state == "complete" else [state.encode()]
+    assert channel.read("n", Reading(0, None), 0) == healed(told, lost=True)
+
+
+def test_a_log_that_does_not_have_it_twice_is_given_up(channel):
+    takes(channel, token(5))
+    assert channel.read("m", log(0, 0), 0) == healed([], again=True)
+    assert channel.read("m", log(0, 2), 0) == healed([frame(0), frame(1)], 2, again=True)
+    assert channel.read("m", log(2, 2), 0) == healed([], again=True)
+    assert channel.read("m", log(2, 2), 0) == healed(lost=True)
+
+
+def test_what_there_is_no_room_for_is_read(room, monkeypatch):
+    channel = Channel(Room(4), 0)
+    channel.opened({}, [], 0)
+    assert takes(channel, token(1), token(2), token(3), end(4)) == [ASK, HOLD, HOLD, HOLD]
+    assert channel.read("m", log(0, 2), 0) == healed([frame(0), frame(1), frame(2)], 2, again=True)
+    assert channel.read("m", log(3, 4, "complete"), 0) == healed([frame(3), b"complete"], 1, ended=True)
+    takes(channel, token(1, "n"), token(2, "n"), token(3, "n"))
+    ended = Reading(0, [frame(0)], ("failed", b"failed"))
+    assert channel.read("n", ended, 0) == healed([frame(0), b"failed"], 1, ended=True)
+
+
+def test_what_is_dropped_for_room_before_an_end_that_is_held_asks_for_nothing_more():
+    channel = Channel(Room(len(b"complete")), 0)
+    channel.opened({}, [], 0)
+    assert takes(channel, token(1), end(2)) == [ASK, HOLD]
+    assert takes(channel, end(2)) == [HOLD]
+    assert channel.read("m", log(0, 2), 0).again
+    channel = Channel(Room(len(b"complete")), 0)
+    channel.opened({}, [], 0)
+    assert takes(channel, end(1), token(0), aside(1)) == [ASK, HOLD, HOLD]
+    assert channel.read("m", log(0, 1), 0) == healed([frame(0), b"complete"], 1)
+
+
+def test_closing_gives_the_room_back(channel, room):
+    takes(channel, token(0), token(5))
+    channel.close()
+    assert (room.used, len(channel)) == (0, 0)
+    assert channel.read("m", log(1, 6), 0) == healed()
+
+
+class TestSilence:
+    def test_a_message_that_is_silent_is_looked_up_now_and_then(self, channel):
+        takes(channel, token(0))
+        assert channel.idle(IDLE_SECONDS - 1) == []
+        assert channel.idle(IDLE_SECONDS) == ["m"]
+        assert channel.idle(2 * IDLE_SECONDS) == []
+        channel.read("m", log(1, 1), 2 * IDLE_SECONDS)
+        assert channel.idle(2 * IDLE_SECONDS + 1) == []
+        assert channel.idle(3 * IDLE_SECONDS) == ["m"]
+
+    def test_one_that_is_lost_is_forgotten(self, channel):
+        takes(channel, token(5))
+        channel.read("m", Reading(0, None), 0)
+        assert channel.idle(IDLE_SECONDS) == []
+        assert len(channel) == 0
+        assert takes(channel, token(6)) == [DROP]
+
+    def test_ends_are_known_for_a_while(self, channel):
+        takes(channel, token(0), end(1))
+        channel.idle(FORGET_SECONDS)
+        assert channel.resync([], ["m"], 0) == []
+        channel.idle(FORGET_SECONDS + 1)
+        assert channel.resync([], ["m"], 0) == ["m"]
+
+    def test_so_are_those_before_the_channel_was_opened(self, room):
+        channel = Channel(room, 0)
+        channel.opened({}, ["m"], 0)
+        channel.idle(FORGET_SECONDS + 1)
+        assert channel.resync([], ["m"], 0) == ["m"]
+
+    def test_no_more_ends_are_known_than_redis_can_list_twice(self, channel):
+        for number in range(2 * MAX_ENDED + 1):
+            takes(channel, end(0, name=f"m{number}"))
+        assert takes(channel, end(0, name="m1")) == [DROP]
+        assert takes(channel, end(0, name="m0")) == [DELIVER]
+
+
+# --- whatever the bus loses
+
+
+class World:
+    """Redis, a bus that loses what it likes, and a node that reads up. What a reader hears is kept."""
+
+    def __init__(self, room: int) -> None:
+        self.channel = Channel(Room(room), 0)
+        self.channel.opened({}, [], 0)
+        self.bus: deque[Envelope] = deque()
+        self.logs: dict[str, int] = {}
+        self.ends: dict[str, str] = {}
+        self.asked: deque[tuple[str, Reading | None]] = deque()
+        self.heard: list[bytes] = []
+
+    def publish(self, name: str) -> None:
+        if name not in self.ends:
+            index = self.logs.setdefault(name, 0)
+            self.bus.append(token(index, name))
+            self.logs[name] += 1
+
+    def finish(self, name: str, state: str) -> None:
+        if name in self.logs and name not in self.ends:
+            self.ends[name] = state
+            self.bus.append(end(self.logs[name], state, name))
+
+    def hear(self) -> None:
+        if self.bus:
+            envelope = self.bus.popleft()
+            verdict = self.channel.take(envelope, 0)
+            if verdict is DELIVER:
+                self.heard.append(envelope.payload)
+            elif verdict is ASK:
+                self.asked.append((envelope.stream[0], None))
+
+    def lose(self) -> None:
+        """The connection breaks, with all that is on its way, and comes back."""
+        self.bus.clear()
+        streaming = [name for name in self.logs if name not in self.ends]
+        self.asked += [(name, None) for name in self.channel.resync(streaming, list(self.ends), 0)]
+
+    def skip(self) -> None:
+        """One message vanishes, and nobody knows."""
+        if self.bus:
+            self.bus.popleft()
+
+    def look(self) -> None:
+        """Redis answers one question; the answer is on its way."""
+        for at, (name, reading) in enumerate(self.asked):
+            first = self.channel.next(name)
+            if reading is None and first is not None:
+                frames = [frame(index, name) for index in range(first, self.logs[name])]
+                state = self.ends.get(name)
+                ended = None if state is None else (state, state.encode())
+                self.asked[at] = (name, Reading(first, frames, ended))
+                return
+
+    def answer(self) -> None:
+        """The oldest answer arrives."""
+        if self.asked and (self.asked[0][1] is not None or self.channel.next(self.asked[0][0]) is None):
+            name, reading = self.asked.popleft()
+            if reading is not None:
+                brought = self.channel.read(name, reading, 0)
+                assert not brought.lost
+                self.heard += brought.frames
+                if brought.again:
+                    self.asked.append((name, None))
+
+    def settle(self) -> None:
+        for name in self.logs:
+            self.finish(name, "complete")
+        self.lose()
+        while self.asked:
+            self.look()
+            self.answer()
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("publish"), st.sampled_from("abc")),
+    st.tuples(st.just("publish"), st.sampled_from("abc")),
+    st.tuples(st.just("finish"), st.sampled_from("abc"), st.sampled_from(["complete", "failed"])),
+    *(st.tuples(st.just(name)) for name in ("hear", "hear", "hear", "lose", "skip", "look", "answer")),
+)
+
+
+@settings(max_examples=100)
+@given(st.lists(STEPS, max_size=60), st.sampled_from([0, 5, 1_000]))
+def test_each_token_once_in_order_then_one_end_whatever_is_lost(steps, room):
+    world = World(room)
+    for name, *arguments in steps:
+        getattr(world, name)(*arguments)
+    world.settle()
+    for name, total in world.logs.items():
+        mine = [
+            payload for payload in world.heard if payload.startswith(name.encode()) and payload[1:].isdigit()
+        ]
+        assert mine == [frame(index, name) for index in range(total)]
+    ends = [payload.decode() for payload in world.heard if not payload[1:].isdigit()]
+    assert sorted(ends) == sorted(world.ends.values())
+    assert len(world.channel) == 0
+    assert world.channel._room.used == 0
+
+
+def test_the_bound_is_far_above_what_one_reply_needs():
+    assert healing.HELD_BYTES >= 2**20
