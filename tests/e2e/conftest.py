@@ -18,7 +18,7 @@ from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 START_SECONDS = 60
@@ -36,13 +36,22 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+COMMAND = (sys.executable, "-m", "deploy")
+
+PATIENT = (
+    "import sys; from deploy import children, cli;"
+    " children.Family.__init__.__defaults__ = (60.0,); sys.exit(cli.main())"
+)
+"""The command, but what it has started is not killed after five seconds."""
+
+
 class Process:
     """A command of Legato, with what it has printed so far."""
 
-    def __init__(self, *arguments: str, **environ: str) -> None:
+    def __init__(self, *arguments: str, command: Sequence[str] = COMMAND, **environ: str) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(CLEAN)}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "deploy", *arguments],
+            [*command, *arguments],
             env=kept | environ,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -101,7 +110,10 @@ class Legato(Process):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         own = {"PORT": str(self.port), "METRICS_PORT": str(free_port()), "LEGATO_DATA": str(data)}
-        super().__init__("up", **own | environ)
+        # Under coverage every process writes its data as its last act, on a machine that has more to do.
+        traced = any(name.startswith("COVERAGE_") for name in os.environ)
+        command = (sys.executable, "-c", PATIENT) if traced else COMMAND
+        super().__init__("up", command=command, **own | environ)
 
 
 @contextlib.contextmanager

@@ -213,7 +213,7 @@ for (const colorScheme of ["light", "dark"]) {
 
 test("the reader who scrolls up is left alone, and finds the way back", LIMIT, async () => {
   const scroller = chat.page.getByRole("main");
-  await chat.say("#script tokens=2000 rate=300");
+  await chat.say("#script tokens=20000 rate=200");
   await until("a long text", () =>
     scroller.evaluate((el) => el.scrollHeight > el.clientHeight + 400),
   );

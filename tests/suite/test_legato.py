@@ -85,7 +85,7 @@ async def test_legato_conforms(engine: str, tmp_path: Path, request: pytest.Fixt
                 f"ws://127.0.0.1:{port}",
                 f"http://127.0.0.1:{port}",
                 Application("1", "app-key", "app-secret"),
-                timeout=5.0,
+                timeout=20.0,
                 slow=True,
                 patience=10.0,
                 refused_origin="http://refused.test",

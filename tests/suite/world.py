@@ -174,7 +174,7 @@ class World:
         while not peer.gone:
             await asyncio.sleep(0.02)
             silence = time.monotonic() - peer.seen
-            if peer.app.strict and time.monotonic() > start + 0.5 and not self.authorised(peer):
+            if peer.app.strict and time.monotonic() > start + 2.0 and not self.authorised(peer):
                 return peer.close(4009, "Connection not authorized within timeout.")
             if silence < self.activity_timeout or self.bad("never pings"):
                 continue
