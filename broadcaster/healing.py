@@ -88,6 +88,11 @@ class Healer:
             channel = self._channels[key] = Channel(self._room, self._now())
         return channel
 
+    def open(self, key: Key) -> None:
+        """The channel has its first subscriber, and delivers."""
+        if self._replies.is_chat(key):
+            self._channel(key)
+
     def concerns(self, key: Key) -> bool:
         """Whether the channel carries replies, as far as is known."""
         return key in self._channels or self._replies.is_chat(key)
@@ -103,11 +108,12 @@ class Healer:
 
         :raises BusError: Redis does not answer.
         """
+        asked = self._now()
         found = await self._replies.around(keys)
         for key, (streaming, ended) in zip(keys, found, strict=True):
             channel = self._channel(key)
             if channel is not None:
-                self._heal(key, channel, *channel.resync(streaming, ended, self._now()))
+                self._heal(key, channel, *channel.resync(streaming, ended, asked))
 
     def _heal(self, key: Key, channel: Channel, *message_ids: str) -> None:
         for message_id in message_ids:
@@ -162,8 +168,16 @@ class Healer:
 
         To be written before anything else is delivered: each snapshot ends exactly where the channel goes on.
 
-        :raises BusError: Redis does not answer.
+        :raises BusError: Redis does not answer, nor does it a little later.
         """
+        for pause in RETRY_SECONDS:
+            try:
+                return await self._snapshots(key)
+            except BusError:  # connections that it has closed are found one by one
+                await asyncio.sleep(pause)
+        return await self._snapshots(key)
+
+    async def _snapshots(self, key: Key) -> list[bytes]:
         for _ in range(SNAPSHOT_TRIES):
             channel = self._channel(key)
             if channel is None:  # it has left meanwhile
@@ -174,12 +188,13 @@ class Healer:
         return []
 
     async def _look(self, key: Key, channel: Channel) -> dict[str, Reply]:
+        asked = self._now()
         ((streaming, ended),) = await self._replies.around([key])
         ids = sorted({*streaming, *channel.messages})[:MAX_SNAPSHOTS]
         found = [(message_id, await self._reply(key, message_id)) for message_id in ids]
         known = {message_id: reply for message_id, reply in found if reply is not None}
         live = {name: reply.next_index for name, reply in known.items() if reply.status not in stream.ENDS}
-        channel.opened(live, ended, self._now())
+        channel.sync(live, ended, asked)
         return known
 
     async def _reply(self, key: Key, message_id: str) -> Reply | None:

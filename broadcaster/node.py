@@ -143,6 +143,8 @@ class Node:
 
     def _confirm(self, key: Key) -> None:
         """The bus delivers the channel; if it did so before, it has been away in between."""
+        if self.healer is not None:
+            self.healer.open(key)
         if self.hub.confirm(key):
             self.recovery.missed(key)
 

@@ -183,14 +183,18 @@ class Replies:
             error.decode() if error else None,
         )
 
-    async def around(self, keys: Sequence[Key]) -> list[tuple[list[str], list[str]]]:
-        """Of each channel the ids of the messages that stream now, and of those that have ended of late."""
+    async def around(self, keys: Sequence[Key]) -> list[tuple[list[str], dict[str, float]]]:
+        """Of each channel the messages that stream now, and those that ended of late: seconds ago."""
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
-            pipeline.smembers(wire.active_key(*key))
-            pipeline.zrange(wire.ended_key(*key), 0, -1)
-        answers = [[member.decode() for member in answer] for answer in await ask(pipeline.execute())]
-        return list(zip(answers[::2], answers[1::2], strict=True))
+            pipeline.execute_command("EVAL", AROUND, 2, wire.active_key(*key), wire.ended_key(*key))
+        return [
+            (
+                [message_id.decode() for message_id in active],
+                {one.decode(): age / 1000 for one, age in zip(ended[::2], ended[1::2], strict=True)},
+            )
+            for active, ended in await ask(pipeline.execute())
+        ]
 
     async def missing(self, key: Key, message_id: str, first: int) -> Reading:
         """The frames of a message from token ``first`` on, as the worker published them."""
@@ -214,6 +218,7 @@ class Replies:
         return Reading(first, frames if first + len(frames) == count else None, end)
 
 
+AROUND: Final = scripts.text("around")
 TEXT: Final = wire.LOG_TEXT.encode()
 MARKER: Final = wire.LOG_FINAL.encode()
 

@@ -257,32 +257,34 @@ class Channel:
 
     # --- what else is known
 
-    def opened(self, streaming: Mapping[str, int], ended: Collection[str], now: float) -> None:
+    def sync(self, streaming: Mapping[str, int], ended: Mapping[str, float], now: float) -> None:
         """The channel's first subscriber is told what streams already.
 
         :param streaming: message -> how many tokens the subscriber is told.
-        :param ended: messages that have ended before.
+        :param ended: messages that have ended of late -> how many seconds ago.
+        :param now: when that was asked for.
         """
         if self._synced:
             return
-        self._synced = True
-        self._opened, self._before = now, frozenset(ended)
+        self._know(ended, now)
         for message_id, count in streaming.items():
             if message_id not in self._messages and message_id not in self._ended:
                 self._messages[message_id] = _Message(count, now, soft=True)
 
-    def resync(self, streaming: Collection[str], ended: Collection[str], now: float) -> list[str]:
+    def _know(self, ended: Mapping[str, float], now: float) -> None:
+        self._synced = True
+        self._before = frozenset(name for name, age in ended.items() if age >= now - self._opened)
+
+    def resync(self, streaming: Collection[str], ended: Mapping[str, float], now: float) -> list[str]:
         """The node may have been deaf: which messages are to be read.
 
         :param streaming: messages that stream on the channel now.
-        :param ended: those that have ended of late.
+        :param ended: those that have ended of late -> how many seconds ago.
+        :param now: when that was asked for.
         """
-        if self._synced:
-            streaming = [*streaming, *(one for one in ended if one not in self._before)]
-        else:
-            self._synced = True
-            self._opened, self._before = now, frozenset(ended)
-        for message_id in streaming:
+        if not self._synced:
+            self._know(ended, now)
+        for message_id in (*streaming, *(one for one in ended if one not in self._before)):
             if message_id not in self._ended and message_id not in self._messages:
                 self._messages[message_id] = _Message(0, now)
         for message in self._messages.values():

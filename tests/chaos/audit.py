@@ -34,14 +34,9 @@ _WORD: Final = re.compile(r"w(0|[1-9]\d*) ")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the auditor says.
-
-    :ivar findings: violations.
-    :ivar healed: holes in what a reader got live while its node was away from Redis; the reader read them up.
-    """
+    """What the auditor says; ``findings`` are violations."""
 
     findings: Sequence[Finding]
-    healed: Sequence[Finding]
     figures: Mapping[str, int]
 
     @property
@@ -61,13 +56,10 @@ def audit(record: Record) -> Verdict:
             findings += _log(sent, kept)
             findings += _ending(sent, kept, record.rules)
             findings += _rows(sent, kept)
-    holes: list[Finding] = []
     for reader in record.readers:
-        seen = live.audit(reader, record)
-        findings += seen.findings
-        holes += seen.healed
+        findings += live.audit(reader, record)
         findings += whole.audit(reader, record)
-    return Verdict(findings, holes, _figures(record))
+    return Verdict(findings, _figures(record))
 
 
 def _strangers(record: Record) -> Iterator[Finding]:

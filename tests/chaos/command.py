@@ -20,6 +20,7 @@ from .app import App
 from .audit import audit
 from .cluster import TRIES, WORKER, Cluster
 from .errors import BAD_USAGE, FAILED, ChaosError
+from .figures import healed
 from .record import Rules
 from .run import Run, user_names
 
@@ -160,9 +161,11 @@ async def carry_out(
             await cluster.open_readers(modules, user_names(options.users), app)
             running = Run(made, cluster, app, _say)
             record = await running.carry_out(rules())
+        made_up_for = await healed(cluster.nodes)
         observed = {
             "requests repeated by the application": app.repeated,
             "processes that ended by themselves": sum(len(child.exits) for child in cluster.children),
+            **made_up_for,
             **_logged(directory),
         }
     return report.Outcome(

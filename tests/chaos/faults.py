@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
-
-from .record import Away
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -16,34 +13,23 @@ if TYPE_CHECKING:
     from .cluster import Cluster
     from .plan import Fault
 
-REJOIN: Final = 8.0
-"""Seconds after which a node whose connection to Redis can be made again has subscribed again."""
-
 
 class Faults:
     """Does to a cluster what is planned, and undoes it.
 
     :param cancel_held: cancels some of what the worker process of that id has.
     :ivar done: how many of each kind were carried out.
-    :ivar away: when which node may have missed messages.
     """
 
     def __init__(self, cluster: Cluster, cancel_held: Callable[[int], Awaitable[None]]) -> None:
         self.done: Counter[str] = Counter()
-        self.away: list[Away] = []
         self._cluster = cluster
         self._cancel_held = cancel_held
 
     async def carry_out(self, fault: Fault) -> None:
         """Do it, and return when it is over."""
-        begin = time.time()
         await _ACTIONS[fault.kind](self, fault)
         self.done[fault.kind] += 1
-        if fault.kind in ("cut-node", "mute-node"):
-            self.away.append(Away(fault.target, begin, time.time() + REJOIN))
-        elif fault.kind == "restart-redis":
-            nodes = range(self._cluster.options.nodes)
-            self.away += [Away(node, begin, time.time() + REJOIN) for node in nodes]
 
     async def kill_worker(self, fault: Fault) -> None:
         """As by the kernel, when memory is short."""

@@ -4,18 +4,16 @@ Tokens of a message come in order, each once, without a hole, with the texts of 
 event, behind the last token, equal to what the log says. Where the subscription began before the message was
 submitted, from index 0; else from an index that the snapshot of the message covers. Up to its end, terminal
 event included, if the subscription lasted: to the end of the run, or until a later message of the same user
-was seen. (One channel keeps one order, so nothing of the earlier message was still to come.)
+was seen, and some time longer: so long the earlier message may have waited for what the node had missed.
 
-While the connection of a node to Redis is interrupted, what is published is lost to the node's subscribers. A
-hole of such a time is not a violation but counted as healed: :mod:`.whole` demands that the reader has the
-text all the same.
+All this holds as well while the connection of a node to Redis is interrupted: the node has to make up for it.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from .findings import Finding, flaws
 from .record import Closed, Frame, Read, Subscribed
@@ -35,17 +33,10 @@ TOKEN: Final = "token.received"
 STARTED: Final = "stream.started"
 
 SLACK: Final = 6.0
-"""Seconds that a frame may have been on its way when a fault of the path to the reader held it up."""
+"""Seconds that a frame may come behind one of a later message: a fault held up the node, or what it reads."""
 
 WELCOME: Final = 10.0
 """Seconds after which a subscriber must have been sent its snapshots."""
-
-
-class Seen(NamedTuple):
-    """Violations, and holes that were to be expected."""
-
-    findings: list[Finding]
-    healed: list[Finding]
 
 
 @dataclass
@@ -86,27 +77,27 @@ def sessions(reader: Reader) -> tuple[list[Session], list[Frame]]:
     return found, strays
 
 
-def audit(reader: Reader, record: Record) -> Seen:
+def audit(reader: Reader, record: Record) -> list[Finding]:
     """Hold what the reader got live to account."""
-    result = Seen([], [])
+    result: list[Finding] = []
     found, strays = sessions(reader)
     own = {sent.id: sent for sent in record.sent if sent.user == reader.user}
     for frame in strays:
         who = f"{message_id_of(frame)} at {reader.name}"
-        result.findings.append(Finding("reordered", "live", who, f"{frame.event} without a subscription"))
+        result.append(Finding("reordered", "live", who, f"{frame.event} without a subscription"))
     told: Counter[str] = Counter()
     for session in found:
         frames = session.by_message()
-        result.findings.extend(_foreign(reader, session, own))
+        result.extend(_foreign(reader, session, own))
         for sent in own.values():
             if kept := record.kept.get(sent.id):
                 view = _View(reader, session, sent, kept, frames.get(sent.id, []))
                 told[sent.id] += len(view.terminals)
-                _judge(view, _lasted(session, sent, own), record, result)
+                result.extend(_judge(view, lasted=_lasted(session, sent, own)))
     for message_id, count in told.items():
         if count > 1:
             who = f"{message_id} at {reader.name}"
-            result.findings.append(Finding("doubled ending", "live", who, f"{count} terminal events"))
+            result.append(Finding("doubled ending", "live", who, f"{count} terminal events"))
     return result
 
 
@@ -131,6 +122,7 @@ def _lasted(session: Session, sent: Sent, own: Mapping[str, Sent]) -> bool:
     return any(
         (later := own.get(message_id_of(frame))) is not None and later.at > sent.ended
         for frame in session.frames
+        if frame.at < session.end - SLACK
     )
 
 
@@ -168,14 +160,11 @@ class _View:
         return None if ended_soon or left_soon else 0
 
 
-def _judge(view: _View, lasted: bool, record: Record, result: Seen) -> None:
-    result.findings.extend(_texts(view))
-    result.findings.extend(_terminal(view))
-    result.findings.extend(_order(view))
-    away = [(away.begin, away.end) for away in record.away if away.node == view.reader.node]
-    for kind, detail, begin, end in _holes(view, lasted):
-        excused = any(begin - SLACK < until and since < end for since, until in away)
-        (result.healed if excused else result.findings).append(view.finding(kind, detail))
+def _judge(view: _View, *, lasted: bool) -> Iterator[Finding]:
+    yield from _texts(view)
+    yield from _terminal(view)
+    yield from _order(view)
+    yield from _holes(view, lasted)
 
 
 def _texts(view: _View) -> Iterator[Finding]:
@@ -215,35 +204,20 @@ def _order(view: _View) -> Iterator[Finding]:
         ended = ended or frame.event in TERMINALS
 
 
-class _Hole(NamedTuple):
-    """What is missing, between which times."""
-
-    kind: str
-    detail: str
-    begin: float
-    end: float
-
-
-def _holes(view: _View, lasted: bool) -> Iterator[_Hole]:
-    start = max(view.session.begin, view.sent.at)
-    end = view.sent.ended or start
+def _holes(view: _View, lasted: bool) -> Iterator[Finding]:
     due = view.first_due()
     expected = min(view.indexes, default=0) if due is None else due
-    before = start
-    for frame, index in zip(view.tokens, view.indexes, strict=True):
+    for index in view.indexes:
         if index > expected:
-            yield _Hole("gap", _range(expected, index), before, frame.at)
-        expected, before = max(expected, index + 1), frame.at
-    if view.terminals:
-        after = view.terminals[0].at
-    elif lasted and (view.from_start or view.tokens or view.snapshots):
-        after = max(end, before)
-        yield _Hole("missing ending", "no terminal event", before, after)
-    else:
-        return
+            yield view.finding("gap", _range(expected, index))
+        expected = max(expected, index + 1)
+    if not view.terminals:
+        if not lasted or not (view.from_start or view.tokens or view.snapshots):
+            return
+        yield view.finding("missing ending", "no terminal event")
     total = view.kept.next
     if (due is not None or view.tokens) and expected < total:
-        yield _Hole("gap", _range(expected, total), before, after)
+        yield view.finding("gap", _range(expected, total))
 
 
 def _range(begin: int, end: int) -> str:

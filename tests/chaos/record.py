@@ -109,15 +109,6 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class Away:
-    """A time in which a node's connection to Redis was interrupted, so that it may have missed messages."""
-
-    node: int
-    begin: float
-    end: float
-
-
-@dataclass(frozen=True)
 class Rules:
     """What the build under test promises.
 
@@ -142,7 +133,6 @@ class Record:
     sent: Sequence[Sent]
     kept: Mapping[str, Kept]
     readers: Sequence[Reader]
-    away: Sequence[Away] = ()
     rules: Rules = field(default_factory=Rules)
     strangers: Sequence[str] = ()
     jobs_left: int = 0

@@ -45,8 +45,6 @@ def text(outcome: Outcome) -> str:
         "also     " + _counts(outcome.observed),
         "",
         *table(verdict.findings),
-        "",
-        f"gaps while a node was away from Redis, healed by reading up: {len(verdict.healed)}",
     ]
     shown = verdict.findings[:SHOWN]
     lines += ["", *(_line(finding) for finding in shown)] if shown else []
@@ -87,7 +85,7 @@ def conclusion(outcome: Outcome) -> str:
 
 
 def as_json(outcome: Outcome) -> str:
-    """``{"clean", "command", "versions", "faults", "figures", "observed", "violations", "healed"}``."""
+    """``{"clean", "command", "versions", "faults", "figures", "observed", "violations"}``."""
     verdict = outcome.verdict
     body = {
         "clean": verdict.clean,
@@ -97,6 +95,5 @@ def as_json(outcome: Outcome) -> str:
         "figures": dict(verdict.figures),
         "observed": dict(outcome.observed),
         "violations": [asdict(finding) for finding in verdict.findings],
-        "healed": [asdict(finding) for finding in verdict.healed],
     }
     return json.dumps(body, indent=2) + "\n"

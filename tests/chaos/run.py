@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from . import live
 from .errors import ChaosError
 from .faults import Faults
 from .plan import LEASE
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 
 END_SECONDS: Final = 120.0
 """How long after the last fault every reply must have ended, and then every reader must know it."""
+
+HEARD_SECONDS: Final = 20.0
+"""How long after that its node may take to tell a reader what it has missed."""
+
+WAITED_FOR: Final = frozenset({"missing ending"})
 
 POLL: Final = 0.3
 PROGRESS: Final = 5.0
@@ -76,7 +82,19 @@ class Run:
             await asyncio.gather(*chores, return_exceptions=True)
         self._cluster.readers.tell("settle")
         await self._cluster.readers.reached("settled", END_SECONDS)
-        return await self._record(rules)
+        return await self._heard(rules)
+
+    async def _heard(self, rules: Rules) -> Record:
+        """The record, once the nodes have made up for what they missed, or have had the time to."""
+        deadline = time.monotonic() + HEARD_SECONDS
+        while True:
+            record = await self._record(rules)
+            missing = (
+                one.kind in WAITED_FOR for reader in record.readers for one in live.audit(reader, record)
+            )
+            if time.monotonic() > deadline or not any(missing):
+                return record
+            await asyncio.sleep(POLL)
 
     async def _do_all(self) -> None:
         try:
@@ -161,7 +179,6 @@ class Run:
             sent=list(self._sent.values()),
             kept={message_id: found for message_id, found in kept.items() if found is not None},
             readers=self._cluster.readers.record(),
-            away=self._faults.away,
             rules=rules,
             strangers=sorted(await self._remains.message_ids() - set(self._sent)),
             jobs_left=await self._remains.jobs_left(),

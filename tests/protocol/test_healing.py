@@ -54,7 +54,7 @@ def room() -> Room:
 def channel(room) -> Channel:
     """One that nothing streamed on when it was opened."""
     opened = Channel(room, 0)
-    opened.opened({}, [], 0)
+    opened.sync({}, {}, 0)
     return opened
 
 
@@ -96,10 +96,10 @@ def test_a_message_that_begins_later_begins_at_0(channel):
 def test_before_the_channel_is_opened_a_message_begins_with_what_is_heard_first(room):
     channel = Channel(room, 0)
     assert takes(channel, token(5), token(6), token(8)) == [DELIVER, DELIVER, ASK]
-    channel.opened({"m": 9, "n": 2}, [], 0)
+    channel.sync({"m": 9, "n": 2}, {}, 0)
     assert channel.next("m") == 7
     assert channel.next("n") == 2
-    channel.opened({"n": 9}, [], 0)
+    channel.sync({"n": 9}, {}, 0)
     assert channel.next("n") == 2
     assert channel.synced
 
@@ -109,16 +109,16 @@ def test_before_the_channel_is_opened_a_message_begins_with_what_is_heard_first(
 )
 def test_a_message_goes_on_where_the_first_snapshot_ends(room, first, verdict):
     channel = Channel(room, 0)
-    channel.opened({"m": 3}, [], 0)
+    channel.sync({"m": 3}, {}, 0)
     assert takes(channel, token(first)) == [verdict]
     assert channel.next("m") == (3 if verdict is ASK else first + 1)
 
 
 def test_a_lost_end_is_made_from_the_log(channel):
     takes(channel, token(0))
-    assert channel.resync([], ["m"], 0) == ["m"]
+    assert channel.resync([], {"m": 1}, 0) == ["m"]
     assert channel.read("m", log(1, 3, "failed"), 0) == healed([frame(1), frame(2), b"failed"], 2, ended=True)
-    assert channel.resync([], ["m"], 0) == []
+    assert channel.resync([], {"m": 1}, 0) == []
     assert takes(channel, end(3, "failed")) == [DROP]
 
 
@@ -129,41 +129,50 @@ def test_an_end_that_came_meanwhile_is_not_counted_as_lost(channel):
 
 def test_what_began_and_ended_unheard_is_read_from_the_start(channel):
     takes(channel, token(0), end(1))
-    assert channel.resync(["n"], ["m", "o"], 0) == ["n", "o"]
+    assert channel.resync(["n"], {"m": 1, "o": 1}, 0) == ["n", "o"]
     assert (channel.next("n"), channel.next("o"), channel.next("m")) == (0, 0, None)
     assert channel.messages == ["n", "o"]
 
 
 def test_what_had_ended_before_the_channel_was_opened_stays_so(room):
     channel = Channel(room, 0)
-    channel.opened({}, ["before"], 0)
-    assert channel.resync([], ["before", "later"], 0) == ["later"]
+    channel.sync({}, {"before": 9}, 9)
+    assert channel.resync([], {"before": 1, "later": 1}, 0) == ["later"]
     silent = Channel(room, 0)
     assert not silent.synced
-    assert silent.resync(["now"], ["before"], 0) == ["now"]
-    assert silent.resync([], ["before", "later"], 0) == ["later"]
+    assert silent.resync(["now"], {"before": 1}, 0) == ["now"]
+    assert silent.resync([], {"before": 1, "later": 1}, 0) == ["later"]
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told what streams", "never told"])
+def test_what_has_ended_since_the_channel_was_opened_is_not_old(room, told):
+    channel = Channel(room, 100)
+    if told:
+        channel.sync({}, {"old": 5, "new": 4}, 105)
+    assert channel.resync([], {"old": 6, "new": 5}, 106) == ["new"]
+    assert channel.resync([], {"old": 6, "new": 5, "newer": 0}, 106) == ["newer"]
 
 
 def test_what_had_ended_before_may_still_be_on_its_way(room):
     channel = Channel(room, 0)
-    channel.opened({}, ["m"], 0)
+    channel.sync({}, {"m": 1}, 0)
     assert takes(channel, token(0), end(1)) == [DELIVER, DELIVER]
 
 
 def test_a_reply_goes_on_while_it_is_looked_up(channel):
     takes(channel, token(0))
-    assert channel.resync(["m"], [], 0) == ["m"]
+    assert channel.resync(["m"], {}, 0) == ["m"]
     assert takes(channel, token(1), token(2)) == [DELIVER, DELIVER]
     assert channel.read("m", log(1, 2), 0) == healed()
-    assert channel.resync(["m"], [], 0) == ["m"]
+    assert channel.resync(["m"], {}, 0) == ["m"]
     assert takes(channel, token(3), end(4)) == [DELIVER, DELIVER]
     assert channel.read("m", log(3, 4, "complete"), 0) == healed()
 
 
 def test_a_reading_from_before_another_loss_is_not_enough(channel):
     takes(channel, token(0))
-    assert channel.resync(["m"], [], 0) == ["m"]
-    assert channel.resync([], ["m"], 0) == []
+    assert channel.resync(["m"], {}, 0) == ["m"]
+    assert channel.resync([], {"m": 1}, 0) == []
     assert channel.read("m", log(1, 2), 0) == healed([frame(1)], 1, again=True)
     assert channel.read("m", log(2, 2, "complete"), 0) == healed([b"complete"], ended=True)
 
@@ -178,7 +187,7 @@ def test_a_part_is_never_passed_off_as_the_whole(channel, room, known, frames):
     assert channel.read("m", reading, 0) == healed(frames, lost=True)
     assert (channel.next("m"), channel.messages, room.used) == (None, [], 0)
     assert takes(channel, token(6), aside(7)) == [DROP, DROP]
-    assert channel.resync(["m"], [], 0) == []
+    assert channel.resync(["m"], {}, 0) == []
 
 
 @pytest.mark.parametrize(("state", "verdict"), [("complete", DROP), ("failed", DELIVER)])
@@ -201,7 +210,7 @@ def test_a_log_that_does_not_have_it_twice_is_given_up(channel):
 
 def test_what_there_is_no_room_for_is_read(room, monkeypatch):
     channel = Channel(Room(4), 0)
-    channel.opened({}, [], 0)
+    channel.sync({}, {}, 0)
     assert takes(channel, token(1), token(2), token(3), end(4)) == [ASK, HOLD, HOLD, HOLD]
     assert channel.read("m", log(0, 2), 0) == healed([frame(0), frame(1), frame(2)], 2, again=True)
     assert channel.read("m", log(3, 4, "complete"), 0) == healed([frame(3), b"complete"], 1, ended=True)
@@ -212,12 +221,12 @@ def test_what_there_is_no_room_for_is_read(room, monkeypatch):
 
 def test_what_is_dropped_for_room_before_an_end_that_is_held_asks_for_nothing_more():
     channel = Channel(Room(len(b"complete")), 0)
-    channel.opened({}, [], 0)
+    channel.sync({}, {}, 0)
     assert takes(channel, token(1), end(2)) == [ASK, HOLD]
     assert takes(channel, end(2)) == [HOLD]
     assert channel.read("m", log(0, 2), 0).again
     channel = Channel(Room(len(b"complete")), 0)
-    channel.opened({}, [], 0)
+    channel.sync({}, {}, 0)
     assert takes(channel, end(1), token(0), aside(1)) == [ASK, HOLD, HOLD]
     assert channel.read("m", log(0, 1), 0) == healed([frame(0), b"complete"], 1)
 
@@ -249,15 +258,15 @@ class TestSilence:
     def test_ends_are_known_for_a_while(self, channel):
         takes(channel, token(0), end(1))
         channel.idle(FORGET_SECONDS)
-        assert channel.resync([], ["m"], 0) == []
+        assert channel.resync([], {"m": 1}, 0) == []
         channel.idle(FORGET_SECONDS + 1)
-        assert channel.resync([], ["m"], 0) == ["m"]
+        assert channel.resync([], {"m": 1}, 0) == ["m"]
 
     def test_so_are_those_before_the_channel_was_opened(self, room):
         channel = Channel(room, 0)
-        channel.opened({}, ["m"], 0)
+        channel.sync({}, {"m": 1}, 0)
         channel.idle(FORGET_SECONDS + 1)
-        assert channel.resync([], ["m"], 0) == ["m"]
+        assert channel.resync([], {"m": 1}, 0) == ["m"]
 
     def test_no_more_ends_are_known_than_redis_can_list_twice(self, channel):
         for number in range(2 * MAX_ENDED + 1):
@@ -274,7 +283,7 @@ class World:
 
     def __init__(self, room: int) -> None:
         self.channel = Channel(Room(room), 0)
-        self.channel.opened({}, [], 0)
+        self.channel.sync({}, {}, 0)
         self.bus: deque[Envelope] = deque()
         self.logs: dict[str, int] = {}
         self.ends: dict[str, str] = {}
@@ -305,7 +314,9 @@ class World:
         """The connection breaks, with all that is on its way, and comes back."""
         self.bus.clear()
         streaming = [name for name in self.logs if name not in self.ends]
-        self.asked += [(name, None) for name in self.channel.resync(streaming, list(self.ends), 0)]
+        self.asked += [
+            (name, None) for name in self.channel.resync(streaming, dict.fromkeys(self.ends, 0.0), 0)
+        ]
 
     def skip(self) -> None:
         """One message vanishes, and nobody knows."""

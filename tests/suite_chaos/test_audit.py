@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.chaos.audit import CANCEL_SLACK, audit
 from tests.chaos.findings import KINDS, PLACES
 from tests.chaos.live import SLACK, WELCOME
-from tests.chaos.record import Away, Closed, Frame, Reader, Row, Rules, Subscribed
+from tests.chaos.record import Closed, Frame, Reader, Row, Rules, Subscribed
 from tests.chaos.script import Script
 
 from . import right
@@ -28,7 +28,7 @@ def kinds(spoilt) -> set[tuple[str, str]]:
 
 def test_a_right_record_is_clean():
     verdict = audit(record())
-    assert (verdict.clean, list(verdict.findings), list(verdict.healed)) == (True, [], [])
+    assert (verdict.clean, list(verdict.findings)) == (True, [])
     assert verdict.figures["frames"] == WORDS + 4 + 5 + 3
 
 
@@ -117,14 +117,11 @@ def test_a_frame_without_a_subscription_is_found():
     assert ("reordered", "live") in kinds(record(replace(steady(), entries=entries)))
 
 
-def test_a_hole_is_excused_only_while_the_own_node_was_away():
+def test_a_hole_is_a_violation_although_the_reader_read_it_up():
     entries = [entry for entry in [*steady().entries, right.read()] if entry != right.token(5)]
-    holed = record(replace(steady(), entries=entries))
-    for away in (Away(0, 2.3, 2.7), Away(0, 2.6 - SLACK - 1, 2.5)):
-        verdict = audit(replace(holed, away=[away]))
-        assert (list(verdict.findings), len(verdict.healed)) == ([], 1)
-    for away in (Away(1, 2.3, 2.7), Away(0, 2.7, 9.0), Away(0, -9.0, 2.4 - SLACK - 0.1)):
-        assert kinds(replace(holed, away=[away])) == {("gap", "live")}
+    assert kinds(record(replace(steady(), entries=entries))) == {("gap", "live")}
+    silent = [*steady().entries[:-1], right.read()]
+    assert kinds(record(replace(steady(), entries=silent))) == {("missing ending", "live")}
 
 
 def test_a_subscription_that_ended_is_held_to_its_end_when_a_later_message_was_seen():
@@ -135,14 +132,14 @@ def test_a_subscription_that_ended_is_held_to_its_end_when_a_later_message_was_s
     ]
     rows = (Row("user", later.script.line, "complete"), Row("assistant", "w0 ", "complete"))
     kept = replace(KEPT, next=1, log=("w0 ",), rows=rows)
-    tail = [right.read(), Closed(5.5)]
 
-    def both(entries):
-        reader = replace(steady(), entries=[*entries, *frames, *tail])
+    def both(entries, closed=4.4 + SLACK):
+        reader = replace(steady(), entries=[*entries, *frames, right.read(), Closed(closed)])
         return replace(record(reader), sent=[SENT, later], kept={ID: KEPT, "m2": kept})
 
     assert kinds(both(steady().entries)) == set()
     assert kinds(both(steady().entries[:-2])) == {("gap", "live"), ("missing ending", "live")}
+    assert kinds(both(steady().entries[:-2], closed=4.2 + SLACK)) == set()
 
 
 @given(st.integers(1, 3))
