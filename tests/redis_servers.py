@@ -62,6 +62,10 @@ class RedisServer:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
     def start(self) -> None:
         """Start the process and wait until it answers."""
         self._process = subprocess.Popen(self._command, cwd=self.directory)
