@@ -25,6 +25,9 @@ SUBSCRIBE_CHUNK: Final = 500
 HEALTH_SECONDS: Final = 10.0
 """Without a reply for this long the connection is asked for a PONG, and given up if none comes."""
 
+LOOK_SECONDS: Final = 1.0
+"""How soon it is noticed that another connection was told that the server is no master any more."""
+
 
 class Listener(Protocol):
     """Who is told what a feed hears. Names are those of sharded channels."""
@@ -132,11 +135,12 @@ class Feed:
                     return  # the connection is closed by now: the reader says so
 
     async def _read(self) -> None:
-        asked = False
+        asked, silent = False, 0.0
+        wait = min(LOOK_SECONDS, HEALTH_SECONDS)
         while True:
             try:
                 reply = await self._connection.read_response(
-                    timeout=HEALTH_SECONDS, disconnect_on_error=False, push_request=True
+                    timeout=wait, disconnect_on_error=False, push_request=True
                 )
             except MovedError as error:
                 self._on_moved(error)
@@ -146,14 +150,17 @@ class Feed:
                 continue
             if self._connection.should_reconnect():  # type: ignore[no-untyped-call]
                 raise RedisConnectionError("the server is no master any more")
+            silent += wait
             if reply is not None:
-                asked = False
+                asked, silent = False, 0.0
                 self._listener.answered()
                 self._on_reply(reply)
+            elif silent < HEALTH_SECONDS:
+                continue
             elif asked:
                 raise RedisConnectionError("no answer to a PING")
             else:
-                asked = True
+                asked, silent = True, 0.0
                 await self._connection.send_command("PING", check_health=False)
 
     def _on_reply(self, reply: Any) -> None:

@@ -73,20 +73,17 @@ class TcpServer(RedisServer):
 
 
 class Cluster:
-    """Masters that share the slots evenly, each with ``replicas``.
+    """Masters that share the slots evenly; the first ones have one of ``replicas`` each.
 
-    Without replicas nothing fails over, however long the machine stalls.
+    Nothing fails over by itself, however long the machine stalls: see :meth:`promote`.
     """
 
     def __init__(self, binary: str, masters: int = 3, replicas: int = 0, *options: str) -> None:
         self._binary = binary
         self._count = masters, replicas
-        # A stalled machine must not make the nodes take each other for dead where no test wants that.
-        timeout = "2000" if replicas else "60000"
         self._options = (
-            *("--cluster-enabled", "yes", "--cluster-node-timeout", timeout),
-            *("--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", "0"),
-            *options,
+            *("--cluster-enabled", "yes", "--cluster-node-timeout", "60000"),
+            *("--cluster-require-full-coverage", "no", *options),
         )
         self.servers: list[TcpServer] = []
 
@@ -102,7 +99,7 @@ class Cluster:
     def __enter__(self) -> Self:
         masters, replicas = self._count
         try:
-            for _ in range(masters * (1 + replicas)):
+            for _ in range(masters + replicas):
                 self.servers.append(TcpServer.started(self._binary, *self._options))
             self._join()
         except BaseException:
@@ -128,7 +125,7 @@ class Cluster:
             ids = [_text(client.execute_command("CLUSTER", "MYID")) for client in clients]
             wait_until(lambda: all(_knows(client, len(ids)) for client in clients), "the nodes meet")
             for at, client in enumerate(clients[count:]):
-                client.execute_command("CLUSTER", "REPLICATE", ids[at % count])
+                client.execute_command("CLUSTER", "REPLICATE", ids[at])
             wait_until(lambda: all(_covers(client, count) for client in clients), "the slots are known")
             for client in clients[count:]:
                 wait_until(lambda: _linked(client), "a replica follows")  # noqa: B023 - called at once
@@ -175,6 +172,11 @@ class Cluster:
         self.begin_move(slot, target)
         self.move_keys(slot, target)
         self.end_move(slot, target)
+
+    def promote(self) -> None:
+        """The first replica takes the place of the first master, which need not be there any more."""
+        with self.servers[self._count[0]].client() as client:
+            client.execute_command("CLUSTER", "FAILOVER", "TAKEOVER")
 
     def flush(self) -> None:
         """Forget all data and scripts."""
