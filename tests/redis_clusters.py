@@ -13,7 +13,7 @@ import redis
 from tests.redis_servers import START_SECONDS, RedisServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 SLOTS = 16_384
 SETTLE_SECONDS = 60
@@ -48,7 +48,8 @@ class TcpServer(RedisServer):
         self._take(free_port())
 
     def _take(self, port: int) -> None:
-        super().__init__(self._binary, *self._options, "--port", str(port), "--bind", "127.0.0.1")
+        options = ("--port", str(port), "--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0")
+        super().__init__(self._binary, *self._options, *options)
         self.port = port
         self.address = f"127.0.0.1:{port}"
 
@@ -299,14 +300,4 @@ class SentinelServer(TcpServer):
         self._command = [self._binary, str(config), "--sentinel"]
 
 
-@contextlib.contextmanager
-def tcp_server(binary: str, *options: str) -> Iterator[TcpServer]:
-    """A server on a port, for the time of the block."""
-    server = TcpServer.started(binary, *options)
-    try:
-        yield server
-    finally:
-        server.__exit__(None, None, None)
-
-
-__all__ = ["SLOTS", "START_SECONDS", "Cluster", "Sentinels", "TcpServer", "free_port", "tcp_server"]
+__all__ = ["SLOTS", "START_SECONDS", "Cluster", "Sentinels", "TcpServer", "free_port"]

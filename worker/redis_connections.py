@@ -90,12 +90,13 @@ class _Honest(AbstractConnection):
         await super().connect()  # type: ignore[no-untyped-call]
 
     async def on_connect_check_health(self, check_health: bool = True) -> None:
-        """See redis-py; then ask who it is that we have reached."""
+        """See redis-py; then ask who it is that we have reached, and whether it serves already."""
         await super().on_connect_check_health(check_health)
-        await self.send_command("HELLO", check_health=False)
-        try:
-            told = await self.read_response()
-        except exceptions.ResponseError:  # something between us and the server does not know it
+        await self.send_packed_command(self.pack_commands([("HELLO",), ("PING",)]), check_health=False)
+        told = await self._tell()
+        if isinstance(pong := await self._tell(), Exception):
+            raise pong  # SPUBLISH would be taken while it is loading, when nobody can have subscribed yet
+        if isinstance(told, Exception):  # something between us and the server does not know the command
             return
         server = dict(zip(told[::2], told[1::2], strict=True))
         mode, role = server.get(b"mode", b"").decode(), server.get(b"role", b"")
@@ -105,6 +106,12 @@ class _Honest(AbstractConnection):
             )
         if role in (b"slave", b"replica") and mode != "cluster":  # a Cluster's nodes send us on by themselves
             raise LostError(f"{self._host_error()} is a replica, not a master")
+
+    async def _tell(self) -> Any:
+        try:
+            return await self.read_response()
+        except exceptions.ResponseError as error:
+            return error
 
     async def send_packed_command(self, *arguments: Any, **options: Any) -> None:
         """See redis-py."""
