@@ -54,7 +54,7 @@ class TcpServer(RedisServer):
         self.address = f"127.0.0.1:{port}"
 
     @classmethod
-    def started(cls, binary: str, *options: str) -> TcpServer:
+    def started(cls, binary: str, *options: str) -> Self:
         """One that runs: should somebody else have been faster with its port, on another."""
         for _ in range(10):
             server = cls(binary, *options)
@@ -79,6 +79,8 @@ class Cluster:
     Nothing fails over by itself, however long the machine stalls: see :meth:`promote`.
     """
 
+    kind = TcpServer
+
     def __init__(self, binary: str, masters: int = 3, replicas: int = 0, *options: str) -> None:
         self._binary = binary
         self._count = masters, replicas
@@ -101,7 +103,7 @@ class Cluster:
         masters, replicas = self._count
         try:
             for _ in range(masters + replicas):
-                self.servers.append(TcpServer.started(self._binary, *self._options))
+                self.servers.append(self.kind.started(self._binary, *self._options))
             self._join()
         except BaseException:
             self.__exit__()
