@@ -4,8 +4,8 @@ Broadcaster and worker share nothing but ``protocol``, which does no I/O. So thi
 test holds the two equal.
 
 Nothing is sent twice, but for what a server has refused to carry out (MOVED, ASK, TRYAGAIN), and as often as
-the caller's own ``retry`` says. redis-py's own clients of Clusters and Sentinels are not used: see
-docs/decisions/own-clients-of-cluster-and-sentinel.md.
+the caller's own ``retry`` says. redis-py's own clients of Clusters and Sentinels are not used; docs/decisions
+says why, under "own clients".
 """
 
 from __future__ import annotations
