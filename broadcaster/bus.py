@@ -6,9 +6,11 @@ The contract, which one suite of tests holds both to:
   have been. Messages of one publisher on one channel are delivered in the order of its calls.
 * ``subscribe`` asks for a channel; ``confirmed`` is called for it, at once or later, and everything
   published from then on is passed to ``deliver``, the own node's messages too.
-* Delivery is at most once. When the connection is lost, ``lost`` is called and ``gaps`` counts one; the
+* Delivery is at most once. When a connection is lost, or a channel moves to another node of a Cluster,
+  ``lost`` is called with the channels that were delivered until then and ``gaps`` counts one; their
   subscriptions come back by themselves and ``confirmed`` is called again. What was published meanwhile is
   lost.
+* ``connected`` is false from then until every channel has a server that is reached.
 * After ``unsubscribe`` nothing is delivered. A node keeps the channel on Redis for a few seconds all the same
   (:mod:`broadcaster.linger`): whoever subscribes again in that time is confirmed at once.
 """
@@ -16,46 +18,52 @@ The contract, which one suite of tests holds both to:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections import Counter, deque
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from protocol import wire
+from protocol import redis_url, wire
 
-from .redis_connections import HONEST
+from .feed import Feed
+from .redis_cluster import Cluster
+from .redis_connections import connect
+from .servers import OneServer, Servers, Shards
+from .waiting import RETRY_SECONDS, end_task, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 
-    from redis.asyncio.connection import AbstractConnection
+    from redis.asyncio import Redis
 
+    from protocol.redis_url import Address
     from protocol.wire import Envelope
 
     from .hub import Key
 
     Deliver = Callable[[Key, Envelope], None]
     Confirmed = Callable[[Key], None]
+    Lost = Callable[[Collection[Key]], None]
+
+__all__ = [
+    "RETRY_SECONDS",
+    "Bus",
+    "BusError",
+    "LocalBus",
+    "RedisBus",
+    "ask",
+    "end_task",
+    "reason_of",
+    "redis_client",
+]
 
 logger: Final = logging.getLogger("legato.bus")
 
 MAX_OUTBOX: Final = 10_000
 """Messages that may wait for Redis; beyond, publishing fails at once."""
-
-SUBSCRIBE_CHUNK: Final = 500
-"""Channels per SSUBSCRIBE."""
-
-HEALTH_SECONDS: Final = 10.0
-"""Without a reply for this long the connection is asked for a PONG, and given up if none comes."""
-
-RETRY_SECONDS: Final = (0.1, 0.25, 0.5, 1.0, 2.0)
 
 
 class BusError(Exception):
@@ -69,7 +77,11 @@ class Bus(Protocol):
     def gaps(self) -> int:
         """How often the connection was lost."""
 
-    async def start(self, deliver: Deliver, confirmed: Confirmed, lost: Callable[[], None]) -> None:
+    @property
+    def connected(self) -> bool:
+        """Whether nothing that is asked for is missed right now, as far as is known."""
+
+    async def start(self, deliver: Deliver, confirmed: Confirmed, lost: Lost) -> None:
         """Connect.
 
         :raises BusError: there is nothing to connect to.
@@ -96,9 +108,10 @@ class LocalBus:
 
     def __init__(self) -> None:
         self.gaps = 0
+        self.connected = True
         self._channels: set[Key] = set()
 
-    async def start(self, deliver: Deliver, confirmed: Confirmed, lost: Callable[[], None]) -> None:
+    async def start(self, deliver: Deliver, confirmed: Confirmed, lost: Lost) -> None:
         """Remember whom to call; a local bus is never lost."""
         del lost
         self._deliver = deliver
@@ -129,66 +142,75 @@ def redis_client(url: str) -> Redis:
 
     A blind repeat would publish twice, so whoever calls decides.
 
-    :raises ValueError, TypeError: the URL's scheme, or an option in it, is not one that redis-py knows.
+    :raises SettingsError: the URL is not one of those that :mod:`protocol.redis_url` knows.
     """
-    options: dict[str, Any] = {
-        "protocol": 2,
-        "max_connections": 32,
-        "timeout": 5,
-        "socket_timeout": 5,
-        "socket_connect_timeout": 5,
-        "health_check_interval": 15,
-        "retry": Retry(NoBackoff(), 0),
-        **parse_url(url),
-    }
-    options["connection_class"] = HONEST[options.get("connection_class", Connection)]
-    pool = BlockingConnectionPool(**options)
-    pool.make_connection()  # type: ignore[no-untyped-call]  # not connected yet: checks what the URL asks for
-    return Redis.from_pool(pool)
+    return connect(
+        redis_url.parse(url),
+        max_connections=32,
+        timeout=5,
+        socket_timeout=5,
+        socket_connect_timeout=5,
+        health_check_interval=15,
+        retry=Retry(NoBackoff(), 0),
+    )
 
 
 class RedisBus:
     """Sharded pub/sub: a node receives only what its own subscribers need.
 
-    One task writes what is published, in pipelines that grow with the load; one task reads, on a
-    connection of its own, and one writes its subscriptions.
+    One task writes what is published, in pipelines that grow with the load. Each server that has channels of
+    ours is read by a :class:`.feed.Feed`; one more task finds a server for channels that have none.
     """
 
     def __init__(self, redis: Redis) -> None:
         self.gaps = 0
         self._redis = redis
+        self._servers: Servers = Shards(redis) if isinstance(redis, Cluster) else OneServer(redis)
         self._keys: dict[bytes, Key] = {}
-        self._unconfirmed: Counter[bytes] = Counter()
-        self._commands: deque[tuple[str, bytes]] = deque()
-        self._command_ready = asyncio.Event()
+        self._delivering: set[bytes] = set()
+        self._feeds: dict[Address, Feed] = {}
+        self._adrift: dict[bytes, None] = {}
+        self._to_place = asyncio.Event()
+        self._connected = asyncio.Event()
         self._outbox: deque[tuple[list[tuple[str, bytes]], asyncio.Future[None]]] = deque()
         self._outbox_messages = 0
         self._outbox_ready = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._connected = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._attempt = 0
 
-    async def start(self, deliver: Deliver, confirmed: Confirmed, lost: Callable[[], None]) -> None:
+    async def start(self, deliver: Deliver, confirmed: Confirmed, lost: Lost) -> None:
         """Connect and stay connected."""
         self._deliver = deliver
         self._confirmed = confirmed
         self._lost = lost
         try:
             await self._redis.ping()
-            known = await _known(self._redis, "SSUBSCRIBE")
+            known = await self._servers.know("SSUBSCRIBE")
         except (RedisError, OSError) as error:
             raise BusError(f"Redis cannot be reached: {reason_of(error)}") from error
         if not known:
             raise BusError("this Redis has no SSUBSCRIBE; Redis 7.0 or newer, or Valkey, is needed")
-        self._tasks = [asyncio.create_task(self._receive()), asyncio.create_task(self._send())]
+        self._to_place.set()
+        self._sender = asyncio.create_task(self._send())
+        self._spawn(self._place())
         await self._connected.wait()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
         """End the tasks; what still waits in the outbox fails."""
-        for task in self._tasks:
+        for task in (self._sender, *self._tasks):
             await end_task(task)
         while self._outbox:
             _settle(self._outbox.popleft()[1], BusError("the server stops"))
+
+    @property
+    def connected(self) -> bool:
+        """Whether every server that is listened to is reached, and every channel has one."""
+        return not self._to_place.is_set() and all(feed.connected for feed in self._feeds.values())
 
     # --- publishing
 
@@ -210,25 +232,32 @@ class RedisBus:
             taken = list(self._outbox)
             self._outbox.clear()
             self._outbox_messages = 0
-            failure: BusError | None = BusError("the server stops")
+            failures: list[BusError | None] = [BusError("the server stops")] * sum(
+                len(batch) for batch, _ in taken
+            )
             try:
-                failure = await self._send_pipeline([message for batch, _ in taken for message in batch])
+                failures = await self._send_pipeline([message for batch, _ in taken for message in batch])
             finally:
-                for _, accepted in taken:
-                    _settle(accepted, failure)
+                rest = iter(failures)
+                for batch, accepted in taken:
+                    of_batch = [
+                        failure for _, failure in zip(batch, rest, strict=False) if failure is not None
+                    ]
+                    _settle(accepted, of_batch[0] if of_batch else None)
 
-    async def _send_pipeline(self, batch: list[tuple[str, bytes]]) -> BusError | None:
+    async def _send_pipeline(self, batch: list[tuple[str, bytes]]) -> list[BusError | None]:
+        """Of each message, why it was not accepted or may not have been; None if it was."""
         try:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for channel, data in batch:
                     pipeline.execute_command("SPUBLISH", channel, data)
-                await pipeline.execute()
+                answers = await pipeline.execute(raise_on_error=False)
         except (RedisError, OSError) as error:
-            return BusError(f"Redis did not accept the messages: {reason_of(error)}")
+            return [_refused(error)] * len(batch)
         except Exception:  # a fault of ours must not leave every publisher waiting
             logger.exception("publishing broke off")
-            return BusError("the messages could not be published")
-        return None
+            return [BusError("the messages could not be published")] * len(batch)
+        return [_refused(answer) if isinstance(answer, Exception) else None for answer in answers]
 
     # --- subscribing
 
@@ -236,101 +265,126 @@ class RedisBus:
         """Ask for a channel; it is confirmed when Redis answers."""
         name = wire.bus_channel(*key).encode()
         self._keys[name] = key
-        self._command("SSUBSCRIBE", name)
+        self._subscribe(name)
 
     def unsubscribe(self, key: Key) -> None:
         """Ask for a channel no more."""
         name = wire.bus_channel(*key).encode()
         self._keys.pop(name, None)
-        self._command("SUNSUBSCRIBE", name)
+        self._adrift.pop(name, None)
+        self._delivering.discard(name)
+        for feed in self._feeds.values():
+            if name in feed.names:
+                feed.unsubscribe(name)
 
-    def _command(self, command: str, name: bytes) -> None:
-        if self._connected.is_set():
-            if command == "SSUBSCRIBE":
-                self._unconfirmed[name] += 1
-            self._commands.append((command, name))
-            self._command_ready.set()
-        # Without a connection there is nothing to say: the next one starts with all channels.
+    def _subscribe(self, name: bytes) -> None:
+        owner = self._servers.owner(name)
+        if owner is None:
+            self._set_adrift([name])
+        else:
+            self._feed(owner).subscribe(name)
 
-    async def _receive(self) -> None:
-        while True:
-            try:
-                async with self._connection() as connection:
-                    await self._read(connection)
-            except (RedisError, OSError) as error:
-                logger.warning("Redis connection lost (%s), reconnecting", reason_of(error))
-            except Exception:  # a fault of ours must not leave the node deaf
-                logger.exception("reading from Redis broke off, reconnecting")
-            if self._connected.is_set():
-                self._connected.clear()
-                self.gaps += 1
-                self._lost()
-            await asyncio.sleep(RETRY_SECONDS[min(self._attempt, len(RETRY_SECONDS) - 1)])
-            self._attempt += 1
+    def _feed(self, address: Address) -> Feed:
+        feed = self._feeds.get(address)
+        if feed is None:
+            connection = self._servers.connection(address)
+            feed = self._feeds[address] = Feed(connection, self, sharded=self._servers.sharded)
+            self._spawn(self._follow(address, feed))
+        return feed
 
-    @contextlib.asynccontextmanager
-    async def _connection(self) -> AsyncIterator[AbstractConnection]:
-        """A connection that has every channel subscribed, with a task that writes further commands."""
-        connection: AbstractConnection = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-        await connection.connect()  # type: ignore[no-untyped-call]
-        self._commands.clear()
-        self._unconfirmed.clear()
-        self._connected.set()
-        for name in self._keys:
-            self._command("SSUBSCRIBE", name)
-        writer = asyncio.create_task(self._write_commands(connection))
+    async def _follow(self, address: Address, feed: Feed) -> None:
         try:
-            yield connection
-        finally:
-            await end_task(writer)
-            await connection.disconnect(nowait=True)
+            await feed.run()
+        except (RedisError, OSError) as error:
+            logger.warning("Redis connection lost (%s), reconnecting", reason_of(error))
+        except Exception:  # a fault of ours must not leave the node deaf
+            logger.exception("reading from Redis broke off, reconnecting")
+        del self._feeds[address]
+        self._servers.doubt(address)
+        if feed.connected:
+            self._lose(feed.names, always=True)
+        self._set_adrift(feed.names)
 
-    async def _write_commands(self, connection: AbstractConnection) -> None:
+    def _lose(self, names: Collection[bytes], *, always: bool = False) -> None:
+        """Tell that these are not delivered any more; without any only if ``always``."""
+        lost = [name for name in names if name in self._delivering]
+        self._delivering.difference_update(lost)
+        if lost or always:
+            self.gaps += 1
+            self._lost([self._keys[name] for name in lost if name in self._keys])
+
+    def _set_adrift(self, names: Collection[bytes]) -> None:
+        self._adrift.update(dict.fromkeys(names))
+        self._attempt = max(self._attempt, 1)
+        self._to_place.set()
+
+    async def _place(self) -> None:
+        """Find a server for every channel without one, and stay connected to those that are always needed."""
         while True:
-            await self._command_ready.wait()
-            self._command_ready.clear()
-            for command, names in _grouped(self._commands):
-                await _say(connection, command, *names)
+            await self._to_place.wait()
+            if self._attempt:
+                await asyncio.sleep(RETRY_SECONDS[min(self._attempt, len(RETRY_SECONDS)) - 1])
+            self._attempt += 1
+            try:
+                await self._servers.look()
+                for address in self._servers.always:
+                    self._feed(address)
+            except (RedisError, OSError) as error:
+                logger.warning("Redis cannot be reached (%s), trying on", reason_of(error))
+                continue
+            self._to_place.clear()
+            names, self._adrift = self._adrift, {}
+            for name in names:
+                if name in self._keys:
+                    self._subscribe(name)
+            if not self._servers.always:
+                self._connected.set()
 
-    async def _read(self, connection: AbstractConnection) -> None:
-        asked = False
-        while True:
-            reply = await connection.read_response(
-                timeout=HEALTH_SECONDS, disconnect_on_error=False, push_request=True
-            )
-            if reply is not None:
-                asked = False
-                self._attempt = 0
-                self._on_reply(reply)
-            elif asked:
-                raise RedisConnectionError("no answer to a PING")
-            else:
-                asked = True
-                await _say(connection, "PING")
+    # --- what the feeds hear
 
-    def _on_reply(self, reply: Any) -> None:
-        if not isinstance(reply, list) or len(reply) != 3:
-            return  # a PONG
-        kind, name, data = reply
+    def heard(self, name: bytes, data: bytes) -> None:
+        """See :class:`.feed.Listener`."""
         key = self._keys.get(name)
-        if kind == b"smessage":
-            if key is not None:
-                self._on_message(key, data)
-        elif kind == b"ssubscribe":
-            # A channel dropped and asked for again has two on the way: only the last one counts.
-            self._unconfirmed[name] -= 1
-            if self._unconfirmed[name] <= 0:
-                del self._unconfirmed[name]
-                if key is not None:
-                    self._confirmed(key)
-
-    def _on_message(self, key: Key, data: bytes) -> None:
+        if key is None:
+            return
         try:
             envelope = wire.decode_envelope(data)
         except wire.EnvelopeError as error:
             logger.warning("ignored a message on the bus: %s", error)
             return
         self._deliver(key, envelope)
+
+    def confirmed(self, name: bytes) -> None:
+        """See :class:`.feed.Listener`."""
+        key = self._keys.get(name)
+        if key is not None:
+            self._delivering.add(name)
+            self._confirmed(key)
+
+    def reached(self) -> None:
+        """See :class:`.feed.Listener`."""
+        self._connected.set()
+
+    def answered(self) -> None:
+        """See :class:`.feed.Listener`."""
+        self._attempt = 0
+
+    def dropped(self, name: bytes) -> None:
+        """See :class:`.feed.Listener`."""
+        self._lose([name])
+
+    def moved(self, names: list[bytes], owner: Address) -> None:
+        """See :class:`.feed.Listener`."""
+        self._lose(names)
+        for name in names:
+            self._servers.moved(name, owner)
+            if name in self._keys:  # else it was dropped when told of the loss
+                self._feed(owner).subscribe(name)
+
+    def unserved(self, names: list[bytes]) -> None:
+        """See :class:`.feed.Listener`."""
+        self._lose(names)
+        self._set_adrift(names)
 
 
 async def ask(call: Awaitable[Any] | Any) -> Any:
@@ -344,28 +398,8 @@ async def ask(call: Awaitable[Any] | Any) -> Any:
         raise BusError("Redis does not answer") from error
 
 
-async def end_task(task: asyncio.Task[None]) -> None:
-    """Cancel until it takes: before Python 3.12, ``wait_for`` inside redis-py can drop a cancellation."""
-    while not task.done():
-        task.cancel()
-        await asyncio.wait({task}, timeout=0.1)
-
-
-async def _known(redis: Redis, command: str) -> bool:
-    """Whether the server has a command. Asked by hand: redis-py's parser breaks on "no"."""
-    connection: AbstractConnection = redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-    try:
-        await connection.connect()  # type: ignore[no-untyped-call]
-        await connection.send_command("COMMAND", "INFO", command)
-        (answer,) = await connection.read_response()
-    finally:
-        await connection.disconnect(nowait=True)
-    return answer is not None
-
-
-async def _say(connection: AbstractConnection, command: str, *names: bytes) -> None:
-    # redis-py's own health check would read replies that are the reader's.
-    await connection.send_command(command, *names, check_health=False)
+def _refused(error: Exception) -> BusError:
+    return BusError(f"Redis did not accept the messages: {reason_of(error)}")
 
 
 def _settle(accepted: asyncio.Future[None], failure: BusError | None) -> None:
@@ -375,18 +409,3 @@ def _settle(accepted: asyncio.Future[None], failure: BusError | None) -> None:
         accepted.set_result(None)
     else:
         accepted.set_exception(failure)
-
-
-def _grouped(commands: deque[tuple[str, bytes]]) -> Iterable[tuple[str, list[bytes]]]:
-    """Empty ``commands``, joining neighbours of one kind: order is kept."""
-    while commands:
-        command, name = commands.popleft()
-        names = [name]
-        while commands and commands[0][0] == command and len(names) < SUBSCRIBE_CHUNK:
-            names.append(commands.popleft()[1])
-        yield command, names
-
-
-def reason_of(error: BaseException) -> str:
-    """One line without credentials: redis-py names hosts and ports in its errors, never passwords."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

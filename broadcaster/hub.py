@@ -159,10 +159,11 @@ class Hub:
             self._hold(key, channel, subscriber)
         return again
 
-    def suspend(self) -> None:
-        """The bus delivers no channel right now: whoever subscribes waits until it is confirmed again."""
-        for channel in self._channels.values():
-            channel.ready = False
+    def suspend(self, keys: Iterable[Key]) -> None:
+        """The bus does not deliver these now: whoever subscribes to one waits until it is confirmed again."""
+        for key in keys:
+            if channel := self._channels.get(key):
+                channel.ready = False
 
     def _hold(self, key: Key, channel: _Channel, subscriber: Subscriber) -> None:
         if subscriber not in channel.fast and subscriber not in channel.slow:

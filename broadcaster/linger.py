@@ -9,11 +9,11 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Collection, Sequence
 
     from protocol.wire import Envelope
 
-    from .bus import Bus, Confirmed, Deliver
+    from .bus import Bus, Confirmed, Deliver, Lost
     from .hub import Key
 
 LINGER_SECONDS: Final = 5.0
@@ -26,7 +26,7 @@ MAX_LINGERING: Final = 10_000
 class LingeringBus:
     """Satisfies :class:`broadcaster.bus.Bus` by another one, whose unsubscribing it puts off.
 
-    What arrives for a channel that lingers goes nowhere. When the connection is lost, none lingers any more.
+    What arrives for a channel that lingers goes nowhere. One that is lost lingers no more.
     """
 
     def __init__(self, bus: Bus) -> None:
@@ -40,7 +40,12 @@ class LingeringBus:
         """See the bus."""
         return self._bus.gaps
 
-    async def start(self, deliver: Deliver, confirmed: Confirmed, lost: Callable[[], None]) -> None:
+    @property
+    def connected(self) -> bool:
+        """See the bus."""
+        return self._bus.connected
+
+    async def start(self, deliver: Deliver, confirmed: Confirmed, lost: Lost) -> None:
         """See the bus."""
         self._deliver = deliver
         self._confirmed = confirmed
@@ -98,9 +103,10 @@ class LingeringBus:
         if key not in self._lingering:
             self._confirmed(key)
 
-    def _on_lost(self) -> None:
+    def _on_lost(self, keys: Collection[Key]) -> None:
         # Before anything is subscribed anew: what nobody needs is not asked for again.
-        for key in list(self._lingering):
-            self._let_go(key)
-        self._confirmed_keys.clear()
-        self._lost()
+        for key in keys:
+            if key in self._lingering:
+                self._let_go(key)
+        self._confirmed_keys.difference_update(keys)
+        self._lost(keys)

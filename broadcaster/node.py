@@ -413,6 +413,15 @@ class Node:
     def _spawn_later(self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self.loop.call_later(seconds, lambda: self._spawn(work()))
 
+    def unready(self) -> str | None:
+        """Why no new clients should come to this node now; None if they may."""
+        reasons = (
+            (self.draining, "draining"),
+            (not self.bus.connected, "not connected to Redis"),
+            (not self.registry.held, "the node's lease is not held"),
+        )
+        return next((reason for holds, reason in reasons if holds), None)
+
     # --- drain
 
     async def drain(self) -> None:

@@ -1,27 +1,152 @@
-"""Connections to Redis that say so when they are closed: uvloop's transports raise a bare RuntimeError."""
+"""Clients of Redis: of one server, of the master behind Sentinels, and of a Cluster.
+
+Broadcaster and worker share nothing but ``protocol``, which does no I/O. So this file is in both packages; a
+test holds the two equal.
+
+Nothing is sent twice, but for what a server has refused to carry out (MOVED, ASK, TRYAGAIN), and as often as
+the caller's own ``retry`` says. redis-py's own clients of Clusters and Sentinels are not used; docs/decisions
+says why, under "own clients".
+"""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
-from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis import exceptions
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    DefaultParser,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
 from redis.exceptions import ConnectionError as LostError
+from redis.exceptions import RedisError
+
+from protocol.redis_url import Address
+
+from .redis_cluster import ASK_SECONDS, Cluster
+
+if TYPE_CHECKING:
+    from protocol.redis_url import Plan
+
+Find = Callable[[], Awaitable[Address]]
 
 
-class _Honest:
+class UnavailableError(exceptions.ResponseError):
+    """The server cannot write now, or has broken off a blocking read: it may change by itself."""
+
+
+class _Parser(DefaultParser):  # type: ignore[misc, valid-type] # which one it is depends on hiredis
+    EXCEPTION_CLASSES: Final = DefaultParser.EXCEPTION_CLASSES | dict.fromkeys(
+        ("NOREPLICAS", "MISCONF", "UNBLOCKED"), UnavailableError
+    )
+
+
+class _Link:
+    """What the connections of one client have in common.
+
+    :ivar mode: what the servers have to be, in their own word.
+    :ivar find: asks where the master is; None where the address is known.
+    """
+
+    def __init__(self, mode: str, find: Find | None = None) -> None:
+        self.mode = mode
+        self.find = find
+        self.made: WeakSet[_Honest] = WeakSet()
+
+    def demoted(self) -> None:
+        """The server is no master any more: every connection starts anew before its next use."""
+        for connection in self.made:
+            connection.mark_for_reconnect()  # type: ignore[no-untyped-call]
+
+
+_EXPECTED_URL: Final = {
+    "standalone": "redis://",
+    "cluster": "redis+cluster://",
+    "sentinel": "redis+sentinel://",
+}
+
+
+class _Honest(AbstractConnection):
+    """A connection that says so when it is closed, or leads to a server that is not the one that is wanted.
+
+    uvloop's transports raise a bare RuntimeError when they are closed. A replica takes SPUBLISH as a master
+    does, and tells it to nobody but its own subscribers.
+    """
+
+    def __init__(self, *, link: _Link, **options: Any) -> None:
+        super().__init__(parser_class=_Parser, **options)
+        self._link = link
+        link.made.add(self)
+
+    async def connect(self) -> None:
+        """See redis-py."""
+        if self.should_reconnect():  # type: ignore[no-untyped-call]
+            await self.disconnect(nowait=True)
+        await super().connect()  # type: ignore[no-untyped-call]
+
+    async def on_connect_check_health(self, check_health: bool = True) -> None:
+        """See redis-py; then ask who it is that we have reached, and whether it serves already."""
+        await super().on_connect_check_health(check_health)
+        await self.send_packed_command(self.pack_commands([("HELLO",), ("PING",)]), check_health=False)
+        told = await self._tell()
+        if isinstance(pong := await self._tell(), Exception):
+            raise pong  # SPUBLISH would be taken while it is loading, when nobody can have subscribed yet
+        if isinstance(told, Exception):  # something between us and the server does not know the command
+            return
+        server = dict(zip(told[::2], told[1::2], strict=True))
+        mode, role = server.get(b"mode", b"").decode(), server.get(b"role", b"")
+        if mode in _EXPECTED_URL and mode != self._link.mode:
+            raise LostError(
+                f"{self._host_error()} runs in {mode} mode: its address begins with {_EXPECTED_URL[mode]}"
+            )
+        if role in (b"slave", b"replica") and mode != "cluster":  # a Cluster's nodes send us on by themselves
+            raise LostError(f"{self._host_error()} is a replica, not a master")
+
+    async def _tell(self) -> Any:
+        try:
+            return await self.read_response()
+        except exceptions.ResponseError as error:
+            return error
+
     async def send_packed_command(self, *arguments: Any, **options: Any) -> None:
         """See redis-py."""
         try:
-            await super().send_packed_command(*arguments, **options)  # type: ignore[misc] # beside a connection
+            await super().send_packed_command(*arguments, **options)
         except RuntimeError as error:
             raise LostError("the connection is closed") from error
 
+    async def read_response(self, *arguments: Any, **options: Any) -> Any:
+        """See redis-py."""
+        try:
+            return await super().read_response(*arguments, **options)
+        except exceptions.ReadOnlyError as error:
+            self._link.demoted()
+            await self.disconnect(nowait=True)
+            raise LostError(f"{self._host_error()} is a replica now") from error
 
-class _Plain(_Honest, Connection):
+
+class _Found(_Honest):
+    """Asks where the server is, every time it connects, if its link says so."""
+
+    host: str
+    port: int
+
+    async def _connect(self) -> None:
+        if self._link.find is not None:
+            self.host, self.port = await self._link.find()
+        await super()._connect()  # type: ignore[no-untyped-call, safe-super] # beside a connection
+
+
+class _Plain(_Found, Connection):
     pass
 
 
-class _Secure(_Honest, SSLConnection):
+class _Secure(_Found, SSLConnection):
     pass
 
 
@@ -29,9 +154,81 @@ class _Local(_Honest, UnixDomainSocketConnection):
     pass
 
 
-HONEST: Final[dict[type, type]] = {
-    Connection: _Plain,
-    SSLConnection: _Secure,
-    UnixDomainSocketConnection: _Local,
-}
-"""What redis-py takes for an address -> what to take instead."""
+def connect(plan: Plan, **options: Any) -> Redis:
+    """A client; nothing is sent yet.
+
+    :param options: of :class:`BlockingConnectionPool`. What the address says goes before them.
+    """
+    # RESP2 whatever the default may become: the shape of many answers depends on it.
+    options = options | _settings(plan) | {"protocol": 2}
+    if plan.kind == "cluster":
+        link = _Link("cluster")
+        return Cluster(
+            plan, lambda address: BlockingConnectionPool(**options, link=link, **address._asdict())
+        )
+    if plan.kind == "sentinel":
+        options["link"] = _Link("standalone", _Sentinels(plan).master)
+    elif plan.path:
+        options |= {"link": _Link("standalone"), "path": plan.path}
+    else:
+        options |= {"link": _Link("standalone"), **plan.addresses[0]._asdict()}
+    return Redis.from_pool(BlockingConnectionPool(**options, db=plan.database))
+
+
+def _settings(plan: Plan) -> dict[str, Any]:
+    kind = _Local if plan.path else _Secure if plan.tls else _Plain
+    settings = {name: value for name, value in plan.options.items() if not name.startswith("sentinel_")}
+    if not plan.tls:
+        settings = {name: value for name, value in settings.items() if not name.startswith("ssl_")}
+    return settings | {
+        "connection_class": kind,
+        "username": plan.username or None,
+        "password": plan.password or None,
+    }
+
+
+class _Sentinels:
+    """Knows where the master is."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._name = plan.master
+        self._addresses = list(plan.addresses)
+        self._kind = SSLConnection if plan.tls else Connection
+        tls = {name: value for name, value in plan.options.items() if name.startswith("ssl_") and plan.tls}
+        self._options: dict[str, Any] = {
+            "username": plan.options.get("sentinel_username"),
+            "password": plan.options.get("sentinel_password"),
+            "protocol": 2,
+            "socket_timeout": ASK_SECONDS,
+            "socket_connect_timeout": ASK_SECONDS,
+            **tls,
+        }
+
+    async def master(self) -> Address:
+        """Ask one Sentinel after the other.
+
+        :raises LostError: none of them knows.
+        """
+        reasons = []
+        for address in list(self._addresses):
+            try:
+                found = await self._ask(address)
+            except (RedisError, OSError, RuntimeError) as error:
+                reasons.append(f"{address.host}:{address.port}: {error}")
+                continue
+            if found is not None:
+                self._addresses.remove(address)  # who has answered is asked first the next time
+                self._addresses.insert(0, address)
+                return found
+            reasons.append(f"{address.host}:{address.port}: knows no master {self._name}")
+        raise LostError(f"no Sentinel says where the master is ({'; '.join(reasons)})")
+
+    async def _ask(self, address: Address) -> Address | None:
+        connection: AbstractConnection = self._kind(host=address.host, port=address.port, **self._options)
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+            await connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._name)
+            answer = await connection.read_response()
+        finally:
+            await connection.disconnect(nowait=True)
+        return None if answer is None else Address(answer[0].decode(), int(answer[1]))

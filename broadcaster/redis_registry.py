@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -19,6 +20,7 @@ from protocol import presence, wire
 from . import scripts
 from .bus import RETRY_SECONDS, ask, end_task, reason_of
 from .hub import Key
+from .redis_cluster import Cluster
 from .registry import Cached, Counts, Joined, Left, added_envelope, removed_envelope
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ LEASE_SECONDS: Final = 15
 BATCH: Final = 500
 CLOSE_SECONDS: Final = 2.0
 VERSION_DIGITS: Final = 16  # before the event that a cache channel keeps: see remember.lua
+
+_Commands = list[tuple[Any, ...]]
 
 _SCRIPTS: Final = {name: scripts.text(name) for name in ("join", "leave", "release")}
 
@@ -82,6 +86,7 @@ class RedisRegistry:
         self._holding = holding
         self._lease_ms = round(lease * 1000)
         self._remember = redis.register_script(scripts.text("remember"))
+        self._held_until = 0.0
         self._sha: dict[str, str] = {}
         self._changes: deque[_Change] = deque()
         self._ready = asyncio.Event()
@@ -193,23 +198,34 @@ class RedisRegistry:
     async def _send(self, batch: list[_Change]) -> list[Any]:
         if not self._sha:
             self._sha = {name: await self._redis.script_load(text) for name, text in _SCRIPTS.items()}
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            # Listed before it is there and until it is gone: a crash in between costs nothing.
-            positions = []
-            for change in batch:
-                entries, keys = wire.entries_key(change.node), _keys(change.key)
-                if change.script == "join":
-                    pipeline.sadd(entries, change.entry)
-                elif change.script == "release":
-                    keys = keys[-1:]
-                positions.append(len(pipeline))
-                pipeline.evalsha(self._sha[change.script], len(keys), *keys, *change.arguments)
-                if change.script == "leave":
-                    pipeline.srem(entries, change.entry)
-            answers = await pipeline.execute()
-        results = [answers[position] for position in positions]
+        # Listed before it is there and until it is gone: a crash in between costs nothing.
+        listed = [(change.node, change.entry) for change in batch if change.script == "join"]
+        last = {(change.node, change.entry): change.script for change in batch if change.script != "release"}
+        gone = [place for place, script in last.items() if script == "leave"]
+        results = await self._in_order(
+            [("SADD", wire.entries_key(node), entry) for node, entry in listed],
+            [self._call(change) for change in batch],
+            [("SREM", wire.entries_key(node), entry) for node, entry in gone],
+        )
         await self._note_occupied(batch, results)
         return results
+
+    def _call(self, change: _Change) -> tuple[Any, ...]:
+        keys = _keys(change.key)
+        if change.script == "release":
+            keys = keys[-1:]
+        return ("EVALSHA", self._sha[change.script], len(keys), *keys, *change.arguments)
+
+    async def _in_order(self, before: _Commands, calls: _Commands, after: _Commands) -> list[Any]:
+        """What ``calls`` answer. One server keeps a pipeline's order; over several, each waits."""
+        phases = (before, calls, after) if isinstance(self._redis, Cluster) else ([*before, *calls, *after],)
+        answers: list[Any] = []
+        for commands in phases:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for command in commands:
+                    pipeline.execute_command(*command)
+                answers += await pipeline.execute()
+        return answers[len(before) : len(before) + len(calls)]
 
     async def _note_occupied(self, batch: list[_Change], results: list[Any]) -> None:
         """A hint for :meth:`occupied`, which looks each channel up."""
@@ -222,16 +238,29 @@ class RedisRegistry:
 
     # --- leases
 
+    @property
+    def held(self) -> bool:
+        """Whether this node's lease stands, by what it last heard of it."""
+        return time.monotonic() < self._held_until
+
+    def _hold(self, asked: float) -> None:
+        self._held_until = asked + self._lease_ms / 1000
+
     async def _take_lease(self) -> None:
+        asked = time.monotonic()
         await self._redis.sadd(wire.NODES_KEY, self._node)
         await self._redis.set(wire.lease_key(self._node), "1", px=self._lease_ms)
+        self._hold(asked)
 
     async def _keep_lease(self) -> None:
         while True:
             await asyncio.sleep(self._lease_ms / 3000)
+            asked = time.monotonic()
             try:
                 kept = await self._redis.set(wire.lease_key(self._node), "1", px=self._lease_ms, xx=True)
-                if not kept:
+                if kept:
+                    self._hold(asked)
+                else:
                     logger.error("the node's lease has lapsed: its connections start anew")
                     self._lapsed()
                     await self._take_lease()

@@ -70,6 +70,10 @@ class Cached(NamedTuple):
 class Registry(Protocol):
     """See the module's contract. The coroutines raise :class:`broadcaster.bus.BusError` without an answer."""
 
+    @property
+    def held(self) -> bool:
+        """Whether what this node has added stands: else the others take it back, or have done so."""
+
     async def start(self, left: Callable[[Key, Member | None, Left], None]) -> None:
         """Begin; ``left`` is called for what a node that died has left behind."""
 
@@ -141,6 +145,8 @@ class LocalRegistry:
     :param publish: delivers an announcement to the channel.
     :param clock: seconds, for the age of cached events.
     """
+
+    held = True
 
     def __init__(
         self, publish: Callable[[Key, Envelope], None], clock: Callable[[], float] = time.monotonic

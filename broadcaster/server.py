@@ -194,11 +194,7 @@ async def _redis(settings: Settings) -> AsyncIterator[Redis | None]:
     if not settings.redis.url:
         yield None
         return
-    try:
-        redis = redis_client(settings.redis.url)
-    except (ValueError, TypeError) as error:  # TypeError: an option in the query that redis-py does not know
-        raise SettingsError("redis.url: expected redis://, rediss:// or unix://") from error
-    async with redis:
+    async with redis_client(settings.redis.url) as redis:
         yield redis
 
 

@@ -17,8 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
-import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+
+from protocol import redis_url
+from protocol.settings import SettingsError
+from worker import redis_connections
 
 from .children import Spec
 from .errors import BAD_USAGE, CommandError
@@ -166,8 +171,8 @@ async def check(url: str) -> None:
     """
     try:
         await _ping(url)
-    except ValueError:
-        line = "REDIS_URL: expected redis://host:port, rediss://host:port or unix:///path"
+    except SettingsError as error:
+        line = f"REDIS_URL: {str(error).removeprefix('redis.url: ')}"
         raise CommandError(line, BAD_USAGE) from None
     except (RedisError, OSError) as error:
         line = f"no Redis answers at {without_password(url)} (REDIS_URL): {_reason(error)}"
@@ -189,8 +194,11 @@ def _reason(error: Exception) -> str:
 
 
 async def _ping(url: str) -> None:
-    client = redis.asyncio.from_url(
-        url, socket_connect_timeout=_PING_SECONDS, socket_timeout=_PING_SECONDS, retry=None
+    client = redis_connections.connect(
+        redis_url.parse(url),
+        socket_connect_timeout=_PING_SECONDS,
+        socket_timeout=_PING_SECONDS,
+        retry=Retry(NoBackoff(), 0),
     )
     try:
         await client.ping()

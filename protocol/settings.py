@@ -57,7 +57,7 @@ class SettingsError(ValueError):
 
 
 class Redis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[redis]``: ``url`` is ``redis://``, ``rediss://`` or ``unix://``; empty for none."""
+    """``[redis]``: ``url`` is an address as :mod:`protocol.redis_url` knows them; empty for none."""
 
     url: str = ""
 

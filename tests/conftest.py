@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import redis_servers
+from tests import redis_clusters, redis_servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,3 +44,33 @@ def valkey_url(_valkey: redis_servers.RedisServer) -> str:
     """As `redis_url`, for tests where one implementation is enough."""
     _valkey.flush()
     return _valkey.url
+
+
+SYSTEM = BINARIES.get("redis", BINARIES["valkey"])
+"""For tests where one implementation is enough, and more than one server is needed."""
+
+
+@pytest.fixture(scope="session")
+def _redis_cluster() -> Iterator[redis_clusters.Cluster]:
+    with redis_clusters.Cluster(SYSTEM) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def redis_cluster(_redis_cluster: redis_clusters.Cluster) -> redis_clusters.Cluster:
+    """Three empty masters, shared by the whole run: none may be killed; moved slots stay where they are."""
+    _redis_cluster.flush()
+    return _redis_cluster
+
+
+@pytest.fixture(scope="session")
+def _valkey_cluster() -> Iterator[redis_clusters.Cluster]:
+    with redis_clusters.Cluster(BINARIES["valkey"]) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def valkey_cluster(_valkey_cluster: redis_clusters.Cluster) -> redis_clusters.Cluster:
+    """As `redis_cluster`, of Valkeys."""
+    _valkey_cluster.flush()
+    return _valkey_cluster

@@ -47,7 +47,8 @@ class RedisServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        self.start()
+        if not self.running:
+            self.start()
         return self
 
     def __exit__(
@@ -62,13 +63,17 @@ class RedisServer:
         assert self._process is not None
         return self._process.pid
 
-    def start(self) -> None:
-        """Start the process and wait until it answers."""
-        self._process = subprocess.Popen(self._command, cwd=self.directory)
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
+    def start(self, *options: str, loading: bool = False) -> None:
+        """Start the process, with further options, and wait until it answers; or that it is ``loading``."""
+        self._process = subprocess.Popen([*self._command, *options], cwd=self.directory)
         atexit.register(self.kill)
         deadline = time.monotonic() + START_SECONDS
         with redis.Redis.from_url(self.url) as client:
-            while not _answers(client):
+            while not (_loads(client) if loading else _answers(client)):
                 if time.monotonic() > deadline or self._process.poll() is not None:
                     raise RuntimeError((self.directory / "server.log").read_text())
                 time.sleep(0.01)
@@ -92,3 +97,13 @@ def _answers(client: redis.Redis) -> bool:
         return bool(client.ping())
     except redis.ConnectionError:  # includes "loading"
         return False
+
+
+def _loads(client: redis.Redis) -> bool:
+    try:
+        client.ping()
+    except redis.BusyLoadingError:
+        return True
+    except redis.ConnectionError:
+        return False
+    raise RuntimeError("it has loaded already")

@@ -10,6 +10,7 @@ OURS = {"protocol", "broadcaster", "worker", "deploy", "benchmarks", "tests"}
 MAY_IMPORT = {"protocol": set(), "broadcaster": {"protocol"}, "worker": {"protocol"}}
 PURE = {
     "__future__",
+    "binascii",
     "collections",
     "enum",
     "hashlib",
@@ -62,3 +63,8 @@ def test_a_forbidden_import_would_be_seen(tmp_path):
     module = tmp_path / "x.py"
     module.write_text("def f():\n    from worker.jobs import x\n    import time as t\n")
     assert imports(module) == {"worker", "time"}
+
+
+@pytest.mark.parametrize("name", ["redis_cluster.py", "redis_connections.py"])
+def test_what_both_need_and_neither_may_import_is_there_twice_and_the_same(name):
+    assert (ROOT / "broadcaster" / name).read_text() == (ROOT / "worker" / name).read_text()

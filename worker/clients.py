@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import RedisError
 
-from protocol.settings import SettingsError
+from protocol import redis_url
+
+from . import redis_connections
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 POOL: Final = 64
-"""Connections at most; further callers wait for one."""
+"""Connections at most, to each server; further callers wait for one."""
 
 READ_TIMEOUT: Final = 30.0
 """Seconds; far above any BLOCK, so it ends only a read from a server that silently went away."""
@@ -38,42 +40,10 @@ def connect_reader(url: str) -> Redis:
 
 
 def _client(url: str, **options: Any) -> Redis:
-    try:
-        address = parse_url(url)
-    except ValueError:
-        expected = "redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH"
-        raise SettingsError(f"redis.url: expected {expected}") from None
-    # RESP2 whatever the URL asks for: the shape of XREADGROUP's answer depends on it.
-    settings: dict[str, Any] = {"socket_connect_timeout": 5.0, **options, **address, "protocol": 2}
-    settings["connection_class"] = _CONNECTIONS[settings.get("connection_class", Connection)]
-    pool = BlockingConnectionPool(max_connections=POOL, timeout=None, **settings)
-    return Redis.from_pool(pool)
-
-
-class _Honest:
-    """A connection that says so when it is closed: uvloop's transports raise a bare RuntimeError."""
-
-    async def send_packed_command(self, *arguments: Any, **options: Any) -> None:
-        """See redis-py."""
-        try:
-            await super().send_packed_command(*arguments, **options)  # type: ignore[misc] # beside a connection
-        except RuntimeError as error:
-            raise LostError(str(error)) from error
-
-
-class _Plain(_Honest, Connection):
-    pass
-
-
-class _Secure(_Honest, SSLConnection):
-    pass
-
-
-class _Local(_Honest, UnixDomainSocketConnection):
-    pass
-
-
-_CONNECTIONS: Final = {Connection: _Plain, SSLConnection: _Secure, UnixDomainSocketConnection: _Local}
+    plan = redis_url.parse(url)
+    return redis_connections.connect(
+        plan, max_connections=POOL, timeout=None, socket_connect_timeout=5.0, **options
+    )
 
 
 class TooOldError(RedisError):

@@ -13,6 +13,7 @@ from protocol import stream
 
 from . import dead
 from .backoff import FIRST, Backend, delays, obey_cancellation, one_line
+from .redis_connections import UnavailableError
 from .runner import Outcome
 from .stop import Control, Stop
 
@@ -44,6 +45,10 @@ REDIS_DOWN: Final = (
     exceptions.TimeoutError,
     exceptions.ReadOnlyError,
     exceptions.OutOfMemoryError,
+    exceptions.ClusterError,  # a slot without a master
+    exceptions.AskError,  # with "moved": a slot that is on its way, longer than a command waits
+    exceptions.TryAgainError,
+    UnavailableError,
 )
 
 

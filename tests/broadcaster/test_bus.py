@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio.connection import Connection, UnixDomainSocketConnection
 
 from broadcaster import bus as bus_module
+from broadcaster import feed as feed_module
 from broadcaster import linger
 from broadcaster.bus import BusError, LocalBus, RedisBus, ask, redis_client
 from broadcaster.hub import Key
@@ -33,15 +34,15 @@ class Node:
         self.bus = bus
         self.delivered: list = []
         self.confirmed: list = []
-        self.lost = 0
+        self.lost: list[set[Key]] = []
 
     async def start(self) -> None:
         await self.bus.start(
             lambda key, envelope: self.delivered.append((key, envelope)), self.confirmed.append, self.on_lost
         )
 
-    def on_lost(self) -> None:
-        self.lost += 1
+    def on_lost(self, keys) -> None:
+        self.lost.append(set(keys))
 
     async def subscribe(self, key: Key) -> None:
         count = len(self.confirmed)
@@ -67,13 +68,20 @@ async def redis_node(url: str, *, lingering: bool = False) -> AsyncIterator[Node
         await node.bus.close()
 
 
-@pytest.fixture(params=["local", *BINARIES, "lingering"])
+CLUSTERS = {"cluster": "redis_cluster", "valkey-cluster": "valkey_cluster"}
+
+
+@pytest.fixture(params=["local", *BINARIES, *CLUSTERS, "lingering"])
 async def node(request) -> AsyncIterator[Node]:
     if request.param == "local":
         local = Node(LocalBus())
         await local.start()
         yield local
         await local.bus.close()
+        return
+    if request.param in CLUSTERS:
+        async with redis_node(request.getfixturevalue(CLUSTERS[request.param]).url) as started:
+            yield started
         return
     lingering = request.param == "lingering"
     with RedisServer(BINARIES["valkey" if lingering else request.param]) as server:
@@ -171,7 +179,7 @@ async def test_after_a_restart_of_redis_the_subscriptions_come_back(server, capl
         await node.publish(KEY, b"x")
         await node.publish(third, b"y")
         await node.got(b"x", b"y")
-        assert (node.bus.gaps, node.lost) == (1, 1)
+        assert (node.bus.gaps, node.lost) == (1, [{KEY, OTHER}])
     assert "Redis connection lost" in caplog.text
 
 
@@ -204,24 +212,26 @@ async def test_a_redis_without_sharded_pubsub_is_one_clear_error():
     with RedisServer(BINARIES["valkey"], "--rename-command", "SSUBSCRIBE", "") as old:
         async with redis_client(old.url) as client:
             with pytest.raises(BusError, match=r"Redis 7\.0 or newer"):
-                await RedisBus(client).start(lambda _key, _envelope: None, lambda _key: None, lambda: None)
+                await RedisBus(client).start(
+                    lambda _key, _envelope: None, lambda _key: None, lambda _keys: None
+                )
 
 
 async def test_a_server_that_is_not_there_is_one_clear_error(tmp_path):
     async with redis_client(f"unix://{tmp_path}/none.sock") as client:
         with pytest.raises(BusError, match="Redis cannot be reached"):
-            await RedisBus(client).start(lambda _key, _envelope: None, lambda _key: None, lambda: None)
+            await Node(RedisBus(client)).start()
 
 
 async def test_a_password_is_not_in_the_error():
     async with redis_client("redis://user:hunter2@127.0.0.1:1/0") as client:
         with pytest.raises(BusError) as caught:
-            await RedisBus(client).start(lambda _key, _envelope: None, lambda _key: None, lambda: None)
+            await Node(RedisBus(client)).start()
     assert "hunter2" not in str(caught.value)
 
 
 async def test_an_idle_connection_is_asked_for_a_sign_of_life_and_stays(server, monkeypatch):
-    monkeypatch.setattr(bus_module, "HEALTH_SECONDS", 0.05)
+    monkeypatch.setattr(feed_module, "HEALTH_SECONDS", 0.05)
     async with redis_node(server.url) as node:
         await node.subscribe(KEY)
         async with redis_client(server.url) as other:
@@ -239,7 +249,7 @@ async def test_an_idle_connection_is_asked_for_a_sign_of_life_and_stays(server, 
 
 
 async def test_a_frozen_redis_is_noticed(server, monkeypatch):
-    monkeypatch.setattr(bus_module, "HEALTH_SECONDS", 0.1)
+    monkeypatch.setattr(feed_module, "HEALTH_SECONDS", 0.1)
     async with redis_node(server.url) as node:
         await node.subscribe(KEY)
         async with redis_client(server.url) as other:
@@ -356,7 +366,7 @@ class TestLingering:
             await node.subscribe(OTHER)
             node.bus.unsubscribe(KEY)
             server.kill()
-            await until(lambda: node.lost == 1)
+            await until(lambda: node.lost == [{KEY, OTHER}])
             node.bus.subscribe(KEY)
             node.bus.unsubscribe(OTHER)
             assert node.confirmed == [KEY, OTHER]

@@ -40,10 +40,12 @@ def signed(path: str, body: bytes, app: App = APP, method: str = "POST", **param
     return path + "?" + "&".join(f"{name}={value}" for name, value in query.items())
 
 
-async def call(port: int, path: str, body: bytes = b"", method: str = "POST") -> tuple[int, Any]:
+async def call(
+    port: int, path: str, body: bytes = b"", method: str = "POST", headers: Any = None
+) -> tuple[int, Any]:
     def work():
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-        connection.request(method, path, body)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request(method, path, body, headers or {})
         response = connection.getresponse()
         assert response.headers["content-type"] == "application/json"
         answer = json.loads(response.read())

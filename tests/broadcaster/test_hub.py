@@ -311,7 +311,7 @@ def test_without_the_bus_new_subscribers_wait_and_old_ones_stay(loop, hub):
     ann, bob = Recorder("1.1"), Recorder("2.2")
     loop.subscribe(ann, KEY, b"r")
     hub.confirm(KEY)
-    hub.suspend()
+    hub.suspend([KEY, OTHER])
     loop.subscribe(bob, KEY, b"r")
     assert bob.writes == []
     hub.confirm(KEY)

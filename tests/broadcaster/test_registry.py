@@ -75,7 +75,7 @@ async def redis_node(
         node.registry = RedisRegistry(redis, name, node.lapsed, lease, holding)
         bus = RedisBus(redis)
         confirmed: list[Key] = []
-        await bus.start(node.publish, confirmed.append, lambda: None)
+        await bus.start(node.publish, confirmed.append, lambda _keys: None)
         bus.subscribe(ROOM)
         await until(lambda: confirmed)
         await node.registry.start(lambda key, member, left: node.left.append((key, member, left)))
@@ -84,7 +84,7 @@ async def redis_node(
         await bus.close()
 
 
-@pytest.fixture(params=["local", *BINARIES])
+@pytest.fixture(params=["local", *BINARIES, "cluster"])
 async def node(request) -> AsyncIterator[Node]:
     if request.param == "local":
         local = Node(None)
@@ -92,6 +92,10 @@ async def node(request) -> AsyncIterator[Node]:
         await local.registry.start(lambda *_: None)
         yield local
         await local.registry.close()
+        return
+    if request.param == "cluster":
+        async with redis_node(request.getfixturevalue("redis_cluster").url) as started:
+            yield started
         return
     with RedisServer(BINARIES[request.param]) as server:
         async with redis_node(server.url) as started:

@@ -121,7 +121,7 @@ MISTAKES = [
         ["--port", "0"],
         ENVIRON | {"REDIS_URL": "redis://127.0.0.1:1/?foo=bar"},
         2,
-        "redis.url: expected redis://",
+        "redis.url: an option is none of ssl_ca_certs",
     ),
     (["--port", "0", "--host", "a..b"], ENVIRON, 1, "a..b: not an address"),
     (["--port", "0"], ENVIRON | {"LEGATO_METRICS_HOST": "a..b"}, 1, "metrics: a..b:0 cannot be listened on"),

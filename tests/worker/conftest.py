@@ -25,6 +25,7 @@ SERVERS = {"postgresql": Postgres, "mysql": MariaDB}
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
     """A worker's client; the test runs once per Redis implementation."""
     client = clients.connect(redis_url)
+    await client.ping()  # on a Cluster: learns who has what
     yield client
     await client.aclose()
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from protocol import stream, wire
+from protocol import cluster, stream, wire
 from protocol.stream import Job, Usage
 from worker.providers import base
+from worker.redis_cluster import Cluster
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -83,13 +84,22 @@ STARTED = base.Started("puppet-1")
 END = base.Final("end_turn", Usage(input=3, output=2))
 
 
+def _server_of(redis: Redis, channel: str) -> Redis:
+    """Who has the channel. On a Cluster, the client has to have been used before."""
+    if not isinstance(redis, Cluster):
+        return redis
+    owner = redis.slots.owner(cluster.slot_of(channel.encode()))
+    assert owner is not None
+    return redis.node(owner)
+
+
 class Ears:
     """Everything published on a job's channel from now on, as ``(event, data)``, in order."""
 
     def __init__(self, redis: Redis, job: Job) -> None:
         self._redis = redis
         self._channel = wire.bus_channel(job.app_id, job.channel)
-        self._pubsub = redis.pubsub()
+        self._pubsub = _server_of(redis, self._channel).pubsub()
         self.heard: list[tuple[str, Any]] = []
         self.envelopes: list[wire.Envelope] = []
 

@@ -1,0 +1,56 @@
+"""Jobs, the token log and what workers say of themselves, once more: on a Redis Cluster."""
+
+from __future__ import annotations
+
+import pytest
+
+from protocol import stream
+from tests.worker.support import make_job
+from tests.worker.test_cancels import *  # noqa: F403 - its tests, as they are
+from tests.worker.test_jobs import *  # noqa: F403
+from tests.worker.test_jobs import _short_block  # noqa: F401
+from tests.worker.test_token_log import *  # noqa: F403
+from worker import backlog
+from worker.dead import DeadLetters
+from worker.roster import Roster, Status
+
+
+@pytest.fixture
+def redis_url(redis_cluster):
+    """Instead of one server, for everything in this module."""
+    return redis_cluster.url
+
+
+async def test_scripts_return_after_the_server_forgot_them(log, redis, redis_cluster):
+    message = await claimed(log)  # noqa: F405
+    redis_cluster.forget_scripts()
+    await message.append(tokens("a"))  # noqa: F405
+    assert await logged(redis, JOB) == ["a"]  # noqa: F405
+
+
+async def test_workers_are_seen_paused_and_drained(redis):
+    staff = Roster(redis)
+    processes = [Status(f"w{n}", "process", "host", n, (f"q{n}",), 0) for n in range(9)]
+    for process in processes:
+        await staff.enter(process.queues)
+        assert await staff.say(process) == (frozenset(), False)
+    assert len(await staff.everybody()) == 9
+    assert await staff.queues() == [f"q{n}" for n in range(9)]
+    await staff.pause(["q1", "q2"])
+    await staff.drain([process.id for process in processes])
+    assert await staff.say(processes[3]) == (frozenset({"q1", "q2"}), True)
+    await staff.resume(())
+    await staff.leave("w3")
+    assert await staff.paused() == {}
+    assert len(await staff.everybody()) == 8
+
+
+async def test_dead_letters_of_many_queues_come_back(redis):
+    for queue in (f"q{n}" for n in range(9)):
+        dead = DeadLetters(redis, queue)
+        body = stream.encode_job(make_job(queue))
+        await redis.xadd(wire.dead_key(queue), {wire.JOB_FIELD: body, "reason": "x"})  # noqa: F405
+        (letter,) = await dead.newest(10)
+        assert await dead.revive(letter, anew=False) == "queued"
+        assert (await backlog.measure(redis, queue)).waiting == 1
+        assert await dead.purge() == 0
