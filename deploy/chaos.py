@@ -17,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--seed", metavar="N", type=int, default=1, help="what happens, and when, follows from it; default: 1"
     )
+    add("--seeds", metavar="LIST", help="a run of each of these, such as 1-10 or 3,5,8")
+    add("--parallel", metavar="N", type=int, default=1, help="of --seeds, how many at a time; default: 1")
+    add("--report", metavar="FILE", help="of --seeds: write what they come to as Markdown")
     add("--minutes", metavar="M", type=float, default=2.0, help="how long faults happen; default: 2")
     add(
         "--faults",

@@ -139,7 +139,8 @@ COMMANDS: Final = {
     "chaos": Command(
         "prove that no token is lost or repeated, whatever dies",
         "  legato chaos --seed 7 --minutes 2\n"
-        "  legato chaos --seed 7 --minutes 2 --faults zombie,restart-redis --keep evidence",
+        "  legato chaos --seed 7 --minutes 2 --faults zombie,restart-redis --keep evidence\n"
+        "  legato chaos --seeds 1-10 --minutes 2 --parallel 2 --report report.md",
         "deploy.chaos",
         _chaos,
     ),

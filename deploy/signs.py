@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _LONGEST: Final = 4096
+_NUMBERS: Final = {notify.RUNNING: "running", notify.OLDEST: "oldest"}
 
 
 class Signs:
@@ -23,12 +24,14 @@ class Signs:
 
     :ivar stopping: it claims no more, and will end.
     :ivar running: replies that run in it.
+    :ivar oldest: seconds since the oldest of them was claimed.
     """
 
     def __init__(self, path: Path, changed: Callable[[], None]) -> None:
         self.address = str(path)
         self.stopping = False
         self.running = 0
+        self.oldest = 0
         self._ready = False
         self._seen = time.monotonic()
         self._changed = changed
@@ -44,7 +47,7 @@ class Signs:
 
     def forget(self) -> None:
         """The process is another one now, and begins."""
-        self._ready, self.stopping, self.running = False, False, 0
+        self._ready, self.stopping, self.running, self.oldest = False, False, 0, 0
         self._seen = time.monotonic()
 
     def close(self) -> None:
@@ -62,8 +65,8 @@ class Signs:
         self._ready = self._ready or notify.READY in words
         for word in words:
             name, _, value = word.partition("=")
-            if name == notify.RUNNING and value.isascii() and value.isdigit():
-                self.running = int(value[:9])
+            if name in _NUMBERS and value.isascii() and value.isdigit():
+                setattr(self, _NUMBERS[name], int(value[:9]))
         if notify.STOPPING in words and not self.stopping:
             self.stopping = True
             self._changed()

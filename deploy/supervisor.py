@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from .signs import Signs
 
 TICK: Final = 0.5
+GRACE: Final = 10
+"""Seconds beyond ``worker.timeout`` after which a process that has not ended a reply is killed."""
+
 LEAVE_SECONDS: Final = 2
 """For the last word to Redis."""
 
@@ -115,12 +118,19 @@ class Crew:
         return [member for member in self.active if member.queue == queue]
 
     def _kill_the_stuck(self) -> None:
-        bound = self._settings.stall_seconds
         for member in (*self.active, *self.leaving):
-            if not member.child.has_ended and member.signs.silent(bound, self._first.ready_seconds):
-                self._say(f"{member.child.spec.name} gives no sign of life and is killed")
+            if not member.child.has_ended and (reason := self._stuck(member.signs)):
+                self._say(f"{member.child.spec.name} {reason} and is killed")
                 member.signs.forget()
                 member.child.restart()
+
+    def _stuck(self, signs: Signs) -> str:
+        """Why a process has to be killed, empty when it has not."""
+        if signs.silent(self._settings.stall_seconds, self._first.ready_seconds):
+            return "gives no sign of life"
+        if signs.oldest > self._settings.timeout + GRACE:
+            return f"has not ended a reply in {signs.oldest} s"
+        return ""
 
     def _part_with_those_who_stop(self) -> None:
         for member in [member for member in self.active if member.signs.stopping]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
@@ -35,18 +36,25 @@ class Backend:
     def __init__(self, name: str, down: tuple[type[Exception], ...]) -> None:
         self.name = name
         self.down = down
-        self._lost = False
+        self._lost_since: float | None = None
+        self._away = 0.0
+
+    @property
+    def away(self) -> float:
+        """For how many seconds in all it has been down."""
+        since = self._lost_since
+        return self._away + (time.monotonic() - since if since is not None else 0.0)
 
     def failed(self, error: Exception) -> None:
         """A call raised one of ``down``."""
-        if not self._lost:
-            self._lost = True
+        if self._lost_since is None:
+            self._lost_since = time.monotonic()
             log.warning("%s is lost, trying on: %s", self.name, one_line(error))
 
     def answered(self) -> None:
         """A call succeeded."""
-        if self._lost:
-            self._lost = False
+        if self._lost_since is not None:
+            self._away, self._lost_since = self.away, None
             log.info("%s is back", self.name)
 
     async def insist(self, call: Callable[[], Awaitable[T]]) -> T:

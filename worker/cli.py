@@ -11,7 +11,7 @@ import sys
 import time
 from contextlib import AsyncExitStack, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import uvloop
 from redis.exceptions import RedisError
@@ -48,6 +48,9 @@ log: Final = logging.getLogger("legato.worker")
 
 LEAVE_SECONDS: Final = 2
 """For the last word to Redis; who says nothing is gone from the list a little later."""
+
+REST_SECONDS: Final = 1
+"""For tasks that have been cancelled at the very end."""
 
 BAD_CONFIGURATION: Final = 2
 FAILED: Final = 1
@@ -93,11 +96,30 @@ def run(args: argparse.Namespace) -> int:
         settings = config.load(args, os.environ)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_work(settings))
+            if stubborn := runner.run(_end_the_rest()):
+                _end_with(stubborn)
     except SettingsError as error:
         return _complain(error, BAD_CONFIGURATION)
     except StartError as error:
         return _complain(error, FAILED)
     return 0
+
+
+async def _end_the_rest() -> int:
+    """End what still runs. Answers how many tasks do not obey."""
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    if rest:
+        _, rest = await asyncio.wait(rest, timeout=REST_SECONDS)
+    return len(rest)
+
+
+def _end_with(stubborn: int) -> NoReturn:
+    """End all the same: the loop would wait for its tasks for ever."""
+    log.warning("%d tasks do not end, such as requests to the model that do not close: left open", stubborn)
+    logging.shutdown()
+    os._exit(0)
 
 
 def _complain(error: Exception, status: int) -> int:
@@ -125,7 +147,7 @@ async def _work(settings: config.Settings) -> None:
         intake = Intake(queues, quota=worker.max_jobs if me.supervisor else 0)
         consumer = compose(settings, redis, intake, turns, provider)
         # Alone, a process that makes way for another leaves nobody behind.
-        wear = Wear(worker.max_time, worker.max_memory) if me.supervisor else UNBOUNDED
+        wear = Wear(worker.max_time, worker.max_memory, abandoned=1) if me.supervisor else UNBOUNDED
         vitals, staff = Vitals(me, consumer, intake, notifier, wear), Roster(redis)
         await _prepare(redis, intake, turns, staff, vitals)
         if worker.metrics_port:

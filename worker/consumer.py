@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .intake import Intake
     from .jobs import Entry, Jobs
     from .runner import Runner
+    from .stop import Request
 
 log: Final = logging.getLogger("legato.worker")
 
@@ -36,9 +37,14 @@ RENEWALS: Final = 3
 MOST_DELIVERIES: Final = 10
 """A job that broke off as often is a fault of the job's, and is buried."""
 
+CLOSE_SECONDS: Final = 10.0
+"""How long a request to the model may take to close. Its reply has ended, but keeps its place until then."""
+
 TAKE_OVER_EVERY: Final = 1.0
 SETTLE: Final = 1.0
-"""Seconds after the drain's deadline for handing jobs over, before they are simply dropped to the lease."""
+"""Seconds after the drain's deadline for handing jobs over, before they are simply dropped to the lease; and
+for those that are dropped to end.
+"""
 
 REDIS_DOWN: Final = (
     exceptions.ConnectionError,  # includes "loading"
@@ -61,7 +67,10 @@ class Limits(NamedTuple):
 
 
 class _Running(NamedTuple):
+    """``since``: of :meth:`Consumer._worked`, when it was claimed."""
+
     message_id: str
+    since: float
     control: Control
     task: asyncio.Task[None]
 
@@ -86,6 +95,7 @@ class Consumer:
         self._limits = limits
         self._running: dict[bytes, _Running] = {}
         self._settling: set[bytes] = set()
+        self._abandoned: set[Request] = set()
         self.stopping = False
         self.draining = False
         self.ended = 0
@@ -117,12 +127,31 @@ class Consumer:
             tasks = [*chores, *(running.task for running in self._running.values())]
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.wait(tasks, timeout=SETTLE)  # no longer for one whose request does not close
 
     @property
     def running(self) -> int:
         """How many replies run."""
         return len(self._running)
+
+    @property
+    def oldest(self) -> float:
+        """Seconds since the oldest claim of a job that runs, without those in which Redis or the database was
+        down; 0 without any.
+        """
+        now = self._worked()
+        claims = [running.since for job, running in self._running.items() if job not in self._settling]
+        return max((0.0, *(now - since for since in claims)))
+
+    def _worked(self) -> float:
+        """A clock that stands still while there is nothing to do but wait."""
+        return time.monotonic() - self._redis.away - self._runner.database.away
+
+    @property
+    def abandoned(self) -> int:
+        """How many requests to the model should have closed long ago, and have not."""
+        self._abandoned = {request for request in self._abandoned if not request.closed}
+        return len(self._abandoned)
 
     def retire(self) -> None:
         """Claim no more; running replies go on to their end."""
@@ -199,7 +228,7 @@ class Consumer:
         else:
             message_id, work = job.message_id, self._answer(entry, job, control)
         task = asyncio.create_task(work)
-        self._running[entry.id] = _Running(message_id, control, task)
+        self._running[entry.id] = _Running(message_id, self._worked(), control, task)
         task.add_done_callback(lambda _: self._ended(entry))
 
     def _count(self, entry: Entry) -> None:
@@ -230,6 +259,16 @@ class Consumer:
             log.exception("reply %s: broke off, left to another try", job.message_id)
             if entry.deliveries >= MOST_DELIVERIES:
                 await self._bury(entry, dead.BROKE_OFF)
+        finally:
+            self._settling.add(entry.id)
+            await self._let_close(job, control.request)
+
+    async def _let_close(self, job: stream.Job, request: Request | None) -> None:
+        """Wait for the request to the model to close, lest there be many more of them than places."""
+        if request is not None and not await request.close(CLOSE_SECONDS):
+            self._abandoned.add(request)
+            self.figures.abandoned += 1
+            log.error("reply %s: the request to the model does not close, left open", job.message_id)
 
     async def _let_finish(self) -> None:
         """Wait for running replies: if drained until the deadline, and a little for handing the rest over."""

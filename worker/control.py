@@ -225,10 +225,11 @@ def _supervisor_table(supervisors: Iterable[Status]) -> str:
 
 
 def _process_table(processes: Iterable[Status]) -> str:
-    head = ("PROCESS", "HOST", "PID", "QUEUES", "STATE", "RUNNING", "DONE", "MEMORY", "FOR")
+    head = ("PROCESS", "HOST", "PID", "QUEUES", "STATE", "RUNNING", "OLDEST", "DONE", "MEMORY", "FOR")
     rows = [
         (
             *(status.id, status.host, status.pid, ",".join(status.queues), status.state, status.running),
+            duration(status.oldest) if status.oldest else "-",
             *(status.jobs, f"{status.memory} MiB", _since(status)),
         )
         for status in processes

@@ -50,6 +50,7 @@ class Figures:
     :ivar takeovers: jobs that another process had before.
     :ivar fenced: writes that were refused since another process has the message.
     :ivar leases_lost: replies that were stopped since another process has the job.
+    :ivar abandoned: requests to the model that did not close in time.
     :ivar tokens: published.
     :ivar ended: replies by how they ended.
     :ivar failed: replies that failed by code.
@@ -67,6 +68,7 @@ class Figures:
         self.takeovers = 0
         self.fenced = 0
         self.leases_lost = 0
+        self.abandoned = 0
         self.tokens = 0
         self.ended: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()

@@ -99,6 +99,13 @@ _COUNTS: Final[
         lambda consumer: {(): consumer.figures.leases_lost},
     ),
     (
+        "legato_worker_requests_abandoned",
+        CounterMetricFamily,
+        "Requests to the provider that did not close in time and were left open.",
+        (),
+        lambda consumer: {(): consumer.figures.abandoned},
+    ),
+    (
         "legato_worker_provider_errors",
         CounterMetricFamily,
         "Attempts that the provider cut off or refused for good, by code.",

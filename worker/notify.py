@@ -21,6 +21,8 @@ ALIVE: Final = "WATCHDOG=1"
 STOPPING: Final = "STOPPING=1"
 RUNNING: Final = "X_RUNNING"
 """How many replies run, with every sign of life."""
+OLDEST: Final = "X_OLDEST"
+"""Seconds since the oldest of them was claimed, with every sign of life."""
 
 
 class Notifier:

@@ -33,12 +33,14 @@ class Pump:
         self._news = asyncio.Event()
         self._stopped = False
         self._task = asyncio.create_task(self._read())
-        self._task.add_done_callback(lambda _: self._news.set())
+        self._task.add_done_callback(self._ended)
 
     async def _read(self) -> None:
         clock = asyncio.get_running_loop().time
         async with aclosing(self._events) as events:
             async for event in events:
+                if self._stopped:  # a provider that went on although it was cancelled
+                    return
                 self._waiting.append(Arrival(clock(), event))
                 self._news.set()
                 if len(self._waiting) >= self._ahead:
@@ -62,14 +64,28 @@ class Pump:
         return batch
 
     def stop(self) -> None:
-        """Close the request to the model now; what waits is dropped."""
-        self._stopped = True
-        self._task.cancel()
-        self._news.set()
+        """Close the request to the model now; what waits is dropped.
 
-    async def aclose(self) -> None:
-        """Stop, and wait until the request is closed."""
+        Does not wait for the provider to close it: see :meth:`close`. Asked again, does nothing, for a second
+        cancellation would break off the closing.
+        """
+        if not self._stopped:
+            self._stopped = True
+            self._task.cancel()
+            self._news.set()
+
+    async def close(self, seconds: float) -> bool:
+        """Stop, and wait for the request to be closed, no longer than ``seconds``. Answers whether it is."""
         self.stop()
-        await asyncio.wait({self._task})
-        if not self._task.cancelled():
-            self._task.exception()  # take() has reported it, or nobody wants to know any more
+        await asyncio.wait({self._task}, timeout=seconds)
+        return self.closed
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing of the request is left."""
+        return self._task.done()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._news.set()
+        if not task.cancelled():
+            task.exception()  # take() reports it, or nobody wants to know any more

@@ -44,6 +44,7 @@ class Status(msgspec.Struct, frozen=True, omit_defaults=True):
     :ivar state: ``working``, ``paused`` (all its queues are), or ``stopping``.
     :ivar since: when it began, in milliseconds since 1970, by its own clock.
     :ivar running: replies that run now; of a supervisor, all of its processes'.
+    :ivar oldest: seconds since the oldest of them was claimed, but for times without Redis or database.
     :ivar jobs: replies that it has ended.
     :ivar memory: resident MiB.
     :ivar supervisor: id of the one that started it.
@@ -65,6 +66,7 @@ class Status(msgspec.Struct, frozen=True, omit_defaults=True):
     processes: int = 0
     stopping: int = 0
     balance: str = ""
+    oldest: float = 0
 
 
 class Orders(NamedTuple):

@@ -99,7 +99,7 @@ class Streaming:
         self._figures.attempts += 1
         self._last_text = None
         source = pump.Pump(self._events(deadline, wait))
-        control.closes(source.stop)
+        control.asks(source)
         try:
             while self._answer.decision is None and (arrivals := await source.take()):
                 if await self._write(arrivals):
@@ -109,7 +109,7 @@ class Streaming:
             log.warning("reply %s: %s: %s", self._answer.job.message_id, error.code, error)
             return error
         finally:
-            await source.aclose()
+            source.stop()  # the end is told whether it closes or not: whoever has the control waits for that
         return None
 
     async def _events(self, deadline: float, wait: float) -> AsyncGenerator[base.Event, None]:

@@ -14,6 +14,7 @@ import msgspec
 from protocol import wire
 
 from . import scripts
+from .together import Together
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 Verdict = Literal["run", "finished", "exhausted", "cancelled"]
 
-_SCRIPTS: Final = ("claim", "tell", "append", "decide", "finish", "release")
+_SCRIPTS: Final = ("claim", "tell", "decide", "finish", "release")
 
 
 class FencedError(Exception):
@@ -72,7 +73,8 @@ class TokenLog:
         self.redis = redis
         self.tries = tries
         self.retention = retention
-        self.scripts = {name: scripts.load(redis, name) for name in _SCRIPTS}
+        self.scripts: dict[str, scripts.Script] = {name: scripts.load(redis, name) for name in _SCRIPTS}
+        self.scripts["append"] = Together(redis, scripts.load(redis, "append"))
 
     def open(self, job: Job, claim: str, ticket: str = "") -> MessageLog:
         """The log of the job's message under ``claim``, a token that nobody else uses.

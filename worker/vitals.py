@@ -31,12 +31,16 @@ class Wear(NamedTuple):
 
     :ivar seconds: its age, by the clock of :func:`time.monotonic`.
     :ivar memory: resident MiB.
+    :ivar abandoned: requests to the model that do not close.
     """
 
     seconds: float
     memory: int
+    abandoned: int = 0
 
-    def reason(self, *, spent: bool, claimed: int, age: float, memory: Callable[[], int]) -> str:
+    def reason(
+        self, *, spent: bool, claimed: int, age: float, memory: Callable[[], int], abandoned: int = 0
+    ) -> str:
         """Why the process is worn, empty when it is not.
 
         One that has claimed nothing is as good as its successor would be, however big it is.
@@ -47,6 +51,8 @@ class Wear(NamedTuple):
             return f"it has run for {age:.0f} s"
         if self.memory and claimed and (resident := memory()) >= self.memory:
             return f"it has grown to {resident} MiB"
+        if 0 < self.abandoned <= abandoned:
+            return f"{abandoned} of its requests to the model do not close"
         return ""
 
 
@@ -81,7 +87,11 @@ class Vitals:
             if not self._consumer.stopping and (reason := self._worn()):
                 log.info("making way for a new process: %s", reason)
                 self._consumer.retire()
-            words = [notify.ALIVE, f"{notify.RUNNING}={self._consumer.running}"]
+            words = [
+                notify.ALIVE,
+                f"{notify.RUNNING}={self._consumer.running}",
+                f"{notify.OLDEST}={self._consumer.oldest:.0f}",
+            ]
             self._notifier.send(*words, *([notify.STOPPING] if self._consumer.stopping else []))
             await asyncio.sleep(roster.EVERY)
 
@@ -91,6 +101,7 @@ class Vitals:
             claimed=self._intake.claimed,
             age=time.monotonic() - self._began,
             memory=roster.memory,
+            abandoned=self._consumer.abandoned,
         )
 
     async def _report(self, staff: Roster) -> None:
@@ -121,4 +132,5 @@ class Vitals:
             running=self._consumer.running,
             jobs=self._consumer.ended,
             memory=roster.memory(),
+            oldest=round(self._consumer.oldest, 1),
         )

@@ -6,16 +6,20 @@ import asyncio
 import json
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from . import plan, report
+from benchmarks.machine import machine
+
+from . import markdown, plan, report, series
 from .app import App
 from .audit import audit
 from .cluster import TRIES, WORKER, Cluster
@@ -42,6 +46,10 @@ def run(args: argparse.Namespace) -> int:
     :raises ChaosError: an option is wrong, or something that is needed is not there.
     """
     options = options_of(args)
+    if args.seeds is not None:
+        return _run_all(args, options)
+    if args.report is not None or args.parallel != 1:
+        raise ChaosError("--report and --parallel go with --seeds", BAD_USAGE)
     made = plan.plan(options)
     if args.plan:
         sys.stdout.write(plan.listing(made))
@@ -55,6 +63,32 @@ def run(args: argparse.Namespace) -> int:
         _write(args.json, report.as_json(outcome))
     sys.stdout.write(report.text(outcome))
     return 0 if outcome.verdict.clean else FAILED
+
+
+def _run_all(args: argparse.Namespace, options: Options) -> int:
+    """A run of each seed, and what they come to together."""
+    numbers = series.seeds(args.seeds)
+    if args.plan or args.keep is not None:
+        raise ChaosError("--plan and --keep are for one seed: use --seed", BAD_USAGE)
+    if not 1 <= args.parallel <= series.MOST_PARALLEL:
+        raise ChaosError(f"--parallel {args.parallel}: expected 1 to {series.MOST_PARALLEL}", BAD_USAGE)
+    modules, redis = _modules(args.modules), _redis(args.redis)
+    for path in (args.report, args.json):  # before an hour is spent
+        if path is not None:
+            _write(path, "")
+    same = _words(args, options)
+    own = [*same, "--modules", str(modules), "--redis", redis]
+    on = machine()
+    results = asyncio.run(series.carry_out(numbers, own, args.parallel, _say))
+    command = shlex.join(["legato", "chaos", "--seeds", args.seeds, *same, "--parallel", str(args.parallel)])
+    made = markdown.report(command, on, time.strftime("%Y-%m-%d", time.gmtime()), results)
+    if args.report is not None:
+        _write(args.report, made)
+    if args.json is not None:
+        outcomes = [result.outcome for result in results if result.outcome is not None]
+        _write(args.json, json.dumps(outcomes, indent=1) + "\n")
+    sys.stdout.write(f"{made if args.report is None else ''}{markdown.conclusion(results)}\n")
+    return 0 if all(result.clean for result in results) else FAILED
 
 
 def options_of(args: argparse.Namespace) -> Options:
@@ -124,20 +158,21 @@ def _write(path: str, content: str) -> None:
     try:
         Path(path).write_text(content, encoding="utf-8")
     except OSError as error:
-        raise ChaosError(f"--json {path}: cannot be written: {error.strerror}") from error
+        raise ChaosError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _replay(args: argparse.Namespace, options: Options) -> str:
+    return shlex.join(["legato", "chaos", "--seed", str(options.seed), *_words(args, options)])
+
+
+def _words(args: argparse.Namespace, options: Options) -> list[str]:
+    """The options that make a run what it is, but for its seed."""
     defaults = plan.Options(options.seed, options.minutes)
-    words = [f"legato chaos --seed {options.seed} --minutes {options.minutes:g}"]
-    words += [
-        f"--{name} {getattr(options, name)}"
-        for name in BOUNDS
-        if getattr(options, name) != getattr(defaults, name)
-    ]
-    if options.faults != defaults.faults:
-        words.append(f"--faults {args.faults}")
-    return " ".join(words)
+    words = ["--minutes", f"{options.minutes:g}"]
+    for name in BOUNDS:
+        if getattr(options, name) != getattr(defaults, name):
+            words += [f"--{name}", str(getattr(options, name))]
+    return words if options.faults == defaults.faults else [*words, "--faults", args.faults]
 
 
 async def carry_out(

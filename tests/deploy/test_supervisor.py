@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from worker.roster import Orders
 from worker.vitals import UNBOUNDED, Vitals
 
 from .screen import wait_until
-from .test_processes import legato
+from .test_processes import children, legato
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -122,6 +123,125 @@ def test_worn_processes_make_way_and_lose_nothing(redis: Redis, environ: dict[st
     assert {len(tokens(redis, message_id)) for message_id in ids} == {10}
     assert {redis.hget(wire.message_key("1", CHANNEL, message_id), "attempt") for message_id in ids} == {"1"}
     assert redis.xlen(wire.jobs_key("q")) == 0
+
+
+def attempts(redis: Redis, *ids: str) -> set[Any]:
+    return {redis.hget(wire.message_key("1", CHANNEL, message_id), "attempt") for message_id in ids}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("setting", "bound", "reason"),
+    [("MAX_TIME", "2", r"it has run for \d+ s"), ("MAX_MEMORY", "1", r"it has grown to \d+ MiB")],
+)
+def test_processes_that_are_shared_out_evenly_are_replaced_by_age_and_size_and_lose_nothing(
+    redis: Redis, environ: dict[str, str], setting: str, bound: str, reason: str
+) -> None:
+    environ[f"LEGATO_WORKER_{setting}"] = bound
+    options = ("--processes", "3", "--balance", "simple", "--queue", "a,b")
+    with legato("worker", *options, **environ) as running:
+        assert sorted(running.lines(r" ready: queue (\w),", 3)) == ["a", "a", "b"]
+        before = set(children(running))
+        for queue in "ab":
+            ask(redis, f"long-{queue}", "#script tokens=200 rate=40", queue)
+        wait_until(lambda: all(tokens(redis, f"long-{queue}") for queue in "ab"))
+        running.lines(rf"(worker\.\d+) \| .* making way for a new process: {reason}", 2)
+        running.lines(r" ready: queue (\w),", 5)
+        for queue in "ab":
+            ask(redis, f"next-{queue}", "#script tokens=3 rate=0", queue)
+        ids = [f"{what}-{queue}" for what in ("long", "next") for queue in "ab"]
+        wait_until(lambda: all(state(redis, message_id) == "complete" for message_id in ids))
+        wait_until(lambda: len(before & set(children(running))) <= 1)
+        running.process.terminate()
+        assert running.process.wait(30) == 0
+    assert attempts(redis, *ids) == {"1"}
+    assert {len(tokens(redis, f"long-{queue}")) for queue in "ab"} == {200}
+
+
+def spoilt(environ: dict[str, str], directory: Path, code: str) -> None:
+    """Have all processes run ``code`` at their start."""
+    (directory / "sitecustomize.py").write_text(code)
+    environ["PYTHONPATH"] = str(directory)
+
+
+STUBBORN = """
+import asyncio
+import worker.consumer
+from worker.providers import base, scripted
+worker.consumer.CLOSE_SECONDS = 1
+answer = scripted.Scripted.stream
+async def stream(self, request):
+    if request.message != "stubborn":
+        async for event in answer(self, request):
+            yield event
+        return
+    yield base.Started("stubborn")
+    yield base.Text("a")
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass
+scripted.Scripted.stream = stream
+"""
+
+
+@pytest.mark.timeout(120)
+def test_a_process_with_a_request_that_never_closes_is_replaced_and_loses_nothing(
+    redis: Redis, environ: dict[str, str], tmp_path: Path
+) -> None:
+    spoilt(environ, tmp_path, STUBBORN)
+    with legato("worker", "--balance", "simple", "--queue", "q", **environ) as running:
+        running.lines(READY, 1)
+        (first,) = children(running)
+        ask(redis, "stubborn", "stubborn")
+        ask(redis, "long", "#script tokens=300 rate=50")
+        wait_until(lambda: bool(tokens(redis, "stubborn") and tokens(redis, "long")))
+        redis.set(wire.cancel_flags("stubborn")[0], "1", ex=300)
+        wait_until(lambda: state(redis, "stubborn") == "cancelled")
+        running.lines(r"reply stubborn: the request to the model does not close, left open", 1)
+        running.lines(r"(worker\.\d+) \| .* new process: 1 of its requests to the model do not close", 1)
+        running.lines(READY, 2)
+        ask(redis, "next", "#script tokens=3 rate=0")
+        wait_until(lambda: state(redis, "next") == state(redis, "long") == "complete")
+        wait_until(lambda: first not in children(running))
+        running.process.terminate()
+        assert running.process.wait(30) == 0
+    assert attempts(redis, "stubborn", "long", "next") == {"1"}
+    assert len(tokens(redis, "long")) == 300
+
+
+OVERDUE = """
+import asyncio
+import deploy.supervisor
+from worker.streaming import Streaming
+deploy.supervisor.GRACE = 1
+answer = Streaming.run
+async def run(self, control, deadline):
+    if self._answer.job.message == "overdue" and self._answer.attempt == 1:
+        await asyncio.Event().wait()
+    await answer(self, control, deadline)
+Streaming.run = run
+"""
+
+
+@pytest.mark.timeout(120)
+def test_a_process_that_does_not_end_a_reply_is_killed_and_the_reply_goes_on_elsewhere(
+    redis: Redis, environ: dict[str, str], tmp_path: Path
+) -> None:
+    spoilt(environ, tmp_path, OVERDUE)
+    environ["LEGATO_WORKER_TIMEOUT"] = "2"
+    with legato("worker", "--processes", "2", "--queue", "q", **environ) as running:
+        running.lines(READY, 2)
+        ask(redis, "m", "overdue")
+        wait_until(lambda: any(worker.get("oldest", 0) > 1 for worker in processes(environ)))
+        assert re.search(r" OLDEST .*\n(.*\n)*.* 1  +[1-9]\S*s +0 ", command(environ, "status").stdout)
+        running.lines(r"legato +\| worker\.\d+ has not ended a reply in \d+ s and is killed", 1)
+        wait_until(lambda: state(redis, "m") in ("complete", "failed"))
+        running.process.terminate()
+        assert running.process.wait(30) == 0
+    assert attempts(redis, "m") == {"2"}
+    assert tokens(redis, "m")
 
 
 @pytest.mark.timeout(120)

@@ -80,6 +80,33 @@ class Puppet:
         pass
 
 
+class Stubborn(Puppet):
+    """Says what it has to say, and then does not let its request be closed until it ``gives_in``.
+
+    It refuses once: the end of the test's loop is a second time, and must not wait for ever.
+    """
+
+    def __init__(self, *says: base.Event | base.ProviderError) -> None:
+        super().__init__(*says)
+        self.gives_in = asyncio.Event()
+        self.refused = asyncio.Event()
+
+    async def stream(self, request: base.Request) -> AsyncGenerator[base.Event, None]:
+        self.asked.append(request)
+        while not self.says.empty():
+            event = self.says.get_nowait()
+            assert not isinstance(event, base.ProviderError)
+            yield event
+            if isinstance(event, base.Final):
+                return
+        try:
+            await self.gives_in.wait()
+        except asyncio.CancelledError:
+            self.refused.set()
+        await self.gives_in.wait()
+        self.closed.set()
+
+
 STARTED = base.Started("puppet-1")
 END = base.Final("end_turn", Usage(input=3, output=2))
 

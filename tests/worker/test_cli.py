@@ -18,7 +18,7 @@ import pytest
 
 from worker import cli
 
-from .support import Ears, enqueue, eventually, free_port, keys, logged, make_job
+from .support import WAIT, Ears, enqueue, eventually, free_port, keys, logged, make_job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,10 +39,15 @@ sys.exit(cli.run(parser.parse_args()))
 
 
 @contextmanager
-def worker(redis_url: str, database: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
-    """A worker process that has said it is ready."""
+def worker(
+    redis_url: str, database: str, *, before: str = "", **environ: str
+) -> Iterator[subprocess.Popen[str]]:
+    """A worker process that has said it is ready.
+
+    :param before: what it runs first.
+    """
     process = subprocess.Popen(
-        [sys.executable, "-c", _MAIN, "--queue", "q"],
+        [sys.executable, "-c", before + _MAIN, "--queue", "q"],
         env={
             **os.environ,
             "REDIS_URL": redis_url,
@@ -151,6 +156,35 @@ async def test_second_signal_ends_it_at_once(redis: Redis, redis_url: str, datab
     assert ears.ends == []
 
 
+STUBBORN = """
+import asyncio
+from worker.providers import base, scripted
+async def stream(self, request):
+    yield base.Started("stubborn")
+    yield base.Text("a")
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass
+scripted.Scripted.stream = stream
+"""
+
+
+async def test_request_that_never_closes_does_not_keep_the_process(
+    redis: Redis, redis_url: str, database: str
+) -> None:
+    job = make_job()
+    async with Ears(redis, job) as ears:
+        with worker(redis_url, database, before=STUBBORN, LEGATO_WORKER_DRAIN_SECONDS="0") as process:
+            await enqueue(redis, job)
+            await ears.until("token.received")
+            process.terminate()
+            assert process.wait(WAIT) == 0
+            assert process.stderr
+            assert "requests to the model that do not close: left open" in process.stderr.read()
+
+
 async def test_killed_worker_is_followed_by_one_that_ends_its_reply(
     redis: Redis, redis_url: str, database: str
 ) -> None:
@@ -176,18 +210,19 @@ async def test_zombie_that_wakes_after_the_takeover_has_every_write_refused(
     """Stopped in the middle of four replies; it wakes when they have ended elsewhere. Its figures say so."""
     jobs = [make_job("#script tokens=200 rate=100 overlap=3", f"m{number}") for number in range(4)]
     port = free_port()
-    lease = {"LEGATO_WORKER_LEASE": "1"}
+    # It looks after its own leases every 20 minutes: nothing but the fence can stop it.
+    lease = {"LEGATO_WORKER_LEASE": "3600"}
     with worker(redis_url, database, **lease, LEGATO_WORKER_METRICS_PORT=str(port)) as zombie:
         for job in jobs:
             await enqueue(redis, job)
         for job in jobs:
             await eventually(partial(_has_tokens, redis, job))
         zombie.send_signal(signal.SIGSTOP)
-        with worker(redis_url, database, **lease):
+        with worker(redis_url, database, LEGATO_WORKER_LEASE="1"):
             await eventually(lambda: _empty(redis))
         async with Ears(redis, jobs[0]) as ears:
             zombie.send_signal(signal.SIGCONT)
-            await eventually(partial(_refused, port, len(jobs)))
+            await eventually(partial(_all_refused, port, len(jobs)))
             assert await ears.all() == []
     for job in jobs:
         assert await logged(redis, job) == [f"w{index} " for index in range(200)]
@@ -199,11 +234,13 @@ async def _has_tokens(redis: Redis, job: Job) -> bool:
     return await redis.xlen(keys(job)[1]) > 0
 
 
-async def _refused(port: int, count: int) -> bool:
-    """Each reply was stopped by a refused write, or by the lost lease if that was noticed before."""
+async def _all_refused(port: int, count: int) -> bool:
+    """Each of so many replies was stopped by its first write, which was refused."""
     text = await asyncio.to_thread(lambda: httpx2.get(f"http://127.0.0.1:{port}/metrics").text)
-    found = dict(re.findall(r"^legato_worker_(\w+)_total ([0-9.]+)$", text, re.MULTILINE))
-    return float(found["fenced_writes"]) + float(found["leases_lost"]) >= count
+    found = dict(re.findall(r"^legato_worker_(\w+) ([0-9.]+)$", text, re.MULTILINE))
+    assert float(found["leases_lost_total"]) == 0
+    assert float(found["fenced_writes_total"]) <= count
+    return float(found["fenced_writes_total"]) == count and float(found["replies_running"]) == 0
 
 
 async def _empty(redis: Redis) -> bool:

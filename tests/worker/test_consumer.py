@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
+from unittest.mock import Mock
 
 import msgspec
 import pytest
+from redis.asyncio.client import Pipeline
 
 from protocol import wire
 from tests import redis_servers
 from worker import cli, clients, config, consumer, jobs
 from worker.cancels import CancelFlags
+from worker.consumer import Consumer
+from worker.intake import Intake
 from worker.jobs import Jobs
 from worker.providers import base
 from worker.providers.scripted import Scripted
-from worker.store import RefusedError
+from worker.stop import Control, Stop
+from worker.store import RefusedError, UnavailableError
+from worker.vitals import UNBOUNDED, Vitals, Wear
 
-from .support import END, STARTED, WAIT, Ears, Puppet, enqueue, eventually, keys, make_job
+from .support import END, STARTED, WAIT, Ears, Puppet, Stubborn, enqueue, eventually, keys, make_job
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection
@@ -26,10 +33,10 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from protocol.stream import Job
-    from worker.consumer import Consumer
     from worker.reply import Decision
     from worker.store import Store
 
+CANCEL_POLL = consumer.CANCEL_POLL
 KEY = wire.jobs_key("q")
 JOB = make_job()
 MESSAGE, _, _ = keys(JOB)
@@ -251,6 +258,138 @@ async def test_flag_of_another_program_stops_a_silent_model(
         await ears.until("stream.cancelled")
         assert puppet.closed.is_set()
         await eventually(lambda: empty(redis))
+
+
+async def test_cancel_of_a_silent_model_is_noticed_by_the_very_next_look(
+    redis: Redis, redis_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pause of 250 ms at most, then one round trip for all replies, and the request is told to close: far
+    less than 500 ms. No clock is asked here; what counts is that nothing else stands between.
+    """
+    every, look, execute, stop = Consumer._every, CancelFlags.those_set, Pipeline.execute, Control.stop
+    pauses: dict[str, float] = {}
+    seen: list[str] = []
+
+    async def noted_every(self: Consumer, seconds: float, chore: Any) -> None:
+        pauses[chore.__name__] = seconds
+        await every(self, seconds, chore)
+
+    async def noted_look(self: CancelFlags, ids: Collection[str]) -> set[str]:
+        seen.append(f"look at {len(ids)}")
+        return await look(self, ids)
+
+    async def noted_execute(self: Any, *args: Any) -> Any:
+        if [words[0] for words, _ in self.command_stack] == ["EXISTS"] * 12:
+            seen.append("round trip")
+        return await execute(self, *args)
+
+    def noted_stop(self: Control, reason: Stop) -> None:
+        seen.append(reason.value)
+        stop(self, reason)
+
+    monkeypatch.setattr(Consumer, "_every", noted_every)
+    puppet = Puppet(STARTED, base.Text("a"))
+    async with Ears(redis, JOB) as ears, process(redis_url, store, puppet):
+        await enqueue(redis, JOB)
+        await ears.until("token.received")
+        for number in range(5):
+            await enqueue(redis, make_job(message_id=f"other{number}"))
+        await eventually(lambda: len(puppet.asked) == 6)
+        await redis.set(wire.cancel_flags("m1")[0], "1", ex=300)
+        monkeypatch.setattr(CancelFlags, "those_set", noted_look)
+        monkeypatch.setattr(Pipeline, "execute", noted_execute)
+        monkeypatch.setattr(Control, "stop", noted_stop)
+        await ears.until("stream.cancelled")
+    seen = seen[: seen.index("cancelled") + 1]
+    # A look may have begun before the flag was there, and seen it.
+    assert seen in (["look at 6", "round trip", "cancelled"], ["cancelled"])
+    assert pauses["_pass_on_cancels"] == consumer.CANCEL_POLL
+    assert CANCEL_POLL <= 0.25
+
+
+async def test_reply_whose_request_does_not_close_keeps_its_place_after_its_end(
+    redis: Redis, redis_url: str, store: Store
+) -> None:
+    puppet = Stubborn(STARTED, base.Text("a"))
+    await enqueue(redis, JOB)
+    async with Ears(redis, JOB) as ears, process(redis_url, store, puppet, concurrency=1) as worker:
+        await ears.until("token.received")
+        await redis.set(wire.cancel_flags("m1")[0], "1", ex=300)
+        await ears.until("stream.cancelled")
+        await eventually(lambda: empty(redis))
+        await enqueue(redis, make_job(message_id="m2"))
+        for _ in range(50):  # a free place would be taken meanwhile
+            await redis.ping()
+        assert (worker.consumer.running, worker.consumer.oldest, len(puppet.asked)) == (1, 0, 1)
+        puppet.gives_in.set()
+        await eventually(lambda: len(puppet.asked) == 2)
+        assert worker.consumer.abandoned == worker.consumer.figures.abandoned == 0
+
+
+async def test_request_that_does_not_close_is_left_and_its_process_is_worn(
+    redis: Redis,
+    redis_url: str,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(consumer, "CLOSE_SECONDS", 0.05)
+    puppet, other = Stubborn(STARTED, base.Text("a")), make_job(message_id="m2")
+    await enqueue(redis, JOB)
+    async with Ears(redis, JOB) as ears, process(redis_url, store, puppet, concurrency=1) as worker:
+        us = worker.consumer
+        await ears.until("token.received")
+        for event in (STARTED, base.Text("b"), END):
+            puppet.says.put_nowait(event)
+        await enqueue(redis, other)
+        await redis.set(wire.cancel_flags("m1")[0], "1", ex=300)
+        await eventually(lambda: empty(redis))
+        assert await redis.hget(keys(other)[0], "state") == b"complete"
+        await eventually(lambda: us.running == 0)
+        assert (us.abandoned, us.figures.abandoned) == (1, 1)
+        assert "reply m1: the request to the model does not close, left open" in caplog.text
+        worn = Vitals(Mock(), us, Intake({}), Mock(), Wear(0, 0, abandoned=1))._worn()
+        assert worn == "1 of its requests to the model do not close"
+        assert Vitals(Mock(), us, Intake({}), Mock(), UNBOUNDED)._worn() == ""
+        puppet.gives_in.set()
+        await eventually(lambda: us.abandoned == 0)
+        assert us.figures.abandoned == 1
+
+
+async def test_loop_ends_though_a_request_does_not_close(
+    redis: Redis, redis_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "SETTLE", 0.05)
+    monkeypatch.setattr(consumer, "CLOSE_SECONDS", 10 * WAIT)
+    puppet = Stubborn(STARTED, base.Text("a"))
+    await enqueue(redis, JOB)
+    async with Ears(redis, JOB) as ears, asyncio.timeout(WAIT):
+        async with process(redis_url, store, puppet):
+            await ears.until("token.received")
+        await puppet.refused.wait()
+    puppet.gives_in.set()
+
+
+async def test_age_of_the_oldest_claim_stands_still_while_there_is_only_waiting_to_do(
+    redis: Redis, redis_url: str, store: Store
+) -> None:
+    """Nobody shall be killed for a database or a Redis that is down."""
+    puppet = Puppet(STARTED, base.Text("a"))
+    async with Ears(redis, JOB) as ears, process(redis_url, store, puppet) as worker:
+        us = worker.consumer
+        assert us.oldest == 0
+        await enqueue(redis, JOB)
+        await ears.until("token.received")
+        before = us.oldest
+        await eventually(lambda: us.oldest > before + 0.05)
+        database = us._runner.database
+        database.failed(UnavailableError("down"))
+        then, age = time.monotonic(), us.oldest
+        await eventually(lambda: time.monotonic() > then + 0.1)
+        assert us.oldest == pytest.approx(age, abs=0.01)
+        database.answered()
+        assert us.oldest < age + time.monotonic() - then - 0.05
+        await eventually(lambda: us.oldest > age + 0.05)
 
 
 async def test_no_more_replies_at_once_than_allowed(

