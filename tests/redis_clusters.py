@@ -290,14 +290,14 @@ class Sentinels:
 
 
 class SentinelServer(TcpServer):
-    """A Sentinel: it has to have a file for what it learns."""
+    """A Sentinel: it has to have a file for what it learns. Its options are lines of that file."""
 
     def _take(self, port: int) -> None:
         super()._take(port)
         config = self.directory / "sentinel.conf"
         config.write_text(
             f"port {port}\nbind 127.0.0.1\nunixsocket {self.socket}\n"
-            f"dir {self.directory}\nlogfile server.log\n"
+            f"dir {self.directory}\nlogfile server.log\n" + "\n".join(self._options)
         )
         self._command = [self._binary, str(config), "--sentinel"]
 

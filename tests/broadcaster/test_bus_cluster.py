@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broadcaster.bus import BusError
+from broadcaster.bus import BusError, redis_client
 from broadcaster.hub import Key
 from protocol import wire
 from protocol.cluster import slot_of
@@ -20,7 +20,7 @@ from tests.conftest import SYSTEM
 from tests.redis_clusters import Cluster
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from tests.redis_clusters import TcpServer
 
@@ -176,6 +176,52 @@ async def test_changes_of_a_channel_wait_until_its_keys_have_moved(redis_cluster
         assert (await elsewhere).first
         assert await node.registry.members(ROOM) == ["ann"]
         assert await node.registry.counts([ROOM, NEWS]) == [(1, 1), (1, 0)]
+
+
+@contextlib.contextmanager
+def refusing_writes(server: TcpServer) -> Iterator[None]:
+    """The server lets them wait."""
+    with server.client() as admin:
+        admin.client_pause(60_000, all=False)
+        try:
+            yield
+        finally:
+            admin.client_unpause()
+
+
+async def test_what_a_node_has_is_listed_before_it_is_there_and_until_it_is_gone(redis_cluster):
+    """Its list and the channel are on different masters: whichever is slow, a crash would leave no ghost."""
+    room = redis_cluster.owner(slot(ROOM))
+    names = (f"node-{n}" for n in range(1_000))
+    name = next(
+        name for name in names if redis_cluster.owner(slot_of(wire.entries_key(name).encode())) is not room
+    )
+    lists = redis_cluster.owner(slot_of(wire.entries_key(name).encode()))
+    async with registry_node(redis_cluster.url, name) as node, redis_client(redis_cluster.url) as redis:
+
+        async def listed() -> int:
+            return await redis.scard(wire.entries_key(name))
+
+        async def there() -> int:
+            return await redis.hlen(wire.subscriptions_key(*ROOM))
+
+        await node.join(ROOM, "1.1", ANN)
+        with refusing_writes(lists):
+            joining = asyncio.ensure_future(node.join(ROOM, "2.2", ANN))
+            assert [await there() for _ in range(100)] == [1] * 100
+        await joining
+        with refusing_writes(room):
+            leaving = asyncio.ensure_future(node.leave(ROOM, "1.1", ANN))
+            assert [await listed() for _ in range(100)] == [2] * 100
+        await leaving
+        # Gone and come again in one moment: what counts is what it was last.
+        results = await asyncio.gather(
+            node.leave(ROOM, "2.2", ANN), node.join(ROOM, "2.2", ANN), node.leave(ROOM, "2.2", ANN)
+        )
+        assert [result.subscriptions for result in results] == [0, 1, 0]
+        assert (await listed(), await there()) == (0, 0)
+        await asyncio.gather(node.leave(ROOM, "2.2", ANN), node.join(ROOM, "2.2", ANN))
+        assert (await listed(), await there()) == (1, 1)
 
 
 async def test_a_master_dies_and_its_replica_takes_over(caplog):

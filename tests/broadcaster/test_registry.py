@@ -227,6 +227,15 @@ async def test_two_nodes_are_one_registry(server):
             await node.told(("member_added", "ann", "1.1"), ("member_removed", "ann", "2.2"))
 
 
+async def test_a_lease_that_cannot_be_renewed_is_not_held_any_more_and_then_is_again(server):
+    async with redis_node(server.url, lease=0.6) as node:
+        assert node.registry.held
+        async with redis_client(server.url) as other:
+            await other.client_pause(1_500, all=False)  # writes alone
+        await until(lambda: not node.registry.held)
+        await until(lambda: node.registry.held)
+
+
 async def test_what_a_dead_node_had_is_taken_back_once(server):
     async with contextlib.AsyncExitStack() as stack:
         one = await stack.enter_async_context(redis_node(server.url, "one", lease=0.3))

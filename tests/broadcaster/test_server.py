@@ -16,7 +16,7 @@ from broadcaster.config import Auth, Server
 from broadcaster.server import StartError, running
 from protocol.settings import Redis, SettingsError
 from tests.broadcaster.conftest import client, local_settings
-from tests.broadcaster.test_http_api import EVENTS, post
+from tests.broadcaster.test_http_api import EVENTS, call, post
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -206,3 +206,22 @@ async def test_one_who_leaves_during_the_drain_does_not_end_it_for_the_others():
         codes = [await person.closed() for person in people[:10] + people[15:]]
         await drained
         assert set(codes) == {1012}
+
+
+async def test_whether_new_clients_should_come_is_said_with_the_reason(monkeypatch):
+    async with running(local_settings()) as server:
+
+        async def asked(path: str) -> tuple[int, dict[str, str]]:
+            return await call(server.port, path, method="GET")
+
+        assert await asked("/up") == await asked("/up?ready") == (200, {"health": "OK"})
+        node = server.node
+        for part, name, value, reason in (
+            (node, "draining", True, "draining"),
+            (node.bus, "connected", False, "not connected to Redis"),
+            (node.registry, "held", False, "the node's lease is not held"),
+        ):
+            with monkeypatch.context() as patched:
+                patched.setattr(part, name, value)
+                assert await asked("/up?ready") == (503, {"health": "not ready", "reason": reason})
+                assert (await asked("/up"))[0] == 200

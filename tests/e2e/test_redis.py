@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import jwt
 import pytest
+from redis.exceptions import RedisError
 
+from broadcaster.bus import redis_client
 from tests.broadcaster.conftest import client, until
 from tests.broadcaster.test_http_api import EVENTS, call, post
 from tests.broadcaster.test_server import ENVIRON, legato
 from tests.conftest import SYSTEM
-from tests.redis_clusters import Cluster, Sentinels, TcpServer
+from tests.redis_clusters import Cluster, Sentinels, SentinelServer, TcpServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -222,6 +224,32 @@ async def test_a_cluster_with_tls_and_such_a_user(certificates, tmp_path):
 
 class SecureCluster(Cluster):
     kind = SecureServer
+
+
+async def test_sentinels_with_tls_and_a_password_of_their_own(secure, certificates):
+    files = {"cert": "server.pem", "key": "server.key"}
+    lines = [f"tls-{name}-file {certificates / file}" for name, file in files.items()]
+    lines += [f"tls-ca-cert-file {certificates}/ca.pem", "tls-auth-clients no", "tls-replication yes"]
+    with SecureSentinel.started(SYSTEM, *lines) as sentinel:
+        with sentinel.client() as admin:
+            admin.execute_command("SENTINEL", "MONITOR", "mymaster", "127.0.0.1", secure.port, 1)
+            rules = ("-@all", "+sentinel|get-master-addr-by-name")
+            admin.execute_command("ACL", "SETUSER", "watcher", "on", f">{PASSWORD}", *rules)
+        url = f"rediss+sentinel://legato:{PASSWORD}@{sentinel.address}/mymaster?ssl_ca_certs={certificates}/ca.pem"
+        user = f"sentinel_username=watcher&sentinel_password={PASSWORD}"
+        async with redis_client(f"{url}&{user}") as redis:
+            assert await redis.set("legato:x", "1")
+        async with redis_client(f"{url}&{user}-wrong") as redis:
+            with pytest.raises(RedisError, match="no Sentinel says where the master is") as caught:
+                await redis.ping()
+        assert PASSWORD not in str(caught.value)
+
+
+class SecureSentinel(SentinelServer):
+    def _take(self, port: int) -> None:
+        super()._take(port)
+        config = self.directory / "sentinel.conf"
+        config.write_text(config.read_text().replace(f"port {port}\n", f"port 0\ntls-port {port}\n"))
 
 
 async def test_sentinels_promote_another_master_and_chat_goes_on(tmp_path):
