@@ -133,6 +133,8 @@ class Node:
     def _deliver(self, key: Key, envelope: Envelope) -> None:
         if envelope.stream is not None and self.healer is not None:
             self.healer.take(key, envelope)
+        elif not envelope.command:
+            self.hub.deliver(key, envelope.payload, envelope.except_socket_id)
         elif envelope.command in COMMANDS:
             for subscriber in self.hub.subscribers(key):
                 cast("Client", subscriber).close(COMMANDS[envelope.command])

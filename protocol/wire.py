@@ -133,7 +133,7 @@ def held_key(app_id: str, channel: str) -> str:
 
 def cache_key(app_id: str, channel: str) -> str:
     """String with the last event of a cache channel: its version in 16 digits, then ``[event, data]``."""
-    return f"legato:cache:{{{app_id}:{channel}}}"
+    return f"legato:cached:{{{app_id}:{channel}}}"
 
 
 def occupied_key(app_id: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from broadcaster import healing
-from broadcaster.bus import redis_client
+from broadcaster.bus import BusError, redis_client
 from broadcaster.config import Auth
 from broadcaster.hub import Key
 from broadcaster.server import running
@@ -209,6 +209,35 @@ class TestBusLost:
             await until(lambda: server.node.healer.tokens == 2)
             await writer.says("c")
             await hears(ann, *writer.said)
+
+    async def test_what_redis_does_not_answer_at_once_is_asked_again(self, server, link, redis, monkeypatch):
+        replies, refused = server.node.replies, []
+
+        def refusing(name: str, times: int = 2) -> None:
+            ask, until_then = getattr(replies, name), refused.count(name) + times
+
+            async def refuse(*arguments: Any) -> Any:
+                if refused.count(name) < until_then:
+                    refused.append(name)
+                    raise BusError("Redis does not answer")
+                return await ask(*arguments)
+
+            monkeypatch.setattr(replies, name, refuse)
+
+        refusing("around")
+        async with reader(server) as ann:
+            await synced(server)
+            writer = await Writer(redis).begin()
+            await writer.says("a")
+            await until(lambda: server.node.hub.deliveries)
+            refusing("around")
+            refusing("missing")
+            await away(server, link)
+            await writer.says("b")
+            await writer.ends(COMPLETE)
+            link.heal()
+            await hears(ann, *writer.said)
+        assert refused == ["around"] * 4 + ["missing"] * 2
 
 
 class TestHole:

@@ -321,6 +321,19 @@ def test_without_the_bus_new_subscribers_wait_and_old_ones_stay(loop, hub):
     assert ann.writes == [b"r", joined(b"1")]
 
 
+def test_a_channel_that_is_confirmed_again_may_have_missed_something(loop, hub):
+    ann = Recorder("1.1")
+    assert not hub.confirm(KEY)  # nobody listens
+    loop.subscribe(ann, KEY, b"r")
+    assert not hub.confirm(KEY)
+    assert hub.confirm(KEY)
+    hub.suspend()
+    assert hub.confirm(KEY)
+    hub.unsubscribe(ann, KEY)
+    loop.subscribe(ann, KEY, b"r")
+    assert not hub.confirm(KEY)
+
+
 class Quitter(Recorder):
     """Leaves everything as soon as it is written to, as an overrun client does."""
 
