@@ -176,10 +176,15 @@ class Cluster:
         self.move_keys(slot, target)
         self.end_move(slot, target)
 
-    def promote(self) -> None:
-        """The first replica takes the place of the first master, which need not be there any more."""
-        with self.servers[self._count[0]].client() as client:
+    def promote(self, replica: TcpServer) -> None:
+        """It takes the place of its master, which need not be there any more."""
+        with replica.client() as client:
             client.execute_command("CLUSTER", "FAILOVER", "TAKEOVER")
+
+    def follows(self, server: TcpServer) -> bool:
+        """Whether it is a replica that has all that its master has."""
+        with server.client() as client:
+            return _linked(client)
 
     def flush(self) -> None:
         """Forget all data and scripts."""

@@ -224,25 +224,33 @@ async def test_what_a_node_has_is_listed_before_it_is_there_and_until_it_is_gone
         assert (await listed(), await there()) == (1, 1)
 
 
-async def test_a_master_dies_and_its_replica_takes_over(caplog):
+async def test_a_master_dies_and_its_replica_takes_over_and_then_the_other_way_round():
     with Cluster(SYSTEM, 3, 1) as cluster:
         dead, alive = (key_on(cluster, server) for server in cluster.masters[:2])
+        first, second = cluster.servers[0], cluster.servers[3]
         async with redis_node(cluster.url) as node, redis_node(cluster.url) as sender:
             await node.subscribe(dead)
             await node.subscribe(alive)
             async with publishing(sender, dead, alive) as (lost, kept):
                 await until(lambda: len(lost.accepted) > 20)
-                cluster.masters[0].kill()
+                first.kill()
                 await until(lambda: not node.bus.connected)
                 await until(lambda: len(lost.refused) > 2)
-                cluster.promote()
+                cluster.promote(second)
                 await until(lambda: node.confirmed.count(dead) == 2)
                 count = len(lost.heard_by(node))
                 await until(lambda: len(lost.heard_by(node)) > count + 20)
+                first.start()
+                await until(lambda: cluster.follows(first))
+                refused = len(lost.refused)
+                cluster.promote(first)  # the second lives: it ends subscriptions, and takes them as a replica
+                await until(lambda: node.confirmed.count(dead) == 3)
+                await until(lambda: cluster.owner(slot(dead)) is first)
             await all_heard(lost, node)
             await all_heard(kept, node)
+            assert len(lost.refused) == refused
             heard = lost.heard_by(node)
             assert heard == sorted(set(heard))
             assert set(heard) <= {*lost.accepted, *lost.refused, 1_000_000}
             assert (kept.refused, kept.heard_by(node)) == ([], [*kept.accepted, 1_000_000])
-            assert (node.lost, node.confirmed.count(alive), node.bus.connected) == ([{dead}], 1, True)
+            assert (node.lost, node.confirmed.count(alive), node.bus.connected) == ([{dead}] * 2, 1, True)

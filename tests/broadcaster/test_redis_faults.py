@@ -19,7 +19,7 @@ from protocol.settings import Redis
 from tests.broadcaster.conftest import Client, client, local_settings, until
 from tests.broadcaster.test_bus import KEY, redis_node
 from tests.broadcaster.test_http_api import EVENTS, call, post
-from tests.conftest import SYSTEM
+from tests.conftest import BINARIES, SYSTEM
 from tests.redis_clusters import Sentinels, TcpServer
 from tests.redis_servers import RedisServer
 
@@ -150,7 +150,7 @@ async def test_redis_goes_away_and_comes_back():
 
 async def test_redis_comes_back_and_loads_for_a_while():
     slowly = ("--loading-process-events-interval-bytes", "1024", "--key-load-delay", "100000")
-    with RedisServer(SYSTEM, "--rdbcompression", "no") as server, contextlib.ExitStack() as stack:
+    with RedisServer(BINARIES["valkey"], "--rdbcompression", "no") as server, contextlib.ExitStack() as stack:
         admin = stack.enter_context(sync_redis.Redis.from_url(server.url))
         async with stage(server.url) as playing:
             for number in range(1_000):  # at a tenth of a second each: until it is told otherwise
