@@ -23,7 +23,7 @@ from .audience import audience
 from .errors import BAD_USAGE, BenchmarkError
 from .figures import milliseconds, percentile
 from .machine import machine, versions
-from .stage import APP_ID, QUEUE, redis_server, stage
+from .stage import APP_ID, QUEUE, Cast, redis_server, stage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -247,7 +247,7 @@ async def _run(args: argparse.Namespace, redis: str) -> dict[str, Any]:
         "versions": versions(redis),
     }
     async with AsyncExitStack() as stack:
-        on = await stack.enter_async_context(stage(redis, concurrency=concurrency))
+        on = await stack.enter_async_context(stage(redis, Cast(concurrency)))
         users = [f"reader-{number}" for number in range(readers)]
         ears = await stack.enter_async_context(audience(on, users))
         client = await stack.enter_async_context(Redis.from_url(on.redis_url))

@@ -20,12 +20,13 @@ from deploy import environment
 from .errors import BAD_USAGE, BenchmarkError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 APP_ID: Final = "1"
 APP_KEY: Final = "benchmark-key"
 QUEUE: Final = "benchmark"
 LEGATO: Final = (sys.executable, "-P", "-m", "deploy")
+BROADCASTER: Final = (*LEGATO, "broadcaster", "--port", "0", "--metrics-port", "0")
 
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 10.0
@@ -55,20 +56,41 @@ def redis_server(given: str | None) -> str:
 class Stage:
     """What runs.
 
-    :ivar pids: by ``redis``, ``broadcaster``, ``worker``.
-    :ivar port: of the broadcaster.
+    :ivar pids: by ``redis``, ``broadcaster`` and ``worker``; further broadcasters by ``broadcaster 2`` and so on.
+    :ivar ports: of the broadcasters.
     """
 
     directory: Path
     redis_url: str
     secret: str
     pids: Mapping[str, int]
-    port: int
+    ports: Sequence[int]
+
+    @property
+    def port(self) -> int:
+        """Of the first broadcaster."""
+        return self.ports[0]
+
+
+@dataclass(frozen=True)
+class Cast:
+    """What is to run beside Redis.
+
+    :ivar concurrency: replies at once in the one worker; 0 for no worker.
+    :ivar nodes: broadcasters.
+    :ivar config: of the broadcasters, as TOML.
+    :ivar through: answers the address at which a broadcaster finds Redis, given its number and the server's socket.
+    """
+
+    concurrency: int = 0
+    nodes: int = 1
+    config: str = ""
+    through: Callable[[int, Path], Awaitable[str]] | None = None
 
 
 @asynccontextmanager
-async def stage(redis: str, *, concurrency: int) -> AsyncIterator[Stage]:
-    """A Redis that keeps nothing, one broadcaster, and one worker with the scripted provider.
+async def stage(redis: str, cast: Cast) -> AsyncIterator[Stage]:
+    """A Redis that keeps nothing, and who works with it. The worker's provider is the scripted one.
 
     :raises BenchmarkError: one of them does not get ready.
     """
@@ -88,22 +110,36 @@ async def stage(redis: str, *, concurrency: int) -> AsyncIterator[Stage]:
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
         pids = {}
         pids["redis"], _ = await _start(stack, directory, "redis", [redis, *words], {}, _ACCEPTS)
-        app = {"LEGATO_APP_ID": APP_ID, "LEGATO_APP_KEY": APP_KEY, "LEGATO_APP_SECRET": secret}
-        command = [*LEGATO, "broadcaster", "--port", "0", "--metrics-port", "0"]
-        pids["broadcaster"], listening = await _start(
-            stack, directory, "broadcaster", command, app | {"REDIS_URL": url}, _LISTENING
-        )
-        settings = {
-            "REDIS_URL": url,
-            "DATABASE_URL": f"sqlite:///{directory}/turns.db",
-            "LEGATO_PROVIDER_NAME": "scripted",
-            "LEGATO_WORKER_MAX_JOBS": "0",
-            "LEGATO_WORKER_TIMEOUT": "3600",
-            "LEGATO_PROVIDER_NO_TOKEN_SECONDS": "3600",
-        }
-        command = [*LEGATO, "worker", "--queue", QUEUE, "--concurrency", str(concurrency)]
-        pids["worker"], _ = await _start(stack, directory, "worker", command, settings, _WORKS)
-        yield Stage(directory, url, secret, pids, int(listening[1]))
+        config = directory / "legato.toml"
+        config.write_text(cast.config, encoding="utf-8")
+        command, ports = [*BROADCASTER, "--config", str(config)], []
+        for number in range(cast.nodes):
+            name = f"broadcaster {number + 1}" if number else "broadcaster"
+            address = url if cast.through is None else await cast.through(number, socket)
+            settings = _of_broadcaster(address, secret)
+            pids[name], listening = await _start(stack, directory, name, command, settings, _LISTENING)
+            ports.append(int(listening[1]))
+        if cast.concurrency:
+            command = [*LEGATO, "worker", "--queue", QUEUE, "--concurrency", str(cast.concurrency)]
+            settings = _of_worker(url, directory)
+            pids["worker"], _ = await _start(stack, directory, "worker", command, settings, _WORKS)
+        yield Stage(directory, url, secret, pids, ports)
+
+
+def _of_broadcaster(redis_url: str, secret: str) -> dict[str, str]:
+    app = {"LEGATO_APP_ID": APP_ID, "LEGATO_APP_KEY": APP_KEY, "LEGATO_APP_SECRET": secret}
+    return app | {"REDIS_URL": redis_url}
+
+
+def _of_worker(redis_url: str, directory: Path) -> dict[str, str]:
+    return {
+        "REDIS_URL": redis_url,
+        "DATABASE_URL": f"sqlite:///{directory}/turns.db",
+        "LEGATO_PROVIDER_NAME": "scripted",
+        "LEGATO_WORKER_MAX_JOBS": "0",
+        "LEGATO_WORKER_TIMEOUT": "3600",
+        "LEGATO_PROVIDER_NO_TOKEN_SECONDS": "3600",
+    }
 
 
 async def _start(
@@ -116,7 +152,7 @@ async def _start(
 ) -> tuple[int, re.Match[str]]:
     """Start a process that ends with ``stack``; its pid, and what it has said to be ready."""
     log = directory / f"{name}.log"
-    kind = name if name != "redis" else "worker"
+    kind = "broadcaster" if name.startswith("broadcaster") else "worker"
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("LEGATO_", "PG"))}
     with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(

@@ -88,7 +88,7 @@ async def test_process_that_does_not_start_is_told_with_its_last_line(tmp_path: 
     server.write_text("#!/bin/sh\necho no such luck\nexit 3\n")
     server.chmod(0o755)
     with pytest.raises(BenchmarkError, match="the redis does not get ready: no such luck"):
-        async with stage.stage(str(server), concurrency=1):
+        async with stage.stage(str(server), stage.Cast(1)):
             pass
 
 

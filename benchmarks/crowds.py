@@ -1,0 +1,73 @@
+"""Crowds of light clients, seen from who starts them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from .errors import BenchmarkError
+from .stage import end
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from .crowd import Order
+
+
+class Crowd:
+    """One process of clients."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def come(self, order: Order) -> None:
+        """Wait until all have subscribed.
+
+        :raises BenchmarkError: not all could.
+        """
+        await self._tell(msgspec.json.encode(order))
+
+    async def received(self) -> int:
+        """How many events of channels all have got together."""
+        return int((await self._tell(b"?"))["received"])
+
+    async def _tell(self, line: bytes) -> dict[str, Any]:
+        stdin, stdout, stderr = self._process.stdin, self._process.stdout, self._process.stderr
+        if stdin is None or stdout is None or stderr is None:
+            raise BenchmarkError("a crowd cannot be spoken to")
+        stdin.write(line + b"\n")
+        await stdin.drain()
+        if answer := await stdout.readline():
+            told: dict[str, Any] = msgspec.json.decode(answer)
+            return told
+        said = (await stderr.read()).decode(errors="replace").strip().splitlines()
+        raise BenchmarkError(f"a crowd has ended: {said[-1] if said else 'it says nothing'}")
+
+    async def go(self) -> None:
+        """All leave at once."""
+        await end(self._process)
+
+
+@asynccontextmanager
+async def crowds(orders: Sequence[Order]) -> AsyncIterator[list[Crowd]]:
+    """A process for each order; all of them are there.
+
+    :raises BenchmarkError: not all could come.
+    """
+    async with AsyncExitStack() as stack:
+        started = []
+        for _ in orders:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "benchmarks.crowd"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            stack.push_async_callback(end, process)
+            started.append(Crowd(process))
+        await asyncio.gather(*(crowd.come(order) for crowd, order in zip(started, orders, strict=True)))
+        yield started

@@ -1,0 +1,62 @@
+"""Counts what passes between a node and its Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CHUNK = 65_536
+
+
+class Relay:
+    """Leads from one unix socket to another.
+
+    :ivar received: bytes that the server has sent to the node.
+    :ivar sent: bytes that the node has sent.
+    """
+
+    def __init__(self, server: Path, own: Path) -> None:
+        self.received = 0
+        self.sent = 0
+        self.url = f"unix://{own}"
+        self._server = server
+        self._own = own
+        self._pipes: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Listen."""
+        self._listener = await asyncio.start_unix_server(self._accept, self._own)
+
+    async def close(self) -> None:
+        """Cut everything."""
+        self._listener.close()
+        for pipe in list(self._pipes):
+            pipe.cancel()
+        await asyncio.gather(*self._pipes, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_unix_connection(self._server)
+        for work in (self._up(reader, back), self._down(there, writer)):
+            pipe = asyncio.create_task(work)
+            self._pipes.add(pipe)
+            pipe.add_done_callback(self._pipes.discard)
+
+    async def _up(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await source.read(CHUNK):
+                self.sent += len(data)
+                target.write(data)
+                await target.drain()
+        target.close()
+
+    async def _down(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await source.read(CHUNK):
+                self.received += len(data)
+                target.write(data)
+                await target.drain()
+        target.close()
