@@ -71,6 +71,11 @@ BOUNDS: Final = {
 CANCEL_SPREAD: Final = 5.0
 """Seconds over which the cancels are spread: many times the pause between two looks at the flags."""
 
+GREEDY_TIMES: Final = 200
+"""How many times the tokens of the others a reply without a rate has, so that it lasts as long as they do."""
+
+MAX_TOKENS: Final = 100_000  # of the scripted provider
+
 SAMPLES: Final = 50
 """How often memory is read in a run in sequence."""
 
@@ -108,7 +113,7 @@ async def at_once(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
     commands, before, begun = await _commands(bench.redis), bench.uses(), time.monotonic()
     paced = [await bench.ask(number, script(args.tokens, args.rate)) for number in range(args.replies)]
     for number in range(args.replies, args.replies + args.greedy):
-        await bench.ask(number, script(args.tokens, 0))
+        await bench.ask(number, script(min(args.tokens * GREEDY_TIMES, MAX_TOKENS), 0))
     await bench.readers.until_ended(args.replies + args.greedy)
     ended, after = time.monotonic(), bench.uses()
     readings = bench.readers.readings
@@ -276,7 +281,13 @@ def build_parser() -> argparse.ArgumentParser:
     mode.add_argument("--cancels", type=int, metavar="N", help="silent replies to cancel")
     add("--tokens", type=int, default=500, metavar="N", help="of each reply (default 500)")
     add("--rate", type=int, default=50, metavar="N", help="tokens/s of each reply; 0: no limit (default 50)")
-    add("--greedy", type=int, default=0, metavar="N", help="with --replies: so many more without a rate")
+    add(
+        "--greedy",
+        type=int,
+        default=0,
+        metavar="N",
+        help="with --replies: so many long ones without a rate",
+    )
     add("--at-once", type=int, default=16, metavar="N", help="with --jobs (default 16)")
     add("--seconds", type=int, default=600, metavar="N", help="give up after so long (default 600)")
     add("--redis", metavar="PROGRAM", help="default: redis-server of the PATH, else the embedded Valkey")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--replies", "3", "--greedy", "1", "--tokens", "20", "--rate", "200"], {"tokens": 80}),
+        (["--replies", "3", "--greedy", "1", "--tokens", "20", "--rate", "200"], {"tokens": 4060}),
         (["--jobs", "12", "--at-once", "3", "--tokens", "5", "--rate", "0"], {"tokens": 60}),
     ],
 )
