@@ -1,8 +1,8 @@
 """Many light clients, as a process of its own: ``python -m benchmarks.crowd``, started by :mod:`.crowds`.
 
 Standard input: one line, the :class:`Order`; it ends with standard input. Standard output: ``{"ready": n}``
-once all have subscribed, then for each further line of input ``{"received": n}``: how many events of channels all
-have got together.
+once all have subscribed, then for each further line of input ``{"received": n}``: how many events of channels
+all have got together.
 """
 
 from __future__ import annotations

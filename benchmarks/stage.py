@@ -56,7 +56,7 @@ def redis_server(given: str | None) -> str:
 class Stage:
     """What runs.
 
-    :ivar pids: by ``redis``, ``broadcaster`` and ``worker``; further broadcasters by ``broadcaster 2`` and so on.
+    :ivar pids: by ``redis``, ``broadcaster``, ``broadcaster 2`` and so on, and ``worker``.
     :ivar ports: of the broadcasters.
     """
 
@@ -79,7 +79,7 @@ class Cast:
     :ivar concurrency: replies at once in the one worker; 0 for no worker.
     :ivar nodes: broadcasters.
     :ivar config: of the broadcasters, as TOML.
-    :ivar through: answers the address at which a broadcaster finds Redis, given its number and the server's socket.
+    :ivar through: where a broadcaster finds Redis, given its number and the server's socket.
     """
 
     concurrency: int = 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks import proc, replies, stage
+from benchmarks import proc, replies, scaling, stage
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures import milliseconds, percentile
 from benchmarks.readers import Reading
@@ -108,3 +108,40 @@ def test_use_of_a_process_is_what_the_kernel_says() -> None:
     assert after.resident > 1000
     with pytest.raises(BenchmarkError, match="cannot be read"):
         proc.use(2**30)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("options", "figures"),
+    [
+        (
+            ["connections", "--connections", "20"],
+            {"connections": 40, "per_subscription.hsetnx": 1, "per_departure.evalsha": 1},
+        ),
+        (["publish", "--events", "200"], {"events": 200, "per_event.spublish": 1}),
+        (["presence", "--members", "20"], {"steps.9.members": 20, "steps.9.per_join.hvals": 1}),
+        (["share", "--events", "1000"], {"events": 1000, "channels": [99, 1]}),
+    ],
+)
+def test_scaling_counts_what_redis_is_asked(
+    options: list[str], figures: dict[str, object], tmp_path: Path
+) -> None:
+    file = tmp_path / "out.json"
+    assert scaling.main([*options, "--json", str(file)]) == 0
+    result = json.loads(file.read_text())["result"]
+    for path, expected in figures.items():
+        found = result
+        for name in path.split("."):
+            found = found[int(name)] if isinstance(found, list) else found[name]
+        assert found == expected, path
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [(["share", "--nodes", "3"], "share has two"), (["presence", "--members", "1"], "expected 10 to 10000")],
+)
+def test_scaling_that_cannot_be_measured_is_a_line(
+    options: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert scaling.main(options) == 2
+    assert complaint in capsys.readouterr().err

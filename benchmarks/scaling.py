@@ -1,0 +1,366 @@
+"""What several nodes cost on Redis: ``python -m benchmarks.scaling``. ``--help`` says what it does."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import shlex
+import sys
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx2
+from redis.asyncio import Redis
+
+from protocol import signatures
+
+from . import proc
+from .crowd import Order
+from .crowds import crowds
+from .errors import BAD_USAGE, BenchmarkError
+from .machine import machine, versions
+from .relay import Relay
+from .stage import APP_ID, APP_KEY, Cast, redis_server, stage
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from .crowds import Crowd
+    from .stage import Stage
+
+DESCRIPTION: Final = """\
+Measures what nodes that are one over Redis ask of it: a real Redis, real `legato broadcaster` processes, and
+light clients in processes of their own. All on 127.0.0.1, and gone afterwards.
+
+  connections  clients of --nodes nodes subscribe to a private channel each, all leave again. Redis commands,
+               bytes and CPU per subscription, memory of nodes and Redis per connection.
+  publish      --events events over HTTP, one at a time, each to a channel with one subscriber. Redis
+               commands, bytes and CPU per event.
+  presence     users join one presence channel. The same per join, as the channel grows to --members.
+  share        the second of two nodes has 1 of 100 channels; every channel gets events alike. Bytes that
+               each node gets from Redis.
+"""
+
+EPILOG: Final = """\
+examples:
+  python -m benchmarks.scaling connections --nodes 2 --connections 10000
+  python -m benchmarks.scaling publish --nodes 1 --events 5000
+  python -m benchmarks.scaling publish --nodes 3 --events 5000
+  python -m benchmarks.scaling presence --members 1000 --json out.json
+  python -m benchmarks.scaling share --events 20000
+
+exit status:
+  0    measured
+  1    a process failed, or an event did not arrive
+  2    an option is wrong
+"""
+
+BOUNDS: Final = {
+    "nodes": (1, 16),
+    "connections": (1, 15_000),
+    "members": (10, 10_000),
+    "events": (1, 1_000_000),
+    "seconds": (1, 3600),
+}
+CHANNELS: Final = 100
+"""In a run of shares. The second node has the last one."""
+
+DATA: Final = "x" * 200
+SETTLED: Final = 0.3
+POLL: Final = 0.1
+BATCH: Final = 10
+
+CONFIG: Final = """\
+[[apps]]
+id = "{id}"
+key = "{key}"
+secret = "unused"
+max_presence_members = {members}
+"""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a run works with."""
+
+    stage: Stage
+    redis: Redis
+    relays: Sequence[Relay]
+
+    def order(self, node: int, first: int, count: int, channel: str, data: str = "") -> Order:
+        """Clients of one node."""
+        return Order(self.stage.ports[node], APP_KEY, self.stage.secret, first, count, channel, data)
+
+    async def cost(self, work: Awaitable[Any], count: int) -> dict[str, Any]:
+        """What ``work`` costs Redis and the nodes, divided by ``count``, without what they do anyway."""
+        idle = await self._difference(asyncio.sleep(3))
+        busy = await self._difference(work)
+        share = busy.pop("seconds") / idle.pop("seconds")
+        net = {name: max(0.0, value - share * idle.get(name, 0.0)) for name, value in busy.items()}
+        return {name: round(value / count, 3) for name, value in net.items() if round(value / count, 3)}
+
+    async def _difference(self, work: Awaitable[Any]) -> dict[str, float]:
+        before = await self._totals()
+        await work
+        after = await self._totals()
+        return {name: value - before.get(name, 0.0) for name, value in after.items()}
+
+    async def _totals(self) -> dict[str, float]:
+        info: dict[str, Any] = await self.redis.info("all")
+        calls = {
+            name.removeprefix("cmdstat_"): float(of["calls"])
+            for name, of in info.items()
+            if name.startswith("cmdstat_") and name != "cmdstat_info"
+        }
+        nodes = [pid for name, pid in self.stage.pids.items() if name.startswith("broadcaster")]
+        return {
+            **calls,
+            "bytes_to_redis": float(info["total_net_input_bytes"]),
+            "bytes_from_redis": float(info["total_net_output_bytes"]),
+            "redis_cpu_us": proc.use(self.stage.pids["redis"]).cpu * 1e6,
+            "node_cpu_us": sum(proc.use(pid).cpu for pid in nodes) * 1e6,
+            "seconds": time.monotonic(),
+        }
+
+    async def memory(self) -> dict[str, int]:
+        """Resident KiB of the nodes together, and what Redis uses of its own, in KiB."""
+        info: dict[str, Any] = await self.redis.info("memory")
+        nodes = [pid for name, pid in self.stage.pids.items() if name.startswith("broadcaster")]
+        return {"nodes": sum(proc.use(pid).resident for pid in nodes), "redis": info["used_memory"] // 1024}
+
+    async def publish(self, channels: Sequence[str], rounds: int) -> None:
+        """An event to each channel, ``rounds`` times, through the nodes in turn."""
+        async with httpx2.AsyncClient() as client:
+            for number in range(rounds * len(channels)):
+                port = self.stage.ports[number % len(self.stage.ports)]
+                await self._post(client, port, channels[number % len(channels)])
+
+    async def _post(self, client: httpx2.AsyncClient, port: int, channel: str) -> None:
+        body = json.dumps({"name": "e", "data": DATA, "channel": channel}).encode()
+        path = f"/apps/{APP_ID}/events"
+        params = {
+            "auth_key": APP_KEY,
+            "auth_timestamp": str(int(time.time())),
+            "auth_version": "1.0",
+            "body_md5": hashlib.md5(body, usedforsecurity=False).hexdigest(),
+        }
+        text = signatures.request_text("POST", path, params)
+        params["auth_signature"] = signatures.sign(self.stage.secret, text)
+        answer = await client.post(f"http://127.0.0.1:{port}{path}", params=params, content=body)
+        if answer.status_code != 200:
+            raise BenchmarkError(f"an event was answered {answer.status_code}: {answer.text}")
+
+
+async def received(gathered: Sequence[Crowd], count: int) -> None:
+    """Wait until the clients have got so many events; they never get more."""
+    while (got := sum([await crowd.received() for crowd in gathered])) < count:  # noqa: ASYNC110
+        await asyncio.sleep(POLL)
+    if got > count:
+        raise BenchmarkError(f"{got} events were received, {count} were sent")
+
+
+async def connections(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
+    """Everybody comes, everybody goes."""
+    orders = [
+        bench.order(node, node * args.connections, args.connections, "private-user-{}")
+        for node in range(args.nodes)
+    ]
+    count, before = args.nodes * args.connections, await bench.memory()
+    result: dict[str, Any] = {"connections": count}
+    async with AsyncExitStack() as stack:
+        begun = time.monotonic()
+
+        async def come() -> None:
+            gathered.extend(await stack.enter_async_context(crowds(orders)))
+
+        gathered: list[Crowd] = []
+        result["per_subscription"] = await bench.cost(come(), count)
+        result["seconds"] = round(time.monotonic() - begun - 3, 2)
+        after = await bench.memory()
+        result["bytes_per_connection"] = {
+            name: round((after[name] - before[name]) * 1024 / count) for name in after
+        }
+
+        async def go() -> None:
+            await asyncio.gather(*(crowd.go() for crowd in gathered))
+            while await bench.redis.hlen(f"legato:subs:{{{APP_ID}:private-user-{count - 1}}}"):  # noqa: ASYNC110
+                await asyncio.sleep(POLL)
+            await asyncio.sleep(SETTLED)
+
+        result["per_departure"] = await bench.cost(go(), count)
+    return result
+
+
+async def publish(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
+    """One event at a time, each for one subscriber of one node."""
+    channels = [f"private-user-{number}" for number in range(args.nodes * CHANNELS)]
+    orders = [bench.order(node, node * CHANNELS, CHANNELS, "private-user-{}") for node in range(args.nodes)]
+    rounds = -(-args.events // len(channels))
+    async with crowds(orders) as gathered:
+
+        async def send() -> None:
+            await bench.publish(channels, rounds)
+            await received(gathered, rounds * len(channels))
+
+        return {
+            "events": rounds * len(channels),
+            "per_event": await bench.cost(send(), rounds * len(channels)),
+        }
+
+
+async def presence(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
+    """Members come a tenth at a time, over all nodes; of each tenth what a join costs."""
+    steps, size = [], args.members // 10
+    data = '{"user_id":"user-{}","user_info":{"name":"Somebody {}"}}'
+    async with AsyncExitStack() as stack:
+        for step in range(10):
+            node = step % args.nodes
+            order = bench.order(node, step * size, size, "presence-room", data)
+            cost = await bench.cost(stack.enter_async_context(crowds([order])), size)
+            steps.append({"members": (step + 1) * size, "per_join": cost})
+    return {"steps": steps}
+
+
+async def share(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
+    """The first node has 99 channels, the second one."""
+    channels = [f"private-user-{number}" for number in range(CHANNELS)]
+    orders = [
+        bench.order(0, 0, CHANNELS - 1, "private-user-{}"),
+        bench.order(1, CHANNELS - 1, 1, "private-user-{}"),
+    ]
+    rounds = -(-args.events // CHANNELS)
+    async with crowds(orders) as gathered:
+        quiet = await _passed(bench, asyncio.sleep(3))
+
+        async def send() -> None:
+            # Through a client of Redis' own: what nodes publish would be counted as theirs.
+            await _spublish(bench.redis, channels, rounds)
+            await received(gathered, rounds * CHANNELS)
+
+        busy = await _passed(bench, send())
+    net = [
+        max(0.0, got - of_idle * busy[0] / quiet[0]) for got, of_idle in zip(busy[1], quiet[1], strict=True)
+    ]
+    return {
+        "channels": [CHANNELS - 1, 1],
+        "events": rounds * CHANNELS,
+        "bytes_received": [round(value) for value in net],
+        "share_of_second": round(net[1] / sum(net), 4),
+    }
+
+
+async def _passed(bench: Bench, work: Awaitable[Any]) -> tuple[float, list[int]]:
+    begun, before = time.monotonic(), [relay.received for relay in bench.relays]
+    await work
+    got = [relay.received - old for relay, old in zip(bench.relays, before, strict=True)]
+    return time.monotonic() - begun, got
+
+
+async def _spublish(redis: Redis, channels: Sequence[str], rounds: int) -> None:
+    for number in range(rounds):
+        async with redis.pipeline(transaction=False) as pipeline:
+            for channel in channels:
+                payload = json.dumps({"event": "e", "channel": channel, "data": f"{number} {DATA}"})
+                pipeline.execute_command("SPUBLISH", f"legato:bus:{{{APP_ID}:{channel}}}", "\n" + payload)
+            await pipeline.execute()
+
+
+MODES: Final[Mapping[str, Callable[[Bench, argparse.Namespace], Awaitable[dict[str, Any]]]]] = {
+    "connections": connections,
+    "publish": publish,
+    "presence": presence,
+    "share": share,
+}
+
+
+async def _run(args: argparse.Namespace, redis: str) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "benchmark": f"scaling {args.mode}",
+        "command": shlex.join(["python", "-m", "benchmarks.scaling", *args.argv]),
+        "machine": machine(),
+        "versions": versions(redis),
+    }
+    relays: list[Relay] = []
+    async with AsyncExitStack() as stack:
+
+        async def through(number: int, socket: Path) -> str:
+            relay = Relay(socket, socket.with_name(f"relay-{number}.sock"))
+            await relay.start()
+            stack.push_async_callback(relay.close)
+            relays.append(relay)
+            return relay.url
+
+        config = CONFIG.format(id=APP_ID, key=APP_KEY, members=args.members)
+        cast = Cast(nodes=args.nodes, config=config, through=through if args.mode == "share" else None)
+        on = await stack.enter_async_context(stage(redis, cast))
+        client = await stack.enter_async_context(Redis.from_url(on.redis_url))
+        try:
+            async with asyncio.timeout(args.seconds):
+                body["result"] = await MODES[args.mode](Bench(on, client, relays), args)
+        except TimeoutError:
+            raise BenchmarkError(f"not done after {args.seconds} s: see --seconds") from None
+    return body
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scaling",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("mode", choices=MODES, metavar="MODE", help=", ".join(MODES))
+    add("--nodes", type=int, default=2, metavar="N", help="broadcasters (default 2)")
+    add("--connections", type=int, default=1000, metavar="N", help="of each node (default 1000)")
+    add("--members", type=int, default=1000, metavar="N", help="of the presence channel (default 1000)")
+    add("--events", type=int, default=2000, metavar="N", help="in all (default 2000)")
+    add("--seconds", type=int, default=300, metavar="N", help="give up after so long (default 300)")
+    add("--redis", metavar="PROGRAM", help="default: redis-server of the PATH, else the embedded Valkey")
+    add("--json", metavar="FILE", help="write everything")
+    return parser
+
+
+def check(args: argparse.Namespace) -> None:
+    """See that the options are within their bounds.
+
+    :raises BenchmarkError: one is not.
+    """
+    for name, (least, most) in BOUNDS.items():
+        if not least <= getattr(args, name) <= most:
+            raise BenchmarkError(f"--{name} {getattr(args, name)}: expected {least} to {most}", BAD_USAGE)
+    if args.mode == "share" and args.nodes != 2:
+        raise BenchmarkError(f"--nodes {args.nodes}: share has two", BAD_USAGE)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure; the exit status is as :data:`EPILOG` says."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = build_parser().parse_args(words)
+    args.argv = words
+    try:
+        check(args)
+        body = asyncio.run(_run(args, redis_server(args.redis)))
+        if args.json:
+            Path(args.json).write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
+    except BenchmarkError as error:
+        sys.stderr.write(f"benchmarks.scaling: {error}\n")
+        return error.status
+    except OSError as error:
+        sys.stderr.write(f"benchmarks.scaling: {error.filename or 'a process'}: {error.strerror}\n")
+        return 1
+    lines = [body["command"], json.dumps(body["machine"]), json.dumps(body["versions"])]
+    lines += [f"{name:<22}{json.dumps(value)}" for name, value in body["result"].items() if name != "steps"]
+    lines += [json.dumps(step) for step in body["result"].get("steps", ())]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
