@@ -26,7 +26,7 @@ from .fallback import Fallback
 from .http_api import HttpApi
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -74,7 +74,7 @@ def _starlette(node: Node) -> Starlette:
     signer = Signer(node, tokens)
     channel_auth = ChannelAuth(signer, node.settings.auth)
     routes: list[BaseRoute] = [
-        Route("/up", _up, methods=["GET"]),
+        Route("/up", _up(node), methods=["GET"]),
         Route("/broadcasting/auth", answered(node, "auth", channel_auth), methods=["POST"]),
         Route("/broadcasting/user-auth", answered(node, "user_auth", UserAuth(signer)), methods=["POST"]),
         *Chat(node, tokens).routes(),
@@ -92,8 +92,15 @@ def _starlette(node: Node) -> Starlette:
     )
 
 
-async def _up(_request: Request) -> Response:
-    return JSONResponse({"health": "OK"})
+def _up(node: Node) -> Callable[[Request], Awaitable[Response]]:
+    """Whether it lives; with ``?ready``, whether a balancer should send anybody here."""
+
+    async def up(request: Request) -> Response:
+        if "ready" in request.query_params and node.leaving:
+            return JSONResponse({"ready": False, "reason": "draining"}, 503)
+        return JSONResponse({"health": "OK"})
+
+    return up
 
 
 async def _root(_request: Request) -> Response:

@@ -1,0 +1,63 @@
+"""What is asked of the registry in Redis: who is where, and the last event of a cache channel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from protocol import wire
+
+from .bus import ask
+from .hub import Key
+from .registry import Cached, Counts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from redis.asyncio import Redis
+
+
+class Questions:
+    """See :class:`broadcaster.registry.Registry`."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def counts(self, keys: Sequence[Key]) -> list[Counts]:
+        """Of each channel."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hlen(wire.subscriptions_key(*key))
+            pipeline.hlen(wire.users_key(*key))
+        lengths = await ask(pipeline.execute())
+        return [Counts(*pair) for pair in zip(lengths[::2], lengths[1::2], strict=True)]
+
+    async def occupied(self, app_id: str) -> list[str]:
+        """Names of the channels that have subscribers, sorted; a hint that is out of date is dropped."""
+        hints = sorted(name.decode() for name in await ask(self._redis.smembers(wire.occupied_key(app_id))))
+        counts = await self.counts([Key(app_id, name) for name in hints])
+        vacant = [name for name, count in zip(hints, counts, strict=True) if not count.subscriptions]
+        if vacant:
+            await ask(self._redis.srem(wire.occupied_key(app_id), *vacant))
+        return [name for name in hints if name not in set(vacant)]
+
+    async def members(self, key: Key) -> list[str]:
+        """User ids on a presence channel."""
+        return [name.decode() for name in await ask(self._redis.hkeys(wire.users_key(*key)))]
+
+    async def remember(self, key: Key, event: str, data: str, seconds: int) -> None:
+        """Keep the last event of a cache channel."""
+        value = msgspec.json.encode([event, data])
+        await ask(self._redis.set(wire.cache_key(*key), value, ex=seconds))
+
+    async def recall(self, key: Key) -> Cached | None:
+        """The last event, unless it is too old."""
+        pipeline = self._redis.pipeline(transaction=True)
+        pipeline.get(wire.cache_key(*key))
+        pipeline.ttl(wire.cache_key(*key))
+        value, ttl = await ask(pipeline.execute())
+        if value is None:
+            return None
+        event, data = msgspec.json.decode(value, type=tuple[str, str])
+        return Cached(event, data, max(ttl, 0))
