@@ -3,37 +3,50 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from protocol import errors, messages
-from protocol.session import Close, Effect, Relay, Send, Session, SignIn, Subscribe, Unsubscribe
+from protocol.session import Close, Effect, Relay, Send, SignIn, Subscribe, Unsubscribe
 
 from .frames import text_frame
 from .hub import Key
-from .order import Order
+from .order import EFFECT_BYTES, Order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from protocol.errors import PusherError
+    from protocol.session import Session
 
     from .node import Node
+
+
+class Left:
+    """Stands for a subscription that the registry has been told the end of already (:mod:`.drain`)."""
+
+
+LEFT: Final = Left()
+
+Asked = Subscribe | SignIn | Left | None
+"""What asked for a channel; None for one that nobody has asked for by name."""
 
 
 class Client(ABC):
     """Satisfies :class:`broadcaster.hub.Subscriber` and :class:`broadcaster.wheel.Timed`.
 
-    ``keys`` are its subscriptions in the hub, each with the effect that asked for it.
+    ``keys`` are its subscriptions in the hub, each with the effect that asked for it; ``early`` is what it
+    has said before it was let in, None when it does not wait for that.
     """
 
-    __slots__ = ("keys", "node", "order", "session", "slow", "socket_id", "write_now")
+    __slots__ = ("early", "keys", "node", "order", "session", "slow", "socket_id", "write_now")
 
     write_now: Callable[[bytes], None]
 
     def __init__(self, node: Node) -> None:
         self.node = node
         self.session: Session | None = None
-        self.keys: dict[Key, Subscribe | SignIn | None] = {}
+        self.early: list[bytes] | None = None
+        self.keys: dict[Key, Asked] = {}
         self.order = Order()
         self.slow = False
         self.socket_id = ""
@@ -55,23 +68,44 @@ class Client(ABC):
     # --- what all have in common
 
     def begin(self, path: str, params: Mapping[str, str], origin: str) -> None:
-        """The handshake is complete: greet, or refuse (protocol section 1.5)."""
-        admitted = self.node.admit(path, params, origin)
-        if not isinstance(admitted, Session):
-            self.close(admitted)
-            return
-        self.session = admitted
-        self.socket_id = admitted.socket_id
-        self.node.enter(self, admitted)
-        self._run(admitted.greeting())
+        """The handshake is complete: this ends in :meth:`greet` or :meth:`close`."""
+        self.node.entrance.knock(self, path, params, origin)
+
+    def greet(self, session: Session) -> None:
+        """The client is let in: what it has said meanwhile comes after the greeting (section 1.5)."""
+        self.session = session
+        self.socket_id = session.socket_id
+        self.node.enter(self, session)
+        self._run(session.greeting())
+        early, self.early = self.early, None
+        for text in early or ():
+            self.receive(text)
+
+    @property
+    def there(self) -> bool:
+        """Whether it is let in, or waits for that."""
+        return self.session is not None or self.early is not None
 
     def receive(self, text: bytes) -> None:
         """One message of the client: what it asks for is done in its turn."""
         if self.session is None:
+            self._keep(text)
             return
         for effect in self.session.receive(text, self.node.now()):
             if self.session is not None:
                 self._run_in_turn(effect, len(text))
+
+    def _keep(self, text: bytes) -> None:
+        """Until the client is let in, within a bound."""
+        if self.early is None:
+            return
+        self.early.append(text)
+        if sum(map(len, self.early)) + EFFECT_BYTES * len(self.early) > self._bound:
+            self.overwhelmed()
+
+    @property
+    def _bound(self) -> int:
+        return self.node.settings.server.send_queue_bytes
 
     def _run_in_turn(self, effect: Effect, size: int) -> None:
         key = None
@@ -81,7 +115,7 @@ class Client(ABC):
             self._run(effect)
             return
         self.order.defer(key, effect, size)
-        if self.order.waiting_bytes > self.node.settings.server.send_queue_bytes:
+        if self.order.waiting_bytes > self._bound:
             self.overwhelmed()
 
     def settle(self, key: Key, answer: Callable[[], None]) -> None:
@@ -145,6 +179,9 @@ class Client(ABC):
     def leave(self) -> None:
         """Out of every channel and every count. Idempotent."""
         session, self.session = self.session, None
+        if self.early is not None:
+            self.early = None
+            self.node.entrance.abandon(self)
         if session is not None:
             session.closed = True
             self.order.clear()

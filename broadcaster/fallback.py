@@ -102,7 +102,7 @@ class Fallback:
             client.close(errors.OVER_CAPACITY)
             return client
         client.begin(self._app_path + handle.key, parse_query(scope["query_string"]), _origin(scope))
-        if client.session is not None:
+        if client.there:
             self._sessions[handle] = client
         return client
 

@@ -93,9 +93,9 @@ class FallbackClient(Client):
         self.over = False
 
     def begin(self, path: str, params: Mapping[str, str], origin: str) -> None:
-        """As for every transport; an accepted session is looked at each tick."""
+        """As for every transport; one that is not refused is looked at each tick."""
         super().begin(path, params, origin)
-        if self.session is not None:
+        if self.there:
             self.node.wheel.add(self, _next_tick(self.node.now()))
 
     # --- what the hub and the drain call
@@ -119,7 +119,8 @@ class FallbackClient(Client):
         """The error event, then the close frame, by this receive request or the next one."""
         if self._goodbye:
             return
-        self._queue = payloads(error_frame(error))
+        queued = self._queue if error in errors.RESTARTS else []
+        self._queue = [*queued, *payloads(error_frame(error))]
         self._goodbye = fallback.close_frame(error.code, error.message)
         if self._receiver is not None:
             self._receiver.wake()

@@ -113,6 +113,11 @@ class Hub:
         channel = self._channels.get(key)
         return 0 if channel is None else len(channel)
 
+    def waits(self, subscriber: Subscriber, key: Key) -> bool:
+        """Whether ``ready`` has not been called for it yet."""
+        channel = self._channels.get(key)
+        return channel is not None and subscriber in channel.waiting
+
     def subscribers(self, key: Key) -> list[Subscriber]:
         """Local subscribers of a channel, those who have not been answered yet too."""
         channel = self._channels.get(key)

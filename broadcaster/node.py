@@ -8,22 +8,23 @@ import secrets
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, cast
-from urllib.parse import unquote
 
 from protocol import errors, messages, presence, users
-from protocol.apps import App, refuse
 from protocol.channels import SERVER_TO_USER
 from protocol.session import Relay, Session, SignIn, Subscribe
-from protocol.wire import CACHED, RECONNECT, TERMINATE, Envelope
+from protocol.wire import CACHED, CONNECTIONS, RECONNECT, TERMINATE, Envelope
 
-from . import watchlists
+from . import drain, leases, watchlists
 from .bus import BusError, end_task
 from .cached import CachedChannels
+from .client import LEFT
 from .counts import SubscriptionCounts
+from .entrance import Entrance
 from .frames import text_frame
 from .healing import Healer
 from .hub import Hub, Key, Subscriber
 from .recovery import Recovery
+from .redis_layout import Owner
 from .redis_registry import RedisRegistry
 from .registry import Joined, Left, LocalRegistry, Registry
 from .watchlists import Watchlists
@@ -31,22 +32,23 @@ from .webhooks import Webhooks
 from .wheel import Wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Collection, Coroutine, Iterator
 
     from redis.asyncio import Redis
 
-    from protocol.errors import PusherError
+    from protocol.apps import App
     from protocol.holdback import Gone
     from protocol.presence import Member
 
     from .bus import Bus
-    from .client import Client
+    from .client import Asked, Client
     from .config import Settings
     from .replies import Replies
 
 logger: Final = logging.getLogger("legato.node")
 
-DRAIN_STEPS_PER_SECOND: Final = 20
+FLUSH_SECONDS: Final = 2.0
+"""How long the end waits for what clients have said to be published."""
 
 COMMANDS: Final = {TERMINATE: errors.TERMINATED, RECONNECT: errors.RECONNECT}
 """What ends the connections that have a channel."""
@@ -68,13 +70,9 @@ class Node:
         self.now = self.loop.time
         self.wall = time.time
         self.hub = Hub(self.loop.call_soon, bus.subscribe, self._vacate, self._ready)
-        self.registry: Registry = (
-            LocalRegistry(self._deliver)
-            if redis is None
-            else RedisRegistry(
-                redis, secrets.token_hex(8), self.lapsed, holding=lambda app_id: self._has(app_id, "webhooks")
-            )
-        )
+        self.registry = self._registry(redis)
+        self.entrance = Entrance(self)
+        self.fence = drain.Fence(bus.subscribe)
         self.wheel = Wheel(self.loop)
         self.webhooks = Webhooks(settings.apps, None if redis is None else self._confirm_departure)
         self.apps: dict[str, App] = {}
@@ -87,9 +85,11 @@ class Node:
         self.client_events = 0
         self.slow_connections = 0
         self.slow_closed = 0
+        self.leaving = False
         self.draining = False
-        self._open: set[Client] = set()
+        self.open: set[Client] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._sweep: asyncio.Task[None] | None = None
         self.healer = None if replies is None else Healer(replies, self.hub, self.now, self._spawn)
         self.cached = CachedChannels(self.registry, self.hub)
         self.recovery = Recovery(self.healer, self.cached, self._spawn)
@@ -109,26 +109,45 @@ class Node:
             spawn=self._spawn,
         )
 
+    def _registry(self, redis: Redis | None) -> Registry:
+        if redis is None:
+            return LocalRegistry(self._deliver)
+        return RedisRegistry(
+            redis,
+            secrets.token_hex(8),
+            Owner(self.lapsed, lambda app_id: self._has(app_id, "webhooks"), self._joined, self._state),
+            self.settings.server.lease_seconds,
+        )
+
     async def start(self) -> None:
         """Join the bus.
 
         :raises BusError: it cannot be reached.
         """
         await self.webhooks.start()
-        await self.bus.start(self._deliver, self._confirm, self.hub.suspend)
+        await self.bus.start(self._deliver, self._confirm, self._lost)
         await self.registry.start(self._left)
         if self.healer is not None:
-            self._spawn(self.healer.sweep())
+            self._sweep = self.loop.create_task(self.healer.sweep())
 
     async def close(self) -> None:
-        """Leave the bus."""
+        """Leave the bus. Departures that are held back go to another node, or are told if there is none."""
         self.wheel.close()
-        self.webhooks.release()
+        if self._sweep is not None:
+            await end_task(self._sweep)
+        if not await drain.has_peers(self):
+            self.webhooks.release()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=FLUSH_SECONDS)
         await self.registry.close()
         await self.webhooks.close()
         for task in list(self._tasks):
             await end_task(task)
         await self.bus.close()
+
+    def _lost(self, keys: Collection[Key]) -> None:
+        self.hub.suspend(keys)
+        self.fence.lost(keys)
 
     def _deliver(self, key: Key, envelope: Envelope) -> None:
         if envelope.stream is not None and self.healer is not None:
@@ -144,10 +163,11 @@ class Node:
             self.hub.deliver(key, envelope.payload, envelope.except_socket_id)
 
     def _confirm(self, key: Key) -> None:
-        """The bus delivers the channel; if it did so before, it has been away in between."""
+        """The bus delivers the channel. If it did before, and was not asked to say so, it has been away."""
         if self.healer is not None:
             self.healer.open(key)
-        if self.hub.confirm(key):
+        again = self.hub.confirm(key)
+        if not self.fence.confirmed(key) and again:
             self.recovery.missed(key)
 
     def _vacate(self, key: Key) -> None:
@@ -156,6 +176,7 @@ class Node:
             self.healer.drop(key)
         self.cached.drop(key)
         self.bus.unsubscribe(key)
+        self.fence.confirmed(key)
 
     # --- applications
 
@@ -170,7 +191,7 @@ class Node:
         logger.info("applications: %s", ", ".join(app.id for app in apps) or "none")
         self._know(apps)
         self.webhooks.set_apps(apps)
-        for client in list(self._open):
+        for client in list(self.open):
             session = client.session
             if session is None:
                 continue
@@ -179,28 +200,20 @@ class Node:
                 client.close(errors.UNKNOWN_APP if app is None else errors.APP_DISABLED)
             else:
                 session.app = app
+                self.entrance.count(client, app)
 
     # --- connections
 
-    def admit(self, path: str, params: Mapping[str, str], origin: str) -> Session | PusherError:
-        """A session for a completed WebSocket handshake, or why there is none (protocol section 1.5)."""
-        admitted = self._app_for(path, params, origin)
-        if not isinstance(admitted, App):
-            self.refused[admitted.code] += 1
-            return admitted
-        socket_id = f"{secrets.randbelow(10**9)}.{secrets.randbelow(10**10)}"
-        return Session(admitted, socket_id, self.now())
-
-    def _app_for(self, path: str, params: Mapping[str, str], origin: str) -> App | PusherError:
-        prefix = f"{self.settings.server.path}/app/"
-        if not path.startswith(prefix):
-            return errors.PATH_NOT_FOUND
-        app = self._apps_by_key.get(unquote(path.removeprefix(prefix)))
-        error = refuse(app, params, origin, 0 if app is None else self.connections[app.id])
+    @property
+    def takes_nobody(self) -> bool:
+        """Whether no connection is let in."""
         limit = self.settings.server.max_connections
-        if error is None and (self.draining or 0 < limit <= len(self._open)):
-            return errors.OVER_CAPACITY
-        return error or app or errors.UNKNOWN_APP
+        return self.draining or 0 < limit <= len(self.open)
+
+    def _state(self) -> str:
+        if self.leaving:
+            return leases.LEAVING
+        return leases.FULL if self.takes_nobody else leases.OPEN
 
     def app_with_key(self, key: str) -> App | None:
         """The application that has this key."""
@@ -210,13 +223,13 @@ class Node:
         """Count an accepted connection and watch over it."""
         self.accepted += 1
         self.connections[session.app.id] += 1
-        self._open.add(client)
+        self.open.add(client)
         self.wheel.add(client, session.deadline)
 
     def leave(self, client: Client, session: Session) -> None:
         """Undo :meth:`enter`, and every subscription."""
         self.connections[session.app.id] -= 1
-        self._open.discard(client)
+        self.open.discard(client)
         keys, client.keys = client.keys, {}
         for key, effect in keys.items():
             self._drop(client, key, effect, disconnect=True)
@@ -239,8 +252,13 @@ class Node:
         if key in client.keys:
             self._drop(client, key, client.keys.pop(key), disconnect=False)
 
-    def _drop(self, client: Client, key: Key, effect: Subscribe | SignIn | None, *, disconnect: bool) -> None:
+    def _drop(self, client: Client, key: Key, effect: Asked, *, disconnect: bool) -> None:
         self.hub.unsubscribe(client, key)
+        if effect is not LEFT:
+            self.end(client, key, effect, disconnect=disconnect)
+
+    def end(self, client: Client, key: Key, effect: Asked, *, disconnect: bool) -> None:
+        """The subscription ends for everybody else; the channel is still delivered to the client."""
         member = effect.member if isinstance(effect, Subscribe) else None
         if not key.channel.startswith(watchlists.CHANNELS):
             self.registry.leave(
@@ -349,6 +367,8 @@ class Node:
         self.registry.release(Key(app_id, channel), user_id, answer)
 
     def _left(self, key: Key, member: Member | None, left: Left, *, disconnect: bool = True) -> None:
+        if key.channel == CONNECTIONS:
+            return
         if key.channel.startswith(SERVER_TO_USER):
             if left.last:
                 self._watchlists.tell_watchers(key, "offline")
@@ -404,8 +424,17 @@ class Node:
 
     def lapsed(self) -> None:
         """The others have taken this node for dead: its connections start anew."""
-        for client in list(self._open):
+        for client in list(self.open):
             client.close(errors.LEASE_LAPSED)
+        self.entrance.close(errors.LEASE_LAPSED)
+
+    def _joined(self) -> Iterator[tuple[Key, str, Member | None]]:
+        """What this node holds in the registry."""
+        for client in list(self.open):
+            for key, effect in list(client.keys.items()):
+                counts = effect is not LEFT and not key.channel.startswith(watchlists.CHANNELS)
+                if counts and not self.hub.waits(client, key):
+                    yield key, client.socket_id, effect.member if isinstance(effect, Subscribe) else None
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self.loop.create_task(work)
@@ -418,24 +447,8 @@ class Node:
     def unready(self) -> str | None:
         """Why no new clients should come to this node now; None if they may."""
         reasons = (
-            (self.draining, "draining"),
+            (self.leaving, "draining"),
             (not self.bus.connected, "not connected to Redis"),
             (not self.registry.held, "the node's lease is not held"),
         )
         return next((reason for holds, reason in reasons if holds), None)
-
-    # --- drain
-
-    async def drain(self) -> None:
-        """Close every connection, spread over ``drain_seconds``, so that not all come back at once."""
-        self.draining = True
-        seconds = self.settings.server.drain_seconds
-        connections = list(self._open)
-        if connections:
-            logger.info("draining: closing %d connections over %g s", len(connections), seconds)
-        steps = max(1, round(seconds * DRAIN_STEPS_PER_SECOND))
-        size = -(-len(connections) // steps) or 1
-        for start in range(0, len(connections), size):
-            for connection in connections[start : start + size]:
-                connection.close(errors.DRAINING)
-            await asyncio.sleep(seconds / steps)

@@ -68,6 +68,10 @@ class Cluster(Redis):
             self._nodes[address] = Redis.from_pool(self._pool(address))
         return self._nodes[address]
 
+    def masters(self) -> list[Redis]:
+        """A client of each, as far as is known."""
+        return [self.node(address) for address in self.slots.masters]
+
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         """See redis-py."""
         for node in self._nodes.values():

@@ -1,120 +1,118 @@
 """The registry over all nodes, in Redis.
 
 Every change is a script that works on the keys of one channel. What a node has added is listed under the
-node's name too, and hangs on its lease: when that lapses, any other node takes it back, once.
+node's name too, and hangs on its lease (:mod:`.leases`): when that lapses, another node takes it back, once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections import deque
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from protocol import presence, wire
 
 from . import scripts
 from .bus import RETRY_SECONDS, ask, end_task, reason_of
 from .hub import Key
+from .leases import OPEN, Lease, Renewal
 from .redis_cluster import Cluster
-from .registry import Cached, Counts, Joined, Left, added_envelope, removed_envelope
+from .redis_layout import (
+    Change,
+    Hold,
+    Owner,
+    decode_entry,
+    decode_joined,
+    decode_left,
+    encode_entry,
+    keys_of,
+)
+from .redis_questions import Questions
+from .registry import added_envelope, removed_envelope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from redis.asyncio import Redis
 
     from protocol.presence import Member
 
+    from .redis_layout import Line
+    from .registry import Joined, Left
+
 logger: Final = logging.getLogger("legato.registry")
+
+_Commands = list[tuple[Any, ...]]
 
 LEASE_SECONDS: Final = 15
 BATCH: Final = 500
 CLOSE_SECONDS: Final = 2.0
-VERSION_DIGITS: Final = 16  # before the event that a cache channel keeps: see remember.lua
 
-_Commands = list[tuple[Any, ...]]
+ANY: Final = 1_000_000_000
+"""No bound: on how many users a presence channel may have, for those who are on it already."""
+
+HELD_SECONDS: Final = 60
+"""How long a hold is kept beyond the time it takes to see that its node is dead."""
 
 _SCRIPTS: Final = {name: scripts.text(name) for name in ("join", "leave", "release")}
 
 
-class _Change(NamedTuple):
-    """One call of a script, and what to do with its answer. ``entry`` is the line in the list of ``node``."""
-
-    script: str
-    node: str
-    key: Key
-    arguments: tuple[str | bytes | int, ...]
-    entry: bytes | str
-    done: Callable[[Any], None]
-
-
-class _Subscription(NamedTuple):
-    """``entry`` is its line in the list of ``node``, where it was made."""
-
-    node: str
-    key: Key
-    socket_id: str
-    member: Member | None
-    entry: bytes | str
-
-
-class RedisRegistry:
+class RedisRegistry(Questions):
     """See :mod:`broadcaster.registry`.
 
     :param node_id: unique to this process's start.
-    :param lapsed: called when this node finds that its own lease has lapsed: the others have taken back
-        what it had.
-    :param holding: of an application's id, whether its departures are held back (section 11.4).
+    :param lease: seconds.
     """
 
-    def __init__(
-        self,
-        redis: Redis,
-        node_id: str,
-        lapsed: Callable[[], None],
-        lease: float = LEASE_SECONDS,
-        holding: Callable[[str], bool] = lambda _: False,
-    ) -> None:
-        self._redis = redis
-        self._node = node_id
-        self._lapsed = lapsed
-        self._holding = holding
-        self._lease_ms = round(lease * 1000)
-        self._remember = redis.register_script(scripts.text("remember"))
-        self._held_until = 0.0
+    def __init__(self, redis: Redis, node_id: str, owner: Owner, lease: float = LEASE_SECONDS) -> None:
+        super().__init__(redis)
+        self._lease = Lease(redis, node_id, lease, owner.state)
+        self._owner = owner
+        self._held_seconds = round(HELD_SECONDS + 4 * lease)
         self._sha: dict[str, str] = {}
-        self._changes: deque[_Change] = deque()
+        self._changes: deque[Change] = deque()
+        self._unsure = 0  # how many of them, from the first on, may have been sent before
+        self._joining: set[tuple[Key, str]] = set()
+        self._holds: dict[tuple[Key, str], Hold] = {}
+        self._kept: Counter[Line] = Counter()
         self._ready = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._tidy = asyncio.Event()
+        self._renewing = asyncio.Lock()
+        self._again = False
+        self._server: object = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, left: Callable[[Key, Member | None, Left], None]) -> None:
         """Take the lease, and begin to carry changes out."""
         self._left = left
-        await ask(self._take_lease())
-        self._tasks = [asyncio.create_task(self._carry_out()), asyncio.create_task(self._keep_lease())]
+        await ask(self._lease.renew())
+        self._server = await self._identity()
+        work = (self._carry_out(), self._keep_lease(), self._keep_tidy())
+        self._tasks = [asyncio.create_task(one) for one in work]
 
     async def close(self) -> None:
-        """Carry out what waits, and give the lease back."""
+        """Carry out what waits, and give the lease back; departures that are held back go to the others."""
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
-                await self._idle.wait()
+                await self.flush()
         except TimeoutError:
             logger.warning("%d changes are left to the others, when the lease lapses", len(self._changes))
         for task in self._tasks:
             await end_task(task)
         if not self._changes:
             try:
-                await self._redis.srem(wire.NODES_KEY, self._node)
-                await self._redis.delete(wire.lease_key(self._node), wire.entries_key(self._node))
+                await self._lease.end(handed_over=bool(self._holds))
             except (RedisError, OSError) as error:
                 logger.warning("the node's lease is left to lapse: %s", reason_of(error))
+
+    async def flush(self) -> None:
+        """Wait until everything that was asked for up to now is carried out."""
+        carried_out = asyncio.Event()
+        self._change(Change("", Key("", ""), (), lambda _: carried_out.set()))
+        await carried_out.wait()
 
     # --- changes
 
@@ -122,13 +120,42 @@ class RedisRegistry:
         self, key: Key, socket_id: str, member: Member | None, limit: int, done: Callable[[Joined], None]
     ) -> None:
         """In the next pipeline."""
+        self._join(key, socket_id, member, (limit, 0), done)
+
+    def enter(self, app_id: str, socket_id: str, limit: int, done: Callable[[bool], None]) -> None:
+        """In the next pipeline."""
+        key = Key(app_id, wire.CONNECTIONS)
+        self._join(key, socket_id, None, (0, limit), lambda joined: done(not joined.full))
+
+    def _join(
+        self,
+        key: Key,
+        socket_id: str,
+        member: Member | None,
+        limits: tuple[int, int],
+        done: Callable[[Joined], None],
+    ) -> None:
         user, encoded, envelope = "", b"", b""
         if member is not None:
             user, encoded = member.id, presence.encode_member(member)
             envelope = wire.encode_envelope(added_envelope(key, socket_id, member))
-        arguments = (socket_id, self._node, user, encoded, limit, envelope)
-        entry = _entry(key, socket_id, member)
-        self._change(_Change("join", self._node, key, arguments, entry, lambda answer: done(_joined(answer))))
+        users, subscriptions = limits
+        node = self._lease.node
+        arguments = (socket_id, node, user, encoded, users, envelope, subscriptions)
+
+        def answered(answer: list[Any]) -> None:
+            self._joining.discard((key, socket_id))
+            joined = decode_joined(answer)
+            if joined.back:
+                self._forget(key, self._let_go(key, "c"))
+            if joined.user_back:
+                self._forget(key, self._let_go(key, f"u{user}"))
+            done(joined)
+
+        self._joining.add((key, socket_id))
+        line = node, encode_entry(key, socket_id, member)
+        self._kept.pop(line, None)  # it is the line of a subscription again, no longer a hold's alone
+        self._change(Change("join", key, arguments, answered, lists=(line,)))
 
     def leave(
         self,
@@ -140,94 +167,158 @@ class RedisRegistry:
         disconnect: bool = False,
     ) -> None:
         """In the next pipeline."""
-        entry = _entry(key, socket_id, member)
-        self._leave(_Subscription(self._node, key, socket_id, member, entry), disconnect, done)
+        line = self._lease.node, encode_entry(key, socket_id, member)
+        self._leave(key, socket_id, member, line, done, disconnect=disconnect)
+
+    def _leave(
+        self,
+        key: Key,
+        socket_id: str,
+        member: Member | None,
+        line: Line,
+        done: Callable[[Left], None],
+        *,
+        disconnect: bool,
+    ) -> None:
+        """``line`` is where it is listed: under the name of this node, or of a dead one.
+
+        What is held back stays listed until it is released, so that others find it if this node dies.
+        """
+        user, envelope = "", b""
+        if member is not None:
+            user = member.id
+            envelope = wire.encode_envelope(removed_envelope(key, socket_id, member))
+        own = self._lease.node, line[1]
+        holder = own[0] if self._owner.holding(key.app_id) and not key.channel.startswith("#") else ""
+        arguments = (socket_id, user, envelope, holder, int(disconnect), line[0], self._held_seconds)
+
+        def answered(answer: list[Any]) -> None:
+            left = decode_left(answer)
+            fields = [f"u{user}"] if left.last_of_user and disconnect else []
+            fields += ["c"] if left.held else []
+            is_back = (key, socket_id) in self._joining  # and needs the line itself
+            for field in fields if holder else ():
+                self._forget(key, self._let_go(key, field))
+                self._holds[key, field] = Hold(holder, own)
+                if not is_back:
+                    self._kept[own] += 1
+            if holder and not fields and not is_back:
+                self._forget(key, (own,))
+            done(left)
+
+        lists = (own,) if holder and own != line else ()
+        forgets = (line,) if not holder or own != line else ()
+        self._change(Change("leave", key, arguments, answered, lists, forgets))
 
     def release(self, key: Key, user_id: str | None, done: Callable[[bool], None]) -> None:
         """In the next pipeline."""
         field = "c" if user_id is None else f"u{user_id}"
-        arguments = (field, self._node)
-        self._change(_Change("release", self._node, key, arguments, "", lambda answer: done(bool(answer))))
-
-    def _leave(self, gone: _Subscription, disconnect: bool, done: Callable[[Left], None]) -> None:
-        user, envelope = "", b""
-        if gone.member is not None:
-            user = gone.member.id
-            envelope = wire.encode_envelope(removed_envelope(gone.key, gone.socket_id, gone.member))
-        holds = self._holding(gone.key.app_id) and not gone.key.channel.startswith("#")
-        holder = self._node if holds else ""
-        arguments = (gone.socket_id, user, envelope, holder, int(disconnect))
+        hold = self._holds.get((key, field))
+        holder = self._lease.node if hold is None else hold.holder
+        forgets = self._let_go(key, field)
         self._change(
-            _Change("leave", gone.node, gone.key, arguments, gone.entry, lambda answer: done(_left(answer)))
+            Change("release", key, (field, holder), lambda answer: done(bool(answer)), forgets=forgets)
         )
 
-    def _change(self, change: _Change) -> None:
+    def _let_go(self, key: Key, field: str) -> tuple[Line, ...]:
+        """A departure is held back no more: the line that nothing else needs, if there is one."""
+        hold = self._holds.pop((key, field), None)
+        if hold is None or hold.line not in self._kept:
+            return ()
+        self._kept[hold.line] -= 1
+        if self._kept[hold.line] > 0:
+            return ()
+        del self._kept[hold.line]
+        return (hold.line,)
+
+    def _forget(self, key: Key, lines: tuple[Line, ...]) -> None:
+        if lines:
+            self._change(Change("", key, (), lambda _: None, forgets=lines))
+
+    def _change(self, change: Change) -> None:
         self._changes.append(change)
-        self._idle.clear()
         self._ready.set()
 
     async def _carry_out(self) -> None:
+        attempt = 0
         while True:
             await self._ready.wait()
             self._ready.clear()
             while self._changes:
-                batch = [self._changes[n] for n in range(min(BATCH, len(self._changes)))]
-                answers = await self._insist(batch)
-                for change, answer in zip(batch, answers, strict=True):
-                    self._changes.popleft()
-                    try:
-                        change.done(answer)
-                    except Exception:  # a fault with one client must not hold the others up
-                        logger.exception("a change was carried out, but not followed up")
-            self._idle.set()
+                try:
+                    if self._lease.doubtful:
+                        await self._renew()
+                    await self._carry_out_some()
+                    attempt = 0
+                except NoScriptError:
+                    self._sha.clear()
+                except (RedisError, OSError) as error:
+                    self._lease.doubt()
+                    if attempt == 0:
+                        logger.warning("Redis does not take changes (%s), trying on", reason_of(error))
+                    await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
+                    attempt += 1
 
-    async def _insist(self, batch: list[_Change]) -> list[Any]:
-        """Until Redis answers; every change may be sent again."""
-        attempt = 0
-        while True:
+    async def _carry_out_some(self) -> None:
+        """One pipeline. Without an answer its changes are the next again: all may be sent twice."""
+        batch = [self._changes.popleft() for _ in range(min(BATCH, len(self._changes)))]
+        try:
+            answers = await self._send(batch, again=self._unsure > 0)
+        except BaseException:
+            self._changes.extendleft(change for change in reversed(batch) if self._stands(change))
+            self._unsure = max(self._unsure, len(batch))
+            raise
+        self._unsure = max(0, self._unsure - len(batch))
+        for change, answer in zip(batch, answers, strict=True):
             try:
-                return await self._send(batch)
-            except NoScriptError:
-                self._sha.clear()
-            except (RedisError, OSError) as error:
-                if attempt == 0:
-                    logger.warning("Redis does not take changes (%s), trying on", reason_of(error))
-                await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
-                attempt += 1
+                change.done(answer)
+            except Exception:  # a fault with one client must not hold the others up
+                logger.exception("a change was carried out, but not followed up")
 
-    async def _send(self, batch: list[_Change]) -> list[Any]:
+    def _stands(self, change: Change) -> bool:
+        """Whether it is to be carried out; not for who was closed because the lease had lapsed."""
+        return change.script != "join" or change.lists[0][0] == self._lease.node
+
+    async def _send(self, batch: list[Change], *, again: bool) -> list[Any]:
         if not self._sha:
             self._sha = {name: await self._redis.script_load(text) for name, text in _SCRIPTS.items()}
-        # Listed before it is there and until it is gone: a crash in between costs nothing.
-        listed = [(change.node, change.entry) for change in batch if change.script == "join"]
-        last = {(change.node, change.entry): change.script for change in batch if change.script != "release"}
-        gone = [place for place, script in last.items() if script == "leave"]
-        results = await self._in_order(
+        # The node first: others find what comes late, after they have taken it for dead.
+        nodes = {node for change in batch for node, _ in change.lists}
+        listed = dict.fromkeys(line for change in batch for line in change.lists)
+        called = [change for change in batch if change.script]
+        answers = await self._in_order(
+            [("SADD", wire.NODES_KEY, *nodes)] if nodes else [],
             [("SADD", wire.entries_key(node), entry) for node, entry in listed],
-            [self._call(change) for change in batch],
-            [("SREM", wire.entries_key(node), entry) for node, entry in gone],
+            [self._call(change, again=again) for change in called],
+            [("SREM", wire.entries_key(node), entry) for node, entry in _forgotten(batch)],
         )
+        found = iter(answers)
+        results = [next(found) if change.script else None for change in batch]
         await self._note_occupied(batch, results)
         return results
 
-    def _call(self, change: _Change) -> tuple[Any, ...]:
-        keys = _keys(change.key)
-        if change.script == "release":
-            keys = keys[-1:]
-        return ("EVALSHA", self._sha[change.script], len(keys), *keys, *change.arguments)
+    def _call(self, change: Change, *, again: bool) -> tuple[Any, ...]:
+        keys = keys_of(change.key)[-1:] if change.script == "release" else keys_of(change.key)
+        return ("EVALSHA", self._sha[change.script], len(keys), *keys, *change.arguments, int(again))
 
-    async def _in_order(self, before: _Commands, calls: _Commands, after: _Commands) -> list[Any]:
-        """What ``calls`` answer. One server keeps a pipeline's order; over several, each waits."""
-        phases = (before, calls, after) if isinstance(self._redis, Cluster) else ([*before, *calls, *after],)
+    async def _in_order(
+        self, nodes: _Commands, lists: _Commands, calls: _Commands, forgets: _Commands
+    ) -> list[Any]:
+        """What ``calls`` answer. One server keeps a pipeline's order; over several, each step waits."""
+        before = [*nodes, *lists]
+        steps = (
+            (before, calls, forgets) if isinstance(self._redis, Cluster) else ([*before, *calls, *forgets],)
+        )
         answers: list[Any] = []
-        for commands in phases:
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                for command in commands:
-                    pipeline.execute_command(*command)
-                answers += await pipeline.execute()
+        for commands in steps:
+            if commands:
+                async with self._redis.pipeline(transaction=False) as pipeline:
+                    for command in commands:
+                        pipeline.execute_command(*command)
+                    answers += await pipeline.execute()
         return answers[len(before) : len(before) + len(calls)]
 
-    async def _note_occupied(self, batch: list[_Change], results: list[Any]) -> None:
+    async def _note_occupied(self, batch: list[Change], results: list[Any]) -> None:
         """A hint for :meth:`occupied`, which looks each channel up."""
         occupied: dict[str, list[str]] = {}
         for change, result in zip(batch, results, strict=True):
@@ -236,136 +327,131 @@ class RedisRegistry:
         for app_id, channels in occupied.items():
             await self._redis.sadd(wire.occupied_key(app_id), *channels)
 
-    # --- leases
+    # --- the lease
+
+    async def _renew(self) -> None:
+        async with self._renewing:
+            renewal = await self._lease.renew()
+            if renewal is Renewal.GONE:
+                self._start_anew()
+                await self._lease.renew()
+            elif await self._is_another_server() or renewal is Renewal.REVIVED:
+                logger.warning("Redis may have lost something: everything is registered again")
+                self._again = True
+            self._tidy.set()
+
+    def _start_anew(self) -> None:
+        """The others take back what this node had; it leaves that under the old name, and takes a new one."""
+        logger.error("the others have taken this node for dead: its connections start anew")
+        kept = [change for change in self._changes if change.script != "join"]
+        self._changes.clear()
+        self._changes.extend(kept)
+        self._joining.clear()
+        self._again = False
+        self._owner.lapsed()
+        self._lease.rename()
+
+    async def _is_another_server(self) -> bool:
+        """Restarted, or a replica that has taken over: the last changes may be missing there.
+
+        Asked each time, since redis-py makes a new connection without a word.
+        """
+        before, self._server = self._server, await self._identity()
+        return self._server is not None and self._server != before
+
+    async def _identity(self) -> object:
+        servers = self._redis.masters() if isinstance(self._redis, Cluster) else [self._redis]
+        try:
+            return {(await server.info("server"))["run_id"] for server in servers}
+        except ResponseError:  # not allowed to ask
+            return None
+
+    async def _keep_lease(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease.seconds / 3)
+            try:
+                await self._renew()
+            except (RedisError, OSError) as error:
+                self._lease.doubt()
+                logger.warning("the node's lease cannot be renewed: %s", reason_of(error))
+            except Exception:  # a fault of ours must not end the lease
+                logger.exception("looking after the lease broke off")
 
     @property
     def held(self) -> bool:
         """Whether this node's lease stands, by what it last heard of it."""
-        return time.monotonic() < self._held_until
+        return self._lease.held
 
-    def _hold(self, asked: float) -> None:
-        self._held_until = asked + self._lease_ms / 1000
+    async def peers(self) -> bool:
+        """Whether another node takes connections; with what Redis knows of this one brought up to date."""
+        await ask(self._renew())
+        return OPEN in (await ask(self._lease.states())).values()
 
-    async def _take_lease(self) -> None:
-        asked = time.monotonic()
-        await self._redis.sadd(wire.NODES_KEY, self._node)
-        await self._redis.set(wire.lease_key(self._node), "1", px=self._lease_ms)
-        self._hold(asked)
+    # --- what was lost, and what others have left behind
 
-    async def _keep_lease(self) -> None:
+    async def _keep_tidy(self) -> None:
         while True:
-            await asyncio.sleep(self._lease_ms / 3000)
-            asked = time.monotonic()
+            await self._tidy.wait()
+            self._tidy.clear()
             try:
-                kept = await self._redis.set(wire.lease_key(self._node), "1", px=self._lease_ms, xx=True)
-                if kept:
-                    self._hold(asked)
-                else:
-                    logger.error("the node's lease has lapsed: its connections start anew")
-                    self._lapsed()
-                    await self._take_lease()
-                await self._take_back()
+                if self._again:
+                    await self._register_again()
+                for node in await self._lease.dead():
+                    await self._take_back(node)
             except (RedisError, OSError) as error:
-                logger.warning("the node's lease cannot be renewed: %s", reason_of(error))
-            except Exception:  # a fault of ours must not end the lease
-                logger.exception("looking after the leases broke off")
+                self._lease.doubt()
+                logger.warning("looking after what others have left broke off: %s", reason_of(error))
+            except Exception:  # a fault of ours must not end this for ever
+                logger.exception("looking after what others have left broke off")
 
-    async def _take_back(self) -> None:
-        """What nodes without a lease have left behind."""
-        for node in await self._redis.smembers(wire.NODES_KEY):
-            name = _text(node)
-            if name == self._node or await self._redis.exists(wire.lease_key(name)):
+    async def _register_again(self) -> None:
+        """Everything that this node holds, and nothing else that is listed under its name."""
+        self._again = False
+        chunk = 0
+        for key, socket_id, member in self._owner.mine():
+            if (key, socket_id) in self._joining:
                 continue
-            entries = await self._redis.smembers(wire.entries_key(name))
-            if not entries:
-                await self._redis.srem(wire.NODES_KEY, name)
-                continue
-            logger.warning("node %s is gone, taking back its %d subscriptions", name, len(entries))
+            self._join(key, socket_id, member, (ANY, 0), lambda _: None)
+            chunk += 1
+            if chunk % BATCH == 0:
+                await self.flush()
+        await self.flush()
+        listed = await self._redis.smembers(wire.entries_key(self._lease.node))
+        mine = {encode_entry(*one) for one in self._owner.mine()} | {entry for _, entry in self._kept}
+        for entry in listed - mine:
+            key, socket_id, _ = decode_entry(entry)
+            if (key, socket_id) not in self._joining:
+                self._take_back_one(self._lease.node, entry)
+        await self.flush()
+
+    async def _take_back(self, node: str) -> None:
+        """A few at a time, by chance, so that nodes that do the same at the same time share the work."""
+        listed = wire.entries_key(node)
+        while entries := await self._some(listed):
+            logger.warning("node %s is gone, taking back %d of its subscriptions", node, len(entries))
             for entry in entries:
-                self._take_back_one(name, entry)
+                self._take_back_one(node, entry)
+            await self.flush()
+        await self._lease.forget(node)
+
+    async def _some(self, listed: str) -> list[bytes]:
+        entries: Any = await self._redis.srandmember(listed, BATCH)
+        return list(entries)
 
     def _take_back_one(self, node: str, entry: bytes | str) -> None:
-        app_id, channel, socket_id, encoded = msgspec.json.decode(
-            entry, type=tuple[str, str, str, msgspec.Raw]
-        )
-        key = Key(app_id, channel)
-        member = None if bytes(encoded) == b"null" else presence.decode_member(bytes(encoded))
-        gone = _Subscription(node, key, socket_id, member, entry)
-        self._leave(gone, True, lambda left: self._left(key, member, left))
+        key, socket_id, member = decode_entry(entry)
 
-    # --- questions
+        def done(left: Left) -> None:
+            if key.channel != wire.CONNECTIONS:
+                self._left(key, member, left)
 
-    async def counts(self, keys: Sequence[Key]) -> list[Counts]:
-        """Of each channel."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for key in keys:
-            pipeline.hlen(wire.subscriptions_key(*key))
-            pipeline.hlen(wire.users_key(*key))
-        lengths = await ask(pipeline.execute())
-        return [Counts(*pair) for pair in zip(lengths[::2], lengths[1::2], strict=True)]
-
-    async def occupied(self, app_id: str) -> list[str]:
-        """Names of the channels that have subscribers, sorted; a hint that is out of date is dropped."""
-        hints = sorted(name.decode() for name in await ask(self._redis.smembers(wire.occupied_key(app_id))))
-        counts = await self.counts([Key(app_id, name) for name in hints])
-        vacant = [name for name, count in zip(hints, counts, strict=True) if not count.subscriptions]
-        if vacant:
-            await ask(self._redis.srem(wire.occupied_key(app_id), *vacant))
-        return [name for name in hints if name not in set(vacant)]
-
-    async def members(self, key: Key) -> list[str]:
-        """User ids on a presence channel."""
-        return [name.decode() for name in await ask(self._redis.hkeys(wire.users_key(*key)))]
-
-    async def remember(self, key: Key, event: str, data: str, seconds: int) -> int:
-        """Keep the last event of a cache channel. Answers its version."""
-        value = msgspec.json.encode([event, data])
-        return int(await ask(self._remember((wire.cache_key(*key),), (value, seconds))))
-
-    async def recall(self, key: Key) -> Cached | None:
-        """The last event, unless it is too old."""
-        pipeline = self._redis.pipeline(transaction=True)
-        pipeline.get(wire.cache_key(*key))
-        pipeline.ttl(wire.cache_key(*key))
-        value, ttl = await ask(pipeline.execute())
-        if value is None:
-            return None
-        version, encoded = value[:VERSION_DIGITS], value[VERSION_DIGITS:]
-        event, data = msgspec.json.decode(encoded, type=tuple[str, str])
-        return Cached(event, data, max(ttl, 0), int(version))
-
-    async def versions(self, keys: Sequence[Key]) -> list[int]:
-        """Of each cache channel, 0 without an event."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for key in keys:
-            pipeline.getrange(wire.cache_key(*key), 0, VERSION_DIGITS - 1)
-        return [int(version or 0) for version in await ask(pipeline.execute())]
+        self._leave(key, socket_id, member, (node, entry), done, disconnect=True)
 
 
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
-
-
-def _keys(key: Key) -> tuple[str, ...]:
-    names = (wire.subscriptions_key, wire.users_key, wire.members_key, wire.bus_channel, wire.held_key)
-    return tuple(name(*key) for name in names)
-
-
-def _entry(key: Key, socket_id: str, member: Member | None) -> bytes:
-    encoded = None if member is None else msgspec.Raw(presence.encode_member(member))
-    return msgspec.json.encode([*key, socket_id, encoded])
-
-
-def _joined(answer: list[Any]) -> Joined:
-    if answer[0] == b"full":
-        return Joined(0, full=True)
-    _, count, first, first_of_user, members = answer
-    users = tuple(presence.decode_member(one) for one in members)
-    return Joined(
-        count, bool(first), bool(first_of_user), users, back=first == 2, user_back=first_of_user == 2
-    )
-
-
-def _left(answer: list[Any]) -> Left:
-    count, last, last_of_user = answer
-    return Left(count, bool(last), bool(last_of_user), held=last == 2)
+def _forgotten(batch: list[Change]) -> list[Line]:
+    """What is to be listed no more once ``batch`` is carried out: not what is listed anew behind it."""
+    last: dict[Line, bool] = {}
+    for change in batch:
+        last |= dict.fromkeys(change.lists, False)
+        last |= dict.fromkeys(change.forgets, True)
+    return [line for line, is_forgotten in last.items() if is_forgotten]

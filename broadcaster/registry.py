@@ -16,15 +16,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from protocol import presence
+from protocol import presence, wire
 from protocol.wire import Envelope
+
+from .hub import Key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from protocol.presence import Member
-
-    from .hub import Key
 
 
 class Joined(NamedTuple):
@@ -85,6 +85,12 @@ class Registry(Protocol):
     ) -> None:
         """Subscribe. ``limit``: users that a presence channel may have; over it only ``full`` is answered."""
 
+    def enter(self, app_id: str, socket_id: str, limit: int, done: Callable[[bool], None]) -> None:
+        """Count a connection unless ``limit`` are there, 0: any number; answers whether it is counted.
+
+        It is undone by :meth:`leave` with :data:`protocol.wire.CONNECTIONS` as the channel.
+        """
+
     def leave(
         self,
         key: Key,
@@ -98,6 +104,12 @@ class Registry(Protocol):
 
     def release(self, key: Key, user_id: str | None, done: Callable[[bool], None]) -> None:
         """End the hold-back of a user's departure, or with None of a channel's: whether it still stands."""
+
+    async def flush(self) -> None:
+        """Wait until everything that was asked for up to now is carried out."""
+
+    async def peers(self) -> bool:
+        """Whether another node takes connections."""
 
     async def counts(self, keys: Sequence[Key]) -> list[Counts]:
         """Of each channel."""
@@ -182,6 +194,16 @@ class LocalRegistry:
         count = len(channel.sockets)
         done(Joined(count, is_new and count == 1, first_of_user, tuple(channel.members.values())))
 
+    def enter(self, app_id: str, socket_id: str, limit: int, done: Callable[[bool], None]) -> None:
+        """At once."""
+        key = Key(app_id, wire.CONNECTIONS)
+        channel = self._channels.get(key)
+        there = set() if channel is None else channel.sockets
+        fits = socket_id in there or not 0 < limit <= len(there)
+        if fits:
+            self._channels.setdefault(key, _Channel()).sockets.add(socket_id)
+        done(fits)
+
     def leave(
         self,
         key: Key,
@@ -212,6 +234,13 @@ class LocalRegistry:
         """One process knows by itself who is back."""
         del key, user_id
         done(True)
+
+    async def flush(self) -> None:
+        """Nothing waits."""
+
+    async def peers(self) -> bool:
+        """There is no other."""
+        return False
 
     async def counts(self, keys: Sequence[Key]) -> list[Counts]:
         """Of each channel."""

@@ -18,6 +18,7 @@ from . import metrics
 from .app import Server
 from .app_source import AppHash, AppSource, Place, UnreadableError
 from .bus import BusError, LocalBus, RedisBus, end_task, redis_client
+from .drain import drain, has_peers
 from .http import HttpProtocol
 from .linger import LingeringBus
 from .node import Node
@@ -25,7 +26,7 @@ from .replies import Replies
 from .websocket import Connection
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Generator
+    from collections.abc import AsyncIterator, Awaitable, Coroutine, Generator, Iterable
 
     from redis.asyncio import Redis
 
@@ -76,18 +77,42 @@ class _Uvicorn(uvicorn.Server):
         self.force_exit = self._interrupts > 1
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the listener, drain, then let uvicorn finish the requests that are running."""
+        """Give notice, close the listener, drain, then let uvicorn finish the requests that are running."""
+        self._node.leaving = True
+        # In place: requests that are running have the list already.
+        self.server_state.default_headers.append((b"connection", b"close"))
+        await has_peers(self._node)  # tells them: those that stop too send nobody here
+        await self._unless_forced(asyncio.sleep(self._node.settings.server.notice_seconds))
+        await asyncio.gather(
+            *(self._take(one) for one in _stop_listening(sockets or ())), return_exceptions=True
+        )
         for server in self.servers:
             server.close()
-        drained = asyncio.ensure_future(self._node.drain())
+        await self._unless_forced(drain(self._node))
+        await self._closed()
+        await super().shutdown(sockets)
+
+    async def _take(self, accepted: socket.socket) -> None:
+        """Serve a connection as if the loop had accepted it."""
+        config = self.config
+
+        def protocol() -> asyncio.Protocol:
+            made: asyncio.Protocol = config.http_protocol_class(  # type: ignore[call-arg]
+                config=config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+            return made
+
+        await asyncio.get_running_loop().connect_accepted_socket(protocol, accepted, ssl=config.ssl)
+
+    async def _unless_forced(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it to its end, or until a second signal comes."""
+        drained = asyncio.ensure_future(work)
         while not drained.done() and not self.force_exit:
             await asyncio.wait([drained], timeout=0.1)
         drained.cancel()
         for error in await asyncio.gather(drained, return_exceptions=True):
             if isinstance(error, Exception):
                 logger.error("the drain broke off", exc_info=error)
-        await self._closed()
-        await super().shutdown(sockets)
 
     async def _closed(self) -> None:
         """Give the close handshakes a moment; a peer that does not answer is cut off."""
@@ -110,6 +135,7 @@ class Running(NamedTuple):
     port: int
     metrics_port: int
     ended: asyncio.Task[None]
+    uvicorn: _Uvicorn
 
 
 async def serve(settings: Settings) -> None:
@@ -136,7 +162,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 port = listener.getsockname()[1]
                 _announce(settings, port)
                 try:
-                    yield Running(node, port, metrics_port, ended)
+                    yield Running(node, port, metrics_port, ended, server)
                 finally:
                     server.should_exit = True
                     await ended
@@ -162,6 +188,19 @@ def _listening(settings: Settings) -> Generator[socket.socket, None, None]:
         except OSError as error:
             raise StartError(f"{host}:{port} cannot be listened on: {error.strerror}") from error
         yield listener
+
+
+def _stop_listening(listeners: Iterable[socket.socket]) -> list[socket.socket]:
+    """Who has connected already, but was not accepted yet: closing the listener would cut them off."""
+    accepted = []
+    for listener in listeners:
+        listener.setblocking(False)
+        with contextlib.suppress(OSError):  # there is no one more
+            while True:
+                accepted.append(listener.accept()[0])
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+    return accepted
 
 
 @contextlib.asynccontextmanager

@@ -154,10 +154,11 @@ class Connection(Client, asyncio.Protocol):
         """The error event, then the close frame."""
         if self._closing is not None or self._transport.is_closing():
             return
+        queued = b"".join(self._backlog) if error in errors.RESTARTS else b""
         self._backlog.clear()  # nothing may follow a close frame (RFC 6455 section 5.5.1)
         self._backlog_bytes = 0
         # Past the queue on purpose: the client learns why even when what was queued is dropped.
-        self.write_now(error_frame(error))
+        self.write_now(queued + error_frame(error))
         if self._protocol.state is State.OPEN:
             self._protocol.send_close(error.code, error.message)
         self._arm_close_timer()

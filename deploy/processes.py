@@ -6,10 +6,10 @@ import asyncio
 import os
 import re
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final
 
-from . import logs, ports
+from . import logs, metrics, ports
 from .children import OWN_NAME, STOP_SECONDS, Family, Spec
 from .console import Console, wants_colour
 from .up import LEGATO
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import broadcaster.config
     import worker.config
 
+
+BROADCASTER_STOP_SECONDS: Final = 15.0
+"""From the end of the drain: webhooks and what is on its way to Redis are sent."""
 
 _BROADCASTER_READY: Final = re.compile(r"\blistening on ")
 
@@ -32,9 +35,11 @@ def run_broadcasters(
     The port is held here for as long as any of them runs, so that nobody takes it between two restarts.
 
     :param argv: the options that ``legato broadcaster`` was given.
-    :raises CommandError: the port is taken; a copy did not get ready, or cannot be helped by a restart.
+    :raises CommandError: a port is taken; a copy did not get ready, or cannot be helped by a restart.
     """
-    server, metrics = settings.server, settings.metrics
+    server = settings.server
+    figures = _metrics_ports(settings)
+    sources = [metrics.Source(metrics.reader(settings.metrics.host, port)) for port in figures]
     with ports.reserve(server.host, server.port) as reserved:
         port = reserved.getsockname()[1]
         verbose, hide = logs.of_child(settings.log.level)
@@ -43,16 +48,25 @@ def run_broadcasters(
                 name=f"broadcaster.{index}",
                 command=(
                     *(*LEGATO, "broadcaster", *argv, "--processes", "1", "--port", str(port)),
-                    *("--metrics-port", str(metrics.port and metrics.port + index)),
+                    *("--metrics-port", str(figures[index])),
                 ),
                 environ={**environ, **verbose, "LEGATO_SERVER_REUSE_PORT": "true"},
                 ready=_BROADCASTER_READY,
                 hide=hide,
+                starts=sources[index].begins,
             )
             for index in range(server.processes)
         ]
-        asyncio.run(_run(specs, server.drain_seconds))
+        asyncio.run(_run(specs, settings, sources))
     return 0
+
+
+def _metrics_ports(settings: broadcaster.config.Settings) -> list[int]:
+    """Where each process serves its own figures: behind the parent's port, which has the sum."""
+    host, port, count = settings.metrics.host, settings.metrics.port, settings.server.processes
+    if port or not settings.metrics.enabled:
+        return [port and port + 1 + index for index in range(count)]
+    return [ports.any_free(host) for _ in range(count)]
 
 
 def run_workers(argv: Sequence[str], settings: worker.config.Settings, environ: Mapping[str, str]) -> int:
@@ -76,13 +90,21 @@ async def _supervise(
         await family.run(supervisor.run)
 
 
-async def _run(specs: list[Spec], drain_seconds: float) -> None:
+async def _run(
+    specs: list[Spec], settings: broadcaster.config.Settings, sources: Sequence[metrics.Source]
+) -> None:
+    server, figures = settings.server, settings.metrics
+
     async def begin(family: Family) -> None:
         family.start(*specs)
         await family.ready()
 
-    with _terminal([OWN_NAME, *(spec.name for spec in specs)]) as terminal:
-        await Family(terminal, stop_seconds=drain_seconds + STOP_SECONDS).run(begin)
+    total = metrics.served(figures.host, figures.port, sources) if figures.enabled else nullcontext()
+    with _terminal([OWN_NAME, *(spec.name for spec in specs)]) as terminal, total as port:
+        if port:
+            terminal.line(OWN_NAME, f"metrics of all on http://{figures.host}:{port}/metrics")
+        seconds = server.notice_seconds + server.drain_seconds + BROADCASTER_STOP_SECONDS
+        await Family(terminal, stop_seconds=seconds).run(begin)
 
 
 @contextmanager

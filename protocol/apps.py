@@ -149,13 +149,17 @@ class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 _OVER_QUOTA: Final = {"refuse": errors.OVER_QUOTA, "back_off": errors.OVER_QUOTA_FOR_NOW}
 
 
-def refuse(app: App | None, params: Mapping[str, str], origin: str, connections: int) -> PusherError | None:
-    """Why a handshake is refused, in the order of section 1.5, or None.
+def over_quota(app: App) -> PusherError:
+    """Why a client is refused that would be one more than ``max_connections``."""
+    return _OVER_QUOTA[app.over_quota]
+
+
+def refuse(app: App | None, params: Mapping[str, str], origin: str) -> PusherError | None:
+    """Why a handshake is refused, in the order of section 1.5, or None. The quota comes after these.
 
     :param app: the application by the key in the path, None if there is none.
     :param params: the query, keys lower-cased.
     :param origin: the ``Origin`` header, empty if absent (only browsers send it).
-    :param connections: live connections of the application, without this one.
     """
     if app is None:
         return errors.UNKNOWN_APP
@@ -164,7 +168,6 @@ def refuse(app: App | None, params: Mapping[str, str], origin: str, connections:
         (_bad_version(params), errors.INVALID_VERSION),
         (_unknown_version(params), errors.UNSUPPORTED_VERSION),
         (bool(origin) and not _origin_allowed(app.allowed_origins, origin), errors.UNAUTHORIZED),
-        (0 < app.max_connections <= connections, _OVER_QUOTA[app.over_quota]),
     )
     return next((error for wrong, error in checks if wrong), None)
 

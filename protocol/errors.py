@@ -46,6 +46,10 @@ TOO_MUCH_AT_ONCE: Final = PusherError(
     4100, "Over capacity: too much waits for this client's subscriptions", Reconnect.BACK_OFF
 )
 DRAINING: Final = PusherError(1012, "The server restarts, reconnect", Reconnect.BACK_OFF)
+GO_ELSEWHERE: Final = PusherError(4200, "The server restarts, another one is there", Reconnect.AT_ONCE)
+RESTARTS: Final = frozenset({DRAINING, GO_ELSEWHERE})
+"""Nothing is wrong with the client: it gets everything that waits for it first."""
+
 LEASE_LAPSED: Final = PusherError(  # not at once: it has many clients, and all are told together
     4100, "Over capacity: this node was cut off from the others", Reconnect.BACK_OFF
 )
@@ -68,6 +72,7 @@ ERRORS: Final = (
     TOO_SLOW,
     TOO_MUCH_AT_ONCE,
     DRAINING,
+    GO_ELSEWHERE,
     LEASE_LAPSED,
     RECONNECT,
     PONG_TIMEOUT,

@@ -112,8 +112,15 @@ def bus_channel(app_id: str, channel: str) -> str:
 
 
 def subscriptions_key(app_id: str, channel: str) -> str:
-    """Hash with one field per subscription of the whole cluster: socket id -> node id."""
+    """Hash with one field per subscription of the whole cluster: socket id -> node id.
+
+    Behind ``:`` follow two digits if it was the first of the channel, or of its user (``join.lua``).
+    """
     return f"legato:subs:{{{app_id}:{channel}}}"
+
+
+CONNECTIONS: Final = "#connections"
+"""Stands for a channel that every connection of an application with a quota is on."""
 
 
 def users_key(app_id: str, channel: str) -> str:
@@ -146,7 +153,7 @@ NODES_KEY: Final = "legato:nodes"
 
 
 def lease_key(node_id: str) -> str:
-    """String that is there as long as the node lives."""
+    """String that is there as long as the node lives: its state (:mod:`broadcaster.leases`)."""
     return f"legato:lease:{{{node_id}}}"
 
 

@@ -1,10 +1,23 @@
 -- Remove a subscription, and on a presence channel its user, whose last connection is announced to the others.
 -- KEYS: subscriptions, users, members, bus channel, held departures
--- ARGV: socket id, user id or '', envelope of member_removed, who holds webhooks back or '', '1' after a disconnect
--- Answers {subscriptions, last of the channel, last of the user}. Once per subscription: a repeated call does nothing.
+-- ARGV: socket id, user id or '', envelope of member_removed, who holds webhooks back or '', '1' after a disconnect,
+-- who held them back before or '', for how many seconds a hold is kept, '1' if it may have been sent before
+-- Answers {subscriptions, last of the channel, last of the user}. Once per subscription: a repeated call does nothing,
+-- but to take over what is held back by who is named before, or by the caller itself, whose answer was lost.
 -- The last of a channel is 2 when its webhook is held back: after a disconnect, or behind a member's.
+local function takes_over(field)
+  local holder = ARGV[4] ~= '' and redis.call('HGET', KEYS[5], field)
+  if not holder or not (holder == ARGV[6] or (ARGV[8] == '1' and holder == ARGV[4])) then
+    return false
+  end
+  redis.call('HSET', KEYS[5], field, ARGV[4])
+  redis.call('EXPIRE', KEYS[5], ARGV[7])
+  return true
+end
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then
-  return {redis.call('HLEN', KEYS[1]), 0, 0}
+  local user = ARGV[2] ~= '' and takes_over('u' .. ARGV[2])
+  local channel = takes_over('c')
+  return {redis.call('HLEN', KEYS[1]), channel and 2 or 0, user and 1 or 0}
 end
 local last_of_user = 0
 if ARGV[2] ~= '' and redis.call('HINCRBY', KEYS[2], ARGV[2], -1) <= 0 then
@@ -23,6 +36,6 @@ if ARGV[4] ~= '' then
     redis.call('HSET', KEYS[5], 'c', ARGV[4])
     last = 2
   end
-  redis.call('EXPIRE', KEYS[5], 60)  -- past any hold-back: for when its node dies
+  redis.call('EXPIRE', KEYS[5], ARGV[7])  -- past any hold-back, and any time it takes to see that its node is dead
 end
 return {count, last, last_of_user}

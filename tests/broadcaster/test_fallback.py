@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from broadcaster import fallback, fallback_client, http
 from broadcaster.config import Server
+from broadcaster.drain import drain
 from broadcaster.frames import text_frame
 from broadcaster.server import running
 from protocol import errors, messages, signatures
@@ -297,7 +298,7 @@ async def test_a_session_ends_when_no_request_comes_back(monkeypatch):
 async def test_a_session_outlives_the_moment_between_two_polls(server):
     session = Session(server)
     await session.open()
-    (entry,) = server.node._open
+    (entry,) = server.node.open
     now = server.node.now()
     assert entry.check_at(now + fallback_client.GRACE - 1) is not None
     assert await session.push(b"[]") == 204
@@ -330,7 +331,7 @@ def test_the_times_are_those_that_clients_stand():
 async def test_a_session_is_soon_on_the_wheel_once(server):
     """Its liveness puts it there too; both entries ask for the same time, where they are one."""
     await Session(server).open()
-    (entry,) = server.node._open
+    (entry,) = server.node.open
     start = server.node.now() // fallback_client.TICK * fallback_client.TICK
     times = {entry.check_at(start + part * fallback_client.TICK) for part in (0.1, 0.5, 0.9)}
     assert times == {start + fallback_client.TICK}
@@ -410,7 +411,7 @@ async def test_the_drain_closes_sessions():
         async with streaming.stream() as stream:
             while (await stream.frame())[0] != "a":
                 pass
-            await server.node.drain()
+            await drain(server.node)
             assert [message["event"] for message in await next_messages(stream)] == ["pusher:error"]
             assert json.loads((await stream.frame())[1:])[0] == errors.DRAINING.code
             assert await stream.frames() == []
@@ -420,7 +421,7 @@ async def test_the_drain_closes_sessions():
 async def test_a_session_that_is_closed_between_two_polls_is_told_by_the_next(server):
     session = Session(server)
     await session.open()
-    await server.node.drain()
+    await drain(server.node)
     assert await session.push(b"[]") == 204
     said, closed = await session.poll()
     assert read(said)[0]["event"] == "pusher:error"
@@ -452,7 +453,7 @@ async def test_one_that_reads_nothing_of_its_stream_is_cut_off(monkeypatch):
         session = Session(server)
         async with session.stream() as stream:
             await listen(session, stream)
-            (entry,) = server.node._open
+            (entry,) = server.node.open
             assert entry._receiver is not None
             stream._reader._transport.pause_reading()  # type: ignore[attr-defined]
             await publish(server, "x", "x" * 15_000_000)
@@ -477,7 +478,7 @@ async def test_one_that_reads_late_but_reads_is_not_cut_off(monkeypatch):
         session = Session(server)
         async with session.stream() as stream:
             await listen(session, stream)
-            (entry,) = server.node._open
+            (entry,) = server.node.open
             transport = stream._reader._transport  # type: ignore[attr-defined]
             transport.pause_reading()
             await publish(server, "x", "x" * 15_000_000)
@@ -492,7 +493,7 @@ async def test_one_that_reads_late_but_reads_is_not_cut_off(monkeypatch):
 async def test_a_session_that_ends_twice_says_one_goodbye(server):
     session = Session(server)
     await session.open()
-    (entry,) = server.node._open
+    (entry,) = server.node.open
     entry.close(errors.TERMINATED)
     entry.close(errors.DRAINING)
     entry.enqueue(text_frame(messages.PING))
@@ -504,7 +505,7 @@ async def test_a_session_that_ends_twice_says_one_goodbye(server):
 async def test_a_session_may_end_while_a_send_arrives(server):
     session = Session(server)
     await session.open()
-    (entry,) = server.node._open
+    (entry,) = server.node.open
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     head = f"POST {session.path}/xhr_send HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n"
     writer.write(head.encode() + b"[")

@@ -11,13 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from broadcaster import leases
 from broadcaster.bus import BusError, RedisBus, redis_client
 from broadcaster.hub import Key
+from broadcaster.redis_layout import Owner
 from broadcaster.redis_registry import RedisRegistry
 from broadcaster.registry import Cached, Counts, Joined, Left, LocalRegistry
 from protocol import wire
 from protocol.presence import Member
-from tests.broadcaster.conftest import until
+from tests.broadcaster.conftest import WAIT, until
 from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer
 
@@ -36,9 +38,15 @@ class Node:
         self.announced: list[tuple[Key, str, Any]] = []
         self.left: list[tuple[Key, Member | None, Left]] = []
         self.lapses = 0
+        self.joined: dict[tuple[Key, str], Member | None] = {}
 
     def lapsed(self) -> None:
         self.lapses += 1
+        for key, socket_id in list(self.joined):
+            self.registry.leave(key, socket_id, self.joined.pop((key, socket_id)), lambda _: None)
+
+    def mine(self):
+        return [(*place, member) for place, member in self.joined.items()]
 
     def publish(self, _key, envelope) -> None:
         message = json.loads(envelope.payload)
@@ -49,12 +57,24 @@ class Node:
     async def join(self, key, socket_id, member=None, limit=100) -> Joined:
         done = asyncio.get_running_loop().create_future()
         self.registry.join(key, socket_id, member, limit, done.set_result)
-        return await done
+        joined = await done
+        if not joined.full:
+            self.joined[key, socket_id] = member
+        return joined
 
     async def leave(self, key, socket_id, member=None, *, disconnect=False) -> Left:
         done = asyncio.get_running_loop().create_future()
         self.registry.leave(key, socket_id, member, done.set_result, disconnect=disconnect)
+        self.joined.pop((key, socket_id), None)
         return await done
+
+    async def enter(self, app_id, socket_id, limit) -> bool:
+        done = asyncio.get_running_loop().create_future()
+        self.registry.enter(app_id, socket_id, limit, done.set_result)
+        entered = await done
+        if entered:
+            self.joined[Key(app_id, wire.CONNECTIONS), socket_id] = None
+        return entered
 
     async def release(self, key, user_id=None) -> bool:
         done = asyncio.get_running_loop().create_future()
@@ -72,7 +92,7 @@ async def redis_node(
 ) -> AsyncIterator[Node]:
     async with redis_client(url) as redis:
         node = Node(None)
-        node.registry = RedisRegistry(redis, name, node.lapsed, lease, holding)
+        node.registry = RedisRegistry(redis, name, Owner(node.lapsed, holding, node.mine), lease)
         bus = RedisBus(redis)
         confirmed: list[Key] = []
         await bus.start(node.publish, confirmed.append, lambda _keys: None)
@@ -162,6 +182,29 @@ class TestContract:
         assert await node.registry.occupied("1") == ["presence-room"]
         assert await node.registry.counts([]) == []
 
+    async def test_connections_are_let_in_up_to_a_limit(self, node):
+        assert await node.enter("1", "1.1", 2)
+        assert await node.enter("1", "2.2", 2)
+        assert not await node.enter("1", "3.3", 2)
+        assert await node.enter("1", "2.2", 2)  # repeated: it is in already
+        assert await node.enter("2", "3.3", 2)  # another application
+        assert await node.enter("1", "4.4", 0)  # counted, however many there are
+        assert await node.registry.occupied("1") == []
+        assert await node.leave(Key("1", wire.CONNECTIONS), "1.1") == Left(2)
+        assert not await node.enter("1", "3.3", 2)
+        await node.leave(Key("1", wire.CONNECTIONS), "2.2")
+        assert await node.enter("1", "3.3", 2)
+
+    async def test_flushing_waits_for_what_was_asked_for(self, node):
+        done: list[Any] = []
+        for n in range(1000):
+            node.registry.join(NEWS, f"{n}.1", None, 100, done.append)
+        await node.registry.flush()
+        assert len(done) == 1000
+
+    async def test_alone_there_is_no_peer(self, node):
+        assert not await node.registry.peers()
+
     async def test_the_last_event_of_a_cache_channel(self, node):
         assert await node.registry.recall(NEWS) is None
         assert await node.registry.versions([NEWS]) == [0]
@@ -216,6 +259,20 @@ def server():
         yield started
 
 
+async def test_changes_of_one_turn_of_the_loop_travel_in_one_pipeline(server, monkeypatch):
+    async with redis_node(server.url, "a") as node:
+        send, sent = node.registry._send, []
+
+        async def counted(batch, *, again):
+            sent.append(len(batch))
+            return await send(batch, again=again)
+
+        monkeypatch.setattr(node.registry, "_send", counted)
+        await asyncio.gather(*(node.join(NEWS, f"{n}.1") for n in range(100)))
+        await asyncio.gather(*(node.leave(NEWS, f"{n}.1") for n in range(100)))
+        assert sent == [100, 100]
+
+
 async def test_two_nodes_are_one_registry(server):
     async with redis_node(server.url, "a") as one, redis_node(server.url, "b") as two:
         assert (await one.join(ROOM, "1.1", ANN)).first
@@ -241,7 +298,7 @@ async def test_what_a_dead_node_had_is_taken_back_once(server):
         one = await stack.enter_async_context(redis_node(server.url, "one", lease=0.3))
         two = await stack.enter_async_context(redis_node(server.url, "two", lease=0.3))
         async with redis_client(server.url) as redis:
-            dead = RedisRegistry(redis, "dead", lambda: None, lease=0.3)
+            dead = RedisRegistry(redis, "dead", Owner(lambda: None), lease=0.3)
             await dead.start(lambda *_: None)
             done: list[Any] = []
             dead.join(ROOM, "1.1", ANN, 100, done.append)
@@ -272,13 +329,262 @@ async def test_what_a_dead_node_had_is_taken_back_once(server):
                     await asyncio.sleep(0.02)
 
 
-async def test_a_node_that_was_thought_dead_notices(server):
-    async with redis_node(server.url, "sleeper", lease=0.3) as node, redis_client(server.url) as redis:
-        await redis.delete(wire.lease_key("sleeper"))
+async def eventually(ask, expected, seconds=WAIT) -> None:
+    """Until Redis answers as expected."""
+
+    async def answers() -> bool:
+        try:
+            return await ask() == expected
+        except BusError:
+            return False
+
+    async with asyncio.timeout(seconds):
+        while not await answers():  # noqa: ASYNC110 - it is in Redis
+            await asyncio.sleep(0.02)
+
+
+async def test_a_node_that_was_taken_for_dead_starts_anew_under_another_name(server):
+    """Everything that it had is taken back, by itself if nobody else is there; nothing is left behind."""
+    async with redis_node(server.url, "sleeper", lease=0.6) as node, redis_client(server.url) as redis:
+        await node.join(ROOM, "1.1", ANN)
+        await node.enter("1", "1.1", 1)
+        await redis.set(wire.lease_key("sleeper"), leases.GONE)
         await until(lambda: node.lapses == 1)
-        async with asyncio.timeout(10):
-            while not await redis.exists(wire.lease_key("sleeper")):  # noqa: ASYNC110 - it is in Redis
-                await asyncio.sleep(0.02)
+        await eventually(lambda: redis.sismember(wire.NODES_KEY, "sleeper"), 0)
+        assert await node.registry.counts([ROOM]) == [Counts(0, 0)]
+        assert await node.enter("1", "2.2", 1)
+        assert await node.join(ROOM, "2.2", BOB) == Joined(1, True, True, (BOB,))
+        (name,) = await redis.smembers(wire.NODES_KEY)
+        assert await redis.scard(wire.entries_key(name.decode())) == 2
+        assert not await redis.exists(wire.entries_key("sleeper"))
+        assert node.lapses == 1
+    await node.told(
+        ("member_added", "ann", "1.1"), ("member_removed", "ann", "1.1"), ("member_added", 7, "2.2")
+    )
+
+
+async def test_a_lapse_that_nobody_has_noticed_costs_nothing(server, caplog):
+    async with redis_node(server.url, "sleeper", lease=0.6) as node, redis_client(server.url) as redis:
+        await node.join(ROOM, "1.1", ANN)
+        await redis.delete(wire.lease_key("sleeper"))
+        await until(lambda: "registered again" in caplog.text)
+        await eventually(lambda: redis.get(wire.lease_key("sleeper")), leases.OPEN.encode())
+        await node.registry.flush()
+        assert await node.registry.counts([ROOM]) == [Counts(1, 1)]
+        assert (node.lapses, node.left) == (0, [])
+        await node.join(ROOM, "2.2", BOB)
+        await node.told(("member_added", "ann", "1.1"), ("member_added", 7, "2.2"))
+
+
+async def test_a_stopped_node_carries_out_nothing_before_it_has_looked_after_its_lease(server, monkeypatch):
+    """Its clock says that the lease has lapsed: what was asked for before it was stopped is dropped."""
+    async with redis_node(server.url, "sleeper") as node, redis_client(server.url) as redis:
+        await node.join(ROOM, "1.1", ANN)
+        await redis.set(wire.lease_key("sleeper"), leases.GONE)
+        node.registry._lease._until = 0.0
+        answers: list[Any] = []
+        node.registry.join(ROOM, "2.2", BOB, 100, answers.append)
+        await until(lambda: node.lapses == 1)
+        assert (await node.join(NEWS, "3.3")).first
+        assert not answers
+        assert ("member_added", 7, "2.2") not in node.announced
+        assert await redis.hget(wire.subscriptions_key(*NEWS), "3.3") != b"sleeper:10"
+
+
+async def test_a_node_that_was_cut_off_does_not_repeat_what_the_others_have_done(server, monkeypatch):
+    """It has changes queued when Redis answers again: who came starts anew, who left has left once."""
+    async with (
+        redis_node(server.url, "cut", lease=0.6) as cut,
+        redis_node(server.url, "other", lease=0.6) as other,
+    ):
+        await cut.join(ROOM, "1.1", ANN)
+        await cut.join(ROOM, "2.2", BOB)
+
+        async def away(*_arguments, **_options):
+            raise ConnectionError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(cut.registry, "_send", away)
+            patched.setattr(cut.registry._lease, "renew", away)
+            told: list[Any] = []
+            cut.registry.leave(ROOM, "1.1", cut.joined.pop((ROOM, "1.1")), told.append)
+            cut.registry.join(NEWS, "3.3", None, 0, told.append)
+            await until(lambda: len(other.left) == 2)
+        await until(lambda: cut.lapses == 1)
+        await cut.registry.flush()
+        assert told == [Left(0)]
+        assert await other.registry.counts([ROOM, NEWS]) == [Counts(0, 0), Counts(0, 0)]
+        assert sum(left.last for _, _, left in other.left) == 1
+        assert [event for event, _, _ in other.announced].count("member_removed") == 2
+
+
+async def test_what_comes_after_a_node_was_taken_back_is_taken_back_too(server):
+    """It was on its way when the node was stopped, and reaches Redis after everybody has looked."""
+    async with redis_node(server.url, "one", lease=0.6) as one, redis_client(server.url) as redis:
+        late = RedisRegistry(redis, "late", Owner(lambda: None), lease=60)
+        await redis.set(wire.lease_key("late"), leases.GONE)
+        late._lease._until = late._lease._clock() + 60  # the moment between its look and the write
+        done: list[Any] = []
+        late.join(ROOM, "1.1", ANN, 100, done.append)
+        await late._carry_out_some()
+        assert done[0].first
+        await until(lambda: one.left)
+        await eventually(lambda: one.registry.counts([ROOM]), [Counts(0, 0)])
+        await eventually(lambda: redis.sismember(wire.NODES_KEY, "late"), 0)
+
+
+async def test_nobody_is_judged_by_one_who_was_cut_off_itself(server):
+    """After a failure of Redis every lease has lapsed: who comes back first must leave time to others."""
+    now = 100.0
+    async with redis_client(server.url) as redis:
+        lease = leases.Lease(redis, "judge", 15, lambda: leases.OPEN, lambda: now)
+        await redis.sadd(wire.NODES_KEY, "other")
+        assert await lease.renew() is leases.Renewal.REVIVED
+        assert await lease.dead() == []
+        for _ in range(3):
+            now += 5
+            assert await lease.renew() is leases.Renewal.KEPT
+        lease.doubt()
+        assert lease.doubtful
+        await lease.renew()
+        assert await lease.dead() == []
+        now += 11  # stopped, or Redis did not answer
+        await lease.renew()
+        now += 8
+        await lease.renew()
+        assert await lease.dead() == []
+        now += 8
+        await lease.renew()
+        assert await lease.dead() == ["other"]
+        assert await redis.get(wire.lease_key("other")) == leases.GONE.encode()
+        late = leases.Lease(redis, "other", 15, lambda: leases.OPEN, lambda: now)
+        assert await late.renew() is leases.Renewal.GONE
+
+
+async def test_a_peer_is_a_node_that_takes_connections(server):
+    async with redis_client(server.url) as redis, redis_node(server.url, "one") as one:
+        states = iter((leases.OPEN, leases.FULL, leases.LEAVING))
+        other = leases.Lease(redis, "other", 15, lambda: next(states))
+        for there in (True, False, False):
+            await other.renew()
+            assert await one.registry.peers() == there
+
+
+async def test_data_that_redis_has_lost_is_registered_again(server, caplog):
+    async with (
+        redis_node(server.url, "one", lease=0.6, holding=lambda _: True) as one,
+        redis_node(server.url, "two", lease=0.6) as two,
+    ):
+        for node, socket_id, member in ((one, "1.1", ANN), (one, "2.2", ANN), (two, "3.3", BOB)):
+            await node.join(ROOM, socket_id, member)
+            await node.enter("1", socket_id, 3)
+        server.kill()
+        server.start()
+        await eventually(lambda: one.registry.counts([ROOM]), [Counts(3, 2)], WAIT)
+        assert not await two.enter("1", "4.4", 3)
+        assert set(await one.registry.members(ROOM)) == {"ann", "7"}
+        assert await one.registry.occupied("1") == ["presence-room"]
+        assert (one.lapses, two.lapses, one.left + two.left) == (0, 0, [])
+        assert not (await one.leave(ROOM, "1.1", ANN)).last_of_user
+
+
+async def test_what_redis_forgot_that_it_forgot_is_gone_again(server):
+    """A replica that takes over may lack the last departures."""
+    async with redis_node(server.url, "one", lease=0.6) as one, redis_client(server.url) as redis:
+        await one.join(ROOM, "1.1", ANN)
+        await one.join(ROOM, "2.2", BOB)
+        one.joined.pop((ROOM, "2.2"))
+        one.registry._server = "another"
+        one.registry._lease.doubt()
+        await eventually(lambda: one.registry.counts([ROOM]), [Counts(1, 1)])
+        assert [(key, member) for key, member, _ in one.left] == [(ROOM, BOB)]
+        assert await redis.scard(wire.entries_key("one")) == 1
+
+
+async def test_a_lost_answer_is_given_again(server, monkeypatch):
+    """The scripts have run, but the connection broke before the node knew: nobody else will tell."""
+    async with redis_node(server.url, "a", holding=lambda _: True) as node:
+        send = node.registry._send
+        lost: list[Any] = []
+
+        async def answer_lost(batch, *, again):
+            answers = await send(batch, again=again)
+            if not again:
+                lost.append(batch)
+                raise ConnectionError
+            return answers
+
+        monkeypatch.setattr(node.registry, "_send", answer_lost)
+        assert await node.join(ROOM, "1.1", ANN) == Joined(1, True, True, (ANN,))
+        assert (await node.join(ROOM, "2.2", ANN)) == Joined(2, members=(ANN,))
+        assert await node.leave(ROOM, "1.1", ANN, disconnect=True) == Left(1)
+        left = await node.leave(ROOM, "2.2", ANN, disconnect=True)
+        assert left == Left(0, last=True, last_of_user=True, held=True)
+        assert len(lost) == 4
+        await node.told(("member_added", "ann", "1.1"), ("member_removed", "ann", "2.2"))
+
+
+async def test_departures_that_a_dead_node_held_back_are_taken_over_once(server):
+    """Also by a node that dies itself; told are a member's and the channel's, each by one node."""
+    async with contextlib.AsyncExitStack() as stack:
+        one, two = [
+            await stack.enter_async_context(redis_node(server.url, name, lease=0.6, holding=lambda _: True))
+            for name in ("one", "two")
+        ]
+        async with redis_node(server.url, "dead", holding=lambda _: True) as dead:
+            await dead.join(ROOM, "1.1", ANN)
+            await dead.join(ROOM, "2.2", ANN)
+            await dead.leave(ROOM, "1.1", ANN, disconnect=True)
+            assert (await dead.leave(ROOM, "2.2", ANN, disconnect=True)).held
+        # It has ended, and left what it held back to the others.
+        async with redis_client(server.url) as redis:
+            await eventually(lambda: redis.sismember(wire.NODES_KEY, "dead"), 0)
+        effective = [left for _, _, left in one.left + two.left if left.last or left.last_of_user]
+        assert sum(left.last_of_user for left in effective) == 1
+        assert [left.held for left in effective if left.last] == [True]
+        released = [await node.release(ROOM, who) for node in (one, two) for who in ("ann", None)]
+        assert sum(released) == 2
+        async with redis_client(server.url) as redis:
+            for node in ("one", "two", "dead"):
+                await eventually(lambda node=node: redis.exists(wire.entries_key(node)), 0)
+
+
+async def test_a_hold_that_is_undone_is_listed_no_more(server):
+    async with two_nodes(server.url) as (one, two), redis_client(server.url) as redis:
+        await one.join(ROOM, "1.1", ANN)
+        await one.leave(ROOM, "1.1", ANN, disconnect=True)
+        assert await redis.scard(wire.entries_key("a")) == 1
+        await two.join(ROOM, "2.2", ANN)
+        await one.release(ROOM, "ann")
+        assert await redis.scard(wire.entries_key("a")) == 1  # until the channel's is settled too
+        await one.release(ROOM)
+        await one.registry.flush()
+        assert await redis.scard(wire.entries_key("a")) == 0
+        await two.leave(ROOM, "2.2", ANN, disconnect=True)
+        assert (await two.join(ROOM, "3.3", ANN)).back
+        await two.registry.flush()
+        assert await redis.scard(wire.entries_key("b")) == 1
+
+
+async def test_who_leaves_and_comes_back_on_the_same_connection_stays_listed(server):
+    """At once, as pages do that subscribe twice; or while the departure is held back."""
+    async with two_nodes(server.url) as (one, two), redis_client(server.url) as redis:
+        await two.join(NEWS, "2.2")
+        await one.join(NEWS, "1.1")
+        await asyncio.gather(one.leave(NEWS, "1.1"), one.join(NEWS, "1.1"))
+        await one.registry.flush()
+        await one.registry.flush()
+        assert await redis.scard(wire.entries_key("a")) == 1
+        await one.join(ROOM, "1.1", ANN)
+        await one.leave(ROOM, "1.1", ANN, disconnect=True)
+        await one.join(ROOM, "1.1", ANN)
+        assert not await one.release(ROOM)
+        await one.registry.flush()
+        assert await redis.scard(wire.entries_key("a")) == 2
+        await one.leave(ROOM, "1.1", ANN)
+        await one.leave(NEWS, "1.1")
+        await one.registry.flush()
+        assert await redis.scard(wire.entries_key("a")) == 0
 
 
 async def test_a_goodbye_leaves_nothing_behind(server):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broadcaster.config import Auth, Server
+from broadcaster.drain import drain
 from broadcaster.server import StartError, running
 from protocol.settings import Redis, SettingsError
 from tests.broadcaster.conftest import client, local_settings
@@ -200,7 +201,7 @@ async def test_one_who_leaves_during_the_drain_does_not_end_it_for_the_others():
     settings = local_settings(server=Server(port=0, drain_seconds=0.5))
     async with running(settings) as server, contextlib.AsyncExitStack() as stack:
         people = [await stack.enter_async_context(client(server.port)) for _ in range(20)]
-        drained = asyncio.ensure_future(server.node.drain())
+        drained = asyncio.ensure_future(drain(server.node))
         for person in people[10:15]:
             person.connection.transport.abort()
         codes = [await person.closed() for person in people[:10] + people[15:]]

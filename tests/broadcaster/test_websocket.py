@@ -11,6 +11,7 @@ from websockets.asyncio.client import connect
 from websockets.frames import Opcode
 
 from broadcaster.config import Server
+from broadcaster.drain import drain
 from broadcaster.frames import text_frame
 from broadcaster.server import running
 from protocol import messages, signatures
@@ -210,7 +211,7 @@ async def test_a_silent_client_is_pinged_and_one_that_answers_stays():
 async def test_draining_closes_with_a_code_that_makes_clients_come_back():
     async with running(local_settings(server=Server(port=0, drain_seconds=0.2))) as server:
         async with client(server.port) as ann, client(server.port) as bob:
-            await server.node.drain()
+            await drain(server.node)
             for one in (ann, bob):
                 assert (await one.receive())["data"]["code"] == 1012
                 assert await one.closed() == 1012
@@ -350,7 +351,7 @@ async def test_empty_fragments_cost_nothing(server):
         start = bytes([Opcode.TEXT, 0x80]) + bytes(4)
         nothing = bytes([Opcode.CONT, 0x80]) + bytes(4)
         ann.connection.transport.write(start + nothing * 10_000)
-        (connection,) = server.node._open
+        (connection,) = server.node.open
         await until(lambda: connection._protocol.current_size is not None)
         assert len(connection._fragments) == 0
 

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,20 +67,76 @@ def stopped(running: Running) -> int:
     return running.process.wait(SECONDS)
 
 
-def test_broadcasters_share_a_port_and_have_metrics_of_their_own(redis: str, tmp_path: Path) -> None:
-    metrics = quiet_port(neighbours=1)
+UPGRADE = (
+    b"GET /app/key HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
+def connected(port: int) -> socket.socket:
+    """A client that has its greeting."""
+    one = socket.create_connection(("127.0.0.1", port), SECONDS)
+    one.sendall(UPGRADE)
+    said = b""
+    while b"connection_established" not in said:
+        more = one.recv(4096)
+        assert more, said
+        said += more
+    return one
+
+
+def codes(people: list[socket.socket]) -> set[int]:
+    """With which those were told to come back who have been closed by now."""
+    found = set()
+    for one in people:
+        one.setblocking(False)
+        with suppress(BlockingIOError, ConnectionResetError):
+            found |= {int(code) for code in re.findall(rb'"code":(\d+)', one.recv(4096))}
+    return found
+
+
+def figure(port: int, name: str) -> float:
+    """The sum over all labels; 0 when nobody is there."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=SECONDS) as response:
+            text = response.read().decode()
+    except OSError:
+        return 0
+    return sum(float(line.split()[-1]) for line in text.splitlines() if re.match(rf"{name}[ {{]", line))
+
+
+def test_broadcasters_share_a_port_evenly_and_are_summed(redis: str) -> None:
+    """200 connections, by chance: fewer than 50 on one of two happens once in 10^12 runs."""
+    metrics = quiet_port(neighbours=2)
     options = ("--processes", "2", "--port", "0", "--metrics-port", str(metrics))
     with legato("broadcaster", *options, REDIS_URL=redis, LEGATO_SERVER_DRAIN_SECONDS="0", **APP) as running:
         found = running.lines(r"broadcaster\.\d +\| .* listening on http://127\.0\.0\.1:(\d+)", 2)
         assert len(set(found)) == 1
         port = int(found[0])
-        for _ in range(20):
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/up", timeout=SECONDS) as response:
-                assert response.status == 200
-        for index in range(2):
-            url = f"http://127.0.0.1:{metrics + index}/metrics"
-            with urllib.request.urlopen(url, timeout=SECONDS) as response:
-                assert response.status == 200
+        people = [connected(port) for _ in range(200)]
+        shares = [figure(metrics + 1 + index, "legato_connections") for index in range(2)]
+        assert sum(shares) == 200
+        assert min(shares) >= 50
+        assert figure(metrics, "legato_connections") == 200
+        assert figure(metrics, "legato_connections_accepted_total") == 200
+        # A dead process takes its connections, but not what it has counted.
+        pids = children(running)
+        os.kill(pids[0], signal.SIGKILL)
+        wait_until(lambda: figure(metrics, "legato_connections") in shares)
+        assert figure(metrics, "legato_connections_accepted_total") == 200
+        running.lines(r"(broadcaster\.\d) was killed by SIGKILL; it starts again in 1 s", 1)
+        running.lines(r"broadcaster\.\d +\| .* listening on http://127\.0\.0\.1:(\d+)", 3)
+        people += [connected(port) for _ in range(20)]
+        assert figure(metrics, "legato_connections_accepted_total") == 220
+        assert (
+            min(figure(metrics + 1 + index, "legato_connections_accepted_total") for index in range(2)) < 200
+        )
+        # One that is told to stop sends its clients to the other, and is started again.
+        os.kill(children(running)[0], signal.SIGTERM)
+        running.lines(r"(broadcaster\.\d) ended with exit status 0; it starts again in", 1)
+        assert codes(people) == {4200}
+        for one in people:
+            one.close()
         assert not ports.is_free("127.0.0.1", port)
         assert stopped(running) == 0
     wait_until(lambda: ports.is_free("127.0.0.1", port))
@@ -153,11 +209,11 @@ def test_workers_that_cannot_start_are_a_line_and_1(tmp_path: Path) -> None:
 
 def test_broadcasters_that_cannot_start_are_a_line_and_1(redis: str) -> None:
     """Here the second, because somebody has the port of its metrics; the first must not stay behind."""
-    metrics = quiet_port(neighbours=1)
+    metrics = quiet_port(neighbours=2)
     options = ("--processes", "2", "--port", "0", "--metrics-port", str(metrics))
     environ = {"REDIS_URL": redis, "LEGATO_SERVER_DRAIN_SECONDS": "0", **APP}
     with (
-        socket.create_server(("127.0.0.1", metrics + 1)),
+        socket.create_server(("127.0.0.1", metrics + 2)),
         legato("broadcaster", *options, **environ) as running,
     ):
         said = refused(running)

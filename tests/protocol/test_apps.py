@@ -1,7 +1,7 @@
 import pytest
 
 from protocol import errors
-from protocol.apps import App, refuse
+from protocol.apps import App, over_quota, refuse
 
 APP = App(id="1", key="k", secret="top-secret")
 
@@ -27,7 +27,7 @@ VERSIONS = [
 
 @pytest.mark.parametrize(("params", "error"), VERSIONS)
 def test_protocol_versions(params, error):
-    assert refuse(APP, params, "", 0) == error
+    assert refuse(APP, params, "") == error
 
 
 ORIGINS = [
@@ -49,26 +49,24 @@ ORIGINS = [
 
 @pytest.mark.parametrize(("patterns", "origin", "allowed"), ORIGINS)
 def test_origins(patterns, origin, allowed):
-    assert refuse(app(allowed_origins=patterns), {}, origin, 0) == (None if allowed else errors.UNAUTHORIZED)
+    assert refuse(app(allowed_origins=patterns), {}, origin) == (None if allowed else errors.UNAUTHORIZED)
 
 
-@pytest.mark.parametrize(("limit", "connections", "full"), [(0, 99, False), (2, 1, False), (2, 2, True)])
-def test_the_connection_quota(limit, connections, full):
-    assert refuse(app(max_connections=limit), {}, "", connections) == (errors.OVER_QUOTA if full else None)
-    later = app(max_connections=limit, over_quota="back_off")
-    assert refuse(later, {}, "", connections) == (errors.OVER_QUOTA_FOR_NOW if full else None)
+def test_the_connection_quota():
+    assert over_quota(app(max_connections=1)) == errors.OVER_QUOTA
+    assert over_quota(app(max_connections=1, over_quota="back_off")) == errors.OVER_QUOTA_FOR_NOW
 
 
 def test_refusals_come_in_the_order_of_the_specification():
     bad = {"protocol": "x"}
-    worst = app(enabled=False, allowed_origins=(), max_connections=1)
-    assert refuse(None, bad, "https://x.test", 1) == errors.UNKNOWN_APP
-    assert refuse(worst, bad, "https://x.test", 1) == errors.APP_DISABLED
-    enabled = app(allowed_origins=(), max_connections=1)
-    assert refuse(enabled, bad, "https://x.test", 1) == errors.INVALID_VERSION
-    assert refuse(enabled, {"protocol": "8"}, "https://x.test", 1) == errors.UNSUPPORTED_VERSION
-    assert refuse(enabled, {}, "https://x.test", 1) == errors.UNAUTHORIZED
-    assert refuse(enabled, {}, "", 1) == errors.OVER_QUOTA
+    worst = app(enabled=False, allowed_origins=())
+    assert refuse(None, bad, "https://x.test") == errors.UNKNOWN_APP
+    assert refuse(worst, bad, "https://x.test") == errors.APP_DISABLED
+    enabled = app(allowed_origins=())
+    assert refuse(enabled, bad, "https://x.test") == errors.INVALID_VERSION
+    assert refuse(enabled, {"protocol": "8"}, "https://x.test") == errors.UNSUPPORTED_VERSION
+    assert refuse(enabled, {}, "https://x.test") == errors.UNAUTHORIZED
+    assert refuse(enabled, {}, "") is None
 
 
 def test_the_secret_is_not_in_the_representation():

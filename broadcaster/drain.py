@@ -1,0 +1,151 @@
+"""How a node stops: its clients go to another node, and miss nothing that was published while they were here.
+
+What Redis accepts for a channel while a client is counted as subscribed reaches the client. So for each few
+clients that are to go: first their subscriptions end for everybody else, then what was published before that
+is waited for (:class:`Fence`), and only then are they closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from protocol import errors
+from protocol.session import SignIn, Subscribe
+
+from .bus import BusError
+from .client import LEFT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+    from protocol.errors import PusherError
+
+    from .client import Client
+    from .hub import Key
+    from .node import Node
+
+logger: Final = logging.getLogger("legato.node")
+
+STEP_SECONDS: Final = 0.05
+
+ASK_SECONDS: Final = 1.0
+"""How often it is looked whether another node is there."""
+
+PEER_SECONDS: Final = 4.0
+"""How long Redis may take to say whether there is another node."""
+
+PATIENCE_SECONDS: Final = 5.0
+"""How long Redis may take for the clients of one step; after that, none is waited for."""
+
+
+class Fence:
+    """Tells when everything that was published on some channels before has been delivered.
+
+    A bus that is asked once more for a channel it delivers confirms it after that.
+    """
+
+    def __init__(self, ask: Callable[[Key], None]) -> None:
+        self._ask = ask
+        self._waiting: dict[Key, asyncio.Future[None]] = {}
+
+    async def passed(self, keys: Iterable[Key]) -> None:
+        """``keys`` are channels that are delivered right now."""
+        waited_for = []
+        for key in keys:
+            self._waiting[key] = asyncio.get_running_loop().create_future()
+            waited_for.append(self._waiting[key])
+            self._ask(key)
+        if waited_for:
+            await asyncio.wait(waited_for)
+
+    def confirmed(self, key: Key) -> bool:
+        """The bus has confirmed it, or is not asked for it any more. Answers whether this was waited for."""
+        waited_for = self._waiting.pop(key, None)
+        if waited_for is None:
+            return False
+        if not waited_for.done():
+            waited_for.set_result(None)
+        return True
+
+    def lost(self, keys: Collection[Key]) -> None:
+        """The bus does not deliver these now."""
+        for key in keys:
+            self.confirmed(key)
+
+
+async def has_peers(node: Node) -> bool:
+    """Whether another node takes connections, as far as can be known; the others learn how this one is."""
+    try:
+        async with asyncio.timeout(PEER_SECONDS):
+            return await node.registry.peers()
+    except (BusError, TimeoutError):
+        return False
+
+
+async def drain(node: Node, chance: Callable[[], float] = random.random) -> None:
+    """Close every connection, each at a time of its own within ``drain_seconds``."""
+    node.leaving = node.draining = True
+    node.entrance.close(errors.OVER_CAPACITY)
+    clients = list(node.open)
+    seconds = node.settings.server.drain_seconds
+    if clients:
+        logger.info("draining: closing %d connections over %g s", len(clients), seconds)
+    random.shuffle(clients)
+    due = deque(sorted((chance() * seconds, index) for index in range(len(clients))))
+    steps = _Steps(node)
+    began = node.now()
+    while due:
+        group = []
+        while due and due[0][0] <= node.now() - began:
+            group.append(clients[due.popleft()[1]])
+        if group:
+            await steps.close([client for client in group if client.session is not None])
+        if due:
+            await asyncio.sleep(STEP_SECONDS)
+
+
+class _Steps:
+    """Closes a few clients at a time."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._patient = True
+        self._asked: float | None = None
+        self._error = errors.DRAINING
+
+    async def close(self, clients: list[Client]) -> None:
+        """All of them, at once."""
+        error = await self._why()
+        if self._patient:
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    await self._depart(clients)
+            except (TimeoutError, BusError) as failure:
+                self._patient = False
+                logger.warning("draining without waiting for Redis: %s", str(failure) or "it is slow")
+        self._node.hub.flush()
+        for client in clients:
+            client.close(error)
+
+    async def _why(self) -> PusherError:
+        """At once to another node that takes them; if there is none, they had better wait a moment."""
+        now = self._node.now()
+        if self._asked is None or now - self._asked >= ASK_SECONDS:
+            self._asked = now
+            self._error = errors.GO_ELSEWHERE if await has_peers(self._node) else errors.DRAINING
+        return self._error
+
+    async def _depart(self, clients: list[Client]) -> None:
+        channels = set()
+        for client in clients:
+            for key, effect in list(client.keys.items()):
+                if isinstance(effect, (Subscribe, SignIn)) and not self._node.hub.waits(client, key):
+                    client.keys[key] = LEFT
+                    self._node.end(client, key, effect, disconnect=True)
+                    channels.add(key)
+        await self._node.registry.flush()
+        await self._node.fence.passed(key for key in channels if self._node.hub.count(key))

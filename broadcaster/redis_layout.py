@@ -1,0 +1,90 @@
+"""What the registry sends to Redis and gets back: changes, lines under a node's name, answers of scripts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from protocol import presence, wire
+
+from .hub import Key
+from .leases import OPEN
+from .registry import Joined, Left
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from protocol.presence import Member
+
+    Line = tuple[str, bytes | str]
+    """A node's name, and what is listed under it."""
+
+
+class Owner(NamedTuple):
+    """What the registry asks the node that it is part of.
+
+    :ivar lapsed: called when the others have taken this node for dead, and take back what it had. It has to
+        leave everything that it has joined; from then on it is another node.
+    :ivar holding: of an application's id, whether its departures are held back (section 11.4).
+    :ivar mine: everything that this node has joined and not left: channel, socket id, member.
+    :ivar state: what the other nodes are told about this one, see :mod:`.leases`.
+    """
+
+    lapsed: Callable[[], None]
+    holding: Callable[[str], bool] = lambda _: False
+    mine: Callable[[], Iterable[tuple[Key, str, Member | None]]] = tuple
+    state: Callable[[], str] = lambda: OPEN
+
+
+class Change(NamedTuple):
+    """One call of a script, or of none, and what to do with its answer.
+
+    ``lists`` is listed before, ``forgets`` after: a crash in between costs nothing.
+    """
+
+    script: str
+    key: Key
+    arguments: tuple[str | bytes | int, ...]
+    done: Callable[[Any], None]
+    lists: tuple[Line, ...] = ()
+    forgets: tuple[Line, ...] = ()
+
+
+class Hold(NamedTuple):
+    """A departure that is held back: by which name of this node, and the line that others find it by."""
+
+    holder: str
+    line: Line
+
+
+def keys_of(key: Key) -> tuple[str, ...]:
+    names = (wire.subscriptions_key, wire.users_key, wire.members_key, wire.bus_channel, wire.held_key)
+    return tuple(name(*key) for name in names)
+
+
+def encode_entry(key: Key, socket_id: str, member: Member | None) -> bytes:
+    encoded = None if member is None else msgspec.Raw(presence.encode_member(member))
+    return msgspec.json.encode([*key, socket_id, encoded])
+
+
+def decode_entry(entry: bytes | str) -> tuple[Key, str, Member | None]:
+    """Undo :func:`encode_entry`."""
+    app_id, channel, socket_id, encoded = msgspec.json.decode(entry, type=tuple[str, str, str, msgspec.Raw])
+    member = None if bytes(encoded) == b"null" else presence.decode_member(bytes(encoded))
+    return Key(app_id, channel), socket_id, member
+
+
+def decode_joined(answer: list[Any]) -> Joined:
+    if answer[0] == b"full":
+        return Joined(0, full=True)
+    _, count, first, first_of_user, members = answer
+    users = tuple(presence.decode_member(one) for one in members)
+    return Joined(
+        count, bool(first), bool(first_of_user), users, back=first == 2, user_back=first_of_user == 2
+    )
+
+
+def decode_left(answer: list[Any]) -> Left:
+    count, last, last_of_user = answer
+    return Left(count, bool(last), bool(last_of_user), held=last == 2)

@@ -1,0 +1,226 @@
+"""A node that stops: nothing is lost, nobody is told that somebody has gone who has only moved."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+import msgspec
+
+from broadcaster import leases
+from broadcaster.config import Server
+from broadcaster.drain import drain
+from broadcaster.server import _stop_listening, running
+from protocol.apps import Webhook
+from protocol.settings import Redis
+from tests.broadcaster.conftest import APP, WAIT, client, local_settings, until
+from tests.broadcaster.test_http_api import EVENTS, post
+from tests.broadcaster.test_webhooks_node import join
+from tests.broadcaster.webhook_receiver import Receiver
+
+
+def settings_for(url: str, app=APP, **server):
+    values = {"port": 0, "drain_seconds": 0, "lease_seconds": 0.6} | server
+    return local_settings(app, redis=Redis(url=url), server=Server(**values))
+
+
+async def goodbye(one) -> int:
+    """The code of the error event and of the close frame, after whatever comes first."""
+    while (message := await one.receive())["event"] != "pusher:error":
+        pass
+    assert await one.closed() == message["data"]["code"]
+    return message["data"]["code"]
+
+
+async def test_clients_go_to_another_node_at_once_if_there_is_one_that_takes_them(valkey_url):
+    settings = settings_for(valkey_url)
+    async with running(settings) as one, running(settings) as two:
+        async with client(one.port) as ann:
+            await drain(one.node)
+            assert await goodbye(ann) == 4200
+        async with client(two.port) as bob:  # now two is alone: one is leaving
+            await drain(two.node)
+            assert await goodbye(bob) == 1012
+
+
+async def test_a_node_that_is_full_is_no_place_to_go(valkey_url):
+    async with (
+        running(settings_for(valkey_url)) as one,
+        running(settings_for(valkey_url, max_connections=1)) as two,
+        client(one.port) as ann,
+        client(two.port),
+    ):
+        await two.node.registry.peers()  # tells the others what it is, as each renewal does
+        assert leases.FULL in (await one.node.registry._lease.states()).values()
+        await drain(one.node)
+        assert await goodbye(ann) == 1012
+
+
+async def received(one) -> list[int]:
+    """Numbers of the events until the end."""
+    numbers = []
+    while (message := await one.receive())["event"] != "pusher:error":
+        numbers.append(int(message["data"]))
+    return numbers
+
+
+async def test_what_is_accepted_while_somebody_is_subscribed_arrives(valkey_url):
+    """The bus is late by as much as a network may make it: what was accepted is on its way for long.
+
+    Whether the client was subscribed when an event was accepted is what its publisher is told.
+    """
+    settings = settings_for(valkey_url, drain_seconds=1)
+    async with running(settings) as one, running(settings) as two, contextlib.AsyncExitStack() as stack:
+        on_reply, loop = one.node.bus._on_reply, asyncio.get_running_loop()
+        one.node.bus._on_reply = lambda reply: loop.call_later(0.1, on_reply, reply)
+        people = {f"private-{n}": await stack.enter_async_context(client(one.port)) for n in range(10)}
+        for channel, person in people.items():
+            await person.subscribe(channel)
+        accepted = {channel: [] for channel in people}
+
+        async def publish(channel: str) -> None:
+            """Until nobody is there any more."""
+            for number in range(100_000):
+                event = {"name": "e", "data": str(number), "channel": channel, "info": "subscription_count"}
+                status, said = await post(two.port, EVENTS, event)
+                assert status == 200
+                if not said["channels"][channel]["subscription_count"]:
+                    return
+                accepted[channel].append(number)
+
+        listening = [asyncio.ensure_future(received(person)) for person in people.values()]
+        publishing = [asyncio.ensure_future(publish(channel)) for channel in people]
+        await until(lambda: all(accepted.values()))
+        await drain(one.node)
+        await asyncio.gather(*publishing)
+        for channel, numbers in zip(people, await asyncio.gather(*listening), strict=True):
+            assert numbers[: len(accepted[channel])] == accepted[channel]
+            assert numbers == list(range(len(numbers)))
+
+
+async def test_what_is_on_its_way_to_a_slow_client_comes_before_the_goodbye():
+    async with running(local_settings()) as server, client(server.port) as ann:
+        await ann.subscribe("a")
+        (connection,) = server.node.open
+        connection.pause_writing()
+        for number in range(3):
+            await post(server.port, EVENTS, {"name": "e", "data": str(number), "channel": "a"})
+        await until(lambda: len(connection._backlog) == 3)
+        await drain(server.node)
+        assert await received(ann) == [0, 1, 2]
+
+
+async def test_without_redis_the_drain_ends_all_the_same(valkey_url, monkeypatch):
+    monkeypatch.setattr("broadcaster.drain.PATIENCE_SECONDS", 0.2)
+    async with running(settings_for(valkey_url)) as server, client(server.port) as ann:
+        await ann.subscribe("private-a")
+
+        async def away(*_batch, **_again):
+            raise ConnectionError
+
+        monkeypatch.setattr(server.node.registry, "_send", away)
+        await drain(server.node)
+        assert await goodbye(ann) in (1012, 4200)
+        monkeypatch.undo()
+
+
+async def answer(port: int, path: str, reader_writer=None) -> tuple[str, str]:
+    """Head and body of one request, on a connection of its own or one that is kept."""
+    reader, writer = reader_writer or await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    async with asyncio.timeout(WAIT):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = int(head.partition("content-length: ")[2].split("\r\n")[0])
+        body = (await reader.readexactly(length)).decode()
+    if reader_writer is None:
+        writer.close()
+    return head, body
+
+
+async def test_balancers_are_told_first_and_kept_connections_are_closed():
+    settings = local_settings(server=Server(port=0, drain_seconds=0, notice_seconds=600))
+    async with running(settings) as server:
+        kept = await asyncio.open_connection("127.0.0.1", server.port)
+        assert "200 ok" in (await answer(server.port, "/up?ready", kept))[0]
+        server.uvicorn._stop()
+        await until(lambda: server.node.leaving)
+        head, body = await answer(server.port, "/up?ready", kept)
+        assert head.startswith("http/1.1 503 ")
+        assert "connection: close" in head
+        assert msgspec.json.decode(body) == {"ready": False, "reason": "draining"}
+        assert await kept[0].read() == b""
+        assert "200 ok" in (await answer(server.port, "/up"))[0]  # it lives, and still takes everybody
+        async with client(server.port) as ann:
+            server.uvicorn._stop()
+            await ann.closed()
+        await server.ended
+        kept[1].close()
+
+
+async def test_who_has_connected_before_the_listener_closes_is_served():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        people = [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
+        accepted = _stop_listening([listener])
+        assert len(accepted) == 3
+        with contextlib.suppress(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port)).close()
+            raise AssertionError("it still listens")
+        for one in (*accepted, *people):
+            one.close()
+
+
+async def test_a_taken_connection_is_answered():
+    async with running(local_settings()) as server:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            reader_writer = await asyncio.open_connection("127.0.0.1", listener.getsockname()[1])
+            (accepted,) = _stop_listening([listener])
+            await server.uvicorn._take(accepted)
+            assert "200 ok" in (await answer(0, "/up", reader_writer))[0]
+            reader_writer[1].close()
+
+
+async def test_departures_that_are_held_back_go_to_another_node(valkey_url):
+    """Who has only moved was never away; who does not come back is told as gone, once."""
+    receiver = Receiver()
+    async with receiver.listening():
+        app = msgspec.structs.replace(APP, webhooks=(Webhook(url=receiver.url),))
+        settings = settings_for(valkey_url, app)
+        async with running(settings) as two:
+            async with running(settings) as one, client(one.port) as ann, client(one.port) as bob:
+                await join(ann, "ann")
+                await join(bob, "bob")
+                await until(lambda: receiver.names.count("member_added") == 2)
+            async with client(two.port) as back:
+                await join(back, "ann")
+                await until(lambda: "member_removed" in receiver.names)
+                await back.send("client-x", 1, channel="presence-room")
+                await until(lambda: "client_event" in receiver.names)
+    assert receiver.names[:5] == [
+        "channel_occupied",
+        "member_added",
+        "member_added",
+        "member_removed",
+        "client_event",
+    ]
+    assert receiver.events[3]["user_id"] == "bob"
+    assert receiver.names[5:] == ["member_removed", "channel_vacated"]  # when the last node stops
+
+
+async def test_what_a_client_has_said_is_published_before_the_end(valkey_url, monkeypatch):
+    settings = settings_for(valkey_url)
+    async with running(settings) as two, client(two.port) as bob:
+        async with running(settings) as one, client(one.port) as ann:
+            for person in (ann, bob):
+                await person.subscribe("private-a")
+            publish = one.node.bus.publish
+
+            async def slowly(messages):
+                await asyncio.sleep(0.3)
+                await publish(messages)
+
+            monkeypatch.setattr(one.node.bus, "publish", slowly)
+            await ann.send("client-x", 1, channel="private-a")
+            await until(lambda: one.node.client_events)
+        assert (await bob.receive())["event"] == "client-x"
