@@ -74,6 +74,8 @@ class Cluster(Redis):
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         """See redis-py."""
+        if self._learning is not None:
+            self._learning.cancel()
         for node in self._nodes.values():
             await node.aclose(close_connection_pool)
 
@@ -84,8 +86,8 @@ class Cluster(Redis):
         """
         if self._learning is None or self._learning.done():
             self._learning = asyncio.ensure_future(self._learn())
-        waiting = asyncio.shield(self._learning)
-        await waiting
+            self._learning.add_done_callback(_seen)
+        await asyncio.shield(self._learning)
 
     async def _learn(self) -> None:
         reasons = []
@@ -199,6 +201,12 @@ class Cluster(Redis):
         if any(isinstance(answer, exceptions.ClusterDownError) for answer in answers):
             self.slots.stale = True
         return answers[1::2] if hop.asking else answers
+
+
+def _seen(future: asyncio.Future[None]) -> None:
+    """Whoever waited for it may have gone: then nobody hears of its error."""
+    if not future.cancelled():
+        future.exception()
 
 
 class _ClusterPipeline(Pipeline):

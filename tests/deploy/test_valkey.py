@@ -25,6 +25,8 @@ from .screen import SECONDS, Screen, alive, screen, unmeasured, wait_until
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from tests.redis_clusters import Cluster
+
 RUN = """
 import asyncio, pathlib, sys
 from deploy import valkey
@@ -216,6 +218,12 @@ async def test_a_redis_that_does_not_answer_is_one_line_without_password(
     assert re.match(line, str(caught.value))
     assert "hush" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+async def test_a_cluster_that_answers_will_do(redis_cluster: Cluster) -> None:
+    await valkey.check(redis_cluster.url)
+    with pytest.raises(CommandError, match=r"its address begins with redis\+cluster://"):
+        await valkey.check(f"redis://{redis_cluster.servers[0].address}")
 
 
 async def test_a_wrong_password_is_said_to_be_wrong(redis_url: str) -> None:

@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import json
 import re
-import subprocess
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +17,7 @@ from broadcaster.bus import redis_client
 from tests.broadcaster.conftest import client, until
 from tests.broadcaster.test_http_api import EVENTS, call, post
 from tests.broadcaster.test_server import ENVIRON, legato
+from tests.certificates import make as make_certificates
 from tests.conftest import SYSTEM
 from tests.redis_clusters import Cluster, Sentinels, SentinelServer, TcpServer
 
@@ -134,28 +133,7 @@ async def every_action_works(stage: World) -> None:
 def certificates(tmp_path_factory) -> Path:
     """A CA of our own, and a server's certificate for 127.0.0.1 that it has signed."""
     folder = tmp_path_factory.mktemp("certificates")
-    run = partial(subprocess.run, cwd=folder, check=True, capture_output=True)
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            *key,
-            "-keyout",
-            "ca.key",
-            "-out",
-            "ca.pem",
-            "-subj",
-            "/CN=CA",
-            "-days",
-            "2",
-        ]
-    )
-    run(["openssl", "req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=redis"])
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
-    signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names")
-    run(["openssl", "x509", "-req", "-in", "server.csr", "-out", "server.pem", *signing])
+    make_certificates(folder)
     return folder
 
 
