@@ -72,8 +72,9 @@ async def test_what_is_accepted_while_somebody_is_subscribed_arrives(valkey_url)
     """
     settings = settings_for(valkey_url, drain_seconds=1)
     async with running(settings) as one, running(settings) as two, contextlib.AsyncExitStack() as stack:
-        on_reply, loop = one.node.bus._on_reply, asyncio.get_running_loop()
-        one.node.bus._on_reply = lambda reply: loop.call_later(0.1, on_reply, reply)
+        (feed,) = one.node.bus._bus._feeds.values()
+        on_reply, loop = feed._on_reply, asyncio.get_running_loop()
+        feed._on_reply = lambda reply: loop.call_later(0.1, on_reply, reply)
         people = {f"private-{n}": await stack.enter_async_context(client(one.port)) for n in range(10)}
         for channel, person in people.items():
             await person.subscribe(channel)
@@ -148,7 +149,7 @@ async def test_balancers_are_told_first_and_kept_connections_are_closed():
         head, body = await answer(server.port, "/up?ready", kept)
         assert head.startswith("http/1.1 503 ")
         assert "connection: close" in head
-        assert msgspec.json.decode(body) == {"ready": False, "reason": "draining"}
+        assert msgspec.json.decode(body) == {"health": "not ready", "reason": "draining"}
         assert await kept[0].read() == b""
         assert "200 ok" in (await answer(server.port, "/up"))[0]  # it lives, and still takes everybody
         async with client(server.port) as ann:
