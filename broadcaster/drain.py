@@ -59,17 +59,18 @@ class Fence:
             self._waiting[key] = asyncio.get_running_loop().create_future()
             waited_for.append(self._waiting[key])
             self._ask(key)
-        if waited_for:
-            await asyncio.wait(waited_for)
+        try:
+            if waited_for:
+                await asyncio.wait(waited_for)
+        finally:
+            for key in [key for key, waiting in self._waiting.items() if waiting in waited_for]:
+                del self._waiting[key]
 
-    def confirmed(self, key: Key) -> bool:
-        """The bus has confirmed it, or is not asked for it any more. Answers whether this was waited for."""
+    def confirmed(self, key: Key) -> None:
+        """The bus has confirmed it, or is not asked for it any more."""
         waited_for = self._waiting.pop(key, None)
-        if waited_for is None:
-            return False
-        if not waited_for.done():
+        if waited_for is not None and not waited_for.done():
             waited_for.set_result(None)
-        return True
 
     def lost(self, keys: Collection[Key]) -> None:
         """The bus does not deliver these now."""

@@ -153,8 +153,8 @@ class Hub:
         if channel is None:
             return False
         again, channel.confirmed = channel.confirmed, True
-        if channel.ready:
-            return again
+        if channel.ready:  # it was asked once more, and has delivered all the time
+            return False
         self._flush_channel(channel)
         channel.ready = True
         # Answering one may close it, and so change what is left: one at a time, off the dict itself.

@@ -101,6 +101,10 @@ class Lease:
         self._doubted = True
         self._steady_since = None
 
+    def unsteady(self) -> None:
+        """Redis is another, or has lost leases: nobody is judged for the time of one."""
+        self._steady_since = self._clock()
+
     def rename(self) -> None:
         """Go on as another node. The old name stays listed until everything is taken back."""
         self._past.add(self.node)

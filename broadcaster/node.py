@@ -163,11 +163,12 @@ class Node:
             self.hub.deliver(key, envelope.payload, envelope.except_socket_id)
 
     def _confirm(self, key: Key) -> None:
-        """The bus delivers the channel. If it did before, and was not asked to say so, it has been away."""
+        """The bus delivers the channel."""
         if self.healer is not None:
             self.healer.open(key)
-        again = self.hub.confirm(key)
-        if not self.fence.confirmed(key) and again:
+        missed = self.hub.confirm(key)
+        self.fence.confirmed(key)
+        if missed:
             self.recovery.missed(key)
 
     def _vacate(self, key: Key) -> None:
@@ -450,5 +451,6 @@ class Node:
             (self.leaving, "draining"),
             (not self.bus.connected, "not connected to Redis"),
             (not self.registry.held, "the node's lease is not held"),
+            (self.registry.stuck, "Redis does not take subscriptions"),
         )
         return next((reason for holds, reason in reasons if holds), None)

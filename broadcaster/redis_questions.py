@@ -43,9 +43,17 @@ class Questions:
         hints = sorted(name.decode() for name in await ask(self._redis.smembers(wire.occupied_key(app_id))))
         counts = await self.counts([Key(app_id, name) for name in hints])
         vacant = [name for name, count in zip(hints, counts, strict=True) if not count.subscriptions]
-        if vacant:
-            await ask(self._redis.srem(wire.occupied_key(app_id), *vacant))
-        return [name for name in hints if name not in set(vacant)]
+        back = await self._drop_hints(app_id, vacant) if vacant else set()
+        return [name for name in hints if name not in set(vacant) - back]
+
+    async def _drop_hints(self, app_id: str, vacant: Sequence[str]) -> set[str]:
+        """Answers those that somebody has come to meanwhile, whose hints have to stay."""
+        await ask(self._redis.srem(wire.occupied_key(app_id), *vacant))
+        counts = await self.counts([Key(app_id, name) for name in vacant])
+        back = [name for name, count in zip(vacant, counts, strict=True) if count.subscriptions]
+        if back:
+            await ask(self._redis.sadd(wire.occupied_key(app_id), *back))
+        return set(back)
 
     async def members(self, key: Key) -> list[str]:
         """User ids on a presence channel."""

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from protocol import presence, wire
 
-from . import scripts
-from .bus import RETRY_SECONDS, ask, end_task, reason_of
+from .bus import ask, end_task, reason_of
 from .hub import Key
 from .leases import OPEN, Lease, Renewal
-from .redis_cluster import Cluster
+from .redis_changes import BATCH, Changes
+from .redis_identity import Identity
 from .redis_layout import (
     Change,
     Hold,
@@ -28,7 +28,6 @@ from .redis_layout import (
     decode_joined,
     decode_left,
     encode_entry,
-    keys_of,
 )
 from .redis_questions import Questions
 from .registry import added_envelope, removed_envelope
@@ -45,19 +44,15 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("legato.registry")
 
-_Commands = list[tuple[Any, ...]]
-
 LEASE_SECONDS: Final = 15
-BATCH: Final = 500
 CLOSE_SECONDS: Final = 2.0
+STUCK_SECONDS: Final = 3.0
 
 ANY: Final = 1_000_000_000
 """No bound: on how many users a presence channel may have, for those who are on it already."""
 
 HELD_SECONDS: Final = 60
 """How long a hold is kept beyond the time it takes to see that its node is dead."""
-
-_SCRIPTS: Final = {name: scripts.text(name) for name in ("join", "leave", "release")}
 
 
 class RedisRegistry(Questions):
@@ -72,26 +67,22 @@ class RedisRegistry(Questions):
         self._lease = Lease(redis, node_id, lease, owner.state)
         self._owner = owner
         self._held_seconds = round(HELD_SECONDS + 4 * lease)
-        self._sha: dict[str, str] = {}
-        self._changes: deque[Change] = deque()
-        self._unsure = 0  # how many of them, from the first on, may have been sent before
-        self._joining: set[tuple[Key, str]] = set()
+        self._changes = Changes(redis, self._steady, self._lease.doubt, self._stands)
+        self._identity = Identity(redis)
+        self._joining: Counter[tuple[Key, str]] = Counter()
         self._holds: dict[tuple[Key, str], Hold] = {}
         self._kept: Counter[Line] = Counter()
-        self._ready = asyncio.Event()
         self._tidy = asyncio.Event()
         self._renewing = asyncio.Lock()
         self._again = False
-        self._server: object = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, left: Callable[[Key, Member | None, Left], None]) -> None:
         """Take the lease, and begin to carry changes out."""
         self._left = left
         await ask(self._lease.renew())
-        self._server = await self._identity()
-        work = (self._carry_out(), self._keep_lease(), self._keep_tidy())
-        self._tasks = [asyncio.create_task(one) for one in work]
+        await self._identity.changed()
+        self._tasks = [asyncio.create_task(work) for work in (self._keep_lease(), self._keep_tidy())]
 
     async def close(self) -> None:
         """Carry out what waits, and give the lease back; departures that are held back go to the others."""
@@ -102,6 +93,7 @@ class RedisRegistry(Questions):
             logger.warning("%d changes are left to the others, when the lease lapses", len(self._changes))
         for task in self._tasks:
             await end_task(task)
+        await self._changes.close()
         if not self._changes:
             try:
                 await self._lease.end(handed_over=bool(self._holds))
@@ -110,9 +102,7 @@ class RedisRegistry(Questions):
 
     async def flush(self) -> None:
         """Wait until everything that was asked for up to now is carried out."""
-        carried_out = asyncio.Event()
-        self._change(Change("", Key("", ""), (), lambda _: carried_out.set()))
-        await carried_out.wait()
+        await self._changes.flush()
 
     # --- changes
 
@@ -142,20 +132,24 @@ class RedisRegistry(Questions):
         users, subscriptions = limits
         node = self._lease.node
         arguments = (socket_id, node, user, encoded, users, envelope, subscriptions)
+        line = node, encode_entry(key, socket_id, member)
 
         def answered(answer: list[Any]) -> None:
-            self._joining.discard((key, socket_id))
+            self._joining[key, socket_id] -= 1
+            if self._joining[key, socket_id] <= 0:
+                del self._joining[key, socket_id]
             joined = decode_joined(answer)
+            if joined.full:  # before whoever hears of it tries again
+                self._forget(key, (line,))
             if joined.back:
                 self._forget(key, self._let_go(key, "c"))
             if joined.user_back:
                 self._forget(key, self._let_go(key, f"u{user}"))
             done(joined)
 
-        self._joining.add((key, socket_id))
-        line = node, encode_entry(key, socket_id, member)
+        self._joining[key, socket_id] += 1
         self._kept.pop(line, None)  # it is the line of a subscription again, no longer a hold's alone
-        self._change(Change("join", key, arguments, answered, lists=(line,)))
+        self._changes.put(Change("join", key, arguments, answered, lists=(line,)))
 
     def leave(
         self,
@@ -208,7 +202,7 @@ class RedisRegistry(Questions):
 
         lists = (own,) if holder and own != line else ()
         forgets = (line,) if not holder or own != line else ()
-        self._change(Change("leave", key, arguments, answered, lists, forgets))
+        self._changes.put(Change("leave", key, arguments, answered, lists, forgets))
 
     def release(self, key: Key, user_id: str | None, done: Callable[[bool], None]) -> None:
         """In the next pipeline."""
@@ -216,7 +210,7 @@ class RedisRegistry(Questions):
         hold = self._holds.get((key, field))
         holder = self._lease.node if hold is None else hold.holder
         forgets = self._let_go(key, field)
-        self._change(
+        self._changes.put(
             Change("release", key, (field, holder), lambda answer: done(bool(answer)), forgets=forgets)
         )
 
@@ -233,144 +227,50 @@ class RedisRegistry(Questions):
 
     def _forget(self, key: Key, lines: tuple[Line, ...]) -> None:
         if lines:
-            self._change(Change("", key, (), lambda _: None, forgets=lines))
-
-    def _change(self, change: Change) -> None:
-        self._changes.append(change)
-        self._ready.set()
-
-    async def _carry_out(self) -> None:
-        attempt = 0
-        while True:
-            await self._ready.wait()
-            self._ready.clear()
-            while self._changes:
-                try:
-                    if self._lease.doubtful:
-                        await self._renew()
-                    await self._carry_out_some()
-                    attempt = 0
-                except NoScriptError:
-                    self._sha.clear()
-                except (RedisError, OSError) as error:
-                    self._lease.doubt()
-                    if attempt == 0:
-                        logger.warning("Redis does not take changes (%s), trying on", reason_of(error))
-                    await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
-                    attempt += 1
-
-    async def _carry_out_some(self) -> None:
-        """One pipeline. Without an answer its changes are the next again: all may be sent twice."""
-        batch = [self._changes.popleft() for _ in range(min(BATCH, len(self._changes)))]
-        try:
-            answers = await self._send(batch, again=self._unsure > 0)
-        except BaseException:
-            self._changes.extendleft(change for change in reversed(batch) if self._stands(change))
-            self._unsure = max(self._unsure, len(batch))
-            raise
-        self._unsure = max(0, self._unsure - len(batch))
-        for change, answer in zip(batch, answers, strict=True):
-            try:
-                change.done(answer)
-            except Exception:  # a fault with one client must not hold the others up
-                logger.exception("a change was carried out, but not followed up")
+            self._changes.put(Change("", key, (), lambda _: None, forgets=lines))
 
     def _stands(self, change: Change) -> bool:
         """Whether it is to be carried out; not for who was closed because the lease had lapsed."""
-        return change.script != "join" or change.lists[0][0] == self._lease.node
-
-    async def _send(self, batch: list[Change], *, again: bool) -> list[Any]:
-        if not self._sha:
-            self._sha = {name: await self._redis.script_load(text) for name, text in _SCRIPTS.items()}
-        # The node first: others find what comes late, after they have taken it for dead.
-        nodes = {node for change in batch for node, _ in change.lists}
-        listed = dict.fromkeys(line for change in batch for line in change.lists)
-        called = [change for change in batch if change.script]
-        answers = await self._in_order(
-            [("SADD", wire.NODES_KEY, *nodes)] if nodes else [],
-            [("SADD", wire.entries_key(node), entry) for node, entry in listed],
-            [self._call(change, again=again) for change in called],
-            [("SREM", wire.entries_key(node), entry) for node, entry in _forgotten(batch)],
-        )
-        found = iter(answers)
-        results = [next(found) if change.script else None for change in batch]
-        await self._note_occupied(batch, results)
-        return results
-
-    def _call(self, change: Change, *, again: bool) -> tuple[Any, ...]:
-        keys = keys_of(change.key)[-1:] if change.script == "release" else keys_of(change.key)
-        return ("EVALSHA", self._sha[change.script], len(keys), *keys, *change.arguments, int(again))
-
-    async def _in_order(
-        self, nodes: _Commands, lists: _Commands, calls: _Commands, forgets: _Commands
-    ) -> list[Any]:
-        """What ``calls`` answer. One server keeps a pipeline's order; over several, each step waits."""
-        before = [*nodes, *lists]
-        steps = (
-            (before, calls, forgets) if isinstance(self._redis, Cluster) else ([*before, *calls, *forgets],)
-        )
-        answers: list[Any] = []
-        for commands in steps:
-            if commands:
-                async with self._redis.pipeline(transaction=False) as pipeline:
-                    for command in commands:
-                        pipeline.execute_command(*command)
-                    answers += await pipeline.execute()
-        return answers[len(before) : len(before) + len(calls)]
-
-    async def _note_occupied(self, batch: list[Change], results: list[Any]) -> None:
-        """A hint for :meth:`occupied`, which looks each channel up."""
-        occupied: dict[str, list[str]] = {}
-        for change, result in zip(batch, results, strict=True):
-            if change.script == "join" and result[0] == b"ok" and result[2] and change.key.channel[0] != "#":
-                occupied.setdefault(change.key.app_id, []).append(change.key.channel)
-        for app_id, channels in occupied.items():
-            await self._redis.sadd(wire.occupied_key(app_id), *channels)
+        return change.lists[0][0] == self._lease.node
 
     # --- the lease
 
+    async def _steady(self) -> None:
+        if self._lease.doubtful:
+            async with self._renewing:
+                if self._lease.doubtful:  # else somebody else has just renewed it
+                    await self._renew()
+
     async def _renew(self) -> None:
-        async with self._renewing:
-            renewal = await self._lease.renew()
-            if renewal is Renewal.GONE:
-                self._start_anew()
-                await self._lease.renew()
-            elif await self._is_another_server() or renewal is Renewal.REVIVED:
-                logger.warning("Redis may have lost something: everything is registered again")
-                self._again = True
-            self._tidy.set()
+        renewal = await self._lease.renew()
+        if renewal is Renewal.GONE:
+            self._start_anew()
+            await self._lease.renew()
+        elif renewal is Renewal.REVIVED:
+            self._lost_something()
+        self._tidy.set()
+
+    def _lost_something(self) -> None:
+        """All leases may be gone: nobody is judged before their nodes could say that they live."""
+        logger.warning("Redis may have lost something: everything is registered again")
+        self._lease.unsteady()
+        self._again = True
 
     def _start_anew(self) -> None:
         """The others take back what this node had; it leaves that under the old name, and takes a new one."""
         logger.error("the others have taken this node for dead: its connections start anew")
-        kept = [change for change in self._changes if change.script != "join"]
-        self._changes.clear()
-        self._changes.extend(kept)
+        self._changes.drop_joins()
         self._joining.clear()
         self._again = False
         self._owner.lapsed()
         self._lease.rename()
 
-    async def _is_another_server(self) -> bool:
-        """Restarted, or a replica that has taken over: the last changes may be missing there.
-
-        Asked each time, since redis-py makes a new connection without a word.
-        """
-        before, self._server = self._server, await self._identity()
-        return self._server is not None and self._server != before
-
-    async def _identity(self) -> object:
-        servers = self._redis.masters() if isinstance(self._redis, Cluster) else [self._redis]
-        try:
-            return {(await server.info("server"))["run_id"] for server in servers}
-        except ResponseError:  # not allowed to ask
-            return None
-
     async def _keep_lease(self) -> None:
         while True:
             await asyncio.sleep(self._lease.seconds / 3)
             try:
-                await self._renew()
+                async with self._renewing:
+                    await self._renew()
             except (RedisError, OSError) as error:
                 self._lease.doubt()
                 logger.warning("the node's lease cannot be renewed: %s", reason_of(error))
@@ -382,9 +282,15 @@ class RedisRegistry(Questions):
         """Whether this node's lease stands, by what it last heard of it."""
         return self._lease.held
 
+    @property
+    def stuck(self) -> bool:
+        """Whether what clients ask for waits for a Redis that does not take it."""
+        return self._changes.stuck() > STUCK_SECONDS
+
     async def peers(self) -> bool:
         """Whether another node takes connections; with what Redis knows of this one brought up to date."""
-        await ask(self._renew())
+        async with self._renewing:
+            await ask(self._renew())
         return OPEN in (await ask(self._lease.states())).values()
 
     # --- what was lost, and what others have left behind
@@ -394,6 +300,8 @@ class RedisRegistry(Questions):
             await self._tidy.wait()
             self._tidy.clear()
             try:
+                if await self._identity.changed():
+                    self._lost_something()
                 if self._again:
                     await self._register_again()
                 for node in await self._lease.dead():
@@ -405,8 +313,18 @@ class RedisRegistry(Questions):
                 logger.exception("looking after what others have left broke off")
 
     async def _register_again(self) -> None:
-        """Everything that this node holds, and nothing else that is listed under its name."""
+        """Everything that this node holds, and nothing else that is listed under its name.
+
+        If it breaks off, or Redis loses something meanwhile, it is done once more.
+        """
         self._again = False
+        try:
+            await self._register_all()
+        except BaseException:
+            self._again = True
+            raise
+
+    async def _register_all(self) -> None:
         chunk = 0
         for key, socket_id, member in self._owner.mine():
             if (key, socket_id) in self._joining:
@@ -446,12 +364,3 @@ class RedisRegistry(Questions):
                 self._left(key, member, left)
 
         self._leave(key, socket_id, member, (node, entry), done, disconnect=True)
-
-
-def _forgotten(batch: list[Change]) -> list[Line]:
-    """What is to be listed no more once ``batch`` is carried out: not what is listed anew behind it."""
-    last: dict[Line, bool] = {}
-    for change in batch:
-        last |= dict.fromkeys(change.lists, False)
-        last |= dict.fromkeys(change.forgets, True)
-    return [line for line, is_forgotten in last.items() if is_forgotten]

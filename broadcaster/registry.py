@@ -74,6 +74,10 @@ class Registry(Protocol):
     def held(self) -> bool:
         """Whether what this node has added stands: else the others take it back, or have done so."""
 
+    @property
+    def stuck(self) -> bool:
+        """Whether changes wait for long already."""
+
     async def start(self, left: Callable[[Key, Member | None, Left], None]) -> None:
         """Begin; ``left`` is called for what a node that died has left behind."""
 
@@ -159,6 +163,7 @@ class LocalRegistry:
     """
 
     held = True
+    stuck = False
 
     def __init__(
         self, publish: Callable[[Key, Envelope], None], clock: Callable[[], float] = time.monotonic

@@ -10,6 +10,7 @@ import pytest
 
 from broadcaster.bus import BusError, redis_client
 from broadcaster.hub import Key
+from broadcaster.registry import Left
 from protocol import wire
 from protocol.cluster import slot_of
 from tests.broadcaster.conftest import until
@@ -222,6 +223,38 @@ async def test_what_a_node_has_is_listed_before_it_is_there_and_until_it_is_gone
         assert (await listed(), await there()) == (0, 0)
         await asyncio.gather(node.leave(ROOM, "2.2", ANN), node.join(ROOM, "2.2", ANN))
         assert (await listed(), await there()) == (1, 1)
+
+
+async def test_a_server_that_lacks_the_scripts_costs_the_others_no_departure(redis_cluster):
+    """So does a replica that has been promoted; and a departure that is repeated has no effect to tell of."""
+    keys = [key_on(redis_cluster, server) for server in redis_cluster.masters]
+    async with registry_node(redis_cluster.url) as node:
+        for key in keys:
+            await node.join(key, "1.1")
+        with redis_cluster.masters[0].client() as admin:
+            admin.script_flush()
+        left = await asyncio.gather(*(node.leave(key, "1.1") for key in keys))
+        assert left == [Left(0, last=True)] * 3
+
+
+async def test_who_has_a_channel_on_a_living_server_does_not_wait_for_a_dead_one():
+    with Cluster(SYSTEM, 3) as cluster:
+        nodes = cluster.owner(slot_of(wire.NODES_KEY.encode()))
+        dead = next(server for server in cluster.masters if server is not nodes)
+        names = (f"node-{number}" for number in range(1_000))
+        name = next(one for one in names if cluster.owner(slot_of(wire.lease_key(one).encode())) is not dead)
+        there, lost = key_on(cluster, nodes), key_on(cluster, dead)
+        async with registry_node(cluster.url, name, lease=3, room=there) as node:
+            dead.kill()
+            joining = asyncio.ensure_future(node.join(lost, "1.1"))
+            await until(lambda: node.registry.stuck)
+            for number in range(3):
+                assert (await node.join(there, f"{number}.1")).subscriptions == number + 1
+            assert node.registry.held
+            assert not joining.done()
+            dead.start()
+            assert (await joining).first
+            await until(lambda: not node.registry.stuck)
 
 
 async def test_a_master_dies_and_its_replica_takes_over_and_then_the_other_way_round():

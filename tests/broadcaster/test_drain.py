@@ -120,7 +120,7 @@ async def test_without_redis_the_drain_ends_all_the_same(valkey_url, monkeypatch
         async def away(*_batch, **_again):
             raise ConnectionError
 
-        monkeypatch.setattr(server.node.registry, "_send", away)
+        monkeypatch.setattr(server.node.registry._changes.batches, "send", away)
         await drain(server.node)
         assert await goodbye(ann) in (1012, 4200)
         monkeypatch.undo()

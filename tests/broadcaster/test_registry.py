@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from redis.exceptions import ClusterDownError
 
 from broadcaster import leases
 from broadcaster.bus import BusError, RedisBus, redis_client
@@ -88,7 +89,7 @@ class Node:
 
 @contextlib.asynccontextmanager
 async def redis_node(
-    url: str, name: str = "node-1", lease: float = 15, holding=lambda _: False
+    url: str, name: str = "node-1", lease: float = 15, holding=lambda _: False, room: Key = ROOM
 ) -> AsyncIterator[Node]:
     async with redis_client(url) as redis:
         node = Node(None)
@@ -96,7 +97,7 @@ async def redis_node(
         bus = RedisBus(redis)
         confirmed: list[Key] = []
         await bus.start(node.publish, confirmed.append, lambda _keys: None)
-        bus.subscribe(ROOM)
+        bus.subscribe(room)
         await until(lambda: confirmed)
         await node.registry.start(lambda key, member, left: node.left.append((key, member, left)))
         yield node
@@ -261,13 +262,13 @@ def server():
 
 async def test_changes_of_one_turn_of_the_loop_travel_in_one_pipeline(server, monkeypatch):
     async with redis_node(server.url, "a") as node:
-        send, sent = node.registry._send, []
+        send, sent = node.registry._changes.batches.send, []
 
         async def counted(batch, *, again):
             sent.append(len(batch))
             return await send(batch, again=again)
 
-        monkeypatch.setattr(node.registry, "_send", counted)
+        monkeypatch.setattr(node.registry._changes.batches, "send", counted)
         await asyncio.gather(*(node.join(NEWS, f"{n}.1") for n in range(100)))
         await asyncio.gather(*(node.leave(NEWS, f"{n}.1") for n in range(100)))
         assert sent == [100, 100]
@@ -404,7 +405,7 @@ async def test_a_node_that_was_cut_off_does_not_repeat_what_the_others_have_done
             raise ConnectionError
 
         with monkeypatch.context() as patched:
-            patched.setattr(cut.registry, "_send", away)
+            patched.setattr(cut.registry._changes.batches, "send", away)
             patched.setattr(cut.registry._lease, "renew", away)
             told: list[Any] = []
             cut.registry.leave(ROOM, "1.1", cut.joined.pop((ROOM, "1.1")), told.append)
@@ -426,8 +427,9 @@ async def test_what_comes_after_a_node_was_taken_back_is_taken_back_too(server):
         late._lease._until = late._lease._clock() + 60  # the moment between its look and the write
         done: list[Any] = []
         late.join(ROOM, "1.1", ANN, 100, done.append)
-        await late._carry_out_some()
+        await until(lambda: done)
         assert done[0].first
+        await late._changes.close()
         await until(lambda: one.left)
         await eventually(lambda: one.registry.counts([ROOM]), [Counts(0, 0)])
         await eventually(lambda: redis.sismember(wire.NODES_KEY, "late"), 0)
@@ -494,7 +496,7 @@ async def test_what_redis_forgot_that_it_forgot_is_gone_again(server):
         await one.join(ROOM, "1.1", ANN)
         await one.join(ROOM, "2.2", BOB)
         one.joined.pop((ROOM, "2.2"))
-        one.registry._server = "another"
+        one.registry._identity._known = {None: "another"}
         one.registry._lease.doubt()
         await eventually(lambda: one.registry.counts([ROOM]), [Counts(1, 1)])
         assert [(key, member) for key, member, _ in one.left] == [(ROOM, BOB)]
@@ -504,7 +506,7 @@ async def test_what_redis_forgot_that_it_forgot_is_gone_again(server):
 async def test_a_lost_answer_is_given_again(server, monkeypatch):
     """The scripts have run, but the connection broke before the node knew: nobody else will tell."""
     async with redis_node(server.url, "a", holding=lambda _: True) as node:
-        send = node.registry._send
+        send = node.registry._changes.batches.send
         lost: list[Any] = []
 
         async def answer_lost(batch, *, again):
@@ -514,7 +516,7 @@ async def test_a_lost_answer_is_given_again(server, monkeypatch):
                 raise ConnectionError
             return answers
 
-        monkeypatch.setattr(node.registry, "_send", answer_lost)
+        monkeypatch.setattr(node.registry._changes.batches, "send", answer_lost)
         assert await node.join(ROOM, "1.1", ANN) == Joined(1, True, True, (ANN,))
         assert (await node.join(ROOM, "2.2", ANN)) == Joined(2, members=(ANN,))
         assert await node.leave(ROOM, "1.1", ANN, disconnect=True) == Left(1)
@@ -522,6 +524,109 @@ async def test_a_lost_answer_is_given_again(server, monkeypatch):
         assert left == Left(0, last=True, last_of_user=True, held=True)
         assert len(lost) == 4
         await node.told(("member_added", "ann", "1.1"), ("member_removed", "ann", "2.2"))
+
+
+async def test_what_one_channel_was_answered_does_not_wait_for_another(server, monkeypatch):
+    """A shard that fails, alone, costs the departures of the others nothing: a repeated one has no effect."""
+    async with redis_node(server.url, "a") as node:
+        for key in (NEWS, ROOM):
+            await node.join(key, "1.1")
+        batches, refused = node.registry._changes.batches, []
+        pipe = batches._pipe
+
+        async def refusing(commands):
+            of_room = [at for at, one in enumerate(commands) if one[0] == "EVALSHA" and ROOM[1] in one[3]]
+            if refused or not of_room:
+                return await pipe(commands)
+            refused.extend(of_room)
+            answers = await pipe([one for at, one in enumerate(commands) if at not in of_room])
+            return [*answers[: of_room[0]], ClusterDownError("down"), *answers[of_room[0] :]]
+
+        monkeypatch.setattr(batches, "_pipe", refusing)
+        told: list[tuple[Key, Left]] = []
+        for key in (NEWS, ROOM):
+            node.registry.leave(key, "1.1", None, lambda left, key=key: told.append((key, left)))
+        await node.registry.flush()
+        assert refused
+        assert told == [(NEWS, Left(0, last=True)), (ROOM, Left(0, last=True))]
+        assert not node.registry.stuck
+    async with redis_client(server.url) as redis:
+        assert await redis.scard(wire.entries_key("a")) == 0
+
+
+async def test_who_is_refused_leaves_nothing_behind(server):
+    """Each try has another socket id, and there may be one every second."""
+    async with redis_node(server.url, "a") as node, redis_client(server.url) as redis:
+        admitted: list[bool] = []
+        for number in range(20):
+            node.registry.enter("1", f"{number}.1", 1, admitted.append)
+        full: list[Joined] = []
+        for number in range(20):
+            node.registry.join(ROOM, f"{number}.1", Member(str(number)), 1, full.append)
+        await node.registry.flush()
+        await node.registry.flush()
+        assert (sum(admitted), sum(joined.full for joined in full)) == (1, 19)
+        assert await redis.scard(wire.entries_key("a")) == 2
+
+
+async def test_nobody_is_judged_right_after_redis_is_another_one(server):
+    """An older snapshot knows the nodes, but not their leases: they are all there, and all without one."""
+    async with redis_node(server.url, "one", lease=2) as one, redis_client(server.url) as redis:
+        lease = one.registry._lease
+        await until(lease._may_judge)
+        async with one.registry._renewing:
+            await redis.sadd(wire.NODES_KEY, "other")
+            one.registry._identity._known = {None: "before"}
+            judged: list[str] = []
+            declare = lease._declare_dead
+
+            async def declared(name):
+                judged.append((name, lease._clock() - lease._steady_since))
+                return await declare(name)
+
+            lease._declare_dead = declared
+            since = lease._clock()
+        await until(lambda: judged)
+        assert judged[0][0] == "other"
+        assert lease._steady_since > since
+        assert judged[0][1] >= 2
+
+
+async def test_a_channel_that_is_occupied_again_stays_listed(server, monkeypatch):
+    async with redis_node(server.url, "a") as one, redis_node(server.url, "b") as two:
+        await two.join(NEWS, "1.1")
+        await two.leave(NEWS, "1.1")
+        counts = one.registry.counts
+
+        async def late(keys):
+            found = await counts(keys)
+            monkeypatch.undo()
+            await two.join(NEWS, "2.2")  # after it was counted, before its hint is dropped
+            return found
+
+        monkeypatch.setattr(one.registry, "counts", late)
+        assert await one.registry.occupied("1") == [NEWS.channel]
+        assert await one.registry.occupied("1") == [NEWS.channel]
+
+
+async def test_registering_again_that_breaks_off_is_done_once_more(server, monkeypatch):
+    async with redis_node(server.url, "one", lease=0.6) as one, redis_client(server.url) as redis:
+        await one.join(ROOM, "1.1", ANN)
+        await one.join(ROOM, "2.2", BOB)
+        one.joined.pop((ROOM, "2.2"))
+        smembers, failed = one.registry._redis.smembers, []
+
+        async def failing(key):
+            if key == wire.entries_key("one") and not failed:
+                failed.append(key)
+                raise ConnectionError
+            return await smembers(key)
+
+        monkeypatch.setattr(one.registry._redis, "smembers", failing)
+        one.registry._identity._known = {None: "another"}
+        await eventually(lambda: one.registry.counts([ROOM]), [Counts(1, 1)])
+        assert failed
+        assert await redis.scard(wire.entries_key("one")) == 1
 
 
 async def test_departures_that_a_dead_node_held_back_are_taken_over_once(server):
