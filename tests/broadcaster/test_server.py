@@ -218,9 +218,10 @@ async def test_whether_new_clients_should_come_is_said_with_the_reason(monkeypat
         assert await asked("/up") == await asked("/up?ready") == (200, {"health": "OK"})
         node = server.node
         for part, name, value, reason in (
-            (node, "draining", True, "draining"),
+            (node, "leaving", True, "draining"),
             (node.bus, "connected", False, "not connected to Redis"),
             (node.registry, "held", False, "the node's lease is not held"),
+            (node.registry, "stuck", True, "Redis does not take subscriptions"),
         ):
             with monkeypatch.context() as patched:
                 patched.setattr(part, name, value)

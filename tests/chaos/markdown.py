@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from .series import Result
 
 LISTED: Final = 50
+HEALED: Final = "tokens made up for"
+"""In what was observed: see :data:`.figures.HEALED`."""
 
 
 def report(command: str, machine: Mapping[str, object], date: str, results: Sequence[Result]) -> str:
@@ -65,7 +67,7 @@ def _verdict(results: Sequence[Result], made: Sequence[Mapping[str, Any]]) -> li
 
 
 def _seeds(results: Iterable[Result]) -> list[str]:
-    head = ("seed", "verdict", "messages", "token frames", "faults", "violations", "healed holes")
+    head = ("seed", "verdict", "messages", "token frames", "faults", "violations", "tokens healed")
     return _table(head, (_row(result) for result in results))
 
 
@@ -76,7 +78,7 @@ def _row(result: Result) -> tuple[object, ...]:
     figures, faults = outcome["figures"], sum(outcome["faults"].values())
     verdict = "clean" if outcome["clean"] else "**not clean**"
     counts = (figures["messages"], figures["frames"], faults)
-    return (result.seed, verdict, *counts, len(outcome["violations"]), len(outcome["healed"]))
+    return (result.seed, verdict, *counts, len(outcome["violations"]), outcome["observed"][HEALED])
 
 
 def _violations(made: Sequence[Mapping[str, Any]]) -> list[str]:
