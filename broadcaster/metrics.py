@@ -129,6 +129,13 @@ _FIGURES: Final[
         lambda node: {(): node.healer.failed if node.healer is not None else 0},
     ),
     (
+        "legato_healed_rosters",
+        CounterMetricFamily,
+        "Lists of presence channels that were told again, since changes may have been lost.",
+        (),
+        lambda node: {(): node.rosters.told},
+    ),
+    (
         "legato_healed_cached_events",
         CounterMetricFamily,
         "Last events of cache channels that the bus had lost, read again.",

@@ -27,6 +27,7 @@ from .recovery import Recovery
 from .redis_layout import Owner
 from .redis_registry import RedisRegistry
 from .registry import Joined, Left, LocalRegistry, Registry
+from .rosters import Rosters
 from .watchlists import Watchlists
 from .webhooks import Webhooks
 from .wheel import Wheel
@@ -92,7 +93,8 @@ class Node:
         self._sweep: asyncio.Task[None] | None = None
         self.healer = None if replies is None else Healer(replies, self.hub, self.now, self._spawn)
         self.cached = CachedChannels(self.registry, self.hub)
-        self.recovery = Recovery(self.healer, self.cached, self._spawn)
+        self.rosters = Rosters(self.registry, self.hub)
+        self.recovery = Recovery(self.healer, self.cached, self.rosters, self._spawn)
         self._counts = SubscriptionCounts(
             self.registry,
             self.webhooks,
@@ -153,6 +155,7 @@ class Node:
         if envelope.stream is not None and self.healer is not None:
             self.healer.take(key, envelope)
         elif not envelope.command:
+            self.rosters.take(key, envelope)
             self.hub.deliver(key, envelope.payload, envelope.except_socket_id)
         elif envelope.command in COMMANDS:
             for subscriber in self.hub.subscribers(key):

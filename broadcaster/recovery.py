@@ -1,4 +1,4 @@
-"""What happens once the bus is back: replies are read up, cached events read again, the rest is counted."""
+"""What happens once the bus is back: what can be had of what was missed is told, the rest is counted."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .cached import CachedChannels
     from .healing import Healer
     from .hub import Key
+    from .rosters import Rosters
 
 logger: Final = logging.getLogger("legato.node")
 
@@ -36,10 +37,12 @@ class Recovery:
         self,
         healer: Healer | None,
         cached: CachedChannels,
+        rosters: Rosters,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         self._healer = healer
         self._cached = cached
+        self._rosters = rosters
         self._spawn = spawn
         self._waiting: dict[Key, None] = {}
         self._running = False
@@ -75,11 +78,13 @@ class Recovery:
     async def _read(self, keys: Sequence[Key]) -> None:
         if self._healer is not None:
             await self._healer.resync([key for key in keys if self._healer.concerns(key)])
-        await self._cached.read_again([key for key in keys if _keeps(key)])
+        kinds = [(key, channel) for key in keys if (channel := _channel(key)) is not None]
+        await self._cached.read_again([key for key, channel in kinds if channel.cache])
+        await self._rosters.tell_again([key for key, channel in kinds if channel.presence])
 
 
-def _keeps(key: Key) -> bool:
+def _channel(key: Key) -> Channel | None:
     try:
-        return Channel.parse(key.channel).cache
+        return Channel.parse(key.channel)
     except ChannelError:  # a user's own
-        return False
+        return None

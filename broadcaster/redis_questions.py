@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from protocol import wire
+from protocol import presence, wire
 
 from . import scripts
 from .bus import ask
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from redis.asyncio import Redis
+
+    from protocol.presence import Member
 
 VERSION_DIGITS: Final = 16
 """Before the event that a cache channel keeps: see remember.lua."""
@@ -58,6 +60,13 @@ class Questions:
     async def members(self, key: Key) -> list[str]:
         """User ids on a presence channel."""
         return [name.decode() for name in await ask(self._redis.hkeys(wire.users_key(*key)))]
+
+    async def rosters(self, keys: Sequence[Key]) -> list[list[Member]]:
+        """Of each presence channel its distinct users."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hvals(wire.members_key(*key))
+        return [[presence.decode_member(one) for one in found] for found in await ask(pipeline.execute())]
 
     async def remember(self, key: Key, event: str, data: str, seconds: int) -> int:
         """Keep the last event of a cache channel. Answers its version."""

@@ -124,6 +124,9 @@ class Registry(Protocol):
     async def members(self, key: Key) -> list[str]:
         """User ids on a presence channel."""
 
+    async def rosters(self, keys: Sequence[Key]) -> list[list[Member]]:
+        """Of each presence channel its distinct users."""
+
     async def remember(self, key: Key, event: str, data: str, seconds: int) -> int:
         """Keep the last event of a cache channel. Answers its version."""
 
@@ -262,6 +265,11 @@ class LocalRegistry:
         """User ids on a presence channel."""
         channel = self._channels.get(key)
         return [] if channel is None else list(channel.users)
+
+    async def rosters(self, keys: Sequence[Key]) -> list[list[Member]]:
+        """Of each presence channel its distinct users."""
+        found = [self._channels.get(key) for key in keys]
+        return [[] if channel is None else list(channel.members.values()) for channel in found]
 
     async def remember(self, key: Key, event: str, data: str, seconds: int) -> int:
         """Keep the last event; those that are too old go at the same time."""

@@ -45,6 +45,7 @@ async def test_the_figures_follow_what_happens():
                 "legato_healed_endings_total": 0,
                 "legato_heals_failed_total": 0,
                 "legato_healed_cached_events_total": 0,
+                "legato_healed_rosters_total": 0,
                 'legato_http_requests_total{route="events",status="200"}': 3,
                 "legato_chat_jobs_total": 0,
                 "legato_client_events_total": 0,

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
     from .child import Child
 
+MADE_UP_FOR: Final = "tokens made up for"
+
 HEALED: Final = {
-    "tokens made up for": "legato_healed_tokens_total",
+    MADE_UP_FOR: "legato_healed_tokens_total",
     "endings made up for": "legato_healed_endings_total",
     "replies without their log": "legato_heals_failed_total",
 }

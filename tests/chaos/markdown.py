@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
+from .figures import MADE_UP_FOR
 from .findings import KINDS
 
 if TYPE_CHECKING:
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from .series import Result
 
 LISTED: Final = 50
-HEALED: Final = "tokens made up for"
-"""In what was observed: see :data:`.figures.HEALED`."""
 
 
 def report(command: str, machine: Mapping[str, object], date: str, results: Sequence[Result]) -> str:
@@ -67,7 +66,7 @@ def _verdict(results: Sequence[Result], made: Sequence[Mapping[str, Any]]) -> li
 
 
 def _seeds(results: Iterable[Result]) -> list[str]:
-    head = ("seed", "verdict", "messages", "token frames", "faults", "violations", "tokens healed")
+    head = ("seed", "verdict", "messages", "token frames", "faults", "violations", "tokens made up for")
     return _table(head, (_row(result) for result in results))
 
 
@@ -78,7 +77,7 @@ def _row(result: Result) -> tuple[object, ...]:
     figures, faults = outcome["figures"], sum(outcome["faults"].values())
     verdict = "clean" if outcome["clean"] else "**not clean**"
     counts = (figures["messages"], figures["frames"], faults)
-    return (result.seed, verdict, *counts, len(outcome["violations"]), outcome["observed"][HEALED])
+    return (result.seed, verdict, *counts, len(outcome["violations"]), outcome["observed"][MADE_UP_FOR])
 
 
 def _violations(made: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -44,7 +44,8 @@ def test_what_names_no_seeds_is_refused(text):
 
 
 def test_report_of_clean_seeds_counts_nothing_lost_and_sums_up():
-    results = [Result(1, outcome(), "clean"), Result(2, outcome(observed={"tokens made up for": 1}), "clean")]
+    made_up_for = outcome(observed={"tokens made up for": 1})
+    results = [Result(1, outcome(), "clean"), Result(2, made_up_for, "clean")]
     made = markdown.report("legato chaos --seeds 1-2", MACHINE, "2026-01-02", results)
     assert "**clean: 2 of 2 seeds**. 20 messages, 1000 token frames" in made
     assert "    legato chaos --seeds 1-2\n" in made

@@ -1,0 +1,143 @@
+"""Who is on a presence channel, after the bus was away: those who stayed have the right list again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from broadcaster.hub import Key
+from broadcaster.redis_questions import Questions
+from broadcaster.registry import added_envelope, removed_envelope
+from broadcaster.rosters import Rosters
+from broadcaster.server import running
+from protocol import signatures
+from protocol.presence import Member
+from protocol.settings import Redis
+from protocol.wire import Envelope
+from tests.broadcaster.conftest import APP, Client, client, local_settings, until
+from tests.broadcaster.test_healing import away, link, server  # noqa: F401 - fixtures
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+ROOM = "presence-room"
+KEY = Key("1", ROOM)
+
+
+class Guest:
+    """A client that keeps the list as stock ones do."""
+
+    def __init__(self, one: Client) -> None:
+        self.one = one
+        self.users: set[str] = set()
+        self.lists = 0
+
+    async def join(self, user: str) -> None:
+        data = json.dumps({"user_id": user, "user_info": {"name": user.upper()}})
+        auth = signatures.sign_channel(APP.key, APP.secret, self.one.socket_id, ROOM, data)
+        await self.one.send("pusher:subscribe", {"channel": ROOM, "auth": auth, "channel_data": data})
+        await self.hear()
+
+    async def hear(self) -> None:
+        message = await self.one.receive()
+        data = json.loads(message["data"])
+        match message["event"].removeprefix("pusher_internal:"):
+            case "subscription_succeeded":
+                self.users = set(data["presence"]["ids"])
+                assert data["presence"]["hash"] == {user: {"name": user.upper()} for user in self.users}
+                self.lists += 1
+            case "member_added":
+                self.users.add(data["user_id"])
+            case "member_removed":
+                self.users.discard(data["user_id"])
+
+    async def sees(self, *users: str) -> None:
+        while self.users != set(users):
+            await self.hear()
+
+    async def hears_nothing(self) -> None:
+        await self.one.send("pusher:ping")
+        assert (await self.one.receive())["event"] == "pusher:pong"
+
+
+@contextlib.asynccontextmanager
+async def guest(port: int, user: str) -> AsyncIterator[Guest]:
+    async with client(port) as one:
+        made = Guest(one)
+        await made.join(user)
+        yield made
+
+
+async def test_who_came_and_who_went_unheard_is_known_afterwards(server, link, valkey_url):  # noqa: F811
+    """Once for all who stayed, whether they are the first of their user or not."""
+    async with contextlib.AsyncExitStack() as stack:
+        other = await stack.enter_async_context(running(local_settings(redis=Redis(url=valkey_url))))
+        ann = await stack.enter_async_context(guest(server.port, "ann"))
+        again = await stack.enter_async_context(guest(server.port, "ann"))
+        async with guest(other.port, "bob"):
+            for one in (ann, again):
+                await one.sees("ann", "bob")
+            await away(server, link)
+        cyd = await stack.enter_async_context(guest(other.port, "cyd"))
+        await until(lambda: other.node.connections["1"] == 1)
+        await cyd.sees("ann", "cyd")
+        link.heal()
+        for one in (ann, again):
+            await one.sees("ann", "cyd")
+        assert (server.node.rosters.told, other.node.rosters.told) == (1, 0)
+        dan = await stack.enter_async_context(guest(other.port, "dan"))
+        for one in (ann, again, cyd, dan):
+            await one.sees("ann", "cyd", "dan")
+            await one.hears_nothing()
+        assert (ann.lists, again.lists, cyd.lists) == (2, 2, 1)
+    assert not server.node.rosters._reading
+
+
+class Slow(Questions):
+    """Reads the list, and answers when it is told to."""
+
+    def __init__(self, members: list[Member]) -> None:
+        self.members_then = members
+        self.asked = asyncio.Event()
+        self.answer = asyncio.Event()
+
+    async def rosters(self, keys: Any) -> list[list[Member]]:
+        self.asked.set()
+        await self.answer.wait()
+        return [self.members_then for _ in keys]
+
+
+class Heard:
+    """In place of a hub."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[bytes, str | None]] = []
+
+    def deliver(self, key: Key, payload: bytes, except_socket_id: str | None = None) -> None:
+        assert key == KEY
+        self.heard.append((payload, except_socket_id))
+
+
+@pytest.mark.parametrize("other", [Envelope(b'{"event":"news"}'), None])
+async def test_what_changes_while_the_list_is_read_is_told_behind_it(other):
+    """Else who went then would be back in the list: nobody would ever tell of it again."""
+    registry, hub = Slow([Member("ann"), Member("bob")]), Heard()
+    rosters = Rosters(registry, hub)  # type: ignore[arg-type]
+    gone, come = removed_envelope(KEY, "2.2", Member("bob")), added_envelope(KEY, "3.3", Member("cyd"))
+    rosters.take(KEY, come)  # before it is read: it is in the list, or was undone
+    task = asyncio.create_task(rosters.tell_again([KEY]))
+    await registry.asked.wait()
+    for envelope in (gone, come) if other is None else (gone, other, come):
+        rosters.take(KEY, envelope)
+    rosters.take(Key("1", "presence-other"), come)
+    registry.answer.set()
+    await task
+    (roster, nobody), *behind = hub.heard
+    assert json.loads(json.loads(roster)["data"])["presence"]["ids"] == ["ann", "bob"]
+    assert nobody is None
+    assert behind == [(gone.payload, "2.2"), (come.payload, "3.3")]
+    assert not rosters._reading
