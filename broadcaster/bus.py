@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from protocol import redis_url, wire
 
@@ -390,12 +390,14 @@ class RedisBus:
 async def ask(call: Awaitable[Any] | Any) -> Any:
     """What Redis answers, with its errors translated.
 
-    :raises BusError: it does not answer, or refuses.
+    :raises BusError: it does not answer, or refuses. The text says why: it is for the log and for operators.
     """
     try:
         return await call
+    except ResponseError as error:
+        raise BusError(f"Redis refuses: {reason_of(error)}") from error
     except (RedisError, OSError, TimeoutError) as error:
-        raise BusError("Redis does not answer") from error
+        raise BusError(f"Redis does not answer: {reason_of(error)}") from error
 
 
 def _refused(error: Exception) -> BusError:

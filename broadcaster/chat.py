@@ -174,7 +174,7 @@ _ANSWERS: Final[dict[type[Exception], Callable[[Any], Answer]]] = {
     InvalidRequest: _invalid,
     Refused: lambda error: Answer(error.status, error.body),
     ApiError: lambda error: Answer(error.status, {"message": str(error)}),
-    BusError: _saying(503),
+    BusError: _saying(503, "Redis does not answer"),  # why is not for users to know
     Conflict: _saying(409, "This Idempotency-Key came with another request before."),
     Gone: _saying(410, "The log of this message has expired."),
     TooMany: _saying(429, "Too many of your messages wait for their reply.", 5),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jwt
@@ -14,6 +12,7 @@ import pytest
 from redis.exceptions import RedisError
 
 from broadcaster.bus import redis_client
+from tests import least_rights
 from tests.broadcaster.conftest import client, until
 from tests.broadcaster.test_http_api import EVENTS, call, post
 from tests.broadcaster.test_server import ENVIRON, legato
@@ -23,24 +22,18 @@ from tests.redis_clusters import Cluster, Sentinels, SentinelServer, TcpServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from tests.broadcaster.conftest import Client
     from tests.broadcaster.test_server import Process
 
 SECRET = "a secret of more than thirty-two bytes"
 PASSWORD = "hush-a-password"
-ACL = Path(__file__).parents[2].joinpath("docs/redis.md").read_text()
-
-
-def least_acl() -> list[str]:
-    """The rules that the documents tell operators to give, without the password."""
-    (block,) = re.findall(r"ACL SETUSER legato ((?:[^`]|\n)*)```", ACL)
-    return [word for word in block.replace("\\\n", " ").split() if not word.startswith(">")]
 
 
 def grant(server: TcpServer, *further: str) -> None:
     with server.client() as admin:
-        admin.execute_command("ACL", "SETUSER", "legato", f">{PASSWORD}", *least_acl(), *further)
+        admin.execute_command("ACL", "SETUSER", "legato", f">{PASSWORD}", *least_rights.rules(), *further)
 
 
 def denied(server: TcpServer) -> list[dict[str, Any]]:
