@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from redis import exceptions
 
@@ -124,7 +124,8 @@ class Consumer:
         except (exceptions.RedisError, RuntimeError) as error:
             self._redis.failed(error)  # the consumer's name stays behind; another process removes it
         finally:
-            tasks = [*chores, *(running.task for running in self._running.values())]
+            tasks: list[asyncio.Task[Any]] = [*chores, *self._flags.asking]
+            tasks += [running.task for running in self._running.values()]
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=SETTLE)  # no longer for one whose request does not close

@@ -103,7 +103,7 @@ class Runner:
     ) -> None:
         """Come to the reply's end, asking the model if need be. ``decision`` stays None only when drained."""
         message_id = answer.job.message_id
-        flagged = await self.redis.insist(lambda: self.flags.those_set([message_id]))
+        flagged = await self.redis.insist(lambda: self.flags.is_set(message_id))
         if claim.verdict == "cancelled" or flagged:
             answer.cancel()
         elif claim.verdict == "exhausted" or (claim.next and not self.model.goes_on):

@@ -2,7 +2,8 @@
 
 A reply writes each piece of text as it comes. With many replies in one process a call of its own for each
 costs far more, in the client and in system calls, than the script. What is called in one turn of the loop
-therefore shares a round trip. Nobody waits for the round trip of others: what comes later goes at once, too.
+therefore shares a round trip to each server. Nobody waits for the round trip of others: what comes later goes
+at once, too, and what goes to another server of a Cluster goes by itself.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from redis.exceptions import NoScriptError
 
+from . import shards
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from redis.asyncio import Redis
+
+    from protocol.redis_url import Address
 
     from .scripts import Registered
 
@@ -29,7 +34,7 @@ class _Call(NamedTuple):
 
 
 class _Batch:
-    """Calls of one turn. It does not outlive those who called."""
+    """Calls of one turn to one server. It does not outlive those who called."""
 
     def __init__(self) -> None:
         self.calls: list[_Call] = []
@@ -48,18 +53,20 @@ class Together:
     def __init__(self, redis: Redis, script: Registered) -> None:
         self._redis = redis
         self._script = script
-        self._next = _Batch()
+        self._next: dict[Address | None, _Batch] = {}
 
     async def __call__(self, keys: Sequence[str], args: Iterable[str | bytes | int]) -> Any:
         """See :class:`.scripts.Script`. Who is cancelled meanwhile may have called all the same."""
         arguments, loop = tuple(args), asyncio.get_running_loop()
-        batch = self._next
-        if not batch.calls:
-            loop.call_soon(self._begin, batch)
+        shard = shards.owner(self._redis, keys[0])
+        batch = self._next.get(shard)
+        if batch is None:
+            batch = self._next[shard] = _Batch()
+            loop.call_soon(self._begin, shard, batch)
         call = _Call(("EVALSHA", self._script.sha, len(keys), *keys, *arguments), loop.create_future())
         batch.calls.append(call)
         if len(batch.calls) >= MOST:
-            self._next = _Batch()
+            del self._next[shard]
         try:
             return await call.answer
         except asyncio.CancelledError:
@@ -68,9 +75,9 @@ class Together:
         except NoScriptError:  # a server that was started anew: this loads it
             return await self._script(keys, arguments)
 
-    def _begin(self, batch: _Batch) -> None:
-        if batch is self._next:
-            self._next = _Batch()
+    def _begin(self, shard: Address | None, batch: _Batch) -> None:
+        if self._next.get(shard) is batch:
+            del self._next[shard]
         if calls := [call for call in batch.calls if not call.answer.done()]:
             batch.sending = asyncio.create_task(self._send(calls))
 

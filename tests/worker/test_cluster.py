@@ -7,6 +7,7 @@ import pytest
 from protocol import stream
 from tests.worker.support import make_job
 from tests.worker.test_cancels import *  # noqa: F403 - its tests, as they are
+from tests.worker.test_cancels import _patience  # noqa: F401
 from tests.worker.test_jobs import *  # noqa: F403
 from tests.worker.test_jobs import _short_block  # noqa: F401
 from tests.worker.test_token_log import *  # noqa: F403
