@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .client import Client
     from .hub import Key
     from .node import Node
+    from .registry import Registry
 
 logger: Final = logging.getLogger("legato.node")
 
@@ -36,10 +37,15 @@ ASK_SECONDS: Final = 1.0
 """How often it is looked whether another node is there."""
 
 PEER_SECONDS: Final = 4.0
-"""How long Redis may take to say whether there is another node."""
+"""How long Redis may take to say whether there is another node. A stop waits in vain that long once at most,
+or as long as the next two together: that is part of the time that docs/cluster.md asks for.
+"""
 
-PATIENCE_SECONDS: Final = 5.0
+PATIENCE_SECONDS: Final = 4.0
 """How long Redis may take for the clients of one step; after that, none is waited for."""
+
+LAST_SECONDS: Final = 1.0
+"""As PEER_SECONDS, once Redis has been slow."""
 
 
 class Fence:
@@ -78,13 +84,42 @@ class Fence:
             self.confirmed(key)
 
 
-async def has_peers(node: Node) -> bool:
-    """Whether another node takes connections, as far as can be known; the others learn how this one is."""
-    try:
-        async with asyncio.timeout(PEER_SECONDS):
-            return await node.registry.peers()
-    except (BusError, TimeoutError):
-        return False
+class Peers:
+    """Whether another node takes connections: what a node asks that stops. A Redis that hangs costs one wait.
+
+    :ivar silent: Redis did not answer in time: it is asked no more.
+    :ivar hurried: the node is to end at once: Redis is asked no more. Setting it does not end a wait.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self.silent = False
+        self.hurried = False
+        self._registry = registry
+        self._found = True  # not known yet: what would be told if there was nobody is left to others
+        self._seconds = PEER_SECONDS
+
+    @property
+    def patient(self) -> bool:
+        """Whether to wait for what needs Redis."""
+        return not (self.silent or self.hurried)
+
+    def doubt(self) -> None:
+        """Redis is slow. Next time its answer decides whether it is silent, and it gets less time for it."""
+        self._seconds = LAST_SECONDS
+
+    async def ask(self) -> bool:
+        """As far as can be known; the others learn how this node is."""
+        if self.patient:
+            try:
+                async with asyncio.timeout(self._seconds):
+                    self._found = await self._registry.peers()
+            except BusError:
+                self._found = False
+            except TimeoutError:
+                self._found = False
+                self.silent = True
+                logger.warning("stopping without Redis: it does not answer")
+        return self._found
 
 
 async def drain(node: Node, chance: Callable[[], float] = random.random) -> None:
@@ -121,12 +156,13 @@ class _Steps:
     async def close(self, clients: list[Client]) -> None:
         """All of them, at once."""
         error = await self._why()
-        if self._patient:
+        if self._patient and self._node.peers.patient:
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     await self._depart(clients)
             except (TimeoutError, BusError) as failure:
                 self._patient = False
+                self._node.peers.doubt()
                 logger.warning("draining without waiting for Redis: %s", str(failure) or "it is slow")
         self._node.hub.flush()
         for client in clients:
@@ -134,10 +170,9 @@ class _Steps:
 
     async def _why(self) -> PusherError:
         """At once to another node that takes them; if there is none, they had better wait a moment."""
-        now = self._node.now()
-        if self._asked is None or now - self._asked >= ASK_SECONDS:
-            self._asked = now
-            self._error = errors.GO_ELSEWHERE if await has_peers(self._node) else errors.DRAINING
+        if self._asked is None or self._node.now() - self._asked >= ASK_SECONDS:
+            self._error = errors.GO_ELSEWHERE if await self._node.peers.ask() else errors.DRAINING
+            self._asked = self._node.now()  # not before: the answer may have taken longer than it holds
         return self._error
 
     async def _depart(self, clients: list[Client]) -> None:

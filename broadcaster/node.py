@@ -14,7 +14,7 @@ from protocol.channels import SERVER_TO_USER
 from protocol.session import Relay, Session, SignIn, Subscribe
 from protocol.wire import CACHED, CONNECTIONS, RECONNECT, TERMINATE, Envelope
 
-from . import drain, leases, watchlists
+from . import drain, leases, watchlists, webhooks
 from .bus import BusError, end_task
 from .cached import CachedChannels
 from .client import LEFT
@@ -51,6 +51,9 @@ logger: Final = logging.getLogger("legato.node")
 FLUSH_SECONDS: Final = 2.0
 """How long the end waits for what clients have said to be published."""
 
+REGISTRY_SECONDS: Final = 4.0
+"""How long the end waits for Redis to take the lease back."""
+
 COMMANDS: Final = {TERMINATE: errors.TERMINATED, RECONNECT: errors.RECONNECT}
 """What ends the connections that have a channel."""
 
@@ -72,6 +75,7 @@ class Node:
         self.wall = time.time
         self.hub = Hub(self.loop.call_soon, bus.subscribe, self._vacate, self._ready)
         self.registry = self._registry(redis)
+        self.peers = drain.Peers(self.registry)
         self.entrance = Entrance(self)
         self.fence = drain.Fence(bus.subscribe)
         self.wheel = Wheel(self.loop)
@@ -137,12 +141,16 @@ class Node:
         self.wheel.close()
         if self._sweep is not None:
             await end_task(self._sweep)
-        if not await drain.has_peers(self):
+        if not await self.peers.ask():
             self.webhooks.release()
-        if self._tasks:
+        if self._tasks and self.peers.patient:
             await asyncio.wait(self._tasks, timeout=FLUSH_SECONDS)
-        await self.registry.close()
-        await self.webhooks.close()
+        try:
+            async with asyncio.timeout(REGISTRY_SECONDS):
+                await self.registry.close()
+        except TimeoutError:
+            logger.warning("the node's lease is left to lapse: Redis does not answer")
+        await self.webhooks.close(webhooks.CLOSE_SECONDS if self.peers.patient else FLUSH_SECONDS)
         for task in list(self._tasks):
             await end_task(task)
         await self.bus.close()

@@ -18,7 +18,7 @@ from . import metrics
 from .app import Server
 from .app_source import AppHash, AppSource, Place, UnreadableError
 from .bus import BusError, LocalBus, RedisBus, end_task, redis_client
-from .drain import drain, has_peers
+from .drain import drain
 from .http import HttpProtocol
 from .linger import LingeringBus
 from .node import Node
@@ -39,6 +39,9 @@ T = TypeVar("T")
 
 CLOSE_SECONDS: Final = 1.0
 """How long the end of the server waits for peers to answer their close frames."""
+
+REQUEST_SECONDS: Final = 2
+"""How long it waits for HTTP requests that are running."""
 
 
 class StartError(Exception):
@@ -74,14 +77,14 @@ class _Uvicorn(uvicorn.Server):
     def _stop(self) -> None:
         self._interrupts += 1
         self.should_exit = True
-        self.force_exit = self._interrupts > 1
+        self.force_exit = self._node.peers.hurried = self._interrupts > 1
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Give notice, close the listener, drain, then let uvicorn finish the requests that are running."""
         self._node.leaving = True
         # In place: requests that are running have the list already.
         self.server_state.default_headers.append((b"connection", b"close"))
-        await has_peers(self._node)  # tells them: those that stop too send nobody here
+        await self._unless_forced(self._node.peers.ask())  # tells them: those that stop too send nobody here
         await self._unless_forced(asyncio.sleep(self._node.settings.server.notice_seconds))
         await asyncio.gather(
             *(self._take(one) for one in _stop_listening(sockets or ())), return_exceptions=True
@@ -104,7 +107,7 @@ class _Uvicorn(uvicorn.Server):
 
         await asyncio.get_running_loop().connect_accepted_socket(protocol, accepted, ssl=config.ssl)
 
-    async def _unless_forced(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _unless_forced(self, work: Coroutine[Any, Any, object]) -> None:
         """Do it to its end, or until a second signal comes."""
         drained = asyncio.ensure_future(work)
         while not drained.done() and not self.force_exit:
@@ -283,7 +286,7 @@ def _config(settings: Settings, node: Node) -> uvicorn.Config:
         server_header=False,
         backlog=4096,
         timeout_keep_alive=round(server.keep_alive),
-        timeout_graceful_shutdown=2,
+        timeout_graceful_shutdown=REQUEST_SECONDS,
         ssl_certfile=server.tls_cert or None,
         ssl_keyfile=server.tls_key or None,
     )

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import os
+import signal
 import socket
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import msgspec
+import pytest
 
 from broadcaster import leases
 from broadcaster.config import Server
-from broadcaster.drain import drain
+from broadcaster.drain import ASK_SECONDS, LAST_SECONDS, Peers, _Steps, drain
 from broadcaster.server import _stop_listening, running
+from protocol import errors
 from protocol.apps import Webhook
 from protocol.settings import Redis
 from tests.broadcaster.conftest import APP, WAIT, client, local_settings, until
 from tests.broadcaster.test_http_api import EVENTS, post
 from tests.broadcaster.test_webhooks_node import join
 from tests.broadcaster.webhook_receiver import Receiver
+from tests.conftest import BINARIES
+from tests.redis_servers import RedisServer
+
+DOCS = Path(__file__).parents[2] / "docs/cluster.md"
 
 
 def settings_for(url: str, app=APP, **server):
@@ -123,7 +135,86 @@ async def test_without_redis_the_drain_ends_all_the_same(valkey_url, monkeypatch
         monkeypatch.setattr(server.node.registry._changes.batches, "send", away)
         await drain(server.node)
         assert await goodbye(ann) in (1012, 4200)
+        assert server.node.peers._seconds == LAST_SECONDS  # it has had its time
         monkeypatch.undo()
+
+
+def counted(node, monkeypatch, *, hangs: bool = False) -> list[str]:
+    """What becomes of each question for other nodes: first ``asked``, then something else."""
+    peers, became = node.registry.peers, []
+
+    async def ask():
+        became.append("asked")
+        try:
+            found = await (asyncio.Event().wait() if hangs else peers())
+            became[-1] = "answered"
+        except asyncio.CancelledError:
+            became[-1] = "given up"
+            raise
+        return found
+
+    monkeypatch.setattr(node.registry, "peers", ask)
+    return became
+
+
+async def test_a_redis_that_hangs_is_waited_for_once(monkeypatch):
+    monkeypatch.setattr("broadcaster.drain.PEER_SECONDS", 0.3)
+    monkeypatch.setattr("broadcaster.drain.ASK_SECONDS", 0)
+    with RedisServer(BINARIES["valkey"]) as redis:
+        settings = settings_for(redis.url, drain_seconds=0.5, lease_seconds=600)
+        async with running(settings) as server, contextlib.AsyncExitStack() as stack:
+            people = [await stack.enter_async_context(client(server.port)) for _ in range(10)]
+            for number, person in enumerate(people):
+                await person.subscribe(f"private-{number}")
+            became = counted(server.node, monkeypatch)
+            patience = mock.Mock(wraps=_Steps._depart)
+            monkeypatch.setattr(_Steps, "_depart", patience)
+            os.kill(redis.pid, signal.SIGSTOP)
+            server.uvicorn._stop()
+            assert [await goodbye(person) for person in people] == [1012] * 10
+            await server.ended
+        os.kill(redis.pid, signal.SIGCONT)
+    assert became == ["given up"]
+    assert patience.mock_calls == []
+
+
+async def test_a_second_signal_asks_redis_nothing_and_ends_the_question_that_waits(valkey_url, monkeypatch):
+    monkeypatch.setattr("broadcaster.drain.PEER_SECONDS", 2 * WAIT)
+    async with running(settings_for(valkey_url)) as server:
+        became = counted(server.node, monkeypatch, hangs=True)
+        server.uvicorn._stop()
+        await until(lambda: became)
+        assert became == ["asked"]
+        server.uvicorn._stop()
+        await server.ended
+        assert became == ["given up"]
+    assert became == ["given up"]
+
+
+async def test_an_answer_holds_from_when_it_comes():
+    """However long it took."""
+    time, asked = 0.0, 0
+
+    async def ask() -> bool:
+        nonlocal time, asked
+        time, asked = time + 3, asked + 1
+        return asked > 1
+
+    steps = _Steps(SimpleNamespace(now=lambda: time, peers=SimpleNamespace(ask=ask)))
+    assert [await steps._why() for _ in range(2)] == [errors.DRAINING] * 2
+    time += ASK_SECONDS
+    assert await steps._why() == errors.GO_ELSEWHERE
+
+
+@pytest.mark.parametrize(("answers", "before"), [(True, True), (False, False), (None, True)])
+async def test_who_is_hurried_goes_by_the_last_answer_or_leaves_it_to_others(answers, before):
+    peers = Peers(SimpleNamespace(peers=mock.AsyncMock(return_value=answers)))
+    if answers is not None:
+        assert await peers.ask() is answers
+    peers.hurried = True
+    calls = peers._registry.peers.call_count
+    assert await peers.ask() is before
+    assert peers._registry.peers.call_count == calls
 
 
 async def answer(port: int, path: str, reader_writer=None) -> tuple[str, str]:
@@ -149,7 +240,8 @@ async def test_balancers_are_told_first_and_kept_connections_are_closed():
         head, body = await answer(server.port, "/up?ready", kept)
         assert head.startswith("http/1.1 503 ")
         assert "connection: close" in head
-        assert msgspec.json.decode(body) == {"health": "not ready", "reason": "draining"}
+        assert json.dumps(msgspec.json.decode(body)) == '{"health": "not ready", "reason": "draining"}'
+        assert f"503 with `{json.dumps(msgspec.json.decode(body))}`" in DOCS.read_text()
         assert await kept[0].read() == b""
         assert "200 ok" in (await answer(server.port, "/up"))[0]  # it lives, and still takes everybody
         async with client(server.port) as ann:

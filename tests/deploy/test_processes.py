@@ -17,7 +17,12 @@ from typing import TYPE_CHECKING
 import pytest
 from redis import Redis
 
+from broadcaster import webhooks
+from broadcaster.drain import LAST_SECONDS, PATIENCE_SECONDS, PEER_SECONDS
+from broadcaster.node import FLUSH_SECONDS, REGISTRY_SECONDS
+from broadcaster.server import CLOSE_SECONDS, REQUEST_SECONDS
 from deploy import ports
+from deploy.processes import BROADCASTER_STOP_SECONDS
 from protocol import wire
 from tests.redis_servers import RedisServer, binaries
 
@@ -26,6 +31,7 @@ from .screen import SECONDS, alive, quiet_port, wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+DOCS = Path(__file__).parents[2] / "docs/cluster.md"
 APP = {"LEGATO_APP_ID": "1", "LEGATO_APP_KEY": "key", "LEGATO_APP_SECRET": "secret"}
 
 
@@ -65,6 +71,16 @@ def legato(*argv: str, **environ: str) -> Iterator[Running]:
 def stopped(running: Running) -> int:
     running.process.send_signal(signal.SIGTERM)
     return running.process.wait(SECONDS)
+
+
+def test_a_broadcaster_ends_in_the_time_that_it_is_given_whatever_hangs() -> None:
+    """Each wait that is left once the drain is over; Redis that hangs, and with it receivers of webhooks."""
+    sockets = CLOSE_SECONDS + REQUEST_SECONDS
+    peers = max(PEER_SECONDS, PATIENCE_SECONDS + LAST_SECONDS)
+    silent = peers + sockets + REGISTRY_SECONDS + FLUSH_SECONDS
+    answering = sockets + FLUSH_SECONDS + REGISTRY_SECONDS + webhooks.CLOSE_SECONDS
+    assert max(silent, answering) < BROADCASTER_STOP_SECONDS
+    assert f"`drain_seconds` and {BROADCASTER_STOP_SECONDS:g} s more" in DOCS.read_text()
 
 
 UPGRADE = (
