@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--users", metavar="N", type=int, default=6, help="who write; default: 6")
     add("--readers", metavar="N", type=int, default=2, help="pusher-js clients of each user; default: 2")
-    add("--nodes", metavar="N", type=int, default=2, help="broadcasters; default: 2")
+    add("--nodes", metavar="N", type=int, default=3, help="broadcasters; default: 3")
     add("--workers", metavar="N", type=int, default=3, help="worker processes; default: 3")
     add("--plan", action="store_true", help="print what would happen, and do nothing")
     add("--redis", metavar="PROGRAM", help="default: redis-server of the PATH, else the embedded Valkey")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx2
 import jwt
+
+from protocol.signatures import request_text, sign
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,6 +59,29 @@ class App:
         """Cancel a message until that is answered: whether it was accepted."""
         answer = await self._insist(user, node, f"/api/chat/{message_id}/cancel", {}, {})
         return bool(answer.status_code == httpx2.codes.OK)
+
+    async def users(self, node: int, channel: str) -> frozenset[str]:
+        """Whom a node names as the users of a presence channel."""
+        answer = await self._ask(node, f"/apps/{APP_ID}/channels/{channel}/users", {})
+        return frozenset(str(user["id"]) for user in answer["users"])
+
+    async def counts(self, node: int) -> dict[str, int]:
+        """Channel -> the subscriptions that a node counts."""
+        answer = await self._ask(node, f"/apps/{APP_ID}/channels", {"info": "subscription_count"})
+        return {name: channel["subscription_count"] for name, channel in answer["channels"].items()}
+
+    async def _ask(self, node: int, path: str, params: dict[str, str]) -> Any:
+        """The answer of one node to a signed question, as soon as it gives one."""
+        while True:
+            now = str(int(time.time()))
+            signed = {**params, "auth_key": APP_KEY, "auth_timestamp": now, "auth_version": "1.0"}
+            signed["auth_signature"] = sign(self._secret, request_text("GET", path, signed))
+            with suppress(httpx2.TransportError):
+                address = f"http://127.0.0.1:{self._ports[node]}{path}"
+                answer = await self._client.get(address, params=signed)
+                if answer.status_code == httpx2.codes.OK:
+                    return answer.json()
+            await asyncio.sleep(PAUSE)
 
     async def _insist(
         self, user: str, node: int, path: str, body: dict[str, Any], headers: dict[str, str]

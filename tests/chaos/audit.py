@@ -8,6 +8,7 @@ What it demands, place by place:
 * **live**: see :mod:`.live`.
 * **whole**: see :mod:`.whole`.
 * **queue**: no job is left, and no dead letter is there but of a reply that has used up its tries.
+* **list**, **api**: see :mod:`.room`. **webhooks**: see :mod:`.hooks`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from . import live, whole
+from . import hooks, live, room, whole
 from .findings import Finding, flaws
 from .record import ENDS
 
@@ -59,6 +60,9 @@ def audit(record: Record) -> Verdict:
     for reader in record.readers:
         findings += live.audit(reader, record)
         findings += whole.audit(reader, record)
+    if record.room is not None:
+        findings += room.audit(record.room)
+        findings += hooks.audit(record.room)
     return Verdict(findings, _figures(record))
 
 
@@ -156,4 +160,5 @@ def _figures(record: Record) -> Mapping[str, int]:
         "tokens": sum(len(kept.log) for kept in record.kept.values()),
         "claimed again": sum(max(0, kept.attempt - 1) for kept in record.kept.values()),
         **live.figures(record.readers),
+        **({} if record.room is None else hooks.figures(record.room)),
     }

@@ -91,9 +91,17 @@ class Child:
 
     async def restart(self, number: signal.Signals, seconds: float) -> None:
         """End it by a signal, and start it again so many seconds later."""
+        await self.down(number)
+        await asyncio.sleep(seconds)
+        self.up()
+
+    async def down(self, number: signal.Signals) -> None:
+        """End it by a signal, until :meth:`up`."""
         self._wanted.clear()
         await self._end(number)
-        await asyncio.sleep(seconds)
+
+    def up(self) -> None:
+        """Start it again."""
         self._wanted.set()
 
     async def freeze(self, seconds: float) -> None:

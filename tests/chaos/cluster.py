@@ -6,30 +6,29 @@ import asyncio
 import os
 import re
 import secrets
-import shutil
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
-
-from redis.asyncio import Redis
 
 from deploy import environment
 
 from .app import APP_ID, APP_KEY
 from .child import Child
-from .plan import LEASE
+from .plan import GUESTS, LEASE, NODE_LEASE
 from .proxy import Link
-from .readers import Readers
+from .readers import ROOM, Readers
+from .receiver import Receiver
+from .store import Pair, Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
     from types import TracebackType
     from typing import Self
 
     from .app import App
     from .plan import Options
     from .proxy import Streams
+    from .store import Way
 
 LEGATO: Final = (sys.executable, "-P", "-m", "deploy")
 WORKER: Final = (*LEGATO, "worker", "--concurrency", "8")
@@ -43,11 +42,27 @@ id = "{id}"
 key = "{key}"
 secret = "{secret}"
 activity_timeout = 10
+max_presence_members = 200
+
+# A path of its own for each node: a receiver can tell an event that comes again from one that is told twice.
+[[apps.webhooks]]
+url = "{hook}"
+events = ["channel_occupied", "channel_vacated", "member_added", "member_removed"]
+
+[server]
+lease_seconds = {lease}
+
+[auth]
+channels = ["private-ai-chat.{{sub}}", "{room}"]
 """
 
 _LISTENING: Final = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
 _READY: Final = re.compile(r"ready: queue")
-_ACCEPTS: Final = re.compile(r"[Rr]eady to accept connections (at|unix)")
+
+
+def guest_names() -> list[str]:
+    """Those who only come and go."""
+    return [f"guest-{number}" for number in range(GUESTS)]
 
 
 class Cluster:
@@ -62,13 +77,12 @@ class Cluster:
         self.options = options
         self.directory = directory
         self.secret = secrets.token_hex(16)
-        self._sockets = Path(tempfile.mkdtemp(prefix="legato-chaos-"))  # a socket's path must be short
-        self._socket = self._sockets / "redis.sock"
         self.database = directory / "chaos.db"
-        self.redis = self._redis_child(redis)
-        self.admin = Redis.from_url(f"unix://{self._socket}")
-        self.node_links = [Link(self._dial_redis) for _ in range(options.nodes)]
-        self.worker_links = [Link(self._dial_redis) for _ in range(options.workers)]
+        kind = Pair if "fail-over" in options.faults else Store
+        self.store: Store = kind(redis, directory, _environ("broadcaster", {}))
+        self.receiver = Receiver(APP_KEY, self.secret)
+        self.node_ways = [self.store.way() for _ in range(options.nodes)]
+        self.worker_ways = [self.store.way() for _ in range(options.workers)]
         self.reader_links = [Link(self._dialer(node)) for node in range(options.nodes)]
         self.nodes: list[Child] = []
         self.workers: list[Child] = []
@@ -78,7 +92,11 @@ class Cluster:
     @property
     def children(self) -> list[Child]:
         """Every process but the readers'."""
-        return [self.redis, *self.nodes, *self.workers]
+        return [*self.store.children, *self.nodes, *self.workers]
+
+    @property
+    def _ways(self) -> list[Way | Link]:
+        return [*self.reader_links, *self.node_ways, *self.worker_ways]
 
     async def __aenter__(self) -> Self:
         try:
@@ -94,25 +112,22 @@ class Cluster:
         await self.close()
 
     async def _start(self) -> None:
-        await self.redis.start()
-        for link in (*self.node_links, *self.worker_links, *self.reader_links):
-            await link.start()
-        config = self.directory / "legato.toml"
-        config.write_text(SETTINGS.format(id=APP_ID, key=APP_KEY, secret=self.secret), encoding="utf-8")
-        self.nodes = [self._node(number, link, config) for number, link in enumerate(self.node_links)]
-        self.workers = [self._worker(number, link) for number, link in enumerate(self.worker_links)]
+        await self.store.start()
+        await self.receiver.start()
+        for way in self._ways:
+            await way.start()
+        self.nodes = [self._node(number, way) for number, way in enumerate(self.node_ways)]
+        self.workers = [self._worker(number, way) for number, way in enumerate(self.worker_ways)]
         await asyncio.gather(*(child.start() for child in (*self.nodes, *self.workers)))
 
     async def close(self) -> None:
         """End everything."""
         await self.readers.close()
         await asyncio.gather(*(child.close() for child in (*self.workers, *self.nodes)))
-        for link in (*self.reader_links, *self.node_links, *self.worker_links):
-            if link.port:
-                await link.close()
-        await self.redis.close()
-        await self.admin.aclose()
-        shutil.rmtree(self._sockets, ignore_errors=True)
+        for way in self._ways:
+            await way.close()
+        await self.receiver.close()
+        await self.store.close()
 
     async def open_readers(self, modules: Path, users: Sequence[str], app: App) -> None:
         """Start the readers, and wait until all have subscribed."""
@@ -122,35 +137,25 @@ class Cluster:
                 node = (user_number + number) % self.options.nodes
                 person = {"name": f"{user}/{number}", "user": user, "node": node, "token": app.token(user)}
                 people.append(person | {"port": self.reader_links[node].port})
-        await self.readers.start(modules, APP_KEY, people)
+        guests = [{"name": name, "user": name, "token": app.token(name)} for name in guest_names()]
+        await self.readers.start(modules, APP_KEY, people, guests)
 
     # --- processes
 
-    def _redis_child(self, binary: str) -> Child:
-        data = self.directory / "redis"
-        data.mkdir()
-        options = {
-            "port": "0",
-            "unixsocket": str(self._socket),
-            "dir": str(data),
-            "appendonly": "yes",
-            # What was acknowledged, or told to anybody, is in the file before that: a kill loses nothing.
-            "appendfsync": "always",
-            "save": "",
-            "daemonize": "no",
-        }
-        command = [binary, *(word for name, value in options.items() for word in (f"--{name}", value))]
-        return Child("redis", command, _environ("broadcaster", {}), self.directory, _ACCEPTS)
-
-    def _node(self, number: int, link: Link, config: Path) -> Child:
+    def _node(self, number: int, way: Way) -> Child:
+        config = self.directory / f"legato-{number}.toml"
+        hook = f"http://127.0.0.1:{self.receiver.port}/{number}"
+        settings = SETTINGS.format(
+            id=APP_ID, key=APP_KEY, secret=self.secret, hook=hook, lease=NODE_LEASE, room=ROOM
+        )
+        config.write_text(settings, encoding="utf-8")
         command = (*LEGATO, "broadcaster", "--config", str(config), "--port", "0", "--metrics-port", "0")
-        settings = {"REDIS_URL": f"redis://127.0.0.1:{link.port}", "LEGATO_AUTH_JWT_SECRET": self.secret}
-        environ = _environ("broadcaster", settings)
+        environ = _environ("broadcaster", {"REDIS_URL": way.url, "LEGATO_AUTH_JWT_SECRET": self.secret})
         return Child(f"node {number}", command, environ, self.directory, _LISTENING)
 
-    def _worker(self, number: int, link: Link) -> Child:
+    def _worker(self, number: int, way: Way) -> Child:
         settings = {
-            "REDIS_URL": f"redis://127.0.0.1:{link.port}",
+            "REDIS_URL": way.url,
             "DATABASE_URL": f"sqlite:///{self.database}",
             "LEGATO_PROVIDER_NAME": "scripted",
             # Longer than any process is stopped: else a zombie that wakes has lost patience with the
@@ -165,9 +170,6 @@ class Cluster:
         return Child(f"worker {number}", self._worker_command, environ, self.directory, _READY)
 
     # --- where links lead
-
-    async def _dial_redis(self) -> Streams:
-        return await asyncio.open_unix_connection(self._socket)
 
     def _dialer(self, number: int) -> _Dialer:
         return _Dialer(self, number)

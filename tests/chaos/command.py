@@ -199,6 +199,7 @@ async def carry_out(
         made_up_for = await healed(cluster.nodes)
         observed = {
             "requests repeated by the application": app.repeated,
+            "webhook events that came again": cluster.receiver.again,
             "processes that ended by themselves": sum(len(child.exits) for child in cluster.children),
             **made_up_for,
             **_logged(directory),

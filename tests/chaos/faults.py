@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from .cluster import Cluster
     from .plan import Fault
+    from .proxy import Link
+    from .store import Way
 
 
 class Faults:
@@ -19,12 +22,15 @@ class Faults:
 
     :param cancel_held: cancels some of what the worker process of that id has.
     :ivar done: how many of each kind were carried out.
+    :ivar kills: when nodes were killed, in seconds since the epoch.
     """
 
     def __init__(self, cluster: Cluster, cancel_held: Callable[[int], Awaitable[None]]) -> None:
         self.done: Counter[str] = Counter()
         self._cluster = cluster
         self._cancel_held = cancel_held
+        self.kills: list[float] = []
+        self._redis = asyncio.Lock()
 
     async def carry_out(self, fault: Fault) -> None:
         """Do it, and return when it is over."""
@@ -53,6 +59,7 @@ class Faults:
 
     async def kill_node(self, fault: Fault) -> None:
         """Its readers lose their connection."""
+        self.kills.append(time.time())
         await self._cluster.nodes[fault.target].restart(signal.SIGKILL, fault.seconds)
 
     async def stop_node(self, fault: Fault) -> None:
@@ -61,11 +68,18 @@ class Faults:
 
     async def restart_redis(self, fault: Fault) -> None:
         """It comes back with its append-only file."""
-        await self._cluster.redis.restart(signal.SIGKILL, fault.seconds)
+        async with self._redis:  # a fail-over may take longer than planned
+            await self._cluster.store.master.restart(signal.SIGKILL, fault.seconds)
 
     async def stop_redis(self, fault: Fault) -> None:
         """All wait."""
-        await self._cluster.redis.freeze(fault.seconds)
+        async with self._redis:
+            await self._cluster.store.master.freeze(fault.seconds)
+
+    async def fail_over(self, fault: Fault) -> None:
+        """Another server has the data from now on."""
+        async with self._redis:
+            await self._cluster.store.fail_over(fault.seconds)
 
     async def reconnect(self, fault: Fault) -> None:
         """As when a laptop is closed and opened."""
@@ -74,9 +88,9 @@ class Faults:
     async def disturb(self, fault: Fault) -> None:
         """Cut, mute or slow all connections of one link."""
         how, _, where = fault.kind.partition("-")
-        links = {
-            "worker": self._cluster.worker_links,
-            "node": self._cluster.node_links,
+        links: dict[str, Sequence[Way | Link]] = {
+            "worker": self._cluster.worker_ways,
+            "node": self._cluster.node_ways,
             "readers": self._cluster.reader_links,
         }
         link = links[where][fault.target]
@@ -94,8 +108,10 @@ _ACTIONS: Final[Mapping[str, Callable[[Faults, Fault], Awaitable[None]]]] = {
     "drain-worker": Faults.drain_worker,
     "kill-node": Faults.kill_node,
     "stop-node": Faults.stop_node,
+    "zombie-node": Faults.stop_node,
     "restart-redis": Faults.restart_redis,
     "stop-redis": Faults.stop_redis,
+    "fail-over": Faults.fail_over,
     "reconnect": Faults.reconnect,
     **dict.fromkeys(("cut-worker", "mute-worker", "slow-worker"), Faults.disturb),
     **dict.fromkeys(("cut-node", "mute-node", "slow-node"), Faults.disturb),

@@ -18,11 +18,16 @@ KINDS: Final = {
     "missing ending": "a reply did not end, or a reader was not told",
     "doubled ending": "a reader was told twice",
     "left over": "a job that nobody will ever settle",
+    "ghost": "somebody is listed or counted who is not there",
+    "absent": "somebody who is there is not listed or counted, or does not get in",
+    "doubled webhook": "the same was told twice, and nothing had happened in between",
+    "missing webhook": "something that happened was not told",
 }
 
-PLACES: Final = ("log", "database", "live", "whole", "queue")
+PLACES: Final = ("log", "database", "live", "whole", "queue", "list", "api", "webhooks")
 """Where: the token log in Redis; the turns in the database; the raw frames of one subscription; the text that
-a reader has in the end by frames, snapshots and reading up; the job stream and its dead letters."""
+a reader has in the end by frames, snapshots and reading up; the job stream and its dead letters; the members
+that a client library has; the answers of the HTTP API; what webhooks told."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 LEASE: Final = 3.0
 """Seconds of a worker's lease in a run: short, so that many take-overs fit into it."""
 
+NODE_LEASE: Final = 5.0
+"""Seconds of a node's lease in a run, for the same reason."""
+
+GUESTS: Final = 6
+"""Clients that come and go."""
+
 FIRST: Final = 3.0
 """Seconds before the first fault."""
 
@@ -22,6 +28,12 @@ EVERY: Final = (1.2, 4.0)
 
 SEND_EVERY: Final = (2.5, 8.0)
 """Seconds from one message of a user to the next."""
+
+STAYS: Final = (1.0, 14.0)
+"""Seconds that a guest stays."""
+
+AWAY: Final = ((0.5, 2.5), (4.0, 12.0))
+"""Seconds until it is back: before, or after webhooks are told that it has gone."""
 
 
 class Kind(NamedTuple):
@@ -42,6 +54,7 @@ KINDS: Final = {
     "slow-worker": Kind("worker", (1.0, 4.0), "slow connection to Redis"),
     "kill-node": Kind("node", (0.2, 2.0), "SIGKILL, start again"),
     "stop-node": Kind("node", (0.3, 5.0), "SIGSTOP, SIGCONT"),
+    "zombie-node": Kind("node", (NODE_LEASE + 2.0, NODE_LEASE + 5.0), "SIGSTOP beyond the lease, SIGCONT"),
     "cut-node": Kind("node", (0.1, 3.0), "cut off from Redis"),
     "mute-node": Kind("node", (0.3, 3.0), "Redis' answers are held back, then the connection is cut"),
     "slow-node": Kind("node", (1.0, 4.0), "slow connection to Redis"),
@@ -51,6 +64,7 @@ KINDS: Final = {
     "reconnect": Kind("reader", (0.0, 2.0), "one reader disconnects and connects again"),
     "restart-redis": Kind("redis", (0.1, 1.5), "SIGKILL, start again from the append-only file"),
     "stop-redis": Kind("redis", (0.3, 2.5), "SIGSTOP, SIGCONT"),
+    "fail-over": Kind("redis", (0.0, 2.5), "SIGKILL once the replica has everything, which is promoted"),
 }
 """Faults of processes and connections. Their order is part of what a seed means."""
 
@@ -71,7 +85,7 @@ class Options:
     minutes: float
     users: int = 6
     readers: int = 2
-    nodes: int = 2
+    nodes: int = 3
     workers: int = 3
     faults: frozenset[str] = frozenset(ALL)
 
@@ -105,16 +119,30 @@ class Fault(NamedTuple):
     seconds: float
 
 
+class Visit(NamedTuple):
+    """A guest comes, through a node, and goes so many seconds later; None for staying to the end.
+
+    :ivar unsubscribes: it says so when it goes; else it only closes its connection.
+    """
+
+    at: float
+    guest: int
+    node: int
+    seconds: float | None
+    unsubscribes: bool
+
+
 class Plan(NamedTuple):
-    """Both in the order of time."""
+    """Each in the order of time."""
 
     sends: Sequence[Send]
     faults: Sequence[Fault]
+    visits: Sequence[Visit] = ()
 
 
 def plan(options: Options) -> Plan:
     """What the run with these options does. Messages do not depend on which faults of processes there are."""
-    return Plan(sorted(_sends(options)), list(_faults(options)))
+    return Plan(sorted(_sends(options)), list(_faults(options)), sorted(_visits(options), key=lambda v: v.at))
 
 
 def _random(options: Options, purpose: str) -> random.Random:
@@ -131,6 +159,20 @@ def _sends(options: Options) -> Iterator[Send]:
             cancel = after if cancels and "cancel" in options.faults else None
             yield Send(round(at, 2), user, dice.randrange(options.nodes), script, cancel)
             at += dice.uniform(*SEND_EVERY)
+
+
+def _visits(options: Options) -> Iterator[Visit]:
+    """The last one of each lasts to the end, or does not."""
+    for guest in range(GUESTS):
+        dice = _random(options, f"guest {guest}")
+        at = dice.uniform(0, options.seconds / 4)
+        while at < options.seconds:
+            seconds = dice.uniform(*STAYS)
+            stays = at + seconds >= options.seconds and dice.random() < 0.5
+            node = dice.randrange(options.nodes)
+            stay = None if stays else round(seconds, 2)
+            yield Visit(round(at, 2), guest, node, stay, dice.random() < 0.5)
+            at += seconds + dice.uniform(*dice.choice(AWAY))
 
 
 def _script(dice: random.Random, faults: bool) -> Script:
@@ -177,7 +219,14 @@ def listing(made: Plan) -> str:
         (fault.at, f"{fault.kind} {fault.target} for {fault.seconds:.2f} s: {KINDS[fault.kind].text}")
         for fault in made.faults
     ]
+    lines += [(visit.at, _visit_text(visit)) for visit in made.visits]
     return "".join(f"{at:7.2f}  {text}\n" for at, text in sorted(lines))
+
+
+def _visit_text(visit: Visit) -> str:
+    how = "unsubscribes" if visit.unsubscribes else "disconnects"
+    until = "stays" if visit.seconds is None else f"{how} after {visit.seconds:.2f} s"
+    return f"guest {visit.guest} comes through node {visit.node}, {until}"
 
 
 def _send_text(send: Send) -> str:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
     Dial = Callable[[], Awaitable[Streams]]
+    Change = Callable[[bytes], bytes]
 
 CHUNK: Final = 65_536
 SLOW_CHUNK: Final = 2_048
@@ -22,10 +23,12 @@ class Link:
     """A port on 127.0.0.1 that leads to somewhere. All faults hit all of its connections.
 
     :param dial: opens a connection to where the link leads; raises OSError while nothing is there.
+    :param change: what becomes of each piece of an answer; such a link is for short answers.
     """
 
-    def __init__(self, dial: Dial) -> None:
+    def __init__(self, dial: Dial, change: Change | None = None) -> None:
         self._dial = dial
+        self._change = change
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = True
@@ -41,6 +44,8 @@ class Link:
 
     async def close(self) -> None:
         """Listen no more, and cut all connections."""
+        if not self.port:
+            return
         self._server.close()
         self._cut_all()
         for task in self._tasks:
@@ -123,6 +128,7 @@ class Link:
                 await asyncio.sleep(self._delay)
             if answers:
                 await self._audible.wait()
+                data = self._change(data) if self._change else data
             if sink.is_closing():
                 return
             sink.write(data)

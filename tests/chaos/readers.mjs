@@ -46,15 +46,15 @@ class Reply {
   }
 }
 
-class Reader {
-  replies = new Map();
-  subscribed = false;
+/** A stock client on some channels, one of them the presence channel. */
+class Client {
+  on = new Set();
 
-  constructor(settings, { name, user, token, port }) {
+  constructor(settings, { name, user, token, port }, channels) {
     Object.assign(this, { log: settings.log, name, user });
     this.url = `http://127.0.0.1:${port}`;
     this.headers = { Authorization: `Bearer ${token}` };
-    this.channel = `private-ai-chat.${user}`;
+    this.channels = [...channels, settings.room];
     this.pusher = new settings.Pusher(settings.key, {
       wsHost: "127.0.0.1",
       wsPort: port,
@@ -70,34 +70,78 @@ class Reader {
         headers: this.headers,
       },
     });
-    this.pusher.connection.bind("message", (message) => this.#hear(message));
+    this.pusher.connection.bind("message", (message) => this.hear(message));
     this.pusher.connection.bind("state_change", ({ previous }) => {
-      if (previous === "connected") this.#lost();
+      if (previous === "connected") this.lost();
     });
-    this.pusher.subscribe(this.channel).bind("pusher:subscription_error", () => this.#subscribeLater());
+    for (const name of this.channels) this.#follow(this.pusher.subscribe(name));
+  }
+
+  get subscribed() {
+    return this.channels.every((name) => this.on.has(name));
+  }
+
+  #follow(channel) {
+    channel.bind("pusher:subscription_error", () => this.#subscribeLater(channel.name));
+    if (!channel.name.startsWith("presence-")) return;
+    const note = () => this.note("members", { ids: Object.keys(channel.members.members) });
+    for (const event of ["subscription_succeeded", "member_added", "member_removed"])
+      channel.bind(`pusher:${event}`, note);
   }
 
   note(kind, fact = {}) {
     fs.writeSync(this.log, `${JSON.stringify({ reader: this.name, at: Date.now() / 1000, kind, ...fact })}\n`);
   }
 
-  #lost() {
-    this.subscribed = false;
-    this.note("closed");
+  lost() {
+    for (const channel of this.on) this.note("went", { channel });
+    this.on.clear();
   }
 
   /** pusher-js gives up when its request to authorise fails; an application tries again. */
-  #subscribeLater() {
-    this.note("subscription error");
-    setTimeout(() => this.pusher.subscribe(this.channel), 500);
+  #subscribeLater(name) {
+    this.note("subscription error", { channel: name });
+    setTimeout(() => this.pusher.channel(name) && this.pusher.subscribe(name), 500);
   }
 
-  #hear({ event, channel, data }) {
+  hear({ event, channel }) {
+    if (event !== "pusher_internal:subscription_succeeded" || this.on.has(channel)) return;
+    this.on.add(channel);
+    this.note("came", { channel });
+  }
+
+  leave(unsubscribes) {
+    if (unsubscribes) {
+      this.lost();
+      for (const name of this.channels) this.pusher.unsubscribe(name);
+    }
+    this.pusher.disconnect();
+  }
+}
+
+/** One that reads its user's replies. */
+class Reader extends Client {
+  replies = new Map();
+
+  constructor(settings, person) {
+    const channel = `private-ai-chat.${person.user}`;
+    super(settings, person, [channel]);
+    this.channel = channel;
+  }
+
+  lost() {
+    super.lost();
+    this.note("closed");
+  }
+
+  hear(message) {
+    const { event, channel, data } = message;
+    super.hear(message);
+    if (channel !== this.channel) return;
     if (event === "pusher_internal:subscription_succeeded") {
-      this.subscribed = true;
       this.note("subscribed");
       setTimeout(() => this.catchUp(), AFTER_SUBSCRIBING_MS);
-    } else if (channel !== undefined) {
+    } else {
       this.note("frame", { channel, event, data });
       this.#take(event, data ?? {});
     }
@@ -158,10 +202,11 @@ class Reader {
 }
 
 const lines = readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]();
-const { modules, key, log, people } = JSON.parse((await lines.next()).value);
+const { modules, key, log, room, people, guests } = JSON.parse((await lines.next()).value);
 const Pusher = createRequire(path.join(modules, "readers.js"))("pusher-js");
-const settings = { Pusher, key, log: fs.openSync(log, "a") };
+const settings = { Pusher, key, room, log: fs.openSync(log, "a") };
 const readers = people.map((person) => new Reader(settings, person));
+const inside = new Map();
 let silence = SILENCE_MS;
 
 const until = (reached, fact) => {
@@ -176,10 +221,20 @@ const COMMANDS = {
   reconnect({ reader, seconds }) {
     readers[reader].reconnect(seconds);
   },
+  come({ guest, port }) {
+    const { name } = guests[guest];
+    inside.set(guest, new Client(settings, { ...guests[guest], port }, [`door-${name}`]));
+  },
+  go({ guest, unsubscribes }) {
+    inside.get(guest).leave(unsubscribes);
+    inside.delete(guest);
+  },
   settle() {
     silence = SETTLING_MS;
     until(
-      () => readers.every((reader) => reader.subscribed && reader.unfinished().length === 0),
+      () =>
+        [...readers, ...inside.values()].every((client) => client.subscribed) &&
+        readers.every((reader) => reader.unfinished().length === 0),
       "settled",
     );
   },

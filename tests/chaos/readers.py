@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from .errors import ChaosError
-from .record import Closed, Frame, Read, Reader, Subscribed
+from .record import Came, Closed, Frame, Members, Read, Reader, Subscribed, Visitor, Went
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from .record import Entry
 
 PROGRAM: Final = Path(__file__).with_name("readers.mjs")
 READY_SECONDS: Final = 60.0
+
+ROOM: Final = "presence-room"
+"""The channel that all clients are on."""
 
 
 class Readers:
@@ -28,9 +31,16 @@ class Readers:
         self.log = directory / "readers.jsonl"
         self._errors = directory / "readers.log"
         self._people: Sequence[Mapping[str, Any]] = ()
+        self._guests: Sequence[Mapping[str, Any]] = ()
         self._process: asyncio.subprocess.Process | None = None
 
-    async def start(self, modules: Path, key: str, people: Sequence[Mapping[str, Any]]) -> None:
+    async def start(
+        self,
+        modules: Path,
+        key: str,
+        people: Sequence[Mapping[str, Any]],
+        guests: Sequence[Mapping[str, Any]],
+    ) -> None:
         """Start, and wait until all have subscribed.
 
         :raises ChaosError: Node.js is missing, or it does not get there.
@@ -38,7 +48,7 @@ class Readers:
         node = shutil.which("node")
         if node is None:
             raise ChaosError("node is not on the PATH; Node.js 20 or newer is needed for the readers")
-        self._people = people
+        self._people, self._guests = people, guests
         self.log.touch()
         with self._errors.open("wb") as errors:
             self._process = await asyncio.create_subprocess_exec(
@@ -48,8 +58,8 @@ class Readers:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
             )
-        settings = {"modules": str(modules), "key": key, "log": str(self.log), "people": list(people)}
-        self._write(settings)
+        settings = {"modules": str(modules), "key": key, "log": str(self.log), "room": ROOM}
+        self._write(settings | {"people": list(people), "guests": list(guests)})
         if not await self.reached("ready", READY_SECONDS):
             raise ChaosError("the readers cannot subscribe")
 
@@ -91,15 +101,37 @@ class Readers:
 
     def record(self) -> list[Reader]:
         """What all readers noted."""
-        entries: dict[str, list[Entry]] = {person["name"]: [] for person in self._people}
-        with self.log.open(encoding="utf-8") as log:
-            for line in log:
-                fact = json.loads(line)
-                entries[fact["reader"]] += _entry(fact)
+        entries: dict[str, list[Entry]] = {person["name"]: [] for person in (*self._people, *self._guests)}
+        for fact in self._facts():
+            entries[fact["reader"]] += _entry(fact)
         return [
             Reader(person["name"], person["user"], person["node"], entries[person["name"]])
             for person in self._people
         ]
+
+    def visitors(self, staying: Collection[str]) -> list[Visitor]:
+        """Who was where: the readers, who stay, and the guests, of whom those ``staying`` do."""
+        clients = (*self._people, *self._guests)
+        entries: dict[str, list[Came | Went | Members]] = {client["name"]: [] for client in clients}
+        for fact in self._facts():
+            match fact["kind"]:
+                case "came":
+                    entries[fact["reader"]].append(Came(fact["at"], fact["channel"]))
+                case "went":
+                    entries[fact["reader"]].append(Went(fact["at"], fact["channel"]))
+                case "members":
+                    entries[fact["reader"]].append(Members(fact["at"], frozenset(fact["ids"])))
+        stays = {person["name"] for person in self._people} | set(staying)
+        return [
+            Visitor(client["name"], client["user"], client["name"] in stays, entries[client["name"]])
+            for client in clients
+        ]
+
+    def _facts(self) -> Iterator[Mapping[str, Any]]:
+        with self.log.open(encoding="utf-8") as log:
+            for line in log:
+                if line.endswith("\n"):  # else it is being written
+                    yield json.loads(line)
 
 
 def _entry(fact: Mapping[str, Any]) -> Iterable[Entry]:

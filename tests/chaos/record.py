@@ -108,6 +108,77 @@ class Reader:
     entries: Sequence[Entry]
 
 
+# --- who is where
+
+
+@dataclass(frozen=True)
+class Came:
+    """A subscription to a channel has succeeded."""
+
+    at: float
+    channel: str
+
+
+@dataclass(frozen=True)
+class Went:
+    """It has ended: unsubscribed, or the connection is lost."""
+
+    at: float
+    channel: str
+
+
+@dataclass(frozen=True)
+class Members:
+    """The list of the presence channel as the client library has it from here on."""
+
+    at: float
+    ids: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """One client and the channels it was on.
+
+    :ivar stays: whether it is to be there at the end of the run.
+    """
+
+    name: str
+    user: str
+    stays: bool
+    entries: Sequence[Came | Went | Members]
+
+
+@dataclass(frozen=True)
+class Told:
+    """A webhook event; ``at`` is when it arrived, ``user`` is empty for events of a channel."""
+
+    at: float
+    node: int
+    event: str
+    channel: str
+    user: str = ""
+
+
+@dataclass(frozen=True)
+class Room:
+    """Who was on which channel, and who was said to be.
+
+    :ivar presence: the channel that all visitors are on.
+    :ivar users: node -> whom its HTTP API names as that channel's users.
+    :ivar counts: node -> channel -> the subscriptions that its HTTP API counts.
+    :ivar kills: when a node was killed: what it had not told yet is not told.
+    :ivar refused: webhook requests whose signature is wrong.
+    """
+
+    presence: str
+    visitors: Sequence[Visitor] = ()
+    users: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    counts: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    told: Sequence[Told] = ()
+    kills: Sequence[float] = ()
+    refused: int = 0
+
+
 @dataclass(frozen=True)
 class Rules:
     """What the build under test promises.
@@ -128,6 +199,7 @@ class Record:
     :ivar strangers: ids that Redis knows and nobody submitted.
     :ivar jobs_left: entries that are still in the job stream.
     :ivar dead: message id -> the reason for its dead letter.
+    :ivar room: None where nobody looked.
     """
 
     sent: Sequence[Sent]
@@ -137,3 +209,4 @@ class Record:
     strangers: Sequence[str] = ()
     jobs_left: int = 0
     dead: Mapping[str, str] = field(default_factory=dict)
+    room: Room | None = None

@@ -31,10 +31,18 @@ T = TypeVar("T")
 
 
 class Remains:
-    """Reads Redis past all links. Every method waits for a Redis that is away."""
+    """Reads Redis past all links. Every method waits for a Redis that is away.
 
-    def __init__(self, redis: Redis) -> None:
-        self._redis = redis
+    :param redis: a client of the server that has the data now.
+    """
+
+    def __init__(self, redis: Callable[[], Redis]) -> None:
+        self._find = redis
+
+    @property
+    def _redis(self) -> Redis:
+        """The server that has the data now: asked at each attempt, since it may be another one."""
+        return self._find()
 
     async def states(self, messages: Collection[Sent]) -> list[str]:
         """The state of each message, empty for one that is not known."""
@@ -49,8 +57,11 @@ class Remains:
 
     async def next_index(self, sent: Sent) -> int:
         """How many tokens the log of a message has."""
-        ask = cast("Any", self._redis.hget)
-        return int(await _insist(lambda: ask(_message_key(sent), "next")) or 0)
+        return int(await _insist(lambda: self._any.hget(_message_key(sent), "next")) or 0)
+
+    @property
+    def _any(self) -> Any:
+        return self._redis
 
     async def jobs_left(self) -> int:
         """How many jobs wait or run."""
@@ -58,18 +69,16 @@ class Remains:
 
     async def held_by(self, pid: int) -> list[str]:
         """The messages whose jobs a worker process has claimed: its id is in the name of its consumer."""
-        ask: Any = self._redis
         key = wire.jobs_key(QUEUE)
-        pending = await _insist(lambda: ask.xpending_range(key, wire.GROUP, "-", "+", 1000))
+        pending = await _insist(lambda: self._any.xpending_range(key, wire.GROUP, "-", "+", 1000))
         own = {entry["message_id"] for entry in pending if f"-{pid}-" in entry["consumer"].decode()}
-        entries = await _insist(lambda: ask.xrange(key))
+        entries = await _insist(lambda: self._any.xrange(key))
         jobs = [fields[wire.JOB_FIELD.encode()] for entry, fields in entries if entry in own]
         return [stream.decode_job(job).message_id for job in jobs]
 
     async def dead(self) -> dict[str, str]:
         """Message id -> reason of each dead letter."""
-        ask: Any = self._redis
-        entries = await _insist(lambda: ask.xrange(wire.dead_key(QUEUE)))
+        entries = await _insist(lambda: self._any.xrange(wire.dead_key(QUEUE)))
         return {
             json.loads(fields[wire.JOB_FIELD.encode()])["message_id"]: fields[b"reason"].decode()
             for _, fields in entries
@@ -86,9 +95,9 @@ class Remains:
 
     async def kept(self, sent: Sent, rows: Collection[Row]) -> Kept | None:
         """A message's hash and log; None when there is none."""
-        ask: Any = self._redis
-        fields = await _insist(lambda: ask.hgetall(_message_key(sent)))
-        entries = await _insist(lambda: ask.xrange(wire.log_key(APP_ID, _channel(sent), sent.id)))
+        fields = await _insist(lambda: self._any.hgetall(_message_key(sent)))
+        log = wire.log_key(APP_ID, _channel(sent), sent.id)
+        entries = await _insist(lambda: self._any.xrange(log))
         if not fields:
             return None
         text, final = wire.LOG_TEXT.encode(), wire.LOG_FINAL.encode()

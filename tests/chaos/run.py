@@ -8,11 +8,13 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from . import live
+from .audit import audit
+from .cluster import guest_names
 from .errors import ChaosError
 from .faults import Faults
 from .plan import LEASE
-from .record import ENDS, Record, Sent
+from .readers import ROOM
+from .record import ENDS, Record, Room, Sent
 from .remains import Remains, turns
 
 if TYPE_CHECKING:
@@ -20,16 +22,19 @@ if TYPE_CHECKING:
 
     from .app import App
     from .cluster import Cluster
-    from .plan import Fault, Plan, Send
+    from .plan import Fault, Plan, Send, Visit
     from .record import Rules
 
 END_SECONDS: Final = 120.0
 """How long after the last fault every reply must have ended, and then every reader must know it."""
 
-HEARD_SECONDS: Final = 20.0
-"""How long after that its node may take to tell a reader what it has missed."""
+HEARD_SECONDS: Final = 40.0
+"""How long nodes may take then to tell readers what they have missed, and to agree on who is there."""
 
-WAITED_FOR: Final = frozenset({"missing ending"})
+QUIET_SECONDS: Final = 4.0
+"""How long nothing may be wrong then: longer than webhooks wait with a departure."""
+
+WAITED_FOR: Final = frozenset({"missing ending", "ghost", "absent", "missing webhook"})
 
 POLL: Final = 0.3
 PROGRESS: Final = 5.0
@@ -52,7 +57,7 @@ class Run:
         self._app = app
         self._report = report
         self._users = user_names(cluster.options.users)
-        self._remains = Remains(cluster.admin)
+        self._remains = Remains(lambda: cluster.store.client)
         self._faults = Faults(cluster, self._cancel_held)
         self._sent: dict[str, Sent] = {}
         self._cancels = 0
@@ -86,13 +91,14 @@ class Run:
 
     async def _heard(self, rules: Rules) -> Record:
         """The record, once the nodes have made up for what they missed, or have had the time to."""
-        deadline = time.monotonic() + HEARD_SECONDS
+        now = time.monotonic()
+        deadline, quiet_since = now + HEARD_SECONDS, now
         while True:
             record = await self._record(rules)
-            missing = (
-                one.kind in WAITED_FOR for reader in record.readers for one in live.audit(reader, record)
-            )
-            if time.monotonic() > deadline or not any(missing):
+            now = time.monotonic()
+            if any(finding.kind in WAITED_FOR for finding in audit(record).findings):
+                quiet_since = now
+            if now > deadline or now - quiet_since > QUIET_SECONDS:
                 return record
             await asyncio.sleep(POLL)
 
@@ -103,12 +109,23 @@ class Run:
                     group.create_task(self._at(send.at, self._send, send))
                 for fault in self._plan.faults:
                     group.create_task(self._at(fault.at, self._faults.carry_out, fault))
+                for visit in self._plan.visits:
+                    group.create_task(self._at(visit.at, self._visit, visit))
         except ExceptionGroup as several:
             raise several.exceptions[0] from several
 
-    async def _at(self, at: float, action: Callable[[Any], Awaitable[None]], what: Send | Fault) -> None:
+    async def _at(
+        self, at: float, action: Callable[[Any], Awaitable[None]], what: Send | Fault | Visit
+    ) -> None:
         await asyncio.sleep(max(0.0, self._begin + at - time.monotonic()))
         await action(what)
+
+    async def _visit(self, visit: Visit) -> None:
+        readers, port = self._cluster.readers, self._cluster.reader_links[visit.node].port
+        readers.tell("come", guest=visit.guest, port=port)
+        if visit.seconds is not None:
+            await asyncio.sleep(visit.seconds)
+            readers.tell("go", guest=visit.guest, unsubscribes=visit.unsubscribes)
 
     # --- messages
 
@@ -183,4 +200,20 @@ class Run:
             strangers=sorted(await self._remains.message_ids() - set(self._sent)),
             jobs_left=await self._remains.jobs_left(),
             dead=await self._remains.dead(),
+            room=await self._room(),
+        )
+
+    async def _room(self) -> Room:
+        staying = {visit.guest for visit in self._plan.visits if visit.seconds is None}
+        names = [name for number, name in enumerate(guest_names()) if number in staying]
+        nodes = range(self._cluster.options.nodes)
+        receiver = self._cluster.receiver
+        return Room(
+            presence=ROOM,
+            users={node: await self._app.users(node, ROOM) for node in nodes},
+            counts={node: await self._app.counts(node) for node in nodes},
+            visitors=self._cluster.readers.visitors(names),
+            told=list(receiver.told),
+            kills=list(self._faults.kills),
+            refused=receiver.refused,
         )

@@ -1,0 +1,143 @@
+"""What webhooks told: each change once, in turns, and in the end the truth.
+
+For each channel ``channel_occupied`` and ``channel_vacated`` come in turns, for each user of a presence
+channel ``member_added`` and ``member_removed``; the last one says how it is. When one comes twice in a row,
+what the clients went through tells why: if nothing had happened in between, it was told twice; else what
+happened in between was not told.
+
+Nodes send for themselves: what one of them told late, since it was stopped or tried again, may arrive behind
+what another one told later. And what a killed node had not told yet is lost; that alone is excused, and
+counted.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from .findings import Finding
+from .record import Came, Members
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from .record import Room, Told
+
+IS_ENTRY: Final = {
+    "channel_occupied": True,
+    "channel_vacated": False,
+    "member_added": True,
+    "member_removed": False,
+}
+
+LATE: Final = 20.0
+"""Seconds that an event of one node may come behind a later one of another."""
+
+EARLY: Final = 10.0
+"""Seconds that clients may know of a change before it is told."""
+
+EXCUSED: Final = 15.0
+"""Seconds between a change and the death of a node within which that may have had it to tell."""
+
+Thing = tuple[str, str]
+"""A channel, and a user of it or an empty text."""
+
+
+class _Change(NamedTuple):
+    """For the clients, somebody is there now, or nobody is."""
+
+    at: float
+    entry: bool
+
+
+class _Judged(NamedTuple):
+    findings: Sequence[Finding]
+    excused: int
+
+
+def audit(room: Room) -> list[Finding]:
+    """Hold all webhooks to account."""
+    return list(_judge(room).findings)
+
+
+def figures(room: Room) -> Mapping[str, int]:
+    """How much was told."""
+    return {"webhook events": len(room.told), "of killed nodes, not told": _judge(room).excused}
+
+
+def _judge(room: Room) -> _Judged:
+    told: defaultdict[Thing, list[Told]] = defaultdict(list)
+    for event in room.told:
+        told[event.channel, event.user].append(event)
+    changes = _changes(room)
+    findings, excused = [], 0
+    if room.refused:
+        detail = f"{room.refused} requests with a wrong signature"
+        findings.append(Finding("forged", "webhooks", "-", detail))
+    for thing in sorted({*told, *changes}):
+        for kind, detail, times in _flaws(told[thing], changes.get(thing, [])):
+            if kind == "missing webhook" and any(
+                abs(kill - at) <= EXCUSED for kill in room.kills for at in times
+            ):
+                excused += 1
+            else:
+                findings.append(Finding(kind, "webhooks", " ".join(thing).strip(), detail))
+    return _Judged(findings, excused)
+
+
+def _changes(room: Room) -> Mapping[Thing, list[_Change]]:
+    """For each thing, when the first client came and the last one went."""
+    steps: defaultdict[Thing, list[_Change]] = defaultdict(list)
+    for visitor in room.visitors:
+        on: set[str] = set()
+        for entry in visitor.entries:
+            if isinstance(entry, Members) or isinstance(entry, Came) is (entry.channel in on):
+                continue
+            change = _Change(entry.at, isinstance(entry, Came))
+            on ^= {entry.channel}
+            steps[entry.channel, ""].append(change)
+            if entry.channel == room.presence:
+                steps[entry.channel, visitor.user].append(change)
+    return {thing: list(_of_all(of_each)) for thing, of_each in steps.items()}
+
+
+def _of_all(of_each: Sequence[_Change]) -> Iterator[_Change]:
+    """Out of the changes of single clients."""
+    count = 0
+    for change in sorted(of_each):
+        count += 1 if change.entry else -1
+        if count == int(change.entry):  # from 0 to 1, or from 1 to 0
+            yield change
+
+
+def _flaws(told: Sequence[Told], changes: Sequence[_Change]) -> Iterator[tuple[str, str, list[float]]]:
+    """Kind, detail, and when that happened which was not told."""
+    rest, there, before = sorted(told, key=lambda event: event.at), False, 0.0
+    last = "nothing"
+    while rest:
+        event = first = rest[0]
+        if IS_ENTRY[first.event] is there:
+            since = before - EARLY
+            between = [at for at, entry in changes if entry is not there and since <= at <= first.at]
+            event = next(_late(rest), first) if between else first
+            if event is first:
+                kind = "missing webhook" if between else "doubled webhook"
+                detail = (
+                    f"{first.event} by node {first.node} at {first.at:.2f}, after another at {before:.2f}"
+                )
+                yield kind, detail, between
+        rest.remove(event)
+        there, before, last = IS_ENTRY[event.event], first.at, event.event
+    really = changes[-1].entry if changes else False
+    if there is not really:
+        where = "somebody is there" if really else "nobody is there"
+        yield "missing webhook", f"{where}, but the last word was {last}", [changes[-1].at] if changes else []
+
+
+def _late(rest: Sequence[Told]) -> Iterator[Told]:
+    """What another node should have told before the first of these."""
+    first = rest[0]
+    for event in rest:
+        opposite = IS_ENTRY[event.event] is not IS_ENTRY[first.event]
+        if opposite and event.node != first.node and event.at - first.at <= LATE:
+            yield event

@@ -1,0 +1,83 @@
+"""Who is told by webhooks: a small HTTP server that keeps what was signed rightly, each event once."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from .record import Told
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+
+class Receiver:
+    """Listens on a free port of 127.0.0.1. The last part of a request's path is the number of the node.
+
+    A request that comes again has the ``time_ms`` of the first one, which is by what a receiver knows that it
+    has an event already.
+
+    :ivar told: in the order of arrival.
+    :ivar refused: requests that were not signed rightly.
+    :ivar again: events that came again.
+    """
+
+    def __init__(self, key: str, secret: str) -> None:
+        self.told: list[Told] = []
+        self.refused = 0
+        self.again = 0
+        self.port = 0
+        self._key = key
+        self._secret = secret.encode()
+        self._known: set[tuple[int, int, str]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def start(self) -> None:
+        """Listen."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Listen no more."""
+        if self.port:
+            self._server.close()
+            for writer in self._writers:
+                writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        with suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+                request, *lines = head.strip().split("\r\n")
+                headers = {
+                    name.lower(): value.strip() for name, _, value in (x.partition(":") for x in lines)
+                }
+                body = await reader.readexactly(int(headers["content-length"]))
+                self._take(int(request.split(" ")[1].rpartition("/")[2]), headers, body)
+                writer.write(OK)
+                await writer.drain()
+        self._writers.discard(writer)
+        writer.close()
+
+    def _take(self, node: int, headers: Mapping[str, str], body: bytes) -> None:
+        signature = hmac.new(self._secret, body, hashlib.sha256).hexdigest()
+        if (headers.get("x-pusher-key"), headers.get("x-pusher-signature")) != (self._key, signature):
+            self.refused += 1
+            return
+        content: dict[str, Any] = json.loads(body)
+        for event in content["events"]:
+            identity = (node, content["time_ms"], json.dumps(event, sort_keys=True))
+            if identity in self._known:
+                self.again += 1
+                continue
+            self._known.add(identity)
+            user = event.get("user_id", "")
+            self.told.append(Told(time.time(), node, event["name"], event["channel"], user))
