@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 WIDTH: Final = 460
 HEIGHT: Final = 220
 LEFT: Final = 62
-RIGHT: Final = 10
+RIGHT: Final = 24
 TOP: Final = 26
 BOTTOM: Final = 34
 COLOURS: Final = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700")
