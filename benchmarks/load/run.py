@@ -122,6 +122,8 @@ class Run:
         async with watch:
             sent = await work
             counts = await self._settled(sent * receivers)
+        if receivers:
+            counts = await self._surplus()
         measured = Measured(counts, sent, watch.seconds - self._lead, watch.server, watch.generators)
         found = self._phase(name, measured, figures(measured), watch)
         if receivers:
@@ -140,6 +142,11 @@ class Run:
                 progress = time.monotonic()
             counts = latest
         return counts
+
+    async def _surplus(self) -> Counts:
+        """The counts a moment later: what comes twice comes after all else has."""
+        await asyncio.sleep(2 * POLL)
+        return await self.generators.figures()
 
     def _phase(self, name: str, measured: Measured, figures: dict[str, float], watch: Watch) -> Phase:
         counts = measured.counts
