@@ -79,6 +79,7 @@ class Cast:
     :ivar concurrency: replies at once in the one worker; 0 for no worker.
     :ivar nodes: broadcasters.
     :ivar config: of the broadcasters, as TOML.
+    :ivar alone: no Redis: the one broadcaster is all there is.
     :ivar through: where a broadcaster finds Redis, given its number and the server's socket.
     """
 
@@ -86,6 +87,7 @@ class Cast:
     nodes: int = 1
     config: str = ""
     through: Callable[[int, Path], Awaitable[str]] | None = None
+    alone: bool = False
 
 
 @asynccontextmanager
@@ -109,14 +111,15 @@ async def stage(redis: str, cast: Cast) -> AsyncIterator[Stage]:
         }
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
         pids = {}
-        pids["redis"], _ = await _start(stack, directory, "redis", [redis, *words], {}, _ACCEPTS)
+        if not cast.alone:
+            pids["redis"], _ = await _start(stack, directory, "redis", [redis, *words], {}, _ACCEPTS)
         config = directory / "legato.toml"
         config.write_text(cast.config, encoding="utf-8")
         command, ports = [*BROADCASTER, "--config", str(config)], []
         for number in range(cast.nodes):
             name = f"broadcaster {number + 1}" if number else "broadcaster"
             address = url if cast.through is None else await cast.through(number, socket)
-            settings = _of_broadcaster(address, secret)
+            settings = _of_broadcaster("" if cast.alone else address, secret)
             pids[name], listening = await _start(stack, directory, name, command, settings, _LISTENING)
             ports.append(int(listening[1]))
         if cast.concurrency:
@@ -128,7 +131,7 @@ async def stage(redis: str, cast: Cast) -> AsyncIterator[Stage]:
 
 def _of_broadcaster(redis_url: str, secret: str) -> dict[str, str]:
     app = {"LEGATO_APP_ID": APP_ID, "LEGATO_APP_KEY": APP_KEY, "LEGATO_APP_SECRET": secret}
-    return app | {"REDIS_URL": redis_url}
+    return app | ({"REDIS_URL": redis_url} if redis_url else {})
 
 
 def _of_worker(redis_url: str, directory: Path) -> dict[str, str]:

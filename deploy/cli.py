@@ -90,6 +90,12 @@ def _chaos(args: argparse.Namespace, _argv: Sequence[str]) -> int:
     return chaos.run(args)
 
 
+def _bench(args: argparse.Namespace, argv: Sequence[str]) -> int:
+    from . import bench  # noqa: PLC0415 - see Command
+
+    return bench.run(args, argv, os.environ)
+
+
 def _log(level: str) -> None:
     if level not in logs.LEVELS:
         expected = ", ".join(logs.LEVELS)
@@ -143,6 +149,15 @@ COMMANDS: Final = {
         "  legato chaos --seeds 1-10 --minutes 2 --parallel 2 --report report.md",
         "deploy.chaos",
         _chaos,
+    ),
+    "bench": Command(
+        "load a Pusher server, and report how it bears it",
+        "  legato bench --quick\n"
+        "  legato bench fanout streams --html report.html --json legato.json\n"
+        "  legato bench fanout --preset soketi --pid 4321 --json soketi.json\n"
+        "  legato bench --compare soketi.json legato.json",
+        "deploy.bench",
+        _bench,
     ),
 }
 

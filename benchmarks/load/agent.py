@@ -1,0 +1,163 @@
+"""A generator's process: ``python -m benchmarks.load.agent``, started by :mod:`.agents`.
+
+Lines of :class:`.orders.Asked` come on standard input, lines of :class:`.orders.Answer` go to standard
+output; it ends with standard input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import resource
+import socket
+import ssl
+import sys
+from typing import Any, Final
+
+import msgspec
+import uvloop
+
+from .client import Client, Shared
+from .orders import Aim, Answer, Asked, Figures, Join, Leave, Order, Publish, Reset, Resume, Target
+from .publisher import publish
+from .schedule import Alarm, Pace, now
+from .tally import count
+
+AT_ONCE: Final = 100
+"""Handshakes under way at the same time, where there is no rate."""
+
+JOIN_SECONDS: Final = 30.0
+"""After which a client is given up on."""
+
+SMALL_BUFFER: Final = 4096
+"""Of a client that stalls: what the kernel takes for it is not what is measured."""
+
+
+class Agent:
+    """Carries out orders."""
+
+    def __init__(self) -> None:
+        self._shared = Shared()
+        self._alarm = Alarm()
+        self._clients: list[Client] = []
+        self._target: Target | None = None
+        self._tls: ssl.SSLContext | None = None
+
+    async def carry_out(self, order: Order) -> Any:
+        """What is answered."""
+        match order:
+            case Aim(target=target):
+                self._target = target
+                self._tls = ssl.create_default_context() if target.tls else None
+            case Join():
+                await self._join(order)
+            case Publish():
+                tally = self._shared.tally
+                return await publish(self._aimed(), order, tally, self._alarm, self._tls)
+            case Figures():
+                return self._shared.told()
+            case Reset():
+                self._shared.reset()
+            case Resume():
+                for client in self._clients:
+                    client.read_on()
+            case Leave():
+                self._leave()
+        return None
+
+    def _aimed(self) -> Target:
+        if self._target is None:
+            raise ConnectionError("no server has been named")
+        return self._target
+
+    async def _join(self, order: Join) -> None:
+        """All come; those that cannot are counted."""
+        door = asyncio.Semaphore(AT_ONCE if not order.rate else order.count)
+        pace = Pace(order.begin, order.rate) if order.rate else None
+
+        async def come(number: int) -> None:
+            async with door:
+                due = pace.due(number) if pace else 0
+                await self._alarm.until(due)
+                await self._come(order, order.first + number, due or now())
+
+        await asyncio.gather(*(come(number) for number in range(order.count)))
+
+    async def _come(self, order: Join, number: int, due: int) -> None:
+        client = Client(self._aimed(), order, number, due, self._shared)
+        try:
+            async with asyncio.timeout(JOIN_SECONDS):
+                await self._connect(client, stalled=order.stalled)
+                await client.done
+        except (OSError, TimeoutError) as error:
+            client.leave()
+            if client.done.done() and not client.done.cancelled():
+                client.done.exception()
+            count(self._shared.tally.counts.failed, str(error) or type(error).__name__)
+            return
+        if order.stay:
+            await asyncio.sleep(order.stay)
+            client.leave()
+        else:
+            self._clients.append(client)
+
+    async def _connect(self, client: Client, *, stalled: bool) -> None:
+        loop, target = asyncio.get_running_loop(), self._aimed()
+        options: dict[str, Any] = {"ssl": self._tls, "server_hostname": target.host} if self._tls else {}
+        if not stalled:
+            await loop.create_connection(lambda: client, target.host, target.port, **options)
+            return
+        found = (await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM))[0]
+        sock = socket.socket(found[0], found[1])
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+        try:
+            await loop.sock_connect(sock, found[4])
+            await loop.create_connection(lambda: client, sock=sock, **options)
+        except BaseException:
+            sock.close()
+            raise
+
+    def _leave(self) -> None:
+        for client in self._clients:
+            client.leave()
+        self._clients.clear()
+
+    def close(self) -> None:
+        """All leave."""
+        self._leave()
+        self._alarm.close()
+
+
+async def _answer(agent: Agent, line: bytes) -> None:
+    asked = msgspec.json.decode(line, type=Asked)
+    answer = Answer(asked.id)
+    try:
+        answer.value = await agent.carry_out(asked.order)
+    except OSError as error:
+        answer.error = str(error) or type(error).__name__
+    sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+async def _main() -> None:
+    agent, tasks = Agent(), set()
+    try:
+        while line := await asyncio.to_thread(sys.stdin.buffer.readline):
+            task = asyncio.create_task(_answer(agent, line))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+    finally:
+        for task in tasks:
+            task.cancel()
+        agent.close()
+
+
+if __name__ == "__main__":
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    gc.freeze()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_main())

@@ -1,0 +1,224 @@
+"""Runs ``legato bench``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import shlex
+import sys
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from benchmarks import machine, stage
+from benchmarks.errors import BAD_USAGE, BenchmarkError
+
+from . import compare, html, markdown, options
+from .agents import generators
+from .orders import Target
+from .result import SCHEMA, Report
+from .run import Run
+from .scenarios import SCENARIOS, sized
+from .targets import DIALECTS, Wanted, resolve
+from .watch import Live
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from .agents import Generators
+    from .run import Sizes
+
+CONFIG: Final = f"""\
+[[apps]]
+id = "{stage.APP_ID}"
+key = "{stage.APP_KEY}"
+secret = "from the environment"
+max_presence_members = 20000
+max_event_bytes = 102400
+"""
+SIZES: Final = ("connections", "rate", "seconds", "size", "publishers")
+SECRET_OPTIONS: Final = ("--secret",)
+
+
+def run(args: argparse.Namespace, argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Do what is asked; 0 if every delivery came in order, else 1.
+
+    :raises BenchmarkError: an option is wrong, or something that is needed is not there.
+    """
+    options.check(args)
+    if args.list:
+        sys.stdout.write(listed())
+        return 0
+    if args.compare:
+        first, second = (load(path) for path in args.compare)
+        _write(args.markdown, compare.markdown(first, second))
+        return 0
+    report = asyncio.run(_measure(args, argv, environ))
+    if args.json:
+        _write(args.json, msgspec.json.format(msgspec.json.encode(report), indent=1).decode() + "\n")
+    if args.html:
+        _write(args.html, html.page(report))
+    _write(args.markdown, markdown.document(report))
+    return 1 if any(phase.faults for phase in report.phases) else 0
+
+
+def listed() -> str:
+    """The table of scenarios."""
+    lines = []
+    for name, scenario in SCENARIOS.items():
+        s = scenario.sizes
+        lines.append(f"{name:<10}{scenario.summary}")
+        lines.append(
+            f"{'':<10}N {s.connections}, R {s.rate:g}, {s.seconds:g} s, {s.size} characters, "
+            f"{s.publishers} publishers"
+        )
+    lines += ["", "presets:"]
+    for dialect, preset in DIALECTS.items():
+        lines.append(
+            f"{dialect:<10}{preset.url.format('CLUSTER')}" + (f"; {preset.hint}" if preset.hint else "")
+        )
+    return "\n".join(lines) + "\n"
+
+
+def load(path: str) -> Report:
+    """A report that was written with ``--json``.
+
+    :raises BenchmarkError: it is none.
+    """
+    try:
+        report = msgspec.json.decode(Path(path).read_bytes(), type=Report)
+    except OSError as error:
+        raise BenchmarkError(f"{path}: {error.strerror}", BAD_USAGE) from error
+    except msgspec.DecodeError as error:
+        raise BenchmarkError(f"{path} is no report of legato bench: {error}", BAD_USAGE) from error
+    if report.schema != SCHEMA:
+        raise BenchmarkError(f"{path}: schema {report.schema}, expected {SCHEMA}", BAD_USAGE)
+    return report
+
+
+def _write(path: str | None, text: str) -> None:
+    if not path:
+        sys.stdout.write(text)
+        return
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise BenchmarkError(f"{path}: {error.strerror}") from error
+
+
+def redacted(argv: Sequence[str]) -> str:
+    """The command as it may be shown."""
+    words = list(argv)
+    for place, word in enumerate(words):
+        option, equals, _ = word.partition("=")
+        # argparse takes any beginning of an option that is not also that of another.
+        if len(option) > 3 and any(name.startswith(option) for name in SECRET_OPTIONS):
+            if equals:
+                words[place] = f"{option}=SECRET"
+            elif place + 1 < len(words):
+                words[place + 1] = "SECRET"
+    return shlex.join(["legato", "bench", *words])
+
+
+@asynccontextmanager
+async def _server(
+    args: argparse.Namespace, environ: Mapping[str, str]
+) -> AsyncIterator[tuple[Target, Sequence[int], dict[str, str]]]:
+    """Where it is, its processes, and versions of what was started."""
+    if args.preset or args.url:
+        wanted = Wanted(
+            args.preset or "legato",
+            *(args.url, args.api, args.app_id, args.key, args.secret, args.cluster, args.allow_remote),
+        )
+        yield resolve(wanted, environ), args.pid, {}
+        return
+    redis = stage.redis_server(args.redis) if args.over_redis else ""
+    versions = (
+        machine.versions(redis) if redis else {"legato": version("legato"), "uvloop": version("uvloop")}
+    )
+    async with stage.stage(redis, stage.Cast(config=CONFIG, alone=not args.over_redis)) as on:
+        where = ("127.0.0.1", on.port)
+        target = Target("legato", *where, *where, stage.APP_ID, stage.APP_KEY, on.secret)
+        yield target, [on.pids["broadcaster"]], versions
+
+
+def _cores(pin: int | None) -> dict[str, list[int]]:
+    """Who is kept to which core.
+
+    :raises BenchmarkError: there is none left for the generators, or no such core.
+    """
+    if pin is None:
+        return {}
+    cores = os.sched_getaffinity(0)
+    if pin not in cores or len(cores) < 2:
+        raise BenchmarkError(f"--pin {pin}: expected one of {sorted(cores)}, and a second core", BAD_USAGE)
+    return {"server": [pin], "generators": sorted(cores - {pin})}
+
+
+async def _measure(args: argparse.Namespace, argv: Sequence[str], environ: Mapping[str, str]) -> Report:
+    wanted = {name: getattr(args, name) for name in SIZES}
+    todo = {name: sized(name, wanted, quick=args.quick) for name in args.scenario or SCENARIOS}
+    for name, sizes in todo.items():
+        options.check_ramp(name, sizes.connections, sizes.rate)
+    cores = _cores(args.pin)
+    count = args.generators or max(1, min(4, (os.cpu_count() or 1) - 1))
+    found = machine.machine()
+    async with _server(args, environ) as (target, pids, versions):
+        report = _report(target, args.label, redacted(argv), found, versions)
+        report.cores = cores
+        for pid in pids if cores else ():
+            _keep(pid, cores["server"])
+        of_generators = cores.get("generators", [])
+        async with generators(count, args.publisher_processes, of_generators) as load_makers:
+            await load_makers.aim(target)
+            await _all(report, load_makers, todo, pids, args.limit)
+    return report
+
+
+def _keep(pid: int, cores: Sequence[int]) -> None:
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(task.name), cores)
+    except OSError as error:
+        raise BenchmarkError(f"--pin: process {pid}: {error.strerror}") from error
+
+
+def _report(
+    target: Target, label: str, command: str, found: dict[str, Any], versions: dict[str, str]
+) -> Report:
+    where = {"dialect": target.dialect, "host": target.host, "port": target.port, "tls": target.tls}
+    return Report(
+        label or target.name,
+        command,
+        where,
+        found,
+        {"python": platform.python_version(), "generator": f"legato {version('legato')}", **versions},
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        {},
+        [],
+    )
+
+
+async def _all(
+    report: Report, load_makers: Generators, todo: Mapping[str, Sizes], pids: Sequence[int], limit: int
+) -> None:
+    """One scenario after the other; one that takes too long ends the run."""
+    live = Live()
+    for name, sizes in todo.items():
+        run = Run(name, load_makers, sizes, pids, live)
+        try:
+            async with asyncio.timeout(limit):
+                await SCENARIOS[name].run(run)
+        except TimeoutError:
+            raise BenchmarkError(f"{name}: not done after {limit} s: see --limit") from None
+        await load_makers.leave()
+        await asyncio.sleep(0.2)
+        report.phases += run.phases
+        for phase in run.phases:
+            live.say(markdown.line(phase))

@@ -1,0 +1,89 @@
+"""A report as one HTML file that loads nothing else."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Final
+
+from . import markdown, plots
+
+if TYPE_CHECKING:
+    from .result import Moment, Phase, Report
+
+STYLE: Final = """\
+:root{color-scheme:light dark;--line:#8883;--soft:#888}
+body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
+h2{margin-top:2.5rem;border-top:1px solid var(--line);padding-top:1rem}
+table{border-collapse:collapse}td,th{padding:.15rem .9rem .15rem 0;text-align:left;vertical-align:top}
+td.n{font-variant-numeric:tabular-nums}
+.fault{color:#d1242f;font-weight:600}.doubt{color:#9a6700}.soft{color:var(--soft)}
+.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(22rem,1fr));gap:1rem;margin:1rem 0}
+svg{width:100%;font:11px system-ui,sans-serif;fill:currentColor}.g{stroke:var(--line);fill:none}
+.t{font-weight:600}.u{fill:var(--soft)}
+"""
+
+HISTOGRAMS: Final = {
+    "latency": "Delivery latency",
+    "request": "HTTP answer",
+    "connected": "Connection established",
+    "subscribed": "Subscribed",
+}
+
+
+def page(report: Report) -> str:
+    """The whole page."""
+    title = escape(f"legato bench: {report.label}")
+    facts = "".join(
+        f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in markdown.facts(report)
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{title}</title><style>{STYLE}</style></head><body><h1>{title}</h1><table>{facts}</table>"
+        + "".join(_phase(phase) for phase in report.phases)
+        + "</body></html>\n"
+    )
+
+
+def _phase(phase: Phase) -> str:
+    rows = "".join(
+        f'<tr><td>{escape(label)}</td><td class="n">{escape(value)}</td></tr>'
+        for label, value in markdown.rows(phase)
+    )
+    notes = [f'<p class="fault">{escape(text)}</p>' for text in phase.faults]
+    notes += [f'<p class="doubt">Doubtful: {escape(text)}.</p>' for text in phase.warnings]
+    return (
+        f'<h2>{escape(phase.title)}</h2><p class="soft">{escape(markdown.sizes(phase))}</p>'
+        f'{"".join(notes)}<div class="plots">{"".join(_plots(phase))}</div><table>{rows}</table>'
+    )
+
+
+def _plots(phase: Phase) -> list[str]:
+    found = [
+        plots.percentiles(f"{title} by percentile", phase.histograms[name])
+        for name, title in HISTOGRAMS.items()
+        if phase.histograms.get(name)
+    ]
+    if len(phase.timeline) > 1:
+        found += _timelines(phase.timeline)
+    return found
+
+
+def _timelines(moments: list[Moment]) -> list[str]:
+    found = []
+    rates = {
+        name: [(moment.at, getattr(moment, field)) for moment in moments]
+        for name, field in (("delivered", "received"), ("sent", "sent"), ("joined", "joined"))
+        if any(getattr(moment, field) for moment in moments)
+    }
+    if rates:
+        found.append(plots.timeline("Rates", "/s", rates))
+    if any(moment.p99 for moment in moments):
+        waits = {name: [(m.at, getattr(m, name)) for m in moments] for name in ("p50", "p99")}
+        found.append(plots.timeline("Delivery latency", "ms", waits))
+    shares = {
+        "server": [(moment.at, moment.server_cpu * 100) for moment in moments],
+        "generator": [(moment.at, moment.generator_cpu * 100) for moment in moments],
+    }
+    found.append(plots.timeline("CPU", "% of a core", shares))
+    return found

@@ -1,0 +1,80 @@
+"""A report as Markdown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .result import FIGURES, shown
+
+if TYPE_CHECKING:
+    from .result import Phase, Report
+
+
+def facts(report: Report) -> list[tuple[str, str]]:
+    """On what was measured, and how."""
+    found = {**report.machine}
+    load = found.pop("load_before", None)
+    pinned = "; ".join(f"{who}: {', '.join(map(str, cores))}" for who, cores in report.cores.items())
+    return [
+        ("server", report.label),
+        ("command", report.command),
+        ("machine", ", ".join(f"{name} {value}" for name, value in found.items())),
+        ("load before", str(load)),
+        ("kept to cores", pinned or "no"),
+        ("versions", ", ".join(f"{name} {value}" for name, value in report.versions.items())),
+        ("begun", report.started),
+    ]
+
+
+def document(report: Report) -> str:
+    """All figures, as tables."""
+    lines = [f"# legato bench: {report.label}", ""]
+    lines += [f"- {name}: {value}" for name, value in facts(report)]
+    for phase in report.phases:
+        lines += ["", f"## {phase.title}", "", sizes(phase), "", "| figure | |", "|---|---|"]
+        lines += [f"| {label} | {value} |" for label, value in rows(phase)]
+        lines += [f"\n**FAULT: {fault}**" for fault in phase.faults]
+        lines += [f"\nDoubtful: {warning}." for warning in phase.warnings]
+    return "\n".join(lines) + "\n"
+
+
+def rows(phase: Phase) -> list[tuple[str, str]]:
+    """The figures as people read them."""
+    found = []
+    if phase.delivery is not None:
+        delivery = phase.delivery
+        text = f"{delivery.received:,} of {delivery.expected:,} ({delivery.ratio:.4%})"
+        found.append(("came", text))
+    for name, figure in FIGURES.items():
+        if name in phase.figures:
+            found.append((figure.label, f"{shown(phase.figures[name])} {figure.unit}".strip()))
+    return found
+
+
+def sizes(phase: Phase) -> str:
+    """What was asked for."""
+    s = phase.sizes
+    return (
+        f"{s['connections']:g} connections, rate {s['rate']:g}/s, {s['seconds']:g} s, "
+        f"{s['size']:g} characters, "
+        f"{s['publishers']:g} publishers; took {phase.seconds:.1f} s"
+    )
+
+
+MAIN = (
+    *("deliveries_per_second", "requests_per_second", "connections_per_second", "latency_p99_ms"),
+    *("server_cpu_us_per_delivery", "server_cpu_us_per_connection", "server_bytes_per_connection"),
+)
+
+
+def line(phase: Phase) -> str:
+    """A phase in one line."""
+    parts = [
+        f"{FIGURES[name].label} {shown(phase.figures[name])} {FIGURES[name].unit}".strip()
+        for name in MAIN
+        if name in phase.figures
+    ]
+    state = "FAULT" if phase.faults else ("doubtful" if phase.warnings else "ok")
+    return f"{phase.title:<28} {state:<8} {', '.join(parts)}" + "".join(
+        f"\n{'':<28} {text}" for text in phase.faults
+    )

@@ -1,0 +1,162 @@
+"""The options of ``legato bench``, and their bounds. Imports little, so that ``--help`` is fast."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from benchmarks.errors import BAD_USAGE, BenchmarkError
+
+if TYPE_CHECKING:
+    import argparse
+
+DESCRIPTION: Final = """\
+Loads a Pusher server and reports how it bears it: Legato, Reverb, soketi, the hosted service. Without
+--preset and --url a Legato is started for it and ended afterwards, so that nothing has to be set up.
+
+Every scenario sends by schedule, whether or not the server keeps up, and measures from the moment at which
+an event was to be sent: a server that stalls cannot hide it. Every delivery is checked to have come, once
+and in order; the exit status is 1 if one did not. The report says so when the generator was busy, late, or
+waited for a core: then the figures are not the server's alone.
+
+  1. See that it works:        legato bench --quick
+  2. Choose and look:          legato bench --list
+  3. Measure, twice or more:   legato bench fanout --html report.html --json one.json
+  4. Put another beside it:    legato bench fanout --preset soketi --pid 4321 --json two.json
+                               legato bench --compare two.json one.json
+
+Give the server a core of its own (--pin), and let nothing else run.
+"""
+
+BOUNDS: Final[dict[str, tuple[float, float]]] = {
+    "connections": (1, 20_000),
+    "rate": (0.1, 100_000),
+    "seconds": (0.1, 600),
+    "size": (31, 100_000),
+    "publishers": (1, 256),
+    "generators": (1, 64),
+    "publisher_processes": (1, 16),
+    "limit": (1, 3600),
+}
+"""Least and most of every number that may be asked for: a load test that has no end is an attack."""
+
+SCENARIOS: Final = ("fanout", "streams", "connect", "idle", "publish", "presence", "churn", "slow")
+DIALECTS: Final = ("legato", "reverb", "soketi", "pusher")
+
+LONGEST_RAMP: Final = 600.0
+"""Seconds that clients which come at a rate may take."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare them."""
+    parser.description = DESCRIPTION
+    parser.add_argument(
+        "scenario",
+        nargs="*",
+        metavar="SCENARIO",
+        help=f"{', '.join(SCENARIOS)}; all of them if none is named. --list says what each does",
+    )
+    add = parser.add_argument
+    add("--list", action="store_true", help="say what each scenario does and how big it is, and run none")
+    add("--quick", action="store_true", help="small and short: shows that all works, and measures nothing")
+    _add_target(parser.add_argument_group("the server", "Without --preset and --url: a Legato of its own."))
+    _add_sizes(
+        parser.add_argument_group("how much", "Instead of what the scenario has by itself; see --list.")
+    )
+    _add_output(parser.add_argument_group("output", "Progress goes to standard error."))
+
+
+def _add_target(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--preset", choices=DIALECTS, help="what speaks there: its usual address and credentials")
+    add("--url", metavar="URL", default="", help="its WebSockets: ws://HOST:PORT or wss://HOST:PORT/PATH")
+    add("--api", metavar="URL", default="", help="its HTTP API; default: that of --url")
+    add("--app-id", metavar="ID", default="", help="the application's id; default: PUSHER_APP_ID")
+    add("--key", metavar="KEY", default="", help="its key; default: PUSHER_APP_KEY")
+    add("--secret", metavar="SECRET", default="", help="its secret; default: PUSHER_APP_SECRET")
+    add("--cluster", metavar="NAME", default="", help="with --preset pusher: the cluster, such as mt1")
+    add(
+        "--allow-remote",
+        metavar="HOST",
+        action="append",
+        default=[],
+        help="load this host, which is not this machine: only what is yours; repeatable",
+    )
+    add(
+        "--pid",
+        metavar="PID",
+        type=int,
+        action="append",
+        default=[],
+        help="a process of the server on this machine: its CPU and memory are measured; repeatable",
+    )
+    add("--over-redis", action="store_true", help="give the own Legato a Redis of its own; default: none")
+    add("--redis", metavar="PROGRAM", help="default: redis-server of the PATH, else the embedded Valkey")
+    add("--pin", metavar="CORE", type=int, help="keep the server to this core and all generators to others")
+    add("--label", metavar="TEXT", default="", help="what reports call the server: its name and version")
+
+
+def _add_sizes(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--connections", metavar="N", type=int, help="clients")
+    add("--rate", metavar="R", type=float, help="events, or clients that come, per second, in all")
+    add("--seconds", metavar="S", type=float, help="how long events are sent")
+    add("--size", metavar="N", type=int, help="characters of an event's data, at least 31")
+    add("--publishers", metavar="N", type=int, help="HTTP connections that publish")
+    add("--generators", metavar="N", type=int, help="processes with clients; default: a core each, at most 4")
+    add(
+        "--publisher-processes",
+        metavar="N",
+        type=int,
+        default=1,
+        help="processes that publish; default: 1",
+    )
+    add("--limit", metavar="S", type=int, default=900, help="give up a scenario after so long; default: 900")
+
+
+def _add_output(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--json",
+        metavar="FILE",
+        help="everything: figures, histograms, timelines, machine, versions, command",
+    )
+    add("--html", metavar="FILE", help="the same to look at, with plots, in one file that needs no other")
+    add("--markdown", metavar="FILE", help="the figures as tables; default: standard output")
+    add(
+        "--compare",
+        metavar="FILE",
+        nargs=2,
+        help="run nothing: put two --json files beside each other, the second against the first",
+    )
+
+
+def check(args: argparse.Namespace) -> None:
+    """See that what is asked is there, and within bounds.
+
+    :raises BenchmarkError: it is not.
+    """
+    for name in args.scenario:
+        if name not in SCENARIOS:
+            raise BenchmarkError(f"{name}: expected one of {', '.join(SCENARIOS)}", BAD_USAGE)
+    for name, (least, most) in BOUNDS.items():
+        value = getattr(args, name)
+        if value is not None and not least <= value <= most:
+            option = f"--{name.replace('_', '-')}"
+            raise BenchmarkError(f"{option} {value:g}: expected {least:g} to {most:g}", BAD_USAGE)
+    own = args.preset is None and not args.url
+    if (args.over_redis or args.redis) and not own:
+        raise BenchmarkError("--over-redis and --redis are for a Legato that this command starts", BAD_USAGE)
+    if args.pid and own:
+        raise BenchmarkError("--pid is for a server that runs already: say --preset or --url", BAD_USAGE)
+
+
+def check_ramp(scenario: str, connections: int, rate: float) -> None:
+    """See that clients who come at a rate are all there in time.
+
+    :raises BenchmarkError: they would not be.
+    """
+    if scenario == "connect" and connections / rate > LONGEST_RAMP:
+        raise BenchmarkError(
+            f"connect: {connections} clients at {rate:g} a second take longer than {LONGEST_RAMP:g} s",
+            BAD_USAGE,
+        )

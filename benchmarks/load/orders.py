@@ -1,0 +1,150 @@
+"""What a generator is asked and answers, as JSON: one line each, in any order, matched by ``id``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A server. Its HTTP API may be somewhere else than its WebSockets.
+
+    :ivar dialect: the preset it came from.
+    """
+
+    dialect: str
+    host: str
+    port: int
+    api_host: str
+    api_port: int
+    app_id: str
+    key: str
+    secret: str
+    tls: bool = False
+    path: str = ""
+
+    def __repr__(self) -> str:
+        """Without the secret."""
+        return f"Target({self.name})"
+
+    @property
+    def name(self) -> str:
+        """As people say it."""
+        return f"{self.dialect} at {self.host}:{self.port}{self.path}"
+
+
+class Aim(msgspec.Struct, tag=True):
+    """From now on, all that is asked is for this server."""
+
+    target: Target
+
+
+class Join(msgspec.Struct, tag=True):
+    """Clients that subscribe to one channel each. ``{}`` in ``channel`` and ``data`` is a client's number.
+
+    :ivar data: channel_data of a presence channel; empty for none.
+    :ivar rate: clients per second, by schedule; 0: as fast as they get in, some at a time.
+    :ivar begin: of the schedule, in microseconds.
+    :ivar stay: seconds after which each leaves; 0: until asked to.
+    :ivar late: they come while streams run, and do not expect their beginnings.
+    :ivar stalled: they stop reading as soon as they have subscribed.
+    """
+
+    first: int
+    count: int
+    channel: str
+    data: str = ""
+    rate: float = 0.0
+    begin: int = 0
+    stay: float = 0.0
+    late: bool = False
+    stalled: bool = False
+
+
+class Lane(msgspec.Struct):
+    """One HTTP connection, which publishes on its streams in turn.
+
+    :ivar streams: number and channel of each.
+    :ivar rate: events per second; 0: one after the other, as fast as answers come.
+    """
+
+    streams: list[tuple[int, str]]
+    rate: float = 0.0
+    offset: float = 0.0
+
+
+class Publish(msgspec.Struct, tag=True):
+    """Publish over HTTP. ``size``: of an event's data. ``limit``: events of one lane, at most."""
+
+    lanes: list[Lane]
+    begin: int
+    seconds: float
+    size: int
+    limit: int = 10_000_000
+
+
+class Figures(msgspec.Struct, tag=True):
+    """What has come so far, as :class:`Counts`."""
+
+
+class Reset(msgspec.Struct, tag=True):
+    """Forget all figures; clients stay."""
+
+
+class Resume(msgspec.Struct, tag=True):
+    """Clients that have stalled read on."""
+
+
+class Leave(msgspec.Struct, tag=True):
+    """All clients leave, and HTTP connections are closed."""
+
+
+Order = Aim | Join | Publish | Figures | Reset | Resume | Leave
+
+
+class Asked(msgspec.Struct):
+    """One line to a generator."""
+
+    id: int
+    order: Order
+
+
+class Answer(msgspec.Struct):
+    """One line from a generator. ``error``: why the order could not be carried out."""
+
+    id: int
+    value: Any = None
+    error: str = ""
+
+
+class Counts(msgspec.Struct):
+    """All that a generator has counted since the last :class:`Reset`.
+
+    :ivar received: events with a stamp, by all clients that read.
+    :ivar aside: events with a stamp that came to clients that are ``late`` or ``stalled``, and of them
+        ``aside_gaps`` and ``aside_backwards``; the fields without ``aside`` are of all others.
+    :ivar gaps: events that a client did not get before one that follows them.
+    :ivar backwards: events that came again, or after one that follows them.
+    :ivar members: members that presence channels told of: those there at the start, and those added.
+    :ivar failed: clients that did not get in, by reason.
+    :ivar lost: clients that the server has closed, by close code.
+    :ivar sent: events that the server has accepted.
+    :ivar refused: requests that it has not, by HTTP status or error.
+    :ivar histograms: by name, in microseconds: ``latency``, ``connected``, ``subscribed``, ``request``,
+        ``late`` (the generator's own delay in sending).
+    """
+
+    received: int = 0
+    gaps: int = 0
+    backwards: int = 0
+    aside: int = 0
+    aside_gaps: int = 0
+    aside_backwards: int = 0
+    members: int = 0
+    joined: int = 0
+    failed: dict[str, int] = {}
+    lost: dict[str, int] = {}
+    sent: int = 0
+    refused: dict[str, int] = {}
+    histograms: dict[str, dict[int, int]] = {}

@@ -1,0 +1,70 @@
+"""What server and generators take of the machine, out of ``/proc``."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from benchmarks import proc
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+class Usage(NamedTuple):
+    """Of some processes together. ``cpu`` and ``waited`` are seconds, ``resident`` is bytes.
+
+    ``waited``: ready to run, and others had the cores.
+    """
+
+    cpu: float
+    waited: float
+    resident: int
+
+
+class Kernel(NamedTuple):
+    """Of the whole machine, in bytes: buffers of TCP sockets, and the kernel's own objects (slab)."""
+
+    tcp: int
+    slab: int
+
+
+def usage(pids: Sequence[int]) -> Usage:
+    """What they have used since they began.
+
+    :raises BenchmarkError: one has ended.
+    """
+    uses = [proc.use(pid) for pid in pids]
+    return Usage(
+        sum(use.cpu for use in uses),
+        sum(_waited(pid) for pid in pids),
+        sum(use.resident for use in uses) * 1024,
+    )
+
+
+def _waited(pid: int) -> float:
+    """Of the main thread, which is where an event loop runs; 0 where the kernel does not count it."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
+def kernel() -> Kernel:
+    """Now; zeros where there is no ``/proc``."""
+    return Kernel(
+        _number(r"^TCP:.* mem (\d+)", "/proc/net/sockstat") * _PAGE,
+        _number(r"^Slab:\s+(\d+)", "/proc/meminfo") * 1024,
+    )
+
+
+def _number(pattern: str, path: str) -> int:
+    try:
+        found = re.search(pattern, Path(path).read_text(encoding="ascii"), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found[1]) if found else 0

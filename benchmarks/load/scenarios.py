@@ -1,0 +1,243 @@
+"""What is done to a server, scenario by scenario."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+from . import probe
+from .orders import Join
+from .result import Delivery
+from .run import Measured, Run, Sizes, faults_of
+from .watch import MIB
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from .result import Phase
+
+MEMBER: Final = '{"user_id":"user-{}","user_info":{"name":"Somebody {}"}}'
+
+WARM: Final = 100
+"""Connections that come before memory is read: what a server makes once for all is not theirs."""
+
+STALLED_SHARE: Final = 10
+"""One reader in so many stalls."""
+
+STAY: Final = 1.0
+"""Seconds that a newcomer stays in the churn."""
+
+
+async def fanout(run: Run) -> None:
+    """One channel, all subscribe to it."""
+    count = run.sizes.connections
+    await run.come(Join(0, count, "bench-fanout"))
+    channels = ["bench-fanout"] * run.sizes.publishers
+    for name, rate in (("paced", run.sizes.rate), ("flat out", 0.0)):
+        work = run.publish(run.streams(channels), rate)
+        await run.phase(name, work, _delivered, receivers=count)
+
+
+async def streams(run: Run) -> None:
+    """A private channel for each user; events go round."""
+    count = run.sizes.connections
+    await run.come(Join(0, count, "private-user-{}"))
+    work = run.publish(run.streams([f"private-user-{number}" for number in range(count)]), run.sizes.rate)
+    await run.phase("over HTTP", work, _delivered, receivers=1)
+
+
+async def connect(run: Run) -> None:
+    """Clients come at a rate; then as many come as fast as they get in."""
+    for name, rate in (("ramp", run.sizes.rate), ("storm", 0.0)):
+        await run.phase(name, _arrive(run, rate), Measured.connections)
+        await run.generators.leave()
+        await asyncio.sleep(0.5)
+
+
+async def _arrive(run: Run, rate: float) -> int:
+    begin = run.begin() if rate else 0
+    await run.generators.join(Join(0, run.sizes.connections, "private-user-{}", rate=rate, begin=begin))
+    return 0
+
+
+async def idle(run: Run) -> None:
+    """Clients that subscribe and do nothing."""
+    count = run.sizes.connections
+    warm = min(WARM, count // 2)
+    await run.come(Join(0, warm, "private-user-{}"))
+    await asyncio.sleep(1)
+    server, kernel = probe.usage(run.pids), probe.kernel()
+    await run.come(Join(warm, count - warm, "private-user-{}"))
+
+    async def rest() -> int:
+        await asyncio.sleep(run.sizes.seconds)
+        return 0
+
+    def figures(_measured: Measured) -> dict[str, float]:
+        grown, of_kernel = probe.usage(run.pids).resident - server.resident, probe.kernel()
+        new = count - warm
+        found = {
+            "kernel_tcp_bytes_per_connection": max(0, of_kernel.tcp - kernel.tcp) / new,
+            "kernel_slab_bytes_per_connection": max(0, of_kernel.slab - kernel.slab) / new,
+        }
+        return ({"server_bytes_per_connection": grown / new} if run.pids else {}) | found
+
+    await run.phase("held", rest(), figures)
+
+
+async def publish(run: Run) -> None:
+    """HTTP alone: nobody subscribes."""
+    channels = [f"bench-publish-{number}" for number in range(run.sizes.publishers)]
+    for name, rate in (("paced", run.sizes.rate), ("flat out", 0.0)):
+        await run.phase(name, run.publish(run.streams(channels), rate), Measured.requests)
+
+
+async def presence(run: Run) -> None:
+    """All join one presence channel at once; each has to learn of each."""
+    count = run.sizes.connections
+
+    async def storm() -> int:
+        await run.generators.join(Join(0, count, "presence-bench", MEMBER))
+        for _ in range(200):
+            if (await run.generators.figures()).members >= count * count:
+                break
+            await asyncio.sleep(0.05)
+        return 0
+
+    found = await run.phase("join storm", storm(), Measured.connections)
+    known = (await run.generators.figures()).members
+    found.delivery = Delivery(count * count, known, 0, 0)
+    found.faults += faults_of(found.delivery)
+
+
+async def churn(run: Run) -> None:
+    """Others come and go on a channel while its subscribers follow a stream."""
+    count, seconds = run.sizes.connections, run.sizes.seconds
+    await run.come(Join(0, count, "bench-churn"))
+    visits = max(1, round(seconds * max(1.0, count / 4)))
+
+    async def both() -> int:
+        guests = Join(
+            count, visits, "bench-churn", rate=visits / seconds, begin=run.begin(), stay=STAY, late=True
+        )
+        channels = ["bench-churn"] * run.sizes.publishers
+        sent, _ = await asyncio.gather(
+            run.publish(run.streams(channels), run.sizes.rate), run.generators.join(guests)
+        )
+        return sent
+
+    def figures(measured: Measured) -> dict[str, float]:
+        counts = measured.counts
+        return _delivered(measured) | {"newcomers": counts.joined, "newcomer_events": counts.aside}
+
+    found = await run.phase("comings and goings", both(), figures, receivers=count)
+    counts = await run.generators.figures()
+    if counts.aside_gaps or counts.aside_backwards:
+        found.faults.append(f"newcomers: {counts.aside_gaps} left out, {counts.aside_backwards} out of order")
+
+
+async def slow(run: Run) -> None:
+    """Some readers stall; the others must not notice."""
+    stalled = max(1, run.sizes.connections // STALLED_SHARE)
+    healthy = max(1, run.sizes.connections - stalled)
+    await run.come(Join(0, healthy, "bench-slow"))
+    await run.come(Join(healthy, stalled, "bench-slow", stalled=True))
+    server = probe.usage(run.pids)
+
+    work = run.publish(run.streams(["bench-slow"] * run.sizes.publishers), run.sizes.rate)
+    found = await run.phase("some stall", work, _delivered, receivers=healthy)
+    if run.pids and found.timeline:
+        grown = max(moment.server_mib for moment in found.timeline) - server.resident / MIB
+        found.figures["server_mib_grown"] = round(max(0.0, grown), 1)
+    await _read_on(run, found)
+
+
+async def _read_on(run: Run, found: Phase) -> None:
+    """What those who had stalled find: what was sent before they were closed, in order."""
+    await run.generators.read_on()
+    counts = await run.settled()
+    found.figures |= {"stalled_closed": sum(counts.lost.values()), "stalled_events": counts.aside}
+    if counts.lost:
+        found.reasons["lost"] = counts.lost
+    if counts.aside_gaps or counts.aside_backwards:
+        found.faults.append(
+            f"stalled readers: {counts.aside_gaps} left out, {counts.aside_backwards} out of order"
+        )
+
+
+def _delivered(measured: Measured) -> dict[str, float]:
+    found = measured.deliveries()
+    return found | {
+        name: value for name, value in measured.requests().items() if not name.startswith("server_")
+    }
+
+
+class Scenario(NamedTuple):
+    """One of the table. ``quick``: the sizes of ``--quick``."""
+
+    summary: str
+    run: Callable[[Run], Awaitable[None]]
+    sizes: Sizes
+    quick: Sizes
+
+
+SCENARIOS: Final[Mapping[str, Scenario]] = {
+    "fanout": Scenario(
+        "one channel with N subscribers; R events/s, then as fast as HTTP answers come",
+        fanout,
+        Sizes(1000, 100, 10, 200, 32),
+        Sizes(40, 50, 0.8, 100, 4),
+    ),
+    "streams": Scenario(
+        "N users with a private channel each; R events/s in all, over HTTP as Laravel sends them",
+        streams,
+        Sizes(1000, 1000, 10, 200, 32),
+        Sizes(40, 100, 0.8, 100, 4),
+    ),
+    "connect": Scenario(
+        "N clients come, R a second, each with a private subscription; then N as fast as they get in",
+        connect,
+        Sizes(2000, 200, 10, 200, 1),
+        Sizes(40, 100, 0.5, 100, 1),
+    ),
+    "idle": Scenario(
+        "N clients subscribe and do nothing: memory of the server and of the kernel per connection",
+        idle,
+        Sizes(5000, 1, 5, 200, 1),
+        Sizes(100, 1, 0.6, 100, 1),
+    ),
+    "publish": Scenario(
+        "HTTP alone, to channels without subscribers; R requests/s, then as fast as answers come",
+        publish,
+        Sizes(1, 500, 10, 200, 32),
+        Sizes(1, 100, 0.8, 100, 4),
+    ),
+    "presence": Scenario(
+        "N users join one presence channel at once, and each has to learn of each",
+        presence,
+        Sizes(500, 1, 10, 200, 1),
+        Sizes(20, 1, 0.5, 100, 1),
+    ),
+    "churn": Scenario(
+        "R events/s on a channel with N subscribers, while N / 4 others a second come, stay a second, and go",
+        churn,
+        Sizes(200, 50, 10, 200, 8),
+        Sizes(20, 50, 0.8, 100, 4),
+    ),
+    "slow": Scenario(
+        "R events/s on a channel with N subscribers, of which one in ten does not read any more",
+        slow,
+        Sizes(100, 200, 10, 8000, 8),
+        Sizes(20, 100, 0.8, 2000, 4),
+    ),
+}
+
+
+def sized(name: str, wanted: Mapping[str, float | None], *, quick: bool) -> Sizes:
+    """The sizes of a scenario, with what was asked for instead of what is usual."""
+    usual = SCENARIOS[name].quick if quick else SCENARIOS[name].sizes
+    return msgspec.structs.replace(
+        usual, **{key: value for key, value in wanted.items() if value is not None}
+    )

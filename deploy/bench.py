@@ -1,0 +1,27 @@
+"""``legato bench``: where its options are, and how it is started."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks.errors import BenchmarkError
+from benchmarks.load.options import add_arguments as add_arguments  # noqa: PLC0414 - the command line asks here
+
+from .errors import CommandError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping, Sequence
+
+
+def run(args: argparse.Namespace, argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Load a server; 0 if every delivery came in order, else 1.
+
+    :raises CommandError: an option is wrong, or something that is needed is not there.
+    """
+    from benchmarks.load import command  # noqa: PLC0415 - only --help is fast without it
+
+    try:
+        return command.run(args, argv, environ)
+    except BenchmarkError as error:
+        raise CommandError(str(error), error.status) from error
