@@ -371,9 +371,9 @@ describe("a lost terminal event", () => {
 
   test("is not suspected while the reply is queued", async () => {
     server.read = (seen) => logOf(seen, 0, "queued");
-    const chat = await openLive({ silenceMs: 20, maxSilences: 2 });
+    const chat = await openLive({ silenceMs: 100, maxSilences: 20 });
     await sendAndAccept(chat);
-    await until("patience", () => server.seen("GET", "/api/chat/m1").length >= 6);
+    await until("patience", () => server.seen("GET", "/api/chat/m1").length >= 25);
     assert.equal(lastReply(chat).status, "thinking");
     server.read = (seen) => logOf(seen, 0, "streaming");
     await isNow(chat, "failed");

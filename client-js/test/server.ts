@@ -168,7 +168,7 @@ export function logOf(seen: Seen, count: number, status: string): Answer {
 
 /** Wait until `condition` gives something true, and return it. */
 export async function until<T>(what: string, condition: () => T): Promise<T> {
-  const deadline = Date.now() + 5000;
+  const deadline = Date.now() + 40_000;
   for (;;) {
     const value = condition();
     if (value) return value;
