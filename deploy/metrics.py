@@ -7,6 +7,7 @@ every :data:`READ_SECONDS`. A gauge is the sum of those that live.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import urllib.request
@@ -42,7 +43,8 @@ class Source:
     def __init__(self, read: Callable[[], str]) -> None:
         self._read = read
         self._lock = threading.Lock()
-        self._run = 0
+        self._reads = itertools.count(1)
+        self._latest = 0  # the number of the read that was taken over, or of the start since
         self._before: Samples = {}
         self._now: dict[str, Metric] = {}
         self._absent = False
@@ -50,22 +52,26 @@ class Source:
     def begins(self) -> None:
         """A process starts, with counters at zero; whatever was there before has ended."""
         with self._lock:
-            self._run += 1
+            self._latest = next(self._reads)
             self._before = self._counters()
             self._now = {}
 
     def look(self) -> None:
         """Read it. One that does not answer counts as it was."""
-        run = self._run
+        number = next(self._reads)
+        found: dict[str, Metric] | None = None
+        absent = False
         try:
             found = {metric.name: metric for metric in text_string_to_metric_families(self._read())}
-        except (OSError, ValueError) as error:
-            self._absent = isinstance(getattr(error, "reason", error), ConnectionRefusedError)
-            return
+        except Exception as error:  # noqa: BLE001 - whatever it says instead, what it had counted stands
+            absent = isinstance(getattr(error, "reason", error), ConnectionRefusedError)
         with self._lock:
-            if run == self._run:  # else it has been replaced meanwhile
+            if number < self._latest:  # it has been replaced, or read again, meanwhile
+                return
+            self._latest = number
+            self._absent = absent
+            if found is not None:
                 self._now = found
-                self._absent = False
 
     def figures(self) -> tuple[dict[str, Metric], list[Metric], Samples]:
         """What the process says, its gauges if it lives, and the counters of all that were and are here."""
@@ -129,14 +135,20 @@ def _samples(metrics: Iterable[Metric]) -> Iterator[tuple[Any, float]]:
 
 
 def reader(host: str, port: int) -> Callable[[], str]:
-    """Reads ``/metrics`` there; raises ``OSError`` or ``ValueError``."""
+    """Reads ``/metrics`` there; raises ``OSError``, ``ValueError`` or ``HTTPException``.
+
+    An answer that was cut short is an error: half a number is a number, too.
+    """
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     name = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - where to ask
     url = f"http://{f'[{name}]' if ':' in name else name}:{port}/metrics"
 
     def read() -> str:
         with opener.open(url, timeout=ANSWER_SECONDS) as response:
-            content: bytes = response.read(MAX_BYTES)
+            # Without a bound it is read to its announced end, or raises IncompleteRead.
+            if response.length is None or response.length > MAX_BYTES:
+                raise ValueError("the answer says no length, or too great a one")
+            content: bytes = response.read()
         return content.decode()
 
     return read

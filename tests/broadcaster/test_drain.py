@@ -186,8 +186,7 @@ async def test_a_second_signal_asks_redis_nothing_and_ends_the_question_that_wai
         await until(lambda: became)
         assert became == ["asked"]
         server.uvicorn._stop()
-        await server.ended
-        assert became == ["given up"]
+        await until(lambda: became == ["given up"])
     assert became == ["given up"]
 
 

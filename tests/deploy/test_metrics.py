@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import http.client
+import socket
+import threading
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from deploy.errors import CommandError
-from deploy.metrics import Source, Sum, served
+from deploy.metrics import Source, Sum, reader, served
 
 from .screen import SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PAGE = """# HELP legato_open Open.
 # TYPE legato_open gauge
@@ -70,6 +78,81 @@ def test_processes_are_summed_whatever_becomes_of_them() -> None:
     one.answers = TimeoutError()
     assert figures(total) == (None, 32)  # the next has not been read yet
     total.close()
+
+
+@pytest.mark.parametrize(
+    "error", [http.client.BadStatusLine("x"), http.client.IncompleteRead(b"x"), TimeoutError(), KeyError("x")]
+)
+def test_whatever_a_process_says_instead_of_its_figures_they_stay(error: Exception) -> None:
+    one = Process(1, 10)
+    total = Sum([one.source])
+    assert figures(total) == (1, 10)
+    one.answers = error
+    assert figures(total) == (1, 10)
+    one.says(2, 11)
+    assert figures(total) == (2, 11)
+    total.close()
+
+
+@contextmanager
+def answering(*answers: bytes) -> Iterator[int]:
+    """A port that answers one request after another with these bytes, and closes each connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            for one in answers:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(65_536)
+                    connection.sendall(one)
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(SECONDS)
+        assert not thread.is_alive()
+
+
+def test_an_answer_that_was_cut_short_does_not_count() -> None:
+    """Half a number is a number, too."""
+    page = PAGE.format(gauge=3, counter=1234)
+    cut = page[: page.index("1234") + 2].encode()
+    whole = f"HTTP/1.0 200 OK\r\nContent-Length: {len(page)}\r\n\r\n".encode()
+    with answering(whole + cut, b"HTTP/1.0 200 OK\r\n\r\n" + cut, whole + page.encode()) as port:
+        source = Source(reader("127.0.0.1", port))
+        total = Sum([source])
+        for _ in range(2):
+            source.look()
+            assert source.figures() == ({}, [], {})
+        assert figures(total) == (3, 1234)
+        total.close()
+
+
+def test_of_two_looks_at_once_the_later_one_counts() -> None:
+    """The first one's answer comes last."""
+    older, newer = PAGE.format(gauge=1, counter=1), PAGE.format(gauge=2, counter=2)
+    asked, late = threading.Event(), threading.Event()
+    answers = iter([(older, late), (newer, None), (older, late)])
+
+    def read() -> str:
+        page, held_up = next(answers)
+        if held_up is not None:
+            asked.set()
+            assert held_up.wait(SECONDS)
+        return page
+
+    source = Source(read)
+    first = threading.Thread(target=source.look)
+    first.start()
+    assert asked.wait(SECONDS)
+    source.look()
+    late.set()
+    first.join(SECONDS)
+    ((_, counted),) = source.figures()[2].items()
+    assert counted == 2
+    source.begins()
+    source.look()
+    assert set(source.figures()[2].values()) == {3}
 
 
 def test_the_page_is_served() -> None:
