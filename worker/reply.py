@@ -10,10 +10,10 @@ from protocol import stream
 
 from . import seam
 from .providers import base
-from .token_log import Token
+from .token_log import GapError, Token
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from .token_log import Claim
 
@@ -59,13 +59,13 @@ class Reply:
     :ivar decision: how it ends, once that is known.
     """
 
-    def __init__(self, job: stream.Job, claim: Claim, *, model: str, text: str = "") -> None:
-        """:param text: of the tokens that ``claim`` found."""
+    def __init__(self, job: stream.Job, claim: Claim, *, model: str, texts: Sequence[str] = ()) -> None:
+        """:param texts: of the tokens that ``claim`` found."""
         self.job = job
         self.model = model
         self.next = claim.next
         self.decision: Decision | None = None
-        self._parts = [text] if text else []
+        self._parts = list(texts)
         self._begin(claim.attempt, decode_usage(claim.usage))
 
     def _begin(self, attempt: int, used: stream.Usage | None) -> None:
@@ -112,13 +112,27 @@ class Reply:
         yield from self._tokens(self._seam.rest())
 
     def _tokens(self, piece: str) -> Iterator[Token]:
-        job = self.job
         for begin in range(0, len(piece), MAX_TOKEN):
             text = piece[begin : begin + MAX_TOKEN]
-            received = stream.TokenReceived(job.user_id, job.message_id, text, self.next)
-            yield Token(self.next, text, received.frame(job.channel))
+            yield self._token(self.next, text)
             self.next += 1
             self._parts.append(text)
+
+    def _token(self, index: int, text: str) -> Token:
+        job = self.job
+        received = stream.TokenReceived(job.user_id, job.message_id, text, index)
+        return Token(index, text, received.frame(job.channel))
+
+    def again(self, first: int, most: int) -> list[Token]:
+        """The tokens from index ``first`` on once more, the very same, but no more than ``most``.
+
+        :raises GapError: their texts are not known, for the log that the claim found was not whole.
+        """
+        if len(self._parts) != self.next:
+            raise GapError(f"{self.job.message_id}: the text from token {first} on is not known", first)
+        return [
+            self._token(index, self._parts[index]) for index in range(first, min(first + most, self.next))
+        ]
 
     def used(self, event: base.Used) -> None:
         """What this attempt has used up to now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import functools
 import logging
 import secrets
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from . import reply
+from . import reply, whole
 from .figures import Figures
 from .stop import Control, Stop
 from .store import ConversationDeniedError, RefusedError
@@ -83,8 +84,8 @@ class Runner:
         claim = await self.redis.insist(message.claim)
         if claim.verdict == "finished":
             return Outcome.DONE
-        text = await self.redis.insist(message.text) if claim.next else ""
-        answer = reply.Reply(job, claim, model=self.model.provider.model, text=text)
+        texts = await self.redis.insist(message.texts) if claim.next else ()
+        answer = reply.Reply(job, claim, model=self.model.provider.model, texts=texts)
         if claim.decision:  # the one before came this far: carry it out without asking the model
             answer.decision = reply.decode_decision(claim.decision)
             if answer.decision is None:
@@ -92,7 +93,7 @@ class Runner:
         else:
             await self._decide(claim, answer, message, control, deadline)
         if answer.decision is None:
-            return await self._hand_over(message)
+            return await self._hand_over(answer, message)
         if not await self._finish(answer, answer.decision, message):
             return Outcome.UNSAVED
         given_up = claim.verdict == "exhausted" and not claim.decision
@@ -133,8 +134,8 @@ class Runner:
         history = await self.database.insist(lambda: self.store.history(job))
         return msgspec.structs.replace(job, history=history)
 
-    async def _hand_over(self, message: MessageLog) -> Outcome:
-        released = await self.redis.insist(message.release)
+    async def _hand_over(self, answer: reply.Reply, message: MessageLog) -> Outcome:
+        released = await whole.insist(self.redis, message, answer, message.release)
         return Outcome.HANDED_BACK if released else Outcome.LEFT
 
     async def _finish(self, answer: reply.Reply, decision: reply.Decision, message: MessageLog) -> bool:
@@ -143,11 +144,12 @@ class Runner:
         Whatever becomes of persisting, it is told. Answers whether the turns are persisted.
         """
         marker = reply.encode_decision(decision)
-        await self.redis.insist(lambda: message.decide(marker))
+        await whole.insist(self.redis, message, answer, lambda: message.decide(marker))
         saved = await self._save(answer, decision)
         decision = decision if saved else decision.unsaved()
         frame, error = answer.terminal(decision)
-        await self.redis.insist(lambda: message.finish(decision.state, frame, error))
+        finish = functools.partial(message.finish, decision.state, frame, error)
+        await whole.insist(self.redis, message, answer, finish, marker)
         self.figures.end(decision)
         detail = f" ({decision.code or decision.stop_reason})" if decision.state != "cancelled" else ""
         log.info("reply %s: %s%s, %d tokens", answer.job.message_id, decision.state, detail, answer.next)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import secrets
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from . import pump
+from . import pump, whole
 from .attempts import Waits, attempt
 from .gate import OPEN
 from .providers import base
@@ -90,6 +91,8 @@ class Streaming:
         """Claim anew: that counts the attempt, and makes sure that the message is still ours."""
         token = secrets.token_hex(8)
         claim = await self._redis.insist(lambda: self._message.claim_again(token))
+        if claim.next < self._answer.next:
+            await whole.write_again(self._redis, self._message, self._answer, claim.next)
         self._answer.begin_again(claim.attempt)
         self._figures.continued += 1
         log.info("reply %s: goes on from token %d", self._answer.job.message_id, self._answer.next)
@@ -143,7 +146,8 @@ class Streaming:
         return bool(tokens) and await self._append(tokens, arrivals[0].at)
 
     async def _append(self, tokens: list[Token], oldest: float) -> bool:
-        cancel = await self._redis.insist(lambda: self._message.append(tokens))
+        append = functools.partial(self._message.append, tokens)
+        cancel = await whole.insist(self._redis, self._message, self._answer, append)
         now = self._clock()
         self._figures.tokens += len(tokens)
         self._figures.publish_delay.observe(now - oldest)

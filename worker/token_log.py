@@ -33,7 +33,14 @@ class FencedError(Exception):
 
 
 class GapError(Exception):
-    """An index was skipped: a fault of the caller."""
+    """Redis has fewer tokens than come before what was to be written: some are lost. Nothing is written.
+
+    :ivar next: how many it has.
+    """
+
+    def __init__(self, text: str, next_: int) -> None:
+        super().__init__(text)
+        self.next = next_
 
 
 class Claim(NamedTuple):
@@ -85,7 +92,7 @@ class TokenLog:
 
 
 class MessageLog:
-    """One message under one claim. Every method but :meth:`text` raises FencedError."""
+    """One message under one claim. Every method but :meth:`texts` raises FencedError."""
 
     def __init__(self, log: TokenLog, job: Job, claim: str, ticket: str) -> None:
         names = (job.app_id, job.channel)
@@ -129,7 +136,7 @@ class MessageLog:
         """Log and publish consecutive tokens in one round trip; those that are there already are skipped.
 
         :returns: whether somebody asked to cancel.
-        :raises GapError: the first index is beyond the end of the log.
+        :raises GapError: the first index is beyond the end of the log, as it is now.
         """
         keys = (self._message, self._tokens, self._bus)
         arguments: list[str | bytes | int] = [self._claim, tokens[0].index, wire.LOG_TEXT]
@@ -141,35 +148,45 @@ class MessageLog:
         return bool(answer[2])
 
     async def decide(self, decision: bytes) -> None:
-        """Write the final marker: how the message ends. Whoever takes over from here finishes by it."""
+        """Write the final marker: how the message ends. Whoever takes over from here finishes by it.
+
+        :raises GapError: the log is not whole any more.
+        """
         keys = (self._message, self._tokens)
-        await self._call("decide", keys, self._claim, wire.LOG_FINAL_ID, wire.LOG_FINAL, decision)
+        marker = (wire.LOG_FINAL_ID, wire.LOG_FINAL, decision)
+        await self._call("decide", keys, self._claim, *marker, self._next)
 
     async def finish(self, state: State, frame: bytes, error: str = "") -> None:
-        """Record the end, publish the terminal event and let the log expire; once per message."""
+        """Record the end, publish the terminal event and let the log expire; once per message.
+
+        :raises GapError: the log is not whole any more.
+        """
         keys = (self._message, self._tokens, self._active, self._bus, self._open, self._ended)
         envelope = _envelope(frame, (self._id, self._next), wire.END, state)
         known = (wire.ENDED_SECONDS, wire.MAX_ENDED)
-        arguments = (self._claim, self._id, state, error, envelope, self._log.retention, *known)
+        arguments = (self._claim, self._id, state, error, envelope, self._log.retention, *known, self._next)
         await self._call("finish", keys, *arguments)
 
     async def release(self) -> bool:
-        """Undo the claim, so that it burns no try. False, and nothing done, when the log has tokens."""
-        keys = (self._message, self._active)
-        return bool((await self._call("release", keys, self._claim, self._id))[0] == b"ok")
+        """Undo the claim, so that it burns no try. False, and nothing done, when the log has tokens.
 
-    async def text(self) -> str:
-        """The text so far."""
+        :raises GapError: the log is not whole any more.
+        """
+        keys = (self._message, self._active)
+        return bool((await self._call("release", keys, self._claim, self._id, self._next))[0] == b"ok")
+
+    async def texts(self) -> list[str]:
+        """The text of each token so far."""
         before_final = f"({wire.LOG_FINAL_ID}"
         entries: Any = await self._log.redis.xrange(self._tokens, wire.log_entry_id(0), before_final)
-        return b"".join(fields[wire.LOG_TEXT.encode()] for _, fields in entries).decode()
+        return [fields[wire.LOG_TEXT.encode()].decode() for _, fields in entries]
 
     async def _call(self, name: str, keys: Sequence[str], *arguments: str | bytes | int) -> list[Any]:
         answer: list[Any] = await self._log.scripts[name](keys, arguments)
         if answer[0] == b"fenced":
             raise FencedError(self._id)
         if answer[0] == b"gap":
-            raise GapError(f"{self._id}: token {arguments[1]!r} does not follow {answer[1]} in the log")
+            raise GapError(f"{self._id}: Redis has {answer[1]} tokens, {name} comes after more", answer[1])
         return answer
 
 

@@ -13,7 +13,7 @@ from protocol.stream import FAILED_TEXT, Usage
 from worker import reply
 from worker.providers import base
 from worker.reply import Decision, Reply
-from worker.token_log import Claim
+from worker.token_log import Claim, GapError
 
 from .support import make_job
 
@@ -22,7 +22,7 @@ USAGE = Usage(input=3, output=2)
 
 def make(next_: int = 0, text: str = "", usage: bytes = b"", **fields: Any) -> Reply:
     claim = Claim("run", 2, next_, b"", usage)
-    return Reply(make_job(**fields), claim, model="asked-for", text=text)
+    return Reply(make_job(**fields), claim, model="asked-for", texts=[text] if text else [])
 
 
 def opened(frame: bytes) -> tuple[str, str, Any]:
@@ -57,6 +57,20 @@ def test_tokens_count_without_gaps_and_join_to_the_text(pieces: list[str]) -> No
     assert [token.index for token in tokens] == list(range(4, answer.next))
     assert "".join(token.text for token in tokens) == answer.text == "".join(pieces)
     assert all(0 < len(token.text) <= reply.MAX_TOKEN for token in tokens)
+
+
+def test_tokens_again_are_the_very_same() -> None:
+    answer = make(next_=1, text="a")
+    said = [token for text in ("b", "cc" * reply.MAX_TOKEN) for token in answer.tokens(base.Text(text))]
+    assert answer.again(1, 99) == said
+    assert [token.text for token in answer.again(0, 2)] == ["a", "b"]
+
+
+def test_tokens_whose_text_was_never_known_are_not_made_up() -> None:
+    answer = make(next_=2, text="a")
+    list(answer.tokens(base.Text("c")))
+    with pytest.raises(GapError):
+        answer.again(1, 9)
 
 
 def test_another_attempt_goes_on_from_the_text_without_what_was_held_back() -> None:

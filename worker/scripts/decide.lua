@@ -1,10 +1,13 @@
 -- Record how a message ends, behind all its tokens. The first decision stands.
 -- KEYS: message, log
--- ARGV: claim, id of the final marker, field, value
--- Answers {'ok'} or {'fenced'}.
-local fields = redis.call('HMGET', KEYS[1], 'claim', 'state')
+-- ARGV: claim, id of the final marker, field, value, tokens that the log has to have
+-- Answers {'ok'}, {'fenced'} or {'gap', next}.
+local fields = redis.call('HMGET', KEYS[1], 'claim', 'state', 'next')
 if fields[1] ~= ARGV[1] or fields[2] ~= 'streaming' then
   return {'fenced'}
+end
+if tonumber(fields[3]) < tonumber(ARGV[5]) then -- lost since: the marker would end a log that is not whole
+  return {'gap', tonumber(fields[3])}
 end
 if #redis.call('XRANGE', KEYS[2], ARGV[2], ARGV[2]) == 0 then
   redis.call('XADD', KEYS[2], ARGV[2], ARGV[3], ARGV[4])

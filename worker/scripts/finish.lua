@@ -1,14 +1,17 @@
 -- End a message: its state, its one terminal event, and the time its log stays.
 -- KEYS: message, log, active, bus channel, open, ended
 -- ARGV: claim, message id, state, error for people or '', envelope, seconds to keep; of the messages that have
--- ended: seconds, and how many, to remember
--- Answers {'ok'} or {'fenced'}.
-local fields = redis.call('HMGET', KEYS[1], 'claim', 'state')
+-- ended: seconds, and how many, to remember; tokens that the log has to have
+-- Answers {'ok'}, {'fenced'} or {'gap', next}.
+local fields = redis.call('HMGET', KEYS[1], 'claim', 'state', 'next')
 if fields[1] ~= ARGV[1] then
   return {'fenced'}
 end
 if fields[2] ~= 'streaming' then -- ended under this very claim: a repeated call
   return {'ok'}
+end
+if tonumber(fields[3]) < tonumber(ARGV[9]) then -- lost since
+  return {'gap', tonumber(fields[3])}
 end
 redis.call('HSET', KEYS[1], 'state', ARGV[3])
 if ARGV[4] ~= '' then

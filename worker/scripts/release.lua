@@ -1,7 +1,7 @@
 -- Give a message back as if it had never been claimed. Only one of which nobody saw anything.
 -- KEYS: message, active
--- ARGV: claim, message id
--- Answers {'ok'}, {'fenced'} or {'begun'}.
+-- ARGV: claim, message id, tokens that the log has to have
+-- Answers {'ok'}, {'fenced'}, {'begun'} or {'gap', next}.
 -- The claim stays in the hash, marked: it counts for no write, and says that a repeated call has been done.
 local released = 'released ' .. ARGV[1]
 local fields = redis.call('HMGET', KEYS[1], 'claim', 'next', 'state')
@@ -10,6 +10,9 @@ if fields[1] == released then
 end
 if fields[1] ~= ARGV[1] or fields[3] ~= 'streaming' then
   return {'fenced'}
+end
+if tonumber(fields[2]) < tonumber(ARGV[3]) then -- lost since, but seen
+  return {'gap', tonumber(fields[2])}
 end
 if tonumber(fields[2]) > 0 then
   return {'begun'}
