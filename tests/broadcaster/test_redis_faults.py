@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jwt
@@ -102,7 +101,9 @@ async def listen(ann: Client, heard: list[int]) -> None:
 
 @pytest.fixture(autouse=True)
 def _long_lease(monkeypatch):
-    monkeypatch.setattr("broadcaster.node.RedisRegistry", partial(RedisRegistry, lease=LEASE))
+    monkeypatch.setattr(
+        "broadcaster.node.RedisRegistry", lambda *arguments: RedisRegistry(*arguments[:3], lease=LEASE)
+    )
 
 
 @contextlib.asynccontextmanager
