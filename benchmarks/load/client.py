@@ -11,11 +11,13 @@ import msgspec
 from protocol import signatures
 
 from . import frames
+from .orders import Counts
 from .schedule import now
 from .tally import Place, Tally, count
 
 if TYPE_CHECKING:
-    from .orders import Counts, Join, Target
+    from .frames import Piece
+    from .orders import Join, Target
 
 HEAD_LIMIT: Final = 16_384
 _COUNT: Final = re.compile(rb'\\?"count\\?":\s*(\d+)')
@@ -29,14 +31,15 @@ class Client(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_apart",
         "_due",
-        "_heard",
         "_join",
         "_leaving",
         "_number",
         "_place",
         "_reader",
         "_reason",
+        "_shared",
         "_tail",
         "_tally",
         "_target",
@@ -48,7 +51,8 @@ class Client(asyncio.Protocol):
     def __init__(self, target: Target, join: Join, number: int, due: int, shared: Shared) -> None:
         self._target, self._join, self._number, self._due = target, join, str(number), due
         self._tally, self._reader = shared.tally, shared.reader
-        self._heard = shared.aside if join.late or join.stalled else shared.tally
+        self._shared = shared
+        self._apart = join.late or join.stalled
         self._place = Place(late=join.late)
         self._tail = b""
         self._upgraded = self._leaving = False
@@ -85,10 +89,17 @@ class Client(asyncio.Protocol):
         piece = self._reader.read(data)
         self._tail = data[piece.used :]
         if piece.times:
-            self._heard.delivered(piece, now())
-            self._place.follow(piece, self._heard.counts)
+            self._on_events(piece)
         for opcode, payload in piece.others:
             self._on_other(opcode, payload)
+
+    def _on_events(self, piece: Piece) -> None:
+        if self._apart:
+            self._shared.aside.received += len(piece.times)
+            self._place.follow(piece, self._shared.aside)
+        else:
+            self._tally.delivered(piece, now())
+            self._place.follow(piece, self._tally.counts)
 
     def _after_upgrade(self, data: bytes) -> bytes:
         """What follows the answer to the upgrade; nothing while that is not whole."""
@@ -174,17 +185,17 @@ class Shared:
 
     def __init__(self) -> None:
         self.tally = Tally()
-        self.aside = Tally()
+        self.aside = Counts()
         self.reader = frames.Reader()
 
     def reset(self) -> None:
         """Forget all figures."""
         self.tally.reset()
-        self.aside.reset()
+        self.aside = Counts()
 
     def told(self) -> Counts:
         """All counts."""
-        counts, aside = self.tally.told(), self.aside.counts
+        counts, aside = self.tally.told(), self.aside
         counts.aside, counts.aside_gaps, counts.aside_backwards = (
             aside.received,
             aside.gaps,

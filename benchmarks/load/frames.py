@@ -6,6 +6,7 @@ remembered, so that a piece is taken apart once however many get it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from . import stamp
@@ -17,6 +18,9 @@ PING: Final = 9
 REMEMBERED: Final = 256
 """Pieces. Then all are forgotten: those that come again come within moments."""
 
+BEGINNING: Final = 128
+"""Bytes that pieces are looked up by, with their length; then all are compared. To hash all costs more."""
+
 
 class Run(NamedTuple):
     """Events of one stream that follow each other: ``first`` to ``last``."""
@@ -26,19 +30,22 @@ class Run(NamedTuple):
     last: int
 
 
-class Piece(NamedTuple):
-    """What bytes have held.
+@dataclass(frozen=True, eq=False, slots=True)
+class Piece:
+    """What bytes have held. Compared by identity: one that many connections get is one object.
 
     :ivar runs: in the order in which they came, of each stream.
     :ivar times: of the stamps of all events, in microseconds.
     :ivar others: frames without a stamp, as opcode and payload.
     :ivar used: bytes of whole frames.
+    :ivar arrivals: how often it has come, by moment; see :meth:`.tally.Tally.delivered`.
     """
 
     runs: tuple[Run, ...]
     times: tuple[int, ...]
     others: tuple[tuple[int, bytes], ...]
     used: int
+    arrivals: dict[int, int] = field(default_factory=dict)
 
 
 def take_apart(data: bytes) -> Piece:
@@ -83,15 +90,18 @@ class Reader:
     __slots__ = ("_known",)
 
     def __init__(self) -> None:
-        self._known: dict[bytes, Piece] = {}
+        self._known: dict[tuple[int, bytes], tuple[bytes, Piece]] = {}
 
     def read(self, data: bytes) -> Piece:
         """As :func:`take_apart`."""
-        piece = self._known.get(data)
-        if piece is None:
-            if len(self._known) >= REMEMBERED:
-                self._known.clear()
-            piece = self._known[data] = take_apart(data)
+        key = (len(data), data[:BEGINNING])
+        known = self._known.get(key)
+        if known is not None and known[0] == data:
+            return known[1]
+        if len(self._known) >= REMEMBERED:
+            self._known.clear()
+        piece = take_apart(data)
+        self._known[key] = (data, piece)
         return piece
 
 

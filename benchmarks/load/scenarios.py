@@ -77,8 +77,8 @@ async def idle(run: Run) -> None:
         grown, of_kernel = probe.usage(run.pids).resident - server.resident, probe.kernel()
         new = count - warm
         found = {
-            "kernel_tcp_bytes_per_connection": (of_kernel.tcp - kernel.tcp) / new,
-            "kernel_slab_bytes_per_connection": (of_kernel.slab - kernel.slab) / new,
+            "kernel_tcp_bytes_per_connection": max(0, of_kernel.tcp - kernel.tcp) / new,
+            "kernel_slab_bytes_per_connection": max(0, of_kernel.slab - kernel.slab) / new,
         }
         return ({"server_bytes_per_connection": grown / new} if run.pids else {}) | found
 
@@ -222,7 +222,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     "slow": Scenario(
         "R events/s on a channel with N subscribers, of which one in ten does not read any more",
         slow,
-        Sizes(200, 200, 10, 4000, 8),
+        Sizes(100, 200, 10, 8000, 8),
         Sizes(20, 100, 0.8, 2000, 4),
     ),
 }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Final
 
-from .histogram import EXACT, STEP_BITS, Histogram
+from .histogram import Histogram, bucket
 from .orders import Counts
 
 if TYPE_CHECKING:
@@ -14,6 +15,15 @@ NAMES: Final = ("latency", "connected", "subscribed", "request", "late")
 
 REASONS: Final = 20
 """Different reasons that are kept apart."""
+
+
+FEW: Final = 2
+"""Events of a piece that are counted one by one. More at once come of a busy server, with no short delays."""
+
+TOGETHER_BITS: Final = 5
+"""Arrivals of one piece within 32 microseconds are counted together, as the latest of them."""
+
+PENDING: Final = 512
 
 
 class Tally:
@@ -26,46 +36,94 @@ class Tally:
         """Begin anew."""
         self.counts = Counts()
         self.histograms = {name: Histogram() for name in NAMES}
+        self._pending: list[Piece] = []
 
     def told(self) -> Counts:
         """All, as it is sent."""
+        self._settle()
         self.counts.histograms = {name: h.counts for name, h in self.histograms.items() if h.counts}
         return self.counts
 
     def delivered(self, piece: Piece, now: int) -> None:
         """Events have come to one client: count them, and how long after their time they came."""
         self.counts.received += len(piece.times)
+        if len(piece.times) <= FEW:
+            for moment in piece.times:
+                self.histograms["latency"].record(now - moment)
+            return
+        arrivals, moment = piece.arrivals, now >> TOGETHER_BITS
+        if not arrivals:
+            if len(self._pending) >= PENDING:
+                self._settle()
+            self._pending.append(piece)
+        arrivals[moment] = arrivals.get(moment, 0) + 1
+
+    def _settle(self) -> None:
+        """Put into the histogram what has been counted by pieces."""
         counts = self.histograms["latency"].counts
-        for moment in piece.times:
-            # Histogram.record, written out: this runs for every delivery.
-            value = now - moment
-            if value >= EXACT:
-                shift = value.bit_length() - STEP_BITS - 1
-                value = (shift << STEP_BITS) + (value >> shift)
-            elif value < 0:
-                value = 0
-            counts[value] = counts.get(value, 0) + 1
+        for piece in self._pending:
+            for moment, times in piece.arrivals.items():
+                latest = (moment + 1 << TOGETHER_BITS) - 1
+                for sent in piece.times:
+                    number = bucket(max(0, latest - sent))
+                    counts[number] = counts.get(number, 0) + times
+            piece.arrivals.clear()
+        self._pending.clear()
+
+
+class _State:
+    """Where clients are in all streams: one object for all that are at the same place.
+
+    ``after`` remembers what a piece makes of it, and what was wrong then, for as long as a client is there.
+    """
+
+    __slots__ = ("__weakref__", "after", "expected")
+
+    def __init__(self, expected: dict[int, int]) -> None:
+        self.expected = expected
+        self.after: dict[Piece, tuple[weakref.ref[_State], int, int]] = {}
+
+
+_BEGINNING: Final = {late: _State({}) for late in (False, True)}
+_BRANCHES: Final = 16
 
 
 class Place:
     """Where one client is in each stream. Sees what is missing, repeated or out of order."""
 
-    __slots__ = ("_late", "_next")
+    __slots__ = ("_late", "_state")
 
     def __init__(self, *, late: bool) -> None:
-        self._next: dict[int, int] = {}
         self._late = late
+        self._state = _BEGINNING[late]
 
     def follow(self, piece: Piece, counts: Counts) -> None:
         """Count what is not the next of its stream."""
-        expected = self._next
+        known = self._state.after.get(piece)
+        state = known[0]() if known else None
+        if known is None or state is None:
+            state, gaps, backwards = self._next(piece)
+            if len(self._state.after) >= _BRANCHES:
+                self._state.after.clear()
+            self._state.after[piece] = (weakref.ref(state), gaps, backwards)
+        else:
+            _, gaps, backwards = known
+        self._state = state
+        if gaps or backwards:
+            counts.gaps += gaps
+            counts.backwards += backwards
+
+    def _next(self, piece: Piece) -> tuple[_State, int, int]:
+        """The place after ``piece``, events left out, and events repeated or out of order."""
+        expected, gaps, backwards = self._state.expected.copy(), 0, 0
         for stream, first, last in piece.runs:
             want = expected.get(stream, first if self._late else 0)
             if first > want:
-                counts.gaps += first - want
+                gaps += first - want
             elif first < want:
-                counts.backwards += min(want, last + 1) - first
+                backwards += min(want, last + 1) - first
             expected[stream] = max(want, last + 1)
+        return _State(expected), gaps, backwards
 
 
 def count(reasons: dict[str, int], reason: str) -> None:

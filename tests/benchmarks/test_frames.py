@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.load import frames, stamp
+from benchmarks.load.histogram import Histogram
 from benchmarks.load.orders import Counts
-from benchmarks.load.tally import Place, Tally
+from benchmarks.load.tally import FEW, Place, Tally
 
 
 def server_frame(payload: bytes, opcode: int = frames.TEXT) -> bytes:
@@ -109,15 +112,42 @@ def test_who_comes_late_misses_no_beginning_but_all_that_follows() -> None:
     assert (counts.gaps, counts.backwards) == (1, 0)
 
 
-def test_latency_is_counted_for_every_delivery_as_the_histogram_would() -> None:
-    tally, expected = Tally(), Tally()
-    moments = [0, 1, 255, 256, 300, 10_000, 99_999, 100_000, 100_050]
-    piece = frames.take_apart(b"".join(server_frame(event(1, n, m)) for n, m in enumerate(moments)))
-    tally.delivered(piece, 100_000)
-    for moment in moments:
-        expected.histograms["latency"].record(100_000 - moment)
-    assert tally.counts.received == len(moments)
-    assert tally.told().histograms == expected.told().histograms
+@given(
+    st.lists(st.lists(st.integers(0, 10**6), min_size=1, max_size=5), min_size=1, max_size=5),
+    st.lists(st.integers(10**6, 2 * 10**6), min_size=1, max_size=5),
+)
+def test_latency_of_every_delivery_is_counted_to_32_microseconds(
+    pieces: list[list[int]], arrivals: list[int]
+) -> None:
+    tally, expected = Tally(), []
+    for moments in pieces:
+        piece = frames.take_apart(b"".join(server_frame(event(1, n, m)) for n, m in enumerate(moments)))
+        for arrival in arrivals:
+            tally.delivered(piece, arrival)
+        together = 0 if len(moments) <= FEW else 31
+        expected += [(a | together) - m for a in arrivals for m in moments]
+    wanted = Histogram()
+    for value in expected:
+        wanted.record(value)
+    for _ in range(2):  # asking changes nothing
+        assert tally.told().histograms == {"latency": wanted.counts}
+        assert tally.counts.received == len(expected)
+
+
+def test_clients_at_the_same_place_share_it_and_a_stalled_one_keeps_nothing_alive() -> None:
+    pieces = [frames.take_apart(server_frame(event(5, number))) for number in (0, 1, 3, 4)]
+    one, other, stalled, counts = Place(late=False), Place(late=False), Place(late=False), Counts()
+    first = stalled._state
+    for piece in pieces:
+        one.follow(piece, counts)
+        other.follow(piece, counts)
+        assert one._state is other._state
+    assert (counts.gaps, counts.backwards) == (2, 0)
+    reached = weakref.ref(one._state)
+    del one, other
+    gc.collect()
+    assert reached() is None
+    assert stalled._state is first
 
 
 @given(st.binary(max_size=1000))
