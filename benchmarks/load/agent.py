@@ -19,7 +19,7 @@ import msgspec
 import uvloop
 
 from .client import Client, Shared
-from .orders import Aim, Answer, Asked, Figures, Join, Leave, Order, Publish, Reset, Target
+from .orders import Aim, Answer, Asked, Figures, Join, Leave, Order, Publish, Reset, Resume, Target
 from .publisher import publish
 from .schedule import Alarm, Pace, now
 from .tally import count
@@ -59,6 +59,9 @@ class Agent:
                 return self._shared.told()
             case Reset():
                 self._shared.reset()
+            case Resume():
+                for client in self._clients:
+                    client.read_on()
             case Leave():
                 self._leave()
         return None

@@ -15,7 +15,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.stage import end
 
 from .histogram import Histogram
-from .orders import Aim, Answer, Asked, Counts, Figures, Join, Leave, Publish, Reset
+from .orders import Aim, Answer, Asked, Counts, Figures, Join, Leave, Publish, Reset, Resume
 from .schedule import MICRO
 
 if TYPE_CHECKING:
@@ -103,6 +103,10 @@ class Generators:
     async def reset(self) -> None:
         """Forget all figures."""
         await self._all(Reset())
+
+    async def read_on(self) -> None:
+        """Clients that have stalled read again."""
+        await self._all(Resume())
 
     async def leave(self) -> None:
         """All clients leave."""

@@ -160,6 +160,11 @@ class Client(asyncio.Protocol):
         if self._join.stalled and self._transport is not None:
             self._transport.pause_reading()
 
+    def read_on(self) -> None:
+        """No longer stall."""
+        if self._join.stalled and self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
     def leave(self) -> None:
         """Close as a browser does that goes away."""
         self._leaving = True

@@ -92,11 +92,15 @@ class Reset(msgspec.Struct, tag=True):
     """Forget all figures; clients stay."""
 
 
+class Resume(msgspec.Struct, tag=True):
+    """Clients that have stalled read on."""
+
+
 class Leave(msgspec.Struct, tag=True):
     """All clients leave, and HTTP connections are closed."""
 
 
-Order = Aim | Join | Publish | Figures | Reset | Leave
+Order = Aim | Join | Publish | Figures | Reset | Resume | Leave
 
 
 class Asked(msgspec.Struct):

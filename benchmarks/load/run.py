@@ -33,6 +33,7 @@ GRACE: Final = 10.0
 """Seconds without any progress after which what has not come is given up."""
 
 POLL: Final = 0.05
+QUIET: Final = 0.4
 BUSY: Final = 0.9
 """Share of a core from which a generator may be what is measured."""
 
@@ -147,6 +148,16 @@ class Run:
         """The counts a moment later: what comes twice comes after all else has."""
         await asyncio.sleep(2 * POLL)
         return await self.generators.figures()
+
+    async def settled(self) -> Counts:
+        """The counts once nothing has changed for a while."""
+        counts = await self.generators.figures()
+        for _ in range(round(GRACE / QUIET)):
+            await asyncio.sleep(QUIET)
+            before, counts = counts, await self.generators.figures()
+            if counts == before:
+                break
+        return counts
 
     def _phase(self, name: str, measured: Measured, figures: dict[str, float], watch: Watch) -> Phase:
         counts = measured.counts

@@ -16,6 +16,8 @@ from .watch import MIB
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from .result import Phase
+
 MEMBER: Final = '{"user_id":"user-{}","user_info":{"name":"Somebody {}"}}'
 
 WARM: Final = 100
@@ -144,20 +146,25 @@ async def slow(run: Run) -> None:
     await run.come(Join(healthy, stalled, "bench-slow", stalled=True))
     server = probe.usage(run.pids)
 
-    def figures(measured: Measured) -> dict[str, float]:
-        counts = measured.counts
-        return _delivered(measured) | {
-            "stalled_closed": sum(counts.lost.values()),
-            "stalled_events": counts.aside,
-        }
-
     work = run.publish(run.streams(["bench-slow"] * run.sizes.publishers), run.sizes.rate)
-    found = await run.phase("some stall", work, figures, receivers=healthy)
-    # Being closed is what a stalled reader has to expect.
-    found.faults = [fault for fault in found.faults if not fault.startswith("lost:")]
+    found = await run.phase("some stall", work, _delivered, receivers=healthy)
     if run.pids and found.timeline:
         grown = max(moment.server_mib for moment in found.timeline) - server.resident / MIB
         found.figures["server_mib_grown"] = round(max(0.0, grown), 1)
+    await _read_on(run, found)
+
+
+async def _read_on(run: Run, found: Phase) -> None:
+    """What those who had stalled find: what was sent before they were closed, in order."""
+    await run.generators.read_on()
+    counts = await run.settled()
+    found.figures |= {"stalled_closed": sum(counts.lost.values()), "stalled_events": counts.aside}
+    if counts.lost:
+        found.reasons["lost"] = counts.lost
+    if counts.aside_gaps or counts.aside_backwards:
+        found.faults.append(
+            f"stalled readers: {counts.aside_gaps} left out, {counts.aside_backwards} out of order"
+        )
 
 
 def _delivered(measured: Measured) -> dict[str, float]:

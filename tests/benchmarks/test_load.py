@@ -197,6 +197,10 @@ def test_every_scenario_works_and_is_written_down(tmp_path: Path, capsys: pytest
             assert phase.delivery.ratio == 1
         assert phase.title in files["markdown"].read_text()
         assert phase.title in files["html"].read_text()
+    figures = {phase.scenario: phase.figures for phase in report.phases}
+    assert figures["slow"]["stalled_events"] > 0
+    assert figures["churn"]["newcomers"] > 0
+    assert "server_bytes_per_connection" in figures["idle"]
     said = capsys.readouterr().err
     assert all(phase.title in said for phase in report.phases)
     page = files["html"].read_text()
