@@ -55,8 +55,6 @@ def take_apart(data: bytes) -> Piece:
         size, begin = data[at + 1] & 127, at + 2
         if size > 125:
             begin += 2 if size == 126 else 8
-            if begin > length:
-                break
             size = int.from_bytes(data[at + 2 : begin])
         end = begin + size
         if end > length:

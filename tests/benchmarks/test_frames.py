@@ -78,6 +78,8 @@ def test_same_bytes_are_taken_apart_once_and_memory_is_bounded() -> None:
     reader = frames.Reader()
     data = server_frame(event(1, 0))
     assert reader.read(data) is reader.read(bytes(bytearray(data)))
+    alike = [server_frame(b" " * 140 + event(1, number)) for number in (1, 2)]
+    assert [reader.read(other).runs for other in alike] == [((1, 1, 1),), ((1, 2, 2),)]
     for number in range(frames.REMEMBERED * 3):
         assert reader.read(server_frame(event(1, number))).runs == ((1, number, number),)
     assert len(reader._known) <= frames.REMEMBERED
@@ -89,6 +91,7 @@ def test_same_bytes_are_taken_apart_once_and_memory_is_bounded() -> None:
         ([0, 1, 2], 0, 0),
         ([0, 2], 1, 0),
         ([1, 2], 1, 0),
+        ([0, 4, 5], 3, 0),
         ([0, 1, 1, 2], 0, 1),
         ([0, 2, 1, 3], 1, 1),
         ([0, 1, 2, 0, 1, 2, 3], 0, 3),

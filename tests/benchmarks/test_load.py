@@ -14,6 +14,7 @@ from benchmarks.load import run as run_module
 from benchmarks.load import scenarios, watch
 from benchmarks.load.agents import generators
 from benchmarks.load.command import load
+from benchmarks.load.histogram import bucket
 from benchmarks.load.http import Connection, whole
 from benchmarks.load.orders import Counts, Join, Target
 from benchmarks.load.probe import Usage
@@ -106,6 +107,18 @@ async def test_stalled_server_does_not_hide_its_stall(fake: FakeServer) -> None:
     assert sum(phase.histograms["request"].values()) == 20
 
 
+async def test_stalled_reader_reads_nothing_until_it_reads_on(fake: FakeServer) -> None:
+    async with generators(1, 1) as agents:
+        await agents.aim(target(fake))
+        run = Run("test", agents, SIZES, [], Live(StringIO()))
+        await run.come(Join(0, 1, "c", stalled=True))
+        assert await run.publish(run.streams(["c"]), 100) == 20
+        assert (await run.settled()).aside == 0
+        await agents.read_on()
+        counts = await run.settled()
+    assert (counts.aside, counts.received, counts.aside_gaps) == (20, 0, 0)
+
+
 async def test_server_that_keeps_no_connection_gets_a_new_one_each_time(fake: FakeServer) -> None:
     fake.keep_alive = False
     phase = await measured(fake)
@@ -159,7 +172,7 @@ def test_answer_is_whole_when_it_is(answer: bytes, ended: bool, expected: tuple[
 def test_doubts_are_raised_by_a_busy_late_or_waiting_machine() -> None:
     good = Measured(Counts(), 0, 10, Usage(5, 0.1, 0), [Usage(5, 0, 0)])
     assert good.warnings() == []
-    late = Counts(histograms={"late": {6000: 1}})
+    late = Counts(histograms={"late": {bucket(6000): 1}})
     doubts = Measured(late, 0, 10, Usage(5, 2, 0), [Usage(1, 0, 0), Usage(9.5, 0, 0)]).warnings()
     assert [text.split(":")[0].split(" (")[0] for text in doubts] == [
         "a generator had 95% of a core",
