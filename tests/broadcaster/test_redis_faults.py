@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jwt
 import pytest
 import redis as sync_redis
 
-from broadcaster.config import Auth
-from broadcaster.redis_registry import RedisRegistry
+from broadcaster.config import Auth, Server
 from broadcaster.server import StartError, running
 from protocol.settings import Redis
 from tests.broadcaster.conftest import Client, client, local_settings, until
@@ -100,14 +98,10 @@ async def listen(ann: Client, heard: list[int]) -> None:
             heard.append(int(message["data"]))
 
 
-@pytest.fixture(autouse=True)
-def _long_lease(monkeypatch):
-    monkeypatch.setattr("broadcaster.node.RedisRegistry", partial(RedisRegistry, lease=LEASE))
-
-
 @contextlib.asynccontextmanager
 async def stage(url: str) -> AsyncIterator[Stage]:
-    settings = local_settings(redis=Redis(url=url), auth=Auth(jwt_secret=SECRET))
+    of_server = Server(port=0, drain_seconds=0, lease_seconds=LEASE)
+    settings = local_settings(server=of_server, redis=Redis(url=url), auth=Auth(jwt_secret=SECRET))
     async with running(settings) as server, client(server.port) as ann:
         await ann.subscribe(CHANNEL)
         heard: list[int] = []
