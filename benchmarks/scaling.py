@@ -72,6 +72,9 @@ CHANNELS: Final = 100
 
 DATA: Final = "x" * 200
 SETTLED: Final = 0.3
+IDLE: Final = 3.0
+"""Seconds over which is counted what happens anyway."""
+
 POLL: Final = 0.1
 BATCH: Final = 10
 
@@ -98,7 +101,7 @@ class Bench:
 
     async def cost(self, work: Awaitable[Any], count: int) -> dict[str, Any]:
         """What ``work`` costs Redis and the nodes, divided by ``count``, without what they do anyway."""
-        idle = await self._difference(asyncio.sleep(3))
+        idle = await self._difference(asyncio.sleep(IDLE))
         busy = await self._difference(work)
         share = busy.pop("seconds") / idle.pop("seconds")
         net = {name: max(0.0, value - share * idle.get(name, 0.0)) for name, value in busy.items()}
@@ -185,7 +188,7 @@ async def connections(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
 
         gathered: list[Crowd] = []
         result["per_subscription"] = await bench.cost(come(), count)
-        result["seconds"] = round(time.monotonic() - begun - 3, 2)
+        result["seconds"] = round(time.monotonic() - begun - IDLE, 2)
         after = await bench.memory()
         result["bytes_per_connection"] = {
             name: round((after[name] - before[name]) * 1024 / count) for name in after
@@ -240,7 +243,7 @@ async def share(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
     ]
     rounds = -(-args.events // CHANNELS)
     async with crowds(orders) as gathered:
-        quiet = await _passed(bench, asyncio.sleep(3))
+        quiet = await _passed(bench, asyncio.sleep(IDLE))
 
         async def send() -> None:
             # Through a client of Redis' own: what nodes publish would be counted as theirs.

@@ -113,4 +113,4 @@ class SlotMap:
             raise SlotsError("it belongs to no Cluster yet: no node has any slot")
         self._owners, self._masters = owners, list(masters)
         self._suspects.pop(source, None)
-        self.stale = False
+        self.stale = None in owners  # a slot that nobody has is somebody's soon

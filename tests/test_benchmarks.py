@@ -124,8 +124,9 @@ def test_use_of_a_process_is_what_the_kernel_says() -> None:
     ],
 )
 def test_scaling_counts_what_redis_is_asked(
-    options: list[str], figures: dict[str, object], tmp_path: Path
+    options: list[str], figures: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(scaling, "IDLE", 0.1)
     file = tmp_path / "out.json"
     assert scaling.main([*options, "--json", str(file)]) == 0
     result = json.loads(file.read_text())["result"]

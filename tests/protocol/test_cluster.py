@@ -67,6 +67,13 @@ class TestSlotMap:
             assert slots.owner(5) == Address("c", 7)
             assert slots.owner(6) is None
 
+    def test_a_slot_that_nobody_has_is_asked_for_again(self):
+        slots = SlotMap()
+        slots.learn([[0, SLOTS - 2, [b"a", 1]]], A)
+        assert slots.stale
+        slots.learn([[0, SLOTS - 1, [b"a", 1]]], A)
+        assert not slots.stale
+
     def test_who_does_not_answer_is_asked_last_until_it_does(self):
         slots = SlotMap()
         slots.learn(ANSWER, A)
