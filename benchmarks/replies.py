@@ -220,11 +220,13 @@ def _slope(samples: Sequence[Sequence[int]]) -> float:
 
 
 async def _commands(redis: Redis) -> dict[str, int]:
-    """What Redis has done: commands of clients, without those of scripts, and reads from their sockets."""
+    """What Redis has done: commands of clients, without those of scripts, reads from their sockets, bytes."""
     info: dict[str, Any] = await redis.info("stats")
     commands: dict[str, Any] = await redis.info("commandstats")
     calls = {name: int(commands.get(f"cmdstat_{name}", {}).get("calls", 0)) for name in ("evalsha", "xadd")}
-    return {**calls, "socket_reads": int(info.get("total_reads_processed", 0))}
+    bytes_ = {"bytes_in": "total_net_input_bytes", "bytes_out": "total_net_output_bytes"}
+    network = {ours: int(info.get(theirs, 0)) for ours, theirs in bytes_.items()}
+    return {**calls, **network, "socket_reads": int(info.get("total_reads_processed", 0))}
 
 
 def wrong(readings: Mapping[str, Reading], end: str) -> list[str]:

@@ -31,6 +31,9 @@ MAX_SNAPSHOTS: Final = 8
 """Replies that one subscription is told of."""
 
 SNAPSHOT_TRIES: Final = 10
+SNAPSHOT_PAUSES: Final = (*RETRY_SECONDS, *(RETRY_SECONDS[-1],) * 13)
+"""Between two looks while Redis does not answer: half a minute in all, as long as anybody listens."""
+
 READINGS: Final = 16
 """Logs that are read at the same time."""
 
@@ -170,7 +173,7 @@ class Healer:
 
         :raises BusError: Redis does not answer, nor does it a little later.
         """
-        for pause in RETRY_SECONDS:
+        for pause in SNAPSHOT_PAUSES:
             try:
                 return await self._snapshots(key)
             except BusError:  # connections that it has closed are found one by one

@@ -13,6 +13,7 @@ import jwt
 import pusher
 import pytest
 
+from broadcaster import healing
 from broadcaster.bus import redis_client
 from broadcaster.config import Auth, Chat, Dev, Server
 from broadcaster.server import running
@@ -362,11 +363,12 @@ async def test_other_channels_have_no_snapshots(server, redis):
         assert (await ann.receive())["event"] == "pusher:pong"
 
 
-async def test_a_snapshot_that_cannot_be_read_costs_nobody_the_connection(server, redis, caplog):
+async def test_a_snapshot_that_cannot_be_read_costs_nobody_the_connection(server, redis, caplog, monkeypatch):
+    monkeypatch.setattr(healing, "SNAPSHOT_PAUSES", (0.01,))
     await redis.set(wire.active_key("1", "private-ai-chat.7"), "not a set")
     async with client(server.port) as ann:
         await subscribe_to_chat(ann)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while "no snapshot" not in caplog.text:  # noqa: ASYNC110 - the log is the only sign
                 await asyncio.sleep(0.01)
         await ann.send("pusher:ping")
