@@ -115,6 +115,8 @@ class Client {
       this.lost();
       for (const name of this.channels) this.pusher.unsubscribe(name);
     }
+    // Told to disconnect while it fails to connect, pusher-js goes on trying, and is there again.
+    this.pusher.connection.bind("connected", () => this.pusher.disconnect());
     this.pusher.disconnect();
   }
 }
