@@ -30,7 +30,10 @@ logger: Final = logging.getLogger("legato.healing")
 MAX_SNAPSHOTS: Final = 8
 """Replies that one subscription is told of."""
 
-SNAPSHOT_TRIES: Final = 10
+SNAPSHOT_TRIES: Final = 100
+SNAPSHOT_REST: Final = 0.05
+"""Seconds before another look at a reply whose tokens have come faster than it was read."""
+
 SNAPSHOT_PAUSES: Final = (*RETRY_SECONDS, *(RETRY_SECONDS[-1],) * 13)
 """Between two looks while Redis does not answer: half a minute in all, as long as anybody listens."""
 
@@ -188,6 +191,7 @@ class Healer:
             replies = await self._look(key, channel)
             if all(reply.next_index >= (channel.next(name) or 0) for name, reply in replies.items()):
                 return list(_snapshots(key, channel, replies))
+            await asyncio.sleep(SNAPSHOT_REST)
         return []
 
     async def _look(self, key: Key, channel: Channel) -> dict[str, Reply]:
