@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,23 +40,17 @@ class Relay:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_unix_connection(self._server)
-        for work in (self._up(reader, back), self._down(there, writer)):
+        for work in (self._pass_on(reader, back, "sent"), self._pass_on(there, writer, "received")):
             pipe = asyncio.create_task(work)
             self._pipes.add(pipe)
             pipe.add_done_callback(self._pipes.discard)
 
-    async def _up(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    async def _pass_on(
+        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, way: Literal["sent", "received"]
+    ) -> None:
         with suppress(OSError):
             while data := await source.read(CHUNK):
-                self.sent += len(data)
-                target.write(data)
-                await target.drain()
-        target.close()
-
-    async def _down(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while data := await source.read(CHUNK):
-                self.received += len(data)
+                setattr(self, way, getattr(self, way) + len(data))
                 target.write(data)
                 await target.drain()
         target.close()

@@ -11,7 +11,6 @@ import sys
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from redis.asyncio import Redis
@@ -23,7 +22,8 @@ from .audience import audience
 from .errors import BAD_USAGE, BenchmarkError
 from .figures import milliseconds, percentile
 from .machine import machine, versions
-from .stage import APP_ID, QUEUE, Cast, redis_server, stage
+from .program import measured
+from .stage import APP_ID, QUEUE, Cast, stage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -326,19 +326,9 @@ def _summary(body: Mapping[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure; the exit status is as :data:`EPILOG` says."""
     words = list(sys.argv[1:] if argv is None else argv)
-    args = build_parser().parse_args(words)
-    args.argv = words
-    try:
-        check(args)
-        body = asyncio.run(_run(args, redis_server(args.redis)))
-        if args.json:
-            Path(args.json).write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
-    except BenchmarkError as error:
-        sys.stderr.write(f"benchmarks.replies: {error}\n")
-        return error.status
-    except OSError as error:
-        sys.stderr.write(f"benchmarks.replies: {error.filename or 'a process'}: {error.strerror}\n")
-        return 1
+    body = measured("benchmarks.replies", words, build_parser().parse_args(words), check, _run)
+    if isinstance(body, int):
+        return body
     sys.stdout.write(_summary(body))
     return 1 if body["wrong"] else 0
 

@@ -11,7 +11,6 @@ import sys
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx2
@@ -24,11 +23,13 @@ from .crowd import Order
 from .crowds import crowds
 from .errors import BAD_USAGE, BenchmarkError
 from .machine import machine, versions
+from .program import measured
 from .relay import Relay
-from .stage import APP_ID, APP_KEY, Cast, redis_server, stage
+from .stage import APP_ID, APP_KEY, Cast, stage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from pathlib import Path
 
     from .crowds import Crowd
     from .stage import Stage
@@ -350,19 +351,9 @@ def check(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure; the exit status is as :data:`EPILOG` says."""
     words = list(sys.argv[1:] if argv is None else argv)
-    args = build_parser().parse_args(words)
-    args.argv = words
-    try:
-        check(args)
-        body = asyncio.run(_run(args, redis_server(args.redis)))
-        if args.json:
-            Path(args.json).write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
-    except BenchmarkError as error:
-        sys.stderr.write(f"benchmarks.scaling: {error}\n")
-        return error.status
-    except OSError as error:
-        sys.stderr.write(f"benchmarks.scaling: {error.filename or 'a process'}: {error.strerror}\n")
-        return 1
+    body = measured("benchmarks.scaling", words, build_parser().parse_args(words), check, _run)
+    if isinstance(body, int):
+        return body
     lines = [body["command"], json.dumps(body["machine"]), json.dumps(body["versions"])]
     lines += [f"{name:<22}{json.dumps(value)}" for name, value in body["result"].items() if name != "steps"]
     lines += [json.dumps(step) for step in body["result"].get("steps", ())]

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from redis.exceptions import NoScriptError, RedisError
 
@@ -224,7 +224,7 @@ def _unanswered(
     failing: set[Key] = set()
     error: Exception | None = None
     for at, (change, answer) in enumerate(zip(batch, answers, strict=True)):
-        if isinstance(answer, Exception):
+        if _is_error(answer):
             error = error or answer
             failing.add(change.key)
         if change.key in failing or (failing and change.key == EVERYTHING):
@@ -293,11 +293,11 @@ class Batches:
     def _check(self, answers: Sequence[Any], needed: int) -> None:
         """The first ``needed`` have to be carried out; of the hints, those that were not come again."""
         for answer in answers[:needed]:
-            if isinstance(answer, Exception):
+            if _is_error(answer):
                 raise answer
         hinted = answers[needed : needed + len(self._hints)]
         for app_id, answer in zip(list(self._hints), hinted, strict=True):
-            if not isinstance(answer, Exception):
+            if not _is_error(answer):
                 del self._hints[app_id]
 
     def _occupied(self, batch: Sequence[Change]) -> list[Command]:
@@ -333,5 +333,5 @@ def _forgetting(lines: Iterable[Line]) -> list[Command]:
     return [("SREM", wire.entries_key(node), entry) for node, entry in lines]
 
 
-def _is_error(answer: Any) -> bool:
+def _is_error(answer: Any) -> TypeGuard[Exception]:
     return isinstance(answer, Exception)
