@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from .frames import text_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
 
 HELD_WRITES: Final = 10_000
@@ -225,10 +225,13 @@ class Hub:
             elif not slow and channel.slow.pop(subscriber, None) is not None:
                 channel.fast[subscriber] = subscriber.write_now
 
-    def deliver(self, key: Key, payload: bytes, except_socket_id: str | None = None) -> None:
+    def deliver(
+        self, key: Key, payload: bytes, except_socket_id: str | None = None, nor: Collection[str] = ()
+    ) -> None:
         """Fan a message out to the local subscribers, in the order of these calls, once this loop turn ends.
 
         :param payload: the Pusher message, UTF-8 JSON; the frame around it is built once.
+        :param nor: more sockets that do not get it.
         """
         channel = self._channels.get(key)
         if channel is None:
@@ -240,6 +243,8 @@ class Hub:
             self._dirty.append(channel)
         if except_socket_id is not None:
             channel.excluded.setdefault(except_socket_id, set()).add(len(channel.pending))
+        for socket_id in nor:
+            channel.excluded.setdefault(socket_id, set()).add(len(channel.pending))
         channel.pending.append(text_frame(payload))
 
     def flush(self) -> None:

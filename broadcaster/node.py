@@ -164,7 +164,6 @@ class Node:
             self.healer.take(key, envelope)
         elif not envelope.command:
             self.rosters.take(key, envelope)
-            self.hub.deliver(key, envelope.payload, envelope.except_socket_id)
         elif envelope.command in COMMANDS:
             for subscriber in self.hub.subscribers(key):
                 cast("Client", subscriber).close(COMMANDS[envelope.command])
@@ -255,6 +254,8 @@ class Node:
             self._refuse(client, key, effect)
             return
         client.keys[key] = effect
+        if effect.member is not None:
+            self.rosters.came(key, effect.member, client.socket_id)
         client.order.begin(key)
         self.hub.subscribe(client, key)
 
@@ -272,6 +273,8 @@ class Node:
     def end(self, client: Client, key: Key, effect: Asked, *, disconnect: bool) -> None:
         """The subscription ends for everybody else; the channel is still delivered to the client."""
         member = effect.member if isinstance(effect, Subscribe) else None
+        if member is not None:
+            self.rosters.went(key, member, client.socket_id)
         if not key.channel.startswith(watchlists.CHANNELS):
             self.registry.leave(
                 key,
@@ -314,6 +317,8 @@ class Node:
         if joined.full:
             del client.keys[key]
             self.hub.unsubscribe(client, key)
+            if effect.member is not None:
+                self.rosters.went(key, effect.member, client.socket_id)
             self._refuse(client, key, effect)
             return
         roster = () if effect.member is None else (presence.roster_data(joined.members),)

@@ -1,4 +1,6 @@
-"""Who is on a presence channel, told once more to subscribers who may have missed who came and who went."""
+"""Who comes to a presence channel and who goes, told to its subscribers; and the whole list once more to
+those who may have missed some of it.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,9 @@ from typing import TYPE_CHECKING, Final
 from protocol import messages, presence
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
+    from protocol.presence import Member
     from protocol.wire import Envelope
 
     from .hub import Hub, Key
@@ -27,13 +30,40 @@ class Rosters:
         self._registry = registry
         self._hub = hub
         self._reading: dict[Key, list[Envelope]] = {}
+        self._sockets: dict[tuple[Key, str], set[str]] = {}
         self.told = 0
 
+    def came(self, key: Key, member: Member, socket_id: str) -> None:
+        """A connection on this node subscribes as this member. Idempotent."""
+        self._sockets.setdefault((key, member.id), set()).add(socket_id)
+
+    def went(self, key: Key, member: Member, socket_id: str) -> None:
+        """It does no more. Idempotent."""
+        sockets = self._sockets.get((key, member.id))
+        if sockets is not None:
+            sockets.discard(socket_id)
+            if not sockets:
+                del self._sockets[key, member.id]
+
     def take(self, key: Key, envelope: Envelope) -> None:
-        """The channel delivers this. While its list is read, it may be newer than the list."""
-        changes = self._reading.get(key)
-        if changes is not None and envelope.payload.startswith(_CHANGE):
-            changes.append(envelope)
+        """Deliver a message of the channel. While its list is read, it may be newer than the list."""
+        if key in self._reading and envelope.payload.startswith(_CHANGE):
+            self._reading[key].append(envelope)
+        self._deliver(key, envelope)
+
+    def _deliver(self, key: Key, envelope: Envelope) -> None:
+        self._hub.deliver(key, envelope.payload, envelope.except_socket_id, self._own(key, envelope.payload))
+
+    def _own(self, key: Key, payload: bytes) -> Collection[str]:
+        """Connections of who has gone, by this message: those that come back while it is on its way.
+
+        Redis has let them in after it, so they are in the list; they may hear of it behind their answer all
+        the same, and their own ``member_added`` is not told to them.
+        """
+        if not self._sockets or not payload.startswith(_CHANGE):
+            return ()
+        user = presence.removed_user(payload)
+        return () if user is None else self._sockets.get((key, user), ())
 
     async def tell_again(self, keys: Sequence[Key]) -> None:
         """The whole list, as the answer to a subscription has it, and what has changed since it was read.
@@ -48,7 +78,7 @@ class Rosters:
                 roster = messages.subscription_succeeded(key.channel, presence.roster_data(members))
                 self._hub.deliver(key, roster)
                 for envelope in self._reading[key]:
-                    self._hub.deliver(key, envelope.payload, envelope.except_socket_id)
+                    self._deliver(key, envelope)
                 self.told += 1
         finally:
             for key in keys:

@@ -91,6 +91,30 @@ def member_removed(channel: str, member: Member) -> bytes:
     return channel_event("pusher_internal:member_removed", channel, data)
 
 
+class _Event(msgspec.Struct):
+    event: str
+    data: str
+
+
+class _Removed(msgspec.Struct):
+    user_id: int | str
+
+
+_event_decoder: Final = msgspec.json.Decoder(_Event)
+_removed_decoder: Final = msgspec.json.Decoder(_Removed)
+_REMOVED: Final = b'{"event":"pusher_internal:member_removed"'
+
+
+def removed_user(payload: bytes) -> str | None:
+    """Whom a message made by :func:`member_removed` tells of, as :attr:`Member.id`; None for any other."""
+    if not payload.startswith(_REMOVED):
+        return None
+    try:
+        return str(_removed_decoder.decode(_event_decoder.decode(payload).data).user_id)
+    except (msgspec.DecodeError, UnicodeError):
+        return None
+
+
 def _raw(member: Member) -> msgspec.Raw:
     return msgspec.Raw(member.user_info or b"null")
 

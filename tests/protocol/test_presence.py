@@ -70,3 +70,13 @@ def test_a_bucket_never_lets_more_through_than_its_rate_and_one_burst(pauses):
 def test_channels_of_a_user():
     assert user_channel("7") == "#server-to-user-7"
     assert watch_channel("7") == "#watch-7"
+
+
+def test_whom_a_removal_tells_of_is_read_back():
+    for member in (SEVEN, Member("ann"), Member('o"\\\u00f6')):
+        assert presence.removed_user(presence.member_removed("presence-x", member)) == member.id
+        assert presence.removed_user(presence.member_added("presence-x", member)) is None
+    for broken in (b"", b'{"event":"pusher_internal:member_removed"', b"{}"):
+        assert presence.removed_user(broken) is None
+    other = b'{"event":"pusher_internal:member_removed","channel":"presence-x","data":"\xff"}'
+    assert presence.removed_user(other) is None
