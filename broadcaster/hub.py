@@ -125,6 +125,11 @@ class Hub:
             return []
         return [*channel.fast, *channel.slow, *channel.held, *channel.waiting]
 
+    def unanswered(self, key: Key) -> list[Subscriber]:
+        """Those of them who have not been answered yet."""
+        channel = self._channels.get(key)
+        return [] if channel is None else [*channel.held, *channel.waiting]
+
     def subscribe(self, subscriber: Subscriber, key: Key) -> None:
         """Add a subscriber; ``ready`` is called for it, at once or when the bus delivers the channel."""
         channel = self._channels.get(key)

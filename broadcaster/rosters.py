@@ -4,7 +4,7 @@ those who may have missed some of it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from protocol import messages, presence
 
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 _CHANGE: Final = b'{"event":"pusher_internal:member_'
 
 
+class _Reading(NamedTuple):
+    """A list that is being read: what has changed since, and which sockets have, or get, a newer one."""
+
+    changes: list[Envelope]
+    newcomers: set[str]
+
+
 class Rosters:
     """Of the presence channels with subscribers on this node.
 
@@ -29,13 +36,15 @@ class Rosters:
     def __init__(self, registry: Registry, hub: Hub) -> None:
         self._registry = registry
         self._hub = hub
-        self._reading: dict[Key, list[Envelope]] = {}
+        self._reading: dict[Key, _Reading] = {}
         self._sockets: dict[tuple[Key, str], set[str]] = {}
         self.told = 0
 
     def came(self, key: Key, member: Member, socket_id: str) -> None:
         """A connection on this node subscribes as this member. Idempotent."""
         self._sockets.setdefault((key, member.id), set()).add(socket_id)
+        if key in self._reading:
+            self._reading[key].newcomers.add(socket_id)
 
     def went(self, key: Key, member: Member, socket_id: str) -> None:
         """It does no more. Idempotent."""
@@ -48,10 +57,7 @@ class Rosters:
     def take(self, key: Key, envelope: Envelope) -> None:
         """Deliver a message of the channel. While its list is read, it may be newer than the list."""
         if key in self._reading and envelope.payload.startswith(_CHANGE):
-            self._reading[key].append(envelope)
-        self._deliver(key, envelope)
-
-    def _deliver(self, key: Key, envelope: Envelope) -> None:
+            self._reading[key].changes.append(envelope)
         self._hub.deliver(key, envelope.payload, envelope.except_socket_id, self._own(key, envelope.payload))
 
     def _own(self, key: Key, payload: bytes) -> Collection[str]:
@@ -68,18 +74,26 @@ class Rosters:
     async def tell_again(self, keys: Sequence[Key]) -> None:
         """The whole list, as the answer to a subscription has it, and what has changed since it was read.
 
+        Not to who is answered after it was asked for: that answer may be newer, and has them in it.
+
         :raises BusError: Redis does not answer.
         """
         if not keys:
             return
-        self._reading |= {key: [] for key in keys}
+        for key in keys:
+            newcomers = {subscriber.socket_id for subscriber in self._hub.unanswered(key)}
+            self._reading[key] = _Reading([], newcomers)
         try:
             for key, members in zip(keys, await self._registry.rosters(keys), strict=True):
-                roster = messages.subscription_succeeded(key.channel, presence.roster_data(members))
-                self._hub.deliver(key, roster)
-                for envelope in self._reading[key]:
-                    self._deliver(key, envelope)
+                self._tell(key, members, self._reading[key])
                 self.told += 1
         finally:
             for key in keys:
                 self._reading.pop(key, None)
+
+    def _tell(self, key: Key, members: Collection[Member], reading: _Reading) -> None:
+        roster = messages.subscription_succeeded(key.channel, presence.roster_data(members))
+        self._hub.deliver(key, roster, None, reading.newcomers)
+        for envelope in reading.changes:
+            nor = {*reading.newcomers, *self._own(key, envelope.payload)}
+            self._hub.deliver(key, envelope.payload, envelope.except_socket_id, nor)

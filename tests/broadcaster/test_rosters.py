@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -114,15 +115,21 @@ class Slow(Questions):
 class Heard:
     """In place of a hub."""
 
-    def __init__(self) -> None:
+    def __init__(self, *unanswered: str) -> None:
         self.heard: list[tuple[bytes, str | None]] = []
+        self.nor: list[set[str]] = []
+        self._unanswered = unanswered
+
+    def unanswered(self, key: Key) -> list[Any]:
+        assert key == KEY
+        return [SimpleNamespace(socket_id=one) for one in self._unanswered]
 
     def deliver(
         self, key: Key, payload: bytes, except_socket_id: str | None = None, nor: Collection[str] = ()
     ) -> None:
-        assert not nor
         if key == KEY:
             self.heard.append((payload, except_socket_id))
+            self.nor.append(set(nor))
 
 
 @pytest.mark.parametrize("other", [Envelope(b'{"event":"news"}'), None])
@@ -163,3 +170,54 @@ async def test_nobody_is_told_that_they_have_gone_themselves():
                 await ann.hears_nothing()
             await bob.sees("bob")
             await until(lambda: list(alone.node.rosters._sockets) == [(KEY, "bob")])
+
+
+async def test_who_is_answered_while_the_list_is_read_does_not_get_it():
+    """It may be older than their answer: they would fall out of their own list, for good."""
+    registry, hub = Slow([Member("ann")]), Heard("2.2")
+    rosters = Rosters(registry, hub)  # type: ignore[arg-type]
+    rosters.came(KEY, Member("ann"), "1.1")
+    rosters.came(KEY, Member("bob"), "2.2")
+    task = asyncio.create_task(rosters.tell_again([KEY]))
+    await registry.asked.wait()
+    rosters.came(KEY, Member("cyd"), "3.3")
+    gone = removed_envelope(KEY, "4.4", Member("dan"))
+    rosters.take(KEY, gone)
+    registry.answer.set()
+    await task
+    rosters.take(KEY, gone)
+    assert hub.nor == [set(), {"2.2", "3.3"}, {"2.2", "3.3"}, set()]
+
+
+async def test_who_waits_for_the_bus_is_not_told_an_older_list(server, link, valkey_url):  # noqa: F811
+    """The list is asked for, and they are let in, in the same moment: when the bus is back."""
+    async with contextlib.AsyncExitStack() as stack:
+        ann = await stack.enter_async_context(guest(server.port, "ann"))
+        registry, asked, go_on = server.node.registry, asyncio.Event(), asyncio.Event()
+        read, join = registry.rosters, registry.join
+
+        async def slowly(keys: Any) -> Any:
+            found = await read(keys)
+            asked.set()
+            await go_on.wait()
+            return found
+
+        async def behind(*arguments: Any) -> None:
+            await asked.wait()
+            join(*arguments)
+
+        await away(server, link)
+        one = await stack.enter_async_context(client(server.port))
+        bob = Guest(one)
+        joining = asyncio.create_task(bob.join("bob"))
+        await until(lambda: bool(server.node.hub.unanswered(KEY)))
+        registry.rosters = slowly
+        registry.join = lambda *arguments: server.node._spawn(behind(*arguments))
+        link.heal()
+        await joining
+        go_on.set()
+        await ann.sees("ann", "bob")
+        await until(lambda: server.node.rosters.told == 1)
+        await bob.hears_nothing()
+        assert bob.users == {"ann", "bob"}
+        assert bob.lists == 1
