@@ -118,6 +118,7 @@ FIGURES: Final[dict[str, Figure]] = {
     "redis_cpu_us_per_token": Figure("Redis CPU per token", "µs", "less"),
     "server_cpu_percent": Figure("server CPU", "% of a core", "less"),
     "deliveries_per_server_cpu_second": Figure("deliveries per second of server CPU", "", "more"),
+    "loop_delay_p99_ms": Figure("delay of the server's event loop, p99", "ms", "less"),
     "server_bytes_per_connection": Figure("server memory per connection", "bytes", "less"),
     "kernel_tcp_bytes_per_connection": Figure("kernel socket buffers per connection, both ends", "bytes", ""),
     "kernel_slab_bytes_per_connection": Figure("kernel objects per connection, both ends", "bytes", ""),

@@ -35,16 +35,22 @@ STAY: Final = 1.0
 async def fanout(run: Run) -> None:
     """One channel, all subscribe to it."""
     await fanout_paced(run)
-    await _to_all(run, "flat out", 0.0)
+    await to_all(run, "flat out", 0.0)
 
 
 async def fanout_paced(run: Run) -> None:
     """The first phase of it."""
+    await subscribe_all(run)
+    await to_all(run, "paced", run.sizes.rate)
+
+
+async def subscribe_all(run: Run) -> None:
+    """All subscribe to the channel of :func:`to_all`."""
     await run.come(Join(0, run.sizes.connections, "bench-fanout"))
-    await _to_all(run, "paced", run.sizes.rate)
 
 
-async def _to_all(run: Run, name: str, rate: float) -> None:
+async def to_all(run: Run, name: str, rate: float) -> None:
+    """Events to all of them; 0 as in :meth:`.Run.publish`."""
     work = run.publish(run.streams(["bench-fanout"] * run.sizes.publishers), rate)
     await run.phase(name, work, _delivered, receivers=run.sizes.connections)
 
