@@ -62,7 +62,7 @@ def quantile(share: float, buckets: Mapping[float, float]) -> float | None:
 
 
 def counts(buckets: Mapping[float, float]) -> dict[int, int]:
-    """As histograms are written down: how many in each bucket, by its bound in microseconds; 0: beyond all."""
+    """As histograms are written down: how many in each bucket, by its bound in microseconds; 0: the rest."""
     found, below = {}, 0.0
     for bound in sorted(buckets):
         if buckets[bound] > below:
@@ -90,7 +90,7 @@ async def flushes(run: Run, server: Server) -> None:
     before = await read(server.metrics) if server.metrics else {}
     await to_all(run, "paced", run.sizes.rate)
     phase = run.phases[-1]
-    found = between(await read(server.metrics), before) if before else {}
+    found = between(await read(server.metrics), before) if server.metrics else {}
     p99 = quantile(0.99, found)
     if p99 is None:
         phase.warnings.append(f"{METRIC} is not among the server's figures")
