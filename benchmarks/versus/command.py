@@ -59,6 +59,8 @@ BOUNDS: Final = {
     "rounds": (1, 50),
     **{name: LOAD_BOUNDS[name] for name in ("connections", "generators", "publisher_processes", "limit")},
 }
+ROUNDS: Final = 3
+
 SPARE_FILES: Final = 200
 """That a server has open besides its connections."""
 
@@ -72,8 +74,13 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--rounds", type=int, default=3, metavar="N", help="how often all is measured (default 3)")
-    add("--quick", action="store_true", help="one round, tiny: shows that all works, and measures nothing")
+    add(
+        "--rounds",
+        type=int,
+        metavar="N",
+        help=f"how often all is measured (default {ROUNDS}; 1 with --quick)",
+    )
+    add("--quick", action="store_true", help="small and short: shows that all works, and measures nothing")
     add(
         "--soketi", default="", metavar="DIR", help="where npm has installed @soketi/soketi; default: without"
     )
@@ -124,7 +131,7 @@ async def _measure(args: argparse.Namespace, redis: str) -> dict[str, Any]:
     cores, found = _pinned(args), machine.machine()
     started = datetime.now(UTC).isoformat(timespec="seconds")
     count = args.generators or max(1, min(4, (os.cpu_count() or 1) - 1))
-    rounds = 1 if args.quick else args.rounds
+    rounds = args.rounds or (1 if args.quick else ROUNDS)
     with tempfile.TemporaryDirectory(prefix="legato-") as directory:
         programs = Programs(redis, await compiled(Path(directory)), soketi_script(args.soketi))
         load = generators(count, args.publisher_processes, cores.get("generators", []))
