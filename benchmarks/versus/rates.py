@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from benchmarks.load.result import Phase
 
-RATES: Final = (40, 50, 60, 70, 80, 100)
+RATES: Final = (20, 30, 40, 50, 60, 70, 80, 100)
 """Events per second, to 1,000 subscribers each: what one core of soketi's can nearly do is among them."""
 
 LONGER: Final = 1.05
