@@ -33,6 +33,7 @@ STOP_SECONDS: Final = 10.0
 
 _POLL: Final = 0.05
 _ACCEPTS: Final = re.compile(r"[Rr]eady to accept connections")
+_METRICS: Final = re.compile(r"metrics on (http://127\.0\.0\.1:\d+/metrics)")
 _LISTENING: Final = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
 _WORKS: Final = re.compile(r"ready: queue")
 
@@ -58,6 +59,7 @@ class Stage:
 
     :ivar pids: by ``redis``, ``broadcaster``, ``broadcaster 2`` and so on, and ``worker``.
     :ivar ports: of the broadcasters.
+    :ivar metrics: URLs of their figures; empty where a broadcaster has not said any.
     """
 
     directory: Path
@@ -65,6 +67,7 @@ class Stage:
     secret: str
     pids: Mapping[str, int]
     ports: Sequence[int]
+    metrics: Sequence[str]
 
     @property
     def port(self) -> int:
@@ -112,21 +115,27 @@ async def stage(redis: str, cast: Cast) -> AsyncIterator[Stage]:
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
         pids = {}
         if not cast.alone:
-            pids["redis"], _ = await _start(stack, directory, "redis", [redis, *words], {}, _ACCEPTS)
+            pids["redis"], _ = await start(stack, directory, "redis", [redis, *words], {}, _ACCEPTS)
         config = directory / "legato.toml"
         config.write_text(cast.config, encoding="utf-8")
-        command, ports = [*BROADCASTER, "--config", str(config)], []
+        command, ports, metrics = [*BROADCASTER, "--config", str(config)], [], []
         for number in range(cast.nodes):
             name = f"broadcaster {number + 1}" if number else "broadcaster"
             address = url if cast.through is None else await cast.through(number, socket)
             settings = _of_broadcaster("" if cast.alone else address, secret)
-            pids[name], listening = await _start(stack, directory, name, command, settings, _LISTENING)
+            pids[name], listening = await start(stack, directory, name, command, settings, _LISTENING)
             ports.append(int(listening[1]))
+            said = _METRICS.search(_log(directory, name).read_text(encoding="utf-8", errors="replace"))
+            metrics.append(said[1] if said else "")
         if cast.concurrency:
             command = [*LEGATO, "worker", "--queue", QUEUE, "--concurrency", str(cast.concurrency)]
             settings = _of_worker(url, directory)
-            pids["worker"], _ = await _start(stack, directory, "worker", command, settings, _WORKS)
-        yield Stage(directory, url, secret, pids, ports)
+            pids["worker"], _ = await start(stack, directory, "worker", command, settings, _WORKS)
+        yield Stage(directory, url, secret, pids, ports, metrics)
+
+
+def _log(directory: Path, name: str) -> Path:
+    return directory / f"{name}.log"
 
 
 def _of_broadcaster(redis_url: str, secret: str) -> dict[str, str]:
@@ -145,7 +154,7 @@ def _of_worker(redis_url: str, directory: Path) -> dict[str, str]:
     }
 
 
-async def _start(
+async def start(
     stack: AsyncExitStack,
     directory: Path,
     name: str,
@@ -153,8 +162,12 @@ async def _start(
     settings: Mapping[str, str],
     ready: re.Pattern[str],
 ) -> tuple[int, re.Match[str]]:
-    """Start a process that ends with ``stack``; its pid, and what it has said to be ready."""
-    log = directory / f"{name}.log"
+    """Start a process that ends with ``stack``; its pid, and what it has said to be ready.
+
+    :param settings: of its environment, which has nothing else of Legato's.
+    :raises BenchmarkError: it does not say so.
+    """
+    log = _log(directory, name)
     kind = "broadcaster" if name.startswith("broadcaster") else "worker"
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("LEGATO_", "PG"))}
     with log.open("wb") as out:

@@ -7,6 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+import httpx2
 import pytest
 
 from benchmarks import proc, replies, scaling, stage
@@ -90,6 +91,12 @@ async def test_process_that_does_not_start_is_told_with_its_last_line(tmp_path: 
     with pytest.raises(BenchmarkError, match="the redis does not get ready: no such luck"):
         async with stage.stage(str(server), stage.Cast(1)):
             pass
+
+
+async def test_broadcaster_says_where_its_figures_are() -> None:
+    async with stage.stage("", stage.Cast(nodes=1, alone=True)) as on, httpx2.AsyncClient() as client:
+        answer = await client.get(on.metrics[0])
+    assert "legato_connections_accepted_total 0.0" in answer.text
 
 
 def test_percentiles_are_values_that_occur() -> None:

@@ -13,16 +13,34 @@ import resource
 import socket
 import ssl
 import sys
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import uvloop
 
 from .client import Client, Shared
-from .orders import Aim, Answer, Asked, Figures, Join, Leave, Order, Publish, Reset, Resume, Target
+from .orders import (
+    Aim,
+    Answer,
+    Asked,
+    Claim,
+    Figures,
+    Finish,
+    Join,
+    Leave,
+    Order,
+    Publish,
+    Reset,
+    Resume,
+    Target,
+    Tokens,
+)
 from .publisher import publish
 from .schedule import Alarm, Pace, now
 from .tally import count
+
+if TYPE_CHECKING:
+    from .tokens import Writer
 
 AT_ONCE: Final = 100
 """Handshakes under way at the same time, where there is no rate."""
@@ -43,6 +61,7 @@ class Agent:
         self._clients: list[Client] = []
         self._target: Target | None = None
         self._tls: ssl.SSLContext | None = None
+        self._writer: Writer | None = None
 
     async def carry_out(self, order: Order) -> Any:
         """What is answered."""
@@ -55,6 +74,8 @@ class Agent:
             case Publish():
                 tally = self._shared.tally
                 return await publish(self._aimed(), order, tally, self._alarm, self._tls)
+            case Claim() | Tokens() | Finish():
+                return await self._write(order)
             case Figures():
                 return self._shared.told()
             case Reset():
@@ -70,6 +91,22 @@ class Agent:
         if self._target is None:
             raise ConnectionError("no server has been named")
         return self._target
+
+    async def _write(self, order: Claim | Tokens | Finish) -> dict[int, int] | None:
+        """One step on the way of messages: claimed, written, ended."""
+        if isinstance(order, Claim):
+            from .tokens import Writer  # noqa: PLC0415 - a worker's parts, which few generators need
+
+            self._writer = Writer(self._aimed(), self._shared.tally)
+            await self._writer.claim(order.streams)
+        elif self._writer is None:
+            raise ConnectionError("no message has been claimed")
+        elif isinstance(order, Tokens):
+            return await self._writer.write(order, self._alarm)
+        else:
+            writer, self._writer = self._writer, None
+            await writer.finish()
+        return None
 
     async def _join(self, order: Join) -> None:
         """All come; those that cannot are counted."""

@@ -15,7 +15,21 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.stage import end
 
 from .histogram import Histogram
-from .orders import Aim, Answer, Asked, Counts, Figures, Join, Leave, Publish, Reset, Resume
+from .orders import (
+    Aim,
+    Answer,
+    Asked,
+    Claim,
+    Counts,
+    Figures,
+    Finish,
+    Join,
+    Leave,
+    Publish,
+    Reset,
+    Resume,
+    Tokens,
+)
 from .schedule import MICRO
 
 if TYPE_CHECKING:
@@ -95,10 +109,13 @@ class Generators:
     def __init__(self, readers: Sequence[Agent], publishers: Sequence[Agent]) -> None:
         self.readers, self.publishers = readers, publishers
         self.everyone = [*readers, *publishers]
+        self.target: Target | None = None
+        self._writers: Sequence[Agent] = ()
 
     async def aim(self, target: Target) -> None:
         """From now on, all is for this server."""
         await self._all(Aim(target))
+        self.target = target
 
     async def reset(self) -> None:
         """Forget all figures."""
@@ -130,6 +147,28 @@ class Generators:
             *(agent.ask(part) for agent, part in zip(self.publishers, parts, strict=True) if part.lanes)
         )
         return {int(stream): int(sent) for answer in answers for stream, sent in answer.items()}
+
+    async def claim(self, streams: Sequence[tuple[int, str]]) -> None:
+        """Share the messages out, and claim them."""
+        self._writers = writers = self.publishers[: len(streams)]
+        await asyncio.gather(
+            *(agent.ask(Claim(list(streams[i :: len(writers)]))) for i, agent in enumerate(writers))
+        )
+
+    async def write(self, order: Tokens) -> dict[int, int]:
+        """Share a rate out over those who have messages. Answers how many tokens of each stream there are."""
+        count = len(self._writers)
+        answers = await asyncio.gather(
+            *(
+                agent.ask(msgspec.structs.replace(order, rate=order.rate / count, offset=i / count))
+                for i, agent in enumerate(self._writers)
+            )
+        )
+        return {int(stream): int(written) for answer in answers for stream, written in answer.items()}
+
+    async def finish(self) -> None:
+        """End the messages."""
+        await asyncio.gather(*(agent.ask(Finish()) for agent in self._writers))
 
     async def figures(self) -> Counts:
         """The counts of all, as one."""

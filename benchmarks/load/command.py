@@ -11,16 +11,15 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
 from benchmarks import machine, stage
 from benchmarks.errors import BAD_USAGE, BenchmarkError
 
-from . import compare, html, markdown, options
+from . import compare, html, local, markdown, options
 from .agents import generators
-from .orders import Target
 from .result import SCHEMA, Report
 from .run import Run
 from .scenarios import SCENARIOS, sized
@@ -32,16 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
     from .agents import Generators
+    from .orders import Target
     from .run import Sizes
 
-CONFIG: Final = f"""\
-[[apps]]
-id = "{stage.APP_ID}"
-key = "{stage.APP_KEY}"
-secret = "from the environment"
-max_presence_members = 20000
-max_event_bytes = 102400
-"""
 SIZES: Final = ("connections", "rate", "seconds", "size", "publishers")
 SECRET_OPTIONS: Final = ("--secret",)
 
@@ -126,39 +118,32 @@ def redacted(argv: Sequence[str]) -> str:
     return shlex.join(["legato", "bench", *words])
 
 
+class Server(NamedTuple):
+    """Where it is, its processes, those of the Redis behind it, and versions of what was started."""
+
+    target: Target
+    pids: Sequence[int]
+    redis: Sequence[int]
+    versions: dict[str, str]
+
+
 @asynccontextmanager
-async def _server(
-    args: argparse.Namespace, environ: Mapping[str, str]
-) -> AsyncIterator[tuple[Target, Sequence[int], dict[str, str]]]:
-    """Where it is, its processes, and versions of what was started."""
+async def _server(args: argparse.Namespace, environ: Mapping[str, str]) -> AsyncIterator[Server]:
     if args.preset or args.url:
         wanted = Wanted(
             args.preset or "legato",
             *(args.url, args.api, args.app_id, args.key, args.secret, args.cluster, args.allow_remote),
         )
-        yield resolve(wanted, environ), args.pid, {}
+        yield Server(resolve(wanted, environ), args.pid, [], {})
         return
     redis = stage.redis_server(args.redis) if args.over_redis else ""
     versions = (
         machine.versions(redis) if redis else {"legato": version("legato"), "uvloop": version("uvloop")}
     )
-    async with stage.stage(redis, stage.Cast(config=CONFIG, alone=not args.over_redis)) as on:
-        where = ("127.0.0.1", on.port)
-        target = Target("legato", *where, *where, stage.APP_ID, stage.APP_KEY, on.secret)
-        yield target, [on.pids["broadcaster"]], versions
-
-
-def _cores(pin: int | None) -> dict[str, list[int]]:
-    """Who is kept to which core.
-
-    :raises BenchmarkError: there is none left for the generators, or no such core.
-    """
-    if pin is None:
-        return {}
-    cores = os.sched_getaffinity(0)
-    if pin not in cores or len(cores) < 2:
-        raise BenchmarkError(f"--pin {pin}: expected one of {sorted(cores)}, and a second core", BAD_USAGE)
-    return {"server": [pin], "generators": sorted(cores - {pin})}
+    async with stage.stage(redis, stage.Cast(config=local.CONFIG, alone=not args.over_redis)) as on:
+        of_redis = [on.pids["redis"]] if redis else []
+        target = local.legato(on, over_redis=args.over_redis)
+        yield Server(target, [on.pids["broadcaster"]], of_redis, versions)
 
 
 async def _measure(args: argparse.Namespace, argv: Sequence[str], environ: Mapping[str, str]) -> Report:
@@ -166,27 +151,20 @@ async def _measure(args: argparse.Namespace, argv: Sequence[str], environ: Mappi
     todo = {name: sized(name, wanted, quick=args.quick) for name in args.scenario or SCENARIOS}
     for name, sizes in todo.items():
         options.check_ramp(name, sizes.connections, sizes.rate)
-    cores = _cores(args.pin)
+    cores = local.cores(args.pin)
     count = args.generators or max(1, min(4, (os.cpu_count() or 1) - 1))
     found = machine.machine()
-    async with _server(args, environ) as (target, pids, versions):
-        report = _report(target, args.label, redacted(argv), found, versions)
+    async with _server(args, environ) as server:
+        report = _report(server.target, args.label, redacted(argv), found, server.versions)
         report.cores = cores
-        for pid in pids if cores else ():
-            _keep(pid, cores["server"])
         of_generators = cores.get("generators", [])
+        for pids, kept in ((server.pids, cores.get("server", [])), (server.redis, of_generators)):
+            for pid in pids if kept else ():
+                local.keep(pid, kept)
         async with generators(count, args.publisher_processes, of_generators) as load_makers:
-            await load_makers.aim(target)
-            await _all(report, load_makers, todo, pids, args.limit)
+            await load_makers.aim(server.target)
+            await _all(report, load_makers, todo, server, args.limit)
     return report
-
-
-def _keep(pid: int, cores: Sequence[int]) -> None:
-    try:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            os.sched_setaffinity(int(task.name), cores)
-    except OSError as error:
-        raise BenchmarkError(f"--pin: process {pid}: {error.strerror}") from error
 
 
 def _report(
@@ -206,12 +184,12 @@ def _report(
 
 
 async def _all(
-    report: Report, load_makers: Generators, todo: Mapping[str, Sizes], pids: Sequence[int], limit: int
+    report: Report, load_makers: Generators, todo: Mapping[str, Sizes], server: Server, limit: int
 ) -> None:
     """One scenario after the other; one that takes too long ends the run."""
     live = Live()
     for name, sizes in todo.items():
-        run = Run(name, load_makers, sizes, pids, live)
+        run = Run(name, load_makers, sizes, server.pids, live, server.redis)
         try:
             async with asyncio.timeout(limit):
                 await SCENARIOS[name].run(run)
@@ -220,5 +198,6 @@ async def _all(
         await load_makers.leave()
         await asyncio.sleep(0.2)
         report.phases += run.phases
+        report.left_out += run.left_out
         for phase in run.phases:
             live.say(markdown.line(phase))

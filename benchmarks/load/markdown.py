@@ -23,6 +23,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("kept to cores", pinned or "no"),
         ("versions", ", ".join(f"{name} {value}" for name, value in report.versions.items())),
         ("begun", report.started),
+        *([("left out", "; ".join(report.left_out))] if report.left_out else []),
     ]
 
 

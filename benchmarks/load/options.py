@@ -89,7 +89,11 @@ def _add_target(group: argparse._ArgumentGroup) -> None:
         default=[],
         help="a process of the server on this machine: its CPU and memory are measured; repeatable",
     )
-    add("--over-redis", action="store_true", help="give the own Legato a Redis of its own; default: none")
+    add(
+        "--over-redis",
+        action="store_true",
+        help="give the own Legato a Redis of its own, and write streams through it, too; default: none",
+    )
     add("--redis", metavar="PROGRAM", help="default: redis-server of the PATH, else the embedded Valkey")
     add("--pin", metavar="CORE", type=int, help="keep the server to this core and all generators to others")
     add("--label", metavar="TEXT", default="", help="what reports call the server: its name and version")

@@ -11,6 +11,7 @@ class Target(msgspec.Struct, frozen=True):
     """A server. Its HTTP API may be somewhere else than its WebSockets.
 
     :ivar dialect: the preset it came from.
+    :ivar redis_url: of the Redis that it hears workers on; empty if that is not known.
     """
 
     dialect: str
@@ -23,6 +24,7 @@ class Target(msgspec.Struct, frozen=True):
     secret: str
     tls: bool = False
     path: str = ""
+    redis_url: str = ""
 
     def __repr__(self) -> str:
         """Without the secret."""
@@ -84,6 +86,34 @@ class Publish(msgspec.Struct, tag=True):
     limit: int = 10_000_000
 
 
+class Claim(msgspec.Struct, tag=True):
+    """Claim a message in Redis for each user, as a worker does.
+
+    :ivar streams: number and user of each.
+    """
+
+    streams: list[tuple[int, str]]
+
+
+class Tokens(msgspec.Struct, tag=True):
+    """Write tokens of the messages that were claimed, in turn.
+
+    :ivar rate: per second, of all together.
+    :ivar offset: as in :class:`.schedule.Pace`.
+    :ivar size: characters of a token.
+    """
+
+    begin: int
+    seconds: float
+    rate: float
+    size: int
+    offset: float = 0.0
+
+
+class Finish(msgspec.Struct, tag=True):
+    """End the messages that were claimed."""
+
+
 class Figures(msgspec.Struct, tag=True):
     """What has come so far, as :class:`Counts`."""
 
@@ -100,7 +130,7 @@ class Leave(msgspec.Struct, tag=True):
     """All clients leave, and HTTP connections are closed."""
 
 
-Order = Aim | Join | Publish | Figures | Reset | Resume | Leave
+Order = Aim | Join | Publish | Claim | Tokens | Finish | Figures | Reset | Resume | Leave
 
 
 class Asked(msgspec.Struct):
@@ -129,8 +159,8 @@ class Counts(msgspec.Struct):
     :ivar members: members that presence channels told of: those there at the start, and those added.
     :ivar failed: clients that did not get in, by reason.
     :ivar lost: clients that the server has closed, by close code.
-    :ivar sent: events that the server has accepted.
-    :ivar refused: requests that it has not, by HTTP status or error.
+    :ivar sent: events that the server has accepted; tokens that Redis has.
+    :ivar refused: requests, or appends, that it has not, by HTTP status or error.
     :ivar histograms: by name, in microseconds: ``latency``, ``connected``, ``subscribed``, ``request``,
         ``late`` (the generator's own delay in sending).
     """

@@ -76,6 +76,7 @@ class Report(msgspec.Struct):
 
     :ivar label: what is measured, as its user calls it.
     :ivar cores: that the server and the generators were kept to; empty: any.
+    :ivar left_out: phases that could not be run against this server, and what they need.
     """
 
     label: str
@@ -87,6 +88,7 @@ class Report(msgspec.Struct):
     cores: dict[str, list[int]]
     phases: list[Phase]
     schema: int = SCHEMA
+    left_out: list[str] = []
 
 
 class Figure(NamedTuple):
@@ -113,8 +115,10 @@ FIGURES: Final[dict[str, Figure]] = {
     "server_cpu_us_per_delivery": Figure("server CPU per delivery", "µs", "less"),
     "server_cpu_us_per_request": Figure("server CPU per request", "µs", "less"),
     "server_cpu_us_per_connection": Figure("server CPU per connection", "µs", "less"),
+    "redis_cpu_us_per_token": Figure("Redis CPU per token", "µs", "less"),
     "server_cpu_percent": Figure("server CPU", "% of a core", "less"),
     "deliveries_per_server_cpu_second": Figure("deliveries per second of server CPU", "", "more"),
+    "loop_delay_p99_ms": Figure("delay of the server's event loop, p99", "ms", "less"),
     "server_bytes_per_connection": Figure("server memory per connection", "bytes", "less"),
     "kernel_tcp_bytes_per_connection": Figure("kernel socket buffers per connection, both ends", "bytes", ""),
     "kernel_slab_bytes_per_connection": Figure("kernel objects per connection, both ends", "bytes", ""),

@@ -13,7 +13,7 @@ from benchmarks.errors import BenchmarkError
 
 from .agents import histogram
 from .histogram import greatest
-from .orders import Join, Lane, Publish
+from .orders import Join, Lane, Publish, Tokens
 from .result import Delivery, Phase, rounded, waits
 from .schedule import MICRO, now
 from .watch import Watch
@@ -61,6 +61,8 @@ class Run:
     """What a scenario works with.
 
     :ivar pids: of the server; empty if not known.
+    :ivar redis: of the Redis behind it, which is not the server.
+    :ivar left_out: phases that cannot be run here, and what they need.
     """
 
     scenario: str
@@ -68,7 +70,9 @@ class Run:
     sizes: Sizes
     pids: Sequence[int]
     live: Live
+    redis: Sequence[int] = ()
     phases: list[Phase] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     _streams: int = 0
     _lead: float = 0.0
 
@@ -103,6 +107,14 @@ class Run:
         lanes = [Lane(list(streams[i::count]), rate / count, i / count) for i in range(count)]
         order = Publish(lanes, self.begin(), self.sizes.seconds, self.sizes.size)
         return sum((await self.generators.publish(order)).values())
+
+    async def write(self, rate: float) -> int:
+        """Write tokens of the messages that were claimed; ``rate`` is of all together.
+
+        :return: tokens that Redis has.
+        """
+        order = Tokens(self.begin(), self.sizes.seconds, rate, self.sizes.size)
+        return sum((await self.generators.write(order)).values())
 
     async def phase(
         self,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
+from protocol.stream import chat_channel
+
 from . import probe
 from .orders import Join
 from .result import Delivery
@@ -32,12 +34,25 @@ STAY: Final = 1.0
 
 async def fanout(run: Run) -> None:
     """One channel, all subscribe to it."""
-    count = run.sizes.connections
-    await run.come(Join(0, count, "bench-fanout"))
-    channels = ["bench-fanout"] * run.sizes.publishers
-    for name, rate in (("paced", run.sizes.rate), ("flat out", 0.0)):
-        work = run.publish(run.streams(channels), rate)
-        await run.phase(name, work, _delivered, receivers=count)
+    await fanout_paced(run)
+    await to_all(run, "flat out", 0.0)
+
+
+async def fanout_paced(run: Run) -> None:
+    """The first phase of it."""
+    await subscribe_all(run)
+    await to_all(run, "paced", run.sizes.rate)
+
+
+async def subscribe_all(run: Run) -> None:
+    """All subscribe to the channel of :func:`to_all`."""
+    await run.come(Join(0, run.sizes.connections, "bench-fanout"))
+
+
+async def to_all(run: Run, name: str, rate: float) -> None:
+    """Events to all of them; 0 as in :meth:`.Run.publish`."""
+    work = run.publish(run.streams(["bench-fanout"] * run.sizes.publishers), rate)
+    await run.phase(name, work, _delivered, receivers=run.sizes.connections)
 
 
 async def streams(run: Run) -> None:
@@ -46,6 +61,31 @@ async def streams(run: Run) -> None:
     await run.come(Join(0, count, "private-user-{}"))
     work = run.publish(run.streams([f"private-user-{number}" for number in range(count)]), run.sizes.rate)
     await run.phase("over HTTP", work, _delivered, receivers=1)
+    if run.generators.target is None or not run.generators.target.redis_url:
+        run.left_out.append("streams: through Redis (runs with --over-redis)")
+        return
+    await run.generators.leave()
+    await asyncio.sleep(0.5)
+    await streams_through_redis(run)
+
+
+async def streams_through_redis(run: Run) -> None:
+    """A reply to each user, whose tokens go the way that a worker's go."""
+    count = run.sizes.connections
+    # First the readers: who comes to a reply that streams gets a snapshot of it.
+    await run.come(Join(0, count, chat_channel("user-{}")))
+    await run.generators.claim(run.streams([f"user-{number}" for number in range(count)]))
+    before = probe.usage(run.redis)
+
+    def figures(measured: Measured) -> dict[str, float]:
+        spent = probe.usage(run.redis).cpu - before.cpu
+        of_redis = (
+            {"redis_cpu_us_per_token": spent * 1e6 / measured.sent} if run.redis and measured.sent else {}
+        )
+        return measured.deliveries() | of_redis
+
+    await run.phase("through Redis", run.write(run.sizes.rate), figures, receivers=1)
+    await run.generators.finish()
 
 
 async def connect(run: Run) -> None:
@@ -191,7 +231,8 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         Sizes(40, 50, 0.8, 100, 4),
     ),
     "streams": Scenario(
-        "N users with a private channel each; R events/s in all, over HTTP as Laravel sends them",
+        "N users with a private channel each; R events/s in all, over HTTP as Laravel sends them, then "
+        "(only with --over-redis) through Redis as a worker does",
         streams,
         Sizes(1000, 1000, 10, 200, 32),
         Sizes(40, 100, 0.8, 100, 4),

@@ -220,6 +220,8 @@ def test_every_scenario_works_and_is_written_down(tmp_path: Path, capsys: pytest
     assert page.count("<svg") == page.count("</svg>") >= len(report.phases)
     assert "://" not in page.replace("http://www.w3.org", "")
     assert report.command.startswith("legato bench --quick --json ")
+    assert report.left_out == ["streams: through Redis (runs with --over-redis)"]
+    assert report.left_out[0] in files["markdown"].read_text()
     assert {"processor", "cores", "load_before"} <= set(report.machine)
     assert json.loads(files["json"].read_text())["schema"] == 1
 

@@ -1,0 +1,1 @@
+"""Servers side by side in one run: ``python -m benchmarks.versus``."""
