@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from protocol.apps import App
+    from protocol.errors import PusherError
     from protocol.holdback import Gone
     from protocol.presence import Member
 
@@ -166,7 +167,7 @@ class Node:
             self.rosters.take(key, envelope)
         elif envelope.command in COMMANDS:
             for subscriber in self.hub.subscribers(key):
-                cast("Client", subscriber).close(COMMANDS[envelope.command])
+                self.dismiss(cast("Client", subscriber), COMMANDS[envelope.command])
         elif envelope.command == CACHED:
             self.cached.take(key, envelope)
         else:
@@ -208,7 +209,7 @@ class Node:
                 continue
             app = self.apps.get(session.app.id)
             if app is None or not app.enabled:
-                client.close(errors.UNKNOWN_APP if app is None else errors.APP_DISABLED)
+                self.dismiss(client, errors.UNKNOWN_APP if app is None else errors.APP_DISABLED)
             else:
                 session.app = app
                 self.entrance.count(client, app)
@@ -244,6 +245,11 @@ class Node:
         keys, client.keys = client.keys, {}
         for key, effect in keys.items():
             self._drop(client, key, effect, disconnect=True)
+
+    def dismiss(self, client: Client, error: PusherError) -> None:
+        """Close a connection for a reason of the server's, behind what was published before."""
+        self.hub.catch_up(client)
+        client.close(error)
 
     # --- subscriptions
 
@@ -442,7 +448,7 @@ class Node:
     def lapsed(self) -> None:
         """The others have taken this node for dead: its connections start anew."""
         for client in list(self.open):
-            client.close(errors.LEASE_LAPSED)
+            self.dismiss(client, errors.LEASE_LAPSED)
         self.entrance.close(errors.LEASE_LAPSED)
 
     def _joined(self) -> Iterator[tuple[Key, str, Member | None]]:
