@@ -23,6 +23,7 @@ from .entrance import Entrance
 from .frames import text_frame
 from .healing import Healer
 from .hub import Hub, Key, Subscriber
+from .loop_delay import LoopDelay
 from .recovery import Recovery
 from .redis_layout import Owner
 from .redis_registry import RedisRegistry
@@ -80,6 +81,7 @@ class Node:
         self.entrance = Entrance(self)
         self.fence = drain.Fence(bus.subscribe)
         self.wheel = Wheel(self.loop)
+        self.loop_delay = LoopDelay(self.loop.call_later)
         self.webhooks = Webhooks(settings.apps, None if redis is None else self._confirm_departure)
         self.apps: dict[str, App] = {}
         self._apps_by_key: dict[str, App] = {}
@@ -136,10 +138,13 @@ class Node:
         await self.registry.start(self._left)
         if self.healer is not None:
             self._sweep = self.loop.create_task(self.healer.sweep())
+        if self.settings.metrics.enabled:
+            self.loop_delay.start()
 
     async def close(self) -> None:
         """Leave the bus. Departures that are held back go to another node, or are told if there is none."""
         self.wheel.close()
+        self.loop_delay.close()
         if self._sweep is not None:
             await end_task(self._sweep)
         if not await self.peers.ask():

@@ -317,11 +317,19 @@ class HubMachine(RuleBasedStateMachine):
         self.leave(self.people[person], key)
 
     @rule(person=PEOPLE, key=KEYS)
-    def come_back_at_once(self, person, key):
+    def come_without_an_answer(self, person, key):
+        self.unsubscribe(person, key)
+        self.subscribe(person, key)
+        self.confirm(key)
+
+    @rule(person=PEOPLE, key=KEYS, again=st.booleans())
+    def come_back_at_once(self, person, key, again):
         self.unsubscribe(person, key)
         self.subscribe(person, key)
         self.confirm(key)
         self.admit(person, key)
+        if again:
+            self.admit(person, key)
 
     @rule(key=KEYS, excluded=st.none() | PEOPLE, nor=st.sets(PEOPLE, max_size=2))
     def deliver(self, key, excluded, nor):
@@ -334,9 +342,10 @@ class HubMachine(RuleBasedStateMachine):
             if channel == key and person.socket_id not in {except_socket_id, *others}:
                 owed.append(payload)
 
-    @rule(key=KEYS)
-    def deliver_to_all(self, key):
-        self.deliver(key, None, set())
+    @rule(key=KEYS, excluded=st.none() | PEOPLE, nor=st.sets(PEOPLE, max_size=2))
+    def begin_a_pass(self, key, excluded, nor):
+        self.deliver(key, excluded, nor)
+        self.loop.turn()
 
     @rule(person=PEOPLE)
     def become_slow(self, person):
@@ -387,9 +396,11 @@ class HubMachine(RuleBasedStateMachine):
                 break
             self.loop.turn()
         assert self.loop.scheduled == []
+        for person, key in list(self.held):
+            self.admit(self.people.index(person), key)
         self.nobody_gets_what_is_not_theirs()
         self.nobody_waits_when_nothing_is_to_be_done()
 
 
 TestHubMachine = HubMachine.TestCase
-TestHubMachine.settings = settings(max_examples=200, stateful_step_count=40)
+TestHubMachine.settings = settings(max_examples=250, stateful_step_count=40)
