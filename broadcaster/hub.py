@@ -4,8 +4,9 @@ Delivering appends to the channel's pending frames; one flush at the end of the 
 and writes once per connection. The system call is the price of fan-out, so messages that arrive together
 share it; when the node is idle the added latency is one loop turn.
 
-A flush holds the loop for :data:`FLUSH_SECONDS` at most, and goes on in the next turn: channels take turns of
-:data:`CHUNK` writes, and what is published meanwhile waits until the pass over its channel has ended.
+A flush holds the loop for :data:`FLUSH_SECONDS` and goes on in the next turn, as long as it keeps up:
+channels take turns of :data:`CHUNK` writes, and what is published meanwhile waits until the pass over its
+channel has ended.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ FLUSH_SECONDS: Final = 0.003
 
 CHUNK: Final = 64
 """Writes between two looks at the clock, and of one channel before another has its turn."""
+
+BEHIND: Final = 16
+"""Messages that may wait for passes to end. With more of them a flush takes its time: in between, more would
+come, and as publishers are answered at once, nothing else would slow them down.
+"""
 
 
 class Key(NamedTuple):
@@ -116,6 +122,7 @@ class Hub:
         self._channels: dict[Key, _Channel] = {}
         self._dirty: deque[_Channel] = deque()
         self._scheduled = False
+        self._behind = 0
         self.messages = 0
         self.deliveries = 0
         self.writes = 0
@@ -250,7 +257,8 @@ class Hub:
             channel.going.leave(subscriber)
         if not len(channel):
             del self._channels[key]
-            channel.pending, channel.going = Pending(), None
+            self._end_pass(channel)
+            channel.pending = Pending()
             self._last(key)
 
     def set_slow(self, subscriber: Subscriber, slow: bool) -> None:
@@ -292,6 +300,8 @@ class Hub:
         for socket_id in nor:
             pending.excluded.setdefault(socket_id, set()).add(len(pending.frames))
         pending.frames.append(text_frame(payload))
+        if channel.going is not None:
+            self._behind += 1
 
     def flush(self) -> None:
         """Write what is pending, as much as the time allows; the rest in the next loop turn."""
@@ -308,7 +318,7 @@ class Hub:
                     if channel.queued:
                         dirty.append(channel)
                 if credit <= 0:
-                    if self._clock() >= until:
+                    if self._clock() >= until and self._behind <= BEHIND:
                         break
                     credit = self._chunk
         finally:
@@ -349,8 +359,13 @@ class Hub:
         self.writes += written
         self.deliveries += frames
         if going.over:
-            channel.going = None
+            self._end_pass(channel)
         return self._chunk
+
+    def _end_pass(self, channel: _Channel) -> None:
+        if channel.going is not None:
+            channel.going = None
+            self._behind -= len(channel.pending.frames)
 
     def _keep(self, channel: _Channel, pending: Pending, joined: bytes) -> None:
         """For those who have not been answered yet. They are not in the pass: they have it with this."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from broadcaster.frames import payloads, text_frame
-from broadcaster.hub import Key
+from broadcaster.hub import BEHIND, Key
 from tests.broadcaster.test_hub import KEY, OTHER, Loop, Recorder, joined
 
 
@@ -92,6 +92,42 @@ def test_what_is_published_during_a_pass_goes_out_together_after_it(loop, hub):
     loop.turn()
     assert [person.writes for person in people] == [[joined(b"1"), joined(b"2", b"3")]] * 4
     assert loop.scheduled == []
+
+
+def test_a_flush_takes_its_time_once_it_has_fallen_behind(loop, hub):
+    """Otherwise more would be published than goes out, for good."""
+    people, others = crowd(loop, 7), crowd(loop, 7, OTHER)
+    hub.deliver(KEY, b"0")
+    hub.deliver(OTHER, b"0")
+    loop.turn()
+    loop.turn()
+    for number in range(BEHIND):
+        hub.deliver(KEY if number % 2 else OTHER, b"1")
+    loop.turn()
+    assert people[6].writes == others[6].writes == []
+    hub.deliver(KEY, b"1")
+    loop.turn()
+    assert people[6].writes == [joined(b"0")]
+    while loop.scheduled:
+        loop.turn()
+    assert [len(person.writes) for person in (*people, *others)] == [2] * 14
+    hub.deliver(KEY, b"2")  # it keeps up again
+    loop.turn()
+    assert [len(person.writes) for person in people] == [3, 3, 2, 2, 2, 2, 2]
+
+
+def test_a_channel_that_ends_is_not_waited_for(loop, hub):
+    people = crowd(loop, 5)
+    hub.deliver(KEY, b"0")
+    loop.turn()
+    for _ in range(2 * BEHIND):
+        hub.deliver(KEY, b"1")
+    for person in people:
+        hub.unsubscribe(person, KEY)
+    others = crowd(loop, 5, OTHER)
+    hub.deliver(OTHER, b"0")
+    loop.turn()
+    assert [len(person.writes) for person in others] == [1, 1, 0, 0, 0]
 
 
 def test_who_comes_during_a_pass_gets_nothing_of_it(loop, hub):
