@@ -1,6 +1,6 @@
 #!/bin/sh
 # What the tests need from the system: a Redis besides the embedded Valkey, a browser, two database servers,
-# and what checks the units.
+# what checks the units, and what counts system calls.
 
 set -eu
 
@@ -21,6 +21,7 @@ need chromium chromium
 need postgresql postgres pg_ctlcluster
 need mariadb-server mariadb-install-db
 need systemd systemd-analyze
+need strace strace
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" != 0 ] || [ ! -f /etc/debian_version ] || ! command -v apt-get >/dev/null 2>&1; then

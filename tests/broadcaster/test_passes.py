@@ -378,10 +378,18 @@ class HubMachine(RuleBasedStateMachine):
             if channel == key and person.socket_id not in {except_socket_id, *others}:
                 owed.append(payload)
 
-    @rule(key=KEYS, excluded=st.none() | PEOPLE, nor=st.sets(PEOPLE, max_size=2))
-    def begin_a_pass(self, key, excluded, nor):
+    @rule(
+        key=KEYS,
+        excluded=st.none() | PEOPLE,
+        nor=st.sets(PEOPLE, max_size=2),
+        changes=st.sets(PEOPLE, max_size=3),
+    )
+    def begin_a_pass(self, key, excluded, nor, changes):
+        """And go on with it when some have become slow or fast."""
         self.deliver(key, excluded, nor)
         self.loop.turn()
+        for person in changes:
+            (self.become_fast if self.people[person].slow else self.become_slow)(person)
 
     @rule(person=PEOPLE)
     def become_slow(self, person):
