@@ -164,9 +164,8 @@ class _Steps:
                 self._patient = False
                 self._node.peers.doubt()
                 logger.warning("draining without waiting for Redis: %s", str(failure) or "it is slow")
-        self._node.hub.flush()
         for client in clients:
-            client.close(error)
+            self._node.dismiss(client, error)
 
     async def _why(self) -> PusherError:
         """At once to another node that takes them; if there is none, they had better wait a moment."""

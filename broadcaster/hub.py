@@ -3,13 +3,20 @@
 Delivering appends to the channel's pending frames; one flush at the end of the loop iteration joins them
 and writes once per connection. The system call is the price of fan-out, so messages that arrive together
 share it; when the node is idle the added latency is one loop turn.
+
+A flush holds the loop for :data:`FLUSH_SECONDS` and goes on in the next turn, as long as it keeps up:
+channels take turns of :data:`CHUNK` writes, and what is published meanwhile waits until the pass over its
+channel has ended.
 """
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from .frames import text_frame
+from .passes import Pass, Pending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -17,6 +24,17 @@ if TYPE_CHECKING:
 
 HELD_WRITES: Final = 10_000
 """What may be kept for a subscriber that has not been answered yet. They are shared by all subscribers."""
+
+FLUSH_SECONDS: Final = 0.003
+"""How long the writes of one loop turn may take, all channels together."""
+
+CHUNK: Final = 64
+"""Writes between two looks at the clock, and of one channel before another has its turn."""
+
+BEHIND: Final = 16
+"""Messages that may wait for passes to end. With more of them a flush takes its time: in between, more would
+come, and as publishers are answered at once, nothing else would slow them down.
+"""
 
 
 class Key(NamedTuple):
@@ -52,29 +70,25 @@ class _Channel:
 
     ``fast`` holds only sockets that take what is written, by their ``write_now``. ``waiting`` are those whose
     subscription the bus has not confirmed yet; ``held`` are those who have not got their answer yet, with
-    what was published meanwhile.
+    what was published meanwhile. ``going`` is the pass that has been interrupted;
+    ``queued`` says that a flush has something to do, or is doing it.
     """
 
-    __slots__ = ("confirmed", "excluded", "fast", "held", "pending", "ready", "slow", "waiting")
+    __slots__ = ("confirmed", "fast", "going", "held", "pending", "queued", "ready", "slow", "waiting")
 
     def __init__(self) -> None:
         self.fast: dict[Subscriber, Callable[[bytes], None]] = {}
         self.slow: dict[Subscriber, Callable[[bytes], None]] = {}
         self.held: dict[Subscriber, list[bytes]] = {}
         self.waiting: dict[Subscriber, None] = {}
-        self.pending: list[bytes] = []
-        self.excluded: dict[str, set[int]] = {}
+        self.pending = Pending()
+        self.going: Pass | None = None
+        self.queued = False
         self.ready = False
         self.confirmed = False
 
     def __len__(self) -> int:
         return len(self.fast) + len(self.slow) + len(self.held) + len(self.waiting)
-
-    def take(self) -> tuple[list[bytes], dict[str, set[int]]]:
-        """Empty the pending list and hand it over, with the positions that each excluded socket skips."""
-        taken = self.pending, self.excluded
-        self.pending, self.excluded = [], {}
-        return taken
 
 
 class Hub:
@@ -86,6 +100,8 @@ class Hub:
     :param last: called when a channel has lost its last local subscriber.
     :param ready: called when a subscriber's channel delivers: from here on what is published is kept for it
         until :meth:`admit`.
+    :param clock: seconds, for the time that a flush takes. Not the loop's: uvloop's stands still in a turn.
+    :param chunk: as :data:`CHUNK`.
     """
 
     def __init__(
@@ -94,13 +110,19 @@ class Hub:
         first: Callable[[Key], None],
         last: Callable[[Key], None],
         ready: Callable[[Subscriber, Key], None],
+        clock: Callable[[], float] = time.monotonic,
+        chunk: int = CHUNK,
     ) -> None:
         self._call_soon = call_soon
+        self._clock = clock
+        self._chunk = chunk
         self._first = first
         self._last = last
         self._ready = ready
         self._channels: dict[Key, _Channel] = {}
-        self._dirty: list[_Channel] = []
+        self._dirty: deque[_Channel] = deque()
+        self._scheduled = False
+        self._behind = 0
         self.messages = 0
         self.deliveries = 0
         self.writes = 0
@@ -138,13 +160,7 @@ class Hub:
             channel.waiting[subscriber] = None
             self._first(key)
             return
-        # What was published before this subscription is not this subscriber's. Writing it may close slow
-        # ones, and with the last of them the channel.
-        self._flush_channel(channel)
-        channel = self._channels.get(key)
-        if channel is None:
-            self.subscribe(subscriber, key)
-        elif channel.ready:
+        if channel.ready:
             self._hold(key, channel, subscriber)
         else:
             channel.waiting[subscriber] = None
@@ -160,7 +176,6 @@ class Hub:
         again, channel.confirmed = channel.confirmed, True
         if channel.ready:  # it was asked once more, and has delivered all the time
             return False
-        self._flush_channel(channel)
         channel.ready = True
         # Answering one may close it, and so change what is left: one at a time, off the dict itself.
         while channel.waiting:
@@ -176,19 +191,25 @@ class Hub:
                 channel.ready = False
 
     def _hold(self, key: Key, channel: _Channel, subscriber: Subscriber) -> None:
-        if subscriber not in channel.fast and subscriber not in channel.slow:
-            channel.held.setdefault(subscriber, [])
+        if (
+            subscriber not in channel.fast
+            and subscriber not in channel.slow
+            and subscriber not in channel.held
+        ):
+            channel.held[subscriber] = []
+            if channel.pending.frames:  # published before this subscription: not this subscriber's
+                channel.pending.late[subscriber] = len(channel.pending.frames)
         self._ready(subscriber, key)
 
     def admit(self, subscriber: Subscriber, key: Key, reply: bytes) -> None:
         """Write ``reply``, frames or nothing, then what was kept; from now on deliver as it comes.
 
-        One that is admitted already gets the reply alone; one that is gone, nothing.
+        One that is admitted already gets the reply behind what was published before; one that is gone,
+        nothing.
         """
         channel = self._channels.get(key)
         if channel is None:
             return
-        self._flush_channel(channel)
         if subscriber in channel.held:
             kept = channel.held.pop(subscriber)
             if subscriber.slow:
@@ -198,8 +219,31 @@ class Hub:
             reply = b"".join((reply, *kept))
         elif subscriber not in channel.fast and subscriber not in channel.slow:
             return
+        elif reply:
+            reply = b"".join((*self._owed(channel, subscriber), reply))
         if reply:
             subscriber.write(reply)
+
+    def catch_up(self, subscriber: Subscriber) -> None:
+        """Write at once what has been published in its channels and not been written to it yet.
+
+        For one that is about to be closed, or is sent something that must not come before that.
+        """
+        for key in subscriber.subscriptions():
+            if (channel := self._channels.get(key)) and (frames := self._owed(channel, subscriber)):
+                self.writes += 1
+                subscriber.write(b"".join(frames))
+
+    def _owed(self, channel: _Channel, subscriber: Subscriber) -> list[bytes]:
+        """What it has not been written yet, which is left to the caller from now on."""
+        if subscriber not in channel.fast and subscriber not in channel.slow:
+            return []
+        frames = [] if channel.going is None else channel.going.owed(subscriber)
+        if channel.pending.frames:
+            frames = frames + channel.pending.share(subscriber)
+            channel.pending.late[subscriber] = len(channel.pending.frames)
+        self.deliveries += len(frames)
+        return frames
 
     def unsubscribe(self, subscriber: Subscriber, key: Key) -> None:
         """Remove a subscriber; nothing of the channel reaches it any more. Idempotent."""
@@ -214,9 +258,12 @@ class Hub:
         )
         for group in groups:
             group.pop(subscriber, None)
+        if channel.going is not None:
+            channel.going.leave(subscriber)
         if not len(channel):
             del self._channels[key]
-            channel.take()
+            self._end_pass(channel)
+            channel.pending = Pending()
             self._last(key)
 
     def set_slow(self, subscriber: Subscriber, slow: bool) -> None:
@@ -229,6 +276,10 @@ class Hub:
                 channel.slow[subscriber] = subscriber.enqueue
             elif not slow and channel.slow.pop(subscriber, None) is not None:
                 channel.fast[subscriber] = subscriber.write_now
+            else:
+                continue
+            if channel.going is not None:
+                channel.going.change()
 
     def deliver(
         self, key: Key, payload: bytes, except_socket_id: str | None = None, nor: Collection[str] = ()
@@ -242,59 +293,97 @@ class Hub:
         if channel is None:
             return
         self.messages += 1
-        if not channel.pending:
-            if not self._dirty:
-                self._call_soon(self.flush)
+        pending = channel.pending
+        if not channel.queued:
+            channel.queued = True
             self._dirty.append(channel)
+            if not self._scheduled:
+                self._scheduled = True
+                self._call_soon(self.flush)
         if except_socket_id is not None:
-            channel.excluded.setdefault(except_socket_id, set()).add(len(channel.pending))
+            pending.excluded.setdefault(except_socket_id, set()).add(len(pending.frames))
         for socket_id in nor:
-            channel.excluded.setdefault(socket_id, set()).add(len(channel.pending))
-        channel.pending.append(text_frame(payload))
+            pending.excluded.setdefault(socket_id, set()).add(len(pending.frames))
+        pending.frames.append(text_frame(payload))
+        if channel.going is not None:
+            self._behind += 1
 
     def flush(self) -> None:
-        """Write everything that is pending."""
-        dirty, self._dirty = self._dirty, []
-        for channel in dirty:
-            self._flush_channel(channel)
+        """Write what is pending, as much as the time allows; the rest in the next loop turn."""
+        dirty = self._dirty
+        until = self._clock() + FLUSH_SECONDS
+        credit = self._chunk
+        try:
+            while dirty:
+                channel = dirty.popleft()
+                try:
+                    credit -= self._write_some(channel)
+                finally:
+                    channel.queued = channel.going is not None or bool(channel.pending.frames)
+                    if channel.queued:
+                        dirty.append(channel)
+                if credit <= 0:
+                    if self._clock() >= until and self._behind <= BEHIND:
+                        break
+                    credit = self._chunk
+        finally:
+            self._scheduled = bool(dirty)
+            if dirty:
+                self._call_soon(self.flush)
 
-    def _flush_channel(self, channel: _Channel) -> None:
-        if not channel.pending:
-            return
-        frames, excluded = channel.take()
-        receivers = len(channel.fast) + len(channel.slow) + len(channel.held)
+    def _write_some(self, channel: _Channel) -> int:
+        """At most a chunk; as many writes were tried."""
+        if channel.going is not None:
+            return self._go_on(channel, channel.going)
+        pending = channel.pending
+        frames = pending.frames
+        if not frames:  # its last subscriber has left
+            return 0
+        channel.pending = Pending()
+        joined = frames[0] if len(frames) == 1 else b"".join(frames)
+        if channel.held:
+            self._keep(channel, pending, joined)
+        receivers = len(channel.fast) + len(channel.slow)
+        if pending.late or pending.excluded or receivers > self._chunk:
+            targets = {**channel.fast, **channel.slow}
+            shares = {receiver: pending.share(receiver) for receiver in pending.partial(targets)}
+            for receiver in shares:
+                del targets[receiver]
+            shares = {receiver: share for receiver, share in shares.items() if share}
+            channel.going = Pass(frames, joined, targets, shares)
+            return self._go_on(channel, channel.going)
         self.deliveries += receivers * len(frames)
         self.writes += receivers
-        if excluded:
-            self._write_excluding(channel, frames, excluded)
-            return
-        joined = frames[0] if len(frames) == 1 else b"".join(frames)
-        for kept in channel.held.values():
-            kept.append(joined)
-        if channel.held:
-            self._bound_held(channel)
         # A write may move its socket to the slow set, so the loop runs over a copy.
         for write in (*channel.fast.values(), *channel.slow.values()):
             write(joined)
+        return receivers
 
-    def _bound_held(self, channel: _Channel) -> None:
-        full = [subscriber for subscriber, kept in channel.held.items() if len(kept) > HELD_WRITES]
+    def _go_on(self, channel: _Channel, going: Pass) -> int:
+        written, frames = going.go_on(self._chunk, channel.fast, channel.slow)
+        self.writes += written
+        self.deliveries += frames
+        if going.over:
+            self._end_pass(channel)
+        return self._chunk
+
+    def _end_pass(self, channel: _Channel) -> None:
+        if channel.going is not None:
+            channel.going = None
+            self._behind -= len(channel.pending.frames)
+
+    def _keep(self, channel: _Channel, pending: Pending, joined: bytes) -> None:
+        """For those who have not been answered yet. They are not in the pass: they have it with this."""
+        partial = {receiver: pending.share(receiver) for receiver in pending.partial(channel.held)}
+        full = []
+        for subscriber, kept in channel.held.items():
+            share = partial.get(subscriber, pending.frames)
+            if not share:
+                continue
+            kept.append(joined if share is pending.frames else b"".join(share))
+            self.writes += 1
+            self.deliveries += len(share)
+            if len(kept) > HELD_WRITES:
+                full.append(subscriber)
         for subscriber in full:
             subscriber.overwhelmed()
-
-    def _write_excluding(self, channel: _Channel, frames: list[bytes], excluded: dict[str, set[int]]) -> None:
-        joined = b"".join(frames)
-        held = ((subscriber, kept.append) for subscriber, kept in channel.held.items())
-        for subscriber, write in (*channel.fast.items(), *channel.slow.items(), *held):
-            skipped = excluded.get(subscriber.socket_id)
-            if skipped is None:
-                write(joined)
-                continue
-            self.deliveries -= len(skipped)
-            rest = b"".join(frame for position, frame in enumerate(frames) if position not in skipped)
-            if rest:
-                write(rest)
-            else:
-                self.writes -= 1
-        if channel.held:
-            self._bound_held(channel)

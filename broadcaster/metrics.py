@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
+
+from .loop_delay import BOUNDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -193,6 +196,10 @@ _FIGURES: Final[
     ),
 )
 
+_LOOP_DELAY: Final = "legato_loop_delay_seconds"
+
+NAMES: Final = (*(row[0] for row in _FIGURES), _LOOP_DELAY)
+
 
 class NodeCollector(Collector):
     """Reads a node's counts at scrape time."""
@@ -201,12 +208,21 @@ class NodeCollector(Collector):
         self._node = node
 
     def collect(self) -> Iterable[Metric]:
-        """One family per row of the table."""
+        """One family per row of the table, and the histogram."""
         for name, kind, text, labels, read in _FIGURES:
             family = kind(name, text, labels=labels)
             for values, count in read(self._node).items():
                 family.add_metric(values, count)
             yield family
+        yield _loop_delay(self._node)
+
+
+def _loop_delay(node: Node) -> Metric:
+    family = HistogramMetricFamily(_LOOP_DELAY, "How long what is due in the event loop waits.")
+    bounds = [*(f"{bound:g}" for bound in BOUNDS), "+Inf"]
+    counts = accumulate(list(node.loop_delay.counts))
+    family.add_metric([], list(zip(bounds, counts, strict=True)), node.loop_delay.sum)
+    return family
 
 
 def serve(node: Node) -> tuple[int, Callable[[], None]]:

@@ -23,6 +23,7 @@ from .entrance import Entrance
 from .frames import text_frame
 from .healing import Healer
 from .hub import Hub, Key, Subscriber
+from .loop_delay import LoopDelay
 from .recovery import Recovery
 from .redis_layout import Owner
 from .redis_registry import RedisRegistry
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from protocol.apps import App
+    from protocol.errors import PusherError
     from protocol.holdback import Gone
     from protocol.presence import Member
 
@@ -79,6 +81,7 @@ class Node:
         self.entrance = Entrance(self)
         self.fence = drain.Fence(bus.subscribe)
         self.wheel = Wheel(self.loop)
+        self.loop_delay = LoopDelay(self.loop.call_later)
         self.webhooks = Webhooks(settings.apps, None if redis is None else self._confirm_departure)
         self.apps: dict[str, App] = {}
         self._apps_by_key: dict[str, App] = {}
@@ -135,10 +138,13 @@ class Node:
         await self.registry.start(self._left)
         if self.healer is not None:
             self._sweep = self.loop.create_task(self.healer.sweep())
+        if self.settings.metrics.enabled:
+            self.loop_delay.start()
 
     async def close(self) -> None:
         """Leave the bus. Departures that are held back go to another node, or are told if there is none."""
         self.wheel.close()
+        self.loop_delay.close()
         if self._sweep is not None:
             await end_task(self._sweep)
         if not await self.peers.ask():
@@ -166,7 +172,7 @@ class Node:
             self.rosters.take(key, envelope)
         elif envelope.command in COMMANDS:
             for subscriber in self.hub.subscribers(key):
-                cast("Client", subscriber).close(COMMANDS[envelope.command])
+                self.dismiss(cast("Client", subscriber), COMMANDS[envelope.command])
         elif envelope.command == CACHED:
             self.cached.take(key, envelope)
         else:
@@ -208,7 +214,7 @@ class Node:
                 continue
             app = self.apps.get(session.app.id)
             if app is None or not app.enabled:
-                client.close(errors.UNKNOWN_APP if app is None else errors.APP_DISABLED)
+                self.dismiss(client, errors.UNKNOWN_APP if app is None else errors.APP_DISABLED)
             else:
                 session.app = app
                 self.entrance.count(client, app)
@@ -244,6 +250,11 @@ class Node:
         keys, client.keys = client.keys, {}
         for key, effect in keys.items():
             self._drop(client, key, effect, disconnect=True)
+
+    def dismiss(self, client: Client, error: PusherError) -> None:
+        """Close a connection for a reason of the server's, behind what was published before."""
+        self.hub.catch_up(client)
+        client.close(error)
 
     # --- subscriptions
 
@@ -442,7 +453,7 @@ class Node:
     def lapsed(self) -> None:
         """The others have taken this node for dead: its connections start anew."""
         for client in list(self.open):
-            client.close(errors.LEASE_LAPSED)
+            self.dismiss(client, errors.LEASE_LAPSED)
         self.entrance.close(errors.LEASE_LAPSED)
 
     def _joined(self) -> Iterator[tuple[Key, str, Member | None]]:

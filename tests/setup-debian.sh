@@ -1,6 +1,6 @@
 #!/bin/sh
 # What the tests need from the system: a Redis besides the embedded Valkey, a browser, two database servers,
-# what checks the units, and a C compiler for what benchmarks compare to.
+# what checks the units, a C compiler for what benchmarks compare to, and what counts system calls.
 
 set -eu
 
@@ -22,6 +22,7 @@ need postgresql postgres pg_ctlcluster
 need mariadb-server mariadb-install-db
 need systemd systemd-analyze
 need "gcc libc6-dev" cc
+need strace strace
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" != 0 ] || [ ! -f /etc/debian_version ] || ! command -v apt-get >/dev/null 2>&1; then

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -18,10 +19,12 @@ import pytest
 from broadcaster import leases
 from broadcaster.config import Server
 from broadcaster.drain import ASK_SECONDS, LAST_SECONDS, Peers, _Steps, drain
+from broadcaster.hub import Key
 from broadcaster.server import _stop_listening, running
 from protocol import errors
 from protocol.apps import Webhook
 from protocol.settings import Redis
+from protocol.wire import TERMINATE, Envelope
 from tests.broadcaster.conftest import APP, WAIT, client, local_settings, until
 from tests.broadcaster.test_http_api import EVENTS, post
 from tests.broadcaster.test_webhooks_node import join
@@ -75,6 +78,31 @@ async def received(one) -> list[int]:
     while (message := await one.receive())["event"] != "pusher:error":
         numbers.append(int(message["data"]))
     return numbers
+
+
+@pytest.mark.parametrize("end", ["drain", "terminate", "lapse", "remove"])
+async def test_a_fan_out_that_is_under_way_reaches_those_who_are_closed(end):
+    async with running(local_settings()) as server, contextlib.AsyncExitStack() as stack:
+        node, key = server.node, Key(APP.id, "a")
+        people = [await stack.enter_async_context(client(server.port)) for _ in range(4)]
+        for person in people:
+            await person.subscribe("a")
+        # Each flush writes to one, and none comes by itself.
+        with mock.patch.multiple(node.hub, _chunk=1, _clock=itertools.count().__next__, _call_soon=id):
+            for number in range(3):
+                node.hub.deliver(key, json.dumps({"event": "e", "data": number}).encode())
+                if number == 0:
+                    node.hub.flush()
+            assert node.hub.writes == 1
+            if end == "drain":
+                await drain(node)
+            elif end == "terminate":
+                node._deliver(key, Envelope(b"", command=TERMINATE))
+            elif end == "lapse":
+                node.lapsed()
+            else:
+                await node.set_apps(())
+        assert [await received(person) for person in people] == [[0, 1, 2]] * 4
 
 
 async def test_what_is_accepted_while_somebody_is_subscribed_arrives(valkey_url):

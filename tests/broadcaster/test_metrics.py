@@ -54,9 +54,24 @@ async def test_the_figures_follow_what_happens():
                 "legato_webhooks_dropped_total": 0,
                 "legato_webhooks_waiting": 0,
             }
-            assert figures == expected
+            delay = {name for name in figures if name.startswith("legato_loop_delay_seconds")}
+            assert {name: figures[name] for name in figures.keys() - delay} == expected
         await until(lambda: server.node.connections["1"] == 0)
         assert (await scrape(server.metrics_port))["legato_channels"] == 0
+
+
+async def test_the_delay_of_the_loop_is_a_histogram():
+    async with running(local_settings(metrics=Metrics(port=0))) as server:
+        probe = server.node.loop_delay
+        await until(lambda: sum(probe.counts))
+        probe.close()
+        probe.counts[:], probe.sum = [1, 0, 0, 2, 0, 0, 0, 0, 0, 0, 4], 9.5
+        figures = await scrape(server.metrics_port)
+        bounds = ("0.0005", "0.001", "0.0025", "0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "1", "+Inf")
+        name = "legato_loop_delay_seconds"
+        buckets = [figures[f'{name}_bucket{{le="{bound}"}}'] for bound in bounds]
+        assert buckets == [1, 1, 1, 3, 3, 3, 3, 3, 3, 3, 7]
+        assert (figures[f"{name}_count"], figures[f"{name}_sum"]) == (7, 9.5)
 
 
 async def test_a_metrics_port_that_is_taken_stops_the_start():

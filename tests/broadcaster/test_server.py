@@ -56,13 +56,14 @@ class Process:
 
 
 @contextlib.asynccontextmanager
-async def legato(*arguments: str, environ: dict[str, str] | None = None) -> AsyncIterator[Process]:
-    """The command with a clean environment."""
+async def legato(
+    *arguments: str, environ: dict[str, str] | None = None, under: tuple[str, ...] = ()
+) -> AsyncIterator[Process]:
+    """The command with a clean environment, run by the command ``under``."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LEGATO_", "REVERB_"))}
     kept.pop("REDIS_URL", None)
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "deploy", *arguments),
+        *(*under, sys.executable, "-m", "deploy", *arguments),
         env=kept | (ENVIRON if environ is None else environ),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -80,6 +80,35 @@ def test_processes_are_summed_whatever_becomes_of_them() -> None:
     total.close()
 
 
+def test_histograms_are_summed_bucket_by_bucket() -> None:
+    page = """# HELP legato_delay_seconds Delay.
+# TYPE legato_delay_seconds histogram
+legato_delay_seconds_bucket{{le="0.005"}} {0}
+legato_delay_seconds_bucket{{le="0.05"}} {1}
+legato_delay_seconds_bucket{{le="+Inf"}} {2}
+legato_delay_seconds_count {2}
+legato_delay_seconds_sum {3}
+"""
+    one, two = Process(0, 0), Process(0, 0)
+    total = Sum([one.source, two.source])
+    one.answers, two.answers = page.format(1, 3, 4, 0.5), page.format(10, 10, 11, 0.25)
+    total.look()
+    two.source.begins()
+    two.answers = page.format(100, 200, 300, 2)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(total)
+    lines = generate_latest(registry).decode().splitlines()
+    assert [line for line in lines if line.startswith(("# TYPE", "legato_delay"))] == [
+        "# TYPE legato_delay_seconds histogram",
+        'legato_delay_seconds_bucket{le="0.005"} 111.0',
+        'legato_delay_seconds_bucket{le="0.05"} 213.0',
+        'legato_delay_seconds_bucket{le="+Inf"} 315.0',
+        "legato_delay_seconds_count 315.0",
+        "legato_delay_seconds_sum 2.75",
+    ]
+    total.close()
+
+
 @pytest.mark.parametrize(
     "error", [http.client.BadStatusLine("x"), http.client.IncompleteRead(b"x"), TimeoutError(), KeyError("x")]
 )
