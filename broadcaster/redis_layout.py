@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
@@ -68,9 +68,12 @@ def encode_entry(key: Key, socket_id: str, member: Member | None) -> bytes:
     return msgspec.json.encode([*key, socket_id, encoded])
 
 
+_entry_decoder: Final = msgspec.json.Decoder(tuple[str, str, str, msgspec.Raw])
+
+
 def decode_entry(entry: bytes | str) -> tuple[Key, str, Member | None]:
     """Undo :func:`encode_entry`."""
-    app_id, channel, socket_id, encoded = msgspec.json.decode(entry, type=tuple[str, str, str, msgspec.Raw])
+    app_id, channel, socket_id, encoded = _entry_decoder.decode(entry)
     member = None if bytes(encoded) == b"null" else presence.decode_member(bytes(encoded))
     return Key(app_id, channel), socket_id, member
 

@@ -24,6 +24,9 @@ VERSION_DIGITS: Final = 16
 """Before the event that a cache channel keeps: see remember.lua."""
 
 
+_cached_decoder: Final = msgspec.json.Decoder(tuple[str, str])
+
+
 class Questions:
     """See :class:`broadcaster.registry.Registry`."""
 
@@ -82,7 +85,7 @@ class Questions:
         if value is None:
             return None
         version, encoded = value[:VERSION_DIGITS], value[VERSION_DIGITS:]
-        event, data = msgspec.json.decode(encoded, type=tuple[str, str])
+        event, data = _cached_decoder.decode(encoded)
         return Cached(event, data, max(ttl, 0), int(version))
 
     async def versions(self, keys: Sequence[Key]) -> list[int]:

@@ -45,6 +45,10 @@ class SigninData(msgspec.Struct, frozen=True):
 
 
 _message_decoder: Final = msgspec.json.Decoder(ClientMessage)
+_text_decoder: Final = msgspec.json.Decoder(str)
+_data_decoders: Final[dict[type[Any], msgspec.json.Decoder[Any]]] = {
+    kind: msgspec.json.Decoder(kind) for kind in (SubscribeData, UnsubscribeData, SigninData)
+}
 
 
 def decode_message(text: str | bytes) -> ClientMessage:
@@ -61,16 +65,19 @@ def decode_message(text: str | bytes) -> ClientMessage:
 def decode_data(message: ClientMessage, kind: type[T]) -> T:
     """Parse a message's ``data``, which is an object or, from some clients, that object as a JSON string.
 
+    :param kind: one of those above.
+
     :raises MessageError: anything else.
     """
     raw = bytes(message.data) or b"null"
     try:
         if raw[:1] == b'"':
-            raw = msgspec.json.decode(raw, type=str).encode()
-        return msgspec.json.decode(raw, type=kind)
+            raw = _text_decoder.decode(raw).encode()
+        decoded: T = _data_decoders[kind].decode(raw)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         reason = str(error) if isinstance(error, msgspec.ValidationError) else "not valid JSON"
         raise MessageError(f"The data of {message.event} is not understood: {reason}") from error
+    return decoded
 
 
 def channel_event(event: str, channel: str, data: str) -> bytes:

@@ -41,6 +41,7 @@ class _ChannelData(msgspec.Struct, frozen=True):
 
 
 _decoder: Final = msgspec.json.Decoder(_ChannelData)
+_member_decoder: Final = msgspec.json.Decoder(tuple[int | str, msgspec.Raw, bool])
 _encoder: Final = msgspec.json.Encoder()
 
 
@@ -126,5 +127,5 @@ def encode_member(member: Member) -> bytes:
 
 def decode_member(data: bytes) -> Member:
     """Undo :func:`encode_member`."""
-    user_id, user_info, given = msgspec.json.decode(data, type=tuple[int | str, msgspec.Raw, bool])
+    user_id, user_info, given = _member_decoder.decode(data)
     return Member(user_id, bytes(user_info) if given else b"")
