@@ -251,13 +251,14 @@ def decode_envelope(data: bytes) -> Envelope:
     if data[:1] == b"\n":
         return Envelope(data[1:])
     header, newline, payload = data.partition(b"\n")
-    fields = header.split(b";")
-    if not newline or len(fields) != 4:
+    if not newline:
         raise EnvelopeError("no envelope header")
     try:
-        except_socket_id, message_id, index, command = (field.decode("ascii") for field in fields)
+        except_socket_id, message_id, index, command = header.decode("ascii").split(";")
         stream = (message_id, int(index)) if message_id else None
-    except ValueError as error:
+    except ValueError as error:  # UnicodeDecodeError is one
         raise EnvelopeError("bad envelope header") from error
+    if not command:
+        return Envelope(payload, except_socket_id or None, stream)
     command, _, detail = command.partition("=")
     return Envelope(payload, except_socket_id or None, stream, command, detail)
