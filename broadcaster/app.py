@@ -51,18 +51,20 @@ PAGE_HEADERS: Final = {
 class Server:
     """The ASGI application: routes by path to the API, the fallback transports or everything else.
 
+    :ivar api: for requests that need no ASGI.
+
     :raises SettingsError: ``[auth]`` cannot be used.
     """
 
     def __init__(self, node: Node) -> None:
-        self._api = HttpApi(node)
+        self.api = HttpApi(node)
         self._fallback = Fallback(node)
         self._rest = _starlette(node)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point; HTTP only, since WebSockets do not come this way."""
-        if self._api.serves(scope["raw_path"]):
-            await self._api(scope, receive, send)
+        if self.api.serves(scope["raw_path"]):
+            await self.api(scope, receive, send)
         elif self._fallback.serves(scope["raw_path"]):
             await self._fallback(scope, receive, send)
         else:

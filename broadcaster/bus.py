@@ -87,8 +87,14 @@ class Bus(Protocol):
         :raises BusError: there is nothing to connect to.
         """
 
+    def post(self, messages: Sequence[tuple[Key, Envelope]]) -> asyncio.Future[None] | None:
+        """Accept all, in order: at once, or when the future is done.
+
+        :raises BusError: not all were accepted; or the future does.
+        """
+
     async def publish(self, messages: Sequence[tuple[Key, Envelope]]) -> None:
-        """Accept all, in order.
+        """:meth:`post` and wait.
 
         :raises BusError: not all were accepted.
         """
@@ -117,11 +123,15 @@ class LocalBus:
         self._deliver = deliver
         self._confirmed = confirmed
 
-    async def publish(self, messages: Sequence[tuple[Key, Envelope]]) -> None:
+    def post(self, messages: Sequence[tuple[Key, Envelope]]) -> None:
         """Deliver at once to the own node."""
         for key, envelope in messages:
             if key in self._channels:
                 self._deliver(key, envelope)
+
+    async def publish(self, messages: Sequence[tuple[Key, Envelope]]) -> None:
+        """As :meth:`post`."""
+        self.post(messages)
 
     def subscribe(self, key: Key) -> None:
         """Confirm at once."""
@@ -215,7 +225,11 @@ class RedisBus:
     # --- publishing
 
     async def publish(self, messages: Sequence[tuple[Key, Envelope]]) -> None:
-        """Queue for the next pipeline and wait for Redis to accept it."""
+        """:meth:`post`, and wait for Redis to accept it."""
+        await self.post(messages)
+
+    def post(self, messages: Sequence[tuple[Key, Envelope]]) -> asyncio.Future[None]:
+        """Queue for the next pipeline."""
         if self._outbox_messages + len(messages) > MAX_OUTBOX:
             raise BusError("too many messages wait for Redis")
         batch = [(wire.bus_channel(*key), wire.encode_envelope(envelope)) for key, envelope in messages]
@@ -223,7 +237,7 @@ class RedisBus:
         self._outbox.append((batch, accepted))
         self._outbox_messages += len(batch)
         self._outbox_ready.set()
-        await accepted
+        return accepted
 
     async def _send(self) -> None:
         while True:

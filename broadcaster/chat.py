@@ -13,9 +13,10 @@ from starlette.routing import Route
 from protocol import stream
 from protocol.stream import InvalidRequest, Job
 
+from .api_events import ApiError
 from .auth import AuthError, Tokens, user_of
 from .bus import BusError
-from .http_api import ApiError, read_body
+from .http_api import read_body
 from .replies import Conflict, Full, Gone, Replies, TooMany
 
 if TYPE_CHECKING:

@@ -42,7 +42,8 @@ class Entrance:
         if not isinstance(found, App):
             self._refuse(client, found)
             return
-        socket_id = f"{secrets.randbelow(10**9)}.{secrets.randbelow(10**10)}"
+        first, second = divmod(secrets.randbits(96), 2**48)  # one question to the system, not two
+        socket_id = f"{first % 10**9}.{second % 10**10}"
         if found.max_connections:
             self._ask(client, found, socket_id)
         else:

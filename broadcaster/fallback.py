@@ -9,9 +9,10 @@ from protocol import errors, fallback
 from protocol.fallback import Handle, SendError
 from protocol.signatures import parse_query
 
+from .api_events import ApiError
 from .bus import end_task
 from .fallback_client import FallbackClient, Receiver
-from .http_api import ApiError, read_body
+from .http_api import read_body
 
 if TYPE_CHECKING:
     from .http_api import Receive, Scope, Send

@@ -53,6 +53,10 @@ class LingeringBus:
         self._loop = asyncio.get_running_loop()
         await self._bus.start(self._on_message, self._on_confirmed, self._on_lost)
 
+    def post(self, messages: Sequence[tuple[Key, Envelope]]) -> asyncio.Future[None] | None:
+        """See :class:`.bus.Bus`."""
+        return self._bus.post(messages)
+
     async def publish(self, messages: Sequence[tuple[Key, Envelope]]) -> None:
         """See the bus."""
         await self._bus.publish(messages)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import msgspec
@@ -39,6 +41,9 @@ T = TypeVar("T")
 
 CLOSE_SECONDS: Final = 1.0
 """How long the end of the server waits for peers to answer their close frames."""
+
+YOUNG_OBJECTS: Final = 20_000
+"""How many more objects than before there are when the garbage collector looks for cycles among them."""
 
 REQUEST_SECONDS: Final = 2
 """How long it waits for HTTP requests that are running."""
@@ -148,8 +153,19 @@ async def serve(settings: Settings) -> None:
     :raises SettingsError: ``[auth]`` or an address cannot be used, or there is no application.
     """
     async with running(settings) as server:
+        _settle_garbage()
         await server.ended
     logger.info("stopped")
+
+
+def _settle_garbage() -> None:
+    """What there is now stays: it need not be looked through again and again for cycles.
+
+    What connections and requests make is freed by its counts; few cycles come, so few looks do.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, 20, 20)
 
 
 @contextlib.asynccontextmanager
@@ -271,14 +287,11 @@ async def _reached(call: Awaitable[T]) -> T:
 
 
 def _config(settings: Settings, node: Node) -> uvicorn.Config:
-    def connection(*, server_state: uvicorn.server.ServerState, **_rest: Any) -> Connection:
-        return Connection(node, server_state.connections)
-
-    server = settings.server
+    server, app = settings.server, Server(node)
     config = uvicorn.Config(
-        Server(node),
-        http=HttpProtocol,
-        ws=connection,  # type: ignore[arg-type]  # uvicorn calls it as it would a class
+        app,
+        http=partial(HttpProtocol, app.api, partial(Connection, node)),  # type: ignore[arg-type]
+        ws=Connection,  # made by our HttpProtocol; None would switch WebSockets off
         lifespan="off",
         log_config=None,
         log_level="warning",

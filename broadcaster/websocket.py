@@ -1,32 +1,28 @@
-"""One WebSocket connection: an ``asyncio.Protocol`` around the Sans-I/O ``ServerProtocol``.
+"""One WebSocket connection: bytes go in, the session says what to do, and its effects are run here.
 
-uvicorn hands the transport over after it has read the upgrade request. Bytes go in, the session says what
-to do, and its effects are run here. What the hub writes bypasses ``ServerProtocol``: ready-made frames.
+What clients send all the time, whole text frames, is read here. For everything else there is ``websockets``'
+Sans-I/O ``Protocol``, made when it is first needed: fragments, control frames, what breaks a rule, the close
+handshake. What the hub writes bypasses it: ready-made frames.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from websockets.datastructures import MultipleValuesError
 from websockets.frames import Frame, Opcode
-from websockets.http11 import Request
-from websockets.protocol import State
-from websockets.server import ServerProtocol
+from websockets.protocol import Protocol, Side, State
 
 from protocol import errors
-from protocol.apps import SUBPROTOCOL
 from protocol.signatures import parse_query
 
+from . import handshake
 from .client import Client, error_frame
+from .frames import whole_texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from websockets.typing import Subprotocol
 
     from protocol.errors import PusherError
 
@@ -38,17 +34,12 @@ CLOSE_TIMEOUT: Final = 5.0
 WRITE_HIGH_WATER: Final = 65_536
 """Bytes in the transport's buffer from which on a socket is slow."""
 
-_silent: Final = logging.getLogger("legato.websocket.protocol")
-_silent.setLevel(logging.CRITICAL)  # a client's broken frame is not an event of the server's
-
-
-def _select_subprotocol(_protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """The first offered Pusher sub-protocol, else none; never required (protocol section 1.3)."""
-    return next((name for name in offered if SUBPROTOCOL.fullmatch(name)), None)
-
 
 class Connection(Client, asyncio.Protocol):
-    """A client behind a WebSocket."""
+    """A client behind a WebSocket.
+
+    An ``asyncio.Protocol``, to which the HTTP protocol hands the transport over (:mod:`.http`).
+    """
 
     __slots__ = (
         "_backlog",
@@ -66,14 +57,10 @@ class Connection(Client, asyncio.Protocol):
         """``open_connections`` is uvicorn's set of what it waits for at shutdown."""
         super().__init__(node)
         self._open_connections = open_connections
-        self._protocol = ServerProtocol(
-            select_subprotocol=_select_subprotocol,
-            max_size=node.settings.server.max_message_bytes,
-            logger=_silent,
-        )
+        self._protocol: Protocol | None = None
         self._closing: asyncio.TimerHandle | None = None
-        self._fragments = bytearray()
-        self._backlog: deque[bytes] = deque()
+        self._fragments: bytearray | None = None
+        self._backlog: deque[bytes] | None = None
         self._backlog_bytes = 0
 
     # --- asyncio.Protocol
@@ -87,19 +74,32 @@ class Connection(Client, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Run everything that the bytes complete."""
-        self._protocol.receive_data(data)
         if self.session is not None:
             self.session.seen(self.node.now())
-        for event in self._protocol.events_received():
-            if isinstance(event, Request):
-                self._handshake(event)
-            elif isinstance(event, Frame):
+        if self._protocol is None:
+            texts = whole_texts(data, self.node.settings.server.max_message_bytes)
+            if texts is not None:
+                for text in texts:
+                    self.receive(text)
+                return
+        protocol = self._library()
+        protocol.receive_data(data)
+        for event in protocol.events_received():
+            if isinstance(event, Frame):
                 self._frame(event)
         self._write_protocol_output()
 
+    def _library(self) -> Protocol:
+        """From now on it reads what comes."""
+        if self._protocol is None:
+            limit = self.node.settings.server.max_message_bytes
+            self._protocol = Protocol(Side.SERVER, state=State.OPEN, max_size=limit, logger=handshake.silent)
+        return self._protocol
+
     def eof_received(self) -> None:
         """The peer has ended its half: nothing more can be answered to it."""
-        self._protocol.receive_eof()
+        if self._protocol is not None:
+            self._protocol.receive_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Undo everything that the connection had."""
@@ -111,7 +111,7 @@ class Connection(Client, asyncio.Protocol):
             self.slow = False
             self.node.slow_connections -= 1
         self.leave()
-        self._backlog.clear()
+        self._backlog = None
 
     def pause_writing(self) -> None:
         """The transport's buffer is full: from here on bytes are queued, within a bound."""
@@ -125,7 +125,7 @@ class Connection(Client, asyncio.Protocol):
         self.node.slow_connections -= 1
         if self._backlog:
             joined = b"".join(self._backlog)
-            self._backlog.clear()
+            self._backlog = None
             self._backlog_bytes = 0
             self.write_now(joined)  # may pause again, synchronously
         if not self.slow:
@@ -144,6 +144,8 @@ class Connection(Client, asyncio.Protocol):
         """Queue for a slow socket; past the bound it is closed, and the client comes back and recovers."""
         if self._closing is not None:
             return
+        if self._backlog is None:  # most clients never need one
+            self._backlog = deque()
         self._backlog.append(data)
         self._backlog_bytes += len(data)
         if self._backlog_bytes > self.node.settings.server.send_queue_bytes:
@@ -154,13 +156,14 @@ class Connection(Client, asyncio.Protocol):
         """The error event, then the close frame."""
         if self._closing is not None or self._transport.is_closing():
             return
-        queued = b"".join(self._backlog) if error in errors.RESTARTS else b""
-        self._backlog.clear()  # nothing may follow a close frame (RFC 6455 section 5.5.1)
+        queued = b"".join(self._backlog or ()) if error in errors.RESTARTS else b""
+        self._backlog = None  # nothing may follow a close frame (RFC 6455 section 5.5.1)
         self._backlog_bytes = 0
         # Past the queue on purpose: the client learns why even when what was queued is dropped.
         self.write_now(queued + error_frame(error))
-        if self._protocol.state is State.OPEN:
-            self._protocol.send_close(error.code, error.message)
+        protocol = self._library()
+        if protocol.state is State.OPEN:
+            protocol.send_close(error.code, error.message)
         self._arm_close_timer()
         self._write_protocol_output()
 
@@ -174,28 +177,40 @@ class Connection(Client, asyncio.Protocol):
 
     # --- the handshake
 
-    def _handshake(self, request: Request) -> None:
-        response = self._protocol.accept(request)
-        self._protocol.send_response(response)
-        if response.status_code != 101:
-            self._arm_close_timer()
+    def upgrade(self, method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Answer the request for it. The answer and what follows it at once are one write.
+
+        :param headers: names in lower case.
+        """
+        response, accepted = handshake.answer(method, target, headers)
+        if not accepted:
+            self._transport.write(response)
+            self._transport.close()
             return
-        self._write_protocol_output()
-        path, _, query = request.path.partition("?")
-        self.begin(path, parse_query(query.encode()), _origin(request))
+        path, _, query = target.partition(b"?")
+        origins = [value for name, value in headers if name == b"origin"]
+        first = [response]
+        self.write_now = first.append
+        try:
+            self.begin(path.decode("latin-1"), parse_query(query), _origin(origins))
+        finally:
+            self.write_now = self._transport.write
+            self._transport.write(b"".join(first))
 
     # --- frames in
 
     def _frame(self, frame: Frame) -> None:
         if frame.opcode in (Opcode.TEXT, Opcode.CONT):
+            if self._fragments is None:
+                self._fragments = bytearray()
             self._fragments += frame.data
             if frame.fin:
                 text = bytes(self._fragments)
-                self._fragments.clear()
+                self._fragments = None
                 self.receive(text)
         elif frame.opcode is Opcode.BINARY:
             # Not part of the protocol (section 1.4): closed, since fragments of one would look like text.
-            self._protocol.fail(1003, "binary frames are not supported")
+            self._library().fail(1003, "binary frames are not supported")
             self.leave()
         elif frame.opcode is Opcode.CLOSE:
             self._arm_close_timer()
@@ -205,7 +220,7 @@ class Connection(Client, asyncio.Protocol):
             self._closing = self.node.loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
 
     def _write_protocol_output(self) -> None:
-        for data in self._protocol.data_to_send():
+        for data in self._library().data_to_send():
             if data:
                 self.write_now(data)
             else:  # ServerProtocol's sign for "close the TCP connection now"
@@ -214,8 +229,8 @@ class Connection(Client, asyncio.Protocol):
                 self._transport.close()
 
 
-def _origin(request: Request) -> str:
-    try:
-        return request.headers.get("Origin", "")
-    except MultipleValuesError:
+def _origin(origins: Sequence[bytes]) -> str:
+    """More than one is none that could be trusted."""
+    if len(origins) > 1:
         return "null"
+    return origins[0].decode("latin-1") if origins else ""

@@ -13,6 +13,7 @@ PURE = {
     "binascii",
     "collections",
     "enum",
+    "functools",
     "hashlib",
     "heapq",
     "hmac",

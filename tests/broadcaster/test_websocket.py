@@ -352,7 +352,7 @@ async def test_empty_fragments_cost_nothing(server):
         nothing = bytes([Opcode.CONT, 0x80]) + bytes(4)
         ann.connection.transport.write(start + nothing * 10_000)
         (connection,) = server.node.open
-        await until(lambda: connection._protocol.current_size is not None)
+        await until(lambda: connection._protocol and connection._protocol.current_size is not None)
         assert len(connection._fragments) == 0
 
 

@@ -1,4 +1,5 @@
 import hashlib
+import hmac
 
 import pytest
 from hypothesis import given
@@ -154,3 +155,18 @@ def test_any_query_can_be_checked(query):
     params = signatures.parse_query(query)
     with pytest.raises(SignatureError):
         signatures.verify_request(KEYS, "GET", ("/apps/3/channels",), params | {"auth_key": KEY}, b"", NOW)
+
+
+@given(st.text(max_size=100), st.text(st.characters(exclude_categories=("Cs",)), max_size=200))
+def test_signing_is_hmac_sha256(secret, text):
+    assert (
+        signatures.sign(secret, text) == hmac.new(secret.encode(), text.encode(), hashlib.sha256).hexdigest()
+    )
+
+
+@given(st.text("aB&=+[]", max_size=30))
+def test_plain_queries_are_split_like_all_others(query):
+    """There is a short way for those in which nothing is escaped."""
+    escaped = query.replace("a", "%61") + "&%61=a"
+    plain = query + "&a=a"
+    assert signatures.parse_query(plain.encode()) == signatures.parse_query(escaped.encode())
