@@ -7,7 +7,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import jwt
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -19,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 from protocol.settings import SettingsError
 from protocol.stream import InvalidRequest, parse_user_id
 
-from .auth import Tokens
+from .auth import verifier
 from .auth_endpoints import ChannelAuth, Signer, UserAuth
 from .chat import Chat, answered
 from .fallback import Fallback
@@ -72,7 +71,7 @@ class Server:
 
 
 def _starlette(node: Node) -> Starlette:
-    tokens = Tokens(node.settings.auth)
+    tokens = verifier(node.settings.auth)
     signer = Signer(node, tokens)
     channel_auth = ChannelAuth(signer, node.settings.auth)
     routes: list[BaseRoute] = [
@@ -121,6 +120,8 @@ async def _server_error(_request: Request, _error: Exception) -> Response:
 
 def _dev_routes(node: Node) -> Sequence[BaseRoute]:
     """What ``legato up`` adds: tokens for anybody, and the chat page."""
+    import jwt  # noqa: PLC0415 - only `legato up` makes tokens
+
     dev, auth = node.settings.dev, node.settings.auth
     app = node.settings.app(auth.app)
 

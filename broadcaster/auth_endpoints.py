@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from protocol.apps import App
 
-    from .auth import Tokens
+    from .auth import Verifier
     from .config import Auth
     from .node import Node
 
@@ -45,7 +45,7 @@ class Signer:
     :raises SettingsError: ``auth.app`` is not an application's id.
     """
 
-    def __init__(self, node: Node, tokens: Tokens) -> None:
+    def __init__(self, node: Node, tokens: Verifier) -> None:
         self._node = node
         self._tokens = tokens
         self._user_info = node.settings.auth.user_info

@@ -14,7 +14,7 @@ from protocol import stream
 from protocol.stream import InvalidRequest, Job
 
 from .api_events import ApiError
-from .auth import AuthError, Tokens, user_of
+from .auth import AuthError, user_of
 from .bus import BusError
 from .http_api import read_body
 from .replies import Conflict, Full, Gone, Replies, TooMany
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from protocol.stream import ChatRequest, UserId
 
+    from .auth import Verifier
     from .node import Node
 
 MAX_IDEMPOTENCY_KEY: Final = 255
@@ -53,7 +54,7 @@ class Answer(NamedTuple):
 class Chat:
     """Endpoints below ``/api/chat`` (``streaming.md``, HTTP endpoints)."""
 
-    def __init__(self, node: Node, tokens: Tokens) -> None:
+    def __init__(self, node: Node, tokens: Verifier) -> None:
         self._node = node
         self._tokens = tokens
 

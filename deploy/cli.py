@@ -7,12 +7,8 @@ import importlib
 import os
 import signal
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from protocol.settings import SettingsError
-
-from . import logs
 from .errors import BAD_USAGE, CommandError
 
 if TYPE_CHECKING:
@@ -26,9 +22,8 @@ exit status:
 """
 
 
-@dataclass(frozen=True)
-class Command:
-    """One subcommand. Its modules are loaded when it is asked for, so that ``legato --help`` is fast."""
+class Command(NamedTuple):
+    """One subcommand. Its modules are loaded when it runs: ``--help`` loads no more than its options."""
 
     summary: str
     examples: str
@@ -57,17 +52,20 @@ def _broadcaster(args: argparse.Namespace, argv: Sequence[str]) -> int:
 
 
 def _worker(args: argparse.Namespace, argv: Sequence[str]) -> int:
-    import worker.cli  # noqa: PLC0415 - see Command
-    import worker.config  # noqa: PLC0415
+    import worker.config  # noqa: PLC0415 - see Command
 
     if args.action is not None:
-        return worker.cli.run(args)
+        import worker.control  # noqa: PLC0415 - as it is, without the database and the model
+
+        return worker.control.run(args)
     settings = worker.config.load(args, os.environ)
     _log(settings.log.level)
     if settings.worker.processes > 1 or settings.worker.balance != "off":
         from . import processes  # noqa: PLC0415
 
         return processes.run_workers(argv, settings, os.environ)
+    import worker.cli  # noqa: PLC0415 - the one that streams needs all of it
+
     return worker.cli.run(args)
 
 
@@ -97,6 +95,10 @@ def _bench(args: argparse.Namespace, argv: Sequence[str]) -> int:
 
 
 def _log(level: str) -> None:
+    from protocol.settings import SettingsError  # noqa: PLC0415 - see Command
+
+    from . import logs  # noqa: PLC0415
+
     if level not in logs.LEVELS:
         expected = ", ".join(logs.LEVELS)
         raise SettingsError(f"log.level (LEGATO_LOG_LEVEL): expected one of {expected}, got {level!r}")
@@ -107,14 +109,14 @@ COMMANDS: Final = {
     "up": Command(
         "run everything for development, with a chat page",
         "  legato up\n  PORT=9000 ANTHROPIC_API_KEY=YOUR-KEY legato up",
-        "deploy.up",
+        "deploy.up_options",
         _up,
     ),
     "broadcaster": Command(
         "serve WebSocket clients and the HTTP API",
         "  legato broadcaster --config legato.toml\n"
         "  legato broadcaster --config legato.toml --host 0.0.0.0 --processes 4",
-        "broadcaster.cli",
+        "broadcaster.options",
         _broadcaster,
     ),
     "worker": Command(
@@ -124,14 +126,14 @@ COMMANDS: Final = {
         "  legato worker --queue urgent,ai-streaming --processes 8 --balance auto\n"
         "  legato worker status\n"
         "  legato worker drain --wait 2m",
-        "worker.cli",
+        "worker.options",
         _worker,
     ),
     "migrate": Command(
         "bring the tables of the worker's database up to date",
         "  legato migrate --config legato.toml\n"
         "  DATABASE_URL=postgresql://legato@127.0.0.1/legato legato migrate --check",
-        "worker.migrate",
+        "worker.migrate_options",
         _migrate,
     ),
     "conformance": Command(
@@ -213,6 +215,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command: Command, args: argparse.Namespace, argv: Sequence[str]) -> int:
+    from protocol.settings import SettingsError  # noqa: PLC0415 - see Command
+
     try:
         return command.run(args, argv)
     except (SettingsError, CommandError) as error:

@@ -25,6 +25,7 @@ from protocol.settings import SettingsError
 from . import console, environment, logs, ports, valkey
 from .children import OWN_NAME, Family, Spec
 from .errors import BAD_USAGE, CommandError
+from .up_options import port_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -78,27 +79,6 @@ class Plan:
     def metrics_host(self) -> str:
         """Where the metrics are served: this machine only, unless told otherwise."""
         return self.environ.get("LEGATO_METRICS_HOST") or DEFAULT_HOST
-
-
-def port_number(text: str) -> int:
-    """An argument type: 1 to 65535."""
-    try:
-        port = int(text)
-    except ValueError:
-        port = 0
-    if not 1 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 to 65535, got {text!r}")
-    return port
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``legato up``."""
-    parser.add_argument("--port", type=port_number, help="port of the page and the API (PORT; 8080)")
-    parser.add_argument("--host", help="address to listen on (HOST; 127.0.0.1)")
-    parser.add_argument("--data", type=Path, help="directory for everything kept (LEGATO_DATA; .legato)")
-    parser.add_argument(
-        "--scripted", action="store_true", help="scripted replies even with ANTHROPIC_API_KEY"
-    )
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:

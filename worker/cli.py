@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from protocol import databases
 from protocol.settings import SUPERVISOR_NAME, SettingsError
 
-from . import clients, config, control, database, metrics, roster, store
+from . import clients, config, database, metrics, roster, store
 from .attempts import Policy
 from .backoff import Backend, one_line
 from .cancels import CancelFlags
@@ -60,37 +60,11 @@ class StartError(Exception):
     """What the worker needs cannot be used. One line for the user."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags. What is not given stays None, so that environment and file decide."""
-    parser.add_argument("--config", metavar="FILE", help="settings as TOML")
-    parser.add_argument("--processes", type=int, metavar="N", help="worker processes, at most (default 1)")
-    parser.add_argument(
-        "--min-processes", type=int, metavar="N", help="of each queue, when balanced by auto (default 1)"
-    )
-    parser.add_argument(
-        "--balance",
-        choices=("auto", "simple", "off"),
-        help="how processes are shared out over the queues (default off: each reads all)",
-    )
-    parser.add_argument(
-        "--queue",
-        metavar="NAME[,NAME...]",
-        help="job queues, the most urgent first (default ai-streaming)",
-    )
-    parser.add_argument("--metrics-port", type=int, metavar="PORT", help="port of /metrics (default 0: none)")
-    parser.add_argument(
-        "--concurrency", type=int, metavar="N", help="replies at once per process (default 16)"
-    )
-    control.add_actions(parser)
-
-
 def run(args: argparse.Namespace) -> int:
-    """Work until SIGTERM or SIGINT, or carry out the action that ``args`` name.
+    """Work until SIGTERM or SIGINT.
 
     Answers the exit status: 2 bad configuration, 1 a failed start or what else is outside.
     """
-    if args.action is not None:
-        return control.run(args)
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # it has a line for every request
     try:
         settings = config.load(args, os.environ)

@@ -163,7 +163,7 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 def load(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
-    """Settings out of the flags of :func:`worker.cli.add_arguments`, the environment and the file they name.
+    """Settings out of the flags of :mod:`worker.options`, the environment and the file they name.
 
     :raises SettingsError: one line for the user.
     """

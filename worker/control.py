@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
-import re
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -20,9 +18,11 @@ from . import backlog, clients, config
 from .backoff import one_line
 from .columns import table
 from .dead import DeadLetters
+from .options import LISTED, UNITS
 from .roster import Roster
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from redis.asyncio import Redis
@@ -34,96 +34,12 @@ if TYPE_CHECKING:
 BAD_USAGE: Final = 2
 FAILED: Final = 1
 
-LISTED: Final = 20
-"""Dead letters that are listed unless told otherwise."""
-
 _SHOWN: Final = 80  # characters of a reason
 _POLL: Final = 0.2
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_LETTER_ID: Final = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
 
 class RefusedError(Exception):
     """What was asked for is not done. One line for the user."""
-
-
-def seconds(text: str) -> float:
-    """An argument type: ``90``, ``90s``, ``15m``, ``12h`` or ``7d``."""
-    match = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"expected a time such as 90s, 15m, 12h or 7d, got {text!r}")
-    return float(match[1]) * _UNITS[match[2] or "s"]
-
-
-def queue_name(text: str) -> str:
-    """An argument type: the name of a queue."""
-    if not re.fullmatch(config.NAME, text):
-        raise argparse.ArgumentTypeError(f"expected the name of a queue, got {text!r}")
-    return text
-
-
-def letter_id(text: str) -> str:
-    """An argument type: the id of a dead letter."""
-    if not _LETTER_ID.fullmatch(text):
-        raise argparse.ArgumentTypeError(
-            f"expected an id as `legato worker dead list` shows it, got {text!r}"
-        )
-    return text
-
-
-def add_actions(parser: argparse.ArgumentParser) -> None:
-    """Declare the subcommands. Without one, ``action`` is None."""
-    parser.set_defaults(action=None)
-    actions = parser.add_subparsers(
-        metavar="ACTION", title="actions on workers that run anywhere; without one, be a worker"
-    )
-    status = _action(actions, "status", "show who works on what", _status)
-    status.add_argument("--json", action="store_true", help="as JSON")
-    pause = _action(actions, "pause", "have workers claim no more jobs; running replies go on", _pause)
-    resume = _action(actions, "continue", "undo pause", _continue)
-    for sub in (pause, resume):
-        sub.add_argument("names", metavar="QUEUE", nargs="*", type=queue_name, help="default: all queues")
-    drain = _action(actions, "drain", "have workers finish what runs, and exit", _drain)
-    drain.add_argument("targets", metavar="ID|HOST", nargs="*", help="as in status; default: all workers")
-    drain.add_argument("--wait", metavar="TIME", type=seconds, help="wait until they are gone, at most TIME")
-    _add_dead(actions.add_parser("dead", help="dead letters: jobs given up on"))
-
-
-def _add_dead(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(metavar="ACTION", title="actions", required=True)
-    listing = _action(actions, "list", "list dead letters, the newest first", _dead_list)
-    listing.add_argument(
-        "--limit", metavar="N", type=int, default=LISTED, help=f"how many of each queue (default {LISTED})"
-    )
-    listing.add_argument("--json", action="store_true", help="as JSON, with the jobs")
-    retry = _action(actions, "retry", "put jobs back into their queue", _dead_retry)
-    retry.add_argument("--all", action="store_true", help="all there are")
-    retry.add_argument(
-        "--new-message",
-        action="store_true",
-        help="where a message has told its end already, ask again as a new message with a new id",
-    )
-    purge = _action(actions, "purge", "remove dead letters for good", _dead_purge)
-    purge.add_argument("--older-than", metavar="TIME", type=seconds, help="all that are older, such as 7d")
-    purge.add_argument("--yes", action="store_true", help="all there are")
-    for sub in (retry, purge):
-        sub.add_argument("ids", metavar="ID", nargs="*", type=letter_id, help="as in dead list")
-    for sub in (listing, retry, purge):
-        sub.add_argument(
-            "--queue", dest="of_queue", metavar="NAME", type=queue_name, help="default: all queues"
-        )
-
-
-def _action(
-    actions: Any, name: str, summary: str, run_: Callable[[Desk, argparse.Namespace], Awaitable[None]]
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = actions.add_parser(
-        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
-    )
-    # SUPPRESS: what was given before the action stands.
-    parser.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help="settings as TOML")
-    parser.set_defaults(action=run_, prog=parser.prog)
-    return parser
 
 
 class Desk:
@@ -146,7 +62,7 @@ class Desk:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carry out an action; answers the exit status."""
+    """Carry out the action that ``args`` name; answers the exit status: 2 bad settings, 1 not done."""
     try:
         settings = config.load_control(args.config, os.environ)
         asyncio.run(_run(args, settings))
@@ -161,7 +77,7 @@ async def _run(args: argparse.Namespace, settings: config.ControlSettings) -> No
     redis = clients.connect(settings.redis.url)
     try:
         await clients.check(redis)
-        await args.action(Desk(redis, settings.worker), args)
+        await ACTIONS[args.action](Desk(redis, settings.worker), args)
     except (RedisError, OSError) as error:
         raise RefusedError(f"Redis cannot be used: {one_line(error)}") from error
     finally:
@@ -245,7 +161,7 @@ def duration(length: float) -> str:
     """Seconds for people: ``4.2s``, ``59s``, ``12m``, ``5h``, ``3d``."""
     if length < 10:
         return f"{length:.1f}s"
-    name, unit = max((pair for pair in _UNITS.items() if length >= pair[1]), key=lambda pair: pair[1])
+    name, unit = max((pair for pair in UNITS.items() if length >= pair[1]), key=lambda pair: pair[1])
     return f"{int(length // unit)}{name}"
 
 
@@ -375,3 +291,15 @@ async def _dead_purge(desk: Desk, args: argparse.Namespace) -> None:
         there = sum([await letters.count() for letters in dead])
         raise RefusedError(f"there are {there}: say --yes to remove them all, or --older-than TIME, or ids")
     _say(f"removed: {removed}")
+
+
+ACTIONS: Final[dict[str, Callable[[Desk, argparse.Namespace], Awaitable[None]]]] = {
+    "status": _status,
+    "pause": _pause,
+    "continue": _continue,
+    "drain": _drain,
+    "dead list": _dead_list,
+    "dead retry": _dead_retry,
+    "dead purge": _dead_purge,
+}
+"""By what :mod:`.options` calls them."""

@@ -32,14 +32,6 @@ class Settings(msgspec.Struct, frozen=True):
     database: Database = Database()
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags."""
-    parser.add_argument("--config", metavar="FILE", help="settings as TOML")
-    parser.add_argument(
-        "--check", action="store_true", help="change nothing; status 1 when there is something to change"
-    )
-
-
 def load(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     """Settings as :func:`worker.config.load` has them.
 

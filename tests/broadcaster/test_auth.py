@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadcaster.auth import AuthError, ChannelRule, Tokens, allows, user_of
+from broadcaster.auth import AuthError, ChannelRule, allows, user_of, verifier
 from broadcaster.config import Auth
 from protocol.settings import SettingsError
 
@@ -28,13 +28,13 @@ def bearer(claims, key=SECRET, algorithm="HS256", **headers) -> str:
 
 
 async def test_a_good_token_gives_its_claims():
-    claims = await Tokens(Auth(jwt_secret=SECRET)).verify(bearer({"sub": "7", "team": 3}))
+    claims = await verifier(Auth(jwt_secret=SECRET)).verify(bearer({"sub": "7", "team": 3}))
     assert claims == {"sub": "7", "team": 3}
     assert user_of(claims) == 7
 
 
 async def test_an_integer_sub_is_accepted():
-    claims = await Tokens(Auth(jwt_secret=SECRET)).verify(bearer({"sub": 7}))
+    claims = await verifier(Auth(jwt_secret=SECRET)).verify(bearer({"sub": 7}))
     assert user_of(claims) == 7
 
 
@@ -57,18 +57,18 @@ BAD = [
 @pytest.mark.parametrize("header", BAD, ids=range(len(BAD)))
 async def test_any_other_header_is_refused(header):
     with pytest.raises(AuthError, match=r"^Unauthenticated\.$"):
-        await Tokens(Auth(jwt_secret=SECRET)).verify(header)
+        await verifier(Auth(jwt_secret=SECRET)).verify(header)
 
 
 async def test_without_a_key_every_token_is_refused():
-    tokens = Tokens(Auth())
+    tokens = verifier(Auth())
     for header in (bearer({"sub": "7"}), "Bearer " + jwt.encode({"sub": "7"}, None, algorithm="none")):
         with pytest.raises(AuthError):
             await tokens.verify(header)
 
 
 async def test_issuer_and_audience_are_checked_when_they_are_set():
-    tokens = Tokens(Auth(jwt_secret=SECRET, issuer="me", audience="chat"))
+    tokens = verifier(Auth(jwt_secret=SECRET, issuer="me", audience="chat"))
     good = {"sub": "7", "iss": "me", "aud": "chat"}
     assert (await tokens.verify(bearer(good)))["sub"] == "7"
     for change in ({"iss": "you"}, {"aud": "shop"}):
@@ -106,7 +106,7 @@ KEYS = {
 async def test_a_public_key_file(algorithm, tmp_path):
     path = tmp_path / "key.pem"
     path.write_bytes(pem(KEYS[algorithm].public_key()))
-    tokens = Tokens(Auth(jwt_public_key=str(path)))
+    tokens = verifier(Auth(jwt_public_key=str(path)))
     assert (await tokens.verify(bearer({"sub": "7"}, KEYS[algorithm], algorithm)))["sub"] == "7"
     # The classic confusion: the public key used as an HMAC secret.
     with pytest.raises(AuthError):
@@ -146,7 +146,7 @@ def jwks():
 
 async def test_a_jwks_url_is_fetched_once(jwks):
     url, handler = jwks
-    tokens = Tokens(Auth(jwks_url=url))
+    tokens = verifier(Auth(jwks_url=url))
     for _ in range(3):
         assert (await tokens.verify(bearer({"sub": "7"}, KEYS["RS256"], "RS256", kid="k1")))["sub"] == "7"
     assert handler.requests == 1
@@ -157,27 +157,27 @@ async def test_a_jwks_url_is_fetched_once(jwks):
 async def test_a_token_whose_algorithm_is_not_the_keys_is_refused(jwks):
     url, _ = jwks
     with pytest.raises(AuthError):
-        await Tokens(Auth(jwks_url=url)).verify(bearer({"sub": "7"}, KEYS["ES256"], "ES256", kid="k1"))
+        await verifier(Auth(jwks_url=url)).verify(bearer({"sub": "7"}, KEYS["ES256"], "ES256", kid="k1"))
 
 
 async def test_a_jwks_url_that_does_not_answer_refuses():
-    tokens = Tokens(Auth(jwks_url="http://127.0.0.1:1/jwks.json"))
+    tokens = verifier(Auth(jwks_url="http://127.0.0.1:1/jwks.json"))
     with pytest.raises(AuthError):
         await tokens.verify(bearer({"sub": "7"}, KEYS["RS256"], "RS256", kid="k1"))
 
 
 def test_keys_that_cannot_be_used_stop_the_start(tmp_path):
     with pytest.raises(SettingsError, match="expected a PEM file"):
-        Tokens(Auth(jwt_public_key=str(tmp_path / "none.pem")))
+        verifier(Auth(jwt_public_key=str(tmp_path / "none.pem")))
     (tmp_path / "no.pem").write_text("not a key")
     with pytest.raises(SettingsError, match="expected a PEM file"):
-        Tokens(Auth(jwt_public_key=str(tmp_path / "no.pem")))
+        verifier(Auth(jwt_public_key=str(tmp_path / "no.pem")))
     with pytest.raises(SettingsError, match="expected http"):
-        Tokens(Auth(jwks_url="notaurl"))
+        verifier(Auth(jwks_url="notaurl"))
     with pytest.raises(SettingsError, match="HS"):
-        Tokens(Auth(jwt_secret=SECRET, algorithms=("RS256",)))
+        verifier(Auth(jwt_secret=SECRET, algorithms=("RS256",)))
     with pytest.raises(SettingsError, match="HS"):
-        Tokens(Auth(jwks_url="http://127.0.0.1:1", algorithms=("HS256",)))
+        verifier(Auth(jwks_url="http://127.0.0.1:1", algorithms=("HS256",)))
 
 
 EXPANSIONS = [

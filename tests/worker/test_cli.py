@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import httpx2
 import pytest
 
-from worker import cli
+from worker import cli, options
 
 from .support import WAIT, Ears, enqueue, eventually, free_port, keys, logged, make_job
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 _MAIN = """
 import argparse, logging, sys
-from worker import cli
+from worker import cli, options
 logging.basicConfig(level="INFO", format="%(message)s")
 parser = argparse.ArgumentParser()
-cli.add_arguments(parser)
+options.add_arguments(parser)
 sys.exit(cli.run(parser.parse_args()))
 """
 
@@ -75,7 +75,7 @@ def run(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> int:
     for name, value in {"LEGATO_PROVIDER_NAME": "scripted", **environ}.items():
         monkeypatch.setenv(name, value)
     parser = argparse.ArgumentParser()
-    cli.add_arguments(parser)
+    options.add_arguments(parser)
     return cli.run(parser.parse_args([]))
 
 

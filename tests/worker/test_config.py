@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from protocol.settings import SettingsError
-from worker import cli, config
+from worker import config, options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,7 @@ CLAUDE = {"REDIS_URL": "redis://h", "ANTHROPIC_API_KEY": "sk-ant-api03_x"}
 
 def load(*flags: str, **environ: str) -> config.Settings:
     parser = argparse.ArgumentParser()
-    cli.add_arguments(parser)
+    options.add_arguments(parser)
     return config.load(parser.parse_args(flags), environ)
 
 

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from worker import migrate
+from worker import migrate, migrate_options
 
 
 def run(url: str, monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
@@ -17,7 +17,7 @@ def run(url: str, monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
             monkeypatch.delenv(name)
     monkeypatch.setenv("DATABASE_URL", url)
     parser = argparse.ArgumentParser()
-    migrate.add_arguments(parser)
+    migrate_options.add_arguments(parser)
     return migrate.run(parser.parse_args(argv))
 
 

@@ -1,0 +1,24 @@
+"""The options of ``legato broadcaster``. Loads nothing that only a run needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command; each overrides the file and the environment."""
+    parser.add_argument("--config", metavar="FILE", help="settings as TOML (docs/settings.md)")
+    parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument(
+        "--port", type=int, help="port for WebSocket and HTTP; 0 picks a free one (default 8080)"
+    )
+    parser.add_argument("--metrics-port", type=int, metavar="PORT", help="port of /metrics (default 9090)")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="processes that share the port; more than 1 needs Redis (default 1)",
+    )

@@ -1,0 +1,102 @@
+"""Tokens that say who somebody is: JWTs, verified with a secret, a public key, or keys from a URL."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+
+from protocol.settings import SettingsError
+
+from .auth import AuthError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .config import Auth
+
+MAX_TOKEN: Final = 8_192
+"""Characters of a bearer token."""
+
+DEFAULT_ALGORITHMS: Final = {"secret": ("HS256",), "key": ("RS256", "ES256")}
+
+_LEEWAY: Final = 30
+
+
+class Tokens:
+    """Verifies JWTs as ``[auth]`` says. With none of its keys set, every token is refused.
+
+    :raises SettingsError: the key file cannot be used, or an algorithm does not fit the key.
+    """
+
+    def __init__(self, auth: Auth) -> None:
+        self._key: Any = auth.jwt_secret or _read_key(auth.jwt_public_key)
+        self._jwks = _jwks_client(auth.jwks_url)
+        kind = "secret" if auth.jwt_secret else "key"
+        self._algorithms = list(auth.algorithms or DEFAULT_ALGORITHMS[kind])
+        if any(name.startswith("HS") != (kind == "secret") for name in self._algorithms):
+            raise SettingsError(
+                "auth.algorithms: HS* goes with jwt_secret, the others with a key or JWKS URL"
+            )
+        self._audience = auth.audience or None
+        self._issuer = auth.issuer or None
+
+    async def verify(self, authorization: str) -> Mapping[str, Any]:
+        """The claims of an ``Authorization: Bearer`` header.
+
+        :raises AuthError: no valid token.
+        """
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not token or len(token) > MAX_TOKEN:
+            raise AuthError("Unauthenticated.")
+        try:
+            return self._decode(token, await self._find_key(token))
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
+            raise AuthError("Unauthenticated.") from error
+
+    async def _find_key(self, token: str) -> Any:
+        if self._jwks is None:
+            return self._key
+        # A blocking fetch, cached by PyJWKClient: off the loop. The PyJWK itself knows its algorithm.
+        return await asyncio.to_thread(self._jwks.get_signing_key_from_jwt, token)
+
+    def _decode(self, token: str, key: Any) -> Mapping[str, Any]:
+        if not key:
+            raise ValueError("no key is configured")
+        claims: Mapping[str, Any] = jwt.decode(
+            token,
+            key,
+            algorithms=self._algorithms,
+            audience=self._audience,
+            issuer=self._issuer,
+            leeway=_LEEWAY,
+            # An integer `sub` is a user id that many applications use; parse_user_id checks it.
+            options={"verify_sub": False, "verify_aud": self._audience is not None, "require": ["sub"]},
+        )
+        return claims
+
+
+def _read_key(path: str) -> str:
+    if not path:
+        return ""
+    try:
+        text = Path(path).read_bytes()
+        serialization.load_pem_public_key(text)
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        raise SettingsError(
+            f"auth.jwt_public_key: {path} cannot be used; expected a PEM file with a public key"
+        ) from error
+    return text.decode("ascii")
+
+
+def _jwks_client(url: str) -> jwt.PyJWKClient | None:
+    if not url:
+        return None
+    try:
+        return jwt.PyJWKClient(url, cache_keys=True, timeout=5)
+    except jwt.PyJWTError as error:
+        raise SettingsError("auth.jwks_url: expected http:// or https://") from error
