@@ -34,7 +34,7 @@ STOP_SECONDS: Final = 10.0
 _POLL: Final = 0.05
 _ACCEPTS: Final = re.compile(r"[Rr]eady to accept connections")
 _METRICS: Final = re.compile(r"metrics on (http://127\.0\.0\.1:\d+/metrics)")
-_LISTENING: Final = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
+LISTENING: Final = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
 _WORKS: Final = re.compile(r"ready: queue")
 
 
@@ -123,7 +123,7 @@ async def stage(redis: str, cast: Cast) -> AsyncIterator[Stage]:
             name = f"broadcaster {number + 1}" if number else "broadcaster"
             address = url if cast.through is None else await cast.through(number, socket)
             settings = _of_broadcaster("" if cast.alone else address, secret)
-            pids[name], listening = await start(stack, directory, name, command, settings, _LISTENING)
+            pids[name], listening = await start(stack, directory, name, command, settings, LISTENING)
             ports.append(int(listening[1]))
             said = _METRICS.search(_log(directory, name).read_text(encoding="utf-8", errors="replace"))
             metrics.append(said[1] if said else "")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import httpx2
 import pytest
 
-from benchmarks import proc, replies, scaling, stage
+from benchmarks import garbage, proc, replies, scaling, stage
+from benchmarks.collected import Collections
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures import milliseconds, percentile
 from benchmarks.readers import Reading
@@ -153,3 +154,32 @@ def test_scaling_that_cannot_be_measured_is_a_line(
 ) -> None:
     assert scaling.main(options) == 2
     assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.timeout(120)
+def test_garbage_tells_the_collections_of_both_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "out.json"
+    assert garbage.main(["--connections", "200", "--events", "50", "--json", str(file)]) == 0
+    result = json.loads(file.read_text())["result"]
+    assert set(result) == {"legato", "python"}
+    # 200 clients make some thousand objects: Python looks at every 700, Legato at 20,000.
+    assert sum(result["python"]["collections"]) > 5 * sum(result["legato"]["collections"])
+    assert result["python"]["pauses_ms"] >= result["python"]["longest_ms"] > 0
+    assert "longest_ms" in capsys.readouterr().out
+
+
+def test_garbage_sums_up_what_was_in_time() -> None:
+    found = Collections([1.0, 2.0, 3.0, 9.0], [0.001, 0.003, 0.002, 5.0], [0, 1, 0, 2], [4, 5, 6, 7])
+    assert garbage.summed(found, 9.0) == {
+        "collections": [2, 1, 0],
+        "longest_ms": 3.0,
+        "pauses_ms": 6.0,
+        "collected": 15,
+    }
+
+
+def test_garbage_that_cannot_be_measured_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert garbage.main(["--connections", "1"]) == 2
+    assert capsys.readouterr().err == "benchmarks.garbage: --connections 1: expected 2 to 15000\n"

@@ -1,0 +1,79 @@
+"""``legato`` with a record of its garbage collections, started by :mod:`.garbage`.
+
+``python -m benchmarks.collected FILE SETTLED COMMAND``. FILE gets the :class:`Collections` since the start is
+over, as JSON, when COMMAND has ended. SETTLED ``no``: the broadcaster leaves the collector as Python has it.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from array import array
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import broadcaster.server
+import deploy.cli
+
+
+class Collections(msgspec.Struct):
+    """One entry for each collection, in order.
+
+    :ivar at: when it began, in seconds of the monotonic clock, which all processes of a machine share.
+    :ivar seconds: how long everything else stood still for it.
+    :ivar collected: objects that it has freed.
+    """
+
+    at: list[float]
+    seconds: list[float]
+    generation: list[int]
+    collected: list[int]
+
+
+class Recorder:
+    """A callback of :data:`gc.callbacks`. Arrays of numbers: what it keeps is no work for the collector."""
+
+    def __init__(self) -> None:
+        self._at, self._seconds = array("d"), array("d")
+        self._generation, self._collected = array("q"), array("q")
+        self._begun = 0.0
+
+    def __call__(self, phase: str, info: dict[str, Any]) -> None:
+        """Note a collection that begins, or one that has ended."""
+        now = time.monotonic()
+        if phase == "start":
+            self._begun = now
+            return
+        self._at.append(self._begun)
+        self._seconds.append(now - self._begun)
+        self._generation.append(info["generation"])
+        self._collected.append(info["collected"])
+
+    def collections(self) -> Collections:
+        """All there were."""
+        return Collections(
+            self._at.tolist(), self._seconds.tolist(), self._generation.tolist(), self._collected.tolist()
+        )
+
+
+def main(file: str, settled: str, *command: str) -> int:
+    """Run the command; its exit status."""
+    recorder, settle = Recorder(), broadcaster.server._settle_garbage  # noqa: SLF001 - what is compared
+
+    def begin() -> None:
+        if settled == "yes":
+            settle()
+        gc.callbacks.append(recorder)
+
+    broadcaster.server._settle_garbage = begin  # noqa: SLF001 - as above
+    try:
+        return deploy.cli.main(command)
+    finally:
+        Path(file).write_bytes(msgspec.json.encode(recorder.collections()))
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,183 @@
+"""Pauses for garbage collection: ``python -m benchmarks.garbage``. ``--help`` says what it does."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import secrets
+import shlex
+import sys
+import tempfile
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from .collected import Collections
+from .crowd import Order
+from .crowds import crowds
+from .errors import BAD_USAGE, BenchmarkError
+from .load.http import Connection
+from .load.orders import Target
+from .machine import machine, versions
+from .program import measured
+from .stage import APP_ID, APP_KEY, BROADCASTER, LEGATO, LISTENING, start
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DESCRIPTION: Final = """\
+Counts and times the garbage collections of a broadcaster, during which it does nothing else: once as Legato
+sets the collector (all that is there after the start is left out of it, and it looks seldom), once as Python
+has it. Two real processes without Redis, on 127.0.0.1 and gone afterwards, one after the other.
+
+--connections clients come, subscribe to a private channel each, half of them leave and come back, and
+--events events are published over HTTP, one after the other, each to one of them. The start does not count.
+"""
+
+EPILOG: Final = """\
+examples:
+  python -m benchmarks.garbage
+  python -m benchmarks.garbage --connections 15000 --events 20000 --json out.json
+
+exit status:
+  0    measured
+  1    a process failed, or an event did not arrive
+  2    an option is wrong
+"""
+
+BOUNDS: Final = {"connections": (2, 15_000), "events": (1, 100_000), "seconds": (1, 3600)}
+SETTINGS: Final = {"legato": "yes", "python": "no"}
+"""By name in the result: whether the broadcaster settles the collector."""
+
+CHANNEL: Final = "private-user-{}"
+DATA: Final = "x" * 200
+POLL: Final = 0.05
+
+
+async def _load(port: int, secret: str, args: argparse.Namespace) -> None:
+    """Clients come, half of them twice, and get events."""
+    half = args.connections // 2
+    stay = Order(port, APP_KEY, secret, 0, args.connections - half, CHANNEL)
+    leave = Order(port, APP_KEY, secret, stay.count, half, CHANNEL)
+    async with crowds([stay]) as gathered:
+        async with crowds([leave]):
+            pass
+        async with crowds([leave]):
+            await _publish(port, secret, args.events, stay.count)
+            while (got := await gathered[0].received()) < args.events:  # noqa: ASYNC110
+                await asyncio.sleep(POLL)
+    if got > args.events:
+        raise BenchmarkError(f"{got} events were received, {args.events} were sent")
+
+
+async def _publish(port: int, secret: str, events: int, channels: int) -> None:
+    """One event after the other, each to the next channel."""
+    target = Target("legato", "127.0.0.1", port, "127.0.0.1", port, APP_ID, APP_KEY, secret)
+    connection = Connection(target, None)
+    try:
+        for number in range(events):
+            channel = CHANNEL.replace("{}", str(number % channels))
+            status = await connection.post(
+                msgspec.json.encode({"name": "e", "channel": channel, "data": DATA})
+            )
+            if status != 200:
+                raise BenchmarkError(f"an event was answered {status}")
+    finally:
+        connection.close()
+
+
+def summed(found: Collections, ended: float) -> dict[str, Any]:
+    """What there was until ``ended`` (monotonic): collections per generation, pauses of all together."""
+    rows = [row for row in zip(*msgspec.structs.astuple(found), strict=True) if row[0] < ended]
+    pauses = [seconds for _, seconds, _, _ in rows]
+    return {
+        "collections": [sum(row[2] == generation for row in rows) for generation in range(3)],
+        "longest_ms": round(max(pauses, default=0.0) * 1000, 2),
+        "pauses_ms": round(sum(pauses) * 1000, 2),
+        "collected": sum(collected for _, _, _, collected in rows),
+    }
+
+
+async def _one(args: argparse.Namespace, settled: str) -> dict[str, Any]:
+    """A broadcaster from start to end."""
+    secret = secrets.token_hex(16)
+    environ = {
+        "LEGATO_APP_ID": APP_ID,
+        "LEGATO_APP_KEY": APP_KEY,
+        "LEGATO_APP_SECRET": secret,
+        "LEGATO_SERVER_DRAIN_SECONDS": "0",
+    }
+    with tempfile.TemporaryDirectory(prefix="legato-") as name:
+        directory = Path(name)
+        file = directory / "collections.json"
+        words = (sys.executable, "-P", "-m", "benchmarks.collected", str(file), settled)
+        command = [*words, *BROADCASTER[len(LEGATO) :]]
+        async with AsyncExitStack() as stack:
+            _, listening = await start(stack, directory, "broadcaster", command, environ, LISTENING)
+            await _load(int(listening[1]), secret, args)
+            ended = time.monotonic()
+        if not file.exists():
+            raise BenchmarkError("the broadcaster has not ended as it was asked to")
+        return summed(msgspec.json.decode(file.read_bytes(), type=Collections), ended)
+
+
+async def _run(args: argparse.Namespace, redis: str) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "benchmark": "garbage",
+        "command": shlex.join(["python", "-m", "benchmarks.garbage", *args.argv]),
+        "machine": machine(),
+        "versions": versions(redis),
+    }
+    try:
+        async with asyncio.timeout(args.seconds):
+            body["result"] = {name: await _one(args, settled) for name, settled in SETTINGS.items()}
+    except TimeoutError:
+        raise BenchmarkError(f"not done after {args.seconds} s: see --seconds") from None
+    return body
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.garbage",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--connections", type=int, default=5000, metavar="N", help="clients (default 5000)")
+    add("--events", type=int, default=5000, metavar="N", help="in all (default 5000)")
+    add("--seconds", type=int, default=300, metavar="N", help="give up after so long (default 300)")
+    add("--json", metavar="FILE", help="write everything")
+    parser.set_defaults(redis=None)
+    return parser
+
+
+def check(args: argparse.Namespace) -> None:
+    """See that the options are within their bounds.
+
+    :raises BenchmarkError: one is not.
+    """
+    for name, (least, most) in BOUNDS.items():
+        if not least <= getattr(args, name) <= most:
+            raise BenchmarkError(f"--{name} {getattr(args, name)}: expected {least} to {most}", BAD_USAGE)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure; the exit status is as :data:`EPILOG` says."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    body = measured("benchmarks.garbage", words, build_parser().parse_args(words), check, _run)
+    if isinstance(body, int):
+        return body
+    lines = [body["command"], json.dumps(body["machine"]), json.dumps(body["versions"])]
+    lines += [f"{name:<8}{json.dumps(value)}" for name, value in body["result"].items()]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
