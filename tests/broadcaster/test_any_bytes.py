@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 CLOSE = 8
 
+_REQUEST, *_LINES = UPGRADE.split(b"\r\n\r\n")[0].split(b"\r\n")
+TARGET = _REQUEST.split(b" ")[1]
+HEADERS = [(name.lower(), value) for name, _, value in (line.partition(b": ") for line in _LINES)]
+
 
 class Transport:
     """Takes what is written, as an open connection does."""
@@ -96,7 +100,7 @@ async def test_any_bytes_after_the_handshake():
             transport = Transport()
             connection = Connection(node, set())
             connection.connection_made(transport)
-            connection.data_received(UPGRADE)
+            connection.upgrade(b"GET", TARGET, HEADERS)
             answered = transport.written.index(b"\r\n\r\n") + 4
             sent = b"".join(parts)
             for at in range(0, len(sent), size):

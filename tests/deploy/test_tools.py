@@ -55,7 +55,7 @@ def test_the_tests_own_needs_are_one_line_where_they_cannot_be_installed(tmp_pat
     there = {"id": "echo 1000", "chromium": "", "pg_ctlcluster": ""}
     done = run("tests/setup-debian.sh", tmp_path / "bin", there)
     assert done.returncode == 1
-    missing = "redis-server mariadb-server systemd"
+    missing = "redis-server mariadb-server systemd gcc libc6-dev strace"
     assert done.stderr == f"The tests need {missing}: install it (Debian and Ubuntu: apt install {missing})\n"
 
 
@@ -67,5 +67,8 @@ def test_the_tests_own_needs_are_installed_for_root_on_debian(tmp_path: Path) ->
     assert run("tests/setup-debian.sh", tmp_path / "bin", tools).returncode == 0
     assert log.read_text().splitlines() == [
         "-qq update",
-        "-qq install -y --no-install-recommends redis-server chromium postgresql mariadb-server systemd",
+        (
+            "-qq install -y --no-install-recommends redis-server chromium postgresql mariadb-server systemd "
+            "gcc libc6-dev strace"
+        ),
     ]
