@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -76,6 +77,7 @@ class Feed:
         self._unsubscribing: Counter[bytes] = Counter()
         self._commands: deque[tuple[str, bytes]] = deque()
         self._ready = asyncio.Event()
+        self._heard = False
 
     def subscribe(self, name: bytes) -> None:
         """Ask for a channel; it is confirmed when Redis answers."""
@@ -114,11 +116,15 @@ class Feed:
             self._listener.reached()
             for name in self.names:
                 self._command("SSUBSCRIBE", name)
-            writer = asyncio.create_task(self._write())
+            tasks = [asyncio.create_task(work) for work in (self._read(), self._watch(), self._write())]
             try:
-                await self._read()
+                await asyncio.wait(tasks[:2], return_when=asyncio.FIRST_COMPLETED)
+                for task in tasks[:2]:
+                    if task.done():
+                        task.result()
             finally:
-                await end_task(writer)
+                for task in tasks:
+                    await end_task(task)
         finally:
             await self._connection.disconnect(nowait=True)
 
@@ -137,25 +143,31 @@ class Feed:
                     return  # the connection is closed by now: the reader says so
 
     async def _read(self) -> None:
+        while True:
+            try:
+                # Without a timeout, which would be set and cleared for each read: somebody else watches.
+                reply = await self._connection.read_response(
+                    timeout=math.inf, disconnect_on_error=False, push_request=True
+                )
+            except (MovedError, ClusterDownError) as error:
+                reply = error
+            self._heard = True
+            self._listener.answered()
+            self._on_reply(reply)
+            for more in _buffered(self._connection):
+                self._on_reply(more)
+
+    async def _watch(self) -> None:
+        """Until the server is none that the feed should listen to, or none that answers."""
         asked, silent = False, 0.0
         wait = min(LOOK_SECONDS, HEALTH_SECONDS)
         while True:
-            try:
-                reply = await self._connection.read_response(
-                    timeout=wait, disconnect_on_error=False, push_request=True
-                )
-            except (MovedError, ClusterDownError) as error:
-                self._on_reply(error)
-                continue
+            await asyncio.sleep(wait)
             if self._connection.should_reconnect():  # type: ignore[no-untyped-call]
                 raise RedisConnectionError("the server is no master any more")
             silent += wait
-            if reply is not None:
-                asked, silent = False, 0.0
-                self._listener.answered()
-                self._on_reply(reply)
-                for more in _buffered(self._connection):
-                    self._on_reply(more)
+            if self._heard:
+                self._heard, asked, silent = False, False, 0.0
             elif silent < HEALTH_SECONDS:
                 continue
             elif asked:

@@ -17,16 +17,17 @@ EXTENDED: Final = 126
 
 
 _LONG: Final = 65_536
+_HEADS: Final = [bytes((0x81, size)) for size in range(EXTENDED)]
 
 
 def text_frame(payload: bytes) -> bytes:
     """The whole text frame around UTF-8 ``payload`` (RFC 6455 section 5.2)."""
     size = len(payload)
     if size < EXTENDED:
-        return b"\x81%c%b" % (size, payload)
+        return _HEADS[size] + payload
     if size < _LONG:
-        return b"\x81\x7e%b%b" % (size.to_bytes(2), payload)
-    return b"\x81\x7f%b%b" % (size.to_bytes(8), payload)
+        return b"\x81\x7e" + size.to_bytes(2) + payload
+    return b"\x81\x7f" + size.to_bytes(8) + payload
 
 
 def payloads(data: bytes) -> list[bytes]:

@@ -73,7 +73,9 @@ class Healer:
 
     def take(self, key: Key, envelope: Envelope) -> None:
         """A frame of a reply from the bus, one with ``stream``."""
-        channel = self._channel(key)
+        channel = self._channels.get(key)
+        if channel is None:
+            channel = self._channel(key)
         if channel is None or envelope.stream is None:
             return
         verdict = channel.take(envelope, self._now())

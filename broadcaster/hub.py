@@ -339,10 +339,13 @@ class Hub:
         frames = pending.frames
         if not frames:  # its last subscriber has left
             return 0
-        channel.pending = Pending()
+        if pending.late or pending.excluded:
+            channel.pending = Pending()
+        else:
+            pending.frames = []
         joined = frames[0] if len(frames) == 1 else b"".join(frames)
         if channel.held:
-            self._keep(channel, pending, joined)
+            self._keep(channel, pending, frames, joined)
         receivers = len(channel.fast) + len(channel.slow)
         if pending.late or pending.excluded or receivers > self._chunk:
             targets = {**channel.fast, **channel.slow}
@@ -372,15 +375,15 @@ class Hub:
             channel.going = None
             self._behind -= len(channel.pending.frames)
 
-    def _keep(self, channel: _Channel, pending: Pending, joined: bytes) -> None:
+    def _keep(self, channel: _Channel, pending: Pending, frames: list[bytes], joined: bytes) -> None:
         """For those who have not been answered yet. They are not in the pass: they have it with this."""
         partial = {receiver: pending.share(receiver) for receiver in pending.partial(channel.held)}
         full = []
         for subscriber, kept in channel.held.items():
-            share = partial.get(subscriber, pending.frames)
+            share = partial.get(subscriber, frames)
             if not share:
                 continue
-            kept.append(joined if share is pending.frames else b"".join(share))
+            kept.append(joined if share is frames else b"".join(share))
             self.writes += 1
             self.deliveries += len(share)
             if len(kept) > HELD_WRITES:
