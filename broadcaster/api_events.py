@@ -23,7 +23,7 @@ KNOWN_CHANNELS: Final = 4096
 """Names whose kind is remembered."""
 
 RESERVED: Final = ("pusher:", "pusher_internal:")
-QUERY_FIELDS: Final = ("name", "data", "channel", "channels", "socket_id", "info")
+QUERY_FIELDS: Final = frozenset(("name", "data", "channel", "channels", "socket_id", "info"))
 """Parameters of an event that may be in the query."""
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -90,9 +90,9 @@ def decode_batch(body: bytes) -> tuple[BatchEvent, ...]:
 
 def _with_query(params: Mapping[str, str], body: bytes) -> bytes:
     """The body, with what only the query has (section 10.1); there ``channels`` are joined with commas."""
-    given = {name: params[name] for name in QUERY_FIELDS if name in params}
-    if not given:
+    if QUERY_FIELDS.isdisjoint(params):
         return body
+    given = {name: params[name] for name in QUERY_FIELDS if name in params}
     fields: dict[str, Any] = dict(given)
     if "channels" in given:
         fields["channels"] = given["channels"].split(",")

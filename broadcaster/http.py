@@ -6,6 +6,7 @@ one call, and its answer one write.
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -28,7 +29,35 @@ STALLED_SECONDS: Final = 30.0
 _STATUS: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
 }
+_PLAIN: Final = re.compile(
+    rb"POST (/[!-~]*) HTTP/1\.1\r\n((?:[!#-'*+\-.0-9A-Z^-z|~]{1,64}:[ \t!-~]{0,1000}\r\n){1,32})\r\n"
+)
+_OTHERWISE: Final = re.compile(
+    rb"(?i)^(?:connection:(?![ \t]*keep-alive[ \t]*\r)|"
+    rb"(?:expect|proxy-connection|te|trailer|transfer-encoding|upgrade):)",
+    re.MULTILINE,
+)
+_LENGTH: Final = re.compile(rb"(?i)^content-length:[ \t]*([0-9]{1,9})[ \t]*\r$", re.MULTILINE)
+_ANY_LENGTH: Final = re.compile(rb"(?i)^content-length", re.MULTILINE)
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def plain_post(data: bytes) -> tuple[bytes, bytes] | None:
+    """Target and body, if ``data`` is nothing but one whole POST request of the plainest kind (RFC 9112).
+
+    That is: HTTP/1.1, a path, a length, and no header that makes anything of the message or the connection.
+    None for all others, which are not wrong for that.
+    """
+    found = _PLAIN.match(data)
+    if found is None:
+        return None
+    headers = found[2]
+    length = _LENGTH.search(headers)
+    if length is None or len(data) - found.end() != int(length[1]) or _OTHERWISE.search(headers):
+        return None
+    if len(_ANY_LENGTH.findall(headers)) > 1:
+        return None
+    return found[1], data[found.end() :]
 
 
 class _NobodyWaits:
@@ -62,7 +91,7 @@ class Exchange:
         self._protocol = protocol
         self._method = method
         self._target = target
-        self.body: bytearray | None = bytearray()
+        self.body: bytes | bytearray | None = b""
         self.complete = False
         self.keep_alive = keep_alive
         self.disconnected = False
@@ -113,6 +142,8 @@ class HttpProtocol(HttpToolsProtocol):
     _stalled: asyncio.TimerHandle | None = None
     _patience: asyncio.TimerHandle | None = None
     _waiting_since = 0.0
+    _between = True
+    """The parser has nothing of a message that is not complete."""
 
     def __init__(self, api: HttpApi, connect: Callable[[set[Any]], Connection], **of_uvicorn: Any) -> None:
         super().__init__(**of_uvicorn)
@@ -127,6 +158,26 @@ class HttpProtocol(HttpToolsProtocol):
         self.scheme = "https" if is_ssl(transport) else "http"
         self._waiting_since = self.loop.time()
         self._be_patient()
+
+    def data_received(self, data: bytes) -> None:
+        """As uvicorn does. Nearly all requests to the API come whole and plain, and need no parser."""
+        before: RequestResponseCycle | Exchange | None = self.cycle
+        if self._between and (before is None or before.response_complete):
+            plain = plain_post(data)
+            if plain is not None and self._api.serves(plain[0]):
+                target, body = plain
+                exchange = Exchange(self, "POST", target, keep_alive=True)
+                exchange.body = body if len(body) <= self._api.max_body else None
+                exchange.complete = True
+                self.cycle = exchange  # type: ignore[assignment]
+                exchange.begin(self._api)
+                return
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """As uvicorn does."""
+        self._between = False
+        super().on_message_begin()
 
     # --- requests to the API
 
@@ -152,13 +203,14 @@ class HttpProtocol(HttpToolsProtocol):
         if not isinstance(exchange, Exchange):
             super().on_body(body)
         elif exchange.body is not None:
-            exchange.body += body
+            exchange.body = body if not exchange.body else bytearray(exchange.body) + body
             if len(exchange.body) > self._api.max_body:
                 exchange.body = None
                 self._complete(exchange)
 
     def on_message_complete(self) -> None:
         """As uvicorn does; for the API, all has come that is needed."""
+        self._between = True
         exchange: Any = self.cycle
         if not isinstance(exchange, Exchange):
             super().on_message_complete()

@@ -34,7 +34,8 @@ class SignatureError(ValueError):
 
 def sign(secret: str, text: str) -> str:
     """Lowercase hex HMAC-SHA256 over the UTF-8 bytes of ``text``; undecodable bytes stay what they were."""
-    inner, outer = (started.copy() for started in _keyed(secret))
+    keyed_inner, keyed_outer = _keyed(secret)
+    inner, outer = keyed_inner.copy(), keyed_outer.copy()
     inner.update(text.encode("utf-8", "surrogateescape"))
     outer.update(inner.digest())
     return outer.hexdigest()

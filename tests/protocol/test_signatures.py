@@ -170,3 +170,9 @@ def test_plain_queries_are_split_like_all_others(query):
     escaped = query.replace("a", "%61") + "&%61=a"
     plain = query + "&a=a"
     assert signatures.parse_query(plain.encode()) == signatures.parse_query(escaped.encode())
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 200])
+def test_a_secret_may_be_longer_than_the_hashs_block(size):
+    secret = "s" * size
+    assert signatures.sign(secret, "text") == hmac.new(secret.encode(), b"text", hashlib.sha256).hexdigest()
