@@ -29,6 +29,7 @@ from .redis_layout import Owner
 from .redis_registry import RedisRegistry
 from .registry import Joined, Left, LocalRegistry, Registry
 from .rosters import Rosters
+from .turns import Turns
 from .watchlists import Watchlists
 from .webhooks import Webhooks
 from .wheel import Wheel
@@ -80,6 +81,7 @@ class Node:
         self.peers = drain.Peers(self.registry)
         self.entrance = Entrance(self)
         self.fence = drain.Fence(bus.subscribe)
+        self.turns = Turns(self.loop.call_soon)
         self.wheel = Wheel(self.loop)
         self.loop_delay = LoopDelay(self.loop.call_later)
         self.webhooks = Webhooks(settings.apps, None if redis is None else self._confirm_departure)

@@ -290,7 +290,7 @@ def _config(settings: Settings, node: Node) -> uvicorn.Config:
     server, app = settings.server, Server(node)
     config = uvicorn.Config(
         app,
-        http=partial(HttpProtocol, app.api, partial(Connection, node)),  # type: ignore[arg-type]
+        http=partial(HttpProtocol, app.api, node.turns, partial(Connection, node)),  # type: ignore[arg-type]
         ws=Connection,  # made by our HttpProtocol; None would switch WebSockets off
         lifespan="off",
         log_config=None,

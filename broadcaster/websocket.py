@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from websockets.frames import Frame, Opcode
@@ -82,6 +83,17 @@ class Connection(Client, asyncio.Protocol):
                 for text in texts:
                     self.receive(text)
                 return
+            if not self.node.turns.put(partial(self._read_in_turn, data)):
+                self._transport.pause_reading()  # most likely a crowd that says goodbye
+                return
+        self._read(data)
+
+    def _read_in_turn(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._read(data)
+
+    def _read(self, data: bytes) -> None:
         protocol = self._library()
         protocol.receive_data(data)
         for event in protocol.events_received():
