@@ -79,11 +79,15 @@ _NOTHING: Final = b"{}"
 
 
 class Route(NamedTuple):
-    """An endpoint below ``/apps/ID/``; ``name`` is its path, where ``*`` stands for one part of any text."""
+    """An endpoint below ``/apps/ID/``; ``name`` is its path, where ``*`` stands for one part of any text.
+
+    ``depth`` is how many parts it has.
+    """
 
     name: str
     method: str
     handler: Callable[[Request], Told | asyncio.Future[Told]]
+    depth: int
 
 
 class HttpApi:
@@ -98,20 +102,22 @@ class HttpApi:
         self.max_body = node.settings.server.max_request_bytes
         self._paths = (f"{self._prefix}/apps/".encode(), f"{self._prefix}/users/".encode())
         later = self._later
-        routes = (
-            Route("events", "POST", self._events),
-            Route("batch_events", "POST", self._batch_events),
-            Route("channels", "GET", later(self._channels)),
-            Route("channels/*", "GET", later(self._channel)),
-            Route("channels/*/users", "GET", later(self._users)),
-            Route("users/*/terminate_connections", "POST", later(self._terminate)),
-            Route("users/*/reconnect_connections", "POST", later(self._reconnect)),
-            Route("connections", "GET", later(self._connections)),
-            Route("channels/*/events", "POST", self._event_on_channel),
-            Route("channels/*/stats", "GET", later(self._channel)),
+        routes: tuple[tuple[str, str, Callable[[Request], Any]], ...] = (
+            ("events", "POST", self._events),
+            ("batch_events", "POST", self._batch_events),
+            ("channels", "GET", later(self._channels)),
+            ("channels/*", "GET", later(self._channel)),
+            ("channels/*/users", "GET", later(self._users)),
+            ("users/*/terminate_connections", "POST", later(self._terminate)),
+            ("users/*/reconnect_connections", "POST", later(self._reconnect)),
+            ("connections", "GET", later(self._connections)),
+            ("channels/*/events", "POST", self._event_on_channel),
+            ("channels/*/stats", "GET", later(self._channel)),
         )
         self._running: set[asyncio.Future[Told]] = set()
-        self._routes = {route.name: route for route in routes}
+        self._routes = {
+            name: Route(name, method, handler, name.count("/") + 1) for name, method, handler in routes
+        }
 
     def serves(self, raw_path: bytes) -> bool:
         """Whether the path is one of the API's."""
@@ -182,8 +188,8 @@ class HttpApi:
     def _match(self, method: str, parts: list[str]) -> tuple[Route, tuple[str, ...]]:
         """The endpoint, and what stands for ``*``: in every name of one, the second part."""
         names = tuple(parts[1:2])
-        route = self._routes.get("/".join((*parts[:1], "*", *parts[2:]) if names else parts))
-        if route is None or any("/" in part for part in (*parts[:1], *parts[2:])):
+        route = self._routes.get("/".join((parts[0], "*", *parts[2:])) if names else "".join(parts))
+        if route is None or route.depth != len(parts):  # a part may have a slash in it
             raise ApiError(404, "No such endpoint")
         if route.method != method:
             raise ApiError(405, f"Expected {route.method}")

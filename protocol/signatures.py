@@ -102,9 +102,8 @@ def _decoded(part: bytes) -> str:
 
 def parse_query(query: bytes) -> dict[str, str]:
     """The query as the signature sees it: keys lower-cased, ``name[]`` values joined with ``,``."""
-    if b"%" not in query and b"[" not in query:
-        pairs = [pair.partition("=") for pair in query.decode("utf-8", "surrogateescape").split("&")]
-        return {name.lower(): value for name, equals, value in pairs if name or equals}
+    if (plain := _plain(query)) is not None:
+        return plain
     params: dict[str, str] = {}
     for name, value in query_pairs(query):
         key = name.lower()
@@ -114,6 +113,17 @@ def parse_query(query: bytes) -> dict[str, str]:
         else:
             params[key] = value
     return params
+
+
+def _plain(query: bytes) -> dict[str, str] | None:
+    """The same for a query as SDKs send it, in which nothing is escaped, listed or in capitals."""
+    if b"%" in query or b"[" in query:
+        return None
+    try:
+        params = dict([pair.split("=", 1) for pair in query.decode("ascii").split("&")])
+    except ValueError:  # a part without "=", or not ASCII
+        return None
+    return params if "".join(params).islower() else None
 
 
 def request_text(method: str, path: str, params: Mapping[str, str]) -> str:
