@@ -92,7 +92,7 @@ class Exchange:
         self._protocol = protocol
         self._method = method
         self._target = target
-        self.body: bytes | bytearray | None = b""
+        self.body: bytes | bytearray | None = bytearray()
         self.complete = False
         self.keep_alive = keep_alive
         self.disconnected = False
@@ -215,7 +215,7 @@ class HttpProtocol(HttpToolsProtocol):
         if not isinstance(exchange, Exchange):
             super().on_body(body)
         elif exchange.body is not None:
-            exchange.body = body if not exchange.body else bytearray(exchange.body) + body
+            exchange.body += body
             if len(exchange.body) > self._api.max_body:
                 exchange.body = None
                 self._complete(exchange)
@@ -238,8 +238,8 @@ class HttpProtocol(HttpToolsProtocol):
         """Its turn has come; a request to the API that is not complete begins when it is."""
         if not isinstance(cycle, Exchange):
             super()._start_asgi_task(cycle, app)
-        elif cycle.complete:
-            cycle.begin(self._api)
+        elif cycle.complete:  # later: each may be answered at once, and have the next one begin
+            self.loop.call_soon(cycle.begin, self._api)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """In the background; uvicorn waits for it when it stops."""

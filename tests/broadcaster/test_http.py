@@ -107,6 +107,13 @@ async def test_requests_in_one_go_are_answered_in_their_order(server):
         assert [(await ann.receive())["event"] for _ in range(3)] == ["1", "2", "3"]
 
 
+async def test_many_requests_behind_one_that_waits_are_all_answered(server):
+    """Those that are answered at once do not begin inside of each other."""
+    async with peer(server.port) as one:
+        one.writer.write(get(signed("/apps/1/channels", b"", method="GET")) + post(event("one")) * 1200)
+        assert [(await one.answer())[0] for _ in range(1201)] == [200] * 1201
+
+
 async def test_a_body_may_come_in_pieces_and_in_chunks(server):
     async with client(server.port) as ann, peer(server.port) as one:
         await ann.subscribe("a")
