@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import secrets
-import shlex
 import sys
 import tempfile
 import time
@@ -16,17 +14,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from . import program
 from .collected import Collections
 from .crowd import Order
 from .crowds import crowds
 from .errors import BAD_USAGE, BenchmarkError
 from .load.http import Connection
 from .load.orders import Target
-from .machine import machine, versions
-from .program import measured
 from .stage import APP_ID, APP_KEY, BROADCASTER, LEGATO, LISTENING, start
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 DESCRIPTION: Final = """\
@@ -126,28 +124,15 @@ async def _one(args: argparse.Namespace, settled: str) -> dict[str, Any]:
 
 
 async def _run(args: argparse.Namespace, redis: str) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "benchmark": "garbage",
-        "command": shlex.join(["python", "-m", "benchmarks.garbage", *args.argv]),
-        "machine": machine(),
-        "versions": versions(redis),
-    }
-    try:
-        async with asyncio.timeout(args.seconds):
-            body["result"] = {name: await _one(args, settled) for name, settled in SETTINGS.items()}
-    except TimeoutError:
-        raise BenchmarkError(f"not done after {args.seconds} s: see --seconds") from None
+    body = program.head("garbage", "garbage", args, redis)
+    async with program.limited(args.seconds):
+        body["result"] = {name: await _one(args, settled) for name, settled in SETTINGS.items()}
     return body
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.garbage",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = program.parser("garbage", DESCRIPTION, EPILOG)
     add = parser.add_argument
     add("--connections", type=int, default=5000, metavar="N", help="clients (default 5000)")
     add("--events", type=int, default=5000, metavar="N", help="in all (default 5000)")
@@ -170,7 +155,7 @@ def check(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure; the exit status is as :data:`EPILOG` says."""
     words = list(sys.argv[1:] if argv is None else argv)
-    body = measured("benchmarks.garbage", words, build_parser().parse_args(words), check, _run)
+    body = program.measured("benchmarks.garbage", words, build_parser().parse_args(words), check, _run)
     if isinstance(body, int):
         return body
     lines = [body["command"], json.dumps(body["machine"]), json.dumps(body["versions"])]

@@ -2,18 +2,59 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
+import shlex
 import sys
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import FAILED, BenchmarkError
+from .machine import machine, versions
 from .stage import redis_server
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+
+def parser(name: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """Without options yet. ``name``: of the module below ``benchmarks``."""
+    return argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def head(name: str, kind: str, args: argparse.Namespace, redis: str) -> dict[str, Any]:
+    """What every result begins with.
+
+    :param kind: what the result calls itself.
+    """
+    return {
+        "benchmark": kind,
+        "command": shlex.join(["python", "-m", f"benchmarks.{name}", *args.argv]),
+        "machine": machine(),
+        "versions": versions(redis),
+    }
+
+
+@asynccontextmanager
+async def limited(seconds: float, done: Callable[[], str] = str) -> AsyncIterator[None]:
+    """Give the block up after so long.
+
+    :param done: how far it came, in words, if that is known.
+    :raises BenchmarkError: it was not through.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        so_far = f" ({text})" if (text := done()) else ""
+        raise BenchmarkError(f"not done after {seconds} s{so_far}: see --seconds") from None
 
 
 def measured(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import random
-import shlex
 import sys
 import time
 from contextlib import AsyncExitStack
@@ -17,15 +15,14 @@ from redis.asyncio import Redis
 
 from protocol import stream, wire
 
-from . import proc
+from . import proc, program
 from .audience import audience
 from .errors import BAD_USAGE, BenchmarkError
 from .figures import milliseconds, percentile
-from .machine import machine, versions
-from .program import measured
 from .stage import APP_ID, QUEUE, Cast, stage
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from .audience import Audience
@@ -247,35 +244,21 @@ async def _run(args: argparse.Namespace, redis: str) -> dict[str, Any]:
     else:
         mode = at_once
         readers = concurrency = args.replies + args.greedy
-    body: dict[str, Any] = {
-        "benchmark": f"replies {mode.__name__.replace('_', ' ')}",
-        "command": shlex.join(["python", "-m", "benchmarks.replies", *args.argv]),
-        "machine": machine(),
-        "versions": versions(redis),
-    }
+    body = program.head("replies", f"replies {mode.__name__.replace('_', ' ')}", args, redis)
     async with AsyncExitStack() as stack:
         on = await stack.enter_async_context(stage(redis, Cast(concurrency)))
         users = [f"reader-{number}" for number in range(readers)]
         ears = await stack.enter_async_context(audience(on, users))
         client = await stack.enter_async_context(Redis.from_url(on.redis_url))
-        try:
-            async with asyncio.timeout(args.seconds):
-                body["result"] = await mode(Bench(on, client, ears, users), args)
-        except TimeoutError:
-            done = f"{len(ears.readings)} replies had ended"
-            raise BenchmarkError(f"not done after {args.seconds} s ({done}): see --seconds") from None
+        async with program.limited(args.seconds, lambda: f"{len(ears.readings)} replies had ended"):
+            body["result"] = await mode(Bench(on, client, ears, users), args)
         body["wrong"] = wrong(ears.readings, "stream.cancelled" if args.cancels else "stream.completed")
     return body
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.replies",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = program.parser("replies", DESCRIPTION, EPILOG)
     add = parser.add_argument
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--replies", type=int, default=64, metavar="N", help="at once (default 64)")
@@ -326,7 +309,7 @@ def _summary(body: Mapping[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure; the exit status is as :data:`EPILOG` says."""
     words = list(sys.argv[1:] if argv is None else argv)
-    body = measured("benchmarks.replies", words, build_parser().parse_args(words), check, _run)
+    body = program.measured("benchmarks.replies", words, build_parser().parse_args(words), check, _run)
     if isinstance(body, int):
         return body
     sys.stdout.write(_summary(body))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import hashlib
 import json
-import shlex
 import sys
 import time
 from contextlib import AsyncExitStack
@@ -18,16 +16,15 @@ from redis.asyncio import Redis
 
 from protocol import signatures, wire
 
-from . import proc
+from . import proc, program
 from .crowd import Order
 from .crowds import crowds
 from .errors import BAD_USAGE, BenchmarkError
-from .machine import machine, versions
-from .program import measured
 from .relay import Relay
 from .stage import APP_ID, APP_KEY, Cast, stage
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
@@ -288,12 +285,7 @@ MODES: Final[Mapping[str, Callable[[Bench, argparse.Namespace], Awaitable[dict[s
 
 
 async def _run(args: argparse.Namespace, redis: str) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "benchmark": f"scaling {args.mode}",
-        "command": shlex.join(["python", "-m", "benchmarks.scaling", *args.argv]),
-        "machine": machine(),
-        "versions": versions(redis),
-    }
+    body = program.head("scaling", f"scaling {args.mode}", args, redis)
     relays: list[Relay] = []
     async with AsyncExitStack() as stack:
 
@@ -308,22 +300,14 @@ async def _run(args: argparse.Namespace, redis: str) -> dict[str, Any]:
         cast = Cast(nodes=args.nodes, config=config, through=through if args.mode == "share" else None)
         on = await stack.enter_async_context(stage(redis, cast))
         client = await stack.enter_async_context(Redis.from_url(on.redis_url))
-        try:
-            async with asyncio.timeout(args.seconds):
-                body["result"] = await MODES[args.mode](Bench(on, client, relays), args)
-        except TimeoutError:
-            raise BenchmarkError(f"not done after {args.seconds} s: see --seconds") from None
+        async with program.limited(args.seconds):
+            body["result"] = await MODES[args.mode](Bench(on, client, relays), args)
     return body
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.scaling",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = program.parser("scaling", DESCRIPTION, EPILOG)
     add = parser.add_argument
     add("mode", choices=MODES, metavar="MODE", help=", ".join(MODES))
     add("--nodes", type=int, default=2, metavar="N", help="broadcasters (default 2)")
@@ -351,7 +335,7 @@ def check(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure; the exit status is as :data:`EPILOG` says."""
     words = list(sys.argv[1:] if argv is None else argv)
-    body = measured("benchmarks.scaling", words, build_parser().parse_args(words), check, _run)
+    body = program.measured("benchmarks.scaling", words, build_parser().parse_args(words), check, _run)
     if isinstance(body, int):
         return body
     lines = [body["command"], json.dumps(body["machine"]), json.dumps(body["versions"])]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import resource
 import shlex
@@ -14,13 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from benchmarks import machine
+from benchmarks import machine, program
 from benchmarks.errors import BAD_USAGE, BenchmarkError
 from benchmarks.load import local
 from benchmarks.load.agents import generators
 from benchmarks.load.options import BOUNDS as LOAD_BOUNDS
 from benchmarks.load.watch import Live
-from benchmarks.program import measured
 
 from . import table
 from .measures import FLUSH_CONNECTIONS, IDLE, IDLE_CONNECTIONS
@@ -29,6 +27,7 @@ from .rows import ROWS, figures, fill
 from .servers import Programs, compiled, servers, soketi_script, versions
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
     from .rows import Found, Seen
@@ -67,12 +66,7 @@ SPARE_FILES: Final = 200
 
 def build_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.versus",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = program.parser("versus", DESCRIPTION, EPILOG)
     add = parser.add_argument
     add(
         "--rounds",
@@ -185,7 +179,7 @@ def _row(found: Found) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure; the exit status is as :data:`EPILOG` says."""
     words = list(sys.argv[1:] if argv is None else argv)
-    body = measured("benchmarks.versus", words, build_parser().parse_args(words), check, _measure)
+    body = program.measured("benchmarks.versus", words, build_parser().parse_args(words), check, _measure)
     if isinstance(body, int):
         return body
     sys.stdout.write(body["table"])
