@@ -127,7 +127,9 @@ class HttpApi:
         """For a request that did not come the short way (:mod:`.http`): one with an absolute address."""
         try:
             body: bytes | None = await read_body(receive, self.max_body)
-        except ApiError:
+        except ApiError as error:
+            if error.status != 413:
+                return  # nobody is there any more
             body = None
         target = scope["raw_path"].partition(b"?")[0] + b"?" + scope["query_string"]
         answered: asyncio.Future[tuple[int, bytes]] = self._node.loop.create_future()

@@ -175,6 +175,12 @@ async def test_an_absolute_address_is_the_same(server):
         large = event("large", size=server.node.settings.server.max_request_bytes)
         one.writer.write(post(large, target="http://x"))
         assert (await one.answer())[0] == 413
+    async with peer(server.port) as one:
+        one.writer.write(post(event("cut off"), target="http://x")[:-5])
+        await until(lambda: any(open_.cycle for open_ in http_connections(server)))
+        one.writer.transport.abort()
+    await until(lambda: not server.uvicorn.server_state.tasks)
+    assert server.node.requests["events", 413] == 1
 
 
 async def test_a_peer_that_does_not_read_its_answers_gets_all_of_them_later():

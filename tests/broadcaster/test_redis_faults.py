@@ -46,12 +46,15 @@ class Stage(NamedTuple):
         return await call(self.port, "/up?ready", method="GET")
 
     async def until_ready(self, status: int, reason: str | None = None) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while True:
-                found, body = await self.ready()
-                if found == status and body.get("reason") == reason:
-                    return
-                await asyncio.sleep(0.02)
+        said = None
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while said != (status, reason):
+                    found, body = await self.ready()
+                    said = found, body.get("reason")
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            pytest.fail(f"waited for {(status, reason)}, and it said {said}")
 
     async def send(self) -> int:
         """A chat message; answers the status."""
