@@ -7,6 +7,7 @@ node's name too, and hangs on its lease (:mod:`.leases`): when that lapses, anot
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
@@ -51,6 +52,9 @@ STUCK_SECONDS: Final = 3.0
 ANY: Final = 1_000_000_000
 """No bound: on how many users a presence channel may have, for those who are on it already."""
 
+ANSWER_SECONDS: Final = 60
+"""How long an answer is kept for a call that is sent again: for as long Redis may be away behind it."""
+
 HELD_SECONDS: Final = 60
 """How long a hold is kept beyond the time it takes to see that its node is dead."""
 
@@ -69,6 +73,7 @@ class RedisRegistry(Questions):
         self._held_seconds = round(HELD_SECONDS + 4 * lease)
         self._changes = Changes(redis, self._steady, self._lease.doubt, self._stands)
         self._identity = Identity(redis)
+        self._calls = (f"{node_id}:{number}" for number in itertools.count())
         self._joining: Counter[tuple[Key, str]] = Counter()
         self._holds: dict[tuple[Key, str], Hold] = {}
         self._kept: Counter[Line] = Counter()
@@ -184,7 +189,8 @@ class RedisRegistry(Questions):
             envelope = wire.encode_envelope(removed_envelope(key, socket_id, member))
         own = self._lease.node, line[1]
         holder = own[0] if self._owner.holding(key.app_id) and not key.channel.startswith("#") else ""
-        arguments = (socket_id, user, envelope, holder, int(disconnect), line[0], self._held_seconds)
+        seconds = self._held_seconds, ANSWER_SECONDS
+        arguments = (socket_id, user, envelope, holder, int(disconnect), line[0], *seconds)
 
         def answered(answer: list[Any]) -> None:
             left = decode_left(answer)
@@ -202,7 +208,8 @@ class RedisRegistry(Questions):
 
         lists = (own,) if holder and own != line else ()
         forgets = (line,) if not holder or own != line else ()
-        self._changes.put(Change("leave", key, arguments, answered, lists, forgets))
+        kept = next(self._calls) if holder else ""
+        self._changes.put(Change("leave", key, arguments, answered, lists, forgets, kept))
 
     def release(self, key: Key, user_id: str | None, done: Callable[[bool], None]) -> None:
         """In the next pipeline."""
@@ -210,8 +217,10 @@ class RedisRegistry(Questions):
         hold = self._holds.get((key, field))
         holder = self._lease.node if hold is None else hold.holder
         forgets = self._let_go(key, field)
+        arguments = field, holder, ANSWER_SECONDS
+        kept = next(self._calls)
         self._changes.put(
-            Change("release", key, (field, holder), lambda answer: done(bool(answer)), forgets=forgets)
+            Change("release", key, arguments, lambda answer: done(bool(answer)), (), forgets, kept)
         )
 
     def _let_go(self, key: Key, field: str) -> tuple[Line, ...]:

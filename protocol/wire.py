@@ -138,6 +138,14 @@ def held_key(app_id: str, channel: str) -> str:
     return f"legato:held:{{{app_id}:{channel}}}"
 
 
+def answer_key(app_id: str, channel: str, call: str) -> str:
+    """String for a minute: what a script has answered, for the caller that comes again as it heard nothing.
+
+    ``call`` is unique to the call (``leave.lua``, ``release.lua``).
+    """
+    return f"legato:answer:{{{app_id}:{channel}}}:{call}"
+
+
 def cache_key(app_id: str, channel: str) -> str:
     """String with the last event of a cache channel: its version in 16 digits, then ``[event, data]``."""
     return f"legato:cached:{{{app_id}:{channel}}}"
