@@ -58,10 +58,11 @@ class _Link:
         self.find = find
         self.made: WeakSet[_Honest] = WeakSet()
 
-    def demoted(self) -> None:
-        """The server is no master any more: every connection starts anew before its next use."""
+    def demoted(self, where: str) -> None:
+        """The server there is no master any more: its connections start anew before their next use."""
         for connection in self.made:
-            connection.mark_for_reconnect()  # type: ignore[no-untyped-call]
+            if connection.where == where:
+                connection.mark_for_reconnect()  # type: ignore[no-untyped-call]
 
 
 _EXPECTED_URL: Final = {
@@ -83,6 +84,11 @@ class _Honest(AbstractConnection):
         self._link = link
         link.made.add(self)
 
+    @property
+    def where(self) -> str:
+        """Host and port, or path, of the server."""
+        return str(self._host_error())
+
     async def connect(self) -> None:
         """See redis-py."""
         if self.should_reconnect():  # type: ignore[no-untyped-call]
@@ -102,10 +108,11 @@ class _Honest(AbstractConnection):
         mode, role = server.get(b"mode", b"").decode(), server.get(b"role", b"")
         if mode in _EXPECTED_URL and mode != self._link.mode:
             raise LostError(
-                f"{self._host_error()} runs in {mode} mode: its address begins with {_EXPECTED_URL[mode]}"
+                f"{self.where} runs in {mode} mode: its address begins with {_EXPECTED_URL[mode]}"
             )
         if role in (b"slave", b"replica") and mode != "cluster":  # a Cluster's nodes send us on by themselves
-            raise LostError(f"{self._host_error()} is a replica, not a master")
+            self._link.demoted(self.where)  # who only listens, as the bus does, is never told READONLY
+            raise LostError(f"{self.where} is a replica, not a master")
 
     async def _tell(self) -> Any:
         try:
@@ -125,9 +132,9 @@ class _Honest(AbstractConnection):
         try:
             return await super().read_response(*arguments, **options)
         except exceptions.ReadOnlyError as error:
-            self._link.demoted()
+            self._link.demoted(self.where)
             await self.disconnect(nowait=True)
-            raise LostError(f"{self._host_error()} is a replica now") from error
+            raise LostError(f"{self.where} is a replica now") from error
 
 
 class _Found(_Honest):

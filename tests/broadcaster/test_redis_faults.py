@@ -176,6 +176,21 @@ async def test_a_master_that_becomes_a_replica_is_not_used_as_if_it_were_one(cap
         assert "the server is no master any more" in caplog.text
 
 
+async def test_a_node_that_only_listens_to_a_master_hears_that_it_is_none_any_more():
+    """Everybody who could be told READONLY has lost the connection, and is refused a new one."""
+    with contextlib.ExitStack() as stack:
+        server, other = (stack.enter_context(TcpServer.started(SYSTEM)) for _ in range(2))
+        ours = stack.enter_context(server.client())
+        async with stage(f"redis://{server.address}") as playing:
+            with ours.pipeline(transaction=True) as at_once:
+                at_once.replicaof("127.0.0.1", other.port)
+                at_once.client_kill_filter(_type="normal", skipme=True)
+                at_once.execute()
+            await playing.suffers()
+            ours.replicaof("NO", "ONE")
+            await playing.is_well()
+
+
 async def test_a_node_that_reads_too_slowly_is_cut_off_and_subscribes_again():
     with RedisServer(SYSTEM, "--client-output-buffer-limit", "pubsub 1mb 1mb 1") as server:
         async with redis_node(server.url) as node, redis_node(server.url) as sender:
