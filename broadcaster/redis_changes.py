@@ -178,7 +178,7 @@ class _Lane:
         return error
 
     async def _carry_out_some(self) -> Exception | None:
-        batch = [self.waiting.popleft() for _ in range(min(BATCH, len(self.waiting)))]
+        batch = self._next_batch()
         left = max(0, self._unsure - len(batch))
         try:
             answers, still_listed = await self._changes.batches.send(batch, again=self._unsure > 0)
@@ -193,6 +193,20 @@ class _Lane:
             if at not in kept:
                 self._follow_up(change, answer)
         return error
+
+    def _next_batch(self) -> list[Change]:
+        """Of a subscription one change at most: what is sent again must not come behind what undoes it."""
+        batch: list[Change] = []
+        places: set[tuple[Key, Any]] = set()
+        while self.waiting and len(batch) < BATCH:
+            change = self.waiting[0]
+            if change.script in ("join", "leave"):
+                place = change.key, change.arguments[0]
+                if place in places:
+                    break
+                places.add(place)
+            batch.append(self.waiting.popleft())
+        return batch
 
     def _put_back(self, changes: Sequence[Change], unsure: int) -> None:
         """In front, since what came later has to stay behind."""

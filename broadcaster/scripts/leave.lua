@@ -18,7 +18,7 @@ local function takes_over(field)
   return true
 end
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then
-  local user = ARGV[2] ~= '' and takes_over('u' .. ARGV[2])
+  local user = ARGV[2] ~= '' and ARGV[5] == '1' and takes_over('u' .. ARGV[2])
   local channel = takes_over('c')
   local kept = ARGV[9] == '1' and KEYS[6] and redis.call('GET', KEYS[6]) or '00'
   local last, last_of_user = string.match(kept, '^(%d)(%d)$')

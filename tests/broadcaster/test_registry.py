@@ -562,6 +562,18 @@ async def test_the_lost_answers_of_who_unsubscribes_behind_a_held_departure_are_
         assert not await node.release(ROOM)
 
 
+async def test_who_unsubscribed_is_not_taken_for_the_one_whose_departure_is_held_back(server, monkeypatch):
+    async with redis_node(server.url, "a", holding=lambda _: True) as node:
+        await node.join(ROOM, "1.1", ANN)
+        await node.join(ROOM, "2.2", ANN)
+        await node.join(ROOM, "3.3", BOB)
+        lose_answers(node, monkeypatch)
+        left = await asyncio.gather(
+            node.leave(ROOM, "1.1", ANN), node.leave(ROOM, "2.2", ANN, disconnect=True)
+        )
+        assert left == [Left(1), Left(1, last_of_user=True)]  # as it is when the answers come, not as it was
+
+
 async def test_the_lost_answer_to_a_release_is_given_again_whoever_comes_meanwhile(server, monkeypatch):
     async with two_nodes(server.url) as (one, two):
         await one.join(NEWS, "1.1")
