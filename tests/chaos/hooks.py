@@ -3,7 +3,7 @@
 For each channel ``channel_occupied`` and ``channel_vacated`` come in turns, for each user of a presence
 channel ``member_added`` and ``member_removed``; the last one says how it is. When one comes twice in a row,
 what the clients went through tells why: if nothing had happened in between, it was told twice; else what
-happened in between was not told.
+happened in between was not told. Who asked for a subscription may have had it without hearing of it.
 
 Nodes send for themselves: what one of them told late, since it was stopped or tried again, may arrive behind
 what another one told later. And what a killed node had not told yet is lost; that alone is excused, and
@@ -16,7 +16,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .findings import Finding
-from .record import Came, Members
+from .record import Asked, Came, Members
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -69,13 +69,13 @@ def _judge(room: Room) -> _Judged:
     told: defaultdict[Thing, list[Told]] = defaultdict(list)
     for event in room.told:
         told[event.channel, event.user].append(event)
-    changes = _changes(room)
+    changes, asked = _changes(room), _asked(room)
     findings, excused = [], 0
     if room.refused:
         detail = f"{room.refused} requests with a wrong signature"
         findings.append(Finding("forged", "webhooks", "-", detail))
     for thing in sorted({*told, *changes}):
-        for kind, detail, times in _flaws(told[thing], changes.get(thing, [])):
+        for kind, detail, times in _flaws(told[thing], changes.get(thing, []), asked[thing]):
             if kind == "missing webhook" and any(
                 abs(kill - at) <= EXCUSED for kill in room.kills for at in times
             ):
@@ -91,7 +91,7 @@ def _changes(room: Room) -> Mapping[Thing, list[_Change]]:
     for visitor in room.visitors:
         on: set[str] = set()
         for entry in visitor.entries:
-            if isinstance(entry, Members) or isinstance(entry, Came) is (entry.channel in on):
+            if isinstance(entry, (Asked, Members)) or isinstance(entry, Came) is (entry.channel in on):
                 continue
             change = _Change(entry.at, isinstance(entry, Came))
             on ^= {entry.channel}
@@ -99,6 +99,18 @@ def _changes(room: Room) -> Mapping[Thing, list[_Change]]:
             if entry.channel == room.presence:
                 steps[entry.channel, visitor.user].append(change)
     return {thing: list(_of_all(of_each)) for thing, of_each in steps.items()}
+
+
+def _asked(room: Room) -> Mapping[Thing, list[float]]:
+    """For each thing, when somebody may have come without hearing of it."""
+    asked: defaultdict[Thing, list[float]] = defaultdict(list)
+    for visitor in room.visitors:
+        for entry in visitor.entries:
+            if isinstance(entry, Asked):
+                asked[entry.channel, ""].append(entry.at)
+                if entry.channel == room.presence:
+                    asked[entry.channel, visitor.user].append(entry.at)
+    return asked
 
 
 def _of_all(of_each: Sequence[_Change]) -> Iterator[_Change]:
@@ -110,7 +122,9 @@ def _of_all(of_each: Sequence[_Change]) -> Iterator[_Change]:
             yield change
 
 
-def _flaws(told: Sequence[Told], changes: Sequence[_Change]) -> Iterator[tuple[str, str, list[float]]]:
+def _flaws(
+    told: Sequence[Told], changes: Sequence[_Change], asked: Sequence[float]
+) -> Iterator[tuple[str, str, list[float]]]:
     """Kind, detail, and when that happened which was not told."""
     rest, there, before = sorted(told, key=lambda event: event.at), False, 0.0
     last = "nothing"
@@ -119,6 +133,8 @@ def _flaws(told: Sequence[Told], changes: Sequence[_Change]) -> Iterator[tuple[s
         if IS_ENTRY[first.event] is there:
             since = before - EARLY
             between = [at for at, entry in changes if entry is not there and since <= at <= first.at]
+            if not there:  # a departure, of somebody who had not been told to be there
+                between += [at for at in asked if since <= at <= first.at]
             event = next(_late(rest), first) if between else first
             if event is first:
                 kind = "missing webhook" if between else "doubled webhook"

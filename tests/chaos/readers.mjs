@@ -71,8 +71,9 @@ class Client {
       },
     });
     this.pusher.connection.bind("message", (message) => this.hear(message));
-    this.pusher.connection.bind("state_change", ({ previous }) => {
+    this.pusher.connection.bind("state_change", ({ previous, current }) => {
       if (previous === "connected") this.lost();
+      if (current === "connected") for (const channel of this.channels) this.note("asked", { channel });
     });
     for (const name of this.channels) this.#follow(this.pusher.subscribe(name));
   }
@@ -101,7 +102,11 @@ class Client {
   /** pusher-js gives up when its request to authorise fails; an application tries again. */
   #subscribeLater(name) {
     this.note("subscription error", { channel: name });
-    setTimeout(() => this.pusher.channel(name) && this.pusher.subscribe(name), 500);
+    setTimeout(() => {
+      if (!this.pusher.channel(name)) return;
+      this.note("asked", { channel: name });
+      this.pusher.subscribe(name);
+    }, 500);
   }
 
   hear({ event, channel }) {

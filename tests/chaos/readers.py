@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from .errors import ChaosError
-from .record import Came, Closed, Frame, Members, Read, Reader, Subscribed, Visitor, Went
+from .record import Asked, Came, Closed, Frame, Members, Read, Reader, Subscribed, Visitor, Went
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -112,9 +112,11 @@ class Readers:
     def visitors(self, staying: Collection[str]) -> list[Visitor]:
         """Who was where: the readers, who stay, and the guests, of whom those ``staying`` do."""
         clients = (*self._people, *self._guests)
-        entries: dict[str, list[Came | Went | Members]] = {client["name"]: [] for client in clients}
+        entries: dict[str, list[Asked | Came | Went | Members]] = {client["name"]: [] for client in clients}
         for fact in self._facts():
             match fact["kind"]:
+                case "asked":
+                    entries[fact["reader"]].append(Asked(fact["at"], fact["channel"]))
                 case "came":
                     entries[fact["reader"]].append(Came(fact["at"], fact["channel"]))
                 case "went":

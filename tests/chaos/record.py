@@ -112,6 +112,14 @@ class Reader:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """It is about to subscribe. Whether the server took it, the client may never hear."""
+
+    at: float
+    channel: str
+
+
+@dataclass(frozen=True)
 class Came:
     """A subscription to a channel has succeeded."""
 
@@ -145,7 +153,7 @@ class Visitor:
     name: str
     user: str
     stays: bool
-    entries: Sequence[Came | Went | Members]
+    entries: Sequence[Asked | Came | Went | Members]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from .findings import Finding
-from .record import Came, Members, Went
+from .record import Asked, Came, Members, Went
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +48,7 @@ def channels_of(visitor: Visitor) -> set[str]:
                 on.add(entry.channel)
             case Went():
                 on.discard(entry.channel)
-            case Members():
+            case Asked() | Members():
                 pass
     return on
 

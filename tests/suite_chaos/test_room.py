@@ -8,7 +8,7 @@ import pytest
 
 from tests.chaos.audit import audit
 from tests.chaos.hooks import EXCUSED, LATE
-from tests.chaos.record import Came, Members, Room, Told, Visitor, Went
+from tests.chaos.record import Asked, Came, Members, Room, Told, Visitor, Went
 
 from .right import record
 from .test_audit import kinds
@@ -121,6 +121,18 @@ def test_what_a_killed_node_had_to_tell_is_excused_and_counted():
             verdict = audit(replace(record(), room=room))
             assert verdict.figures["of killed nodes, not told"] == int(clean)
             assert verdict.clean is clean
+
+
+def test_who_is_told_to_have_gone_may_have_come_without_hearing_of_it():
+    """The node was killed before it had told anybody, the client and the receiver."""
+    told = [*TOLD, Told(58.0, 0, REMOVED, ROOM, "9")]
+    eve = replace(EVE, entries=[*EVE.entries, Asked(50.0, ROOM)])
+    assert found(told=told) == {("doubled webhook", "webhooks")}
+    assert found(told=told, kills=[50.5]) == {("doubled webhook", "webhooks")}
+    assert found(told=told, visitors=[ANN, BOB, eve]) == {("missing webhook", "webhooks")}
+    verdict = audit(replace(record(), room=replace(RIGHT, told=told, visitors=[ANN, BOB, eve], kills=[50.5])))
+    assert verdict.clean
+    assert verdict.figures["of killed nodes, not told"] == 1
 
 
 def test_what_another_node_told_late_is_in_its_turn():
