@@ -11,8 +11,9 @@ PYTHON ?= $(or $(shell for python in python3 python3.14 python3.13 python3.12 py
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; \
 	done),python3)
 PYTEST_ARGS ?=
-# A process for each core. Neighbours stay together until one process has nothing left to do.
-ON_ALL_CORES := --numprocesses auto --maxprocesses 4 --dist worksteal
+# A process for each core and one more, since many tests wait. Neighbours stay together until one process has
+# nothing left to do.
+ON_ALL_CORES = --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 5 --dist worksteal
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -19,6 +19,8 @@ from protocol import cluster
 from protocol.cluster import SlotMap
 from protocol.redis_url import Address
 
+from .redis_pipeline import Client
+
 if TYPE_CHECKING:
     from protocol.redis_url import Plan
 
@@ -65,7 +67,7 @@ class Cluster(Redis):
     def node(self, address: Address) -> Redis:
         """The client of one node."""
         if address not in self._nodes:
-            self._nodes[address] = Redis.from_pool(self._pool(address))
+            self._nodes[address] = Client(self._pool(address))
         return self._nodes[address]
 
     def masters(self) -> list[Redis]:

@@ -10,11 +10,16 @@ says why, under "own clients".
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import math
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
+import hiredis
 from redis import exceptions
+from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import (
     AbstractConnection,
@@ -29,8 +34,11 @@ from redis.exceptions import RedisError
 from protocol.redis_url import Address
 
 from .redis_cluster import ASK_SECONDS, Cluster
+from .redis_pipeline import Client
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from protocol.redis_url import Plan
 
 Find = Callable[[], Awaitable[Address]]
@@ -114,11 +122,55 @@ class _Honest(AbstractConnection):
             self._link.demoted(self.where)  # who only listens, as the bus does, is never told READONLY
             raise LostError(f"{self.where} is a replica, not a master")
 
-    async def _tell(self) -> Any:
+    async def _tell(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - redis-py's own
         try:
-            return await self.read_response()
+            return await self.read_response(timeout=timeout)
         except exceptions.ResponseError as error:
             return error
+
+    async def exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """See :class:`.redis_pipeline.Line`."""
+        if self.should_reconnect() or not self.is_connected or await self._is_unusable():  # type: ignore[no-untyped-call]
+            await self.disconnect(nowait=True)
+            await self.connect()
+        try:
+            async with asyncio.timeout(self.socket_timeout):
+                await self._send_packed_command(self.pack_commands(commands))
+                return await self._replies(len(commands))
+        except BaseException as error:  # what is read next would be the answer to something else
+            await self.disconnect(nowait=True)
+            if isinstance(error, TimeoutError):
+                raise exceptions.TimeoutError(f"Timeout reading from {self.where}") from error
+            if isinstance(error, (OSError, RuntimeError)):
+                raise LostError(f"Error while talking to {self.where}: {error}") from error
+            raise
+
+    async def _is_unusable(self) -> bool:
+        """Whether the server has closed it, or said something that nobody has asked for."""
+        try:
+            return bool(await self.can_read())
+        except RedisError:
+            return True
+
+    async def _replies(self, count: int) -> list[Any]:
+        """Those that have come together are taken together: redis-py sets a timer for each."""
+        replies: list[Any] = []
+        while len(replies) < count:
+            replies.append(await self._tell(math.inf))
+            for reply in itertools.islice(self.buffered(), count - len(replies)):
+                if isinstance(reply, exceptions.ReadOnlyError):
+                    raise await self._is_replica_now() from reply
+                if isinstance(reply, LostError):
+                    raise reply
+                replies.append(reply)
+        return replies
+
+    def buffered(self) -> Iterator[Any]:
+        """What has been read with the last reply, errors as they are."""
+        reader = getattr(self._parser, "_reader", None)  # it has no other way
+        if isinstance(reader, hiredis.Reader):
+            while (reply := reader.gets()) is not NOT_ENOUGH_DATA:
+                yield reply
 
     async def send_packed_command(self, *arguments: Any, **options: Any) -> None:
         """See redis-py."""
@@ -132,9 +184,12 @@ class _Honest(AbstractConnection):
         try:
             return await super().read_response(*arguments, **options)
         except exceptions.ReadOnlyError as error:
-            self._link.demoted(self.where)
-            await self.disconnect(nowait=True)
-            raise LostError(f"{self.where} is a replica now") from error
+            raise await self._is_replica_now() from error
+
+    async def _is_replica_now(self) -> LostError:
+        self._link.demoted(self.where)
+        await self.disconnect(nowait=True)
+        return LostError(f"{self.where} is a replica now")
 
 
 class _Found(_Honest):
@@ -179,7 +234,7 @@ def connect(plan: Plan, **options: Any) -> Redis:
         options |= {"link": _Link("standalone"), "path": plan.path}
     else:
         options |= {"link": _Link("standalone"), **plan.addresses[0]._asdict()}
-    return Redis.from_pool(BlockingConnectionPool(**options, db=plan.database))
+    return Client(BlockingConnectionPool(**options, db=plan.database))
 
 
 def _settings(plan: Plan) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from unittest.mock import Mock
 
 import msgspec
 import pytest
-from redis.asyncio.client import Pipeline
 
 from protocol import wire
 from tests import redis_servers
@@ -21,6 +20,7 @@ from worker.intake import Intake
 from worker.jobs import Jobs
 from worker.providers import base
 from worker.providers.scripted import Scripted
+from worker.redis_pipeline import LeanPipeline
 from worker.stop import Control, Stop
 from worker.store import RefusedError, UnavailableError
 from worker.vitals import UNBOUNDED, Vitals, Wear
@@ -266,7 +266,7 @@ async def test_cancel_of_a_silent_model_is_noticed_by_the_very_next_look(
     """A pause of 250 ms at most, then one round trip for all replies, and the request is told to close: far
     less than 500 ms. No clock is asked here; what counts is that nothing else stands between.
     """
-    every, look, execute, stop = Consumer._every, CancelFlags.those_set, Pipeline.execute, Control.stop
+    every, look, execute, stop = Consumer._every, CancelFlags.those_set, LeanPipeline.execute, Control.stop
     pauses: dict[str, float] = {}
     seen: list[str] = []
 
@@ -297,7 +297,7 @@ async def test_cancel_of_a_silent_model_is_noticed_by_the_very_next_look(
         await eventually(lambda: len(puppet.asked) == 6)
         await redis.set(wire.cancel_flags("m1")[0], "1", ex=300)
         monkeypatch.setattr(CancelFlags, "those_set", noted_look)
-        monkeypatch.setattr(Pipeline, "execute", noted_execute)
+        monkeypatch.setattr(LeanPipeline, "execute", noted_execute)
         monkeypatch.setattr(Control, "stop", noted_stop)
         await ears.until("stream.cancelled")
     seen = seen[: seen.index("cancelled") + 1]

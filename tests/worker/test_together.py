@@ -6,11 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from redis.asyncio.client import Pipeline
 from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import ResponseError
 
 from worker import clients, together
+from worker.redis_pipeline import LeanPipeline
 from worker.together import Together
 
 if TYPE_CHECKING:
@@ -22,13 +22,13 @@ COUNT = "return redis.call('INCRBY', KEYS[1], ARGV[1])"
 @pytest.fixture
 def trips(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many calls each round trip has."""
-    execute, found = Pipeline.execute, list[int]()
+    execute, found = LeanPipeline.execute, list[int]()
 
     async def counted(self: Any, *args: Any, **options: Any) -> Any:
         found.append(len(self.command_stack))
         return await execute(self, *args, **options)
 
-    monkeypatch.setattr(Pipeline, "execute", counted)
+    monkeypatch.setattr(LeanPipeline, "execute", counted)
     return found
 
 
