@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import hiredis
-from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.exceptions import ClusterDownError, MovedError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from protocol.cluster import slot_of
 from protocol.redis_url import Address
 
+from .redis_ear import NOT_ENOUGH_DATA, listen
 from .waiting import end_task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from redis.asyncio.connection import AbstractConnection
 
@@ -143,19 +141,7 @@ class Feed:
                     return  # the connection is closed by now: the reader says so
 
     async def _read(self) -> None:
-        while True:
-            try:
-                # Without a timeout, which would be set and cleared for each read: somebody else watches.
-                reply = await self._connection.read_response(
-                    timeout=math.inf, disconnect_on_error=False, push_request=True
-                )
-            except (MovedError, ClusterDownError) as error:
-                reply = error
-            self._heard = True
-            self._listener.answered()
-            self._on_reply(reply)
-            for more in _buffered(self._connection):
-                self._on_reply(more)
+        await listen(self._connection, self._hear)
 
     async def _watch(self) -> None:
         """Until the server is none that the feed should listen to, or none that answers."""
@@ -176,17 +162,27 @@ class Feed:
                 asked, silent = True, 0.0
                 await self._connection.send_command("PING", check_health=False)
 
+    def _hear(self, gets: Callable[[], Any]) -> None:
+        """All that was read at once; what most of it is comes first."""
+        self._heard = True
+        self._listener.answered()
+        names, heard = self.names, self._listener.heard
+        while (reply := gets()) is not NOT_ENOUGH_DATA:
+            if isinstance(reply, list) and reply[0] == b"smessage":
+                _, name, data = reply
+                if name in names:
+                    heard(name, data)
+            else:
+                self._on_reply(reply)
+
     def _on_reply(self, reply: Any) -> None:
         if not isinstance(reply, list):
             self._on_refusal(reply)
             return
         if len(reply) != 3:
             return  # a PONG
-        kind, name, data = reply
-        if kind == b"smessage":
-            if name in self.names:
-                self._listener.heard(name, data)
-        elif kind == b"ssubscribe":
+        kind, name, _ = reply
+        if kind == b"ssubscribe":
             # A channel dropped and asked for again has two on the way: only the last one counts.
             self._subscribing[name] -= 1
             if self._subscribing[name] <= 0:
@@ -229,17 +225,6 @@ class Feed:
         for name in names:
             del self._subscribing[name]
         return [name for name in names if self._drop(name)]
-
-
-def _buffered(connection: AbstractConnection) -> Iterable[Any]:
-    """What has been read with the last reply, errors as they are.
-
-    redis-py hands replies out one by one, each with a timeout of its own: ten times what parsing one costs.
-    """
-    reader = getattr(connection._parser, "_reader", None)  # noqa: SLF001 - it has no other way
-    if isinstance(reader, hiredis.Reader):
-        while (reply := reader.gets()) is not NOT_ENOUGH_DATA:
-            yield reply
 
 
 def _grouped(commands: deque[tuple[str, bytes]], together: int) -> Iterable[list[str | bytes]]:
