@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from redis.asyncio.connection import AbstractConnection
 
+    from .hub import Key
+
 SUBSCRIBE_CHUNK: Final = 500
 """Channels per SSUBSCRIBE, where a command may name several; and commands per write."""
 
@@ -33,7 +35,7 @@ LOOK_SECONDS: Final = 1.0
 class Listener(Protocol):
     """Who is told what a feed hears. Names are those of sharded channels."""
 
-    def heard(self, name: bytes, data: bytes) -> None:
+    def heard(self, key: Key, data: bytes) -> None:
         """A message."""
 
     def confirmed(self, name: bytes) -> None:
@@ -60,12 +62,12 @@ class Feed:
 
     :param connection: nobody else's; connected by :meth:`run`.
     :param sharded: the server is one of a Cluster: a command names one channel, for each has its own slot.
-    :ivar names: the channels that it is asked for.
+    :ivar names: the channels that it is asked for, and what they are to the listener.
     :ivar connected: it is connected; it may still wait for confirmations.
     """
 
     def __init__(self, connection: AbstractConnection, listener: Listener, *, sharded: bool) -> None:
-        self.names: dict[bytes, int] = {}
+        self.names: dict[bytes, Key] = {}
         self.connected = False
         self._connection = connection
         self._listener = listener
@@ -77,11 +79,10 @@ class Feed:
         self._ready = asyncio.Event()
         self._heard = False
 
-    def subscribe(self, name: bytes) -> None:
+    def subscribe(self, name: bytes, key: Key) -> None:
         """Ask for a channel; it is confirmed when Redis answers."""
-        slot = slot_of(name) if self._sharded else 0
-        self.names[name] = slot
-        self._by_slot.setdefault(slot, {})[name] = None
+        self.names[name] = key
+        self._by_slot.setdefault(self._slot(name), {})[name] = None
         self._command("SSUBSCRIBE", name)
 
     def unsubscribe(self, name: bytes) -> None:
@@ -91,14 +92,17 @@ class Feed:
 
     def _drop(self, name: bytes) -> bool:
         """Whether it was asked for."""
-        slot = self.names.pop(name, None)
-        if slot is None:
+        if self.names.pop(name, None) is None:
             return False
+        slot = self._slot(name)
         of_slot = self._by_slot[slot]
         del of_slot[name]
         if not of_slot:
             del self._by_slot[slot]
         return True
+
+    def _slot(self, name: bytes) -> int:
+        return slot_of(name) if self._sharded else 0
 
     def _command(self, command: str, name: bytes) -> None:
         if self.connected:  # else there is nothing to say yet: it starts with all channels
@@ -170,8 +174,8 @@ class Feed:
         while (reply := gets()) is not NOT_ENOUGH_DATA:
             if isinstance(reply, list) and reply[0] == b"smessage":
                 _, name, data = reply
-                if name in names:
-                    heard(name, data)
+                if (key := names.get(name)) is not None:
+                    heard(key, data)
             else:
                 self._on_reply(reply)
 
@@ -209,7 +213,7 @@ class Feed:
         if unasked and name in self.names:
             self._listener.dropped(name)
             if name in self.names:
-                self.subscribe(name)
+                self.subscribe(name, self.names[name])
 
     def _on_moved(self, error: MovedError) -> None:
         # Every command that is still on its way for the slot is answered the same, and nothing else of it is.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from protocol.wire import Envelope
 
     from .hub import Hub, Key
+    from .outlet import Outlet
     from .replies import Replies, Reply
 
 logger: Final = logging.getLogger("legato.healing")
@@ -41,6 +42,16 @@ READINGS: Final = 16
 """Logs that are read at the same time."""
 
 SWEEP_SECONDS: Final = 20.0
+
+
+class _Channel(Channel):
+    """With where it goes: as long as it has subscribers, that stays the same."""
+
+    __slots__ = ("outlet",)
+
+    def __init__(self, outlet: Outlet, room: Room, now: float) -> None:
+        super().__init__(room, now)
+        self.outlet = outlet
 
 
 class Healer:
@@ -65,7 +76,7 @@ class Healer:
         self._now = now
         self._spawn = spawn
         self._room = Room()
-        self._channels: dict[Key, Channel] = {}
+        self._channels: dict[Key, _Channel] = {}
         self._readings = asyncio.Semaphore(READINGS)
         self.tokens = 0
         self.endings = 0
@@ -74,14 +85,12 @@ class Healer:
     def take(self, key: Key, envelope: Envelope) -> None:
         """A frame of a reply from the bus, one with ``stream``."""
         channel = self._channels.get(key)
-        if channel is None:
-            channel = self._channel(key)
-        if channel is None or envelope.stream is None:
+        if channel is None and (channel := self._channel(key)) is None:
             return
         verdict = channel.take(envelope, self._now())
         if verdict is Verdict.DELIVER:
-            self._hub.deliver(key, envelope.payload, envelope.except_socket_id)
-        elif verdict is Verdict.ASK:
+            self._hub.put(channel.outlet, envelope.payload, envelope.except_socket_id)
+        elif verdict is Verdict.ASK and envelope.stream is not None:
             self._heal(key, channel, envelope.stream[0])
 
     def drop(self, key: Key) -> None:
@@ -90,10 +99,10 @@ class Healer:
         if channel is not None:
             channel.close()
 
-    def _channel(self, key: Key) -> Channel | None:
+    def _channel(self, key: Key) -> _Channel | None:
         channel = self._channels.get(key)
-        if channel is None and self._hub.count(key):
-            channel = self._channels[key] = Channel(self._room, self._now())
+        if channel is None and (outlet := self._hub.outlet(key)) is not None:
+            channel = self._channels[key] = _Channel(outlet, self._room, self._now())
         return channel
 
     def open(self, key: Key) -> None:
