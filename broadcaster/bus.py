@@ -296,7 +296,7 @@ class RedisBus:
         if owner is None:
             self._set_adrift([name])
         else:
-            self._feed(owner).subscribe(name)
+            self._feed(owner).subscribe(name, self._keys[name])
 
     def _feed(self, address: Address) -> Feed:
         feed = self._feeds.get(address)
@@ -356,11 +356,8 @@ class RedisBus:
 
     # --- what the feeds hear
 
-    def heard(self, name: bytes, data: bytes) -> None:
+    def heard(self, key: Key, data: bytes) -> None:
         """See :class:`.feed.Listener`."""
-        key = self._keys.get(name)
-        if key is None:
-            return
         try:
             envelope = wire.decode_envelope(data)
         except wire.EnvelopeError as error:
@@ -393,7 +390,7 @@ class RedisBus:
         for name in names:
             self._servers.moved(name, owner)
             if name in self._keys:  # else it was dropped when told of the loss
-                self._feed(owner).subscribe(name)
+                self._feed(owner).subscribe(name, self._keys[name])
 
     def unserved(self, names: list[bytes]) -> None:
         """See :class:`.feed.Listener`."""

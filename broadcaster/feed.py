@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import hiredis
-from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.exceptions import ClusterDownError, MovedError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from protocol.cluster import slot_of
 from protocol.redis_url import Address
 
+from .redis_ear import NOT_ENOUGH_DATA, listen
 from .waiting import end_task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from redis.asyncio.connection import AbstractConnection
+
+    from .hub import Key
 
 SUBSCRIBE_CHUNK: Final = 500
 """Channels per SSUBSCRIBE, where a command may name several; and commands per write."""
@@ -35,7 +35,7 @@ LOOK_SECONDS: Final = 1.0
 class Listener(Protocol):
     """Who is told what a feed hears. Names are those of sharded channels."""
 
-    def heard(self, name: bytes, data: bytes) -> None:
+    def heard(self, key: Key, data: bytes) -> None:
         """A message."""
 
     def confirmed(self, name: bytes) -> None:
@@ -62,12 +62,12 @@ class Feed:
 
     :param connection: nobody else's; connected by :meth:`run`.
     :param sharded: the server is one of a Cluster: a command names one channel, for each has its own slot.
-    :ivar names: the channels that it is asked for.
+    :ivar names: the channels that it is asked for, and what they are to the listener.
     :ivar connected: it is connected; it may still wait for confirmations.
     """
 
     def __init__(self, connection: AbstractConnection, listener: Listener, *, sharded: bool) -> None:
-        self.names: dict[bytes, int] = {}
+        self.names: dict[bytes, Key] = {}
         self.connected = False
         self._connection = connection
         self._listener = listener
@@ -79,11 +79,10 @@ class Feed:
         self._ready = asyncio.Event()
         self._heard = False
 
-    def subscribe(self, name: bytes) -> None:
+    def subscribe(self, name: bytes, key: Key) -> None:
         """Ask for a channel; it is confirmed when Redis answers."""
-        slot = slot_of(name) if self._sharded else 0
-        self.names[name] = slot
-        self._by_slot.setdefault(slot, {})[name] = None
+        self.names[name] = key
+        self._by_slot.setdefault(self._slot(name), {})[name] = None
         self._command("SSUBSCRIBE", name)
 
     def unsubscribe(self, name: bytes) -> None:
@@ -93,14 +92,17 @@ class Feed:
 
     def _drop(self, name: bytes) -> bool:
         """Whether it was asked for."""
-        slot = self.names.pop(name, None)
-        if slot is None:
+        if self.names.pop(name, None) is None:
             return False
+        slot = self._slot(name)
         of_slot = self._by_slot[slot]
         del of_slot[name]
         if not of_slot:
             del self._by_slot[slot]
         return True
+
+    def _slot(self, name: bytes) -> int:
+        return slot_of(name) if self._sharded else 0
 
     def _command(self, command: str, name: bytes) -> None:
         if self.connected:  # else there is nothing to say yet: it starts with all channels
@@ -143,19 +145,7 @@ class Feed:
                     return  # the connection is closed by now: the reader says so
 
     async def _read(self) -> None:
-        while True:
-            try:
-                # Without a timeout, which would be set and cleared for each read: somebody else watches.
-                reply = await self._connection.read_response(
-                    timeout=math.inf, disconnect_on_error=False, push_request=True
-                )
-            except (MovedError, ClusterDownError) as error:
-                reply = error
-            self._heard = True
-            self._listener.answered()
-            self._on_reply(reply)
-            for more in _buffered(self._connection):
-                self._on_reply(more)
+        await listen(self._connection, self._hear)
 
     async def _watch(self) -> None:
         """Until the server is none that the feed should listen to, or none that answers."""
@@ -176,17 +166,27 @@ class Feed:
                 asked, silent = True, 0.0
                 await self._connection.send_command("PING", check_health=False)
 
+    def _hear(self, gets: Callable[[], Any]) -> None:
+        """All that was read at once; what most of it is comes first."""
+        self._heard = True
+        self._listener.answered()
+        names, heard = self.names, self._listener.heard
+        while (reply := gets()) is not NOT_ENOUGH_DATA:
+            if isinstance(reply, list) and reply[0] == b"smessage":
+                _, name, data = reply
+                if (key := names.get(name)) is not None:
+                    heard(key, data)
+            else:
+                self._on_reply(reply)
+
     def _on_reply(self, reply: Any) -> None:
         if not isinstance(reply, list):
             self._on_refusal(reply)
             return
         if len(reply) != 3:
             return  # a PONG
-        kind, name, data = reply
-        if kind == b"smessage":
-            if name in self.names:
-                self._listener.heard(name, data)
-        elif kind == b"ssubscribe":
+        kind, name, _ = reply
+        if kind == b"ssubscribe":
             # A channel dropped and asked for again has two on the way: only the last one counts.
             self._subscribing[name] -= 1
             if self._subscribing[name] <= 0:
@@ -213,7 +213,7 @@ class Feed:
         if unasked and name in self.names:
             self._listener.dropped(name)
             if name in self.names:
-                self.subscribe(name)
+                self.subscribe(name, self.names[name])
 
     def _on_moved(self, error: MovedError) -> None:
         # Every command that is still on its way for the slot is answered the same, and nothing else of it is.
@@ -229,17 +229,6 @@ class Feed:
         for name in names:
             del self._subscribing[name]
         return [name for name in names if self._drop(name)]
-
-
-def _buffered(connection: AbstractConnection) -> Iterable[Any]:
-    """What has been read with the last reply, errors as they are.
-
-    redis-py hands replies out one by one, each with a timeout of its own: ten times what parsing one costs.
-    """
-    reader = getattr(connection._parser, "_reader", None)  # noqa: SLF001 - it has no other way
-    if isinstance(reader, hiredis.Reader):
-        while (reply := reader.gets()) is not NOT_ENOUGH_DATA:
-            yield reply
 
 
 def _grouped(commands: deque[tuple[str, bytes]], together: int) -> Iterable[list[str | bytes]]:

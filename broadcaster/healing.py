@@ -13,16 +13,18 @@ from protocol import stream
 from protocol.healing import Channel, Reading, Room, Verdict
 
 from .bus import RETRY_SECONDS, BusError
+from .look import Look, OutrunError
 from .replies import Gone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
     from typing import Any
 
     from protocol.healing import Healed
     from protocol.wire import Envelope
 
     from .hub import Hub, Key
+    from .outlet import Outlet
     from .replies import Replies, Reply
 
 logger: Final = logging.getLogger("legato.healing")
@@ -32,7 +34,7 @@ MAX_SNAPSHOTS: Final = 8
 
 SNAPSHOT_TRIES: Final = 100
 SNAPSHOT_REST: Final = 0.05
-"""Seconds before another look at a reply whose tokens have come faster than it was read."""
+"""Seconds before another look, when one was not enough."""
 
 SNAPSHOT_PAUSES: Final = (*RETRY_SECONDS, *(RETRY_SECONDS[-1],) * 13)
 """Between two looks while Redis does not answer: half a minute in all, as long as anybody listens."""
@@ -41,6 +43,17 @@ READINGS: Final = 16
 """Logs that are read at the same time."""
 
 SWEEP_SECONDS: Final = 20.0
+
+
+class _Channel(Channel):
+    """With where it goes, as long as it has subscribers, and who looks at what goes by."""
+
+    __slots__ = ("looks", "outlet")
+
+    def __init__(self, outlet: Outlet, room: Room, now: float) -> None:
+        super().__init__(room, now)
+        self.outlet = outlet
+        self.looks: list[Look] = []
 
 
 class Healer:
@@ -65,7 +78,7 @@ class Healer:
         self._now = now
         self._spawn = spawn
         self._room = Room()
-        self._channels: dict[Key, Channel] = {}
+        self._channels: dict[Key, _Channel] = {}
         self._readings = asyncio.Semaphore(READINGS)
         self.tokens = 0
         self.endings = 0
@@ -74,14 +87,14 @@ class Healer:
     def take(self, key: Key, envelope: Envelope) -> None:
         """A frame of a reply from the bus, one with ``stream``."""
         channel = self._channels.get(key)
-        if channel is None:
-            channel = self._channel(key)
-        if channel is None or envelope.stream is None:
+        if channel is None and (channel := self._channel(key)) is None:
             return
         verdict = channel.take(envelope, self._now())
         if verdict is Verdict.DELIVER:
-            self._hub.deliver(key, envelope.payload, envelope.except_socket_id)
-        elif verdict is Verdict.ASK:
+            for look in channel.looks:
+                look.see(envelope)
+            self._hub.put(channel.outlet, envelope.payload, envelope.except_socket_id)
+        elif verdict is Verdict.ASK and envelope.stream is not None:
             self._heal(key, channel, envelope.stream[0])
 
     def drop(self, key: Key) -> None:
@@ -90,10 +103,10 @@ class Healer:
         if channel is not None:
             channel.close()
 
-    def _channel(self, key: Key) -> Channel | None:
+    def _channel(self, key: Key) -> _Channel | None:
         channel = self._channels.get(key)
-        if channel is None and self._hub.count(key):
-            channel = self._channels[key] = Channel(self._room, self._now())
+        if channel is None and (outlet := self._hub.outlet(key)) is not None:
+            channel = self._channels[key] = _Channel(outlet, self._room, self._now())
         return channel
 
     def open(self, key: Key) -> None:
@@ -190,16 +203,25 @@ class Healer:
             channel = self._channel(key)
             if channel is None:  # it has left meanwhile
                 break
-            replies = await self._look(key, channel)
-            if all(reply.next_index >= (channel.next(name) or 0) for name, reply in replies.items()):
-                return list(_snapshots(key, channel, replies))
-            await asyncio.sleep(SNAPSHOT_REST)
+            look = Look()
+            channel.looks.append(look)
+            try:
+                replies = await self._read_all(key, channel, look)
+                return [
+                    snapshot.frame(key.channel)
+                    for name, reply in replies.items()
+                    if (snapshot := look.snapshot(name, reply, channel.next(name))) is not None
+                ]
+            except OutrunError:
+                await asyncio.sleep(SNAPSHOT_REST)
+            finally:
+                channel.looks.remove(look)
         return []
 
-    async def _look(self, key: Key, channel: Channel) -> dict[str, Reply]:
+    async def _read_all(self, key: Key, channel: Channel, look: Look) -> dict[str, Reply]:
         asked = self._now()
         ((streaming, ended),) = await self._replies.around([key])
-        ids = sorted({*streaming, *channel.messages})[:MAX_SNAPSHOTS]
+        ids = sorted({*streaming, *channel.messages, *look.messages})[:MAX_SNAPSHOTS]
         found = [(message_id, await self._reply(key, message_id)) for message_id in ids]
         known = {message_id: reply for message_id, reply in found if reply is not None}
         live = {name: reply.next_index for name, reply in known.items() if reply.status not in stream.ENDS}
@@ -211,13 +233,3 @@ class Healer:
             return await self._replies.on_channel(key, message_id)
         except Gone:
             return None
-
-
-def _snapshots(key: Key, channel: Channel, replies: dict[str, Reply]) -> Iterable[bytes]:
-    """Of each reply what the channel was told of it: the rest, its end too, is still to come."""
-    for message_id, reply in replies.items():
-        count = channel.next(message_id)
-        if count is not None:
-            text = "".join(reply.tokens[:count])
-            snapshot = stream.Snapshot(message_id, text, min(count, reply.next_index), "streaming")
-            yield snapshot.frame(key.channel)

@@ -16,6 +16,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from .frames import text_frame
+from .outlet import Outlet
 from .passes import Pass, Pending
 
 if TYPE_CHECKING:
@@ -65,32 +66,6 @@ class Subscriber(Protocol):
         """Every channel that the connection has in the hub."""
 
 
-class _Channel:
-    """One channel's local subscribers.
-
-    ``fast`` holds only sockets that take what is written, by their ``write_now``. ``waiting`` are those whose
-    subscription the bus has not confirmed yet; ``held`` are those who have not got their answer yet, with
-    what was published meanwhile. ``going`` is the pass that has been interrupted;
-    ``queued`` says that a flush has something to do, or is doing it.
-    """
-
-    __slots__ = ("confirmed", "fast", "going", "held", "pending", "queued", "ready", "slow", "waiting")
-
-    def __init__(self) -> None:
-        self.fast: dict[Subscriber, Callable[[bytes], None]] = {}
-        self.slow: dict[Subscriber, Callable[[bytes], None]] = {}
-        self.held: dict[Subscriber, list[bytes]] = {}
-        self.waiting: dict[Subscriber, None] = {}
-        self.pending = Pending()
-        self.going: Pass | None = None
-        self.queued = False
-        self.ready = False
-        self.confirmed = False
-
-    def __len__(self) -> int:
-        return len(self.fast) + len(self.slow) + len(self.held) + len(self.waiting)
-
-
 class Hub:
     """All subscriptions of this node.
 
@@ -119,8 +94,8 @@ class Hub:
         self._first = first
         self._last = last
         self._ready = ready
-        self._channels: dict[Key, _Channel] = {}
-        self._dirty: deque[_Channel] = deque()
+        self._channels: dict[Key, Outlet] = {}
+        self._dirty: deque[Outlet] = deque()
         self._scheduled = False
         self._behind = 0
         self.messages = 0
@@ -156,7 +131,7 @@ class Hub:
         """Add a subscriber; ``ready`` is called for it, at once or when the bus delivers the channel."""
         channel = self._channels.get(key)
         if channel is None:
-            channel = self._channels[key] = _Channel()
+            channel = self._channels[key] = Outlet()
             channel.waiting[subscriber] = None
             self._first(key)
             return
@@ -190,15 +165,16 @@ class Hub:
             if channel := self._channels.get(key):
                 channel.ready = False
 
-    def _hold(self, key: Key, channel: _Channel, subscriber: Subscriber) -> None:
+    def _hold(self, key: Key, channel: Outlet, subscriber: Subscriber) -> None:
         if (
             subscriber not in channel.fast
             and subscriber not in channel.slow
             and subscriber not in channel.held
         ):
             channel.held[subscriber] = []
+            channel.writes = None
             if channel.pending.frames:  # published before this subscription: not this subscriber's
-                channel.pending.late[subscriber] = len(channel.pending.frames)
+                channel.pending.begin(subscriber)
         self._ready(subscriber, key)
 
     def admit(self, subscriber: Subscriber, key: Key, reply: bytes) -> None:
@@ -234,14 +210,15 @@ class Hub:
                 self.writes += 1
                 subscriber.write(b"".join(frames))
 
-    def _owed(self, channel: _Channel, subscriber: Subscriber) -> list[bytes]:
+    def _owed(self, channel: Outlet, subscriber: Subscriber) -> list[bytes]:
         """What it has not been written yet, which is left to the caller from now on."""
         if subscriber not in channel.fast and subscriber not in channel.slow:
             return []
         frames = [] if channel.going is None else channel.going.owed(subscriber)
         if channel.pending.frames:
             frames = frames + channel.pending.share(subscriber)
-            channel.pending.late[subscriber] = len(channel.pending.frames)
+            channel.pending.begin(subscriber)
+            channel.writes = None
         self.deliveries += len(frames)
         return frames
 
@@ -258,6 +235,7 @@ class Hub:
         )
         for group in groups:
             group.pop(subscriber, None)
+        channel.writes = None
         if channel.going is not None:
             channel.going.leave(subscriber)
         if not len(channel):
@@ -278,6 +256,7 @@ class Hub:
                 channel.fast[subscriber] = subscriber.write_now
             else:
                 continue
+            channel.writes = None
             if channel.going is not None:
                 channel.going.change()
 
@@ -290,8 +269,21 @@ class Hub:
         :param nor: more sockets that do not get it.
         """
         channel = self._channels.get(key)
-        if channel is None:
-            return
+        if channel is not None:
+            self.put(channel, payload, except_socket_id, nor)
+
+    def outlet(self, key: Key) -> Outlet | None:
+        """The channel for :meth:`put`, until ``last`` is called for it; None without subscribers."""
+        return self._channels.get(key)
+
+    def put(
+        self,
+        channel: Outlet,
+        payload: bytes,
+        except_socket_id: str | None = None,
+        nor: Collection[str] = (),
+    ) -> None:
+        """:meth:`deliver`, for who has the channel at hand."""
         self.messages += 1
         pending = channel.pending
         if not channel.queued:
@@ -300,10 +292,9 @@ class Hub:
             if not self._scheduled:
                 self._scheduled = True
                 self._call_soon(self.flush)
-        if except_socket_id is not None:
-            pending.excluded.setdefault(except_socket_id, set()).add(len(pending.frames))
-        for socket_id in nor:
-            pending.excluded.setdefault(socket_id, set()).add(len(pending.frames))
+        if except_socket_id is not None or nor:
+            channel.writes = None
+            pending.exclude(*(() if except_socket_id is None else (except_socket_id,)), *nor)
         pending.frames.append(text_frame(payload))
         if channel.going is not None:
             self._behind += 1
@@ -316,12 +307,12 @@ class Hub:
         try:
             while dirty:
                 channel = dirty.popleft()
-                try:
+                if channel.writes is None:
                     credit -= self._write_some(channel)
-                finally:
-                    channel.queued = channel.going is not None or bool(channel.pending.frames)
-                    if channel.queued:
-                        dirty.append(channel)
+                else:
+                    channel.queued = False
+                    frames, channel.pending.frames = channel.pending.frames, []
+                    credit -= self._write(channel.writes, frames, b"".join(frames))
                 if credit <= 0:
                     if self._clock() >= until and self._behind <= BEHIND:
                         break
@@ -331,38 +322,48 @@ class Hub:
             if dirty:
                 self._call_soon(self.flush)
 
-    def _write_some(self, channel: _Channel) -> int:
-        """At most a chunk; as many writes were tried."""
-        if channel.going is not None:
-            return self._go_on(channel, channel.going)
-        pending = channel.pending
-        frames = pending.frames
-        if not frames:  # its last subscriber has left
-            return 0
-        if pending.late or pending.excluded:
-            channel.pending = Pending()
-        else:
-            pending.frames = []
-        joined = frames[0] if len(frames) == 1 else b"".join(frames)
-        if channel.held:
-            self._keep(channel, pending, frames, joined)
-        receivers = len(channel.fast) + len(channel.slow)
-        if pending.late or pending.excluded or receivers > self._chunk:
-            targets = {**channel.fast, **channel.slow}
-            shares = {receiver: pending.share(receiver) for receiver in pending.partial(targets)}
-            for receiver in shares:
-                del targets[receiver]
-            shares = {receiver: share for receiver, share in shares.items() if share}
-            channel.going = Pass(frames, joined, targets, shares)
-            return self._go_on(channel, channel.going)
+    def _write(self, writes: tuple[Callable[[bytes], None], ...], frames: list[bytes], joined: bytes) -> int:
+        receivers = len(writes)
         self.deliveries += receivers * len(frames)
         self.writes += receivers
-        # A write may move its socket to the slow set, so the loop runs over a copy.
-        for write in (*channel.fast.values(), *channel.slow.values()):
+        for write in writes:  # one may move its socket to the slow set: for the next flush
             write(joined)
         return receivers
 
-    def _go_on(self, channel: _Channel, going: Pass) -> int:
+    def _write_some(self, channel: Outlet) -> int:
+        """At most a chunk; as many writes were tried."""
+        try:
+            if channel.going is not None:
+                return self._go_on(channel, channel.going)
+            pending, channel.pending = channel.pending, Pending()
+            frames = pending.frames
+            if not frames:  # its last subscriber has left
+                return 0
+            joined = b"".join(frames)
+            if channel.held:
+                self._keep(channel, pending, frames, joined)
+            if pending.partial or len(channel.fast) + len(channel.slow) > self._chunk:
+                return self._begin(channel, pending, joined)
+            writes = (*channel.fast.values(), *channel.slow.values())
+            if not channel.held and not channel.pending.partial:  # by what has come of keeping it
+                channel.writes = writes
+            return self._write(writes, frames, joined)
+        finally:
+            channel.queued = channel.going is not None or bool(channel.pending.frames)
+            if channel.queued:
+                self._dirty.append(channel)
+
+    def _begin(self, channel: Outlet, pending: Pending, joined: bytes) -> int:
+        """A pass that may be interrupted, or that not everybody has the same of."""
+        targets = {**channel.fast, **channel.slow}
+        shares = {receiver: pending.share(receiver) for receiver in pending.partial_of(targets)}
+        for receiver in shares:
+            del targets[receiver]
+        shares = {receiver: share for receiver, share in shares.items() if share}
+        channel.going = Pass(pending.frames, joined, targets, shares)
+        return self._go_on(channel, channel.going)
+
+    def _go_on(self, channel: Outlet, going: Pass) -> int:
         written, frames = going.go_on(self._chunk, channel.fast, channel.slow)
         self.writes += written
         self.deliveries += frames
@@ -370,14 +371,14 @@ class Hub:
             self._end_pass(channel)
         return self._chunk
 
-    def _end_pass(self, channel: _Channel) -> None:
+    def _end_pass(self, channel: Outlet) -> None:
         if channel.going is not None:
             channel.going = None
             self._behind -= len(channel.pending.frames)
 
-    def _keep(self, channel: _Channel, pending: Pending, frames: list[bytes], joined: bytes) -> None:
+    def _keep(self, channel: Outlet, pending: Pending, frames: list[bytes], joined: bytes) -> None:
         """For those who have not been answered yet. They are not in the pass: they have it with this."""
-        partial = {receiver: pending.share(receiver) for receiver in pending.partial(channel.held)}
+        partial = {receiver: pending.share(receiver) for receiver in pending.partial_of(channel.held)}
         full = []
         for subscriber, kept in channel.held.items():
             share = partial.get(subscriber, frames)

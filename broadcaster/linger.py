@@ -99,7 +99,7 @@ class LingeringBus:
             self._let_go(key)
 
     def _on_message(self, key: Key, envelope: Envelope) -> None:
-        if key not in self._lingering:
+        if not self._lingering or key not in self._lingering:  # mostly none does: no key is hashed
             self._deliver(key, envelope)
 
     def _on_confirmed(self, key: Key) -> None:

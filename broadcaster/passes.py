@@ -110,20 +110,38 @@ class Pending:
     """What has been published and not been written yet, and who does not get which of it.
 
     ``excluded`` are positions in ``frames`` by socket id; ``late`` has the first position that somebody gets
-    who came when others were there already.
+    who came when others were there already. Both are None while everybody gets everything.
     """
 
     __slots__ = ("excluded", "frames", "late")
 
     def __init__(self) -> None:
         self.frames: list[bytes] = []
-        self.excluded: dict[str, set[int]] = {}
-        self.late: dict[Subscriber, int] = {}
+        self.excluded: dict[str, set[int]] | None = None
+        self.late: dict[Subscriber, int] | None = None
+
+    @property
+    def partial(self) -> bool:
+        """Whether anybody, of whom it is not known whether they are there, does not get all."""
+        return self.late is not None or self.excluded is not None
+
+    def exclude(self, *socket_ids: str) -> None:
+        """The next frame is not for these."""
+        if self.excluded is None:
+            self.excluded = {}
+        for socket_id in socket_ids:
+            self.excluded.setdefault(socket_id, set()).add(len(self.frames))
+
+    def begin(self, receiver: Subscriber) -> None:
+        """It gets none of the frames up to now."""
+        if self.late is None:
+            self.late = {}
+        self.late[receiver] = len(self.frames)
 
     def share(self, receiver: Subscriber) -> list[bytes]:
         """What it gets of it."""
-        first = self.late.get(receiver, 0)
-        excluded: Collection[int] = self.excluded.get(receiver.socket_id, ())
+        first = (self.late or {}).get(receiver, 0)
+        excluded: Collection[int] = (self.excluded or {}).get(receiver.socket_id, ())
         if not excluded:
             return self.frames[first:]
         return [
@@ -132,13 +150,12 @@ class Pending:
             if position >= first and position not in excluded
         ]
 
-    def partial(self, receivers: Mapping[Subscriber, object]) -> list[Subscriber]:
+    def partial_of(self, receivers: Mapping[Subscriber, object]) -> list[Subscriber]:
         """Those of ``receivers`` who do not get all."""
-        found = [receiver for receiver in self.late if receiver in receivers]
-        if excluded := self.excluded:
+        late, excluded = self.late or {}, self.excluded
+        found = [receiver for receiver in late if receiver in receivers]
+        if excluded:
             found += [
-                receiver
-                for receiver in receivers
-                if receiver.socket_id in excluded and receiver not in self.late
+                receiver for receiver in receivers if receiver.socket_id in excluded and receiver not in late
             ]
         return found

@@ -163,12 +163,16 @@ class Channel:
         """A frame of a message, one with ``stream``: what becomes of it."""
         assert envelope.stream is not None  # noqa: S101 - the caller's promise
         message_id, index = envelope.stream
-        if message_id in self._ended:
-            return Verdict.DROP
         message = self._messages.get(message_id)
         if message is None:
+            if message_id in self._ended:
+                return Verdict.DROP
             message = self._messages[message_id] = _Message(0 if self._synced else index, now)
         message.at = now
+        # Nearly all: the next token, with nothing to think of. What is held is asked for, too.
+        if index == message.next and not (envelope.command or message.asked or message.soft or message.lost):
+            message.next = index + 1
+            return Verdict.DELIVER
         if message.lost:
             return self._take_lost(message_id, envelope, now)
         if message.soft:

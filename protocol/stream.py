@@ -79,6 +79,26 @@ class TokenReceived(_Event, frozen=True):
     token_index: int
 
 
+class _Frame(msgspec.Struct):
+    data: str
+
+
+class _Token(msgspec.Struct):
+    token: str
+
+
+_frame_decoder: Final = msgspec.json.Decoder(_Frame)
+_token_decoder: Final = msgspec.json.Decoder(_Token)
+
+
+def token_of(frame: bytes) -> str:
+    """The text that a frame of :class:`TokenReceived` carries.
+
+    :raises msgspec.DecodeError: it is no such frame.
+    """
+    return _token_decoder.decode(_frame_decoder.decode(frame).data).token
+
+
 class Completed(_Event, frozen=True):
     """The reply is whole and persisted. ``total_tokens`` is the number of ``token.received`` events."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -112,9 +113,9 @@ async def test_what_is_accepted_while_somebody_is_subscribed_arrives(valkey_url)
     """
     settings = settings_for(valkey_url, drain_seconds=1)
     async with running(settings) as one, running(settings) as two, contextlib.AsyncExitStack() as stack:
-        (feed,) = one.node.bus._bus._feeds.values()
-        on_reply, loop = feed._on_reply, asyncio.get_running_loop()
-        feed._on_reply = lambda reply: loop.call_later(0.1, on_reply, reply)
+        bus, loop = one.node.bus._bus, asyncio.get_running_loop()
+        for name in ("heard", "confirmed"):
+            setattr(bus, name, functools.partial(loop.call_later, 0.1, getattr(bus, name)))
         people = {f"private-{n}": await stack.enter_async_context(client(one.port)) for n in range(10)}
         for channel, person in people.items():
             await person.subscribe(channel)

@@ -26,7 +26,7 @@ from worker.reply import Decision, Reply, encode_decision
 from worker.token_log import MessageLog, Token, TokenLog
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 CHANNEL = "private-ai-chat.7"
 USAGE = stream.Usage(3, 2)
@@ -354,6 +354,77 @@ class TestSnapshots:
             await hears(ann, writer.said[2])
             await writer.ends(COMPLETE)
             await hears(ann, writer.said[3])
+
+    @contextlib.contextmanager
+    def while_reading(self, server, happens) -> Iterator[list[int]]:
+        """``happens`` each time that the log has been read, and the node has delivered it before it knows."""
+        replies = server.node.healer._replies
+        on_channel, reads = replies.on_channel, list[int]()
+
+        async def outrun(key, message_id):
+            reply = await on_channel(key, message_id)
+            before = server.node.hub.messages
+            await happens()
+            await until(lambda: server.node.hub.messages > before)
+            reads.append(reply.next_index)
+            return reply
+
+        replies.on_channel = outrun
+        yield reads
+        del replies.on_channel
+
+    async def test_tokens_that_outrun_every_reading_are_added_to_it(self, server, redis):
+        async with reader(server) as ann:
+            await synced(server)
+            writer = await Writer(redis).begin()
+            await writer.says("a", "b")
+            await hears(ann, *writer.said)
+            with self.while_reading(server, lambda: writer.says("c", "d")) as reads:
+                async with reader(server) as bob:
+                    live = [told(await bob.receive()) for _ in "cd"]
+                    assert live == writer.said[2:]
+                    event, snapshot = told(await bob.receive())
+                    assert (event, snapshot["status"]) == ("stream.snapshot", "streaming")
+                    assert (snapshot["text"], snapshot["nextIndex"]) == ("abcd", 4)
+                    await writer.says("e")
+                    await hears(bob, writer.said[4])
+            assert reads == [2]
+
+    @pytest.mark.parametrize("end", ENDS)
+    async def test_a_reply_that_ends_while_it_is_read_is_told_whole(self, server, redis, end):
+        async with reader(server) as ann:
+            await synced(server)
+            writer = await Writer(redis).begin()
+            await writer.says("a", "b")
+            await hears(ann, *writer.said)
+            decision, saved = ENDS[end]
+
+            async def end_it() -> None:
+                await writer.says("c")
+                await writer.ends(decision, saved=saved)
+                await hears(ann, *writer.said[2:])
+
+            with self.while_reading(server, end_it):
+                async with reader(server) as bob:
+                    assert [told(await bob.receive()) for _ in "c."] == writer.said[2:]
+                    _, snapshot = told(await bob.receive())
+                    assert (snapshot["text"], snapshot["nextIndex"]) == ("abc", 3)
+                    assert snapshot["status"] == (end if end in stream.ENDS else "failed")
+
+    async def test_with_more_than_is_remembered_it_is_read_once_more(self, server, redis, monkeypatch):
+        monkeypatch.setattr("broadcaster.look.MOST", 1)
+        async with reader(server) as ann:
+            await synced(server)
+            writer = await Writer(redis).begin()
+            await writer.says("a")
+            await hears(ann, *writer.said)
+            texts = iter([("b", "c"), ("d",)])
+            with self.while_reading(server, lambda: writer.says(*next(texts))) as reads:
+                async with reader(server) as bob:
+                    assert [told(await bob.receive()) for _ in "bcd"] == writer.said[1:]
+                    _, snapshot = told(await bob.receive())
+                    assert (snapshot["text"], snapshot["nextIndex"]) == ("abcd", 4)
+            assert reads == [1, 3]
 
     async def test_one_that_is_about_to_be_healed_from_the_start_has_none(self, server, redis):
         async with reader(server) as ann:

@@ -107,6 +107,74 @@ def test_the_second_subscriber_is_answered_at_once(loop, hub):
     assert loop.first == [KEY]
 
 
+def test_each_flush_reaches_who_is_there_then(loop, hub):
+    ann, bob = Recorder("1.1"), Recorder("2.2")
+    loop.subscribe(ann, KEY, b"reply")
+    hub.confirm(KEY)
+    loop.answers_at_once = False
+
+    def flush(payload: bytes) -> None:
+        hub.deliver(KEY, payload)
+        loop.turn()
+
+    flush(b"1")
+    loop.subscribe(bob, KEY, b"reply")
+    flush(b"2")
+    flush(b"3")
+    hub.admit(bob, KEY, b"reply")
+    flush(b"4")
+    bob.slow = True
+    hub.set_slow(bob, slow=True)
+    flush(b"5")
+    bob.slow = False
+    hub.set_slow(bob, slow=False)
+    flush(b"6")
+    hub.unsubscribe(ann, KEY)
+    flush(b"7")
+    assert ann.writes == [b"reply", *(joined(b"%d" % number) for number in range(1, 7))]
+    assert bob.writes == [b"reply" + joined(b"2", b"3"), joined(b"4"), joined(b"6"), joined(b"7")]
+    assert bob.queued == [joined(b"5")]
+
+
+def test_a_flush_leaves_out_who_has_it_or_must_not_have_it(loop, hub):
+    ann, bob = Recorder("1.1"), Recorder("2.2")
+    for person in (ann, bob):
+        loop.subscribe(person, KEY, b"reply")
+    hub.confirm(KEY)
+    hub.deliver(KEY, b"1")
+    loop.turn()
+    hub.deliver(KEY, b"of ann", ann.socket_id)
+    loop.turn()
+    hub.deliver(KEY, b"2")
+    loop.turn()
+    hub.deliver(KEY, b"3")
+    hub.catch_up(ann)
+    loop.turn()
+    assert ann.writes == [b"reply", joined(b"1"), joined(b"2"), joined(b"3")]
+    assert bob.writes == [b"reply", joined(b"1"), joined(b"of ann"), joined(b"2"), joined(b"3")]
+
+
+def test_what_a_held_one_says_as_it_gives_up_is_kept_from_whom_it_must_not_reach(loop, hub, monkeypatch):
+    monkeypatch.setattr(hub_module, "HELD_WRITES", 0)
+    ann, bob, cid = Recorder("1.1"), Recorder("2.2"), Recorder("3.3")
+    for person in (ann, bob):
+        loop.subscribe(person, KEY, b"reply")
+    hub.confirm(KEY)
+    loop.answers_at_once = False
+    loop.subscribe(cid, KEY, b"reply")
+
+    def give_up() -> None:
+        hub.unsubscribe(cid, KEY)
+        hub.deliver(KEY, b"cid has left", bob.socket_id)
+
+    cid.overwhelmed = give_up
+    hub.deliver(KEY, b"x")
+    loop.turn()
+    loop.turn()
+    assert ann.writes == [b"reply", joined(b"x"), joined(b"cid has left")]
+    assert bob.writes == [b"reply", joined(b"x")]
+
+
 def test_a_second_confirmation_changes_nothing(loop, hub):
     ann = Recorder("1.1")
     loop.subscribe(ann, KEY, b"reply")

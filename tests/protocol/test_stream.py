@@ -73,6 +73,16 @@ USERS = [
 ]
 
 
+@given(st.text())
+def test_the_token_of_a_frame_is_what_was_put_into_it(text):
+    assert stream.token_of(stream.TokenReceived(7, "m", text, 0).frame(CHANNEL)) == text
+
+
+def test_what_is_no_token_has_none():
+    with pytest.raises(msgspec.DecodeError):
+        stream.token_of(stream.Completed(7, "m", 3).frame(CHANNEL))
+
+
 @pytest.mark.parametrize(("sub", "user"), USERS)
 def test_an_integer_like_sub_is_an_integer(sub, user):
     assert stream.parse_user_id(sub) == user
