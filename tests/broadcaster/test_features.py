@@ -129,10 +129,10 @@ class TestPresence:
                 )
                 await ann.send("pusher:unsubscribe", {"channel": ROOM})
             await ann.send("pusher:subscribe", {"channel": ROOM, "auth": auth, "channel_data": channel_data})
-            while True:
-                reply = await ann.receive()
-                if json.loads(reply["data"]).get("presence", {}).get("count") == 2:
-                    break
+            await ann.send("pusher:ping")
+            while (reply := await ann.receive())["event"] != "pusher:pong":
+                assert json.loads(reply["data"])["presence"]["count"] == 2
+            await server.node.registry.flush()
             _, answer = await get(server, f"/apps/1/channels/{ROOM}/users")
             assert {user["id"] for user in answer["users"]} == {"ann", "bob"}
             await post(server.port, EVENTS, {"name": "last", "data": "", "channel": ROOM})
