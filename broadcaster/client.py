@@ -145,7 +145,7 @@ class Client(ABC):
             case SignIn():
                 self.node.sign_in(self, session, effect)
             case Close(error):
-                self.close(error)
+                self.node.dismiss(self, error)
 
     def overwhelmed(self) -> None:
         """Too much waits for a subscription to be answered."""

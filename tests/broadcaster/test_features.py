@@ -11,6 +11,7 @@ import pusher
 import pytest
 
 from broadcaster import counts as counts_module
+from broadcaster.hub import Key
 from broadcaster.server import running
 from protocol import messages, signatures
 from protocol.apps import App
@@ -140,6 +141,16 @@ class TestPresence:
             while (event := await bob.receive())["event"] != "last":
                 seen.append(event["event"].removeprefix("pusher_internal:member_"))
             assert seen == ["added", "removed"] * (len(seen) // 2) + ["added"]
+
+
+async def test_who_is_closed_for_its_own_sake_gets_first_what_was_published_before(server):
+    async with clients(server, 1) as (ann,):
+        await ann.subscribe("news")
+        (here,) = server.node.open
+        server.node.hub.deliver(Key("1", "news"), messages.channel_event("e", "news", "1"))
+        here.check_at(server.node.now() + 1000)  # asks for a sign of life
+        here.check_at(server.node.now() + 2000)
+        assert [(await ann.receive())["event"] for _ in range(3)] == ["pusher:ping", "e", "pusher:error"]
 
 
 class TestClientEvents:
