@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broadcaster.config import Server
-from broadcaster.http import HttpProtocol, plain_post
+from broadcaster.http import HttpProtocol
+from broadcaster.plain import KNOWN_BYTES, plain_post
 from broadcaster.server import running
 from protocol.settings import Redis
 from tests.broadcaster.conftest import client, local_settings, until
@@ -298,12 +299,20 @@ STARTS = st.sampled_from(
 def test_what_is_read_without_the_parser_is_what_the_parser_reads(start, lines, body):
     data = b"\r\n".join([start, *lines, b"", body])
     plain = plain_post(data)
+    assert plain == plain_post(data)  # what is remembered says the same
     if plain is not None:
         parsed = Parsed(data)
         assert parsed.messages == [plain]
         assert parsed.goes_on
         assert not {b"expect", b"transfer-encoding", b"upgrade"} & set(parsed.fields)
         assert parsed.fields.count(b"content-length") == 1
+
+
+def test_fields_too_long_to_be_remembered_are_read_all_the_same():
+    body = event("long")
+    field = "X: " + "y" * KNOWN_BYTES
+    assert plain_post(post(body, field)) == (signed(EVENTS, body).encode(), body)
+    assert plain_post(post(body, field, "Content-Length: 1")) is None
 
 
 def test_what_sdks_send_is_plain():
