@@ -7,6 +7,7 @@ accepts what it may, and says why it refuses the rest.
 from __future__ import annotations
 
 import binascii
+import hashlib
 import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -14,7 +15,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from websockets.datastructures import Headers
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
-from websockets.utils import accept_key
 
 from protocol.apps import SUBPROTOCOL
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 KEY_BYTES: Final = 16
 _VERSION: Final = b"13"
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 silent: Final = logging.getLogger("legato.websocket.protocol")
 silent.setLevel(logging.CRITICAL)  # a client's broken frame is not an event of the server's
@@ -49,7 +50,7 @@ def answer(method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]])
         return _judged(method, target, headers)
     response = (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: %b\r\n\r\n" % accept_key(key.decode("ascii")).encode()
+        b"Sec-WebSocket-Accept: %b\r\n\r\n" % _accept(key)
     )
     return Handshake(response, accepted=True)
 
@@ -57,6 +58,12 @@ def answer(method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]])
 def select_subprotocol(offered: Sequence[Subprotocol]) -> Subprotocol | None:
     """The first offered Pusher sub-protocol, else none; never required (protocol section 1.3)."""
     return next((name for name in offered if SUBPROTOCOL.fullmatch(name)), None)
+
+
+def _accept(key: bytes) -> bytes:
+    """The proof that the request was understood (section 4.2.2, step 5.4)."""
+    digest = hashlib.sha1(key + _GUID, usedforsecurity=False).digest()
+    return binascii.b2a_base64(digest, newline=False)
 
 
 def _is_key(key: bytes) -> bool:

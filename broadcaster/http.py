@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
     from .http_api import HttpApi
-    from .turns import Turns
     from .websocket import Connection
 
 
@@ -115,39 +114,30 @@ class HttpProtocol(HttpToolsProtocol):
     never reads its answer. One timer looks after that, and is not moved by every request.
 
     :param api: what answers requests to the Pusher HTTP API.
-    :param turns: where connections wait until their requests are read.
     :param connect: makes what a WebSocket is for us, given uvicorn's set of what is open.
+    :param since: when the peer has connected, in the loop's time.
     """
 
     _stalled: asyncio.TimerHandle | None = None
     _patience: asyncio.TimerHandle | None = None
-    _waiting_since = 0.0
     _between = True
     """The parser has nothing of a message that is not complete."""
 
     def __init__(
-        self, api: HttpApi, turns: Turns, connect: Callable[[set[Any]], Connection], **of_uvicorn: Any
+        self, api: HttpApi, connect: Callable[[set[Any]], Connection], *, since: float, **of_uvicorn: Any
     ) -> None:
         super().__init__(**of_uvicorn)
         self._api = api
-        self._turns = turns
         self._connect = connect
+        self._waiting_since = since
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a request. Unlike uvicorn, ask nobody for addresses that nobody asks for."""
+        """Take the transport over (:mod:`.arrivals`), and ask nobody for addresses that nobody asks for."""
         self.connections.add(self)
         self.transport = transport
         self.flow = FlowControl(transport)
         self.scheme = "https" if is_ssl(transport) else "http"
-        self._waiting_since = self.loop.time()
         self._be_patient()
-        if not self._turns.put(self._begin):
-            transport.pause_reading()
-
-    def _begin(self) -> None:
-        """Its turn has come, in the crowd of those who connect at the same time."""
-        if not self.transport.is_closing():
-            self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         """As uvicorn does. Nearly all requests to the API come whole and plain, and need no parser."""

@@ -22,6 +22,10 @@ _OTHERWISE: Final = re.compile(
 _LENGTH: Final = re.compile(rb"(?i)^content-length:[ \t]*([0-9]{1,9})[ \t]*\r$", re.MULTILINE)
 _ANY_LENGTH: Final = re.compile(rb"(?i)^content-length", re.MULTILINE)
 
+_NO_UPGRADE: Final = frozenset(
+    (b"content-length", b"expect", b"proxy-connection", b"te", b"trailer", b"transfer-encoding")
+)
+
 KNOWN_FIELDS: Final = 1024
 KNOWN_BYTES: Final = 512
 """Header fields that are remembered, and how long they may be: a client sends the same again and again."""
@@ -56,3 +60,27 @@ def _length(fields: bytes) -> int | None:
 
 
 _known_length: Final = lru_cache(KNOWN_FIELDS)(_length)
+
+
+def plain_upgrade(data: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]] | None:
+    """Target and header fields, their names in lower case, if ``data`` is one plain request for a WebSocket.
+
+    That is: nothing but the head of a GET, with no field twice, ``Upgrade: websocket``, and no body.
+    """
+    if not data.startswith(b"GET /") or not data.endswith(_HEAD_END):
+        return None
+    line_end = data.find(_LINE_END)
+    fields = data[line_end + len(_LINE_END) : -2]
+    target = data[4:line_end]
+    if line_end < 0 or not _TARGET.fullmatch(target) or not _FIELDS.fullmatch(fields):
+        return None
+    lines = [line.partition(b":") for line in fields.split(b"\r\n")]
+    lines.pop()  # behind the last line's end
+    headers = [(name.lower(), value.lstrip(b" \t")) for name, _, value in lines]
+    by_name = dict(headers)
+    if len(by_name) < len(headers) or not _NO_UPGRADE.isdisjoint(by_name):
+        return None
+    if by_name.get(b"upgrade", b"").lower() != b"websocket":
+        return None
+    tokens = by_name.get(b"connection", b"").lower().split(b",")
+    return (target, headers) if b"upgrade" in [token.strip() for token in tokens] else None

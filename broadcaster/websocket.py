@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from websockets.frames import Frame, Opcode
@@ -23,7 +23,7 @@ from .client import Client, error_frame
 from .frames import whole_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from protocol.errors import PusherError
 
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 CLOSE_TIMEOUT: Final = 5.0
 """Seconds that a closing socket has to finish the close handshake before it is aborted."""
+
+KNOWN_TARGETS: Final = 256
+KNOWN_BYTES: Final = 256
+"""Targets of handshakes that are remembered, and how long they may be: clients of a page send the same."""
 
 WRITE_HIGH_WATER: Final = 65_536
 """Bytes in the transport's buffer from which on a socket is slow."""
@@ -199,12 +203,12 @@ class Connection(Client, asyncio.Protocol):
             self._transport.write(response)
             self._transport.close()
             return
-        path, _, query = target.partition(b"?")
+        path, params = _known_target(target) if len(target) <= KNOWN_BYTES else _target(target)
         origins = [value for name, value in headers if name == b"origin"]
         first = [response]
         self.write_now = first.append
         try:
-            self.begin(path.decode("latin-1"), parse_query(query), _origin(origins))
+            self.begin(path, params, _origin(origins))
         finally:
             self.write_now = self._transport.write
             self._transport.write(b"".join(first))
@@ -239,6 +243,15 @@ class Connection(Client, asyncio.Protocol):
                 self._arm_close_timer()
                 self.leave()
                 self._transport.close()
+
+
+def _target(target: bytes) -> tuple[str, Mapping[str, str]]:
+    """Path and query of a request."""
+    path, _, query = target.partition(b"?")
+    return path.decode("latin-1"), parse_query(query)
+
+
+_known_target: Final = lru_cache(KNOWN_TARGETS)(_target)
 
 
 def _origin(origins: Sequence[bytes]) -> str:
