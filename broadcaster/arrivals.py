@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
-from .plain import plain_upgrade
+from . import handshake
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,8 +107,8 @@ class Arrival(asyncio.Protocol):
         """Hand the connection over."""
         since = self._arrivals.end(self)
         self._open.discard(self)
-        upgrade = plain_upgrade(data)
-        if upgrade is None:
+        answered = handshake.at_once(data)
+        if answered is None:
             protocol = self._arrivals.http(since=since, **self._of_uvicorn)
             protocol.connection_made(self._transport)
             self._transport.set_protocol(protocol)
@@ -117,7 +117,7 @@ class Arrival(asyncio.Protocol):
             connection = self._arrivals.connect(self._open)
             connection.connection_made(self._transport)
             self._transport.set_protocol(connection)
-            connection.upgrade(b"GET", *upgrade)
+            connection.open(*answered)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It has gone without a word."""

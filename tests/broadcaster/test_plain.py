@@ -6,15 +6,21 @@ Each bad line is among many good ones, so that it is what the verdict hangs on.
 from __future__ import annotations
 
 import asyncio
+import base64
+import re
 from functools import partial
 from itertools import repeat
 
 import httptools
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
+from websockets.utils import accept_key
 
+from broadcaster import handshake
 from broadcaster.bus import LocalBus
+from broadcaster.frames import goodbye
 from broadcaster.node import Node
 from broadcaster.plain import KNOWN_BYTES, plain_post, plain_upgrade
 from broadcaster.server import _config
@@ -82,6 +88,14 @@ ODD = [
     b"X: a\nContent-Length: 3",
     b"X: a\r\n\r\nGET / HTTP/1.1",
     b"Sec-WebSocket-Key: c2Vjb25kIHNhbXBsZSBrIQ==",
+    b"sec-websocket-key: c2Vjb25kIHNhbXBsZSBrIQ==",
+    b"SEC-WebSocket-Key:c2Vjb25kIHNhbXBsZSBrIQ==",
+    b"Sec-WebSocket-Key: c2Vjb25kIHNhbXBsZSBrIQ==c2Vj",
+    b"Sec-WebSocket-Key: c2hvcnQ=",
+    b"Sec-WebSocket-Key:  c2Vjb25kIHNhbXBsZSBrIQ==",
+    b"Sec-WebSocket-Key: ",
+    b"Sec-WebSocket-Version: 8",
+    b"Sec-WebSocket-Protocol: pusher-channels-protocol-7",
     b"Origin: https://example.com",
 ]
 
@@ -168,6 +182,37 @@ def test_an_upgrade_that_is_read_without_the_parser_is_what_the_parser_reads(dat
         assert len(names) == len(set(names))
         assert not {b"expect", b"transfer-encoding", b"content-length"} & set(names)
         assert dict(parsed.fields)[b"upgrade"].lower() == b"websocket"
+
+
+@given(UPGRADES)
+@MANY
+def test_what_is_answered_at_once_is_answered_as_from_the_parser(data):
+    found = handshake.at_once(data)
+    assert found == handshake.at_once(data)  # what is remembered says the same
+    if found is not None:
+        parsed = Parsed(data)
+        assert parsed.upgrades
+        judged = handshake._judged(parsed.parser.get_method(), parsed.url, parsed.fields)
+        assert judged.accepted
+        assert set(found[0].splitlines()) <= set(judged.response.splitlines())  # which has a date, too
+        assert found[1] == handshake.asked(parsed.url, parsed.fields)
+
+
+@pytest.mark.parametrize("name", [b"Sec-WebSocket-Key", b"sec-websocket-key"])
+@pytest.mark.parametrize("more", [b"", b"X: " + b"x" * 900 + b"\r\nY: " + b"y" * 900 + b"\r\n"])
+def test_each_key_is_answered_for_itself(name, more):
+    """However much is remembered of the request."""
+    for nonce in (b"0123456789abcdef", b"fedcba9876543210", b"0123456789abcdef"):
+        key = base64.b64encode(nonce)
+        data = FIREFOX[:-2].replace(b"Sec-WebSocket-Key: " + KEY, name + b": " + key) + more + b"\r\n"
+        found = handshake.at_once(data)
+        assert found is not None
+        assert accept_key(key.decode()).encode() in found[0]
+        assert found[1] == (
+            "/app/app-key",
+            {"protocol": "7", "client": "js", "version": "8.4.0", "flash": "false"},
+            "https://example.com",
+        )
 
 
 def test_what_sdks_send_is_plain():
@@ -268,7 +313,7 @@ async def _said(reads: tuple[bytes, ...]) -> tuple[bytes, bool, int]:
             transport.protocol.data_received(read)
         while state.tasks:
             await asyncio.wait(state.tasks)
-    found = transport.written, transport.ended, len(node.open)
+    found = re.sub(rb"Date: [^\r]*\r\n", b"", transport.written), transport.ended, len(node.open)
     transport.protocol.connection_lost(None)
     assert not node.open
     assert not state.connections
@@ -289,6 +334,27 @@ def test_a_request_is_answered_as_one_that_comes_in_two_reads(data):
     assert at_once == parsed
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"Sec-WebSocket-Key: c2hvcnQ=",
+        b"Sec-WebSocket-Key: " + KEY + b"c2Vj",
+        b"Sec-WebSocket-Key: " + b"?" * 24,
+        b"Sec-WebSocket-Key: " + KEY[:12] + b" " + KEY[12:],
+        b"Sec-WebSocket-Key: ",
+        b"Sec-WebSocket-Keys: " + KEY,
+        b"X: y",
+        b"X: y\r\nSec-WebSocket-Key: " + KEY + b"\r\nSec-WebSocket-Key: " + KEY,
+        b"Sec-WebSocket-Key: \r\nX: " + KEY,
+    ],
+)
+def test_a_key_that_is_none_is_refused(field):
+    data = FIREFOX.replace(b"Sec-WebSocket-Key: " + KEY, field)
+    assert handshake.at_once(data) is None
+    written, ended, there = said(data)
+    assert (written[:13], ended, there) == (b"HTTP/1.1 400 ", True, 0)
+
+
 def test_an_upgrade_is_answered_the_same_wherever_it_is_cut():
     at_once = said(FIREFOX)
     assert at_once[0].startswith(b"HTTP/1.1 101 ")
@@ -296,3 +362,38 @@ def test_an_upgrade_is_answered_the_same_wherever_it_is_cut():
     assert at_once[1:] == (False, 1)
     for cut in range(1, len(FIREFOX), 11):
         assert said(FIREFOX[:cut], FIREFOX[cut:]) == at_once
+
+
+def masked(opcode: int, payload: bytes, mask: bytes) -> bytes:
+    body = bytes(byte ^ mask[place % 4] for place, byte in enumerate(payload))
+    return bytes((opcode, 0x80 | len(payload))) + mask + body
+
+
+CLOSES = st.builds(
+    masked,
+    st.sampled_from([0x88, 0x88, 0x88, 0x89, 0x08, 0xC8]),
+    st.one_of(st.sampled_from([b"", b"\x03\xe8", b"\x03\xe9", b"\x03\xed"]), st.binary(max_size=4)),
+    st.binary(min_size=4, max_size=4),
+)
+
+
+@given(CLOSES, st.sampled_from([b"", b"\x88", b"\x81\x80abcd"]))
+@settings(max_examples=150, deadline=None)
+def test_a_close_frame_is_answered_as_one_that_comes_in_two_reads(frame, more):
+    """Which the library reads, whatever it is."""
+    data = frame + more
+    assert said(FIREFOX, data) == said(FIREFOX, data[:1], data[1:])
+
+
+@pytest.mark.parametrize("code", [b"", b"\x03\xe8", b"\x03\xe9"])
+def test_a_plain_goodbye_is_answered_without_the_library(code):
+    assert goodbye(masked(0x88, code, b"mask")) == bytes((0x88, len(code))) + code
+    written, ended, there = said(FIREFOX, masked(0x88, code, b"mask"))
+    assert (written[-2 - len(code) :], ended, there) == (bytes((0x88, len(code))) + code, True, 0)
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x88\x02abcdef", b"\x88\x80abcdef", b"\x88\x82abcd", b"\x08\x80abcd", b""]
+)
+def test_what_is_no_plain_goodbye_is_left_to_the_library(data):
+    assert goodbye(data) is None
