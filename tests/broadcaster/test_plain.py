@@ -8,23 +8,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from functools import partial
-from itertools import repeat
 
 import httptools
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from uvicorn.server import ServerState
 from websockets.utils import accept_key
 
-from broadcaster import handshake
-from broadcaster.bus import LocalBus
+from broadcaster import handshake, http, websocket
 from broadcaster.frames import goodbye
-from broadcaster.node import Node
 from broadcaster.plain import KNOWN_BYTES, plain_post, plain_upgrade
-from broadcaster.server import _config
-from tests.broadcaster.conftest import local_settings
+from tests.broadcaster.fed import door
 from tests.broadcaster.test_http import event, post, signed
 from tests.broadcaster.test_http_api import EVENTS
 
@@ -270,55 +264,19 @@ def test_what_is_no_whole_request_for_a_websocket_is_not_plain():
 # --- the protocols that are behind it
 
 
-class Transport(asyncio.Transport):
-    """Remembers what is written, and to whom what comes is given."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.protocol = asyncio.Protocol()
-        self.ended = False
-
-    def write(self, data: bytes) -> None:
-        self.written += b"" if self.ended else data
-
-    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        self.protocol = protocol
-
-    def is_closing(self) -> bool:
-        return self.ended
-
-    def close(self) -> None:
-        self.ended = True
-
-    abort = close
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
-
-
 async def _said(reads: tuple[bytes, ...]) -> tuple[bytes, bool, int]:
     """All answers to what is read, whether the connection ends then, and how many WebSockets there are."""
-    node = Node(local_settings(), LocalBus(), None)
-    node.entrance._socket_ids = repeat("1.2")
-    config, state, transport = _config(node.settings, node), ServerState(), Transport()
-    make = partial(config.http_protocol_class, config=config, server_state=state, app_state={})
-    transport.protocol = make()
-    transport.protocol.connection_made(transport)
-    for read in reads:
-        if not transport.ended:
-            transport.protocol.data_received(read)
-        while state.tasks:
-            await asyncio.wait(state.tasks)
-    found = re.sub(rb"Date: [^\r]*\r\n", b"", transport.written), transport.ended, len(node.open)
-    transport.protocol.connection_lost(None)
-    assert not node.open
-    assert not state.connections
-    await node.close()
-    return found
+    async with door() as opened:
+        one = opened.come()
+        for read in reads:
+            one.read(read)
+            await opened.calm()
+        written = re.sub(rb"Date: [^\r]*\r\n", b"", one.written)
+        found = written, one.ended, len(opened.node.open)
+        one.protocol.connection_lost(None)
+        assert not opened.node.open
+        assert not opened.state.connections
+        return found
 
 
 def said(*reads: bytes) -> tuple[bytes, bool, int]:
@@ -366,7 +324,9 @@ def test_an_upgrade_is_answered_the_same_wherever_it_is_cut():
 
 def masked(opcode: int, payload: bytes, mask: bytes) -> bytes:
     body = bytes(byte ^ mask[place % 4] for place, byte in enumerate(payload))
-    return bytes((opcode, 0x80 | len(payload))) + mask + body
+    size = len(payload)
+    length = bytes((0x80 | size,)) if size < 126 else b"\xfe" + size.to_bytes(2)
+    return bytes((opcode,)) + length + mask + body
 
 
 CLOSES = st.builds(
@@ -383,6 +343,17 @@ def test_a_close_frame_is_answered_as_one_that_comes_in_two_reads(frame, more):
     """Which the library reads, whatever it is."""
     data = frame + more
     assert said(FIREFOX, data) == said(FIREFOX, data[:1], data[1:])
+
+
+def test_what_is_usual_needs_neither_parser_nor_library(monkeypatch):
+    def needed(*_args: object, **_options: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(http.HttpToolsProtocol, "__init__", needed)
+    monkeypatch.setattr(websocket, "Protocol", needed)
+    written, ended, there = said(FIREFOX, masked(0x88, b"\x03\xe9", b"mask"))
+    assert written.startswith(b"HTTP/1.1 101 ")
+    assert (written[-4:], ended, there) == (b"\x88\x02\x03\xe9", True, 0)
 
 
 @pytest.mark.parametrize("code", [b"", b"\x03\xe8", b"\x03\xe9"])
