@@ -6,7 +6,7 @@ A quota that cannot be looked up counts as used up: without Redis such a client 
 
 from __future__ import annotations
 
-import secrets
+import os
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
@@ -18,7 +18,7 @@ from .hub import Key
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from protocol.errors import PusherError
 
@@ -29,12 +29,28 @@ ANSWER_SECONDS: Final = 5.0
 """How long a client waits for Redis to say whether it is within the quota."""
 
 
+_HALF: Final = 6
+_AT_ONCE: Final = 256
+"""Socket ids for which the system is asked together, and the bytes of each half of one."""
+
+
+def socket_ids() -> Iterator[str]:
+    """Without end: nobody can guess one, and none comes twice."""
+    while True:
+        pool = os.urandom(2 * _HALF * _AT_ONCE)
+        for at in range(0, len(pool), 2 * _HALF):
+            first = int.from_bytes(pool[at : at + _HALF])
+            second = int.from_bytes(pool[at + _HALF : at + 2 * _HALF])
+            yield f"{first % 10**9}.{second % 10**10}"
+
+
 class Entrance:
     """Of one node."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._waiting: dict[Client, tuple[Key, str, asyncio.TimerHandle]] = {}
+        self._socket_ids = socket_ids()
 
     def knock(self, client: Client, path: str, params: Mapping[str, str], origin: str) -> None:
         """A handshake is complete: greet the client, or refuse it (protocol section 1.5), now or soon."""
@@ -42,8 +58,7 @@ class Entrance:
         if not isinstance(found, App):
             self._refuse(client, found)
             return
-        first, second = divmod(secrets.randbits(96), 2**48)  # one question to the system, not two
-        socket_id = f"{first % 10**9}.{second % 10**10}"
+        socket_id = next(self._socket_ids)
         if found.max_connections:
             self._ask(client, found, socket_id)
         else:

@@ -70,3 +70,19 @@ def whole_texts(data: bytes, limit: int) -> list[bytes] | None:
             return None
         texts.append(apply_mask(data[begin:at], data[begin - 4 : begin]))
     return texts
+
+
+_CLOSE: Final = 0x88
+_CODES: Final = frozenset(code.to_bytes(2) for code in (1000, 1001))
+
+
+def goodbye(data: bytes) -> bytes | None:
+    """The answer, if ``data`` is a client's close frame as nearly all are: without a reason.
+
+    That is: whole, alone, and without a code, or with that for what is over or for who goes away.
+    """
+    size = len(data) - 6
+    if size not in (0, 2) or data[0] != _CLOSE or data[1] != _MASKED + size:
+        return None
+    code = apply_mask(data[6:], data[2:6])
+    return bytes((_CLOSE, size)) + code if not code or code in _CODES else None

@@ -6,7 +6,6 @@ one call, and its answer one write.
 
 from __future__ import annotations
 
-import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -14,12 +13,13 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import is_ssl
 
+from .plain import plain_post
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Coroutine, Iterable
 
     from .http_api import HttpApi
-    from .turns import Turns
     from .websocket import Connection
 
 
@@ -27,38 +27,13 @@ STALLED_SECONDS: Final = 30.0
 """How long a peer may read nothing of an answer that waits for it."""
 
 
-_STATUS: Final = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+_HEADS: Final = {
+    status.value: (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\ncontent-length: "
+    ).encode()
+    for status in HTTPStatus
 }
-_PLAIN: Final = re.compile(
-    rb"POST (/[!-~]*) HTTP/1\.1\r\n((?:[!#-'*+\-.0-9A-Z^-z|~]{1,64}:[ \t!-~]{0,1000}\r\n){1,32})\r\n"
-)
-_OTHERWISE: Final = re.compile(
-    rb"(?i)^(?:connection:(?![ \t]*keep-alive[ \t]*\r)|"
-    rb"(?:expect|proxy-connection|te|trailer|transfer-encoding|upgrade):)",
-    re.MULTILINE,
-)
-_LENGTH: Final = re.compile(rb"(?i)^content-length:[ \t]*([0-9]{1,9})[ \t]*\r$", re.MULTILINE)
-_ANY_LENGTH: Final = re.compile(rb"(?i)^content-length", re.MULTILINE)
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-def plain_post(data: bytes) -> tuple[bytes, bytes] | None:
-    """Target and body, if ``data`` is nothing but one whole POST request of the plainest kind (RFC 9112).
-
-    That is: HTTP/1.1, a path, a length, and no header that makes anything of the message or the connection.
-    None for all others, which are not wrong for that.
-    """
-    found = _PLAIN.match(data)
-    if found is None:
-        return None
-    headers = found[2]
-    length = _LENGTH.search(headers)
-    if length is None or len(data) - found.end() != int(length[1]) or _OTHERWISE.search(headers):
-        return None
-    if len(_ANY_LENGTH.findall(headers)) > 1:
-        return None
-    return found[1], data[found.end() :]
 
 
 class _NobodyWaits:
@@ -88,11 +63,13 @@ class Exchange:
 
     message_event: Final = _NobodyWaits()
 
-    def __init__(self, protocol: HttpProtocol, method: str, target: bytes, *, keep_alive: bool) -> None:
+    def __init__(
+        self, protocol: HttpProtocol, method: str, target: bytes, body: bytes | bytearray, *, keep_alive: bool
+    ) -> None:
         self._protocol = protocol
         self._method = method
         self._target = target
-        self.body: bytes | bytearray | None = bytearray()
+        self.body: bytes | bytearray | None = body
         self.complete = False
         self.keep_alive = keep_alive
         self.disconnected = False
@@ -109,7 +86,7 @@ class Exchange:
         if protocol.flow.write_paused:
             protocol.spawn(self._reply_later(status, answer))
             return
-        lines = [_STATUS[status], b"content-type: application/json\r\ncontent-length: %d\r\n" % len(answer)]
+        lines = [_HEADS[status], b"%d\r\n" % len(answer)]
         for name, value in protocol.server_state.default_headers:
             if name == b"connection":  # the server stops
                 self.keep_alive = False
@@ -137,39 +114,30 @@ class HttpProtocol(HttpToolsProtocol):
     never reads its answer. One timer looks after that, and is not moved by every request.
 
     :param api: what answers requests to the Pusher HTTP API.
-    :param turns: where connections wait until their requests are read.
     :param connect: makes what a WebSocket is for us, given uvicorn's set of what is open.
+    :param since: when the peer has connected, in the loop's time.
     """
 
     _stalled: asyncio.TimerHandle | None = None
     _patience: asyncio.TimerHandle | None = None
-    _waiting_since = 0.0
     _between = True
     """The parser has nothing of a message that is not complete."""
 
     def __init__(
-        self, api: HttpApi, turns: Turns, connect: Callable[[set[Any]], Connection], **of_uvicorn: Any
+        self, api: HttpApi, connect: Callable[[set[Any]], Connection], *, since: float, **of_uvicorn: Any
     ) -> None:
         super().__init__(**of_uvicorn)
         self._api = api
-        self._turns = turns
         self._connect = connect
+        self._waiting_since = since
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a request. Unlike uvicorn, ask nobody for addresses that nobody asks for."""
+        """Take the transport over (:mod:`.arrivals`), and ask nobody for addresses that nobody asks for."""
         self.connections.add(self)
         self.transport = transport
         self.flow = FlowControl(transport)
         self.scheme = "https" if is_ssl(transport) else "http"
-        self._waiting_since = self.loop.time()
         self._be_patient()
-        if not self._turns.put(self._begin):
-            transport.pause_reading()
-
-    def _begin(self) -> None:
-        """Its turn has come, in the crowd of those who connect at the same time."""
-        if not self.transport.is_closing():
-            self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         """As uvicorn does. Nearly all requests to the API come whole and plain, and need no parser."""
@@ -178,8 +146,9 @@ class HttpProtocol(HttpToolsProtocol):
             plain = plain_post(data)
             if plain is not None and self._api.serves(plain[0]):
                 target, body = plain
-                exchange = Exchange(self, "POST", target, keep_alive=True)
-                exchange.body = body if len(body) <= self._api.max_body else None
+                exchange = Exchange(self, "POST", target, body, keep_alive=True)
+                if len(body) > self._api.max_body:
+                    exchange.body = None
                 exchange.complete = True
                 self.cycle = exchange  # type: ignore[assignment]
                 exchange.begin(self._api)
@@ -201,7 +170,7 @@ class HttpProtocol(HttpToolsProtocol):
         method: bytes = self.parser.get_method()
         keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
         before: RequestResponseCycle | Exchange | None = self.cycle
-        exchange = Exchange(self, method.decode("ascii"), self.url, keep_alive=keep_alive)
+        exchange = Exchange(self, method.decode("ascii"), self.url, bytearray(), keep_alive=keep_alive)
         self.cycle = exchange  # type: ignore[assignment]
         if before is not None and not before.response_complete:  # answers keep the order of requests
             self.flow.pause_reading()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from urllib.parse import unquote
 
 import msgspec
 
@@ -22,6 +21,7 @@ from .api_events import (
     parse_channel,
     publication,
 )
+from .api_paths import Paths, Place, Route
 from .bus import BusError
 from .hub import Key
 
@@ -78,16 +78,12 @@ _encoder: Final = msgspec.json.Encoder()
 _NOTHING: Final = b"{}"
 
 
-class Route(NamedTuple):
-    """An endpoint below ``/apps/ID/``; ``name`` is its path, where ``*`` stands for one part of any text.
-
-    ``depth`` is how many parts it has.
-    """
-
-    name: str
-    method: str
-    handler: Callable[[Request], Told | asyncio.Future[Told]]
-    depth: int
+def _allowed(route: Route | None, method: str) -> Route:
+    if route is None:
+        raise ApiError(404, "No such endpoint")
+    if route.method != method:
+        raise ApiError(405, f"Expected {route.method}")
+    return route
 
 
 class HttpApi:
@@ -98,9 +94,9 @@ class HttpApi:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._prefix = node.settings.server.path
+        prefix = node.settings.server.path
         self.max_body = node.settings.server.max_request_bytes
-        self._paths = (f"{self._prefix}/apps/".encode(), f"{self._prefix}/users/".encode())
+        self._starts = (f"{prefix}/apps/".encode(), f"{prefix}/users/".encode())
         later = self._later
         routes: tuple[tuple[str, str, Callable[[Request], Any]], ...] = (
             ("events", "POST", self._events),
@@ -115,13 +111,13 @@ class HttpApi:
             ("channels/*/stats", "GET", later(self._channel)),
         )
         self._running: set[asyncio.Future[Told]] = set()
-        self._routes = {
-            name: Route(name, method, handler, name.count("/") + 1) for name, method, handler in routes
-        }
+        self._paths = Paths(
+            prefix, [Route(name, method, handler, name.count("/") + 1) for name, method, handler in routes]
+        )
 
     def serves(self, raw_path: bytes) -> bool:
         """Whether the path is one of the API's."""
-        return raw_path.startswith(self._paths)
+        return raw_path.startswith(self._starts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """For a request that did not come the short way (:mod:`.http`): one with an absolute address."""
@@ -145,11 +141,11 @@ class HttpApi:
         route = None
         try:
             path, _, query = target.partition(b"?")
-            raw, params = path.decode("ascii", "replace"), signatures.parse_query(query)
-            app_id, parts = self._address(raw, params)
-            route, names = self._match(method, parts)
-            app = self._authenticate(app_id, method, raw, params, self._whole(body))
-            told = route.handler(Request(app, names, params, bytes(body or b"")))
+            params = signatures.parse_query(query)
+            place = self._paths.find(path)
+            route = _allowed(place.route, method)
+            app = self._authenticate(place, method, params, self._whole(body))
+            told = route.handler(Request(app, place.names, params, bytes(body or b"")))
         except Exception as error:  # noqa: BLE001 - whatever it is, the SDK gets JSON
             self._reply(route, reply, *_failed(error))
             return
@@ -173,43 +169,20 @@ class HttpApi:
         self._node.requests["unknown" if route is None else route.name, status] += 1
         reply(status, _encoder.encode(told) if told else _NOTHING)
 
-    def _address(self, raw: str, params: Mapping[str, str]) -> tuple[str, list[str]]:
-        """The application's id, and the parts of the path behind it.
-
-        On the raw path, each part decoded once: a name may hold what a path may not. The official Python SDK
-        leaves ``/apps/ID`` out of one path: there the key tells the application (section 10.8).
-        """
-        parts = raw.removeprefix(self._prefix).split("/")[1:]
-        if "%" in raw:
-            parts = [unquote(part) for part in parts]
-        if parts[0] == "apps":
-            return (parts[1] if len(parts) > 1 else ""), parts[2:]
-        app = self._node.app_with_key(params.get("auth_key", ""))
-        return ("" if app is None else app.id), parts
-
-    def _match(self, method: str, parts: list[str]) -> tuple[Route, tuple[str, ...]]:
-        """The endpoint, and what stands for ``*``: in every name of one, the second part."""
-        names = tuple(parts[1:2])
-        route = self._routes.get("/".join((parts[0], "*", *parts[2:])) if names else "".join(parts))
-        if route is None or route.depth != len(parts):  # a part may have a slash in it
-            raise ApiError(404, "No such endpoint")
-        if route.method != method:
-            raise ApiError(405, f"Expected {route.method}")
-        return route, names
-
     def _authenticate(
-        self, app_id: str, method: str, raw: str, params: Mapping[str, str], body: bytes | bytearray
+        self, place: Place, method: str, params: Mapping[str, str], body: bytes | bytearray
     ) -> App:
         """The application that the request is for, if it has signed it.
 
         Only an application, any one, learns that another is not there: to all others an unknown one looks
         like one that they have no key of.
         """
-        app = self._node.apps.get(app_id)
-        signer = app or self._node.app_with_key(params.get("auth_key", ""))
+        named = self._node.app_with_key(params.get("auth_key", ""))
+        app = named if place.app_id is None else self._node.apps.get(place.app_id)
+        signer = app or named
         try:
             keys = {} if signer is None else signer.keys
-            signatures.verify_request(keys, method, self._spellings(raw), params, body, time.time())
+            signatures.verify_request(keys, method, place.spellings, params, body, time.time())
         except SignatureError as error:
             reason = str(error) if app is not None else UNKNOWN_KEY
             raise ApiError(error.status, reason) from error
@@ -218,13 +191,6 @@ class HttpApi:
         if not app.enabled:
             raise ApiError(403, "The application is disabled")
         return app
-
-    def _spellings(self, raw: str) -> tuple[str, ...]:
-        """Of the path, as clients may have signed it."""
-        if "%" not in raw and not self._prefix:
-            return (raw,)
-        spellings = (raw, unquote(raw))
-        return (*spellings, *(path.removeprefix(self._prefix) for path in spellings))
 
     # --- publishing
 
@@ -240,7 +206,7 @@ class HttpApi:
     def _events(self, request: Request) -> Told | asyncio.Future[Told]:
         event = decode_event(request.params, request.body)
         names = event.channels if event.channels is not None else (event.channel,)
-        channels = tuple(dict.fromkeys(name for name in names if name is not None))
+        channels = tuple(dict.fromkeys([name for name in names if name is not None]))
         limit = request.app.max_channels_per_event
         if not 1 <= len(channels) <= limit:
             raise ApiError(400, f"Expected 1 to {limit} channels")
@@ -273,7 +239,7 @@ class HttpApi:
 
     def _published(self, app: App, rows: list[Publication], told: Told) -> Told | asyncio.Future[Told]:
         """Without waiting, where neither a cache channel nor the bus needs it: all are validated by now."""
-        if any(row.cached for row in rows):
+        if any([row.cached for row in rows]):  # noqa: C419 - a generator costs more than so few rows
             return self._task(self._publish_then(app, rows, told))
         accepted = self._node.bus.post([(row.key, row.envelope) for row in rows])
         if accepted is None:

@@ -187,7 +187,9 @@ class LocalRegistry:
         self, key: Key, socket_id: str, member: Member | None, limit: int, done: Callable[[Joined], None]
     ) -> None:
         """At once."""
-        channel = self._channels.setdefault(key, _Channel())
+        channel = self._channels.get(key)
+        if channel is None:
+            channel = self._channels[key] = _Channel()
         is_new = socket_id not in channel.sockets
         first_of_user = is_new and member is not None and member.id not in channel.users
         if first_of_user and len(channel.users) >= limit:

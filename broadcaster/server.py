@@ -19,6 +19,7 @@ from protocol.settings import SettingsError
 from . import metrics
 from .app import Server
 from .app_source import AppHash, AppSource, Place, UnreadableError
+from .arrivals import Arrivals
 from .bus import BusError, LocalBus, RedisBus, end_task, redis_client
 from .drain import drain
 from .http import HttpProtocol
@@ -288,17 +289,18 @@ async def _reached(call: Awaitable[T]) -> T:
 
 def _config(settings: Settings, node: Node) -> uvicorn.Config:
     server, app = settings.server, Server(node)
+    seconds, connect = round(server.keep_alive), partial(Connection, node)
     config = uvicorn.Config(
         app,
-        http=partial(HttpProtocol, app.api, node.turns, partial(Connection, node)),  # type: ignore[arg-type]
-        ws=Connection,  # made by our HttpProtocol; None would switch WebSockets off
+        http=Arrivals(node.turns, seconds, partial(HttpProtocol, app.api, connect), connect),  # type: ignore[arg-type]
+        ws=Connection,  # made by our protocols; None would switch WebSockets off
         lifespan="off",
         log_config=None,
         log_level="warning",
         access_log=False,
         server_header=False,
         backlog=4096,
-        timeout_keep_alive=round(server.keep_alive),
+        timeout_keep_alive=seconds,
         timeout_graceful_shutdown=REQUEST_SECONDS,
         ssl_certfile=server.tls_cert or None,
         ssl_keyfile=server.tls_key or None,

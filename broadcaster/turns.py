@@ -15,6 +15,8 @@ MOST: Final = 8
 class Turns:
     """Begins what it is given, in its order: at once, until as many have begun in this turn as may.
 
+    While few come, a turn is only counted anew when half of it is used up: each count is a turn of its own.
+
     :param call_soon: runs a function in the next turn of the loop.
     """
 
@@ -29,7 +31,7 @@ class Turns:
 
     def put(self, begin: Callable[[], None]) -> bool:
         """Whether it may begin now; otherwise ``begin`` is called later."""
-        if not self._scheduled:
+        if self._left <= MOST // 2 and not self._scheduled:
             self._schedule()
         if self._left > 0:  # nobody waits then: those who wait use up what there is
             self._left -= 1

@@ -16,17 +16,17 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side, State
 
 from protocol import errors
-from protocol.signatures import parse_query
 
 from . import handshake
 from .client import Client, error_frame
-from .frames import whole_texts
+from .frames import goodbye, whole_texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from protocol.errors import PusherError
 
+    from .handshake import Asked
     from .node import Node
 
 CLOSE_TIMEOUT: Final = 5.0
@@ -75,18 +75,19 @@ class Connection(Client, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Run everything that the bytes complete."""
-        if self.session is not None:
-            self.session.seen(self.node.now())
+        texts = None
         if self._protocol is None:
             texts = whole_texts(data, self.node.settings.server.max_message_bytes)
-            if texts is not None:
-                for text in texts:
-                    self.receive(text)
-                return
-            if not self.node.turns.put(partial(self._read_in_turn, data)):
-                self._transport.pause_reading()  # most likely a crowd that says goodbye
-                return
-        self._read(data)
+        if texts is not None:
+            for text in texts:
+                self.receive(text)
+            return
+        if self.session is not None:
+            self.session.seen(self.node.now())
+        if self._protocol is None and not self.node.turns.put(partial(self._read_in_turn, data)):
+            self._transport.pause_reading()  # most likely a crowd that says goodbye
+        else:
+            self._read(data)
 
     def _read_in_turn(self, data: bytes) -> None:
         if not self._transport.is_closing():
@@ -94,6 +95,11 @@ class Connection(Client, asyncio.Protocol):
             self._read(data)
 
     def _read(self, data: bytes) -> None:
+        answer = goodbye(data) if self._protocol is None else None
+        if answer is not None:
+            self.write_now(answer)
+            self._hang_up()
+            return
         protocol = self._library()
         protocol.receive_data(data)
         for event in protocol.events_received():
@@ -190,21 +196,23 @@ class Connection(Client, asyncio.Protocol):
     # --- the handshake
 
     def upgrade(self, method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """Answer the request for it. The answer and what follows it at once are one write.
+        """Answer the request for it.
 
         :param headers: names in lower case.
         """
         response, accepted = handshake.answer(method, target, headers)
-        if not accepted:
+        if accepted:
+            self.open(response, handshake.asked(target, headers))
+        else:
             self._transport.write(response)
             self._transport.close()
-            return
-        path, _, query = target.partition(b"?")
-        origins = [value for name, value in headers if name == b"origin"]
+
+    def open(self, response: bytes, asked: Asked) -> None:
+        """The connection is a WebSocket, by this answer. What follows that at once is of the same write."""
         first = [response]
         self.write_now = first.append
         try:
-            self.begin(path.decode("latin-1"), parse_query(query), _origin(origins))
+            self.begin(*asked)
         finally:
             self.write_now = self._transport.write
             self._transport.write(b"".join(first))
@@ -236,13 +244,9 @@ class Connection(Client, asyncio.Protocol):
             if data:
                 self.write_now(data)
             else:  # ServerProtocol's sign for "close the TCP connection now"
-                self._arm_close_timer()
-                self.leave()
-                self._transport.close()
+                self._hang_up()
 
-
-def _origin(origins: Sequence[bytes]) -> str:
-    """More than one is none that could be trusted."""
-    if len(origins) > 1:
-        return "null"
-    return origins[0].decode("latin-1") if origins else ""
+    def _hang_up(self) -> None:
+        self._arm_close_timer()
+        self.leave()
+        self._transport.close()

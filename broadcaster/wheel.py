@@ -29,7 +29,11 @@ class Wheel:
 
     def add(self, entry: Timed, when: float) -> None:
         """Check ``entry`` at the loop time ``when``, in seconds."""
-        self._buckets.setdefault(math.ceil(when), set()).add(entry)
+        second = math.ceil(when)
+        bucket = self._buckets.get(second)
+        if bucket is None:
+            bucket = self._buckets[second] = set()
+        bucket.add(entry)
         if self._timer is None:
             self._timer = self._loop.call_later(1, self._turn)
 

@@ -128,7 +128,7 @@ def _plain(query: bytes) -> dict[str, str] | None:
 
 def request_text(method: str, path: str, params: Mapping[str, str]) -> str:
     """What is signed for an API request: every parameter but ``auth_signature``, sorted, not escaped."""
-    pairs = "&".join(f"{k}={v}" for k, v in sorted(params.items()) if k != "auth_signature")
+    pairs = "&".join([f"{name}={params[name]}" for name in sorted(params) if name != "auth_signature"])
     return f"{method.upper()}\n{path}\n{pairs}"
 
 

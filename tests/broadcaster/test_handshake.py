@@ -84,3 +84,15 @@ def test_what_is_no_handshake_is_refused(method, headers, status):
     response, accepted = handshake.answer(method, b"/app/key", headers)
     assert not accepted
     assert lines(response)[0].split()[1] == status
+
+
+@pytest.mark.parametrize(
+    ("origins", "trusted"), [([], ""), ([b"https://a"], "https://a"), ([b"https://a", b"https://a"], "null")]
+)
+def test_more_origins_than_one_are_none_that_could_be_trusted(origins, trusted):
+    fields = [(b"host", b"x"), *((b"origin", origin) for origin in origins)]
+    assert handshake.asked(b"/app/key?Protocol=7&a=%20", fields) == (
+        "/app/key",
+        {"protocol": "7", "a": " "},
+        trusted,
+    )

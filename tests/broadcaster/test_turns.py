@@ -48,6 +48,13 @@ def test_a_few_begin_at_once(loop):
     assert not loop.scheduled
 
 
+def test_one_alone_costs_no_turn(loop):
+    loop.come(0)
+    assert not loop.scheduled
+    loop.come(1)
+    assert len(loop.scheduled) == 1
+
+
 def test_the_others_begin_in_order_a_few_in_each_turn(loop):
     for number in range(7):
         loop.come(number)

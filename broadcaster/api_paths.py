@@ -1,0 +1,85 @@
+"""Where the paths of the HTTP API lead (protocol section 10)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterable
+
+    from .http_api import Request, Told
+
+KNOWN_PATHS: Final = 1024
+KNOWN_BYTES: Final = 256
+"""Paths that are remembered, and how long they may be: nearly all requests are for a few."""
+
+
+class Route(NamedTuple):
+    """An endpoint below ``/apps/ID/``; ``name`` is its path, where ``*`` stands for one part of any text.
+
+    ``depth`` is how many parts it has.
+    """
+
+    name: str
+    method: str
+    handler: Callable[[Request], Told | asyncio.Future[Told]]
+    depth: int
+
+
+class Place(NamedTuple):
+    """Where a path leads.
+
+    :ivar spellings: of the path, as clients may have signed it.
+    :ivar app_id: None if the path does not tell: then the key does.
+    :ivar route: None if there is no such endpoint.
+    :ivar names: what stands for ``*``, decoded.
+    """
+
+    spellings: tuple[str, ...]
+    app_id: str | None
+    route: Route | None
+    names: tuple[str, ...]
+
+
+class Paths:
+    """All endpoints.
+
+    :param prefix: of every path.
+    """
+
+    def __init__(self, prefix: str, routes: Iterable[Route]) -> None:
+        self._prefix = prefix
+        self._routes = {route.name: route for route in routes}
+        self._known = lru_cache(KNOWN_PATHS)(self._find)
+
+    def find(self, path: bytes) -> Place:
+        """By a path as it came, of any bytes."""
+        return self._known(path) if len(path) <= KNOWN_BYTES else self._find(path)
+
+    def _find(self, path: bytes) -> Place:
+        """On the raw path, each part decoded once: a name may hold what a path may not.
+
+        The official Python SDK leaves ``/apps/ID`` out of one path (section 10.8).
+        """
+        raw = path.decode("ascii", "replace")
+        parts = raw.removeprefix(self._prefix).split("/")[1:]
+        if "%" in raw:
+            parts = [unquote(part) for part in parts]
+        app_id = None
+        if parts[0] == "apps":
+            app_id, parts = (parts[1] if len(parts) > 1 else ""), parts[2:]
+        return Place(self._spellings(raw), app_id, self._route(parts), tuple(parts[1:2]))
+
+    def _route(self, parts: list[str]) -> Route | None:
+        """What stands for ``*`` is in every name of one the second part."""
+        route = self._routes.get("/".join((parts[0], "*", *parts[2:])) if len(parts) > 1 else "".join(parts))
+        return route if route is not None and route.depth == len(parts) else None  # a part may have a slash
+
+    def _spellings(self, raw: str) -> tuple[str, ...]:
+        if "%" not in raw and not self._prefix:
+            return (raw,)
+        spellings = (raw, unquote(raw))
+        return (*spellings, *(path.removeprefix(self._prefix) for path in spellings))
