@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from protocol.wire import Envelope
 
     from .hub import Hub, Key
+    from .line import Line
     from .outlet import Outlet
     from .replies import Replies, Reply
 
@@ -45,13 +46,14 @@ SWEEP_SECONDS: Final = 20.0
 
 
 class _Channel(Channel):
-    """With where it goes: as long as it has subscribers, that stays the same."""
+    """With where it goes: as long as it has subscribers, that stays the same. Then it is ``closed``."""
 
-    __slots__ = ("outlet",)
+    __slots__ = ("closed", "outlet")
 
     def __init__(self, outlet: Outlet, room: Room, now: float) -> None:
         super().__init__(room, now)
         self.outlet = outlet
+        self.closed = False
 
 
 class Healer:
@@ -82,22 +84,25 @@ class Healer:
         self.endings = 0
         self.failed = 0
 
-    def take(self, key: Key, envelope: Envelope) -> None:
+    def take(self, line: Line, envelope: Envelope) -> None:
         """A frame of a reply from the bus, one with ``stream``."""
-        channel = self._channels.get(key)
-        if channel is None and (channel := self._channel(key)) is None:
-            return
+        channel: _Channel | None = line.at
+        if channel is None or channel.closed:
+            line.at = channel = self._channel(line.key)
+            if channel is None:
+                return
         verdict = channel.take(envelope, self._now())
         if verdict is Verdict.DELIVER:
             self._hub.put(channel.outlet, envelope.payload, envelope.except_socket_id)
         elif verdict is Verdict.ASK and envelope.stream is not None:
-            self._heal(key, channel, envelope.stream[0])
+            self._heal(line.key, channel, envelope.stream[0])
 
     def drop(self, key: Key) -> None:
         """The channel has lost its last subscriber."""
         channel = self._channels.pop(key, None)
         if channel is not None:
             channel.close()
+            channel.closed = True
 
     def _channel(self, key: Key) -> _Channel | None:
         channel = self._channels.get(key)
