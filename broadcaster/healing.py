@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from protocol import stream
-from protocol.healing import Channel, Reading, Room, Verdict
+from protocol.healing import DELIVER, Channel, Reading, Room, Verdict
 
 from .bus import RETRY_SECONDS, BusError
 from .replies import Gone
@@ -92,7 +92,7 @@ class Healer:
             if channel is None:
                 return
         verdict = channel.take(envelope, self._now())
-        if verdict is Verdict.DELIVER:
+        if verdict is DELIVER:
             self._hub.put(channel.outlet, envelope.payload, envelope.except_socket_id)
         elif verdict is Verdict.ASK and envelope.stream is not None:
             self._heal(line.key, channel, envelope.stream[0])
