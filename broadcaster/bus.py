@@ -29,6 +29,7 @@ from redis.exceptions import RedisError, ResponseError
 from protocol import redis_url, wire
 
 from .feed import Feed
+from .line import Line
 from .redis_cluster import Cluster
 from .redis_connections import connect
 from .servers import OneServer, Servers, Shards
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
     from .hub import Key
 
-    Deliver = Callable[[Key, Envelope], None]
+    Deliver = Callable[[Line, Envelope], None]
     Confirmed = Callable[[Key], None]
     Lost = Callable[[Collection[Key]], None]
 
@@ -115,7 +116,7 @@ class LocalBus:
     def __init__(self) -> None:
         self.gaps = 0
         self.connected = True
-        self._channels: set[Key] = set()
+        self._channels: dict[Key, Line] = {}
 
     async def start(self, deliver: Deliver, confirmed: Confirmed, lost: Lost) -> None:
         """Remember whom to call; a local bus is never lost."""
@@ -126,8 +127,8 @@ class LocalBus:
     def post(self, messages: Sequence[tuple[Key, Envelope]]) -> None:
         """Deliver at once to the own node."""
         for key, envelope in messages:
-            if key in self._channels:
-                self._deliver(key, envelope)
+            if (line := self._channels.get(key)) is not None:
+                self._deliver(line, envelope)
 
     async def publish(self, messages: Sequence[tuple[Key, Envelope]]) -> None:
         """As :meth:`post`."""
@@ -135,12 +136,12 @@ class LocalBus:
 
     def subscribe(self, key: Key) -> None:
         """Confirm at once."""
-        self._channels.add(key)
+        self._channels[key] = Line(key)
         self._confirmed(key)
 
     def unsubscribe(self, key: Key) -> None:
         """Forget the channel."""
-        self._channels.discard(key)
+        self._channels.pop(key, None)
 
     async def close(self) -> None:
         """Forget everything."""
@@ -356,14 +357,14 @@ class RedisBus:
 
     # --- what the feeds hear
 
-    def heard(self, key: Key, data: bytes) -> None:
+    def heard(self, line: Line, data: bytes) -> None:
         """See :class:`.feed.Listener`."""
         try:
             envelope = wire.decode_envelope(data)
         except wire.EnvelopeError as error:
             logger.warning("ignored a message on the bus: %s", error)
             return
-        self._deliver(key, envelope)
+        self._deliver(line, envelope)
 
     def confirmed(self, name: bytes) -> None:
         """See :class:`.feed.Listener`."""

@@ -12,6 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from protocol.cluster import slot_of
 from protocol.redis_url import Address
 
+from .line import Line
 from .redis_ear import NOT_ENOUGH_DATA, listen
 from .waiting import end_task
 
@@ -35,7 +36,7 @@ LOOK_SECONDS: Final = 1.0
 class Listener(Protocol):
     """Who is told what a feed hears. Names are those of sharded channels."""
 
-    def heard(self, key: Key, data: bytes) -> None:
+    def heard(self, line: Line, data: bytes) -> None:
         """A message."""
 
     def confirmed(self, name: bytes) -> None:
@@ -62,12 +63,12 @@ class Feed:
 
     :param connection: nobody else's; connected by :meth:`run`.
     :param sharded: the server is one of a Cluster: a command names one channel, for each has its own slot.
-    :ivar names: the channels that it is asked for, and what they are to the listener.
+    :ivar names: the channels that it is asked for.
     :ivar connected: it is connected; it may still wait for confirmations.
     """
 
     def __init__(self, connection: AbstractConnection, listener: Listener, *, sharded: bool) -> None:
-        self.names: dict[bytes, Key] = {}
+        self.names: dict[bytes, Line] = {}
         self.connected = False
         self._connection = connection
         self._listener = listener
@@ -81,7 +82,7 @@ class Feed:
 
     def subscribe(self, name: bytes, key: Key) -> None:
         """Ask for a channel; it is confirmed when Redis answers."""
-        self.names[name] = key
+        self.names[name] = Line(key)
         self._by_slot.setdefault(self._slot(name), {})[name] = None
         self._command("SSUBSCRIBE", name)
 
@@ -174,8 +175,8 @@ class Feed:
         while (reply := gets()) is not NOT_ENOUGH_DATA:
             if isinstance(reply, list) and reply[0] == b"smessage":
                 _, name, data = reply
-                if (key := names.get(name)) is not None:
-                    heard(key, data)
+                if (line := names.get(name)) is not None:
+                    heard(line, data)
             else:
                 self._on_reply(reply)
 
@@ -213,7 +214,7 @@ class Feed:
         if unasked and name in self.names:
             self._listener.dropped(name)
             if name in self.names:
-                self.subscribe(name, self.names[name])
+                self.subscribe(name, self.names[name].key)
 
     def _on_moved(self, error: MovedError) -> None:
         # Every command that is still on its way for the slot is answered the same, and nothing else of it is.

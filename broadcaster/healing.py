@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from protocol import stream
-from protocol.healing import Channel, Reading, Room, Verdict
+from protocol.healing import DELIVER, Channel, Reading, Room, Verdict
 
 from .bus import RETRY_SECONDS, BusError
 from .look import Look, OutrunError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from protocol.wire import Envelope
 
     from .hub import Hub, Key
+    from .line import Line
     from .outlet import Outlet
     from .replies import Replies, Reply
 
@@ -46,14 +47,18 @@ SWEEP_SECONDS: Final = 20.0
 
 
 class _Channel(Channel):
-    """With where it goes, as long as it has subscribers, and who looks at what goes by."""
+    """With where it goes, and who looks at what goes by.
 
-    __slots__ = ("looks", "outlet")
+    As long as it has subscribers, where it goes stays the same. Then it is ``closed``.
+    """
+
+    __slots__ = ("closed", "looks", "outlet")
 
     def __init__(self, outlet: Outlet, room: Room, now: float) -> None:
         super().__init__(room, now)
         self.outlet = outlet
         self.looks: list[Look] = []
+        self.closed = False
 
 
 class Healer:
@@ -84,24 +89,27 @@ class Healer:
         self.endings = 0
         self.failed = 0
 
-    def take(self, key: Key, envelope: Envelope) -> None:
+    def take(self, line: Line, envelope: Envelope) -> None:
         """A frame of a reply from the bus, one with ``stream``."""
-        channel = self._channels.get(key)
-        if channel is None and (channel := self._channel(key)) is None:
-            return
+        channel: _Channel | None = line.at
+        if channel is None or channel.closed:
+            line.at = channel = self._channel(line.key)
+            if channel is None:
+                return
         verdict = channel.take(envelope, self._now())
-        if verdict is Verdict.DELIVER:
+        if verdict is DELIVER:
             for look in channel.looks:
                 look.see(envelope)
             self._hub.put(channel.outlet, envelope.payload, envelope.except_socket_id)
         elif verdict is Verdict.ASK and envelope.stream is not None:
-            self._heal(key, channel, envelope.stream[0])
+            self._heal(line.key, channel, envelope.stream[0])
 
     def drop(self, key: Key) -> None:
         """The channel has lost its last subscriber."""
         channel = self._channels.pop(key, None)
         if channel is not None:
             channel.close()
+            channel.closed = True
 
     def _channel(self, key: Key) -> _Channel | None:
         channel = self._channels.get(key)

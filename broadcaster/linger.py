@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from .bus import Bus, Confirmed, Deliver, Lost
     from .hub import Key
+    from .line import Line
 
 LINGER_SECONDS: Final = 5.0
 """How long a channel stays subscribed that nobody listens to any more."""
@@ -98,9 +99,9 @@ class LingeringBus:
                 return
             self._let_go(key)
 
-    def _on_message(self, key: Key, envelope: Envelope) -> None:
-        if not self._lingering or key not in self._lingering:  # mostly none does: no key is hashed
-            self._deliver(key, envelope)
+    def _on_message(self, line: Line, envelope: Envelope) -> None:
+        if not self._lingering or line.key not in self._lingering:  # mostly none does: no key is hashed
+            self._deliver(line, envelope)
 
     def _on_confirmed(self, key: Key) -> None:
         self._confirmed_keys.add(key)

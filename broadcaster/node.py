@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from .bus import Bus
     from .client import Asked, Client
     from .config import Settings
+    from .line import Line
     from .replies import Replies
 
 logger: Final = logging.getLogger("legato.node")
@@ -136,7 +137,7 @@ class Node:
         :raises BusError: it cannot be reached.
         """
         await self.webhooks.start()
-        await self.bus.start(self._deliver, self._confirm, self._lost)
+        await self.bus.start(self._heard, self._confirm, self._lost)
         await self.registry.start(self._left)
         if self.healer is not None:
             self._sweep = self.loop.create_task(self.healer.sweep())
@@ -167,10 +168,14 @@ class Node:
         self.hub.suspend(keys)
         self.fence.lost(keys)
 
-    def _deliver(self, key: Key, envelope: Envelope) -> None:
+    def _heard(self, line: Line, envelope: Envelope) -> None:
         if envelope.stream is not None and self.healer is not None:
-            self.healer.take(key, envelope)
-        elif not envelope.command:
+            self.healer.take(line, envelope)
+        else:
+            self._deliver(line.key, envelope)
+
+    def _deliver(self, key: Key, envelope: Envelope) -> None:
+        if not envelope.command:
             self.rosters.take(key, envelope)
         elif envelope.command in COMMANDS:
             for subscriber in self.hub.subscribers(key):

@@ -260,11 +260,11 @@ def decode_envelope(data: bytes) -> Envelope:
 
     :raises EnvelopeError: the header is missing or malformed.
     """
-    if data[:1] == b"\n":
-        return Envelope(data[1:])
     header, newline, payload = data.partition(b"\n")
     if not newline:
         raise EnvelopeError("no envelope header")
+    if not header:
+        return Envelope(payload)
     try:
         except_socket_id, message_id, index, command = header.decode("ascii").split(";")
         stream = (message_id, int(index)) if message_id else None

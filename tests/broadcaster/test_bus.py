@@ -38,7 +38,9 @@ class Node:
 
     async def start(self) -> None:
         await self.bus.start(
-            lambda key, envelope: self.delivered.append((key, envelope)), self.confirmed.append, self.on_lost
+            lambda line, envelope: self.delivered.append((line.key, envelope)),
+            self.confirmed.append,
+            self.on_lost,
         )
 
     def on_lost(self, keys) -> None:

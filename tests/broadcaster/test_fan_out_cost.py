@@ -2,7 +2,7 @@
 
 Measured with Python 3.11: 9.4 instructions for each further receiver of a flush, the call of its write among
 them; 11.6 in a large channel, where each chunk of 64 has some of its own. For each further message of a flush
-78, its frame among them. For a token that one of many channels has 377, from the reply of Redis to the write.
+78, its frame among them. For a token that one of many channels has 369, from the reply of Redis to the write.
 System calls: one per receiver and request, however many events are in it.
 """
 

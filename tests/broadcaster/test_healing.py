@@ -199,6 +199,22 @@ class TestBusLost:
             await until(lambda: server.node.recovery.channels == 2 and not server.node.recovery._running)
             await hears(ann)
 
+    async def test_a_channel_that_lingers_is_healed_for_who_comes_next(self, server, redis):
+        writer = await Writer(redis).begin()
+        async with reader(server) as ann:
+            await synced(server)
+            await writer.says("a")
+            await ann.receive()
+        await until(lambda: not server.node.healer._channels)
+        async with reader(server) as bob:
+            await synced(server)
+            assert told(await bob.receive())[1]["text"] == "a"
+            await writer.says("b")
+            with writer.unheard():
+                await writer.says("c")
+            await writer.says("d")
+            await hears(bob, *writer.said[1:])
+
     async def test_one_that_streams_unheard_goes_on_live(self, server, link, redis):
         async with reader(server) as ann:
             await synced(server)
