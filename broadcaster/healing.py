@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("legato.healing")
 
-MAX_SNAPSHOTS: Final = 8
-"""Replies that one subscription is told of."""
+MAX_SNAPSHOTS: Final = 16
+"""Replies that one subscription is told of: more than one user may have by default."""
 
 SNAPSHOT_TRIES: Final = 100
 SNAPSHOT_REST: Final = 0.05
@@ -144,17 +144,17 @@ class Healer:
             if channel is not None:
                 self._heal(key, channel, *channel.resync(streaming, ended, asked))
 
-    def _heal(self, key: Key, channel: Channel, *message_ids: str) -> None:
+    def _heal(self, key: Key, channel: _Channel, *message_ids: str) -> None:
         for message_id in message_ids:
             self._spawn(self._read(key, channel, message_id))
 
-    async def _read(self, key: Key, channel: Channel, message_id: str) -> None:
+    async def _read(self, key: Key, channel: _Channel, message_id: str) -> None:
         """Until nothing is missing any more, or nobody listens."""
         again = True
         while again and (reading := await self._reading(key, channel, message_id)) is not None:
             again = self._channels.get(key) is channel and self._deliver(key, channel, message_id, reading)
 
-    async def _reading(self, key: Key, channel: Channel, message_id: str) -> Reading | None:
+    async def _reading(self, key: Key, channel: _Channel, message_id: str) -> Reading | None:
         """What the log has, as soon as Redis answers; None when nobody needs it any more."""
         attempt = 0
         while self._channels.get(key) is channel and (first := channel.next(message_id)) is not None:
@@ -171,9 +171,12 @@ class Healer:
                 return Reading(first, None)
         return None
 
-    def _deliver(self, key: Key, channel: Channel, message_id: str, reading: Reading) -> bool:
+    def _deliver(self, key: Key, channel: _Channel, message_id: str, reading: Reading) -> bool:
         """Whether to read once more."""
         healed: Healed = channel.read(message_id, reading, self._now())
+        if reading.end is not None and channel.next(message_id) is None:
+            for look in channel.looks:
+                look.end(message_id, reading.end[0])
         for frame in healed.frames:
             self._hub.deliver(key, frame)
         self.tokens += healed.tokens
@@ -193,26 +196,26 @@ class Healer:
     # --- whoever comes later
 
     async def snapshots(self, key: Key) -> list[bytes]:
-        """What a new subscriber is told of the replies that stream on the channel.
+        """What a new subscriber is told of the replies that stream, or have ended since it came.
 
         To be written before anything else is delivered: each snapshot ends exactly where the channel goes on.
 
         :raises BusError: Redis does not answer, nor does it a little later.
         """
-        for pause in SNAPSHOT_PAUSES:
-            try:
-                return await self._snapshots(key)
-            except BusError:  # connections that it has closed are found one by one
-                await asyncio.sleep(pause)
-        return await self._snapshots(key)
+        channel, look = self._channel(key), Look()
+        if channel is None:  # it has left meanwhile
+            return []
+        channel.looks.append(look)
+        try:
+            return await self._snapshots(key, channel, look)
+        finally:
+            channel.looks.remove(look)
 
-    async def _snapshots(self, key: Key) -> list[bytes]:
+    async def _snapshots(self, key: Key, channel: _Channel, look: Look) -> list[bytes]:
+        pauses = iter(SNAPSHOT_PAUSES)
         for _ in range(SNAPSHOT_TRIES):
-            channel = self._channel(key)
-            if channel is None:  # it has left meanwhile
+            if channel.closed:
                 break
-            look = Look()
-            channel.looks.append(look)
             try:
                 replies = await self._read_all(key, channel, look)
                 return [
@@ -221,17 +224,21 @@ class Healer:
                     if (snapshot := look.snapshot(name, reply, channel.next(name))) is not None
                 ]
             except OutrunError:
+                look.forget()
                 await asyncio.sleep(SNAPSHOT_REST)
-            finally:
-                channel.looks.remove(look)
+            except BusError:  # connections that it has closed are found one by one
+                pause = next(pauses, None)
+                if pause is None:
+                    raise
+                await asyncio.sleep(pause)
         return []
 
     async def _read_all(self, key: Key, channel: Channel, look: Look) -> dict[str, Reply]:
         asked = self._now()
         ((streaming, ended),) = await self._replies.around([key])
         ids = sorted({*streaming, *channel.messages, *look.messages})[:MAX_SNAPSHOTS]
-        found = [(message_id, await self._reply(key, message_id)) for message_id in ids]
-        known = {message_id: reply for message_id, reply in found if reply is not None}
+        found = await asyncio.gather(*(self._reply(key, message_id) for message_id in ids))
+        known = {name: reply for name, reply in zip(ids, found, strict=True) if reply is not None}
         live = {name: reply.next_index for name, reply in known.items() if reply.status not in stream.ENDS}
         channel.sync(live, ended, asked)
         return known

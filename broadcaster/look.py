@@ -23,10 +23,11 @@ class OutrunError(Exception):
 
 
 class Look:
-    """One reading of the replies on a channel, from before Redis is asked on.
+    """What goes by on a channel while the log of its replies is read for somebody.
 
-    Tokens are published behind their entry in the log. So what the log had when Redis answered, and what is
-    delivered after that, are all there are: one reading is enough, however slow Redis is.
+    It begins before Redis is asked. Tokens are published behind their entry in the log: what the log had when
+    Redis answered, and what is delivered after that, are all there are. One reading is enough, however slow
+    Redis is. Only tokens that are read up meanwhile are not seen here.
     """
 
     def __init__(self) -> None:
@@ -41,14 +42,23 @@ class Look:
 
     def see(self, envelope: Envelope) -> None:
         """A frame of a reply is delivered."""
-        if envelope.stream is None or self._room == 0:
+        if envelope.stream is None:
             return
-        self._room -= 1
         message_id, index = envelope.stream
         if envelope.command == END:
-            self._ends[message_id] = envelope.detail
-        elif not envelope.command:
+            self.end(message_id, envelope.detail)
+        elif not envelope.command and self._room:
+            self._room -= 1
             self._tokens.setdefault(message_id, {})[index] = envelope.payload
+
+    def end(self, message_id: str, state: str) -> None:
+        """The channel has been told the end of a reply."""
+        self._ends[message_id] = state
+
+    def forget(self) -> None:
+        """The tokens, which the log has when it is read again."""
+        self._tokens = {message_id: {} for message_id in self._tokens}
+        self._room = MOST
 
     def snapshot(self, message_id: str, reply: Reply, count: int | None) -> stream.Snapshot | None:
         """Of what the channel was told of a reply up to now; None if that is nothing.

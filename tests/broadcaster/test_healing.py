@@ -427,6 +427,42 @@ class TestSnapshots:
                     assert (snapshot["text"], snapshot["nextIndex"]) == ("abc", 3)
                     assert snapshot["status"] == (end if end in stream.ENDS else "failed")
 
+    @pytest.mark.parametrize("heard", [True, False])
+    async def test_a_reply_that_ends_before_redis_answers_is_told_whole(
+        self, server, redis, monkeypatch, heard
+    ):
+        """Also when its end is not heard, but read up."""
+        monkeypatch.setattr(healing, "SNAPSHOT_PAUSES", (0.01,) * 10_000)
+        monkeypatch.setattr(healing, "SNAPSHOT_TRIES", 10_000)
+        async with reader(server) as ann:
+            await synced(server)
+            writer = await Writer(redis).begin()
+            await writer.says("a", "b")
+            await hears(ann, *writer.said)
+            replies, asked = server.node.healer._replies, list[Any]()
+            around = replies.around
+
+            async def refused(keys):
+                asked.append(keys)
+                raise BusError("Redis does not answer")
+
+            replies.around = refused
+            async with reader(server) as bob:
+                await until(lambda: asked)
+                with contextlib.nullcontext() if heard else writer.unheard():
+                    await writer.says("c")
+                    await writer.ends(COMPLETE)
+                if not heard:
+                    channel = server.node.healer._channels[Key("1", CHANNEL)]
+                    server.node.healer._heal(Key("1", CHANNEL), channel, *channel.resync(["m"], {}, 0.0))
+                await hears(ann, *writer.said[2:])
+                assert [told(await bob.receive()) for _ in "c."] == writer.said[2:]
+                del replies.around
+                assert replies.around == around
+                _, snapshot = told(await bob.receive())
+                assert (snapshot["text"], snapshot["nextIndex"]) == ("abc", 3)
+                assert snapshot["status"] == "complete"
+
     async def test_with_more_than_is_remembered_it_is_read_once_more(self, server, redis, monkeypatch):
         monkeypatch.setattr("broadcaster.look.MOST", 1)
         async with reader(server) as ann:
