@@ -127,6 +127,7 @@ class Cluster:
         for way in self._ways:
             await way.close()
         await self.receiver.close()
+        self.receiver.save(self.directory / "webhooks.jsonl")
         await self.store.close()
 
     async def open_readers(self, modules: Path, users: Sequence[str], app: App) -> None:

@@ -8,12 +8,14 @@ import hmac
 import json
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from .record import Told
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
@@ -50,6 +52,10 @@ class Receiver:
             self._server.close()
             for writer in self._writers:
                 writer.transport.abort()
+
+    def save(self, path: Path) -> None:
+        """What was told, a line of JSON each."""
+        path.write_text("".join(json.dumps(asdict(told)) + "\n" for told in self.told), encoding="utf-8")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)

@@ -58,3 +58,13 @@ async def test_what_is_not_signed_with_the_secret_is_refused(receiver):
     await post(receiver, OCCUPIED, secret="another")
     await post(receiver, OCCUPIED, key="another")
     assert (receiver.told, receiver.refused) == ([], 2)
+
+
+async def test_what_was_told_is_saved_line_by_line(receiver, tmp_path):
+    await post(receiver, OCCUPIED, ADDED)
+    receiver.save(tmp_path / "told")
+    lines = [json.loads(line) for line in (tmp_path / "told").read_text().splitlines()]
+    assert [(line["node"], line["event"], line["user"]) for line in lines] == [
+        (1, "channel_occupied", ""),
+        (1, "member_added", "7"),
+    ]
