@@ -202,7 +202,12 @@ class Webhooks:
         if app_id not in self._senders:
             return
         place, now = Place(app_id, channel), self._loop.time()
-        if self._held.gone(place, user_id, now, disconnect=disconnect):
+        if self._confirm is not None and not disconnect:
+            # All nodes together have decided that it is told at once. What this one still holds back has been
+            # undone by a return, of which it need not have heard.
+            self._held.back(place, user_id)
+            self._tell(Gone(place, user_id))
+        elif self._held.gone(place, user_id, now, disconnect=disconnect):
             self._tell(Gone(place, user_id))
         else:
             self._release(now)

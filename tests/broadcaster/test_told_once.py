@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from broadcaster.hub import Key
     from broadcaster.registry import Joined, Left
@@ -125,27 +126,57 @@ async def quiet(nodes: list[Node]) -> None:
         await node.registry.flush()
 
 
-@pytest.mark.parametrize("seed", range(10))
-async def test_each_coming_and_going_is_told_once(seed, monkeypatch):
-    monkeypatch.setattr("broadcaster.redis_changes.RETRY_SECONDS", (0.001,))
-    chance = random.Random(seed)
+@contextlib.asynccontextmanager
+async def two_nodes(chance: random.Random) -> AsyncIterator[list[Node]]:
     with RedisServer(BINARIES["valkey"]) as server:
         async with redis_client(server.url) as redis:
             nodes = [Node(redis, name, chance) for name in ("one", "two")]
             for node in nodes:
                 await node.webhooks.start()
                 await node.registry.start(lambda *_: None)
-            for _ in range(STEPS):
-                number = chance.randrange(2)
-                move(nodes[number], number, chance)
-                if chance.random() < 0.3:
-                    await asyncio.sleep(chance.choice([0, 0.002, HOLD]))
-            await quiet(nodes)
-            told = sum((node.webhooks.told for node in nodes), Counter())
-            there = [place for node in nodes for place in node.places.items()]
-            for node in nodes:
-                await node.registry.close()
-                await node.webhooks.close()
+            try:
+                yield nodes
+            finally:
+                for node in nodes:
+                    node.registry._changes.batches.on = False
+                    await node.registry.close()
+                    await node.webhooks.close()
+
+
+@pytest.mark.parametrize("key", [NEWS, ROOM])
+@pytest.mark.parametrize("second", [0, 1])
+async def test_who_unsubscribes_is_told_although_a_departure_before_is_still_held_back(second, key):
+    """That one was undone by the return."""
+    member = ANN if key == ROOM else None
+    async with two_nodes(random.Random(0)) as nodes:
+        for node in nodes:
+            node.registry._changes.batches.on = False
+            node.webhooks._held.seconds = 3_600
+        nodes[0].join(key, "1.1", member)
+        nodes[0].leave(key, "1.1", disconnect=True)
+        await nodes[0].registry.flush()
+        for socket_id, number in (("1.2", second), ("1.3", 0)):
+            nodes[number].join(key, socket_id, member)
+            nodes[number].leave(key, socket_id, disconnect=False)
+            await nodes[number].registry.flush()
+        told = sum((node.webhooks.told for node in nodes), Counter())
+        assert set(told.values()) == {2}
+        assert len(told) == (2 if member is None else 4)
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_each_coming_and_going_is_told_once(seed, monkeypatch):
+    monkeypatch.setattr("broadcaster.redis_changes.RETRY_SECONDS", (0.001,))
+    chance = random.Random(seed)
+    async with two_nodes(chance) as nodes:
+        for _ in range(STEPS):
+            number = chance.randrange(2)
+            move(nodes[number], number, chance)
+            if chance.random() < 0.3:
+                await asyncio.sleep(chance.choice([0, 0.002, HOLD]))
+        await quiet(nodes)
+        told = sum((node.webhooks.told for node in nodes), Counter())
+        there = [place for node in nodes for place in node.places.items()]
     channels = {key.channel for (key, _), _ in there}
     users = {member.id for _, member in there if member is not None}
     assert sum(node.registry._changes.batches.broken for node in nodes) > STEPS / 10
