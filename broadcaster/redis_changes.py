@@ -195,17 +195,26 @@ class _Lane:
         return error
 
     def _next_batch(self) -> list[Change]:
-        """Of a subscription one change at most: what is sent again must not come behind what undoes it."""
+        """Of a subscription one change at most: what is sent again must not come behind what undoes it.
+
+        Another one waits for the next pipeline, and all of its channel behind it; other channels go on. What
+        may have been sent before has come out of one such pipeline, so none of it waits.
+        """
         batch: list[Change] = []
+        aside: list[Change] = []
         places: set[tuple[Key, Any]] = set()
-        while self.waiting and len(batch) < BATCH:
-            change = self.waiting[0]
-            if change.script in ("join", "leave"):
-                place = change.key, change.arguments[0]
-                if place in places:
-                    break
+        blocked: set[Key] = set()
+        while self.waiting and len(batch) < BATCH and len(aside) < BATCH:
+            change = self.waiting.popleft()
+            place = (change.key, change.arguments[0]) if change.script in ("join", "leave") else None
+            if change.key in blocked or place in places or (blocked and change.key == EVERYTHING):
+                blocked.add(change.key)
+                aside.append(change)
+                continue
+            batch.append(change)
+            if place is not None:
                 places.add(place)
-            batch.append(self.waiting.popleft())
+        self.waiting.extendleft(reversed(aside))
         return batch
 
     def _put_back(self, changes: Sequence[Change], unsure: int) -> None:

@@ -276,6 +276,26 @@ async def test_changes_of_one_turn_of_the_loop_travel_in_one_pipeline(server, mo
         assert sent == [100, 100]
 
 
+async def test_who_leaves_and_comes_back_at_once_holds_up_no_other_channel(server, monkeypatch):
+    keys = [Key("1", f"page-{number}") for number in range(100)]
+    async with redis_node(server.url, "a") as node:
+        await asyncio.gather(*(node.join(key, "1.1") for key in keys))
+        send, sent = node.registry._changes.batches.send, []
+
+        async def counted(batch, *, again):
+            sent.append([change.script for change in batch])
+            return await send(batch, again=again)
+
+        monkeypatch.setattr(node.registry._changes.batches, "send", counted)
+        joined: list[Joined] = []
+        for key in keys:
+            node.registry.leave(key, "1.1", None, lambda _: None)
+            node.registry.join(key, "1.1", None, 100, joined.append)
+        await node.registry.flush()
+        assert [one.first for one in joined] == [True] * 100
+        assert sent == [["leave"] * 100, [*["join"] * 100, ""]]
+
+
 async def test_two_nodes_are_one_registry(server):
     async with redis_node(server.url, "a") as one, redis_node(server.url, "b") as two:
         assert (await one.join(ROOM, "1.1", ANN)).first
