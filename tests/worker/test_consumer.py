@@ -301,8 +301,8 @@ async def test_cancel_of_a_silent_model_is_noticed_by_the_very_next_look(
         monkeypatch.setattr(Control, "stop", noted_stop)
         await ears.until("stream.cancelled")
     seen = seen[: seen.index("cancelled") + 1]
-    # A look may have begun before the flag was there, and seen it.
-    assert seen in (["look at 6", "round trip", "cancelled"], ["cancelled"])
+    # A look may have begun before anybody noted it, and seen the flag.
+    assert seen == ["look at 6", "round trip", "cancelled"][-len(seen) :]
     assert pauses["_pass_on_cancels"] == consumer.CANCEL_POLL
     assert CANCEL_POLL <= 0.25
 
@@ -383,13 +383,14 @@ async def test_age_of_the_oldest_claim_stands_still_while_there_is_only_waiting_
         before = us.oldest
         await eventually(lambda: us.oldest > before + 0.05)
         database = us._runner.database
+        least = us.oldest
         database.failed(UnavailableError("down"))
-        then, age = time.monotonic(), us.oldest
+        then, most = time.monotonic(), us.oldest
         await eventually(lambda: time.monotonic() > then + 0.1)
-        assert us.oldest == pytest.approx(age, abs=0.01)
+        assert least <= us.oldest <= most
         database.answered()
-        assert us.oldest < age + time.monotonic() - then - 0.05
-        await eventually(lambda: us.oldest > age + 0.05)
+        assert us.oldest < most + time.monotonic() - then - 0.05
+        await eventually(lambda: us.oldest > most + 0.05)
 
 
 async def test_no_more_replies_at_once_than_allowed(
