@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
+from weakref import ref
 
 from protocol import stream
 from protocol.healing import DELIVER, Channel, Reading, Room, Verdict
@@ -17,7 +18,7 @@ from .look import Look, OutrunError
 from .replies import Gone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
     from typing import Any
 
     from protocol.healing import Healed
@@ -57,8 +58,24 @@ class _Channel(Channel):
     def __init__(self, outlet: Outlet, room: Room, now: float) -> None:
         super().__init__(room, now)
         self.outlet = outlet
-        self.looks: list[Look] = []
+        self.looks: list[ref[Look]] = []
         self.closed = False
+
+    def look(self) -> Look:
+        """One that sees what is delivered from now on, for as long as anybody has it."""
+        look = Look()
+        self.looks.append(ref(look, self.looks.remove))
+        return look
+
+    @property
+    def looking(self) -> Iterable[Look]:
+        """All of them."""
+        return [look for one in self.looks if (look := one()) is not None]
+
+    def show(self, envelope: Envelope) -> None:
+        """It is delivered."""
+        for look in self.looking:
+            look.see(envelope)
 
 
 class Healer:
@@ -98,8 +115,8 @@ class Healer:
                 return
         verdict = channel.take(envelope, self._now())
         if verdict is DELIVER:
-            for look in channel.looks:
-                look.see(envelope)
+            if channel.looks:
+                channel.show(envelope)
             self._hub.put(channel.outlet, envelope.payload, envelope.except_socket_id)
         elif verdict is Verdict.ASK and envelope.stream is not None:
             self._heal(line.key, channel, envelope.stream[0])
@@ -126,9 +143,10 @@ class Healer:
         """Whether the channel carries replies, as far as is known."""
         return key in self._channels or self._replies.is_chat(key)
 
-    def has_snapshots(self, key: Key) -> bool:
-        """Whether a new subscriber is told what streams."""
-        return self._replies.is_chat(key)
+    def look(self, key: Key) -> Look | None:
+        """For a new subscriber, when frames begin to be kept for it; None where nothing can stream."""
+        channel = self._channel(key) if self._replies.is_chat(key) else None
+        return None if channel is None else channel.look()
 
     # --- reading up
 
@@ -174,9 +192,9 @@ class Healer:
     def _deliver(self, key: Key, channel: _Channel, message_id: str, reading: Reading) -> bool:
         """Whether to read once more."""
         healed: Healed = channel.read(message_id, reading, self._now())
-        if reading.end is not None and channel.next(message_id) is None:
-            for look in channel.looks:
-                look.end(message_id, reading.end[0])
+        if reading.end is not None and reading.frames is not None and channel.next(message_id) is None:
+            for look in channel.looking:
+                look.end(message_id, reading.end[0], reading.first + len(reading.frames))
         for frame in healed.frames:
             self._hub.deliver(key, frame)
         self.tokens += healed.tokens
@@ -195,26 +213,18 @@ class Healer:
 
     # --- whoever comes later
 
-    async def snapshots(self, key: Key) -> list[bytes]:
+    async def snapshots(self, key: Key, look: Look) -> list[bytes]:
         """What a new subscriber is told of the replies that stream, or have ended since it came.
 
-        To be written before anything else is delivered: each snapshot ends exactly where the channel goes on.
+        To be written before anything else is delivered: each snapshot ends exactly where the channel is.
 
+        :param look: its own, see :meth:`look`.
         :raises BusError: Redis does not answer, nor does it a little later.
         """
-        channel, look = self._channel(key), Look()
-        if channel is None:  # it has left meanwhile
-            return []
-        channel.looks.append(look)
-        try:
-            return await self._snapshots(key, channel, look)
-        finally:
-            channel.looks.remove(look)
-
-    async def _snapshots(self, key: Key, channel: _Channel, look: Look) -> list[bytes]:
         pauses = iter(SNAPSHOT_PAUSES)
         for _ in range(SNAPSHOT_TRIES):
-            if channel.closed:
+            channel = self._channels.get(key)
+            if channel is None or look not in channel.looking:  # it has left meanwhile
                 break
             try:
                 replies = await self._read_all(key, channel, look)

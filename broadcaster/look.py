@@ -25,14 +25,14 @@ class OutrunError(Exception):
 class Look:
     """What goes by on a channel while the log of its replies is read for somebody.
 
-    It begins before Redis is asked. Tokens are published behind their entry in the log: what the log had when
-    Redis answered, and what is delivered after that, are all there are. One reading is enough, however slow
-    Redis is. Only tokens that are read up meanwhile are not seen here.
+    It begins when frames are kept for the new subscriber, before Redis is asked. Tokens are published behind
+    their entry in the log: what the log had when Redis answered, and what is delivered after that, are all
+    there are. One reading is enough, however slow Redis is. Tokens that are read up meanwhile are not seen.
     """
 
     def __init__(self) -> None:
         self._tokens: dict[str, dict[int, bytes]] = {}
-        self._ends: dict[str, str] = {}
+        self._ends: dict[str, tuple[str, int]] = {}
         self._room = MOST
 
     @property
@@ -46,14 +46,14 @@ class Look:
             return
         message_id, index = envelope.stream
         if envelope.command == END:
-            self.end(message_id, envelope.detail)
+            self.end(message_id, envelope.detail, index)
         elif not envelope.command and self._room:
             self._room -= 1
             self._tokens.setdefault(message_id, {})[index] = envelope.payload
 
-    def end(self, message_id: str, state: str) -> None:
-        """The channel has been told the end of a reply."""
-        self._ends[message_id] = state
+    def end(self, message_id: str, state: str, count: int) -> None:
+        """The channel has been told the end of a reply of so many tokens."""
+        self._ends[message_id] = state, count
 
     def forget(self) -> None:
         """The tokens, which the log has when it is read again."""
@@ -71,8 +71,7 @@ class Look:
             ended = self._ends.get(message_id)
             if ended is None:  # before that, or the channel has given it up
                 return None
-            status = cast("stream.State", ended)
-            count = max((*self._tokens.get(message_id, ()), reply.next_index - 1)) + 1
+            status, count = cast("stream.State", ended[0]), ended[1]
         tokens = self._first(message_id, reply.tokens, count)
         return stream.Snapshot(message_id, "".join(tokens), len(tokens), status)
 

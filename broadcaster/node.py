@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .client import Asked, Client
     from .config import Settings
     from .line import Line
+    from .look import Look
     from .replies import Replies
 
 logger: Final = logging.getLogger("legato.node")
@@ -320,18 +321,19 @@ class Node:
         member = effect.member
         assert client.session is not None  # noqa: S101 - one that has left has no key in the hub
         limit = client.session.app.max_presence_members
+        look = None if self.healer is None else self.healer.look(key)
 
         def done(joined: Joined) -> None:
             if not joined.full:  # at once: a departure, and what the welcome finds, are told after it
                 self._tell_joined(key, member, joined)
             if client.keys.get(key) is effect:  # else it has left meanwhile
-                client.settle(key, lambda: self._answer(client, key, effect, joined))
+                client.settle(key, lambda: self._answer(client, key, effect, joined, look))
             else:
                 self._after_welcome(key, member, joined)
 
         self.registry.join(key, client.socket_id, member, limit, done)
 
-    def _answer(self, client: Client, key: Key, effect: Subscribe, joined: Joined) -> None:
+    def _answer(self, client: Client, key: Key, effect: Subscribe, joined: Joined, look: Look | None) -> None:
         if joined.full:
             del client.keys[key]
             self.hub.unsubscribe(client, key)
@@ -341,8 +343,8 @@ class Node:
             return
         roster = () if effect.member is None else (presence.roster_data(joined.members),)
         self._admit(client, key, messages.subscription_succeeded(key.channel, *roster))
-        if effect.channel.cache or (self.healer is not None and self.healer.has_snapshots(key)):
-            self._spawn(self._welcome(client, key, effect, joined))
+        if effect.channel.cache or look is not None:
+            self._spawn(self._welcome(client, key, effect, joined, look))
         else:
             self._after_welcome(key, effect.member, joined)
 
@@ -357,14 +359,16 @@ class Node:
             reason = f"The channel has {limit} members already"
             client.send(messages.subscription_error(key.channel, "LimitReached", reason, 4100))
 
-    async def _welcome(self, client: Client, key: Key, effect: Subscribe, joined: Joined) -> None:
+    async def _welcome(
+        self, client: Client, key: Key, effect: Subscribe, joined: Joined, look: Look | None
+    ) -> None:
         """What follows the answer: the cached event, replies that stream already, then the count."""
         cached: list[bytes] = []
         snapshots: list[bytes] = []
         try:
             cached = await self._cached(key) if effect.channel.cache else []
-            if self.healer is not None and self.healer.has_snapshots(key):
-                snapshots = await self.healer.snapshots(key)
+            if self.healer is not None and look is not None:
+                snapshots = await self.healer.snapshots(key, look)
         except BusError as error:
             logger.warning("no snapshot for a new subscriber: %s", error)
         if client.keys.get(key) is effect:

@@ -129,7 +129,15 @@ class _Honest(AbstractConnection):
             return error
 
     async def exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """See :class:`.redis_pipeline.Line`."""
+        """See :class:`.redis_pipeline.Line`. Repeats as often as redis-py would."""
+        for _ in range(self.retry.get_retries()):
+            try:
+                return await self._exchange(commands)
+            except (LostError, exceptions.TimeoutError):
+                continue
+        return await self._exchange(commands)
+
+    async def _exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         if self.should_reconnect() or not self.is_connected or await self._is_unusable():  # type: ignore[no-untyped-call]
             await self.disconnect(nowait=True)
             await self.connect()
@@ -146,9 +154,10 @@ class _Honest(AbstractConnection):
             raise
 
     async def _is_unusable(self) -> bool:
-        """Whether the server has closed it, or said something that nobody has asked for."""
+        """Whether it is closed, the server has said what nobody asked for, or nothing after a silence."""
         try:
-            return bool(await self.can_read())
+            await self.check_health()  # type: ignore[no-untyped-call]
+            return self._writer is None or self._writer.transport.is_closing() or bool(await self.can_read())
         except RedisError:
             return True
 

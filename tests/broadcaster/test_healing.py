@@ -17,9 +17,9 @@ from broadcaster.bus import BusError, redis_client
 from broadcaster.config import Auth
 from broadcaster.hub import Key
 from broadcaster.server import running
-from protocol import stream, wire
+from protocol import signatures, stream, wire
 from protocol.settings import Redis
-from tests.broadcaster.conftest import Client, client, local_settings, until
+from tests.broadcaster.conftest import APP, Client, client, local_settings, until
 from tests.broadcaster.test_http_api import EVENTS, post
 from tests.chaos.proxy import Link
 from worker.reply import Decision, Reply, encode_decision
@@ -462,6 +462,38 @@ class TestSnapshots:
                 _, snapshot = told(await bob.receive())
                 assert (snapshot["text"], snapshot["nextIndex"]) == ("abc", 3)
                 assert snapshot["status"] == "complete"
+
+    async def test_a_reply_that_ends_while_the_subscription_is_registered_is_told_whole(
+        self, server, redis, monkeypatch
+    ):
+        async with reader(server) as ann:
+            await synced(server)
+            writer = await Writer(redis).begin()
+            await writer.says("a", "b")
+            await hears(ann, *writer.said)
+            join, waiting = server.node.registry.join, list[Any]()
+            monkeypatch.setattr(server.node.registry, "join", lambda *call: waiting.append(call))
+            async with client(server.port) as bob:
+                auth = signatures.sign_channel(APP.key, APP.secret, bob.socket_id, CHANNEL)
+                await bob.send("pusher:subscribe", {"channel": CHANNEL, "auth": auth})
+                await until(lambda: waiting)
+                await writer.says("c")
+                await writer.ends(COMPLETE)
+                await hears(ann, *writer.said[2:])
+                join(*waiting[0])
+                assert (await bob.receive())["event"] == "pusher_internal:subscription_succeeded"
+                assert [told(await bob.receive()) for _ in "c."] == writer.said[2:]
+                _, snapshot = told(await bob.receive())
+                assert (snapshot["text"], snapshot["status"]) == ("abc", "complete")
+
+    async def test_who_goes_while_it_waits_leaves_nothing_behind(self, server):
+        async with reader(server) as ann:
+            await synced(server)
+            async with reader(server):
+                pass
+            await until(lambda: server.node.hub.count(Key("1", CHANNEL)) == 1)
+            await until(lambda: not server.node.healer._channels[Key("1", CHANNEL)].looks)
+            await hears(ann)
 
     async def test_with_more_than_is_remembered_it_is_read_once_more(self, server, redis, monkeypatch):
         monkeypatch.setattr("broadcaster.look.MOST", 1)

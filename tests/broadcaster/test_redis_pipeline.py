@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections import Counter
+from typing import Any
 
 import pytest
 import redis as sync_redis
@@ -17,6 +18,7 @@ from broadcaster.redis_pipeline import LINES, LeanPipeline
 from tests.broadcaster.conftest import until
 from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer
+from worker import clients
 
 
 @pytest.fixture
@@ -133,6 +135,48 @@ async def test_a_connection_that_the_server_closed_meanwhile_costs_nothing(serve
             await until(line._reader.at_eof)
             assert await redis.pipeline(transaction=False).get("a").execute() == [b"1"]
     assert ways["redis-py"] == 0
+
+
+async def test_a_connection_that_was_reset_meanwhile_costs_nothing(server):
+    async with redis_client(server.url) as redis:
+        assert await redis.pipeline(transaction=False).set("a", "1").execute() == [True]
+        (line,) = redis._idle
+        line._writer.transport.abort()
+        assert await redis.pipeline(transaction=False).get("a").execute() == [b"1"]
+
+
+async def test_after_a_long_silence_it_is_asked_first(server, monkeypatch):
+    async with redis_client(server.url) as redis:
+        with sync_redis.Redis.from_url(server.url) as admin:
+
+            def pings() -> int:
+                return admin.info("commandstats").get("cmdstat_ping", {}).get("calls", 0)
+
+            assert await redis.pipeline(transaction=False).set("a", "1").execute() == [True]
+            (line,) = redis._idle
+            before = pings()
+            assert await redis.pipeline(transaction=False).get("a").execute() == [b"1"]
+            assert pings() == before
+            monkeypatch.setattr(line, "next_health_check", 0.0)
+            assert await redis.pipeline(transaction=False).get("a").execute() == [b"1"]
+            assert pings() == before + 1
+
+
+async def test_a_worker_repeats_once(server):
+    async with clients.connect(server.url) as redis:
+        assert await redis.pipeline(transaction=False).set("a", "1").execute() == [True]
+        (line,) = redis._idle
+        exchange, tries = line._exchange, list[Any]()
+
+        async def lost(commands):
+            tries.append(commands)
+            if len(tries) == 1:
+                raise exceptions.ConnectionError
+            return await exchange(commands)
+
+        line._exchange = lost
+        assert await redis.pipeline(transaction=False).get("a").execute() == [b"1"]
+        assert len(tries) == 2
 
 
 async def test_a_server_that_is_gone_is_an_error_and_then_it_is_back(server):
