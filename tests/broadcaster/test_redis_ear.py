@@ -9,7 +9,7 @@ import redis as sync_redis
 import uvloop
 from redis.exceptions import ConnectionError as LostError
 
-from broadcaster.bus import redis_client
+from broadcaster.bus import end_task, redis_client
 from broadcaster.redis_ear import LARGE, NOT_ENOUGH_DATA, listen
 from tests.broadcaster.conftest import until
 from tests.conftest import SYSTEM
@@ -94,7 +94,8 @@ async def _flood(url: str) -> list[tuple[int, int]]:
     def tick() -> None:
         nonlocal turn
         turn += 1
-        loop.call_soon(tick)
+        if not listening.cancelled():
+            loop.call_soon(tick)
 
     def hear(gets) -> None:
         size = 0
@@ -115,6 +116,6 @@ async def _flood(url: str) -> list[tuple[int, int]]:
                 pipeline.execute_command("SPUBLISH", "a", PIECE)
             pipeline.execute()  # the loop stands still, so what is published piles up
         await until(lambda: sum(size for _, size in reads) == PIECES * len(PIECE))
-        listening.cancel()
+        await end_task(listening)
         await connection.disconnect(nowait=True)
     return reads
