@@ -75,10 +75,8 @@ def _judge(room: Room) -> _Judged:
         detail = f"{room.refused} requests with a wrong signature"
         findings.append(Finding("forged", "webhooks", "-", detail))
     for thing in sorted({*told, *changes}):
-        for kind, detail, times in _flaws(told[thing], changes.get(thing, []), asked[thing]):
-            if kind == "missing webhook" and any(
-                abs(kill - at) <= EXCUSED for kill in room.kills for at in times
-            ):
+        for kind, detail, times in _flaws(told[thing], changes.get(thing, []), asked[thing], room.kills):
+            if kind == "missing webhook" and _are_excused(times, room.kills):
                 excused += 1
             else:
                 findings.append(Finding(kind, "webhooks", " ".join(thing).strip(), detail))
@@ -122,8 +120,12 @@ def _of_all(of_each: Sequence[_Change]) -> Iterator[_Change]:
             yield change
 
 
+def _are_excused(times: Sequence[float], kills: Sequence[float]) -> bool:
+    return any(abs(kill - at) <= EXCUSED for kill in kills for at in times)
+
+
 def _flaws(
-    told: Sequence[Told], changes: Sequence[_Change], asked: Sequence[float]
+    told: Sequence[Told], changes: Sequence[_Change], asked: Sequence[float], kills: Sequence[float]
 ) -> Iterator[tuple[str, str, list[float]]]:
     """Kind, detail, and when that happened which was not told."""
     rest, there, before = sorted(told, key=lambda event: event.at), False, 0.0
@@ -135,7 +137,8 @@ def _flaws(
             between = [at for at, entry in changes if entry is not there and since <= at <= first.at]
             if not there:  # a departure, of somebody who had not been told to be there
                 between += [at for at in asked if since <= at <= first.at]
-            event = next(_late(rest), first) if between else first
+            # What a killed node took with it is not late: taken for that, a later event would be missing.
+            event = next(_late(rest), first) if between and not _are_excused(between, kills) else first
             if event is first:
                 kind = "missing webhook" if between else "doubled webhook"
                 detail = (

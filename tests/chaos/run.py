@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -60,6 +60,7 @@ class Run:
         self._remains = Remains(lambda: cluster.store.client)
         self._faults = Faults(cluster, self._cancel_held)
         self._sent: dict[str, Sent] = {}
+        self._visits: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._cancels = 0
         self._begin = 0.0
 
@@ -122,10 +123,11 @@ class Run:
 
     async def _visit(self, visit: Visit) -> None:
         readers, port = self._cluster.readers, self._cluster.reader_links[visit.node].port
-        readers.tell("come", guest=visit.guest, port=port)
-        if visit.seconds is not None:
-            await asyncio.sleep(visit.seconds)
-            readers.tell("go", guest=visit.guest, unsubscribes=visit.unsubscribes)
+        async with self._visits[visit.guest]:  # also on a machine that is late: one after the other
+            readers.tell("come", guest=visit.guest, port=port)
+            if visit.seconds is not None:
+                await asyncio.sleep(visit.seconds)
+                readers.tell("go", guest=visit.guest, unsubscribes=visit.unsubscribes)
 
     # --- messages
 

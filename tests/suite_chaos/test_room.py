@@ -135,6 +135,22 @@ def test_who_is_told_to_have_gone_may_have_come_without_hearing_of_it():
     assert verdict.figures["of killed nodes, not told"] == 1
 
 
+def test_what_a_killed_node_took_with_it_is_not_looked_for_in_what_others_told_later():
+    """Bob came again at 90 through another node, soon after he had gone."""
+    lost = TOLD[2]
+    door = [Told(20.0, 1, VACATED, DOOR), Told(30.0, 2, OCCUPIED, DOOR), Told(63.1, 2, VACATED, DOOR)]
+    told = [event for event in TOLD if event.channel != DOOR] + door
+    entries = [
+        *(Came(2.0, DOOR), Came(2.0, ROOM), Went(17.0, DOOR), Came(29.9, DOOR), Went(60.0, DOOR)),
+        *(Went(60.0, ROOM), Came(90.0, ROOM), Members(90.0, frozenset("78"))),
+    ]
+    room = replace(RIGHT, told=told, visitors=[ANN, replace(BOB, entries=entries), EVE], kills=[lost.at])
+    verdict = audit(replace(record(), room=room))
+    assert list(verdict.findings) == []
+    assert verdict.figures["of killed nodes, not told"] == 1
+    assert not audit(replace(record(), room=replace(room, kills=[]))).clean
+
+
 def test_what_another_node_told_late_is_in_its_turn():
     late = replace(TOLD[7], at=91.0)
     assert found(told=[*without(TOLD[7]), late]) == set()
