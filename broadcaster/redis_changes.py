@@ -332,8 +332,8 @@ class Batches:
 
     def _call(self, change: Change, *, again: bool) -> Command:
         keys = keys_of(change.key)[-1:] if change.script == "release" else keys_of(change.key)
-        if change.kept:
-            keys = (*keys, wire.answer_key(*change.key, change.kept))
+        if change.call:
+            keys = (*keys, wire.answer_key(*change.key, change.call))
         return ("EVALSHA", self._sha[change.script], len(keys), *keys, *change.arguments, int(again))
 
 

@@ -40,7 +40,7 @@ class Owner(NamedTuple):
 class Change(NamedTuple):
     """One call of a script, or of none, and what to do with its answer.
 
-    ``lists`` is listed before, ``forgets`` after: a crash in between costs nothing. ``kept`` is the name,
+    ``lists`` is listed before, ``forgets`` after: a crash in between costs nothing. ``call`` is the name,
     unique to this change, under which the script keeps an answer that must not be lost; empty if none.
     """
 
@@ -50,7 +50,7 @@ class Change(NamedTuple):
     done: Callable[[Any], None]
     lists: tuple[Line, ...] = ()
     forgets: tuple[Line, ...] = ()
-    kept: str = ""
+    call: str = ""
 
 
 class Hold(NamedTuple):

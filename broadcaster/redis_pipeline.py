@@ -13,11 +13,11 @@ from redis.asyncio.client import Pipeline
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-LINES: Final = 8
+SPARES: Final = 8
 """Pipelines at a time that have a connection of their own kind; the others take one of the pool's."""
 
 
-class Line(Protocol):
+class Spare(Protocol):
     """A connection of the pool's class, which is not one of the pool's."""
 
     async def exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -36,7 +36,7 @@ class Client(Redis):
     def __init__(self, pool: BlockingConnectionPool) -> None:
         super().__init__(connection_pool=pool)
         self.auto_close_connection_pool = True
-        self._idle: list[Line] = []
+        self._idle: list[Spare] = []
         self._made = 0
         self._closed = False
 
@@ -45,22 +45,22 @@ class Client(Redis):
         del shard_hint
         return LeanPipeline(self, transaction)
 
-    def take_line(self) -> Line | None:
+    def take_spare(self) -> Spare | None:
         """One that nobody else uses; None if there are enough."""
         if self._idle:
             return self._idle.pop()
-        if self._closed or self._made >= LINES:
+        if self._closed or self._made >= SPARES:
             return None
         self._made += 1
-        line: Line = self.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-        return line
+        spare: Spare = self.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        return spare
 
-    async def give_back(self, line: Line) -> None:
+    async def give_back(self, spare: Spare) -> None:
         """It is not used any more."""
         if self._closed:
-            await line.disconnect(nowait=True)
+            await spare.disconnect(nowait=True)
         else:
-            self._idle.append(line)
+            self._idle.append(spare)
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         """See redis-py."""
@@ -77,15 +77,15 @@ class LeanPipeline(Pipeline):
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         """See redis-py."""
-        line = self._client.take_line() if self._is_plain() else None
-        if line is None:
+        spare = self._client.take_spare() if self._is_plain() else None
+        if spare is None:
             answers: list[Any] = await super().execute(raise_on_error)
             return answers
         commands, self.command_stack = list(self.command_stack), []
         try:
-            replies = await line.exchange([args for args, _ in commands])
+            replies = await spare.exchange([args for args, _ in commands])
         finally:
-            await self._client.give_back(line)
+            await self._client.give_back(spare)
         answers = [self._shaped(args[0], reply) for (args, _), reply in zip(commands, replies, strict=True)]
         if raise_on_error:
             self.raise_first_error(commands, answers)

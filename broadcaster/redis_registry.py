@@ -208,8 +208,8 @@ class RedisRegistry(Questions):
 
         lists = (own,) if holder and own != line else ()
         forgets = (line,) if not holder or own != line else ()
-        kept = next(self._calls) if holder else ""
-        self._changes.put(Change("leave", key, arguments, answered, lists, forgets, kept))
+        call = next(self._calls) if holder else ""
+        self._changes.put(Change("leave", key, arguments, answered, lists, forgets, call))
 
     def release(self, key: Key, user_id: str | None, done: Callable[[bool], None]) -> None:
         """In the next pipeline."""
@@ -218,9 +218,9 @@ class RedisRegistry(Questions):
         holder = self._lease.node if hold is None else hold.holder
         forgets = self._let_go(key, field)
         arguments = field, holder, ANSWER_SECONDS
-        kept = next(self._calls)
+        call = next(self._calls)
         self._changes.put(
-            Change("release", key, arguments, lambda answer: done(bool(answer)), (), forgets, kept)
+            Change("release", key, arguments, lambda answer: done(bool(answer)), (), forgets, call)
         )
 
     def _let_go(self, key: Key, field: str) -> tuple[Line, ...]:

@@ -129,13 +129,11 @@ class _Honest(AbstractConnection):
             return error
 
     async def exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """See :class:`.redis_pipeline.Line`. Repeats as often as redis-py would."""
-        for _ in range(self.retry.get_retries()):
-            try:
-                return await self._exchange(commands)
-            except (LostError, exceptions.TimeoutError):
-                continue
-        return await self._exchange(commands)
+        """See :class:`.redis_pipeline.Spare`. Repeats as often as redis-py does."""
+        answers: list[Any] = await self.retry.call_with_retry(
+            lambda: self._exchange(commands), lambda _error: self.disconnect(nowait=True)
+        )
+        return answers
 
     async def _exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         if self.should_reconnect() or not self.is_connected or await self._is_unusable():  # type: ignore[no-untyped-call]
@@ -166,7 +164,7 @@ class _Honest(AbstractConnection):
         replies: list[Any] = []
         while len(replies) < count:
             replies.append(await self._tell(math.inf))
-            for reply in itertools.islice(self.buffered(), count - len(replies)):
+            for reply in itertools.islice(self._buffered(), count - len(replies)):
                 if isinstance(reply, exceptions.ReadOnlyError):
                     raise await self._is_replica_now() from reply
                 if isinstance(reply, LostError):
@@ -174,7 +172,7 @@ class _Honest(AbstractConnection):
                 replies.append(reply)
         return replies
 
-    def buffered(self) -> Iterator[Any]:
+    def _buffered(self) -> Iterator[Any]:
         """What has been read with the last reply, errors as they are."""
         reader = getattr(self._parser, "_reader", None)  # it has no other way
         if isinstance(reader, hiredis.Reader):

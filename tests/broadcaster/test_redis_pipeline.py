@@ -14,7 +14,7 @@ from redis import exceptions
 from redis.asyncio import Redis
 
 from broadcaster.bus import redis_client
-from broadcaster.redis_pipeline import LINES, LeanPipeline
+from broadcaster.redis_pipeline import SPARES, LeanPipeline
 from tests.broadcaster.conftest import until
 from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer
@@ -106,8 +106,8 @@ async def test_many_at_a_time_each_get_their_own_answers(server, ways):
                 pipe.execute_command("ECHO", f"{number} {part}")
             return await pipe.execute() == [f"{number} {part}".encode() for part in range(5)]
 
-        assert all(await asyncio.gather(*(echo(number) for number in range(3 * LINES))))
-        assert 0 < ways["redis-py"] <= 2 * LINES
+        assert all(await asyncio.gather(*(echo(number) for number in range(3 * SPARES))))
+        assert 0 < ways["redis-py"] <= 2 * SPARES
 
 
 async def test_who_was_cancelled_leaves_no_answer_to_the_next(server):
@@ -183,7 +183,7 @@ async def test_a_server_that_is_gone_is_an_error_and_then_it_is_back(server):
     async with redis_client(server.url) as redis:
         assert await redis.pipeline(transaction=False).set("a", "1").execute() == [True]
         server.kill()
-        for _ in range(2 * LINES):
+        for _ in range(2 * SPARES):
             with pytest.raises(exceptions.ConnectionError):
                 await redis.pipeline(transaction=False).set("a", "1").execute()
         server.start()
@@ -208,7 +208,7 @@ async def test_nothing_stays_open(server):
         before = admin.info("clients")["connected_clients"]
         async with redis_client(server.url) as redis:
             await asyncio.gather(
-                *(redis.pipeline(transaction=False).set("a", "1").execute() for _ in range(2 * LINES))
+                *(redis.pipeline(transaction=False).set("a", "1").execute() for _ in range(2 * SPARES))
             )
             assert admin.info("clients")["connected_clients"] > before
         await until(lambda: admin.info("clients")["connected_clients"] == before)

@@ -21,7 +21,7 @@ from .record import Asked, Came, Members
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from .record import Room, Told
+    from .record import Room, Told, Visitor
 
 IS_ENTRY: Final = {
     "channel_occupied": True,
@@ -93,10 +93,16 @@ def _changes(room: Room) -> Mapping[Thing, list[_Change]]:
                 continue
             change = _Change(entry.at, isinstance(entry, Came))
             on ^= {entry.channel}
-            steps[entry.channel, ""].append(change)
-            if entry.channel == room.presence:
-                steps[entry.channel, visitor.user].append(change)
+            for thing in _things(room, visitor, entry.channel):
+                steps[thing].append(change)
     return {thing: list(_of_all(of_each)) for thing, of_each in steps.items()}
+
+
+def _things(room: Room, visitor: Visitor, channel: str) -> Iterator[Thing]:
+    """What a visitor's coming to a channel is about, and its going."""
+    yield channel, ""
+    if channel == room.presence:
+        yield channel, visitor.user
 
 
 def _asked(room: Room) -> Mapping[Thing, list[float]]:
@@ -105,9 +111,8 @@ def _asked(room: Room) -> Mapping[Thing, list[float]]:
     for visitor in room.visitors:
         for entry in visitor.entries:
             if isinstance(entry, Asked):
-                asked[entry.channel, ""].append(entry.at)
-                if entry.channel == room.presence:
-                    asked[entry.channel, visitor.user].append(entry.at)
+                for thing in _things(room, visitor, entry.channel):
+                    asked[thing].append(entry.at)
     return asked
 
 
