@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote
+
+from .remembered import remembered
 
 if TYPE_CHECKING:
     import asyncio
@@ -48,19 +49,16 @@ class Paths:
     """All endpoints.
 
     :param prefix: of every path.
+    :ivar find: where a path leads, by its bytes as they came.
     """
 
     def __init__(self, prefix: str, routes: Iterable[Route]) -> None:
         self._prefix = prefix
         self._routes = {route.name: route for route in routes}
-        self._known = lru_cache(KNOWN_PATHS)(self._find)
-
-    def find(self, path: bytes) -> Place:
-        """By a path as it came, of any bytes."""
-        return self._known(path) if len(path) <= KNOWN_BYTES else self._find(path)
+        self.find = remembered(KNOWN_PATHS, KNOWN_BYTES, self._find)
 
     def _find(self, path: bytes) -> Place:
-        """On the raw path, each part decoded once: a name may hold what a path may not.
+        """By a path as it came, of any bytes; each part decoded once: a name may hold what a path may not.
 
         The official Python SDK leaves ``/apps/ID`` out of one path (section 10.8).
         """

@@ -9,7 +9,6 @@ from __future__ import annotations
 import binascii
 import hashlib
 import logging
-from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -21,6 +20,7 @@ from protocol.apps import SUBPROTOCOL
 from protocol.signatures import parse_query
 
 from .plain import plain_upgrade
+from .remembered import remembered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -75,7 +75,7 @@ def answer(method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]])
 
 def asked(target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Asked:
     """What a request for an upgrade asks for."""
-    path, params = _known_target(target) if len(target) <= KNOWN_BYTES else _target(target)
+    path, params = _known_target(target)
     origins = [value for name, value in headers if name == b"origin"]
     origin = origins[0].decode("latin-1") if origins else ""
     return Asked(path, params, "null" if len(origins) > 1 else origin)
@@ -86,7 +86,7 @@ def _target(target: bytes) -> tuple[str, Mapping[str, str]]:
     return path.decode("latin-1"), parse_query(query)
 
 
-_known_target: Final = lru_cache(KNOWN_REQUESTS)(_target)
+_known_target: Final = remembered(KNOWN_REQUESTS, KNOWN_BYTES, _target)
 
 
 def at_once(data: bytes) -> tuple[bytes, Asked] | None:
@@ -99,7 +99,7 @@ def at_once(data: bytes) -> tuple[bytes, Asked] | None:
         if begin < len(field):
             continue
         key, rest = data[begin : begin + KEY_LENGTH], data[:begin] + data[begin + KEY_LENGTH :]
-        found = _known_rest(rest) if len(rest) <= KNOWN_BYTES else _rest(rest)
+        found = _known_rest(rest)
         return (_accept(key), found) if found is not None and _is_key(key) else None
     return None
 
@@ -113,7 +113,7 @@ def _rest(data: bytes) -> Asked | None:
     return asked(*plain) if fields.get(b"sec-websocket-key") == b"" and _usual(fields) else None
 
 
-_known_rest: Final = lru_cache(KNOWN_REQUESTS)(_rest)
+_known_rest: Final = remembered(KNOWN_REQUESTS, KNOWN_BYTES, _rest)
 
 
 def select_subprotocol(offered: Sequence[Subprotocol]) -> Subprotocol | None:

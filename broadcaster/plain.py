@@ -7,8 +7,9 @@ the parser is to read it.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import Final
+
+from .remembered import remembered
 
 _TARGET: Final = re.compile(rb"/[!-~]*")
 _LINE_END: Final = b" HTTP/1.1\r\n"
@@ -43,7 +44,7 @@ def plain_post(data: bytes) -> tuple[bytes, bytes] | None:
     if line_end < 0 or head_end < 0:
         return None
     fields = data[line_end + len(_LINE_END) : head_end + 2]
-    length = _known_length(fields) if len(fields) <= KNOWN_BYTES else _length(fields)
+    length = _known_length(fields)
     body = head_end + len(_HEAD_END)
     target = data[5:line_end]
     if len(data) - body != length or not _TARGET.fullmatch(target):
@@ -59,7 +60,7 @@ def _length(fields: bytes) -> int | None:
     return None if length is None or len(_ANY_LENGTH.findall(fields)) > 1 else int(length[1])
 
 
-_known_length: Final = lru_cache(KNOWN_FIELDS)(_length)
+_known_length: Final = remembered(KNOWN_FIELDS, KNOWN_BYTES, _length)
 
 
 def plain_upgrade(data: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]] | None:

@@ -131,6 +131,17 @@ async def hears(one: Client, *expected: tuple[str, Any]) -> None:
     assert (await one.receive())["event"] == "pusher:pong"
 
 
+@contextlib.asynccontextmanager
+async def streaming(server, redis, *texts: str) -> AsyncIterator[tuple[Client, Writer]]:
+    """Somebody who has been there from before a reply began, and has heard what it has said up to now."""
+    async with reader(server) as one:
+        await synced(server)
+        writer = await Writer(redis).begin()
+        await writer.says(*texts)
+        await hears(one, *writer.said)
+        yield one, writer
+
+
 async def synced(server) -> None:
     """The node has learned what streamed before."""
     await until(lambda: all(channel.synced for channel in server.node.healer._channels.values()))
@@ -390,11 +401,7 @@ class TestSnapshots:
         del replies.on_channel
 
     async def test_tokens_that_outrun_every_reading_are_added_to_it(self, server, redis):
-        async with reader(server) as ann:
-            await synced(server)
-            writer = await Writer(redis).begin()
-            await writer.says("a", "b")
-            await hears(ann, *writer.said)
+        async with streaming(server, redis, "a", "b") as (_, writer):
             with self.while_reading(server, lambda: writer.says("c", "d")) as reads:
                 async with reader(server) as bob:
                     live = [told(await bob.receive()) for _ in "cd"]
@@ -408,11 +415,7 @@ class TestSnapshots:
 
     @pytest.mark.parametrize("end", ENDS)
     async def test_a_reply_that_ends_while_it_is_read_is_told_whole(self, server, redis, end):
-        async with reader(server) as ann:
-            await synced(server)
-            writer = await Writer(redis).begin()
-            await writer.says("a", "b")
-            await hears(ann, *writer.said)
+        async with streaming(server, redis, "a", "b") as (ann, writer):
             decision, saved = ENDS[end]
 
             async def end_it() -> None:
@@ -434,11 +437,7 @@ class TestSnapshots:
         """Also when its end is not heard, but read up."""
         monkeypatch.setattr(healing, "SNAPSHOT_PAUSES", (0.01,) * 10_000)
         monkeypatch.setattr(healing, "SNAPSHOT_TRIES", 10_000)
-        async with reader(server) as ann:
-            await synced(server)
-            writer = await Writer(redis).begin()
-            await writer.says("a", "b")
-            await hears(ann, *writer.said)
+        async with streaming(server, redis, "a", "b") as (ann, writer):
             replies, asked = server.node.healer._replies, list[Any]()
             around = replies.around
 
@@ -466,11 +465,7 @@ class TestSnapshots:
     async def test_a_reply_that_ends_while_the_subscription_is_registered_is_told_whole(
         self, server, redis, monkeypatch
     ):
-        async with reader(server) as ann:
-            await synced(server)
-            writer = await Writer(redis).begin()
-            await writer.says("a", "b")
-            await hears(ann, *writer.said)
+        async with streaming(server, redis, "a", "b") as (ann, writer):
             join, waiting = server.node.registry.join, list[Any]()
             monkeypatch.setattr(server.node.registry, "join", lambda *call: waiting.append(call))
             async with client(server.port) as bob:
@@ -497,11 +492,7 @@ class TestSnapshots:
 
     async def test_with_more_than_is_remembered_it_is_read_once_more(self, server, redis, monkeypatch):
         monkeypatch.setattr("broadcaster.look.MOST", 1)
-        async with reader(server) as ann:
-            await synced(server)
-            writer = await Writer(redis).begin()
-            await writer.says("a")
-            await hears(ann, *writer.said)
+        async with streaming(server, redis, "a") as (_, writer):
             texts = iter([("b", "c"), ("d",)])
             with self.while_reading(server, lambda: writer.says(*next(texts))) as reads:
                 async with reader(server) as bob:

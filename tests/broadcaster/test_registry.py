@@ -262,31 +262,31 @@ def server():
         yield started
 
 
+def note_batches(node: Node, monkeypatch) -> list[list[str]]:
+    """The scripts of each pipeline, which is sent all the same."""
+    send, sent = node.registry._changes.batches.send, list[list[str]]()
+
+    async def noted(batch, *, again):
+        sent.append([change.script for change in batch])
+        return await send(batch, again=again)
+
+    monkeypatch.setattr(node.registry._changes.batches, "send", noted)
+    return sent
+
+
 async def test_changes_of_one_turn_of_the_loop_travel_in_one_pipeline(server, monkeypatch):
     async with redis_node(server.url, "a") as node:
-        send, sent = node.registry._changes.batches.send, []
-
-        async def counted(batch, *, again):
-            sent.append(len(batch))
-            return await send(batch, again=again)
-
-        monkeypatch.setattr(node.registry._changes.batches, "send", counted)
+        sent = note_batches(node, monkeypatch)
         await asyncio.gather(*(node.join(NEWS, f"{n}.1") for n in range(100)))
         await asyncio.gather(*(node.leave(NEWS, f"{n}.1") for n in range(100)))
-        assert sent == [100, 100]
+        assert [len(batch) for batch in sent] == [100, 100]
 
 
 async def test_who_leaves_and_comes_back_at_once_holds_up_no_other_channel(server, monkeypatch):
     keys = [Key("1", f"page-{number}") for number in range(100)]
     async with redis_node(server.url, "a") as node:
         await asyncio.gather(*(node.join(key, "1.1") for key in keys))
-        send, sent = node.registry._changes.batches.send, []
-
-        async def counted(batch, *, again):
-            sent.append([change.script for change in batch])
-            return await send(batch, again=again)
-
-        monkeypatch.setattr(node.registry._changes.batches, "send", counted)
+        sent = note_batches(node, monkeypatch)
         joined: list[Joined] = []
         for key in keys:
             node.registry.leave(key, "1.1", None, lambda _: None)
