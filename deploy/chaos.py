@@ -35,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--redis", metavar="PROGRAM", help="default: redis-server of the PATH, else the embedded Valkey")
     add("--modules", metavar="DIR", help="a directory with node_modules/pusher-js; default: tests/e2e")
     add("--json", metavar="FILE", help="write the outcome with all violations to a file")
-    add("--keep", metavar="DIR", help="keep logs, data and what the readers saw in this empty directory")
+    told = "keep logs, data, what the readers saw and what webhooks told in this empty directory"
+    add("--keep", metavar="DIR", help=told)
 
 
 def run(args: argparse.Namespace) -> int:
