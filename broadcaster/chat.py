@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -17,7 +18,7 @@ from .api_events import ApiError
 from .auth import AuthError, user_of
 from .bus import BusError
 from .http_api import read_body
-from .replies import Conflict, Full, Gone, Replies, TooMany
+from .replies import Conflict, Full, Gone, Replies, TooMany, is_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -89,8 +90,10 @@ class Chat:
         job = msgspec.structs.replace(job, message_id=known or message_id)
         try:
             await replies.submit_once(job, again=known is not None)
-        except (Full, TooMany):  # the client comes again with this key, and then it counts
-            await replies.forget(user_id, key)
+        except (Full, TooMany, BusError) as error:
+            if is_refusal(error):  # the client comes again with this key, and then it counts
+                with suppress(BusError):  # what the client is told stays the same
+                    await replies.forget(user_id, key)
             raise
         return JSONResponse({"message_id": job.message_id})
 

@@ -6,15 +6,17 @@ The worker writes the log (``worker/``); the words both use are in :mod:`protoco
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
+from redis.exceptions import ResponseError
 
 from protocol import stream, wire
 from protocol.healing import Reading
 
 from . import scripts
-from .bus import ask
+from .bus import BusError, ask
 from .hub import Key
 
 if TYPE_CHECKING:
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 
 CHAT_PREFIX: Final = stream.chat_channel("")
 
+RESERVED_SECONDS: Final = 60
+"""How long a message counts for its user before its job is known to be queued: longer than any call takes."""
+
 
 class Conflict(Exception):  # noqa: N818 - an answer, not a fault
     """The idempotency key was used with another body."""
@@ -40,6 +45,11 @@ class TooMany(Exception):  # noqa: N818 - an answer, not a fault
 
 class Full(Exception):  # noqa: N818 - an answer, not a fault
     """The queue is as long as it may be."""
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether a job was certainly not queued: it was not let in, or Redis itself has refused it."""
+    return isinstance(error, Full | TooMany) or isinstance(error.__cause__, ResponseError)
 
 
 class Gone(Exception):  # noqa: N818 - an answer, not a fault
@@ -70,6 +80,7 @@ class Replies:
         self.submitted = 0
         self._enqueue = redis.register_script(scripts.text("enqueue"))
         self._admit = redis.register_script(scripts.text("admit"))
+        self._settle_script = redis.register_script(scripts.text("settle"))
 
     def is_chat(self, key: Key) -> bool:
         """Whether the channel carries replies."""
@@ -80,44 +91,67 @@ class Replies:
 
         :raises Full: and :raises TooMany: it is not queued.
         """
-        await self._let_in(job)
-        await ask(self._redis.xadd(wire.jobs_key(self._chat.queue), {wire.JOB_FIELD: stream.encode_job(job)}))
-        self.submitted += 1
+        await self._let_in(job, 0)
 
     async def submit_once(self, job: Job, *, again: bool) -> None:
         """Queue a job of an idempotent request; ``again`` if it was asked for before.
 
         Whatever broke off the first time, this carries it on: the job is queued exactly once.
 
-        :raises Full: and :raises TooMany: it is not queued; only if it was not asked for before.
+        :raises Full: and :raises TooMany: it is not queued.
         """
         if not again:
-            await self._let_in(job)
-        queue = self._chat.queue
-        keys = (wire.jobs_key(queue), wire.queued_mark(queue, job.message_id))
-        arguments = (wire.JOB_FIELD, stream.encode_job(job), self._chat.idempotency_seconds)
-        queued = await ask(self._enqueue(keys, arguments))
-        if queued:
-            self.submitted += 1
-            if again:
-                await self._announce(job, 0)
+            await self._let_in(job, self._chat.idempotency_seconds)
+        elif await self._queue(job, self._chat.idempotency_seconds):
+            await self._announce(job, 0)
+            await self._settle(job, queued=True)
 
-    async def _let_in(self, job: Job) -> None:
-        # Looked at before, not with the job's own command: requests at the same time may go over it a little.
-        limit = self._chat.max_queued
-        if limit and await ask(self._redis.xlen(wire.jobs_key(self._chat.queue))) >= limit:
-            raise Full
+    async def _let_in(self, job: Job, mark_seconds: int) -> None:
+        """Count the message for its user, then queue it. The two are in different slots of a Redis Cluster.
+
+        What is not queued does not count: it is taken back at once where Redis says so. Where nobody knows
+        (no answer, or this process ends), it counts for :data:`RESERVED_SECONDS` only.
+        """
         if not await self._announce(job, self._chat.max_open_per_user):
             raise TooMany
+        try:
+            await self._queue(job, mark_seconds)
+        except (Full, BusError) as error:
+            if is_refusal(error):
+                await self._settle(job, queued=False)
+            raise
+        await self._settle(job, queued=True)
+
+    async def _queue(self, job: Job, mark_seconds: int) -> bool:
+        """Whether it is queued now, rather than before.
+
+        :raises Full: it is not.
+        """
+        queue = self._chat.queue
+        keys = (wire.jobs_key(queue), wire.queued_mark(queue, job.message_id))
+        arguments = (wire.JOB_FIELD, stream.encode_job(job), mark_seconds, self._chat.max_queued)
+        answer = await ask(self._enqueue(keys, arguments))
+        if answer < 0:
+            raise Full
+        self.submitted += answer
+        return bool(answer)
 
     async def _announce(self, job: Job, limit: int) -> bool:
         """Make the message known; False if its user has ``limit`` open ones already (0: no limit)."""
-        names = (self.app_id, job.channel)
-        keys = (wire.message_key(*names, job.message_id), wire.open_key(*names))
         user = msgspec.json.encode(job.user_id)
         now = job.queued_at // 1000
-        arguments = (job.message_id, user, limit, now, self._chat.unclaimed_seconds)
-        return bool(await ask(self._admit(keys, arguments)))
+        arguments = (job.message_id, user, limit, now, self._chat.unclaimed_seconds, RESERVED_SECONDS)
+        return bool(await ask(self._admit(self._user_keys(job), arguments)))
+
+    async def _settle(self, job: Job, *, queued: bool) -> None:
+        """Say what became of the job. A fault here changes neither that nor the answer to the user."""
+        until = job.queued_at // 1000 + self._chat.unclaimed_seconds if queued else 0
+        with suppress(BusError):
+            await ask(self._settle_script(self._user_keys(job), (job.message_id, until)))
+
+    def _user_keys(self, job: Job) -> tuple[str, str]:
+        names = (self.app_id, job.channel)
+        return wire.message_key(*names, job.message_id), wire.open_key(*names)
 
     async def remember(self, user_id: UserId, key: str, body: bytes, message_id: str) -> str | None:
         """Take an idempotency key for a message, or answer whose it is already.

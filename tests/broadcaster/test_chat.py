@@ -6,12 +6,14 @@ import asyncio
 import base64
 import http.client
 import json
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import jwt
 import pusher
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from broadcaster import healing
 from broadcaster.bus import redis_client
@@ -190,6 +192,62 @@ class TestLimits:
         assert (await send(server, {"message": "Hello"}, token() | {"Idempotency-Key": "c"}))[0] == 200
         assert len(await jobs(redis)) == 3
 
+    async def test_a_full_queue_locks_nobody_out(self, server, redis):
+        """What the queue has refused does not count, however often it was tried, with a key or without."""
+        for sub in (8, 8, 9, 9):
+            await send(server, {"message": "Hello"}, token(sub))
+        for headers in ({}, {}, {}, {"Idempotency-Key": "a"}, {"Idempotency-Key": "a"}):
+            assert await self.refusal(server, **headers) == (503, 10)
+        assert [key async for key in redis.scan_iter("legato:*ai-chat.7*")] == []
+        assert [key async for key in redis.scan_iter("legato:idempotency:*")] == []
+        await redis.delete(JOBS)
+        for _ in range(2):
+            assert (await send(server, {"message": "Hello"}))[0] == 200
+        assert await self.refusal(server) == (429, 5)
+
+    async def test_a_repeated_request_meets_the_bound_of_the_queue_too(self, server, redis):
+        headers = token() | {"Idempotency-Key": "k"}
+        _, answer = await send(server, {"message": "Hello"}, headers)
+        await redis.delete(wire.queued_mark("ai-streaming", answer["message_id"]), JOBS)
+        for sub in (8, 8, 9, 9):
+            await send(server, {"message": "Hello"}, token(sub))
+        assert await self.refusal(server, **{"Idempotency-Key": "k"}) == (503, 10)
+        assert len(await jobs(redis)) == 4
+
+    async def test_a_message_whose_fate_is_unknown_counts_for_a_minute_only(self, server, redis, monkeypatch):
+        async def lost(*_arguments: Any) -> Any:
+            raise RedisConnectionError("cut off")
+
+        monkeypatch.setattr(server.node.replies, "_enqueue", lost)
+        for _ in range(2):
+            assert (await send(server, {"message": "Hello"}))[0] == 503
+        assert (await send(server, {"message": "Hello"}))[0] == 429
+        forgotten = [at for _, at in await redis.zrange(self.OPEN, 0, -1, withscores=True)]
+        assert all(0 < at - time.time() <= 61 for at in forgotten)
+
+    async def test_a_message_that_ended_at_once_is_not_counted_again(self, server, redis, monkeypatch):
+        """The worker may be done before the broadcaster says that the job is queued."""
+        replies = server.node.replies
+        enqueue = replies._enqueue
+
+        async def done_at_once(keys: Any, arguments: Any) -> Any:
+            answer = await enqueue(keys, arguments)
+            await redis.delete(self.OPEN)
+            return answer
+
+        monkeypatch.setattr(replies, "_enqueue", done_at_once)
+        for _ in range(3):
+            assert (await send(server, {"message": "Hello"}))[0] == 200
+        assert await redis.exists(self.OPEN) == 0
+
+    async def test_what_a_worker_has_is_not_taken_back(self, server, redis):
+        _, answer = await send(server, {"message": "Hello"})
+        key = wire.message_key("1", "private-ai-chat.7", answer["message_id"])
+        (job,) = await jobs(redis)
+        await redis.hset(key, mapping={"attempt": 1, "state": "streaming"})
+        await server.node.replies._settle(job, queued=False)
+        assert await redis.hget(key, "state") == b"streaming"
+
     async def test_both_can_be_switched_off(self, valkey_url):
         settings = local_settings(
             redis=Redis(url=valkey_url),
@@ -199,6 +257,37 @@ class TestLimits:
         async with running(settings) as server:
             answers = [await send(server, {"message": "Hello"}) for _ in range(12)]
         assert {status for status, _ in answers} == {200}
+
+
+async def test_a_redis_without_memory_locks_nobody_out():
+    """It refuses the job, and takes what costs no memory: the count has to be taken back."""
+    with RedisServer(BINARIES["valkey"]) as redis_server:
+        settings = local_settings(redis=Redis(url=redis_server.url), auth=Auth(jwt_secret=SECRET))
+        async with running(settings) as server, redis_client(redis_server.url) as redis:
+            assert (await send(server, {"message": "Hello"}))[0] == 200  # its scripts are loaded
+            await redis.config_set("maxmemory", 1)
+            for number in range(12):
+                headers = token() | ({"Idempotency-Key": "k"} if number % 2 else {})
+                assert (await send(server, {"message": "Hello"}, headers))[0] == 503
+            await redis.config_set("maxmemory", 0)
+            assert await redis.zcard(TestLimits.OPEN) == 1
+            assert [key async for key in redis.scan_iter("legato:idempotency:*")] == []
+            for _ in range(9):
+                assert (await send(server, {"message": "Hello"}))[0] == 200
+            assert (await send(server, {"message": "Hello"}))[0] == 429
+
+
+async def test_on_a_cluster_what_is_refused_does_not_count(redis_cluster):
+    settings = local_settings(
+        redis=Redis(url=redis_cluster.url), auth=Auth(jwt_secret=SECRET), chat=Chat(max_queued=1)
+    )
+    async with running(settings) as server:
+        assert (await send(server, {"message": "Hello"}, token(8)))[0] == 200
+        headers = token() | {"Idempotency-Key": "k"}
+        statuses = [(await send(server, {"message": "Hello"}, headers))[0] for _ in range(12)]
+        assert statuses == [503] * 12
+        async with redis_client(redis_cluster.url) as redis:
+            assert await redis.exists(TestLimits.OPEN) == 0
 
 
 class TestIdempotency:
