@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, cast
 
 import msgspec
 
+from .text import decode_json
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -83,7 +85,7 @@ def parse_send(body: bytes, max_message_bytes: int) -> list[bytes]:
     :raises SendError: 400 for what is no array of strings, 413 for too many of them or too long ones.
     """
     try:
-        messages = [text.encode() for text in _decoder.decode(body)]
+        messages = [text.encode() for text in decode_json(_decoder, body)]
     except (msgspec.DecodeError, UnicodeError) as error:
         raise SendError("Expected a JSON array of strings", 400) from error
     if len(messages) > MAX_MESSAGES:

@@ -6,6 +6,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from .text import decode_json, replace_lone_escapes
+
 _encoder: Final = msgspec.json.Encoder()
 
 T = TypeVar("T")
@@ -52,28 +54,50 @@ _data_decoders: Final[dict[type[Any], msgspec.json.Decoder[Any]]] = {
 
 
 def decode_message(text: str | bytes) -> ClientMessage:
-    """Parse one frame.
+    """Parse one frame. ``data`` keeps its bytes, escapes of lone surrogates too.
 
     :raises MessageError: not JSON, not an object, or no string ``event``.
     """
     try:
         return _message_decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MessageError("The message is not JSON of the form {event, data}") from error
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        message = _decode_with_halves(text.encode(errors="replace") if isinstance(text, str) else text)
+        if message is None:
+            raise MessageError("The message is not JSON of the form {event, data}") from error
+        return message
+
+
+def _decode_with_halves(text: bytes) -> ClientMessage | None:
+    """A frame with escapes of lone surrogates, which are grammatical JSON, but which msgspec refuses.
+
+    ``data`` is a view into the buffer that is decoded. So the original bytes can be put back there: what
+    replaced them has the same length.
+    """
+    replaced = replace_lone_escapes(text)
+    if replaced == text:
+        return None
+    buffer = bytearray(replaced)
+    try:
+        message = _message_decoder.decode(buffer)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+    buffer[:] = text
+    return message
 
 
 def decode_data(message: ClientMessage, kind: type[T]) -> T:
     """Parse a message's ``data``, which is an object or, from some clients, that object as a JSON string.
 
-    :param kind: one of those above.
+    Escapes of lone surrogates become U+FFFD, as in what an application signs where it cuts an emoji.
 
+    :param kind: one of those above.
     :raises MessageError: anything else.
     """
     raw = bytes(message.data) or b"null"
     try:
         if raw[:1] == b'"':
-            raw = _text_decoder.decode(raw).encode()
-        decoded: T = _data_decoders[kind].decode(raw)
+            raw = decode_json(_text_decoder, raw).encode()
+        decoded: T = decode_json(_data_decoders[kind], raw)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         reason = str(error) if isinstance(error, msgspec.ValidationError) else "not valid JSON"
         raise MessageError(f"The data of {message.event} is not understood: {reason}") from error

@@ -12,6 +12,7 @@ import msgspec
 
 from .channels import ChannelError
 from .messages import channel_event
+from .text import decode_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -48,10 +49,13 @@ _encoder: Final = msgspec.json.Encoder()
 def parse_member(channel_data: str) -> Member:
     """The member that a signed ``channel_data`` names; other keys are ignored (section 5.1).
 
+    Escapes of lone surrogates become U+FFFD: everybody on the channel reads what is kept, and some JSON
+    readers refuse them.
+
     :raises ChannelError: not such JSON, or over a limit of section 15.
     """
     try:
-        data = _decoder.decode(channel_data)
+        data = decode_json(_decoder, channel_data)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ChannelError(
             "AuthError", 'Invalid channel_data: expected {"user_id": text or number}', 401

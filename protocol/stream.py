@@ -13,6 +13,7 @@ import msgspec
 
 from .channels import CHANNEL_NAME
 from .messages import channel_event
+from .text import decode_json
 
 UserId = int | str
 
@@ -245,7 +246,7 @@ _encoder: Final = msgspec.json.Encoder()
 
 def _decode(decoder: msgspec.json.Decoder[Any], body: bytes | str) -> Any:
     try:
-        return decoder.decode(body)
+        return decode_json(decoder, body)
     except msgspec.ValidationError as error:
         match = _PATH.match(str(error))
         path = (match["path"] or "") if match else ""
@@ -254,7 +255,7 @@ def _decode(decoder: msgspec.json.Decoder[Any], body: bytes | str) -> Any:
         whole = "$" if reason.startswith("Expected `object`") else "message"
         field = path.replace("[", ".").replace("]", "") or (missing[1] if missing else whole)
         raise InvalidRequest(field, reason) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise InvalidRequest("$", "the body is not JSON") from error
 
 
@@ -264,7 +265,7 @@ def _refuse_two_histories(asked: ChatRequest | Job) -> None:
 
 
 def decode_chat_request(body: bytes) -> ChatRequest:
-    """Parse the body of ``POST /api/chat/send``.
+    """Parse the body of ``POST /api/chat/send``. Escapes of lone surrogates become U+FFFD.
 
     :raises InvalidRequest: not JSON, a field missing, of a wrong type, or over its limit; a history besides
         a ``conversation_id``.

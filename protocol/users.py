@@ -8,6 +8,7 @@ import msgspec
 
 from .channels import SERVER_TO_USER
 from .presence import MAX_USER_ID, MAX_USER_INFO, Member
+from .text import decode_json
 
 MAX_WATCHLIST: Final = 100
 
@@ -41,12 +42,12 @@ _decoder: Final = msgspec.json.Decoder(_UserData)
 
 
 def parse_user(user_data: str) -> User:
-    """The user that a signed ``user_data`` names.
+    """The user that a signed ``user_data`` names. Escapes of lone surrogates become U+FFFD.
 
     :raises UserError: not such JSON, or over a limit of section 15.
     """
     try:
-        data = _decoder.decode(user_data)
+        data = decode_json(_decoder, user_data)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise UserError("The user_data is not JSON of the form {id, user_info?, watchlist?}") from error
     name, info = str(data.id), bytes(data.user_info)

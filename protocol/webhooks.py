@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from .text import decode_json, well_formed
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -17,10 +19,11 @@ CACHE_MISS_SECONDS: Final = 3.0
 """After a ``cache_miss`` the same channel tells no other for this long: clients that miss at once are one."""
 
 _encoder: Final = msgspec.json.Encoder()
+_text_decoder: Final = msgspec.json.Decoder(str)
 
 
 def event(name: WebhookEvent, channel: str, **fields: Any) -> bytes:
-    """One entry of ``events``; lone surrogates, which JSON cannot carry, become question marks."""
+    """One entry of ``events``; lone surrogates, which UTF-8 cannot carry, become U+FFFD."""
     content = {"name": name, "channel": channel} | fields
     try:
         return _encoder.encode(content)
@@ -43,13 +46,13 @@ def _data_text(data: bytes | None) -> str:
     if data is None:
         return ""
     try:
-        return msgspec.json.decode(data, type=str)
+        return decode_json(_text_decoder, data)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return data.decode("utf-8", "replace")
 
 
 def _sayable(value: Any) -> Any:
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+    return well_formed(value) if isinstance(value, str) else value
 
 
 def body(time_ms: int, events: Iterable[bytes]) -> bytes:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 
 from protocol import stream
+from protocol.text import Joiner, well_formed
 
 from . import seam
 from .providers import base
@@ -70,6 +71,7 @@ class Reply:
 
     def _begin(self, attempt: int, used: stream.Usage | None) -> None:
         self.attempt = attempt
+        self._joiner = Joiner()
         self._seam = seam.Seam(self.text)
         self._used_before = used
         self._used_now: stream.Usage | None = None
@@ -100,16 +102,19 @@ class Reply:
 
     def started(self, event: base.Started) -> bytes:
         """The frame of ``stream.started``."""
-        self.model = event.model
-        return stream.Started(self.job.message_id, self.attempt, event.model).frame(self.job.channel)
+        self.model = well_formed(event.model)
+        return stream.Started(self.job.message_id, self.attempt, self.model).frame(self.job.channel)
 
     def tokens(self, event: base.Text) -> Iterator[Token]:
-        """The token of the next piece of text; several where it is very long, none where it repeats."""
-        yield from self._tokens(self._seam.feed(event.text))
+        """The token of the next piece of text; several where it is very long, none where it repeats.
+
+        A provider may split an emoji: its first half waits for the second.
+        """
+        yield from self._tokens(self._seam.feed(self._joiner.feed(event.text)))
 
     def rest(self) -> Iterator[Token]:
-        """What was held back in case it repeats. To be asked for before :meth:`final`."""
-        yield from self._tokens(self._seam.rest())
+        """What was held back, as a repetition or half a character. To be asked for before :meth:`final`."""
+        yield from self._tokens(self._seam.feed(self._joiner.rest()) + self._seam.rest())
 
     def _tokens(self, piece: str) -> Iterator[Token]:
         for begin in range(0, len(piece), MAX_TOKEN):
@@ -134,6 +139,12 @@ class Reply:
             self._token(index, self._parts[index]) for index in range(first, min(first + most, self.next))
         ]
 
+    def keep(self, count: int) -> None:
+        """Forget the tokens from index ``count`` on: they were never written, so nobody has read them."""
+        if len(self._parts) == self.next:
+            del self._parts[count:]
+            self.next = len(self._parts)
+
     def used(self, event: base.Used) -> None:
         """What this attempt has used up to now."""
         self._used_now = event.usage
@@ -145,7 +156,7 @@ class Reply:
         if not code and not self.next:
             code = _EMPTY_STOPS.get(event.stop_reason, "empty")
         state: stream.End = "failed" if code else "complete"
-        self.decision = Decision(event.stop_reason, self.usage, self.model, state, code)
+        self.decision = Decision(well_formed(event.stop_reason), self.usage, self.model, state, code)
 
     def fail(self, code: str) -> None:
         """Something went wrong on the way."""

@@ -124,6 +124,7 @@ class Runner:
             raise
         except Exception:  # a fault of ours: whoever waits for the reply must hear of its end all the same
             log.exception("reply %s: broke off", answer.job.message_id)
+            answer.keep(message.next)
             answer.fail("internal")
 
     async def _with_history(self, job: Job) -> Job:

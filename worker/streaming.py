@@ -140,6 +140,7 @@ class Streaming:
                 case base.Final():
                     tokens += answer.rest()
                     answer.final(event)
+                    break  # what comes behind the end is not of the reply
         if frame or used:
             usage = answer.encoded_usage() if used else b""
             await self._redis.insist(lambda: self._message.tell(frame, usage))

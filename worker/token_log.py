@@ -109,6 +109,11 @@ class MessageLog:
         self._bus = wire.bus_channel(*names)
         self._next = 0  # as Redis last said
 
+    @property
+    def next(self) -> int:
+        """How many tokens Redis has, as it last said."""
+        return self._next
+
     async def claim(self) -> Claim:
         """Take the fence. May be repeated: the same claim counts once.
 

@@ -16,7 +16,7 @@ from broadcaster.server import running
 from protocol import messages, signatures
 from protocol.apps import App
 from protocol.settings import Redis
-from tests.broadcaster.conftest import APP, Client, client, local_settings, until
+from tests.broadcaster.conftest import APP, WAIT, Client, client, local_settings, until
 from tests.broadcaster.test_http_api import EVENTS, call, post, signed
 
 if TYPE_CHECKING:
@@ -46,6 +46,22 @@ async def nothing_more(*clients: Client) -> None:
     for one in clients:
         await one.send("pusher:ping")
         assert (await one.receive())["event"] == "pusher:pong"
+
+
+async def test_half_a_character_costs_nobody_the_connection(server):
+    """``JSON.stringify`` escapes half an emoji; that is grammatical JSON, and is relayed as it is."""
+    async with clients(server, 2) as (ann, bob):
+        await join(ann, "ann", name="\ud83d")
+        roster = json.loads((await join(bob, "bob", name="\ude00"))["data"])["presence"]["hash"]
+        assert roster == {"ann": {"name": "\ufffd"}, "bob": {"name": "\ufffd"}}
+        added = json.loads((await ann.receive())["data"])
+        assert added == {"user_id": "bob", "user_info": {"name": "\ufffd"}}
+        data = r'{"text":  "\ud83d", "\uDE00":"\\ud83d \ud83d\ude00"}'
+        await ann.connection.send(f'{{"event":"client-x","channel":"{ROOM}","data":{data}}}')
+        async with asyncio.timeout(WAIT):
+            relayed = await bob.connection.recv()
+        assert relayed == f'{{"event":"client-x","channel":"{ROOM}","data":{data},"user_id":"ann"}}'
+        await nothing_more(ann, bob)
 
 
 async def get(server, path: str, **params: str) -> tuple[int, Any]:

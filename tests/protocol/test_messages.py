@@ -85,6 +85,40 @@ def test_any_frame_is_a_message_or_refused(frame):
     assert isinstance(message.event, str)
 
 
+HALF_DATA = [
+    rb'"\ud83d"',
+    rb'{"a":["\uDE00\ud83d", "\ud83d\ude00"],  "\ud800":"\\ud800"}',
+    rb'"\ufffd\ud83d"',
+]
+
+
+@pytest.mark.parametrize("data", HALF_DATA)
+@pytest.mark.parametrize(
+    "form", [b'{"event":"client-a","data":%b}', b'{"x":"\\udfff","data":%b,"event":"client-a"}']
+)
+def test_half_a_character_is_grammatical_json_and_keeps_its_bytes(data, form):
+    message = messages.decode_message(form % data)
+    assert (message.event, bytes(message.data)) == ("client-a", data)
+    relayed = messages.client_event(message.event, "private-x", bytes(message.data), None)
+    assert relayed == b'{"event":"client-a","channel":"private-x","data":%b}' % data
+
+
+@pytest.mark.parametrize(
+    "frame", [rb'{"event":7,"data":"\ud83d"}', rb'{"data":"\ud83d"', b"[" * 100_000 + rb'"\ud83d"']
+)
+def test_half_a_character_excuses_nothing_else(frame):
+    with pytest.raises(MessageError):
+        messages.decode_message(frame)
+
+
+def test_half_a_character_in_what_is_read_becomes_a_replacement():
+    message = messages.decode_message(rb'{"event":"\ud83d","channel":"\ude00","data":{"channel":"c\ud83d"}}')
+    assert (message.event, message.channel) == ("\ufffd", "\ufffd")
+    assert messages.decode_data(message, SubscribeData).channel == "c\ufffd"
+    message = messages.decode_message(rb'{"event":"e","data":"{\"channel\":\"\ud83d\\ud83d\"}"}')
+    assert messages.decode_data(message, SubscribeData).channel == "\ufffd\ufffd"
+
+
 def test_a_deeply_nested_frame_is_refused():
     with pytest.raises(MessageError):
         messages.decode_message("[" * 100_000)

@@ -51,6 +51,16 @@ def test_any_user_data_is_a_user_or_refused(text):
         parse_user(text)
 
 
+def test_half_a_character_in_signed_data_does_not_reach_the_others():
+    """They read it as JSON inside JSON, and not every reader takes a lone surrogate."""
+    member = presence.parse_member(r'{"user_id":"a\ud83d","user_info":{"name":"\ud83d\ude00\ude00"}}')
+    assert member == Member("a\ufffd", rb'{"name":"\ud83d\ude00\ufffd"}')
+    assert presence.decode_member(presence.encode_member(member)) == member
+    assert json.loads(presence.roster_data((member,)))["presence"]["ids"] == ["a\ufffd"]
+    user = parse_user(r'{"id":"a\ud83d","user_info":"\ud83d","watchlist":["\ude00"]}')
+    assert (user.id, user.user_info, user.watchlist) == ("a\ufffd", rb'"\ufffd"', ("\ufffd",))
+
+
 def test_nothing_to_tell_is_not_told():
     assert watchlist_events(online=[], offline=[]) is None
     told = json.loads(watchlist_events(online=["8"], offline=[]))

@@ -208,6 +208,17 @@ def test_a_bad_member_is_refused(session, channel_data, type_, status):
     assert session.channels == {}
 
 
+@pytest.mark.parametrize("name", [r'"Ann \ud83d"', '"Ann \ufffd"'])
+def test_the_signature_is_over_the_exact_bytes_though_half_a_character_is_replaced(session, name):
+    """Escaped in what was signed; and bare, which Node signs and sends as U+FFFD."""
+    channel_data = f'{{"user_id":"7","user_info":{name}}}'
+    message = subscribe(
+        "presence-room", auth=auth("presence-room", channel_data), channel_data=channel_data
+    ).replace("\ufffd".encode(), rb"\ud83d")
+    (effect,) = session.receive(message, 1)
+    assert effect.member == Member("7", name.replace(r"\ud83d", r"\ufffd").encode())
+
+
 def test_a_presence_channel_needs_to_know_who(session):
     answer = sent(session.receive(subscribe("presence-room", auth=auth("presence-room")), 1))
     assert answer["data"]["type"] == "AuthError"
@@ -300,7 +311,7 @@ def talker(session):
     return session
 
 
-@pytest.mark.parametrize("data", [b'{"a": 1}', b'"text"', b"null", b"[1,2]", b""])
+@pytest.mark.parametrize("data", [b'{"a": 1}', b'"text"', b"null", b"[1,2]", b"", rb'"\ud83d"'])
 def test_a_client_event_is_relayed_with_its_data_unchanged(talker, data):
     assert client_event(talker, data=data) == [Relay("private-x", "client-x", data, None)]
 

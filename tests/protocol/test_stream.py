@@ -191,6 +191,17 @@ def test_a_bad_job_is_refused(change):
         stream.decode_job(json.dumps(msgspec.to_builtins(JOB) | change))
 
 
+def test_half_a_character_does_not_cost_the_conversation():
+    """What was said once comes again as history with every later message."""
+    body = (
+        rb'{"message":"\ude00 nice \ud83d\ude00","history":[{"role":"user","content":"\ud83d"}],"x":"\udfff"}'
+    )
+    request = stream.decode_chat_request(body)
+    assert request == stream.ChatRequest("\ufffd nice \U0001f600", (stream.Turn("user", "\ufffd"),))
+    job = json.dumps(msgspec.to_builtins(JOB) | {"message": "\ud83d"})
+    assert stream.decode_job(job).message == "\ufffd"
+
+
 @pytest.mark.parametrize("user_id", [2**53, -(2**53), 0, "9" * 128])
 def test_a_job_for_any_user_there_may_be(user_id):
     job = msgspec.structs.replace(JOB, user_id=user_id, queued_at=2**53)

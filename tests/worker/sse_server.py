@@ -69,13 +69,13 @@ def stopped(reason: str) -> Step:
     return sse("message_delta", delta=delta, usage={"output_tokens": 9})
 
 
-def error_event(kind: str) -> Step:
-    return sse("error", error={"type": kind, "message": "no"})
+def error_event(kind: str, message: str = "no") -> Step:
+    return sse("error", error={"type": kind, "message": message})
 
 
-def refused(status: int, kind: str, *headers: str) -> list[Step]:
+def refused(status: int, kind: str, *headers: str, message: str = "no") -> list[Step]:
     """A plain HTTP error."""
-    body = json.dumps({"type": "error", "error": {"type": kind, "message": "no"}}).encode()
+    body = json.dumps({"type": "error", "error": {"type": kind, "message": message}}).encode()
     lines = [
         f"HTTP/1.1 {status} No",
         "Content-Type: application/json",

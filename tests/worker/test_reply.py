@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.stream import FAILED_TEXT, Usage
+from protocol.text import well_formed
 from worker import reply
 from worker.providers import base
 from worker.reply import Decision, Reply
@@ -81,6 +82,36 @@ def test_another_attempt_goes_on_from_the_text_without_what_was_held_back() -> N
     (token,) = answer.tokens(base.Text("The quick brown fox"))
     assert (token.index, token.text) == (1, " fox")
     assert answer.text == "The quick brown fox"
+
+
+@given(st.text(st.sampled_from("a\ud83d\ude00\U0001f600"), max_size=8), st.integers(0, 8))
+def test_halves_of_a_character_are_joined_over_pieces_and_never_told_alone(text: str, cut: int) -> None:
+    answer = make()
+    pieces = [piece for piece in (text[:cut], text[cut:]) if piece]
+    tokens = [token for piece in pieces for token in answer.tokens(base.Text(piece))]
+    tokens += answer.rest()
+    assert "".join(token.text for token in tokens) == answer.text == well_formed(text)
+    assert [token.index for token in tokens] == list(range(answer.next))
+    assert all(token.text for token in tokens)
+
+
+def test_half_a_character_that_was_held_back_is_forgotten_with_its_attempt() -> None:
+    answer = make()
+    list(answer.tokens(base.Text("One two three. \ud83d")))
+    answer.begin_again(2)
+    list(answer.tokens(base.Text("One two three. \ude00")))
+    list(answer.rest())
+    assert answer.text == "One two three. \ufffd"
+
+
+def test_names_that_utf8_cannot_carry_do_not_fail_a_reply() -> None:
+    answer = make()
+    answer.started(base.Started("m\ud83d"))
+    list(answer.tokens(base.Text("a")))
+    answer.final(base.Final("end\ud83d", Usage()))
+    assert answer.decision is not None
+    assert (answer.decision.model, answer.decision.stop_reason) == ("m\ufffd", "end\ufffd")
+    reply.encode_decision(answer.decision)
 
 
 def test_text_that_was_held_back_comes_out_at_the_end() -> None:

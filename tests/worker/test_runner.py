@@ -29,6 +29,7 @@ from worker.token_log import Token, TokenLog
 from .support import END, PATIENT, STARTED, WAIT, Ears, Puppet, Stubborn, eventually, keys, logged, make_job
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
     from pathlib import Path
 
     from redis.asyncio import Redis
@@ -221,6 +222,58 @@ async def test_fault_of_our_own_still_ends_the_reply_for_the_user(stage: Stage) 
         assert await stage.answer(Broken()) is Outcome.DONE
         await ears.all()
     assert (ears.ends, ears.heard[-1][1]["code"]) == (["stream.failed"], "internal")
+
+
+async def test_emoji_that_the_model_splits_is_whole_for_readers_and_in_the_database(stage: Stage) -> None:
+    puppet = Puppet(*spoken("Hi \ud83d", "\ude00!", "\ude00", " bye \ud83d"))
+    async with Ears(stage.redis, JOB) as ears:
+        assert await stage.answer(puppet) is Outcome.DONE
+        await ears.all()
+    text = "Hi \U0001f600!\ufffd bye \ufffd"
+    assert "".join(ears.tokens) == "".join(await logged(stage.redis, JOB)) == text
+    assert ears.ends == ["stream.completed"]
+    assert stage.turns()[1] == ("assistant", text, "complete")
+
+
+async def test_text_behind_the_models_end_is_not_of_the_reply(stage: Stage) -> None:
+    class Chatty(Puppet):
+        async def stream(self, _request: base.Request) -> AsyncGenerator[base.Event, None]:
+            for event in (STARTED, base.Text("a"), END, base.Text("b")):
+                yield event
+
+    async with Ears(stage.redis, JOB) as ears:
+        await stage.answer(Chatty())
+        await ears.all()
+    assert (ears.tokens, ears.heard[-1][1]["totalTokens"]) == (["a"], 1)
+    assert stage.turns()[1] == ("assistant", "a", "complete")
+
+
+async def test_what_no_reader_got_is_not_in_the_database(stage: Stage) -> None:
+    """A fault of ours between two tokens that the model said together."""
+
+    class Odd(base.Text):
+        @property
+        def text(self) -> str:  # type: ignore[override]
+            raise ValueError
+
+    gate = asyncio.Event()
+
+    class Sudden(Puppet):
+        async def stream(self, _request: base.Request) -> AsyncGenerator[base.Event, None]:
+            yield base.Text("read")
+            await gate.wait()
+            yield base.Text("unread")
+            yield Odd("")
+
+    async with Ears(stage.redis, JOB) as ears:
+        task = asyncio.create_task(stage.answer(Sudden()))
+        await ears.until("token.received")
+        gate.set()
+        assert await task is Outcome.DONE
+        await ears.all()
+    assert ears.tokens == await logged(stage.redis, JOB) == ["read"]
+    assert ears.ends == ["stream.failed"]
+    assert stage.turns()[1] == ("assistant", "read", "failed")
 
 
 async def test_time_is_up(stage: Stage) -> None:

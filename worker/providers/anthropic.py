@@ -15,6 +15,7 @@ from protocol.settings import SettingsError
 from protocol.stream import Usage
 
 from . import base
+from .reasons import is_too_long, said_by
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
@@ -74,6 +75,7 @@ class Anthropic:
         waits: Waits = DEFAULT_WAITS,
     ) -> None:
         self.model = model
+        self._api_key = api_key
         self._max_tokens = max_tokens
         self._system = system or anthropic.omit
         read = max(READ_SECONDS, waits.silence)
@@ -110,7 +112,7 @@ class Anthropic:
                     for answer in reading.feed(event):
                         yield answer
         except (anthropic.APIError, httpx2.HTTPError) as error:
-            raise translate(error) from error
+            raise translate(error, self._api_key) from error
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise base.CutError("the stream is garbled") from error
         if not reading.stopped:
@@ -126,9 +128,14 @@ class _Reading:
         self._usage: dict[str, int] = {}
 
     def feed(self, event: RawMessageStreamEvent) -> Iterable[base.Event]:
+        if self.stopped:  # nothing behind message_stop is of the reply
+            return
         if event.type == "message_start":
             yield base.Started(event.message.model)
             yield self._count(event.message.usage)
+        elif event.type == "content_block_start":
+            if event.content_block.type == "text" and event.content_block.text:
+                yield base.Text(event.content_block.text)
         elif event.type == "content_block_delta":
             if event.delta.type == "text_delta" and event.delta.text:
                 yield base.Text(event.delta.text)
@@ -171,10 +178,13 @@ def _messages(request: base.Request) -> list[MessageParam]:
     return [cast("MessageParam", {"role": role, "content": content}) for role, content in said]
 
 
-def translate(error: anthropic.APIError | httpx2.HTTPError) -> base.ProviderError:
-    """The SDK's and its HTTP client's errors in our words."""
+def translate(error: anthropic.APIError | httpx2.HTTPError, api_key: str = "") -> base.ProviderError:
+    """The SDK's and its HTTP client's errors in our words, and those of the API behind them.
+
+    :param api_key: what must not be in the text, should the API repeat it.
+    """
     if isinstance(error, anthropic.APIStatusError):
-        return _translate_status(error)
+        return _translate_status(error, api_key)
     if isinstance(error, anthropic.APITimeoutError | httpx2.TimeoutException):
         return base.StalledError("timed out")
     if isinstance(error, anthropic.APIConnectionError | httpx2.ConnectError):
@@ -184,12 +194,15 @@ def translate(error: anthropic.APIError | httpx2.HTTPError) -> base.ProviderErro
     return base.ProviderError(type(error).__name__)
 
 
-def _translate_status(error: anthropic.APIStatusError) -> base.ProviderError:
+def _translate_status(error: anthropic.APIStatusError, api_key: str) -> base.ProviderError:
+    said = said_by(error.body, api_key)
     kind = _BY_TYPE.get(error.type) or _BY_STATUS.get(error.status_code)
     if kind is None:
         kind = base.UnavailableError if error.status_code >= 500 else base.RequestRefusedError
+    if kind is base.RequestRefusedError and is_too_long(said):
+        kind = base.TooLongError
     reason = f"HTTP {error.status_code}, {error.type or 'no type'}, request {error.request_id or 'unknown'}"
-    return kind(reason, _retry_after(error.response))
+    return kind(f"{reason}: {said}" if said else reason, _retry_after(error.response))
 
 
 def _retry_after(response: httpx2.Response) -> float | None:

@@ -173,6 +173,72 @@ async def test_http_error_is_translated_asked_once_and_without_secrets(
     assert KEY not in str(error)
 
 
+TOO_LONG = [
+    "prompt is too long: 208310 tokens > 200000 maximum",
+    "input length and `max_tokens` exceed context limit: 199000 + 21333 > 200000, decrease input length",
+    "Input is too long for requested model.",
+    "This model's maximum context length is 8192 tokens.",
+]
+
+
+@pytest.mark.parametrize("message", TOO_LONG)
+async def test_conversation_that_does_not_fit_is_told_by_the_message(message: str) -> None:
+    """The API has the same type for it as for every other request at fault."""
+    kind = "invalid_request_error"
+    late = [sse.STREAM, sse.START, sse.error_event(kind, message)]
+    async with connected(sse.refused(400, kind, message=message), late) as (provider, _):
+        for _ in range(2):
+            _, error = await failing(provider)
+            assert (type(error), error.code) == (base.TooLongError, "context_window")
+            assert message in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(401, "authentication_error"), (429, "rate_limit_error"), (500, "api_error")]
+)
+async def test_other_types_are_not_sorted_by_their_message(status: int, kind: str) -> None:
+    async with connected(sse.refused(status, kind, message="slow down")) as (provider, _):
+        _, error = await failing(provider)
+    assert error.code != "context_window"
+    assert "slow down" in str(error)
+
+
+async def test_operator_can_tell_one_refusal_from_another_and_reads_no_secret() -> None:
+    said = f"bad key {KEY}, Bearer abc.def,\nsk-ant-other-0123456789 \ud83d" + " and more" * 100
+    async with connected(sse.refused(400, "invalid_request_error", message=said)) as (provider, _):
+        _, error = await failing(provider)
+    assert type(error) is base.RequestRefusedError
+    assert "bad key [hidden], [hidden] [hidden] \ufffd and more" in str(error)
+    assert KEY not in str(error)
+    assert len(str(error)) < 400
+    assert "\n" not in str(error)
+
+
+BODIES = [b"", b"<p>Hi", b"[]", b"{}", b'{"error":"Hi"}', b'{"error":{"message":["Hi"]},"input":"Hi"}']
+
+
+@pytest.mark.parametrize("body", BODIES)
+async def test_nothing_but_the_message_is_taken_from_an_error(body: bytes) -> None:
+    """Other programs in front of the API repeat the request, and with it what people wrote."""
+    head = f"HTTP/1.1 400 No\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    async with connected([sse.send(head.encode() + body)]) as (provider, _):
+        _, error = await failing(provider)
+    assert str(error) == "HTTP 400, no type, request unknown"
+
+
+async def test_text_that_a_block_begins_with_is_told_and_none_behind_the_end() -> None:
+    begun = sse.sse("content_block_start", index=0, content_block={"type": "text", "text": "Hel"})
+    tool = {"type": "tool_use", "id": "t", "name": "n", "input": {}}
+    other = sse.sse("content_block_start", index=1, content_block=tool)
+    end = [sse.stopped("end_turn"), sse.STOP]
+    script = [sse.STREAM, sse.START, begun, sse.text("lo"), other, *end, sse.text("!"), begun, *end, sse.EOF_]
+    async with connected(script) as (provider, _):
+        seen = await events(provider)
+    assert [event.text for event in seen if isinstance(event, base.Text)] == ["Hel", "lo"]
+    assert sum(isinstance(event, base.Final) for event in seen) == 1
+    assert isinstance(seen[-1], base.Final)
+
+
 async def test_retry_after_is_passed_on() -> None:
     async with connected(sse.refused(429, "rate_limit_error", "retry-after: 3600")) as (provider, _):
         _, error = await failing(provider)
