@@ -10,7 +10,6 @@ import binascii
 import hashlib
 import json
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qs
 
 from starlette.responses import JSONResponse
 
@@ -21,7 +20,7 @@ from protocol.stream import InvalidRequest
 
 from .auth import ChannelRule, allows, user_of
 from .chat import Refused
-from .http_api import read_body
+from .forms import read_form
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,10 +54,10 @@ class Signer:
         """The verified claims, the form, and its ``socket_id``.
 
         :raises AuthError: no valid token.
-        :raises InvalidRequest: not a form, or no socket id in it.
+        :raises InvalidRequest: not a form (:mod:`.forms`), or no socket id in it.
         """
         claims = await self._tokens.verify(request.headers.get("authorization", ""))
-        form = _form(await read_body(request.receive, BODY_LIMIT))
+        form = await read_form(request, BODY_LIMIT)
         socket_id = form.get("socket_id", "")
         if not SOCKET_ID.fullmatch(socket_id):
             raise InvalidRequest("socket_id", "Expected two numbers with a dot between them")
@@ -146,14 +145,6 @@ class UserAuth:
         app = self._signer.app
         signature = signatures.sign(app.secret, signatures.user_text(socket_id, user_data))
         return JSONResponse({"auth": f"{app.key}:{signature}", "user_data": user_data})
-
-
-def _form(body: bytes) -> dict[str, str]:
-    try:
-        fields = parse_qs(body.decode("ascii"), max_num_fields=32, errors="strict")
-    except (UnicodeDecodeError, ValueError) as error:
-        raise InvalidRequest("$", "the body is not a URL-encoded form") from error
-    return {name: values[-1] for name, values in fields.items()}
 
 
 def _master_key(text: str) -> bytes:

@@ -526,6 +526,71 @@ class TestChannelAuth:
     async def test_a_bad_form_is_a_422(self, server, body):
         assert (await self.auth(server, body))[0] == 422
 
+    MULTIPART = (
+        b'--b\r\nContent-Disposition: form-data; name="socket_id"\r\n\r\n1.2\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="channel_name"\r\n\r\nprivate-ai-chat.7\r\n--b--\r\n'
+    )
+    JSON = b'{"socket_id":"1.2","channel_name":"private-ai-chat.7","more":{"a":["\\ud83d"]}}'
+    URLENCODED = b"socket_id=1.2&channel_name=private-ai-chat.7"
+
+    @pytest.mark.parametrize(
+        ("kind", "body"),
+        [
+            ("multipart/form-data; boundary=b", MULTIPART),
+            ("Multipart/Form-Data; boundary=b", MULTIPART),
+            ("application/json", JSON),
+            ("application/json; charset=utf-8", JSON),
+            ("application/vnd.api+json", JSON),
+            ("text/plain;charset=UTF-8", JSON),
+            ("", b" " + JSON),
+            ("", URLENCODED),
+            ("application/x-www-form-urlencoded; charset=UTF-8", URLENCODED),
+        ],
+    )
+    @pytest.mark.parametrize("path", ["/broadcasting/auth", "/broadcasting/user-auth"])
+    async def test_a_form_is_read_as_clients_send_it(self, server, path, kind, body):
+        status, answer = await call(server, "POST", path, body, token() | {"Content-Type": kind})
+        assert status == 200
+        if path == "/broadcasting/auth":
+            signed = signatures.sign_channel(APP.key, APP.secret, "1.2", "private-ai-chat.7")
+            assert answer == {"auth": signed}
+        else:
+            assert json.loads(answer["user_data"]) == {"id": "7"}
+
+    @pytest.mark.parametrize(
+        ("kind", "body", "reason"),
+        [
+            ("multipart/form-data", MULTIPART, "not a multipart form: Missing boundary"),
+            ("multipart/form-data; boundary=c", MULTIPART, "not a multipart form"),
+            (
+                "multipart/form-data; boundary=b",
+                MULTIPART.replace(b'name="socket_id"', b'name="socket_id"; filename="x"'),
+                "not a multipart form: Too many files",
+            ),
+            (
+                "multipart/form-data; boundary=b",
+                b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n' * 33 + b"--b--\r\n",
+                "not a multipart form: Too many fields",
+            ),
+            ("multipart/form-data; boundary=b", MULTIPART[:80], "its end is missing"),
+            ("application/json", URLENCODED, "not a JSON object"),
+            ("application/json", b"[" * 10_000, "not a JSON object"),
+            ("application/json", b'["1.2"]', "not a JSON object"),
+            ("application/json", b'{"socket_id":1.2}', "Expected two numbers"),
+            ("application/x-www-form-urlencoded", JSON[:-1], "not a JSON object"),
+            ("application/xml", b"<a/>", "Expected two numbers"),
+        ],
+    )
+    async def test_wrong_content_is_a_422_that_says_so(self, server, kind, body, reason):
+        headers = token() | {"Content-Type": kind}
+        status, answer = await call(server, "POST", "/broadcasting/auth", body, headers)
+        assert (status, reason in answer["message"]) == (422, True), answer
+
+    async def test_any_form_is_bounded(self, server):
+        for kind in ("multipart/form-data; boundary=b", "application/json"):
+            headers = token() | {"Content-Type": kind}
+            assert (await call(server, "POST", "/broadcasting/auth", b"{" * 20_000, headers))[0] == 413
+
     async def test_no_token_no_signature(self, server):
         assert (await self.auth(server, b"socket_id=1.2&channel_name=private-ai-chat.7", {}))[0] == 401
 
