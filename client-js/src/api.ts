@@ -2,6 +2,7 @@
 
 import { parseReplyLog, type ReplyLog } from "./frames.js";
 import type { HistoryItem } from "./reducer.js";
+import { wellFormed } from "./text.js";
 
 export interface ApiOptions {
   /** Where `/api/chat` is; default: the page's own origin. */
@@ -92,7 +93,7 @@ export class Api {
         ...(body === undefined ? {} : { "Content-Type": "application/json" }),
         ...headers,
       },
-      body: body === undefined ? null : JSON.stringify(body),
+      body: body === undefined ? null : JSON.stringify(body, carried),
       signal: AbortSignal.timeout(timeoutMs),
     }).catch((): never => {
       throw new ApiError("The server cannot be reached.", null);
@@ -102,6 +103,10 @@ export class Api {
     return answer;
   }
 }
+
+/** For `JSON.stringify`: texts that were kept by an earlier version may hold halves of a character. */
+const carried = (_name: string, value: unknown): unknown =>
+  typeof value === "string" ? wellFormed(value) : value;
 
 /** The first field's reason of a 422, else the server's `message`, else the status. */
 function errorText(answer: unknown, status: number): string {

@@ -11,6 +11,7 @@
  */
 
 import { FAILED_TEXT, type Frame, type ReplyLog, type ServerStatus } from "./frames.js";
+import { wellFormed } from "./text.js";
 
 export type Status = "thinking" | "streaming" | "complete" | "failed" | "cancelled";
 
@@ -167,15 +168,25 @@ export function missingFrom(reply: Reply): number | null {
   return behind ? reply.nextIndex : null;
 }
 
-/** What the model may read of these turns: what people said, and replies that are whole. */
+/** What the model may read of these turns: what people said, unless the server refused it, and replies that are whole. */
 export function history(turns: readonly Turn[]): HistoryItem[] {
   const items = turns
-    .filter((turn) => turn.text !== "" && (turn.role === "user" || turn.status === "complete"))
+    .filter((turn, index) => turn.text !== "" && isTold(turn, turns[index + 1]))
     .map((turn) => ({ role: turn.role, content: clip(turn.text) }))
     .slice(-MAX_HISTORY);
   const first = items.findIndex((item) => item.role === "user");
   return first < 0 ? [] : items.slice(first); // models want a conversation to begin with the user
 }
+
+const isTold = (turn: Turn, next: Turn | undefined): boolean =>
+  turn.role === "user" ? next === undefined || !isRefused(next) : turn.status === "complete";
+
+/** True for a reply whose request the server answered with a refusal: what was asked is not in the conversation. */
+const isRefused = (turn: Turn): boolean =>
+  turn.role === "assistant" &&
+  turn.status === "failed" &&
+  turn.messageId === null &&
+  turn.request === null;
 
 export function findReply(state: ChatState, key: string): Reply | undefined {
   return state.turns.filter(isReply).find(byKey(key));
@@ -199,7 +210,7 @@ type ActionOf<Type extends Action["type"]> = Extract<Action, { type: Type }>;
 
 function newTurns({ turns }: ChatState, action: ActionOf<"send">): Turn[] {
   return [
-    { role: "user", key: action.userKey, text: action.text },
+    { role: "user", key: action.userKey, text: wellFormed(action.text) },
     fresh(action.key, { id: action.requestId, history: history(turns) }, action.at),
   ];
 }
@@ -381,5 +392,6 @@ function end(
 
 function clip(text: string): string {
   const cut = text.slice(0, MAX_CONTENT);
-  return /[\uD800-\uDBFF]$/.test(cut) ? cut.slice(0, -1) : cut; // never half a character
+  const halved = cut.length < text.length && /[\uD800-\uDBFF]$/.test(cut); // never half a character
+  return wellFormed(halved ? cut.slice(0, -1) : cut);
 }

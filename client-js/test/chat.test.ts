@@ -79,6 +79,29 @@ function held(answer: Answer): { wait: () => Promise<Answer>; release: () => voi
   return { wait: () => released.then(() => answer), release };
 }
 
+describe("what the server cannot take", () => {
+  test("is not in the conversation of the messages behind it", async () => {
+    const chat = await openLive();
+    server.send = () => ({ status: 422, body: { message: "Too long." } });
+    chat.send("refused");
+    await isNow(chat, "failed");
+    server.send = () => ({ body: { message_id: "m1" } });
+    await sendAndAccept(chat, "good");
+    assert.deepEqual(server.requests.at(-1)?.body.history, []);
+  });
+
+  test("is not sent: half a character is U+FFFD, also in what an earlier version kept", async () => {
+    const api = new Api({ baseUrl: server.url, token: "jwt" });
+    const history = [{ role: "user", content: "\uD83D" }] as const;
+    await api.send({ message: "\uDE00 nice \u{1F600}", history, session_id: "s" }, "k");
+    const { message, history: sent } = server.requests[0]?.body ?? {};
+    assert.deepEqual(
+      [message, sent],
+      ["\uFFFD nice \u{1F600}", [{ role: "user", content: "\uFFFD" }]],
+    );
+  });
+});
+
 describe("a message", () => {
   test("is posted with the token, and its reply streams to the end", async () => {
     const chat = await openLive();

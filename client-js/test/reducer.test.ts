@@ -459,6 +459,31 @@ describe("history", () => {
     assert.equal(item?.content, "x".repeat(MAX_CONTENT - 1));
   });
 
+  test("has nothing that the server refused", () => {
+    const failure = (key: string, answered: boolean): Action => ({
+      ...{ type: "send.failed", key, error: "Why.", answered, at: 1 },
+    });
+    const say = (key: string): Action => ({ ...send(key), text: key }) as Action;
+    const { state } = run([
+      ...[say("refused"), failure("refused", true), say("lost"), failure("lost", false)],
+      ...[say("stopped"), { type: "cancel", key: "stopped", at: 1 } as const],
+      ...[failure("stopped", true), say("good"), accepted(ID, "good"), token(0), completed(1)],
+    ]);
+    assert.deepEqual(
+      history(state.turns).map((item) => item.content),
+      ["lost", "stopped", "good", "w0 "],
+    );
+  });
+
+  test("has no half of a character, whoever kept it", () => {
+    const { state } = run([{ ...send(), text: "\uDE00 nice \u{1F600}" } as Action]);
+    assert.equal(state.turns[0]?.text, "\uFFFD nice \u{1F600}");
+    assert.deepEqual(history([user("\uD83D"), reply("\uDE00", "complete")]), [
+      { role: "user", content: "\uFFFD" },
+      { role: "assistant", content: "\uFFFD" },
+    ]);
+  });
+
   test("of replies without a user's turn is empty", () => {
     assert.deepEqual(history([reply("A", "complete")]), []);
   });

@@ -85,6 +85,14 @@ async def test_sending_queues_a_job_and_answers_its_id(server, redis):
     assert 86_000 < await redis.ttl(key) <= 86_400
 
 
+async def test_half_a_character_is_taken_whole_and_again_with_the_next_message(server, redis):
+    history = [{"role": "user", "content": "\ude00 nice"}]
+    for body in ({"message": "\ude00 nice"}, {"message": "more", "history": history}):
+        assert (await send(server, body))[0] == 200
+    first, second = await jobs(redis)
+    assert first.message == second.history[0].content == "\ufffd nice"
+
+
 async def test_a_conversation_goes_to_the_worker_by_its_id(server, redis):
     assert (await send(server, {"message": "Hello", "conversation_id": "c-1"}))[0] == 200
     (job,) = await jobs(redis)

@@ -152,6 +152,19 @@ test("Shift+Enter is a new line; text is text, never HTML", LIMIT, async () => {
   assert.deepEqual(chat.faults, []);
 });
 
+test("half a character does not end the conversation", LIMIT, async () => {
+  await chat.draft.evaluate((field) => {
+    field.value = "\ude00 nice";
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+  });
+  await chat.draft.press("Enter");
+  await chat.hasStatus("complete");
+  assert.equal(await chat.questions.first().getByTestId("text").textContent(), "\ufffd nice");
+  await chat.say("and again");
+  await chat.hasStatus("complete", 2);
+  assert.deepEqual(chat.faults, []);
+});
+
 test("New chat empties the page and stops what runs", LIMIT, async () => {
   await chat.say("#script tokens=2000 rate=20");
   await chat.hasStatus("streaming");
