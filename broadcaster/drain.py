@@ -56,27 +56,27 @@ class Fence:
 
     def __init__(self, ask: Callable[[Key], None]) -> None:
         self._ask = ask
-        self._waiting: dict[Key, asyncio.Future[None]] = {}
+        self._waiting: dict[Key, list[asyncio.Future[None]]] = {}
 
     async def passed(self, keys: Iterable[Key]) -> None:
         """``keys`` are channels that are delivered right now."""
         waited_for = []
         for key in keys:
-            self._waiting[key] = asyncio.get_running_loop().create_future()
-            waited_for.append(self._waiting[key])
+            waited_for.append(asyncio.get_running_loop().create_future())
+            self._waiting.setdefault(key, []).append(waited_for[-1])
             self._ask(key)
         try:
             if waited_for:
                 await asyncio.wait(waited_for)
         finally:
-            for key in [key for key, waiting in self._waiting.items() if waiting in waited_for]:
-                del self._waiting[key]
+            for one in waited_for:  # they leave with the next confirmation
+                one.cancel()
 
     def confirmed(self, key: Key) -> None:
-        """The bus has confirmed it, or is not asked for it any more."""
-        waited_for = self._waiting.pop(key, None)
-        if waited_for is not None and not waited_for.done():
-            waited_for.set_result(None)
+        """The bus has confirmed it, as often as it was asked, or is not asked for it any more."""
+        for one in self._waiting.pop(key, ()):
+            if not one.done():
+                one.set_result(None)
 
     def lost(self, keys: Collection[Key]) -> None:
         """The bus does not deliver these now."""

@@ -83,6 +83,7 @@ class Healer:
 
     :param now: a clock that does not go back, in seconds.
     :param spawn: runs a coroutine in the background.
+    :param passed: waits until all that was published on channels before has been delivered, or is lost.
     :ivar tokens: tokens that were read up, for all of a channel together.
     :ivar endings: terminal events that were.
     :ivar failed: messages whose log does not have what was missing: nothing more of them is delivered.
@@ -94,11 +95,13 @@ class Healer:
         hub: Hub,
         now: Callable[[], float],
         spawn: Callable[[Coroutine[Any, Any, None]], None],
+        passed: Callable[[Iterable[Key]], Coroutine[Any, Any, None]],
     ) -> None:
         self._replies = replies
         self._hub = hub
         self._now = now
         self._spawn = spawn
+        self._passed = passed
         self._room = Room()
         self._channels: dict[Key, _Channel] = {}
         self._readings = asyncio.Semaphore(READINGS)
@@ -228,6 +231,7 @@ class Healer:
                 break
             try:
                 replies = await self._read_all(key, channel, look)
+                await self._catch_up(key, channel)
                 return [
                     snapshot.frame(key.channel)
                     for name, reply in replies.items()
@@ -242,6 +246,15 @@ class Healer:
                     raise
                 await asyncio.sleep(pause)
         return []
+
+    async def _catch_up(self, key: Key, channel: Channel) -> None:
+        """Wait for what the log has and the bus has not brought yet, where the node cannot know what that is.
+
+        A snapshot that has it would be followed by tokens that are in it.
+        """
+        if channel.soft:
+            await self._passed([key])
+            channel.settle()
 
     async def _read_all(self, key: Key, channel: Channel, look: Look) -> dict[str, Reply]:
         asked = self._now()

@@ -102,7 +102,9 @@ class Node:
         self.open: set[Client] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweep: asyncio.Task[None] | None = None
-        self.healer = None if replies is None else Healer(replies, self.hub, self.now, self._spawn)
+        self.healer = (
+            None if replies is None else Healer(replies, self.hub, self.now, self._spawn, self.fence.passed)
+        )
         self.cached = CachedChannels(self.registry, self.hub)
         self.rosters = Rosters(self.registry, self.hub)
         self.recovery = Recovery(self.healer, self.cached, self.rosters, self._spawn)

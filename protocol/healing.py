@@ -7,7 +7,8 @@ to all of the channel together, never to one reader.
 
 Where a message begins for the node:
 
-* One that streams when the channel gets its first subscriber begins where that subscriber's snapshot ends.
+* One that streams when the channel gets its first subscriber begins with what the bus brings first. That
+  subscriber's snapshot ends where the channel is once the bus has caught up with the log.
 * One that begins later begins at 0, even if it begins, or ends too, while the node is deaf
   (:meth:`Channel.resync`).
 
@@ -105,7 +106,8 @@ class Room:
 class _Message:
     """One message that is being forwarded; ``next`` is the index of the token to deliver next.
 
-    ``soft``: ``next`` is from a snapshot, and what was published before may still be on its way. ``asked``: a
+    ``soft``: ``next`` is from the log, and what was published before may still be on its way: delivered,
+    for whoever knows no snapshots, and no snapshot is told before it is known to have come. ``asked``: a
     reading is under way. ``missed``: it may be too old, or something was dropped that would have been held.
     ``stalled``: the last reading did not help.
     """
@@ -149,6 +151,16 @@ class Channel:
     def messages(self) -> list[str]:
         """Those that are being forwarded."""
         return [message_id for message_id, message in self._messages.items() if not message.lost]
+
+    @property
+    def soft(self) -> bool:
+        """Whether tokens that a snapshot would have may still be on their way: :meth:`settle`."""
+        return any(message.soft for message in self._messages.values())
+
+    def settle(self) -> None:
+        """All that was published before :meth:`sync` was called has been delivered, or is lost."""
+        for message in self._messages.values():
+            message.soft = False
 
     def next(self, message_id: str) -> int | None:
         """The index of the next token to deliver; None for a message that is not being forwarded."""

@@ -26,7 +26,7 @@ from worker.reply import Decision, Reply, encode_decision
 from worker.token_log import MessageLog, Token, TokenLog
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 CHANNEL = "private-ai-chat.7"
 USAGE = stream.Usage(3, 2)
@@ -512,6 +512,112 @@ class TestSnapshots:
                 await writer.says("b")
                 await hears(bob, *writer.said)
             await hears(ann, *writer.said)
+
+
+class LateBus:
+    """What the bus of a node brings, kept until :meth:`bring`, in its order; the rest of Redis answers."""
+
+    def __init__(self, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        bus = server.node.bus
+        self._waiting: list[Callable[[], None]] = []
+        self.confirmed = 0
+        self._deliver, self._confirm = bus._deliver, bus._confirmed
+        monkeypatch.setattr(
+            bus, "_deliver", lambda *frame: self._waiting.append(lambda: self._deliver(*frame))
+        )
+        monkeypatch.setattr(bus, "_confirmed", self._keep_confirmation)
+        self._monkeypatch = monkeypatch
+        self._bus = bus
+
+    def _keep_confirmation(self, key: Key) -> None:
+        self.confirmed += 1
+        self._waiting.append(lambda: self._confirm(key))
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def bring(self) -> None:
+        """All of it, and from now on at once."""
+        self._monkeypatch.setattr(self._bus, "_deliver", self._deliver)
+        self._monkeypatch.setattr(self._bus, "_confirmed", self._confirm)
+        for one in self._waiting:
+            one()
+
+
+async def appended(one: Client) -> tuple[str, list[int]]:
+    """What a naive client has at the end, which appends, and replaces by a snapshot; the indexes it heard."""
+    text, indexes = "", []
+    while True:
+        event, data = told(await one.receive())
+        if event == "token.received":
+            text += data["token"]
+            indexes.append(data["tokenIndex"])
+        elif event == "stream.snapshot":
+            text = data["text"]
+        elif event == "stream.completed":
+            return text, indexes
+
+
+class TestTokensOnTheirWay:
+    """The log has tokens that the bus has not brought yet when somebody subscribes."""
+
+    @pytest.fixture
+    def waiting(self, server, monkeypatch) -> asyncio.Event:
+        """Until it is set, Redis does not tell what streams."""
+        gate, around = asyncio.Event(), server.node.healer._replies.around
+
+        async def later(keys: Any) -> Any:
+            await gate.wait()
+            return await around(keys)
+
+        monkeypatch.setattr(server.node.healer._replies, "around", later)
+        return gate
+
+    @pytest.mark.parametrize("brought", [0, 2], ids=["all of them", "those behind the first"])
+    async def test_none_is_doubled_for_who_appends_and_none_is_lost(
+        self, server, redis, monkeypatch, waiting, brought
+    ):
+        async with reader(server) as ann:
+            writer = await Writer(redis).begin()
+            if brought:
+                await writer.says(*"ab")
+            await until(lambda: server.node.hub.messages == brought)
+            late = LateBus(server, monkeypatch)
+            await writer.says("c", "d", "e")
+            await until(lambda: len(late) == 3)
+            waiting.set()
+            async with reader(server) as bob:
+                if not brought:  # else the node knows where it is, and need not wait
+                    await until(lambda: late.confirmed)
+                await until(lambda: not brought or not server.node._tasks)
+                late.bring()
+                await writer.says("f")
+                await writer.ends(COMPLETE)
+                text, indexes = await appended(ann)
+                whole = "ab"[:brought] + "cdef"
+                assert (text, indexes) == (whole, list(range(len(whole))))
+                text, indexes = await appended(bob)
+                assert (text, indexes) == (whole, indexes[:1] and list(range(indexes[0], len(whole))))
+
+    async def test_a_bus_that_is_lost_meanwhile_keeps_nobody_waiting(
+        self, server, redis, monkeypatch, waiting, link
+    ):
+        async with reader(server) as ann:
+            late = LateBus(server, monkeypatch)
+            writer = await Writer(redis).begin()
+            await writer.says("a", "b")
+            await until(lambda: len(late) == 2)
+            waiting.set()
+            await until(lambda: late.confirmed)
+            late._waiting.clear()
+            monkeypatch.undo()
+            await away(server, link)
+            event, snapshot = told(await ann.receive())
+            assert (event, snapshot["text"], snapshot["nextIndex"]) == ("stream.snapshot", "ab", 2)
+            link.heal()
+            await writer.says("c")
+            await writer.ends(COMPLETE)
+            assert await appended(ann) == ("c", [2])
 
 
 class TestCachedEvents:

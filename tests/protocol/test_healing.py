@@ -114,6 +114,21 @@ def test_a_message_goes_on_where_the_first_snapshot_ends(room, first, verdict):
     assert channel.next("m") == (3 if verdict is ASK else first + 1)
 
 
+@pytest.mark.parametrize("first", [1, 3, None])
+def test_what_may_be_on_its_way_is_known_once_it_has_come_or_the_bus_has_caught_up(room, first):
+    channel = Channel(room, 0)
+    assert not channel.soft
+    channel.sync({"m": 3}, {}, 0)
+    assert channel.soft
+    if first is None:
+        channel.settle()
+        assert takes(channel, token(2)) == [DROP]
+    else:
+        assert takes(channel, token(first)) == [DELIVER]
+    assert not channel.soft
+    assert channel.next("m") == (3 if first is None else first + 1)
+
+
 def test_a_lost_end_is_made_from_the_log(channel):
     takes(channel, token(0))
     assert channel.resync([], {"m": 1}, 0) == ["m"]
