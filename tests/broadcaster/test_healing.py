@@ -587,9 +587,8 @@ class TestTokensOnTheirWay:
             await until(lambda: len(late) == 3)
             waiting.set()
             async with reader(server) as bob:
-                if not brought:  # else the node knows where it is, and need not wait
-                    await until(lambda: late.confirmed)
-                await until(lambda: not brought or not server.node._tasks)
+                # Either the node waits for the bus, or it has told all that it will.
+                await until(lambda: late.confirmed or not server.node._tasks)
                 late.bring()
                 await writer.says("f")
                 await writer.ends(COMPLETE)
