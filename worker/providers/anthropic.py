@@ -13,6 +13,7 @@ import httpx2
 
 from protocol.settings import SettingsError
 from protocol.stream import Usage
+from protocol.text import well_formed
 
 from . import base
 from .reasons import is_too_long, said_by
@@ -77,7 +78,7 @@ class Anthropic:
         self.model = model
         self._api_key = api_key
         self._max_tokens = max_tokens
-        self._system = system or anthropic.omit
+        self._system = well_formed(system) or anthropic.omit  # the environment may hold any bytes
         read = max(READ_SECONDS, waits.silence)
         try:
             self._client = anthropic.AsyncAnthropic(

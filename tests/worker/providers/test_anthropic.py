@@ -134,6 +134,12 @@ async def test_blank_text_so_far_is_not_sent() -> None:
     assert server.requests[0]["messages"] == [{"role": "user", "content": "Hi"}]
 
 
+async def test_system_prompt_that_utf8_cannot_carry_does_not_fail_every_reply() -> None:
+    async with connected(sse.whole("x"), system="Be \udcff brief.") as (provider, server):
+        await events(provider)
+    assert server.requests[0]["system"] == "Be \ufffd brief."
+
+
 async def test_without_a_system_prompt_none_is_sent() -> None:
     async with connected(sse.whole("x")) as (provider, server):
         await events(provider)
