@@ -72,6 +72,8 @@ class Auth(Table, frozen=True):
     jwt_secret: str = ""
     jwt_public_key: str = ""
     jwks_url: str = ""
+    jwks_seconds: Annotated[float, msgspec.Meta(ge=10, le=86_400)] = 300
+    require_exp: bool = True
     algorithms: tuple[Algorithm, ...] = ()
     issuer: str = ""
     audience: str = ""

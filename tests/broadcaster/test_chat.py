@@ -31,7 +31,7 @@ JOBS = wire.jobs_key("ai-streaming")
 
 
 def token(sub: Any = 7, **claims: Any) -> dict[str, str]:
-    return {"Authorization": "Bearer " + jwt.encode({"sub": sub} | claims, SECRET)}
+    return {"Authorization": "Bearer " + jwt.encode({"sub": sub, "exp": 2**32} | claims, SECRET)}
 
 
 @pytest.fixture
