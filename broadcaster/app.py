@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -21,6 +20,7 @@ from protocol.stream import InvalidRequest, parse_user_id
 from .auth import verifier
 from .auth_endpoints import ChannelAuth, Signer, UserAuth
 from .chat import Chat, answered
+from .cors import Cors
 from .fallback import Fallback
 from .http_api import HttpApi
 
@@ -83,9 +83,7 @@ def _starlette(node: Node) -> Starlette:
     ]
     prefix = node.settings.server.path
     origins = node.settings.server.cors_origins
-    cors = Middleware(
-        CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["*"]
-    )
+    cors = Middleware(Cors, allow_origins=origins)
     return Starlette(
         routes=[Mount(prefix, routes=routes)] if prefix else routes,
         middleware=[cors] if origins else [],

@@ -9,6 +9,7 @@ import msgspec
 
 from protocol import settings
 from protocol.apps import App, Count, Positive
+from protocol.origins import Origins
 from protocol.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -48,6 +49,13 @@ class Server(Table, frozen=True):
     notice_seconds: Seconds = 0
     drain_seconds: Seconds = 5
     lease_seconds: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 15
+
+    def __post_init__(self) -> None:
+        """Check what types alone cannot tell."""
+        try:
+            Origins(self.cors_origins, scheme=True)
+        except ValueError as error:
+            raise ValueError(f"cors_origins: {error}") from error
 
 
 class Metrics(Table, frozen=True):

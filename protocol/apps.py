@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from . import errors
+from .origins import origins
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,7 +110,7 @@ def _is_http_url(url: str) -> bool:
 class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[[apps]]``: one application. A limit of 0 means none.
 
-    ``allowed_origins`` are host names, ``*.example.com`` or ``*``. Sizes are in bytes, times in seconds.
+    ``allowed_origins`` are patterns of :mod:`protocol.origins`. Sizes are in bytes, times in seconds.
     ``over_quota``: whether clients beyond ``max_connections`` stay away or try again.
     """
 
@@ -135,6 +136,13 @@ class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pong_timeout: Positive = 30
     webhooks: tuple[Webhook, ...] = ()
     old_keys: dict[str, Secret] = {}
+
+    def __post_init__(self) -> None:
+        """Check what types alone cannot tell. A ``ValueError`` says in one line what is wrong."""
+        try:
+            origins(self.allowed_origins)
+        except ValueError as error:
+            raise ValueError(f"allowed_origins: {error}") from error
 
     def __repr__(self) -> str:
         """Without the secret: an app may end up in an error's text."""
@@ -170,22 +178,6 @@ def refuse(app: App | None, params: Mapping[str, str], origin: str) -> PusherErr
         return errors.INVALID_VERSION
     if version is not None and (len(version) > 3 or int(version) not in PROTOCOLS):
         return errors.UNSUPPORTED_VERSION
-    if origin and not _origin_allowed(app.allowed_origins, origin):
+    if origin and "*" not in app.allowed_origins and not origins(app.allowed_origins).allow(origin):
         return errors.UNAUTHORIZED
     return None
-
-
-def _origin_allowed(patterns: tuple[str, ...], origin: str) -> bool:
-    if "*" in patterns:
-        return True
-    try:
-        host = urlsplit(origin).hostname or ""
-    except ValueError:
-        host = ""
-    return any(_host_matches(pattern.lower(), host) for pattern in patterns)
-
-
-def _host_matches(pattern: str, host: str) -> bool:
-    if pattern.startswith("*."):
-        return len(host) >= len(pattern) and host.endswith(pattern[1:])
-    return pattern == host

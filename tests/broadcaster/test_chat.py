@@ -571,7 +571,17 @@ async def fetch(port: int, path: str, body: bytes | None = None, /, **headers: s
     return await asyncio.to_thread(work)
 
 
-@pytest.mark.parametrize(("origins", "allowed"), [((), None), (("https://app.test",), "https://app.test")])
+@pytest.mark.parametrize(
+    ("origins", "allowed"),
+    [
+        ((), None),
+        (("https://other.test",), None),
+        (("https://app.test",), "https://app.test"),
+        (("https://APP.test:443/",), "https://app.test"),
+        (("https://*.test",), "https://app.test"),
+        (("*",), "*"),
+    ],
+)
 async def test_other_origins_need_to_be_allowed(origins, allowed):
     async with running(
         local_settings(server=Server(port=0, drain_seconds=0, cors_origins=origins))
