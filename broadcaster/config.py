@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import msgspec
 
 from protocol import settings
-from protocol.apps import App, Count, Positive
+from protocol.apps import ANY_ORIGIN, App, Count, Positive
 from protocol.origins import Origins
 from protocol.settings import SettingsError
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NO_APP: Final = "apps: no application; expected [[apps]] with id, key and secret, or REVERB_APP_ID/KEY/SECRET"
+
+LOCAL_HOSTS: Final = ("localhost", "*.localhost", "127.0.0.1", "[::1]")
+"""Hosts whose pages come from this machine."""
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=3600)]
@@ -116,12 +119,23 @@ class AppSource(Table, frozen=True):
 
 
 class Dev(Table, frozen=True):
-    """``[dev]``: what ``legato up`` switches on. Never for production: it hands out tokens to anybody."""
+    """``[dev]``: what ``legato up`` switches on. Never for production: it hands out tokens for any user.
+
+    ``hosts``: whose pages may have them, and connect to applications that do not say who may.
+    """
 
     enabled: bool = False
+    hosts: tuple[str, ...] = LOCAL_HOSTS
     page: str = ""
     provider: str = ""
     model: str = ""
+
+    def __post_init__(self) -> None:
+        """Check what types alone cannot tell."""
+        try:
+            Origins(self.hosts)
+        except ValueError as error:
+            raise ValueError(f"hosts: {error}") from error
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -174,7 +188,10 @@ def load(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
         overrides={f"server.{name}": getattr(args, name, None) for name in ("host", "port", "processes")}
         | {"metrics.port": getattr(args, "metrics_port", None)},
     )
-    loaded = msgspec.structs.replace(loaded, apps=_with_environment(loaded.apps, environ))
+    apps = _with_environment(loaded.apps, environ)
+    if loaded.dev.enabled:
+        apps = tuple(_of_hosts(app, loaded.dev.hosts) for app in apps)
+    loaded = msgspec.structs.replace(loaded, apps=apps)
     _check(loaded, path or settings.NO_FILE)
     return loaded
 
@@ -211,6 +228,13 @@ def _with_environment(apps: tuple[App, ...], environ: Mapping[str, str]) -> tupl
         reason, _, path = str(error).partition(" - at `$.")
         raise SettingsError(f"environment: LEGATO_APP_{path.rstrip('`').upper()}: {reason}") from error
     return (app, *(other for other in apps if other is not known))
+
+
+def _of_hosts(app: App, hosts: tuple[str, ...]) -> App:
+    """The application, closed to pages of other hosts unless it says itself who may connect."""
+    if app.allowed_origins != ANY_ORIGIN:
+        return app
+    return msgspec.structs.replace(app, allowed_origins=hosts)
 
 
 def _app_values(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -27,6 +27,9 @@ Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 
+ANY_ORIGIN: Final = ("*",)
+"""What ``allowed_origins`` is by default."""
+
 WebhookEvent = Literal[
     "channel_occupied",
     "channel_vacated",
@@ -118,7 +121,7 @@ class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: Name
     secret: Secret
     enabled: bool = True
-    allowed_origins: tuple[str, ...] = ("*",)
+    allowed_origins: tuple[str, ...] = ANY_ORIGIN
     max_connections: Count = 0
     over_quota: Literal["refuse", "back_off"] = "refuse"
     max_channels_per_connection: Count = 10_000

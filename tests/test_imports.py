@@ -17,6 +17,7 @@ PURE = {
     "hashlib",
     "heapq",
     "hmac",
+    "ipaddress",
     "re",
     "tomllib",
     "typing",

@@ -167,3 +167,16 @@ def test_origins_of_the_environment():
     )
     with pytest.raises(SettingsError, match=r"cors_origins: 'a.test': expected a scheme"):
         load(REVERB | {"LEGATO_SERVER_CORS_ORIGINS": "a.test"})
+
+
+DEV = {"LEGATO_DEV_ENABLED": "true", "LEGATO_AUTH_JWT_SECRET": "s" * 32}
+
+
+def test_in_development_only_pages_of_its_own_hosts_connect(file):
+    assert load(REVERB).apps[0].allowed_origins == ("*",)
+    assert load(REVERB | DEV).apps[0].allowed_origins == config.LOCAL_HOSTS
+    assert load(REVERB | DEV | {"LEGATO_DEV_HOSTS": "mine.test"}).apps[0].allowed_origins == ("mine.test",)
+    path = file(APP + 'allowed_origins = ["chat.test"]')
+    assert load(DEV, config=path).apps[0].allowed_origins == ("chat.test",)
+    with pytest.raises(SettingsError, match="dev: hosts: 'a b': expected a host"):
+        load(REVERB | DEV | {"LEGATO_DEV_HOSTS": "a b"})
