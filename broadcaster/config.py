@@ -12,9 +12,13 @@ from protocol.apps import ANY_ORIGIN, App, Count, Positive
 from protocol.origins import Origins
 from protocol.settings import SettingsError
 
+from . import foreign
+
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
+
+    from .foreign import Foreign
 
 NO_APP: Final = "apps: no application; expected [[apps]] with id, key and secret, or REVERB_APP_ID/KEY/SECRET"
 
@@ -162,13 +166,8 @@ class Settings(msgspec.Struct, frozen=True):
         raise SettingsError(f"auth.app, chat.app: {app_id!r}: no such application id" if app_id else NO_APP)
 
 
-ALIASES: Final = {
-    "REVERB_SERVER_HOST": "server.host",
-    "REVERB_SERVER_PORT": "server.port",
-    "REVERB_SERVER_PATH": "server.path",
-    "REDIS_URL": "redis.url",
-}
-"""Environment names beside ``LEGATO_TABLE_KEY``: those of Laravel Reverb."""
+ALIASES: Final = foreign.ALIASES | {"REDIS_URL": "redis.url"}
+"""Environment names beside ``LEGATO_TABLE_KEY``: those of Laravel Reverb and soketi."""
 
 APP_FIELDS: Final = ("id", "key", "secret")
 
@@ -179,16 +178,18 @@ def load(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     :raises SettingsError: one line for the user.
     """
     path = getattr(args, "config", None)
+    theirs = foreign.read(environ)
+    others = {name: text for name, text in environ.items() if name not in foreign.ALIASES}
     loaded = settings.load(
         Settings,
         path=path,
         read=lambda path: Path(path).read_text(encoding="utf-8"),
-        environ=_normalized(environ),
+        environ={**others, **theirs.environ},
         aliases=ALIASES,
         overrides={f"server.{name}": getattr(args, name, None) for name in ("host", "port", "processes")}
         | {"metrics.port": getattr(args, "metrics_port", None)},
     )
-    apps = _with_environment(loaded.apps, environ)
+    apps = _with_environment(loaded.apps, environ, theirs)
     if loaded.dev.enabled:
         apps = tuple(_of_hosts(app, loaded.dev.hosts) for app in apps)
     loaded = msgspec.structs.replace(loaded, apps=apps)
@@ -196,21 +197,21 @@ def load(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     return loaded
 
 
-def _normalized(environ: Mapping[str, str]) -> dict[str, str]:
-    """Reverb's path may lack the slash in front or have one behind."""
-    path = environ.get("REVERB_SERVER_PATH", "").strip("/")
-    return {**environ, "REVERB_SERVER_PATH": f"/{path}" if path else ""}
-
-
-def _with_environment(apps: tuple[App, ...], environ: Mapping[str, str]) -> tuple[App, ...]:
-    """The applications with what ``LEGATO_APP_*`` or ``REVERB_APP_*`` say of one of them, which comes first.
+def _with_environment(apps: tuple[App, ...], environ: Mapping[str, str], theirs: Foreign) -> tuple[App, ...]:
+    """The applications with what the environment says of one of them, which comes first.
 
     It is the one of that id, or the only one of the file; what the environment does not say stays as it is
     there. Otherwise it is one more application.
     """
-    values = _app_values(environ)
+    own = {field: text for field in APP_FIELDS if (text := environ.get(f"LEGATO_APP_{field.upper()}"))}
+    values: dict[str, Any] = {**theirs.app, **own}
     if not values:
         return apps
+    if values.keys().isdisjoint(APP_FIELDS) and len(apps) != 1:
+        fields = ", ".join(f"apps.{field}" for field in values)
+        raise SettingsError(
+            f"environment: {', '.join(theirs.names)}: of which application? Set {fields} instead"
+        )
     known = next((app for app in apps if app.id == values.get("id")), None)
     if known is None and "id" not in values and len(apps) == 1:
         known = apps[0]
@@ -226,7 +227,8 @@ def _with_environment(apps: tuple[App, ...], environ: Mapping[str, str]) -> tupl
         app = msgspec.convert(values, App)
     except msgspec.ValidationError as error:
         reason, _, path = str(error).partition(" - at `$.")
-        raise SettingsError(f"environment: LEGATO_APP_{path.rstrip('`').upper()}: {reason}") from error
+        name = f"LEGATO_APP_{path.rstrip('`').upper()}" if path else "application"
+        raise SettingsError(f"environment: {name}: {reason}") from error
     return (app, *(other for other in apps if other is not known))
 
 
@@ -235,15 +237,6 @@ def _of_hosts(app: App, hosts: tuple[str, ...]) -> App:
     if app.allowed_origins != ANY_ORIGIN:
         return app
     return msgspec.structs.replace(app, allowed_origins=hosts)
-
-
-def _app_values(environ: Mapping[str, str]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for field in APP_FIELDS:
-        for prefix in ("REVERB_APP_", "LEGATO_APP_"):
-            if value := environ.get(prefix + field.upper()):
-                values[field] = value
-    return values
 
 
 def _check(loaded: Settings, source: str) -> None:

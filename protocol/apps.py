@@ -131,6 +131,9 @@ class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_presence_members: Positive = 100
     client_events: bool = True
     client_events_per_second: Positive = 10
+    max_messages: Count = 0
+    max_messages_seconds: Positive = 60
+    close_over_max_messages: bool = False
     subscription_count: bool = False
     watchlist: bool = True
     authorized_seconds: Count = 0

@@ -65,7 +65,7 @@ def test_the_environments_app_replaces_the_files_of_the_same_id(file):
 ERRORS = [
     ({}, {}, r"settings: apps: no application; expected \[\[apps\]\]"),
     ({"REVERB_APP_ID": "1"}, {}, "environment: LEGATO_APP_KEY .* is missing"),
-    (REVERB | {"REVERB_APP_ID": "a b"}, {}, "environment: LEGATO_APP_ID: Expected `str` matching"),
+    (REVERB | {"REVERB_APP_ID": "a b"}, {}, "environment: REVERB_APP_ID: Expected `str` matching"),
     (REVERB | {"REVERB_SERVER_PORT": "x"}, {}, "environment: REVERB_SERVER_PORT: Expected `int`"),
     (
         REVERB | {"LEGATO_SERVER_PATH": "no-slash"},
