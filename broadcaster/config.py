@@ -10,6 +10,7 @@ import msgspec
 from protocol import settings
 from protocol.apps import ANY_ORIGIN, App, Count, Positive
 from protocol.origins import Origins
+from protocol.redis_env import with_redis_url
 from protocol.settings import SettingsError
 
 from . import foreign
@@ -180,6 +181,8 @@ def load(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     path = getattr(args, "config", None)
     theirs = foreign.read(environ)
     others = {name: text for name, text in environ.items() if name not in foreign.ALIASES}
+    if foreign.scales(environ) is not False:
+        others = with_redis_url(others, default=foreign.scales(environ) is True)
     loaded = settings.load(
         Settings,
         path=path,

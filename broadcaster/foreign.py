@@ -73,6 +73,12 @@ def read(environ: Mapping[str, str]) -> Foreign:
     return Foreign(tables, app | limits, (*names, *(["REVERB_APP_RATE_LIMITING_ENABLED"] if limits else [])))
 
 
+def scales(environ: Mapping[str, str]) -> bool | None:
+    """Whether Reverb would use Redis; None if nothing is said."""
+    text = values.plain(environ.get("REVERB_SCALING_ENABLED", ""))
+    return values.is_on(text) if text else None
+
+
 def tell(environ: Mapping[str, str]) -> dict[str, str]:
     """Log which variables have no meaning here, and which nobody knows.
 
@@ -88,12 +94,7 @@ def tell(environ: Mapping[str, str]) -> dict[str, str]:
 
 def ignored(environ: Mapping[str, str]) -> list[str]:
     """Variables that are set and mean nothing."""
-    limited = values.is_on(values.plain(environ.get("REVERB_APP_RATE_LIMITING_ENABLED", "")))
-    return [
-        name
-        for name, rule in RULES.items()
-        if isinstance(rule, Ignored) and environ.get(name) and not (limited and "_RATE_LIMIT" in name)
-    ]
+    return [name for name, rule in RULES.items() if isinstance(rule, Ignored) and environ.get(name)]
 
 
 def unknown(environ: Mapping[str, str]) -> list[str]:

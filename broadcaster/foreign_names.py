@@ -31,6 +31,10 @@ class Ignored(NamedTuple):
     """Means nothing here, and nothing is lost."""
 
 
+class Elsewhere(NamedTuple):
+    """Has a meaning that takes code: :mod:`.foreign` reads it."""
+
+
 class Refused(NamedTuple):
     """Stops the start.
 
@@ -42,7 +46,7 @@ class Refused(NamedTuple):
     when: Callable[[str], bool] = bool
 
 
-Rule = Honoured | Ignored | Refused
+Rule = Honoured | Ignored | Elsewhere | Refused
 
 _REVERB: Final[Mapping[str, Rule]] = {
     "REVERB_SERVER": Ignored(),
@@ -53,7 +57,7 @@ _REVERB: Final[Mapping[str, Rule]] = {
     "REVERB_PORT": Ignored(),
     "REVERB_SCHEME": Ignored(),
     "REVERB_MAX_REQUEST_SIZE": Honoured("server.max_request_bytes"),
-    "REVERB_SCALING_ENABLED": Ignored(),  # where there is a Redis, there may be several nodes
+    "REVERB_SCALING_ENABLED": Elsewhere(),
     "REVERB_SCALING_CHANNEL": Refused(
         "set redis.prefix, of broadcaster and worker, and remove it", lambda text: text != "reverb"
     ),
@@ -69,9 +73,9 @@ _REVERB: Final[Mapping[str, Rule]] = {
     "REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM": Honoured("apps.client_events", values.accept_client_events_from),
     "REVERB_APP_ALLOWED_ORIGINS": Honoured("apps.allowed_origins"),
     "REVERB_ALLOWED_ORIGINS": Honoured("apps.allowed_origins"),
-    "REVERB_APP_RATE_LIMITING_ENABLED": Ignored(),  # foreign.py: these four are one setting
+    "REVERB_APP_RATE_LIMITING_ENABLED": Elsewhere(),
     **{
-        f"REVERB_APP_{kind}_{name}": Ignored()
+        f"REVERB_APP_{kind}_{name}": Elsewhere()
         for kind in ("RATE_LIMIT", "RATE_LIMITING")
         for name in ("MAX_ATTEMPTS", "DECAY_SECONDS", "TERMINATE", "TERMINATE_ON_LIMIT")
     },

@@ -220,6 +220,10 @@ def _run(command: Command, args: argparse.Namespace, argv: Sequence[str]) -> int
     from protocol.settings import SettingsError  # noqa: PLC0415 - see Command
 
     try:
+        if path := getattr(args, "env_file", None):
+            from . import env_file  # noqa: PLC0415 - see Command
+
+            env_file.apply(path, os.environ)
         return command.run(args, argv)
     except (SettingsError, CommandError) as error:
         sys.stderr.write(f"legato {args.command}: {error}\n")

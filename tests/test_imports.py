@@ -21,6 +21,7 @@ PURE = {
     "re",
     "tomllib",
     "typing",
+    "unicodedata",
     "urllib",
     "msgspec",
 }

@@ -219,12 +219,23 @@ def test_what_means_nothing_and_what_nobody_knows_is_told(caplog):
     assert not caplog.records
 
 
-def test_a_bound_that_is_honoured_is_not_said_to_mean_nothing():
-    rate = {"REVERB_APP_RATE_LIMITING_ENABLED": "true", "REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS": "5"}
-    assert foreign.ignored(rate) == []
-    assert foreign.ignored(rate | {"REVERB_APP_RATE_LIMITING_ENABLED": "false"}) == list(rate)
+@pytest.mark.parametrize(
+    ("extra", "url"),
+    [
+        ({}, "redis://h:6379/0"),
+        ({"REVERB_SCALING_ENABLED": "true"}, "redis://h:6379/0"),
+        ({"REVERB_SCALING_ENABLED": "true", "REDIS_HOST": ""}, "redis://127.0.0.1:6379/0"),
+        ({"REVERB_SCALING_ENABLED": "false"}, ""),
+        ({"REVERB_SCALING_ENABLED": "false", "REDIS_URL": "redis://x"}, "redis://x"),
+        ({"REVERB_SCALING_ENABLED": "null"}, "redis://h:6379/0"),
+        ({"REDIS_HOST": ""}, ""),
+    ],
+)
+def test_redis_counts_unless_scaling_is_off(extra, url):
+    assert load(REVERB | {"REDIS_HOST": "h"} | extra).redis.url == url
 
 
 def test_every_variable_that_is_ignored_is_accepted():
     names = [name for name, rule in RULES.items() if isinstance(rule, Ignored)]
+    assert foreign.ignored(dict.fromkeys(names, "0")) == names
     assert load(REVERB | dict.fromkeys(names, "0")) == load(REVERB)
