@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 from protocol.settings import SettingsError
 
-from . import console, environment, logs, own_hosts, ports, valkey
+from . import console, environment, logs, own_hosts, ports, private, valkey
 from .children import OWN_NAME, Family, Spec
 from .errors import BAD_USAGE, CommandError
 from .up_options import port_number
@@ -86,6 +86,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     :raises CommandError: it cannot start, or a part of it cannot go on.
     """
+    os.umask(private.UMASK)  # of the children too: what they write holds conversations and secrets
     asyncio.run(_up(_plan(args, environ)))
     return 0
 
@@ -139,8 +140,7 @@ def _directory(path: Path) -> Path:
     """Make ``path`` a directory that only its owner reads, and that no version control takes in."""
     try:
         str(path).encode()  # its name becomes part of URLs
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (path / ".gitignore").write_text("*\n")
+        private.directory(path)
     except (OSError, UnicodeEncodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "its name is not UTF-8"
         line = f"LEGATO_DATA: {path} cannot be used as a directory: {reason}"
