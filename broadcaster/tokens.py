@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import logging
 import time
 from pathlib import Path
@@ -41,7 +43,7 @@ class Tokens:
     """
 
     def __init__(self, auth: Auth) -> None:
-        self._key: Any = auth.jwt_secret or _read_key(auth.jwt_public_key)
+        self._keys: tuple[Any, ...] = _secrets(auth.jwt_secret) or _read_key(auth.jwt_public_key)
         self._jwks = KeySet(auth.jwks_url, auth.jwks_seconds) if auth.jwks_url else None
         kind = "secret" if auth.jwt_secret else "key"
         self._algorithms = list(auth.algorithms or DEFAULT_ALGORITHMS[kind])
@@ -64,7 +66,7 @@ class Tokens:
         if scheme.lower() != "bearer" or not token or len(token) > MAX_TOKEN:
             raise AuthError("Unauthenticated.")
         try:
-            return self._decode(token, await self._find_key(token))
+            return self._decode(token, await self._find_keys(token))
         except jwt.MissingRequiredClaimError as error:
             if error.claim == "exp":
                 self._warn()
@@ -72,17 +74,24 @@ class Tokens:
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
             raise AuthError("Unauthenticated.") from error
 
-    async def _find_key(self, token: str) -> Any:
+    async def _find_keys(self, token: str) -> tuple[Any, ...]:
         if self._jwks is None:
-            return self._key
+            return self._keys
         kid = jwt.get_unverified_header(token).get("kid")
         if not isinstance(kid, str):
             raise jwt.InvalidTokenError("the token names no key")
-        return await self._jwks.find(kid)  # a PyJWK, which knows its algorithm itself
+        return (await self._jwks.find(kid),)  # a PyJWK, which knows its algorithm itself
 
-    def _decode(self, token: str, key: Any) -> Mapping[str, Any]:
-        if not key:
-            raise ValueError("no key is configured")
+    def _decode(self, token: str, keys: tuple[Any, ...]) -> Mapping[str, Any]:
+        *others, last = keys
+        for key in others:
+            try:
+                return self._decode_with(token, key)
+            except jwt.InvalidSignatureError:
+                continue
+        return self._decode_with(token, last)
+
+    def _decode_with(self, token: str, key: Any) -> Mapping[str, Any]:
         claims: Mapping[str, Any] = jwt.decode(
             token,
             key,
@@ -107,9 +116,20 @@ class Tokens:
             logger.warning("a token without exp was refused; auth.require_exp = false accepts such tokens")
 
 
-def _read_key(path: str) -> str:
+def _secrets(text: str) -> tuple[Any, ...]:
+    """The secret; of Laravel's form also the bytes it stands for, since applications sign with either."""
+    if not text:
+        return ()
+    try:
+        decoded = base64.b64decode(text.removeprefix("base64:"), validate=True)
+    except binascii.Error:
+        decoded = b""
+    return (text, decoded) if text.startswith("base64:") and decoded else (text,)
+
+
+def _read_key(path: str) -> tuple[str, ...]:
     if not path:
-        return ""
+        return ()
     try:
         text = Path(path).read_bytes()
         serialization.load_pem_public_key(text)
@@ -117,4 +137,4 @@ def _read_key(path: str) -> str:
         raise SettingsError(
             f"auth.jwt_public_key: {path} cannot be used; expected a PEM file with a public key"
         ) from error
-    return text.decode("ascii")
+    return (text.decode("ascii"),)

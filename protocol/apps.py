@@ -46,8 +46,6 @@ _HEADER_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 _OWN_HEADERS: Final = frozenset(
     {
         "content-type",
-        "x-pusher-key",
-        "x-pusher-signature",
         "host",
         "connection",
         "content-length",
@@ -55,6 +53,9 @@ _OWN_HEADERS: Final = frozenset(
     }
 )
 """Headers of a webhook that are not the user's to set (section 11.1), or that frame the request."""
+
+_OVERRIDDEN_HEADERS: Final = frozenset({"x-pusher-key", "x-pusher-signature"})
+"""Headers that may be set, as soketi's configurations do, and have no effect: the request is signed by us."""
 
 
 class Webhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -93,6 +94,11 @@ class Webhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def host(self) -> str:
         """Host and port, to name the webhook by."""
         return urlsplit(self.url).netloc.rpartition("@")[2]
+
+    @property
+    def overridden(self) -> tuple[str, ...]:
+        """Names of configured headers that have no effect."""
+        return tuple(name for name in self.headers if name.lower() in _OVERRIDDEN_HEADERS)
 
     @property
     def batch_size(self) -> int:

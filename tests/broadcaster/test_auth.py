@@ -6,6 +6,7 @@ import base64
 import hmac
 import json
 import time
+import warnings
 
 import jwt
 import pytest
@@ -73,6 +74,25 @@ async def test_a_token_without_an_end_is_accepted_only_by_setting(caplog):
             await tokens.verify(header)
     (line,) = caplog.messages
     assert "auth.require_exp" in line
+
+
+@pytest.mark.parametrize("key", [b"k" * 32, "base64:" + base64.b64encode(b"k" * 32).decode()])
+async def test_laravels_key_verifies_what_was_signed_with_either_of_its_forms(key):
+    tokens = verifier(Auth(jwt_secret="base64:" + base64.b64encode(b"k" * 32).decode()))
+    assert (await tokens.verify(bearer({"sub": "7"}, key)))["sub"] == "7"
+    for wrong in (bearer({"sub": "7"}, SECRET), bearer({"sub": "7", "exp": 1}, key)):
+        with pytest.raises(AuthError):
+            await tokens.verify(wrong)
+
+
+@pytest.mark.parametrize("secret", ["base64:", "base64:not base64 at all, but long", "a" * 44])
+async def test_a_secret_that_only_looks_like_base64_is_itself(secret):
+    tokens = verifier(Auth(jwt_secret=secret))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)
+        assert (await tokens.verify(bearer({"sub": "7"}, secret)))["sub"] == "7"
+        with pytest.raises(AuthError):
+            await tokens.verify(bearer({"sub": "7"}, base64.b64decode("a" * 44)))
 
 
 async def test_without_a_key_every_token_is_refused():
