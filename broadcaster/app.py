@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -21,6 +20,8 @@ from protocol.stream import InvalidRequest, parse_user_id
 from .auth import verifier
 from .auth_endpoints import ChannelAuth, Signer, UserAuth
 from .chat import Chat, answered
+from .cors import Cors
+from .dev import Guard
 from .fallback import Fallback
 from .http_api import HttpApi
 
@@ -83,9 +84,7 @@ def _starlette(node: Node) -> Starlette:
     ]
     prefix = node.settings.server.path
     origins = node.settings.server.cors_origins
-    cors = Middleware(
-        CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["*"]
-    )
+    cors = Middleware(Cors, allow_origins=origins)
     return Starlette(
         routes=[Mount(prefix, routes=routes)] if prefix else routes,
         middleware=[cors] if origins else [],
@@ -119,10 +118,11 @@ async def _server_error(_request: Request, _error: Exception) -> Response:
 
 
 def _dev_routes(node: Node) -> Sequence[BaseRoute]:
-    """What ``legato up`` adds: tokens for anybody, and the chat page."""
+    """What ``legato up`` adds: tokens for any user, and the chat page."""
     import jwt  # noqa: PLC0415 - only `legato up` makes tokens
 
     dev, auth = node.settings.dev, node.settings.auth
+    guard = Guard(node.settings)
     app = node.settings.app(auth.app)
 
     async def token(request: Request) -> Response:
@@ -138,8 +138,8 @@ def _dev_routes(node: Node) -> Sequence[BaseRoute]:
         return JSONResponse({"key": app.key, "provider": dev.provider, "model": dev.model or None})
 
     routes: list[BaseRoute] = [
-        Route("/dev/token", answered(node, "dev_token", token), methods=["GET"]),
-        Route("/dev/config", answered(node, "dev_config", config), methods=["GET"]),
+        Route("/dev/token", answered(node, "dev_token", guard.wrap(token)), methods=["GET"]),
+        Route("/dev/config", answered(node, "dev_config", guard.wrap(config)), methods=["GET"]),
     ]
     if dev.page and not Path(dev.page).is_dir():
         raise SettingsError(f"dev.page: {dev.page}: no such folder")

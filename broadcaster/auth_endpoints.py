@@ -149,9 +149,12 @@ class UserAuth:
 
 def _master_key(text: str) -> bytes:
     try:
-        key = base64.b64decode(text, validate=True)
+        key = base64.b64decode(text.removeprefix("base64:"), validate=True)
     except binascii.Error:
         key = b"?"
     if key and len(key) != MASTER_KEY_BYTES:
-        raise SettingsError(f"auth.encryption_master_key: expected {MASTER_KEY_BYTES} bytes in base64")
+        raise SettingsError(
+            "auth.encryption_master_key (LEGATO_AUTH_ENCRYPTION_MASTER_KEY):"
+            f" expected {MASTER_KEY_BYTES} bytes in base64"
+        )
     return key

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from contextlib import suppress
+from math import ceil
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -15,7 +16,7 @@ from protocol import stream
 from protocol.stream import InvalidRequest, Job
 
 from .api_events import ApiError
-from .auth import AuthError, user_of
+from .auth import AuthError, KeysUnavailable, user_of
 from .bus import BusError
 from .http_api import read_body
 from .replies import Conflict, Full, Gone, Replies, TooMany, is_refusal
@@ -176,6 +177,7 @@ def _saying(status: int, message: str = "", wait: int = 0) -> Callable[[Exceptio
 
 _ANSWERS: Final[dict[type[Exception], Callable[[Any], Answer]]] = {
     AuthError: _saying(401),
+    KeysUnavailable: lambda error: Answer(503, {"message": str(error)}, ceil(error.wait)),
     InvalidRequest: _invalid,
     Refused: lambda error: Answer(error.status, error.body),
     ApiError: lambda error: Answer(error.status, {"message": str(error)}),

@@ -8,14 +8,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import msgspec
 
 from protocol import settings
-from protocol.apps import App, Count, Positive
+from protocol.apps import ANY_ORIGIN, App, Count, Positive
+from protocol.origins import Origins
+from protocol.redis_env import with_redis_url
 from protocol.settings import SettingsError
+
+from . import foreign
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
+    from .foreign import Foreign
+
 NO_APP: Final = "apps: no application; expected [[apps]] with id, key and secret, or REVERB_APP_ID/KEY/SECRET"
+
+LOCAL_HOSTS: Final = ("localhost", "*.localhost", "127.0.0.1", "[::1]")
+"""Hosts whose pages come from this machine."""
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=3600)]
@@ -49,6 +58,13 @@ class Server(Table, frozen=True):
     drain_seconds: Seconds = 5
     lease_seconds: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 15
 
+    def __post_init__(self) -> None:
+        """Check what types alone cannot tell."""
+        try:
+            Origins(self.cors_origins, scheme=True)
+        except ValueError as error:
+            raise ValueError(f"cors_origins: {error}") from error
+
 
 class Metrics(Table, frozen=True):
     """``[metrics]``: Prometheus text on a port of its own; ``enabled = false`` for none."""
@@ -72,6 +88,8 @@ class Auth(Table, frozen=True):
     jwt_secret: str = ""
     jwt_public_key: str = ""
     jwks_url: str = ""
+    jwks_seconds: Annotated[float, msgspec.Meta(ge=10, le=86_400)] = 300
+    require_exp: bool = True
     algorithms: tuple[Algorithm, ...] = ()
     issuer: str = ""
     audience: str = ""
@@ -106,12 +124,23 @@ class AppSource(Table, frozen=True):
 
 
 class Dev(Table, frozen=True):
-    """``[dev]``: what ``legato up`` switches on. Never for production: it hands out tokens to anybody."""
+    """``[dev]``: what ``legato up`` switches on. Never for production: it hands out tokens for any user.
+
+    ``hosts``: whose pages may have them, and connect to applications that do not say who may.
+    """
 
     enabled: bool = False
+    hosts: tuple[str, ...] = LOCAL_HOSTS
     page: str = ""
     provider: str = ""
     model: str = ""
+
+    def __post_init__(self) -> None:
+        """Check what types alone cannot tell."""
+        try:
+            Origins(self.hosts)
+        except ValueError as error:
+            raise ValueError(f"hosts: {error}") from error
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -138,13 +167,8 @@ class Settings(msgspec.Struct, frozen=True):
         raise SettingsError(f"auth.app, chat.app: {app_id!r}: no such application id" if app_id else NO_APP)
 
 
-ALIASES: Final = {
-    "REVERB_SERVER_HOST": "server.host",
-    "REVERB_SERVER_PORT": "server.port",
-    "REVERB_SERVER_PATH": "server.path",
-    "REDIS_URL": "redis.url",
-}
-"""Environment names beside ``LEGATO_TABLE_KEY``: those of Laravel Reverb."""
+ALIASES: Final = foreign.ALIASES | {"REDIS_URL": "redis.url"}
+"""Environment names beside ``LEGATO_TABLE_KEY``: those of Laravel Reverb and soketi."""
 
 APP_FIELDS: Final = ("id", "key", "secret")
 
@@ -155,35 +179,42 @@ def load(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     :raises SettingsError: one line for the user.
     """
     path = getattr(args, "config", None)
+    theirs = foreign.read(environ)
+    others = {name: text for name, text in environ.items() if name not in foreign.ALIASES}
+    if foreign.scales(environ) is not False:
+        others = with_redis_url(others, default=foreign.scales(environ) is True)
     loaded = settings.load(
         Settings,
         path=path,
         read=lambda path: Path(path).read_text(encoding="utf-8"),
-        environ=_normalized(environ),
+        environ={**others, **theirs.environ},
         aliases=ALIASES,
         overrides={f"server.{name}": getattr(args, name, None) for name in ("host", "port", "processes")}
         | {"metrics.port": getattr(args, "metrics_port", None)},
     )
-    loaded = msgspec.structs.replace(loaded, apps=_with_environment(loaded.apps, environ))
+    apps = _with_environment(loaded.apps, environ, theirs)
+    if loaded.dev.enabled:
+        apps = tuple(_of_hosts(app, loaded.dev.hosts) for app in apps)
+    loaded = msgspec.structs.replace(loaded, apps=apps)
     _check(loaded, path or settings.NO_FILE)
     return loaded
 
 
-def _normalized(environ: Mapping[str, str]) -> dict[str, str]:
-    """Reverb's path may lack the slash in front or have one behind."""
-    path = environ.get("REVERB_SERVER_PATH", "").strip("/")
-    return {**environ, "REVERB_SERVER_PATH": f"/{path}" if path else ""}
-
-
-def _with_environment(apps: tuple[App, ...], environ: Mapping[str, str]) -> tuple[App, ...]:
-    """The applications with what ``LEGATO_APP_*`` or ``REVERB_APP_*`` say of one of them, which comes first.
+def _with_environment(apps: tuple[App, ...], environ: Mapping[str, str], theirs: Foreign) -> tuple[App, ...]:
+    """The applications with what the environment says of one of them, which comes first.
 
     It is the one of that id, or the only one of the file; what the environment does not say stays as it is
     there. Otherwise it is one more application.
     """
-    values = _app_values(environ)
+    own = {field: text for field in APP_FIELDS if (text := environ.get(f"LEGATO_APP_{field.upper()}"))}
+    values: dict[str, Any] = {**theirs.app, **own}
     if not values:
         return apps
+    if values.keys().isdisjoint(APP_FIELDS) and len(apps) != 1:
+        fields = ", ".join(f"apps.{field}" for field in values)
+        raise SettingsError(
+            f"environment: {', '.join(theirs.names)}: of which application? Set {fields} instead"
+        )
     known = next((app for app in apps if app.id == values.get("id")), None)
     if known is None and "id" not in values and len(apps) == 1:
         known = apps[0]
@@ -199,17 +230,16 @@ def _with_environment(apps: tuple[App, ...], environ: Mapping[str, str]) -> tupl
         app = msgspec.convert(values, App)
     except msgspec.ValidationError as error:
         reason, _, path = str(error).partition(" - at `$.")
-        raise SettingsError(f"environment: LEGATO_APP_{path.rstrip('`').upper()}: {reason}") from error
+        name = f"LEGATO_APP_{path.rstrip('`').upper()}" if path else "application"
+        raise SettingsError(f"environment: {name}: {reason}") from error
     return (app, *(other for other in apps if other is not known))
 
 
-def _app_values(environ: Mapping[str, str]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for field in APP_FIELDS:
-        for prefix in ("REVERB_APP_", "LEGATO_APP_"):
-            if value := environ.get(prefix + field.upper()):
-                values[field] = value
-    return values
+def _of_hosts(app: App, hosts: tuple[str, ...]) -> App:
+    """The application, closed to pages of other hosts unless it says itself who may connect."""
+    if app.allowed_origins != ANY_ORIGIN:
+        return app
+    return msgspec.structs.replace(app, allowed_origins=hosts)
 
 
 def _check(loaded: Settings, source: str) -> None:

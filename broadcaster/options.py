@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command; each overrides the file and the environment."""
     parser.add_argument("--config", metavar="FILE", help="settings as TOML (docs/settings.md)")
+    parser.add_argument(
+        "--env-file", metavar="FILE", help="variables as in Laravel's .env; the environment wins"
+    )
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     parser.add_argument(
         "--port", type=int, help="port for WebSocket and HTTP; 0 picks a free one (default 8080)"

@@ -87,6 +87,9 @@ class Sender:
         self._reason = ""
         self._quiet_until = 0.0
         self._name = f"app {app.id}, webhook {webhook.host}"
+        if webhook.overridden:
+            names = ", ".join(webhook.overridden)
+            logger.warning("%s: set by Legato, whatever is configured: %s", self._name, names)
 
     @property
     def waiting(self) -> int:

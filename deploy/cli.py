@@ -41,13 +41,15 @@ def _up(args: argparse.Namespace, _argv: Sequence[str]) -> int:
 def _broadcaster(args: argparse.Namespace, argv: Sequence[str]) -> int:
     import broadcaster.cli  # noqa: PLC0415 - see Command
     import broadcaster.config  # noqa: PLC0415
+    import broadcaster.foreign  # noqa: PLC0415
 
     settings = broadcaster.config.load(args, os.environ)
     _log(settings.log.level)
+    environ = broadcaster.foreign.tell(os.environ)
     if settings.server.processes > 1:
         from . import processes  # noqa: PLC0415
 
-        return processes.run_broadcasters(argv, settings, os.environ)
+        return processes.run_broadcasters(argv, settings, environ)
     return broadcaster.cli.run(args)
 
 
@@ -218,6 +220,10 @@ def _run(command: Command, args: argparse.Namespace, argv: Sequence[str]) -> int
     from protocol.settings import SettingsError  # noqa: PLC0415 - see Command
 
     try:
+        if path := getattr(args, "env_file", None):
+            from . import env_file  # noqa: PLC0415 - see Command
+
+            env_file.apply(path, os.environ)
         return command.run(args, argv)
     except (SettingsError, CommandError) as error:
         sys.stderr.write(f"legato {args.command}: {error}\n")

@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 from protocol.settings import SettingsError
 
-from . import console, environment, logs, ports, valkey
+from . import console, environment, logs, own_hosts, ports, private, valkey
 from .children import OWN_NAME, Family, Spec
 from .errors import BAD_USAGE, CommandError
 from .up_options import port_number
@@ -86,6 +86,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     :raises CommandError: it cannot start, or a part of it cannot go on.
     """
+    os.umask(private.UMASK)  # of the children too: what they write holds conversations and secrets
     asyncio.run(_up(_plan(args, environ)))
     return 0
 
@@ -139,8 +140,7 @@ def _directory(path: Path) -> Path:
     """Make ``path`` a directory that only its owner reads, and that no version control takes in."""
     try:
         str(path).encode()  # its name becomes part of URLs
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (path / ".gitignore").write_text("*\n")
+        private.directory(path)
     except (OSError, UnicodeEncodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "its name is not UTF-8"
         line = f"LEGATO_DATA: {path} cannot be used as a directory: {reason}"
@@ -274,6 +274,7 @@ def _broadcaster_settings(plan: Plan, redis_url: str, model: str) -> dict[str, s
         "LEGATO_APP_SECRET": APP_SECRET,
         "LEGATO_AUTH_JWT_SECRET": _jwt_secret(plan.data),
         "LEGATO_DEV_ENABLED": "true",
+        "LEGATO_DEV_HOSTS": ",".join(own_hosts.of(plan.host, plan.port, plan.environ)),
         "LEGATO_DEV_PAGE": str(plan.page),
         "LEGATO_DEV_PROVIDER": plan.provider,
         "LEGATO_DEV_MODEL": model,
@@ -309,6 +310,7 @@ def _banner(plan: Plan, model: str, redis_url: str | None) -> str:
     lines.append(f"Metrics: {plan.metrics_url}")
     if plan.host not in ("localhost", "::1") and not plan.host.startswith("127."):
         lines.append(f"Careful: on {plan.host} everybody who reaches this machine can use it")
+        lines.append("Pages of further hosts may connect when LEGATO_DEV_HOSTS names them")
     return "\n".join([*lines, "Ctrl-C stops it.", ""])
 
 

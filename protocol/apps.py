@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from . import errors
+from .origins import origins
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +27,9 @@ Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 
+ANY_ORIGIN: Final = ("*",)
+"""What ``allowed_origins`` is by default."""
+
 WebhookEvent = Literal[
     "channel_occupied",
     "channel_vacated",
@@ -42,8 +46,6 @@ _HEADER_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 _OWN_HEADERS: Final = frozenset(
     {
         "content-type",
-        "x-pusher-key",
-        "x-pusher-signature",
         "host",
         "connection",
         "content-length",
@@ -51,6 +53,9 @@ _OWN_HEADERS: Final = frozenset(
     }
 )
 """Headers of a webhook that are not the user's to set (section 11.1), or that frame the request."""
+
+_OVERRIDDEN_HEADERS: Final = frozenset({"x-pusher-key", "x-pusher-signature"})
+"""Headers that may be set, as soketi's configurations do, and have no effect: the request is signed by us."""
 
 
 class Webhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,6 +96,11 @@ class Webhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return urlsplit(self.url).netloc.rpartition("@")[2]
 
     @property
+    def overridden(self) -> tuple[str, ...]:
+        """Names of configured headers that have no effect."""
+        return tuple(name for name in self.headers if name.lower() in _OVERRIDDEN_HEADERS)
+
+    @property
     def batch_size(self) -> int:
         """Events that one request may carry."""
         return self.max_events if self.batch else 1
@@ -109,7 +119,7 @@ def _is_http_url(url: str) -> bool:
 class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[[apps]]``: one application. A limit of 0 means none.
 
-    ``allowed_origins`` are host names, ``*.example.com`` or ``*``. Sizes are in bytes, times in seconds.
+    ``allowed_origins`` are patterns of :mod:`protocol.origins`. Sizes are in bytes, times in seconds.
     ``over_quota``: whether clients beyond ``max_connections`` stay away or try again.
     """
 
@@ -117,7 +127,7 @@ class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: Name
     secret: Secret
     enabled: bool = True
-    allowed_origins: tuple[str, ...] = ("*",)
+    allowed_origins: tuple[str, ...] = ANY_ORIGIN
     max_connections: Count = 0
     over_quota: Literal["refuse", "back_off"] = "refuse"
     max_channels_per_connection: Count = 10_000
@@ -127,6 +137,9 @@ class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_presence_members: Positive = 100
     client_events: bool = True
     client_events_per_second: Positive = 10
+    max_messages: Count = 0
+    max_messages_seconds: Positive = 60
+    close_over_max_messages: bool = False
     subscription_count: bool = False
     watchlist: bool = True
     authorized_seconds: Count = 0
@@ -135,6 +148,13 @@ class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pong_timeout: Positive = 30
     webhooks: tuple[Webhook, ...] = ()
     old_keys: dict[str, Secret] = {}
+
+    def __post_init__(self) -> None:
+        """Check what types alone cannot tell. A ``ValueError`` says in one line what is wrong."""
+        try:
+            origins(self.allowed_origins)
+        except ValueError as error:
+            raise ValueError(f"allowed_origins: {error}") from error
 
     def __repr__(self) -> str:
         """Without the secret: an app may end up in an error's text."""
@@ -170,22 +190,6 @@ def refuse(app: App | None, params: Mapping[str, str], origin: str) -> PusherErr
         return errors.INVALID_VERSION
     if version is not None and (len(version) > 3 or int(version) not in PROTOCOLS):
         return errors.UNSUPPORTED_VERSION
-    if origin and not _origin_allowed(app.allowed_origins, origin):
+    if origin and "*" not in app.allowed_origins and not origins(app.allowed_origins).allow(origin):
         return errors.UNAUTHORIZED
     return None
-
-
-def _origin_allowed(patterns: tuple[str, ...], origin: str) -> bool:
-    if "*" in patterns:
-        return True
-    try:
-        host = urlsplit(origin).hostname or ""
-    except ValueError:
-        host = ""
-    return any(_host_matches(pattern.lower(), host) for pattern in patterns)
-
-
-def _host_matches(pattern: str, host: str) -> bool:
-    if pattern.startswith("*."):
-        return len(host) >= len(pattern) and host.endswith(pattern[1:])
-    return pattern == host

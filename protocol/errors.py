@@ -45,6 +45,7 @@ TOO_SLOW: Final = PusherError(4100, "Over capacity: this client reads too slowly
 TOO_MUCH_AT_ONCE: Final = PusherError(
     4100, "Over capacity: too much waits for this client's subscriptions", Reconnect.BACK_OFF
 )
+TOO_MANY_MESSAGES: Final = PusherError(4100, "Over capacity: too many messages", Reconnect.BACK_OFF)
 DRAINING: Final = PusherError(1012, "The server restarts, reconnect", Reconnect.BACK_OFF)
 GO_ELSEWHERE: Final = PusherError(4200, "The server restarts, another one is there", Reconnect.AT_ONCE)
 RESTARTS: Final = frozenset({DRAINING, GO_ELSEWHERE})
@@ -71,12 +72,16 @@ ERRORS: Final = (
     OVER_CAPACITY,
     TOO_SLOW,
     TOO_MUCH_AT_ONCE,
+    TOO_MANY_MESSAGES,
     DRAINING,
     GO_ELSEWHERE,
     LEASE_LAPSED,
     RECONNECT,
     PONG_TIMEOUT,
 )
+
+MESSAGE_RATE: Final = "Rate limit exceeded"
+"""Goes out with 4301 for a message that is not looked at."""
 
 CLIENT_EVENT_RATE: Final = "Client event rejected due to rate limit"
 """Goes out with 4301, which closes nothing (section 6)."""

@@ -7,7 +7,8 @@
 ``redis+sentinel://HOST:PORT,HOST:PORT/NAME/0`` the master called NAME, by its Sentinels
 =============================================== =====================================================
 
-``rediss`` instead of ``redis`` is TLS, everywhere. What is special in user or password is written as ``%XX``.
+``rediss`` instead of ``redis`` is TLS, everywhere; Laravel's names for one server are ``tcp`` and ``tls``.
+What is special in user or password is written as ``%XX``.
 Options follow a ``?``: those of :data:`OPTIONS`.
 """
 
@@ -138,8 +139,15 @@ OPTIONS: Final[dict[str, Callable[[str], Any]]] = {
 The last two are what the Sentinels want to see; without them they are asked without a password.
 """
 
-_PARTS: Final[dict[str, Callable[[str], Any]]] = {"db": _database, "username": str, "password": str}
-"""What may be said behind the ``?`` too, for those who are used to it."""
+_PARTS: Final[dict[str, Callable[[str], Any]]] = {
+    "db": _database,
+    "database": _database,
+    "username": str,
+    "password": str,
+}
+"""What may be said behind the ``?`` too, for those who are used to it; ``database`` is Laravel's ``db``."""
+
+_SCHEMES: Final = {"tcp": "redis", "tls": "rediss"}
 
 
 def parse(url: str) -> Plan:
@@ -152,7 +160,7 @@ def parse(url: str) -> Plan:
     options = _options(query)
     if scheme == "unix" and found:
         return _unix(place, options)
-    plain, _, kind = scheme.partition("+")
+    plain, _, kind = _SCHEMES.get(scheme, scheme).partition("+")
     if not found or plain not in ("redis", "rediss") or kind not in _KINDS or scheme.endswith("+"):
         raise SettingsError(EXPECTED)
     authority, _, path = place.partition("/")
@@ -197,6 +205,8 @@ def _options(query: str) -> dict[str, Any]:
             options[name] = known[name](text)
         except (ValueError, KeyError):
             raise SettingsError(f"redis.url: the value of {name} cannot be used") from None
+    if "database" in options:
+        options["db"] = options.pop("database")
     return options
 
 

@@ -90,6 +90,7 @@ class Session:
 
     __slots__ = (
         "_bucket",
+        "_messages",
         "_opened",
         "app",
         "channels",
@@ -107,6 +108,7 @@ class Session:
         self.user: User | None = None
         self._opened = now
         self._bucket: TokenBucket | None = None
+        self._messages: TokenBucket | None = None
         self.last_seen = now
         self.pinged_at: float | None = None
         self.closed = False
@@ -125,6 +127,8 @@ class Session:
         if self.closed:
             return []
         self.seen(now)
+        if self.app.max_messages and not self._within_rate(now):
+            return [self._over_rate()]
         try:
             message = messages.decode_message(text)
             handler = self._HANDLERS.get(message.event)
@@ -136,6 +140,18 @@ class Session:
             return [Send(messages.error(reason[:ECHO_LIMIT]))]
         except MessageError as error:
             return [Send(messages.error(str(error)[:ECHO_LIMIT]))]
+
+    def _within_rate(self, now: float) -> bool:
+        """Whether one more message is within ``max_messages``."""
+        app = self.app
+        if self._messages is None:
+            self._messages = TokenBucket(app.max_messages / app.max_messages_seconds, now, app.max_messages)
+        return self._messages.take(now)
+
+    def _over_rate(self) -> Effect:
+        if self.app.close_over_max_messages:
+            return self.close(errors.TOO_MANY_MESSAGES)
+        return Send(messages.error(errors.MESSAGE_RATE, 4301))
 
     def check(self, now: float) -> list[Effect]:
         """Liveness: a silent client is pinged, and closed only if nothing comes back (section 3.2).

@@ -138,7 +138,7 @@ def _environment(
             _refuse_unknown(f"{PREFIX}{table}_".upper(), own, environ)
             names |= own
     return [
-        (key, _from_text(name, environ[name], _field_type(tables, key)))
+        (key, from_text(name, environ[name], _field_type(tables, key)))
         for name, key in names.items()
         if environ.get(name)
     ]
@@ -163,7 +163,11 @@ def _field_type(tables: Mapping[str, Any], key: str) -> Any:
     return get_type_hints(tables[table], include_extras=True)[name]
 
 
-def _from_text(name: str, text: str, kind: Any) -> Any:
+def from_text(name: str, text: str, kind: Any) -> Any:
+    """The value of a type that an environment variable says; lists are separated by commas.
+
+    :raises SettingsError: it is none. The line names the variable.
+    """
     value: Any = text
     if get_origin(kind) in (list, tuple):
         value = [part.strip() for part in text.split(",") if part.strip()]

@@ -63,7 +63,8 @@ def body(time_ms: int, events: Iterable[bytes]) -> bytes:
 def headers(app: App, webhook: Webhook, content: bytes) -> dict[str, str]:
     """The request's headers. ``content`` is signed as it is, with the oldest of the application's keys."""
     key, secret = next(iter(app.keys.items()))
-    return webhook.headers | {
+    theirs = {name: value for name, value in webhook.headers.items() if name not in webhook.overridden}
+    return theirs | {
         "Content-Type": "application/json",  # exactly: two SDKs compare the whole value
         "X-Pusher-Key": key,
         "X-Pusher-Signature": hmac.new(secret.encode(), content, hashlib.sha256).hexdigest(),

@@ -61,7 +61,8 @@ def test_no_document_speaks_of_a_setting_that_does_not_exist():
 
 
 def test_each_environment_alias_is_documented():
-    text = (DOCS / "settings.md").read_text()
+    pages = ("settings.md", "migrate-from-reverb.md", "migrate-from-soketi.md")
+    text = "".join((DOCS / page).read_text() for page in pages)
     for name in (*broadcaster.config.ALIASES, *worker.config.ALIASES):
         assert f"`{name}`" in text
 

@@ -17,9 +17,11 @@ PURE = {
     "hashlib",
     "heapq",
     "hmac",
+    "ipaddress",
     "re",
     "tomllib",
     "typing",
+    "unicodedata",
     "urllib",
     "msgspec",
 }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import broadcaster.config
+from broadcaster.foreign_names import RULES, Elsewhere, Honoured, Refused
 
 from .test_docs import DOCS, settings
 
@@ -57,10 +58,23 @@ def test_the_example_of_soketi_becomes_the_one_of_legato() -> None:
     }
 
 
-def test_what_keeps_its_name_does() -> None:
-    text = (DOCS / "migrate-from-reverb.md").read_text()
-    kept = re.findall(r"^\| ([^|]+) \| the same names?\b", text, re.MULTILINE)
-    names = {name for cell in kept for name in re.findall(r"`([A-Z_]+)`", cell)}
-    assert names == set(broadcaster.config.ALIASES) | {
-        f"REVERB_APP_{field.upper()}" for field in broadcaster.config.APP_FIELDS
+@pytest.mark.parametrize(
+    ("page", "prefix"), [("migrate-from-reverb.md", "REVERB_"), ("migrate-from-soketi.md", "SOKETI_")]
+)
+def test_what_keeps_its_name_does_and_what_stops_the_start_is_said(page: str, prefix: str) -> None:
+    text = (DOCS / page).read_text()
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", text, re.MULTILINE)
+    honoured = {
+        name for name, rule in RULES.items() if isinstance(rule, Honoured) and name.startswith(prefix)
     }
+    kept = {name for cell, here in rows if "the same name" in here for name in variables(cell, prefix)}
+    assert honoured <= kept
+    assert all(isinstance(RULES[name], Honoured | Elsewhere) for name in kept)
+    refused = {name for name, rule in RULES.items() if isinstance(rule, Refused) and name.startswith(prefix)}
+    said = {name for row in rows if "stop" in row[1] for name in variables("".join(row), prefix)}
+    assert refused <= said
+    assert variables(text, prefix) <= set(RULES)
+
+
+def variables(text: str, prefix: str) -> set[str]:
+    return set(re.findall(rf"`({prefix}[A-Z_]+)`", text))

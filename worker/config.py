@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from protocol import settings
+from protocol.redis_env import with_redis_url
 from protocol.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def load(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
         Settings,
         path=path,
         read=lambda path: Path(path).read_text(encoding="utf-8"),
-        environ=environ,
+        environ=with_redis_url(environ),
         aliases=ALIASES,
         overrides={f"worker.{name}": getattr(args, name, None) for name in OVERRIDES},
     )
@@ -193,7 +194,7 @@ def load_control(path: str | None, environ: Mapping[str, str]) -> ControlSetting
         ControlSettings,
         path=path,
         read=lambda path: Path(path).read_text(encoding="utf-8"),
-        environ=environ,
+        environ=with_redis_url(environ),
         aliases={"REDIS_URL": ALIASES["REDIS_URL"]},
         overrides={},
     )

@@ -9,6 +9,8 @@ from typing import Any, Final
 LISTED: Final = 20
 """Dead letters that are listed unless told otherwise."""
 
+ENV_FILE: Final = "variables as in Laravel's .env; the environment wins"
+
 UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 """Letters behind a time -> seconds."""
 
@@ -18,6 +20,7 @@ _LETTER_ID: Final = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags. What is not given stays None, so that environment and file decide."""
     parser.add_argument("--config", metavar="FILE", help="settings as TOML")
+    parser.add_argument("--env-file", metavar="FILE", help=ENV_FILE)
     parser.add_argument("--processes", type=int, metavar="N", help="worker processes, at most (default 1)")
     parser.add_argument(
         "--min-processes", type=int, metavar="N", help="of each queue, when balanced by auto (default 1)"
@@ -115,5 +118,6 @@ def _action(actions: Any, name: str, summary: str) -> argparse.ArgumentParser:
     )
     # SUPPRESS: what was given before the action stands.
     parser.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help="settings as TOML")
+    parser.add_argument("--env-file", metavar="FILE", default=argparse.SUPPRESS, help=ENV_FILE)
     parser.set_defaults(action=name, prog=parser.prog)
     return parser

@@ -17,7 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from broadcaster import healing
 from broadcaster.bus import redis_client
-from broadcaster.config import Auth, Chat, Dev, Server
+from broadcaster.config import LOCAL_HOSTS, Auth, Chat, Dev, Server
 from broadcaster.server import running
 from protocol import signatures, stream, wire
 from protocol.settings import Redis, SettingsError
@@ -33,7 +33,7 @@ JOBS = wire.jobs_key("ai-streaming")
 
 
 def token(sub: Any = 7, **claims: Any) -> dict[str, str]:
-    return {"Authorization": "Bearer " + jwt.encode({"sub": sub} | claims, SECRET)}
+    return {"Authorization": "Bearer " + jwt.encode({"sub": sub, "exp": 2**32} | claims, SECRET)}
 
 
 @pytest.fixture
@@ -712,6 +712,48 @@ class TestDevelopment:
             assert "default-src 'self'" in page.headers["content-security-policy"]
             assert (await fetch(development.port, "/../../etc/passwd")).status == 404
 
+    @pytest.mark.parametrize(
+        ("status", "headers"),
+        [
+            *(
+                (200, {"Host": host})
+                for host in ("localhost:8080", "127.0.0.1", "[::1]:1", "a.localhost", "192.0.2.7:8")
+            ),
+            (200, {"Host": "localhost", "Origin": "http://localhost"}),
+            (200, {"Host": "localhost", "Origin": "http://localhost:5173", "Sec-Fetch-Site": "same-site"}),
+            (200, {"Host": "localhost", "Sec-Fetch-Site": "same-origin"}),
+            (200, {"Host": "192.0.2.7:8", "Origin": "http://192.0.2.7:8"}),
+            (200, {"Host": "mine.test", "Origin": "https://mine.test"}),
+            (200, {"Host": "localhost", "Origin": "https://friend.test"}),
+            (403, {"Host": "evil.test:8080"}),
+            (403, {"Host": "localhost.evil.test"}),
+            (403, {"Host": "evil.test:8080", "Origin": "http://evil.test:8080"}),
+            (403, {"Host": "localhost", "Origin": "http://evil.test"}),
+            (403, {"Host": "localhost", "Origin": "null"}),
+            (403, {"Host": "192.0.2.7:8", "Origin": "http://192.0.2.8:8"}),
+            (403, {"Host": "localhost", "Sec-Fetch-Site": "cross-site"}),
+        ],
+    )
+    async def test_only_its_own_pages_and_programs_get_tokens(self, status, headers):
+        settings = local_settings(
+            server=Server(port=0, drain_seconds=0, cors_origins=("https://friend.test",)),
+            auth=Auth(jwt_secret=SECRET),
+            dev=Dev(enabled=True, hosts=(*LOCAL_HOSTS, "mine.test")),
+        )
+        async with running(settings) as development:
+            for path in ("/dev/token?sub=7", "/dev/config"):
+                assert (await call(development, "GET", path, None, headers))[0] == status
+
+    async def test_cors_for_all_gives_nobody_else_tokens(self):
+        settings = local_settings(
+            server=Server(port=0, drain_seconds=0, cors_origins=("*",)),
+            auth=Auth(jwt_secret=SECRET),
+            dev=Dev(enabled=True),
+        )
+        async with running(settings) as development:
+            headers = {"Origin": "https://evil.test"}
+            assert (await call(development, "GET", "/dev/token?sub=7", None, headers))[0] == 403
+
     async def test_the_front_door(self, server):
         assert (await fetch(server.port, "/")).body == b"OK"
         assert json.loads((await fetch(server.port, "/up")).body) == {"health": "OK"}
@@ -733,7 +775,17 @@ async def fetch(port: int, path: str, body: bytes | None = None, /, **headers: s
     return await asyncio.to_thread(work)
 
 
-@pytest.mark.parametrize(("origins", "allowed"), [((), None), (("https://app.test",), "https://app.test")])
+@pytest.mark.parametrize(
+    ("origins", "allowed"),
+    [
+        ((), None),
+        (("https://other.test",), None),
+        (("https://app.test",), "https://app.test"),
+        (("https://APP.test:443/",), "https://app.test"),
+        (("https://*.test",), "https://app.test"),
+        (("*",), "*"),
+    ],
+)
 async def test_other_origins_need_to_be_allowed(origins, allowed):
     async with running(
         local_settings(server=Server(port=0, drain_seconds=0, cors_origins=origins))

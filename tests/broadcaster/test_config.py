@@ -65,7 +65,7 @@ def test_the_environments_app_replaces_the_files_of_the_same_id(file):
 ERRORS = [
     ({}, {}, r"settings: apps: no application; expected \[\[apps\]\]"),
     ({"REVERB_APP_ID": "1"}, {}, "environment: LEGATO_APP_KEY .* is missing"),
-    (REVERB | {"REVERB_APP_ID": "a b"}, {}, "environment: LEGATO_APP_ID: Expected `str` matching"),
+    (REVERB | {"REVERB_APP_ID": "a b"}, {}, "environment: REVERB_APP_ID: Expected `str` matching"),
     (REVERB | {"REVERB_SERVER_PORT": "x"}, {}, "environment: REVERB_SERVER_PORT: Expected `int`"),
     (
         REVERB | {"LEGATO_SERVER_PATH": "no-slash"},
@@ -135,3 +135,48 @@ def test_secrets_in_the_environment_keep_what_the_file_says_of_the_application(f
         assert (app.allowed_origins, app.max_connections) == (("chat.test",), 5)
     both = load(REVERB, config=path).apps
     assert [(app.id, app.allowed_origins) for app in both] == [("1", ("*",)), ("a", ("chat.test",))]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (APP + 'allowed_origins = ["a b"]', r"apps\[0\]: allowed_origins: 'a b': expected a host"),
+        (APP + 'allowed_origins = ["*example.com"]', r"expected '\*\.example\.com'"),
+        (
+            '[server]\ncors_origins = ["app.test"]\n' + APP,
+            r"server: cors_origins: 'app.test': expected a scheme",
+        ),
+        (
+            '[server]\ncors_origins = ["https://a.test/x"]\n' + APP,
+            r"server: cors_origins: 'https://a.test/x'",
+        ),
+    ],
+)
+def test_an_origin_that_can_never_match_stops_the_start(file, text, reason):
+    with pytest.raises(SettingsError, match=reason) as caught:
+        load({}, config=file(text))
+    assert "\n" not in str(caught.value)
+
+
+def test_origins_of_the_environment():
+    assert load(
+        REVERB | {"LEGATO_SERVER_CORS_ORIGINS": "https://a.test/, https://*.b.test"}
+    ).server.cors_origins == (
+        "https://a.test/",
+        "https://*.b.test",
+    )
+    with pytest.raises(SettingsError, match=r"cors_origins: 'a.test': expected a scheme"):
+        load(REVERB | {"LEGATO_SERVER_CORS_ORIGINS": "a.test"})
+
+
+DEV = {"LEGATO_DEV_ENABLED": "true", "LEGATO_AUTH_JWT_SECRET": "s" * 32}
+
+
+def test_in_development_only_pages_of_its_own_hosts_connect(file):
+    assert load(REVERB).apps[0].allowed_origins == ("*",)
+    assert load(REVERB | DEV).apps[0].allowed_origins == config.LOCAL_HOSTS
+    assert load(REVERB | DEV | {"LEGATO_DEV_HOSTS": "mine.test"}).apps[0].allowed_origins == ("mine.test",)
+    path = file(APP + 'allowed_origins = ["chat.test"]')
+    assert load(DEV, config=path).apps[0].allowed_origins == ("chat.test",)
+    with pytest.raises(SettingsError, match="dev: hosts: 'a b': expected a host"):
+        load(REVERB | DEV | {"LEGATO_DEV_HOSTS": "a b"})

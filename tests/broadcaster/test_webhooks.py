@@ -140,6 +140,19 @@ async def test_custom_headers_and_a_password_in_the_address(receiver, caplog):
         assert secret not in caplog.text
 
 
+async def test_a_configured_signature_is_overridden_with_a_warning(receiver, caplog):
+    hook = Webhook(url=receiver.url, headers={"X-Pusher-Signature": "hush", "X-Pusher-Key": "hush"})
+    async with sending(app(hook)) as webhooks:
+        webhooks.channel_occupied("1", "x")
+        await until(lambda: webhooks.sent)
+    (received,) = receiver.received
+    assert received.headers["x-pusher-key"] != "hush"
+    assert received.headers["x-pusher-signature"] != "hush"
+    (line,) = [line for line in caplog.messages if "set by Legato" in line]
+    assert "X-Pusher-Signature, X-Pusher-Key" in line
+    assert "hush" not in line
+
+
 async def test_each_webhook_gets_what_it_wants_of_its_own_application(receiver):
     def hook(path, **changes):
         return Webhook(url=f"{receiver.url}/{path}", **changes)

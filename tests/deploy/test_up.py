@@ -172,6 +172,43 @@ def test_the_data_directory_is_private_and_out_of_version_control(
     assert (data / ".gitignore").read_text() == "*\n"
 
 
+def test_a_directory_that_is_there_is_tightened(environ: dict[str, str], tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "appendonlydir").mkdir(parents=True)
+    files = [
+        data / name
+        for name in (".gitignore", "jwt-secret", "legato.db-wal", "appendonlydir/a.aof", "dump.rdb")
+    ]
+    for file in files:
+        file.write_text("*\n" if file.name == ".gitignore" else "x")
+        file.chmod(0o644)
+    (data / "appendonlydir").chmod(0o755)
+    data.chmod(0o755)
+    (data / "legato.db").symlink_to(tmp_path / "elsewhere.db")
+    (tmp_path / "elsewhere.db").touch(0o644)
+    elsewhere = (tmp_path / "elsewhere.db").stat().st_mode
+    up._plan(NONE, environ)
+    assert all(file.stat().st_mode & 0o777 == 0o600 for file in files)
+    assert (data / "appendonlydir").stat().st_mode & 0o777 == 0o700
+    assert data.stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "elsewhere.db").stat().st_mode == elsewhere
+
+
+def test_a_directory_that_holds_other_things_stays_open_but_for_ours(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o755)
+    for name in (".gitignore", "README", "jwt-secret"):
+        (data / name).write_text("node_modules\n")
+        (data / name).chmod(0o644)
+    data.chmod(0o755)
+    up._plan(NONE, environ)
+    assert (data / ".gitignore").read_text() == "node_modules\n"
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (data, *data.iterdir())}
+    assert modes == {"data": 0o755, ".gitignore": 0o644, "README": 0o644, "jwt-secret": 0o600}
+
+
 def test_the_secret_is_made_once_private_and_the_same_for_all(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         made = set(pool.map(lambda _: up._jwt_secret(tmp_path), range(8)))

@@ -50,7 +50,7 @@ class World:
 
     async def chat(self, ann: Client) -> str:
         """Send a message; answers the reply's text once it has ended, heard token by token."""
-        headers = {"Authorization": "Bearer " + jwt.encode({"sub": 7}, SECRET)}
+        headers = {"Authorization": "Bearer " + jwt.encode({"sub": 7, "exp": 2**32}, SECRET)}
         body = json.dumps({"message": "Hello", "history": []}).encode()
         status, answer = await call(self.port, "/api/chat/send", body, headers=headers)
         assert status == 200, answer

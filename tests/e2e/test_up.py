@@ -84,6 +84,11 @@ def test_when_the_banner_is_there_everything_works(legato: Legato, data: Path) -
     assert legato.url in lines
     assert "Replies come from a script: set ANTHROPIC_API_KEY for the real thing" in lines
     assert f"Data:    {data}" in lines
+    modes = {path.name: path.lstat().st_mode & 0o077 for path in (data, *data.rglob("*"))}
+    assert {"jwt-secret", "legato.db", "valkey.sock", "valkey.lock", "valkey.pid", "appendonlydir"} <= set(
+        modes
+    )
+    assert set(modes.values()) == {0}, modes
     assert call(f"{legato.url}/dev/config")["provider"] == "scripted"
     metrics = legato.line(r"Metrics: (\S+)")[1]
     with urllib.request.urlopen(metrics, timeout=60) as response:

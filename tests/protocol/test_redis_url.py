@@ -15,6 +15,8 @@ ADDRESSES = [
     ("redis://", Plan("single", (Address("localhost", 6379),))),
     ("redis://h", Plan("single", (Address("h", 6379),))),
     ("redis://h:1/2", Plan("single", (Address("h", 1),), database=2)),
+    ("tcp://h:1?database=4", Plan("single", (Address("h", 1),), database=4)),
+    ("tls://u:p@h:1/5", Plan("single", (Address("h", 1),), tls=True, username="u", password="p", database=5)),
     ("redis://h?db=3", Plan("single", (Address("h", 6379),), database=3)),
     ("redis://:p%40ss@h/", Plan("single", (Address("h", 6379),), password="p@ss")),
     ("redis://u:p@h", Plan("single", (Address("h", 6379),), username="u", password="p")),

@@ -56,6 +56,28 @@ def test_a_ping_gets_a_pong(session, text):
     assert sent(session.receive(text, 1)) == {"event": "pusher:pong", "data": "{}"}
 
 
+@pytest.mark.parametrize("closes", [False, True])
+def test_messages_beyond_the_bound_are_not_looked_at(closes):
+    app = msgspec.structs.replace(
+        APP, max_messages=3, max_messages_seconds=60, close_over_max_messages=closes
+    )
+    session = Session(app, SOCKET, 0.0)
+    ping, junk = b'{"event":"pusher:ping"}', b"junk"
+    assert [len(session.receive(text, 0)) for text in (ping, junk, ping)] == [1, 1, 1]
+    if closes:
+        assert session.receive(ping, 1) == [Close(errors.TOO_MANY_MESSAGES)]
+        assert session.receive(ping, 100) == []
+        return
+    assert sent(session.receive(ping, 1))["data"] == {"code": 4301, "message": "Rate limit exceeded"}
+    assert sent(session.receive(ping, 21))["event"] == "pusher:pong"
+    assert sent(session.receive(ping, 21))["event"] == "pusher:error"
+    assert sent(session.receive(ping, 500))["event"] == "pusher:pong"
+
+
+def test_without_a_bound_messages_are_not_counted(session):
+    assert all(session.receive(b'{"event":"pusher:ping"}', 1) for _ in range(1000))
+
+
 def test_a_pong_needs_no_answer(session):
     assert session.receive(b'{"event":"pusher:pong","data":{}}', 1) == []
 

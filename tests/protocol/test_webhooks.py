@@ -101,6 +101,13 @@ def test_the_signature_is_over_the_very_bytes():
     }
 
 
+def test_a_configured_signature_is_overridden():
+    webhook = Webhook(url=URL, headers={"x-pusher-KEY": "x", "X-Pusher-Signature": "y", "X-Other": "z"})
+    assert webhook.overridden == ("x-pusher-KEY", "X-Pusher-Signature")
+    headers = webhooks.headers(APP, webhook, b"{}")
+    assert headers == webhooks.headers(APP, Webhook(url=URL), b"{}") | {"X-Other": "z"}
+
+
 def test_while_secrets_are_rotated_the_oldest_key_signs():
     app = App(id="1", key="new-key", secret="new-secret", old_keys={"old-key": "old-secret"})
     headers = webhooks.headers(app, Webhook(url=URL), b"{}")
@@ -160,8 +167,6 @@ REFUSED = [
     ({"url": "https://ex\u00e4mple.com"}, "url: expected"),
     ({"events": ["channel_opened"]}, "Invalid enum value 'channel_opened'"),
     ({"headers": {"content-TYPE": "text/plain"}}, "headers: content-TYPE is set by Legato"),
-    ({"headers": {"x-pusher-key": "x"}}, "headers: x-pusher-key is set by Legato"),
-    ({"headers": {"X-Pusher-Signature": "x"}}, "headers: X-Pusher-Signature is set by Legato"),
     ({"headers": {"Content-Length": "3"}}, "headers: Content-Length is set by Legato"),
     ({"headers": {"X y": "x"}}, "headers: expected names"),
     ({"headers": {"X-Y": "a\r\nb"}}, "headers: expected printable ASCII as the value of X-Y"),

@@ -1,0 +1,41 @@
+"""By which hosts browsers find ``legato up``: pages of these may use it."""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104 - it is looked up, not bound
+
+_NAME: Final = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
+
+_ELSEWHERE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
+"""Addresses for documentation, which are nobody's: what leads there leads everywhere."""
+
+
+def of(host: str, port: int, environ: Mapping[str, str]) -> list[str]:
+    """Patterns of :mod:`protocol.origins`: this machine, where it listens, what ``LEGATO_DEV_HOSTS`` adds."""
+    from broadcaster.config import LOCAL_HOSTS  # noqa: PLC0415 - as in deploy.up
+
+    names = list(_machine()) if host in WILDCARDS else [host]
+    own = [f"[{name}]:{port}" if ":" in name else f"{name}:{port}" for name in names]
+    further = [part.strip() for part in environ.get("LEGATO_DEV_HOSTS", "").split(",")]
+    return list(dict.fromkeys(name for name in (*LOCAL_HOSTS, *own, *further) if name))
+
+
+def _machine() -> Iterator[str]:
+    """The machine's name, and the addresses that others reach it by."""
+    name = socket.gethostname()
+    if _NAME.fullmatch(name):  # the kernel takes any text
+        yield name
+    for family, address in _ELSEWHERE:
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((address, 9))  # sends nothing: it only chooses an address of ours
+                yield probe.getsockname()[0]
+        except OSError:  # no such network
+            continue
