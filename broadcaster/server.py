@@ -16,7 +16,7 @@ import uvicorn
 
 from protocol.settings import SettingsError
 
-from . import metrics
+from . import metrics, open_files, redis_advice
 from .app import Server
 from .app_source import AppHash, AppSource, Place, UnreadableError
 from .arrivals import Arrivals
@@ -154,6 +154,7 @@ async def serve(settings: Settings) -> None:
     :raises SettingsError: ``[auth]`` or an address cannot be used, or there is no application.
     """
     async with running(settings) as server:
+        open_files.make_room(settings.server.max_connections)
         _settle_garbage()
         await server.ended
     logger.info("stopped")
@@ -230,6 +231,8 @@ async def _node(settings: Settings) -> AsyncIterator[Node]:
             settings = msgspec.structs.replace(settings, apps=await _reached(source.load()))
         node = _composed(settings, redis)
         await _reached(node.start())
+        if redis is not None:
+            await redis_advice.warn(redis, logger)
         watch = None if source is None else asyncio.create_task(source.watch(node.set_apps))
         try:
             yield node

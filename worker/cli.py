@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from protocol import databases
 from protocol.settings import SUPERVISOR_NAME, SettingsError
 
-from . import clients, config, database, metrics, roster, store
+from . import clients, config, database, metrics, redis_advice, roster, store
 from .attempts import Policy
 from .backoff import Backend, one_line
 from .cancels import CancelFlags
@@ -140,6 +140,7 @@ def _status(worker: config.Worker, supervisor: str) -> Status:
 async def _prepare(redis: Redis, intake: Intake, turns: store.Store, staff: Roster, vitals: Vitals) -> None:
     try:
         await clients.check(redis)
+        await redis_advice.warn(redis, log)
         await intake.prepare()
         await staff.enter(vitals.status().queues)
         vitals.obey(await staff.say(vitals.status()))  # what is paused stays so, before the first claim
