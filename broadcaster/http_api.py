@@ -323,8 +323,8 @@ class HttpApi:
         return 200, {"users": [{"id": user_id} for user_id in members]}
 
     async def _connections(self, request: Request) -> Told:
-        """Reverb's; of this node."""
-        return 200, {"connections": self._node.connections[request.app.id]}
+        """Reverb's; of all nodes."""
+        return 200, {"connections": await self._node.registry.connections(request.app.id)}
 
     async def _terminate(self, request: Request) -> Told:
         return await self._tell_connections(request, TERMINATE)

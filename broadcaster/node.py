@@ -247,13 +247,17 @@ class Node:
     def enter(self, client: Client, session: Session) -> None:
         """Count an accepted connection and watch over it."""
         self.accepted += 1
-        self.connections[session.app.id] += 1
+        app_id = session.app.id
+        self.connections[app_id] += 1
+        self.registry.connected(app_id, self.connections[app_id])
         self.open.add(client)
         self.wheel.add(client, session.deadline)
 
     def leave(self, client: Client, session: Session) -> None:
         """Undo :meth:`enter`, and every subscription."""
-        self.connections[session.app.id] -= 1
+        app_id = session.app.id
+        self.connections[app_id] -= 1
+        self.registry.connected(app_id, self.connections[app_id])
         self.open.discard(client)
         keys, client.keys = client.keys, {}
         for key, effect in keys.items():

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from protocol import presence, wire
 
 from .bus import ask, end_task, reason_of
+from .connection_counts import ConnectionCounts
 from .hub import Key
 from .leases import OPEN, Lease, Renewal
 from .redis_changes import BATCH, Changes
@@ -73,6 +74,7 @@ class RedisRegistry(Questions):
         self._held_seconds = round(HELD_SECONDS + 4 * lease)
         self._changes = Changes(redis, self._steady, self._lease.doubt, self._stands)
         self._identity = Identity(redis)
+        self._connections = ConnectionCounts(redis, self._lease)
         self._calls = (f"{node_id}:{number}" for number in itertools.count())
         self._joining: Counter[tuple[Key, str]] = Counter()
         self._holds: dict[tuple[Key, str], Hold] = {}
@@ -87,7 +89,8 @@ class RedisRegistry(Questions):
         self._left = left
         await ask(self._lease.renew())
         await self._identity.changed()
-        self._tasks = [asyncio.create_task(work) for work in (self._keep_lease(), self._keep_tidy())]
+        works = self._keep_lease(), self._keep_tidy(), self._connections.keep_telling()
+        self._tasks = [asyncio.create_task(work) for work in works]
 
     async def close(self) -> None:
         """Carry out what waits, and give the lease back; departures that are held back go to the others."""
@@ -101,6 +104,7 @@ class RedisRegistry(Questions):
         await self._changes.close()
         if not self._changes:
             try:
+                await self._connections.forget()
                 await self._lease.end(handed_over=bool(self._holds))
             except (RedisError, OSError) as error:
                 logger.warning("the node's lease is left to lapse: %s", reason_of(error))
@@ -121,6 +125,14 @@ class RedisRegistry(Questions):
         """In the next pipeline."""
         key = Key(app_id, wire.CONNECTIONS)
         self._join(key, socket_id, None, (0, limit), lambda joined: done(not joined.full))
+
+    def connected(self, app_id: str, count: int) -> None:
+        """Told to the other nodes a little later."""
+        self._connections.set(app_id, count)
+
+    async def connections(self, app_id: str) -> int:
+        """Of the application, on all nodes together."""
+        return int(await ask(self._connections.everywhere(app_id)))
 
     def _join(
         self,
@@ -263,6 +275,7 @@ class RedisRegistry(Questions):
         """All leases may be gone: nobody is judged before their nodes could say that they live."""
         logger.warning("Redis may have lost something: everything is registered again")
         self._lease.unsteady()
+        self._connections.tell_again()
         self._again = True
 
     def _start_anew(self) -> None:
@@ -273,6 +286,7 @@ class RedisRegistry(Questions):
         self._again = False
         self._owner.lapsed()
         self._lease.rename()
+        self._connections.tell_again()
 
     async def _keep_lease(self) -> None:
         while True:

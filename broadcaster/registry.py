@@ -95,6 +95,9 @@ class Registry(Protocol):
         It is undone by :meth:`leave` with :data:`protocol.wire.CONNECTIONS` as the channel.
         """
 
+    def connected(self, app_id: str, count: int) -> None:
+        """Note that this node has ``count`` connections of the application."""
+
     def leave(
         self,
         key: Key,
@@ -114,6 +117,9 @@ class Registry(Protocol):
 
     async def peers(self) -> bool:
         """Whether another node takes connections."""
+
+    async def connections(self, app_id: str) -> int:
+        """Of the application, on all nodes together."""
 
     async def counts(self, keys: Sequence[Key]) -> list[Counts]:
         """Of each channel."""
@@ -174,6 +180,7 @@ class LocalRegistry:
         self._publish = publish
         self._clock = clock
         self._channels: dict[Key, _Channel] = {}
+        self._connections: dict[str, int] = {}
         self._cache: dict[Key, tuple[str, str, float, int]] = {}
         self._version = 0
 
@@ -214,6 +221,10 @@ class LocalRegistry:
             self._channels.setdefault(key, _Channel()).sockets.add(socket_id)
         done(fits)
 
+    def connected(self, app_id: str, count: int) -> None:
+        """At once."""
+        self._connections[app_id] = count
+
     def leave(
         self,
         key: Key,
@@ -251,6 +262,10 @@ class LocalRegistry:
     async def peers(self) -> bool:
         """There is no other."""
         return False
+
+    async def connections(self, app_id: str) -> int:
+        """Of this process."""
+        return self._connections.get(app_id, 0)
 
     async def counts(self, keys: Sequence[Key]) -> list[Counts]:
         """Of each channel."""

@@ -170,6 +170,11 @@ def entries_key(node_id: str) -> str:
     return f"legato:entries:{{{node_id}}}"
 
 
+def connections_key(node_id: str) -> str:
+    """Hash: application id -> how many connections the node has. It counts while the node's lease stands."""
+    return f"legato:connections:{{{node_id}}}"
+
+
 def idempotency_key(app_id: str, user: str, key: str) -> str:
     """String that remembers which message an ``Idempotency-Key`` of a user made."""
     return f"legato:idempotency:{{{app_id}:{user}}}:{key}"
