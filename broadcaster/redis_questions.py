@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -10,8 +11,10 @@ from protocol import presence, wire
 
 from . import scripts
 from .bus import ask
+from .event_cache import Cached
 from .hub import Key
-from .registry import Cached, Counts
+from .registry import Counts
+from .slices import SLICE, in_order, slices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +27,17 @@ VERSION_DIGITS: Final = 16
 """Before the event that a cache channel keeps: see remember.lua."""
 
 
+PRESENCE: Final = "presence-"
+
+BATCH: Final = 200
+"""Channels that are asked about together."""
+
 _cached_decoder: Final = msgspec.json.Decoder(tuple[str, str])
+
+
+def glob_of(prefix: str) -> str | None:
+    """Redis' pattern for what begins with ``prefix``; None for everything."""
+    return re.sub(r"([\\*?\[\]^-])", r"\\\1", prefix) + "*" if prefix else None
 
 
 class Questions:
@@ -36,29 +49,50 @@ class Questions:
 
     async def counts(self, keys: Sequence[Key]) -> list[Counts]:
         """Of each channel."""
+        return [count async for part in slices(keys, BATCH) for count in await self._counts(part)]
+
+    async def _counts(self, keys: Sequence[Key]) -> list[Counts]:
+        """Asks of a presence channel for its users too; others have none."""
+        presence_keys = [key for key in keys if key.channel.startswith(PRESENCE)]
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
             pipeline.hlen(wire.subscriptions_key(*key))
+        for key in presence_keys:
             pipeline.hlen(wire.users_key(*key))
         lengths = await ask(pipeline.execute())
-        return [Counts(*pair) for pair in zip(lengths[::2], lengths[1::2], strict=True)]
+        users = dict(zip(presence_keys, lengths[len(keys) :], strict=True))
+        return [Counts(count, users.get(key, 0)) for key, count in zip(keys, lengths, strict=False)]
 
-    async def occupied(self, app_id: str) -> list[str]:
-        """Names of the channels that have subscribers, sorted; a hint that is out of date is dropped."""
-        hints = sorted(name.decode() for name in await ask(self._redis.smembers(wire.occupied_key(app_id))))
-        counts = await self.counts([Key(app_id, name) for name in hints])
-        vacant = [name for name, count in zip(hints, counts, strict=True) if not count.subscriptions]
-        back = await self._drop_hints(app_id, vacant) if vacant else set()
-        return [name for name in hints if name not in set(vacant) - back]
+    async def occupied(self, app_id: str, prefix: str = "") -> dict[str, Counts]:
+        """The channels that have subscribers and whose names begin with ``prefix``, sorted.
 
-    async def _drop_hints(self, app_id: str, vacant: Sequence[str]) -> set[str]:
-        """Answers those that somebody has come to meanwhile, whose hints have to stay."""
+        Of others nothing is asked. A hint that is out of date is dropped.
+        """
+        found: dict[str, Counts] = {}
+        async for part in slices(await in_order(await self._hints(app_id, prefix)), BATCH):
+            counts = dict(zip(part, await self.counts([Key(app_id, name) for name in part]), strict=True))
+            if vacant := [name for name, count in counts.items() if not count.subscriptions]:
+                counts |= await self._drop_hints(app_id, vacant)
+            found |= {name: count for name, count in counts.items() if count.subscriptions}
+        return found
+
+    async def _hints(self, app_id: str, prefix: str) -> list[str]:
+        names: dict[bytes, None] = {}  # one may be told twice
+        pattern, cursor = glob_of(prefix), 0
+        while True:
+            key = wire.occupied_key(app_id)
+            cursor, part = await ask(self._redis.sscan(key, cursor, match=pattern, count=SLICE))
+            names |= dict.fromkeys(part)
+            if not cursor:
+                return [name.decode() for name in names]
+
+    async def _drop_hints(self, app_id: str, vacant: Sequence[str]) -> dict[str, Counts]:
+        """Answers the counts anew: hints of channels that somebody has come to meanwhile have to stay."""
         await ask(self._redis.srem(wire.occupied_key(app_id), *vacant))
-        counts = await self.counts([Key(app_id, name) for name in vacant])
-        back = [name for name, count in zip(vacant, counts, strict=True) if count.subscriptions]
-        if back:
+        counts = dict(zip(vacant, await self.counts([Key(app_id, name) for name in vacant]), strict=True))
+        if back := [name for name, count in counts.items() if count.subscriptions]:
             await ask(self._redis.sadd(wire.occupied_key(app_id), *back))
-        return set(back)
+        return counts
 
     async def members(self, key: Key) -> list[str]:
         """User ids on a presence channel."""
