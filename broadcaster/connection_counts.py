@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import RedisError
 
-from protocol import wire
-
 from .leases import GONE
 from .waiting import RETRY_SECONDS, reason_of
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
-
     from .leases import Lease
+    from .redis_pipeline import Named
 
 logger: Final = logging.getLogger("legato.registry")
 
@@ -34,8 +31,9 @@ KEPT: Final = 4
 class ConnectionCounts:
     """Of this node, and what the others have told of theirs. Methods raise what redis-py raises."""
 
-    def __init__(self, redis: Redis, lease: Lease) -> None:
+    def __init__(self, redis: Named, lease: Lease) -> None:
         self._redis = redis
+        self._names = redis.names
         self._lease = lease
         self._counts: dict[str, int] = {}
         self._changed: dict[str, None] = {}
@@ -84,7 +82,7 @@ class ConnectionCounts:
         self._told_as = node
         if not told:
             return
-        key = wire.connections_key(node)
+        key = self._names.connections_key(node)
         async with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.hset(key, mapping=told)
             pipeline.expire(key, round(KEPT * self._lease.seconds) + 1)
@@ -92,7 +90,7 @@ class ConnectionCounts:
 
     async def forget(self) -> None:
         """Take what was told back: this node ends."""
-        await self._redis.delete(wire.connections_key(self._lease.node))
+        await self._redis.delete(self._names.connections_key(self._lease.node))
 
     async def everywhere(self, app_id: str) -> int:
         """Of all nodes together."""
@@ -100,6 +98,6 @@ class ConnectionCounts:
         nodes = [name for name, state in states.items() if state not in (None, GONE)]
         async with self._redis.pipeline(transaction=False) as pipeline:
             for name in nodes:
-                pipeline.hget(wire.connections_key(name), app_id)
+                pipeline.hget(self._names.connections_key(name), app_id)
             others = await pipeline.execute() if nodes else []
         return self._counts.get(app_id, 0) + sum(int(count or 0) for count in others)

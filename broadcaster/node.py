@@ -37,8 +37,6 @@ from .wheel import Wheel
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Iterator
 
-    from redis.asyncio import Redis
-
     from protocol.apps import App
     from protocol.errors import PusherError
     from protocol.holdback import Gone
@@ -49,6 +47,7 @@ if TYPE_CHECKING:
     from .config import Settings
     from .line import Line
     from .look import Look
+    from .redis_pipeline import Named
     from .replies import Replies
 
 logger: Final = logging.getLogger("legato.node")
@@ -70,7 +69,7 @@ class Node:
     """
 
     def __init__(
-        self, settings: Settings, bus: Bus, replies: Replies | None, redis: Redis | None = None
+        self, settings: Settings, bus: Bus, replies: Replies | None, redis: Named | None = None
     ) -> None:
         self.settings = settings
         self.bus = bus
@@ -122,7 +121,7 @@ class Node:
             spawn=self._spawn,
         )
 
-    def _registry(self, redis: Redis | None) -> Registry:
+    def _registry(self, redis: Named | None) -> Registry:
         if redis is None:
             return LocalRegistry(self._deliver)
         return RedisRegistry(

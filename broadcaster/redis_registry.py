@@ -37,11 +37,10 @@ from .registry import added_envelope, removed_envelope
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from redis.asyncio import Redis
-
     from protocol.presence import Member
 
     from .redis_layout import Line
+    from .redis_pipeline import Named
     from .registry import Joined, Left
 
 logger: Final = logging.getLogger("legato.registry")
@@ -67,7 +66,7 @@ class RedisRegistry(Questions):
     :param lease: seconds.
     """
 
-    def __init__(self, redis: Redis, node_id: str, owner: Owner, lease: float = LEASE_SECONDS) -> None:
+    def __init__(self, redis: Named, node_id: str, owner: Owner, lease: float = LEASE_SECONDS) -> None:
         super().__init__(redis)
         self._lease = Lease(redis, node_id, lease, owner.state)
         self._owner = owner
@@ -357,7 +356,7 @@ class RedisRegistry(Questions):
             if chunk % BATCH == 0:
                 await self.flush()
         await self.flush()
-        listed = await self._redis.smembers(wire.entries_key(self._lease.node))
+        listed = await self._redis.smembers(self._names.entries_key(self._lease.node))
         mine = {encode_entry(*one) for one in self._owner.mine()} | {entry for _, entry in self._kept}
         for entry in listed - mine:
             key, socket_id, _ = decode_entry(entry)
@@ -367,7 +366,7 @@ class RedisRegistry(Questions):
 
     async def _take_back(self, node: str) -> None:
         """A few at a time, by chance, so that nodes that do the same at the same time share the work."""
-        listed = wire.entries_key(node)
+        listed = self._names.entries_key(node)
         while entries := await self._some(listed):
             logger.warning("node %s is gone, taking back %d of its subscriptions", node, len(entries))
             for entry in entries:

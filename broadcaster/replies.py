@@ -21,11 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from redis.asyncio import Redis
-
     from protocol.stream import Job, State, UserId
 
     from .config import Chat
+    from .redis_pipeline import Named
 
 CHAT_PREFIX: Final = stream.chat_channel("")
 
@@ -63,8 +62,9 @@ class Replies:
     Every method raises :class:`BusError` when Redis does not answer.
     """
 
-    def __init__(self, redis: Redis, chat: Chat, app_id: str) -> None:
+    def __init__(self, redis: Named, chat: Chat, app_id: str) -> None:
         self._redis = redis
+        self._names = redis.names
         self._chat = chat
         self.app_id = app_id
         self.submitted = 0
@@ -81,7 +81,8 @@ class Replies:
         :raises Full: and :raises TooMany: it is not queued.
         """
         await self._let_in(job)
-        await ask(self._redis.xadd(wire.jobs_key(self._chat.queue), {wire.JOB_FIELD: stream.encode_job(job)}))
+        jobs = self._names.jobs_key(self._chat.queue)
+        await ask(self._redis.xadd(jobs, {wire.JOB_FIELD: stream.encode_job(job)}))
         self.submitted += 1
 
     async def submit_once(self, job: Job, *, again: bool) -> None:
@@ -94,7 +95,7 @@ class Replies:
         if not again:
             await self._let_in(job)
         queue = self._chat.queue
-        keys = (wire.jobs_key(queue), wire.queued_mark(queue, job.message_id))
+        keys = (self._names.jobs_key(queue), self._names.queued_mark(queue, job.message_id))
         arguments = (wire.JOB_FIELD, stream.encode_job(job), self._chat.idempotency_seconds)
         queued = await ask(self._enqueue(keys, arguments))
         if queued:
@@ -105,7 +106,7 @@ class Replies:
     async def _let_in(self, job: Job) -> None:
         # Looked at before, not with the job's own command: requests at the same time may go over it a little.
         limit = self._chat.max_queued
-        if limit and await ask(self._redis.xlen(wire.jobs_key(self._chat.queue))) >= limit:
+        if limit and await ask(self._redis.xlen(self._names.jobs_key(self._chat.queue))) >= limit:
             raise Full
         if not await self._announce(job, self._chat.max_open_per_user):
             raise TooMany
@@ -113,7 +114,7 @@ class Replies:
     async def _announce(self, job: Job, limit: int) -> bool:
         """Make the message known; False if its user has ``limit`` open ones already (0: no limit)."""
         names = (self.app_id, job.channel)
-        keys = (wire.message_key(*names, job.message_id), wire.open_key(*names))
+        keys = (self._names.message_key(*names, job.message_id), self._names.open_key(*names))
         user = msgspec.json.encode(job.user_id)
         now = job.queued_at // 1000
         arguments = (job.message_id, user, limit, now, self._chat.unclaimed_seconds)
@@ -143,14 +144,14 @@ class Replies:
 
     def _idempotency_key(self, user_id: UserId, key: str) -> str:
         digest = hashlib.sha256(key.encode()).hexdigest()
-        return wire.idempotency_key(self.app_id, str(user_id), digest)
+        return self._names.idempotency_key(self.app_id, str(user_id), digest)
 
     async def cancel(self, user_id: UserId, message_id: str) -> bool:
         """Ask for the end of a reply; False if the user has no such message. Idempotent."""
-        message_key = wire.message_key(self.app_id, stream.chat_channel(user_id), message_id)
+        message_key = self._names.message_key(self.app_id, stream.chat_channel(user_id), message_id)
         if not await ask(self._redis.exists(message_key)):
             return False
-        await ask(self._redis.set(wire.cancel_flags(message_id)[0], "1", ex=wire.CANCEL_SECONDS))
+        await ask(self._redis.set(self._names.cancel_flags(message_id)[0], "1", ex=wire.CANCEL_SECONDS))
         await ask(self._redis.hset(message_key, "cancel", "1"))
         return True
 
@@ -164,8 +165,8 @@ class Replies:
     async def on_channel(self, key: Key, message_id: str, after: int = -1) -> Reply | None:
         """As :meth:`read`, by the channel."""
         pipeline = self._redis.pipeline(transaction=True)
-        pipeline.hmget(wire.message_key(*key, message_id), ["state", "next", "attempt", "error"])
-        pipeline.xrange(wire.log_key(*key, message_id), "1-0", "1")
+        pipeline.hmget(self._names.message_key(*key, message_id), ["state", "next", "attempt", "error"])
+        pipeline.xrange(self._names.log_key(*key, message_id), "1-0", "1")
         (state, count, attempt, error), entries = await ask(pipeline.execute())
         if state is None:
             return None
@@ -187,7 +188,8 @@ class Replies:
         """Of each channel the messages that stream now, and those that ended of late: seconds ago."""
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
-            pipeline.execute_command("EVAL", AROUND, 2, wire.active_key(*key), wire.ended_key(*key))
+            active, ended = self._names.active_key(*key), self._names.ended_key(*key)
+            pipeline.execute_command("EVAL", AROUND, 2, active, ended)
         return [
             (
                 [message_id.decode() for message_id in active],
@@ -199,8 +201,8 @@ class Replies:
     async def missing(self, key: Key, message_id: str, first: int) -> Reading:
         """The frames of a message from token ``first`` on, as the worker published them."""
         pipeline = self._redis.pipeline(transaction=True)
-        pipeline.hmget(wire.message_key(*key, message_id), ["user", "state", "next"])
-        pipeline.xrange(wire.log_key(*key, message_id), wire.log_entry_id(first), "+")
+        pipeline.hmget(self._names.message_key(*key, message_id), ["user", "state", "next"])
+        pipeline.xrange(self._names.log_key(*key, message_id), wire.log_entry_id(first), "+")
         (user, state, count), entries = await ask(pipeline.execute())
         if user is None or state is None:
             return Reading(first, None)

@@ -31,9 +31,8 @@ from .websocket import Connection
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Coroutine, Generator, Iterable
 
-    from redis.asyncio import Redis
-
     from .config import Settings
+    from .redis_pipeline import Named
 
 logger: Final = logging.getLogger("legato.broadcaster")
 
@@ -242,7 +241,7 @@ async def _node(settings: Settings) -> AsyncIterator[Node]:
             await node.close()
 
 
-def _composed(settings: Settings, redis: Redis | None) -> Node:
+def _composed(settings: Settings, redis: Named | None) -> Node:
     if redis is None:
         logger.warning("no Redis configured: local bus, one process, chat is off")
         return Node(settings, LocalBus(), None)
@@ -252,16 +251,16 @@ def _composed(settings: Settings, redis: Redis | None) -> Node:
 
 
 @contextlib.asynccontextmanager
-async def _redis(settings: Settings) -> AsyncIterator[Redis | None]:
+async def _redis(settings: Settings) -> AsyncIterator[Named | None]:
     if not settings.redis.url:
         yield None
         return
-    async with redis_client(settings.redis.url) as redis:
+    async with redis_client(settings.redis.url, settings.redis.prefix) as redis:
         yield redis
 
 
 @contextlib.asynccontextmanager
-async def _source(settings: Settings, redis: Redis | None) -> AsyncIterator[AppSource | None]:
+async def _source(settings: Settings, redis: Named | None) -> AsyncIterator[AppSource | None]:
     """Where applications come from beside the settings, if they do."""
     place = _place(settings, redis)
     if place is None:
@@ -273,7 +272,7 @@ async def _source(settings: Settings, redis: Redis | None) -> AsyncIterator[AppS
         await place.close()
 
 
-def _place(settings: Settings, redis: Redis | None) -> Place | None:
+def _place(settings: Settings, redis: Named | None) -> Place | None:
     if settings.app_source.database_url:
         from .app_table import AppTable  # noqa: PLC0415 - SQLAlchemy's megabytes are for those who use it
 
