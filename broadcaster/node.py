@@ -29,6 +29,7 @@ from .redis_layout import Owner
 from .redis_registry import RedisRegistry
 from .registry import Joined, Left, LocalRegistry, Registry
 from .rosters import Rosters
+from .slices import slices
 from .turns import Turns
 from .watchlists import Watchlists
 from .webhooks import Webhooks
@@ -215,16 +216,19 @@ class Node:
         logger.info("applications: %s", ", ".join(app.id for app in apps) or "none")
         self._know(apps)
         self.webhooks.set_apps(apps)
-        for client in list(self.open):
-            session = client.session
-            if session is None:
-                continue
-            app = self.apps.get(session.app.id)
-            if app is None or not app.enabled:
-                self.dismiss(client, errors.UNKNOWN_APP if app is None else errors.APP_DISABLED)
-            else:
-                session.app = app
-                self.entrance.count(client, app)
+        async for part in slices(list(self.open)):
+            for client in part:
+                session = client.session
+                if session is not None:  # else it has gone meanwhile
+                    self._change_app(client, session)
+
+    def _change_app(self, client: Client, session: Session) -> None:
+        app = self.apps.get(session.app.id)
+        if app is None or not app.enabled:
+            self.dismiss(client, errors.UNKNOWN_APP if app is None else errors.APP_DISABLED)
+        else:
+            session.app = app
+            self.entrance.count(client, app)
 
     # --- connections
 
@@ -247,16 +251,16 @@ class Node:
         """Count an accepted connection and watch over it."""
         self.accepted += 1
         app_id = session.app.id
-        self.connections[app_id] += 1
-        self.registry.connected(app_id, self.connections[app_id])
+        self.connections[app_id] = count = self.connections[app_id] + 1
+        self.registry.connected(app_id, count)
         self.open.add(client)
         self.wheel.add(client, session.deadline)
 
     def leave(self, client: Client, session: Session) -> None:
         """Undo :meth:`enter`, and every subscription."""
         app_id = session.app.id
-        self.connections[app_id] -= 1
-        self.registry.connected(app_id, self.connections[app_id])
+        self.connections[app_id] = count = self.connections[app_id] - 1
+        self.registry.connected(app_id, count)
         self.open.discard(client)
         keys, client.keys = client.keys, {}
         for key, effect in keys.items():

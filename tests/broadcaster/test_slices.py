@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from broadcaster.bus import redis_client
+from broadcaster.entrance import socket_ids
 from broadcaster.event_cache import DROPS, EventCache
 from broadcaster.hub import Key
 from broadcaster.redis_questions import BATCH, Questions, glob_of
 from broadcaster.registry import Counts, LocalRegistry
 from broadcaster.server import running
 from broadcaster.slices import SLICE, in_order, slices
-from protocol import wire
-from tests.broadcaster.conftest import local_settings
+from protocol import errors, wire
+from tests.broadcaster.conftest import APP, local_settings
+from tests.broadcaster.fed import door
 from tests.broadcaster.test_fan_out_cost import instructions
 from tests.broadcaster.test_features import get
+from tests.broadcaster.test_plain import FIREFOX
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -115,6 +119,24 @@ async def test_redis_takes_the_prefix_literally(prefix, valkey_url):
         await redis.sadd("s", *names)
         _, found = await redis.sscan("s", 0, match=glob_of(prefix), count=1000)
         assert {name.decode() for name in found} == {name for name in names if name.startswith(prefix)}
+
+
+async def test_clients_hear_of_changed_applications_in_slices_and_those_that_leave_meanwhile_do_not():
+    async with door() as opened:
+        node = opened.node
+        node.entrance._socket_ids = socket_ids()
+        clients = [opened.come() for _ in range(2 * SLICE)]
+        for one in clients:
+            one.read(FIREFOX)
+        assert len(node.open) == len(clients)
+        changed = msgspec.structs.replace(APP, max_connections=10 * SLICE)
+        last = list(node.open)[-1]
+        asyncio.get_running_loop().call_soon(last.close, errors.TERMINATED)
+        _, taken = await turns(node.set_apps((changed,)))
+        assert taken >= 2
+        assert all(client.session.app is changed for client in node.open)
+        (counted,) = await node.registry.counts([Key(APP.id, wire.CONNECTIONS)])
+        assert counted.subscriptions == len(node.open) < len(clients)
 
 
 class TestEventCache:

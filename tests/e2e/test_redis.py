@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import jwt
@@ -170,7 +171,20 @@ async def test_with_a_prefix_no_name_is_without_it(tmp_path):
         async with world(f"redis://legato:{PASSWORD}@{server.address}", tmp_path, "shop:") as stage:
             await everything_works(stage)
             await every_action_works(stage)
+            await a_supervisor_is_seen(stage)
         assert denied(server) == []
+
+
+async def a_supervisor_is_seen(stage: World) -> None:
+    """One that balances looks at its queues too."""
+    more = ("--processes", "2", "--balance", "auto")
+    async with legato("worker", *more, environ=stage.environ) as process, asyncio.timeout(60):
+        while True:
+            workers = json.loads(await stage.command("status", "--json"))["workers"]
+            if Counter(worker["kind"] for worker in workers) == {"supervisor": 1, "process": 1}:
+                break
+        process.process.terminate()
+        assert await process.end() == 0
 
 
 @pytest.mark.parametrize(("place", "prefix"), [("/3", ""), ("/0", "shop:")])
