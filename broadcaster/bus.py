@@ -38,12 +38,11 @@ from .waiting import RETRY_SECONDS, end_task, reason_of
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 
-    from redis.asyncio import Redis
-
     from protocol.redis_url import Address
     from protocol.wire import Envelope
 
     from .hub import Key
+    from .redis_pipeline import Named
 
     Deliver = Callable[[Line, Envelope], None]
     Confirmed = Callable[[Key], None]
@@ -148,15 +147,17 @@ class LocalBus:
         self._channels.clear()
 
 
-def redis_client(url: str) -> Redis:
+def redis_client(url: str, prefix: str = "") -> Named:
     """A client that waits for a connection of its pool and never repeats a command by itself.
 
     A blind repeat would publish twice, so whoever calls decides.
 
+    :param prefix: of all names that the installation uses (:mod:`protocol.names`).
     :raises SettingsError: the URL is not one of those that :mod:`protocol.redis_url` knows.
     """
     return connect(
         redis_url.parse(url),
+        prefix,
         max_connections=32,
         timeout=5,
         socket_timeout=5,
@@ -173,9 +174,10 @@ class RedisBus:
     ours is read by a :class:`.feed.Feed`; one more task finds a server for channels that have none.
     """
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Named) -> None:
         self.gaps = 0
         self._redis = redis
+        self._names = redis.names
         self._servers: Servers = Shards(redis) if isinstance(redis, Cluster) else OneServer(redis)
         self._keys: dict[bytes, Key] = {}
         self._delivering: set[bytes] = set()
@@ -233,7 +235,8 @@ class RedisBus:
         """Queue for the next pipeline."""
         if self._outbox_messages + len(messages) > MAX_OUTBOX:
             raise BusError("too many messages wait for Redis")
-        batch = [(wire.bus_channel(*key), wire.encode_envelope(envelope)) for key, envelope in messages]
+        name_of = self._names.bus_channel
+        batch = [(name_of(*key), wire.encode_envelope(envelope)) for key, envelope in messages]
         accepted = asyncio.get_running_loop().create_future()
         self._outbox.append((batch, accepted))
         self._outbox_messages += len(batch)
@@ -278,13 +281,13 @@ class RedisBus:
 
     def subscribe(self, key: Key) -> None:
         """Ask for a channel; it is confirmed when Redis answers."""
-        name = wire.bus_channel(*key).encode()
+        name = self._names.bus_channel(*key).encode()
         self._keys[name] = key
         self._subscribe(name)
 
     def unsubscribe(self, key: Key) -> None:
         """Ask for a channel no more."""
-        name = wire.bus_channel(*key).encode()
+        name = self._names.bus_channel(*key).encode()
         self._keys.pop(name, None)
         self._adrift.pop(name, None)
         self._delivering.discard(name)

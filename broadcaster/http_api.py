@@ -24,6 +24,7 @@ from .api_events import (
 from .api_paths import Paths, Place, Route
 from .bus import BusError
 from .hub import Key
+from .slices import slices
 
 if TYPE_CHECKING:
     import asyncio
@@ -293,13 +294,12 @@ class HttpApi:
         prefix = request.params.get("filter_by_prefix", "")
         if "user_count" in request.info and not prefix.startswith(PRESENCE):
             raise ApiError(400, USER_COUNT_NEEDS_PRESENCE)
-        names = [
-            name for name in await self._node.registry.occupied(request.app.id) if name.startswith(prefix)
-        ]
-        if not request.info:
-            return 200, {"channels": {name: {} for name in names}}
-        infos = await self._infos(request.app, tuple(names), request.info)
-        return 200, {"channels": dict(zip(names, infos, strict=True))}
+        app_id, info = request.app.id, request.info
+        found = await self._node.registry.occupied(app_id, prefix)
+        channels: dict[str, Any] = {}
+        async for part in slices(list(found.items())):
+            channels |= {name: _counts(Key(app_id, name), counts, info) for name, counts in part}
+        return 200, {"channels": channels}
 
     async def _channel(self, request: Request) -> Told:
         channel, wanted = parse_channel(request.names[0]), request.info
@@ -323,8 +323,8 @@ class HttpApi:
         return 200, {"users": [{"id": user_id} for user_id in members]}
 
     async def _connections(self, request: Request) -> Told:
-        """Reverb's; of this node."""
-        return 200, {"connections": self._node.connections[request.app.id]}
+        """Reverb's; of all nodes."""
+        return 200, {"connections": await self._node.registry.connections(request.app.id)}
 
     async def _terminate(self, request: Request) -> Told:
         return await self._tell_connections(request, TERMINATE)

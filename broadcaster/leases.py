@@ -18,14 +18,13 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from protocol import wire
-
 from . import scripts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from redis.asyncio import Redis
+    from .redis_pipeline import Named
+
 
 OPEN: Final = "open"
 """The state of a node that takes connections."""
@@ -69,7 +68,7 @@ class Lease:
 
     def __init__(
         self,
-        redis: Redis,
+        redis: Named,
         node: str,
         seconds: float,
         state: Callable[[], str],
@@ -78,6 +77,7 @@ class Lease:
         self.node = node
         self.seconds = seconds
         self._redis = redis
+        self._names = redis.names
         self._state = state
         self._clock = clock
         self._until = 0.0
@@ -117,8 +117,9 @@ class Lease:
         began = self._clock()
         node = self.node
         async with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.sadd(wire.NODES_KEY, node, *self._past)
-            pipeline.eval(_RENEW, 1, wire.lease_key(node), self._state(), round(self.seconds * 1000), GONE)
+            pipeline.sadd(self._names.nodes_key, node, *self._past)
+            lease, milliseconds = self._names.lease_key(node), round(self.seconds * 1000)
+            pipeline.eval(_RENEW, 1, lease, self._state(), milliseconds, GONE)
             _, answer = await pipeline.execute()
         self._past.clear()
         renewal = Renewal(answer)
@@ -133,23 +134,23 @@ class Lease:
 
     async def end(self, *, handed_over: bool) -> None:
         """Give it back; or, if others are to look after what is left, say that this node is gone."""
-        lease = wire.lease_key(self.node)
+        lease = self._names.lease_key(self.node)
         if handed_over:
             await self._redis.set(lease, GONE, ex=GONE_SECONDS)
         else:
-            await self._redis.srem(wire.NODES_KEY, self.node)
+            await self._redis.srem(self._names.nodes_key, self.node)
             await self._redis.delete(lease)
-            await self._redis.delete(wire.entries_key(self.node))
+            await self._redis.delete(self._names.entries_key(self.node))
 
     # --- the others
 
     async def states(self) -> dict[str, str | None]:
         """Name -> state of every other node that is listed; None for one that has no lease."""
-        listed = [_text(name) for name in await self._redis.smembers(wire.NODES_KEY)]
+        listed = [_text(name) for name in await self._redis.smembers(self._names.nodes_key)]
         names = [name for name in listed if name != self.node]
         async with self._redis.pipeline(transaction=False) as pipeline:
             for name in names:
-                pipeline.get(wire.lease_key(name))
+                pipeline.get(self._names.lease_key(name))
             values: list[Any] = await pipeline.execute() if names else []
         return {
             name: None if value is None else _text(value) for name, value in zip(names, values, strict=True)
@@ -169,16 +170,16 @@ class Lease:
 
     async def _declare_dead(self, name: str) -> bool:
         """Whether it is: it may just have come back, or another node may have said so first."""
-        lease = wire.lease_key(name)
+        lease = self._names.lease_key(name)
         await self._redis.set(lease, GONE, nx=True, ex=GONE_SECONDS)
         state = await self._redis.get(lease)
         return state is not None and _text(state) == GONE
 
     async def forget(self, name: str) -> None:
         """Nothing of a dead node is left. What came in between is found: it is looked for once more."""
-        await self._redis.srem(wire.NODES_KEY, name)
-        if await self._redis.exists(wire.entries_key(name)):
-            await self._redis.sadd(wire.NODES_KEY, name)
+        await self._redis.srem(self._names.nodes_key, name)
+        if await self._redis.exists(self._names.entries_key(name)):
+            await self._redis.sadd(self._names.nodes_key, name)
 
 
 def _text(value: bytes | str) -> str:

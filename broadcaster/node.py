@@ -29,6 +29,7 @@ from .redis_layout import Owner
 from .redis_registry import RedisRegistry
 from .registry import Joined, Left, LocalRegistry, Registry
 from .rosters import Rosters
+from .slices import slices
 from .turns import Turns
 from .watchlists import Watchlists
 from .webhooks import Webhooks
@@ -36,8 +37,6 @@ from .wheel import Wheel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Iterator
-
-    from redis.asyncio import Redis
 
     from protocol.apps import App
     from protocol.errors import PusherError
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from .config import Settings
     from .line import Line
     from .look import Look
+    from .redis_pipeline import Named
     from .replies import Replies
 
 logger: Final = logging.getLogger("legato.node")
@@ -70,7 +70,7 @@ class Node:
     """
 
     def __init__(
-        self, settings: Settings, bus: Bus, replies: Replies | None, redis: Redis | None = None
+        self, settings: Settings, bus: Bus, replies: Replies | None, redis: Named | None = None
     ) -> None:
         self.settings = settings
         self.bus = bus
@@ -124,7 +124,7 @@ class Node:
             spawn=self._spawn,
         )
 
-    def _registry(self, redis: Redis | None) -> Registry:
+    def _registry(self, redis: Named | None) -> Registry:
         if redis is None:
             return LocalRegistry(self._deliver)
         return RedisRegistry(
@@ -218,16 +218,19 @@ class Node:
         logger.info("applications: %s", ", ".join(app.id for app in apps) or "none")
         self._know(apps)
         self.webhooks.set_apps(apps)
-        for client in list(self.open):
-            session = client.session
-            if session is None:
-                continue
-            app = self.apps.get(session.app.id)
-            if app is None or not app.enabled:
-                self.dismiss(client, errors.UNKNOWN_APP if app is None else errors.APP_DISABLED)
-            else:
-                session.app = app
-                self.entrance.count(client, app)
+        async for part in slices(list(self.open)):
+            for client in part:
+                session = client.session
+                if session is not None:  # else it has gone meanwhile
+                    self._change_app(client, session)
+
+    def _change_app(self, client: Client, session: Session) -> None:
+        app = self.apps.get(session.app.id)
+        if app is None or not app.enabled:
+            self.dismiss(client, errors.UNKNOWN_APP if app is None else errors.APP_DISABLED)
+        else:
+            session.app = app
+            self.entrance.count(client, app)
 
     # --- connections
 
@@ -249,13 +252,17 @@ class Node:
     def enter(self, client: Client, session: Session) -> None:
         """Count an accepted connection and watch over it."""
         self.accepted += 1
-        self.connections[session.app.id] += 1
+        app_id = session.app.id
+        self.connections[app_id] = count = self.connections[app_id] + 1
+        self.registry.connected(app_id, count)
         self.open.add(client)
         self.wheel.add(client, session.deadline)
 
     def leave(self, client: Client, session: Session) -> None:
         """Undo :meth:`enter`, and every subscription."""
-        self.connections[session.app.id] -= 1
+        app_id = session.app.id
+        self.connections[app_id] = count = self.connections[app_id] - 1
+        self.registry.connected(app_id, count)
         self.open.discard(client)
         keys, client.keys = client.keys, {}
         for key, effect in keys.items():

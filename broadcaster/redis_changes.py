@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from redis.exceptions import NoScriptError, RedisError
 
-from protocol import wire
 from protocol.cluster import slot_of
 
 from . import scripts
@@ -26,11 +25,11 @@ from .waiting import RETRY_SECONDS, end_task, reason_of
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from redis.asyncio import Redis
-
+    from protocol.names import Names
     from protocol.redis_url import Address
 
     from .redis_layout import Line
+    from .redis_pipeline import Named
 
     Command = tuple[Any, ...]
 
@@ -53,7 +52,7 @@ class Changes:
 
     def __init__(
         self,
-        redis: Redis,
+        redis: Named,
         steady: Callable[[], Awaitable[None]],
         failed: Callable[[], None],
         stands: Callable[[Change], bool],
@@ -63,6 +62,7 @@ class Changes:
         self.stands = stands
         self.batches = Batches(redis)
         self._redis = redis
+        self._names = redis.names
         self._lanes: dict[Address | None, _Lane] = {}
         self._of: dict[Key, _Lane] = {}  # of channels that have any under way: their order must not change
 
@@ -79,7 +79,7 @@ class Changes:
     def _lane(self, key: Key) -> _Lane:
         address = None
         if isinstance(self._redis, Cluster):
-            address = self._redis.slots.owner(slot_of(wire.bus_channel(*key).encode()))
+            address = self._redis.slots.owner(slot_of(self._names.bus_channel(*key).encode()))
         lane = self._lanes.get(address)
         if lane is None:
             lane = self._lanes[address] = _Lane(self, self._of)
@@ -259,8 +259,9 @@ def _unanswered(
 class Batches:
     """Sends changes together."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Named) -> None:
         self._redis = redis
+        self._names = redis.names
         self._sha: dict[str, str] = {}
         self._hints: dict[str, dict[str, None]] = {}
 
@@ -276,7 +277,7 @@ class Batches:
         """
         if not self._sha:
             self._sha = {name: await self._redis.script_load(text) for name, text in _SCRIPTS.items()}
-        before, hints = _listing(batch), self._occupied(batch)
+        before, hints = _listing(batch, self._names), self._occupied(batch)
         called = [change for change in batch if change.script]
         calls = [self._call(change, again=again) for change in called]
         if isinstance(self._redis, Cluster):
@@ -286,7 +287,7 @@ class Batches:
             lines = _forgotten([change for change in batch if id(change) not in failed])
         else:
             lines = _forgotten(batch)
-            answers = await self._pipe([*before, *hints, *calls, *_forgetting(lines)])
+            answers = await self._pipe([*before, *hints, *calls, *_forgetting(lines, self._names)])
             self._check(answers, len(before))
             first = len(before) + len(hints)
             answers = answers[first : first + len(calls)]
@@ -297,7 +298,7 @@ class Batches:
         return results, await self._forget(lines) if isinstance(self._redis, Cluster) else []
 
     async def _forget(self, lines: dict[Line, Key]) -> list[Change]:
-        answers = await self._pipe(_forgetting(lines))
+        answers = await self._pipe(_forgetting(lines, self._names))
         return [
             Change("", key, (), lambda _: None, forgets=(line,))
             for (line, key), answer in zip(lines.items(), answers, strict=True)
@@ -328,21 +329,23 @@ class Batches:
         for change in batch:
             if change.script == "join" and change.key.channel[0] != "#":
                 self._hints.setdefault(change.key.app_id, {})[change.key.channel] = None
-        return [("SADD", wire.occupied_key(app_id), *names) for app_id, names in self._hints.items()]
+        return [("SADD", self._names.occupied_key(app_id), *names) for app_id, names in self._hints.items()]
 
     def _call(self, change: Change, *, again: bool) -> Command:
-        keys = keys_of(change.key)[-1:] if change.script == "release" else keys_of(change.key)
+        keys = keys_of(change.key, self._names)
+        if change.script == "release":
+            keys = keys[-1:]
         if change.call:
-            keys = (*keys, wire.answer_key(*change.key, change.call))
+            keys = (*keys, self._names.answer_key(*change.key, change.call))
         return ("EVALSHA", self._sha[change.script], len(keys), *keys, *change.arguments, int(again))
 
 
-def _listing(batch: Iterable[Change]) -> list[Command]:
+def _listing(batch: Iterable[Change], names: Names) -> list[Command]:
     # The node first: others find what comes late, after they have taken it for dead.
     listed = dict.fromkeys(line for change in batch for line in change.lists)
     nodes = dict.fromkeys(node for node, _ in listed)
-    naming: list[Command] = [("SADD", wire.NODES_KEY, *nodes)] if nodes else []
-    return [*naming, *(("SADD", wire.entries_key(node), entry) for node, entry in listed)]
+    naming: list[Command] = [("SADD", names.nodes_key, *nodes)] if nodes else []
+    return [*naming, *(("SADD", names.entries_key(node), entry) for node, entry in listed)]
 
 
 def _forgotten(batch: Iterable[Change]) -> dict[Line, Key]:
@@ -354,8 +357,8 @@ def _forgotten(batch: Iterable[Change]) -> dict[Line, Key]:
     return {line: key for line, key in last.items() if key is not None}
 
 
-def _forgetting(lines: Iterable[Line]) -> list[Command]:
-    return [("SREM", wire.entries_key(node), entry) for node, entry in lines]
+def _forgetting(lines: Iterable[Line], names: Names) -> list[Command]:
+    return [("SREM", names.entries_key(node), entry) for node, entry in lines]
 
 
 def _is_error(answer: Any) -> TypeGuard[Exception]:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from redis import exceptions
-from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import Pipeline
 from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import RedisError
@@ -19,9 +18,12 @@ from protocol import cluster
 from protocol.cluster import SlotMap
 from protocol.redis_url import Address
 
-from .redis_pipeline import Client
+from .redis_pipeline import Client, Named
 
 if TYPE_CHECKING:
+    from redis.asyncio import BlockingConnectionPool, Redis
+
+    from protocol.names import Names
     from protocol.redis_url import Plan
 
 Command = tuple[tuple[Any, ...], Mapping[str, Any]]
@@ -46,7 +48,7 @@ class _Hop(NamedTuple):
     asking: bool = False
 
 
-class Cluster(Redis):
+class Cluster(Named):
     """All masters of a Cluster as one client: each command goes to who has its key's slot.
 
     A transaction has to be of one slot; another pipeline is split by nodes, and what is of one slot stays in
@@ -55,8 +57,9 @@ class Cluster(Redis):
     :ivar slots: who has which slot.
     """
 
-    def __init__(self, plan: Plan, pool: Callable[[Address], BlockingConnectionPool]) -> None:
+    def __init__(self, plan: Plan, pool: Callable[[Address], BlockingConnectionPool], names: Names) -> None:
         super().__init__(connection_pool=pool(plan.addresses[0]))  # for its encoder; it never connects
+        self.names = names
         self.slots = SlotMap()
         self._seeds = plan.addresses
         self._pool = pool
@@ -67,7 +70,7 @@ class Cluster(Redis):
     def node(self, address: Address) -> Redis:
         """The client of one node."""
         if address not in self._nodes:
-            self._nodes[address] = Client(self._pool(address))
+            self._nodes[address] = Client(self._pool(address), self.names)
         return self._nodes[address]
 
     def masters(self) -> list[Redis]:

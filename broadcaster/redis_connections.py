@@ -20,7 +20,7 @@ from weakref import WeakSet
 import hiredis
 from redis import exceptions
 from redis._parsers.hiredis import NOT_ENOUGH_DATA
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.connection import (
     AbstractConnection,
     Connection,
@@ -31,6 +31,7 @@ from redis.asyncio.connection import (
 from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import RedisError
 
+from protocol.names import Names
 from protocol.redis_url import Address
 
 from .redis_cluster import ASK_SECONDS, Cluster
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from protocol.redis_url import Plan
+
+    from .redis_pipeline import Named
 
 Find = Callable[[], Awaitable[Address]]
 
@@ -223,17 +226,21 @@ class _Local(_Honest, UnixDomainSocketConnection):
     pass
 
 
-def connect(plan: Plan, **options: Any) -> Redis:
+def connect(plan: Plan, prefix: str = "", **options: Any) -> Named:
     """A client; nothing is sent yet.
 
+    :param prefix: of all names that the installation uses.
     :param options: of :class:`BlockingConnectionPool`. What the address says goes before them.
     """
     # RESP2 whatever the default may become: the shape of many answers depends on it.
     options = options | _settings(plan) | {"protocol": 2}
+    names = Names(prefix, plan.database)
     if plan.kind == "cluster":
         link = _Link("cluster")
         return Cluster(
-            plan, lambda address: BlockingConnectionPool(**options, link=link, **address._asdict())
+            plan,
+            lambda address: BlockingConnectionPool(**options, link=link, **address._asdict()),
+            names,
         )
     if plan.kind == "sentinel":
         options["link"] = _Link("standalone", _Sentinels(plan).master)
@@ -241,7 +248,7 @@ def connect(plan: Plan, **options: Any) -> Redis:
         options |= {"link": _Link("standalone"), "path": plan.path}
     else:
         options |= {"link": _Link("standalone"), **plan.addresses[0]._asdict()}
-    return Client(BlockingConnectionPool(**options, db=plan.database))
+    return Client(BlockingConnectionPool(**options, db=plan.database), names)
 
 
 def _settings(plan: Plan) -> dict[str, Any]:

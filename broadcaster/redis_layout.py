@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from protocol import presence, wire
+from protocol import presence
 
 from .hub import Key
 from .leases import OPEN
@@ -15,6 +15,7 @@ from .registry import Joined, Left
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from protocol.names import Names
     from protocol.presence import Member
 
     Line = tuple[str, bytes | str]
@@ -60,9 +61,10 @@ class Hold(NamedTuple):
     line: Line
 
 
-def keys_of(key: Key) -> tuple[str, ...]:
-    names = (wire.subscriptions_key, wire.users_key, wire.members_key, wire.bus_channel, wire.held_key)
-    return tuple(name(*key) for name in names)
+def keys_of(key: Key, names: Names) -> tuple[str, ...]:
+    """What the scripts take as KEYS."""
+    kinds = (names.subscriptions_key, names.users_key, names.members_key, names.bus_channel, names.held_key)
+    return tuple(kind(*key) for kind in kinds)
 
 
 def encode_entry(key: Key, socket_id: str, member: Member | None) -> bytes:

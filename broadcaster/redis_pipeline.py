@@ -13,6 +13,8 @@ from redis.asyncio.client import Pipeline
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from protocol.names import Names
+
 SPARES: Final = 8
 """Pipelines at a time that have a connection of their own kind; the others take one of the pool's."""
 
@@ -30,11 +32,21 @@ class Spare(Protocol):
         """See redis-py."""
 
 
-class Client(Redis):
+class Named(Redis):
+    """A client of one installation.
+
+    :ivar names: of the installation's keys and channels, the only ones that it is used with.
+    """
+
+    names: Names
+
+
+class Client(Named):
     """One server. Like redis-py's, which takes over ``pool``, but for :meth:`pipeline`."""
 
-    def __init__(self, pool: BlockingConnectionPool) -> None:
+    def __init__(self, pool: BlockingConnectionPool, names: Names) -> None:
         super().__init__(connection_pool=pool)
+        self.names = names
         self.auto_close_connection_pool = True
         self._idle: list[Spare] = []
         self._made = 0

@@ -2,85 +2,120 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from protocol import presence, wire
+from protocol import presence
 
 from . import scripts
 from .bus import ask
+from .event_cache import Cached
 from .hub import Key
-from .registry import Cached, Counts
+from .registry import Counts
+from .slices import SLICE, in_order, slices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from redis.asyncio import Redis
-
     from protocol.presence import Member
+
+    from .redis_pipeline import Named
 
 VERSION_DIGITS: Final = 16
 """Before the event that a cache channel keeps: see remember.lua."""
 
 
+PRESENCE: Final = "presence-"
+
+BATCH: Final = 200
+"""Channels that are asked about together."""
+
 _cached_decoder: Final = msgspec.json.Decoder(tuple[str, str])
+
+
+def glob_of(prefix: str) -> str | None:
+    """Redis' pattern for what begins with ``prefix``; None for everything."""
+    return re.sub(r"([\\*?\[\]^-])", r"\\\1", prefix) + "*" if prefix else None
 
 
 class Questions:
     """See :class:`broadcaster.registry.Registry`."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Named) -> None:
         self._redis = redis
+        self._names = redis.names
         self._remember = redis.register_script(scripts.text("remember"))
 
     async def counts(self, keys: Sequence[Key]) -> list[Counts]:
         """Of each channel."""
+        return [count async for part in slices(keys, BATCH) for count in await self._counts(part)]
+
+    async def _counts(self, keys: Sequence[Key]) -> list[Counts]:
+        """Asks of a presence channel for its users too; others have none."""
+        presence_keys = [key for key in keys if key.channel.startswith(PRESENCE)]
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
-            pipeline.hlen(wire.subscriptions_key(*key))
-            pipeline.hlen(wire.users_key(*key))
+            pipeline.hlen(self._names.subscriptions_key(*key))
+        for key in presence_keys:
+            pipeline.hlen(self._names.users_key(*key))
         lengths = await ask(pipeline.execute())
-        return [Counts(*pair) for pair in zip(lengths[::2], lengths[1::2], strict=True)]
+        users = dict(zip(presence_keys, lengths[len(keys) :], strict=True))
+        return [Counts(count, users.get(key, 0)) for key, count in zip(keys, lengths, strict=False)]
 
-    async def occupied(self, app_id: str) -> list[str]:
-        """Names of the channels that have subscribers, sorted; a hint that is out of date is dropped."""
-        hints = sorted(name.decode() for name in await ask(self._redis.smembers(wire.occupied_key(app_id))))
-        counts = await self.counts([Key(app_id, name) for name in hints])
-        vacant = [name for name, count in zip(hints, counts, strict=True) if not count.subscriptions]
-        back = await self._drop_hints(app_id, vacant) if vacant else set()
-        return [name for name in hints if name not in set(vacant) - back]
+    async def occupied(self, app_id: str, prefix: str = "") -> dict[str, Counts]:
+        """The channels that have subscribers and whose names begin with ``prefix``, sorted.
 
-    async def _drop_hints(self, app_id: str, vacant: Sequence[str]) -> set[str]:
-        """Answers those that somebody has come to meanwhile, whose hints have to stay."""
-        await ask(self._redis.srem(wire.occupied_key(app_id), *vacant))
-        counts = await self.counts([Key(app_id, name) for name in vacant])
-        back = [name for name, count in zip(vacant, counts, strict=True) if count.subscriptions]
-        if back:
-            await ask(self._redis.sadd(wire.occupied_key(app_id), *back))
-        return set(back)
+        Of others nothing is asked. A hint that is out of date is dropped.
+        """
+        found: dict[str, Counts] = {}
+        async for part in slices(await in_order(await self._hints(app_id, prefix)), BATCH):
+            counts = dict(zip(part, await self.counts([Key(app_id, name) for name in part]), strict=True))
+            if vacant := [name for name, count in counts.items() if not count.subscriptions]:
+                counts |= await self._drop_hints(app_id, vacant)
+            found |= {name: count for name, count in counts.items() if count.subscriptions}
+        return found
+
+    async def _hints(self, app_id: str, prefix: str) -> list[str]:
+        names: dict[bytes, None] = {}  # one may be told twice
+        pattern, cursor = glob_of(prefix), 0
+        while True:
+            key = self._names.occupied_key(app_id)
+            cursor, part = await ask(self._redis.sscan(key, cursor, match=pattern, count=SLICE))
+            names |= dict.fromkeys(part)
+            if not cursor:
+                return [name.decode() for name in names]
+
+    async def _drop_hints(self, app_id: str, vacant: Sequence[str]) -> dict[str, Counts]:
+        """Answers the counts anew: hints of channels that somebody has come to meanwhile have to stay."""
+        await ask(self._redis.srem(self._names.occupied_key(app_id), *vacant))
+        counts = dict(zip(vacant, await self.counts([Key(app_id, name) for name in vacant]), strict=True))
+        if back := [name for name, count in counts.items() if count.subscriptions]:
+            await ask(self._redis.sadd(self._names.occupied_key(app_id), *back))
+        return counts
 
     async def members(self, key: Key) -> list[str]:
         """User ids on a presence channel."""
-        return [name.decode() for name in await ask(self._redis.hkeys(wire.users_key(*key)))]
+        return [name.decode() for name in await ask(self._redis.hkeys(self._names.users_key(*key)))]
 
     async def rosters(self, keys: Sequence[Key]) -> list[list[Member]]:
         """Of each presence channel its distinct users."""
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
-            pipeline.hvals(wire.members_key(*key))
+            pipeline.hvals(self._names.members_key(*key))
         return [[presence.decode_member(one) for one in found] for found in await ask(pipeline.execute())]
 
     async def remember(self, key: Key, event: str, data: str, seconds: int) -> int:
         """Keep the last event of a cache channel. Answers its version."""
         value = msgspec.json.encode([event, data])
-        return int(await ask(self._remember((wire.cache_key(*key),), (value, seconds))))
+        return int(await ask(self._remember((self._names.cache_key(*key),), (value, seconds))))
 
     async def recall(self, key: Key) -> Cached | None:
         """The last event, unless it is too old."""
         pipeline = self._redis.pipeline(transaction=True)
-        pipeline.get(wire.cache_key(*key))
-        pipeline.ttl(wire.cache_key(*key))
+        pipeline.get(self._names.cache_key(*key))
+        pipeline.ttl(self._names.cache_key(*key))
         value, ttl = await ask(pipeline.execute())
         if value is None:
             return None
@@ -92,5 +127,5 @@ class Questions:
         """Of each cache channel, 0 without an event."""
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
-            pipeline.getrange(wire.cache_key(*key), 0, VERSION_DIGITS - 1)
+            pipeline.getrange(self._names.cache_key(*key), 0, VERSION_DIGITS - 1)
         return [int(version or 0) for version in await ask(pipeline.execute())]

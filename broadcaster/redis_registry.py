@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from protocol import presence, wire
 
 from .bus import ask, end_task, reason_of
+from .connection_counts import ConnectionCounts
 from .hub import Key
 from .leases import OPEN, Lease, Renewal
 from .redis_changes import BATCH, Changes
@@ -36,11 +37,10 @@ from .registry import added_envelope, removed_envelope
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from redis.asyncio import Redis
-
     from protocol.presence import Member
 
     from .redis_layout import Line
+    from .redis_pipeline import Named
     from .registry import Joined, Left
 
 logger: Final = logging.getLogger("legato.registry")
@@ -66,13 +66,14 @@ class RedisRegistry(Questions):
     :param lease: seconds.
     """
 
-    def __init__(self, redis: Redis, node_id: str, owner: Owner, lease: float = LEASE_SECONDS) -> None:
+    def __init__(self, redis: Named, node_id: str, owner: Owner, lease: float = LEASE_SECONDS) -> None:
         super().__init__(redis)
         self._lease = Lease(redis, node_id, lease, owner.state)
         self._owner = owner
         self._held_seconds = round(HELD_SECONDS + 4 * lease)
         self._changes = Changes(redis, self._steady, self._lease.doubt, self._stands)
         self._identity = Identity(redis)
+        self._connections = ConnectionCounts(redis, self._lease)
         self._calls = (f"{node_id}:{number}" for number in itertools.count())
         self._joining: Counter[tuple[Key, str]] = Counter()
         self._holds: dict[tuple[Key, str], Hold] = {}
@@ -87,7 +88,8 @@ class RedisRegistry(Questions):
         self._left = left
         await ask(self._lease.renew())
         await self._identity.changed()
-        self._tasks = [asyncio.create_task(work) for work in (self._keep_lease(), self._keep_tidy())]
+        works = self._keep_lease(), self._keep_tidy(), self._connections.keep_telling()
+        self._tasks = [asyncio.create_task(work) for work in works]
 
     async def close(self) -> None:
         """Carry out what waits, and give the lease back; departures that are held back go to the others."""
@@ -101,6 +103,7 @@ class RedisRegistry(Questions):
         await self._changes.close()
         if not self._changes:
             try:
+                await self._connections.forget()
                 await self._lease.end(handed_over=bool(self._holds))
             except (RedisError, OSError) as error:
                 logger.warning("the node's lease is left to lapse: %s", reason_of(error))
@@ -121,6 +124,14 @@ class RedisRegistry(Questions):
         """In the next pipeline."""
         key = Key(app_id, wire.CONNECTIONS)
         self._join(key, socket_id, None, (0, limit), lambda joined: done(not joined.full))
+
+    def connected(self, app_id: str, count: int) -> None:
+        """Told to the other nodes a little later."""
+        self._connections.set(app_id, count)
+
+    async def connections(self, app_id: str) -> int:
+        """Of the application, on all nodes together."""
+        return int(await ask(self._connections.everywhere(app_id)))
 
     def _join(
         self,
@@ -263,6 +274,7 @@ class RedisRegistry(Questions):
         """All leases may be gone: nobody is judged before their nodes could say that they live."""
         logger.warning("Redis may have lost something: everything is registered again")
         self._lease.unsteady()
+        self._connections.tell_again()
         self._again = True
 
     def _start_anew(self) -> None:
@@ -273,6 +285,7 @@ class RedisRegistry(Questions):
         self._again = False
         self._owner.lapsed()
         self._lease.rename()
+        self._connections.tell_again()
 
     async def _keep_lease(self) -> None:
         while True:
@@ -343,7 +356,7 @@ class RedisRegistry(Questions):
             if chunk % BATCH == 0:
                 await self.flush()
         await self.flush()
-        listed = await self._redis.smembers(wire.entries_key(self._lease.node))
+        listed = await self._redis.smembers(self._names.entries_key(self._lease.node))
         mine = {encode_entry(*one) for one in self._owner.mine()} | {entry for _, entry in self._kept}
         for entry in listed - mine:
             key, socket_id, _ = decode_entry(entry)
@@ -353,7 +366,7 @@ class RedisRegistry(Questions):
 
     async def _take_back(self, node: str) -> None:
         """A few at a time, by chance, so that nodes that do the same at the same time share the work."""
-        listed = wire.entries_key(node)
+        listed = self._names.entries_key(node)
         while entries := await self._some(listed):
             logger.warning("node %s is gone, taking back %d of its subscriptions", node, len(entries))
             for entry in entries:

@@ -19,12 +19,16 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from protocol import presence, wire
 from protocol.wire import Envelope
 
+from .event_cache import EventCache
 from .hub import Key
+from .slices import in_order, slices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from protocol.presence import Member
+
+    from .event_cache import Cached
 
 
 class Joined(NamedTuple):
@@ -58,15 +62,6 @@ class Counts(NamedTuple):
     users: int
 
 
-class Cached(NamedTuple):
-    """The last event of a cache channel; ``ttl`` in whole seconds. ``version`` grows with each event."""
-
-    event: str
-    data: str
-    ttl: int
-    version: int = 0
-
-
 class Registry(Protocol):
     """See the module's contract. The coroutines raise :class:`broadcaster.bus.BusError` without an answer."""
 
@@ -95,6 +90,9 @@ class Registry(Protocol):
         It is undone by :meth:`leave` with :data:`protocol.wire.CONNECTIONS` as the channel.
         """
 
+    def connected(self, app_id: str, count: int) -> None:
+        """Note that this node has ``count`` connections of the application."""
+
     def leave(
         self,
         key: Key,
@@ -115,11 +113,14 @@ class Registry(Protocol):
     async def peers(self) -> bool:
         """Whether another node takes connections."""
 
+    async def connections(self, app_id: str) -> int:
+        """Of the application, on all nodes together."""
+
     async def counts(self, keys: Sequence[Key]) -> list[Counts]:
         """Of each channel."""
 
-    async def occupied(self, app_id: str) -> list[str]:
-        """Names of the channels that have subscribers, sorted."""
+    async def occupied(self, app_id: str, prefix: str = "") -> dict[str, Counts]:
+        """The channels that have subscribers and whose names begin with ``prefix``, sorted."""
 
     async def members(self, key: Key) -> list[str]:
         """User ids on a presence channel."""
@@ -172,10 +173,9 @@ class LocalRegistry:
         self, publish: Callable[[Key, Envelope], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._publish = publish
-        self._clock = clock
         self._channels: dict[Key, _Channel] = {}
-        self._cache: dict[Key, tuple[str, str, float, int]] = {}
-        self._version = 0
+        self._connections: dict[str, int] = {}
+        self._cache = EventCache(clock)
 
     async def start(self, left: Callable[[Key, Member | None, Left], None]) -> None:
         """No other node can leave anything behind."""
@@ -213,6 +213,10 @@ class LocalRegistry:
         if fits:
             self._channels.setdefault(key, _Channel()).sockets.add(socket_id)
         done(fits)
+
+    def connected(self, app_id: str, count: int) -> None:
+        """At once."""
+        self._connections[app_id] = count
 
     def leave(
         self,
@@ -252,16 +256,26 @@ class LocalRegistry:
         """There is no other."""
         return False
 
+    async def connections(self, app_id: str) -> int:
+        """Of this process."""
+        return self._connections.get(app_id, 0)
+
     async def counts(self, keys: Sequence[Key]) -> list[Counts]:
         """Of each channel."""
         found = [self._channels.get(key) for key in keys]
         return [Counts(0, 0) if one is None else Counts(len(one.sockets), len(one.users)) for one in found]
 
-    async def occupied(self, app_id: str) -> list[str]:
-        """Names of the channels that have subscribers, sorted."""
-        return sorted(
-            key.channel for key in self._channels if key.app_id == app_id and not key.channel.startswith("#")
-        )
+    async def occupied(self, app_id: str, prefix: str = "") -> dict[str, Counts]:
+        """The channels that have subscribers and whose names begin with ``prefix``, sorted."""
+        names: list[str] = []
+        async for part in slices(list(self._channels)):
+            names += [key.channel for key in part if key.app_id == app_id and key.channel.startswith(prefix)]
+        found: dict[str, Counts] = {}
+        async for shown in slices(await in_order(names)):
+            keys = [Key(app_id, name) for name in shown if name[0] != "#"]
+            counts = zip(keys, await self.counts(keys), strict=True)
+            found |= {key.channel: count for key, count in counts if count.subscriptions}
+        return found
 
     async def members(self, key: Key) -> list[str]:
         """User ids on a presence channel."""
@@ -274,21 +288,14 @@ class LocalRegistry:
         return [[] if channel is None else list(channel.members.values()) for channel in found]
 
     async def remember(self, key: Key, event: str, data: str, seconds: int) -> int:
-        """Keep the last event; those that are too old go at the same time."""
-        now = self._clock()
-        for old in [name for name, (_, _, until, _) in self._cache.items() if until <= now]:
-            del self._cache[old]
-        self._version += 1
-        self._cache[key] = (event, data, now + seconds, self._version)
-        return self._version
+        """Keep the last event; those that are too old go by and by."""
+        return self._cache.remember(key, event, data, seconds)
 
     async def recall(self, key: Key) -> Cached | None:
         """The last event, unless it is too old."""
-        event, data, until, version = self._cache.get(key, ("", "", 0.0, 0))
-        left = until - self._clock()
-        return Cached(event, data, int(left), version) if left > 0 else None
+        return self._cache.recall(key)
 
     async def versions(self, keys: Sequence[Key]) -> list[int]:
         """Of each cache channel, 0 without an event."""
-        found = [await self.recall(key) for key in keys]
+        found = [self._cache.recall(key) for key in keys]
         return [0 if cached is None else cached.version for cached in found]

@@ -23,11 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from redis.asyncio import Redis
-
     from protocol.stream import Job, State, UserId
 
     from .config import Chat
+    from .redis_pipeline import Named
 
 CHAT_PREFIX: Final = stream.chat_channel("")
 
@@ -73,8 +72,9 @@ class Replies:
     Every method raises :class:`BusError` when Redis does not answer.
     """
 
-    def __init__(self, redis: Redis, chat: Chat, app_id: str) -> None:
+    def __init__(self, redis: Named, chat: Chat, app_id: str) -> None:
         self._redis = redis
+        self._names = redis.names
         self._chat = chat
         self.app_id = app_id
         self.submitted = 0
@@ -128,7 +128,7 @@ class Replies:
         :raises Full: it is not.
         """
         queue = self._chat.queue
-        keys = (wire.jobs_key(queue), wire.queued_mark(queue, job.message_id))
+        keys = (self._names.jobs_key(queue), self._names.queued_mark(queue, job.message_id))
         arguments = (wire.JOB_FIELD, stream.encode_job(job), mark_seconds, self._chat.max_queued)
         answer = await ask(self._enqueue(keys, arguments))
         if answer < 0:
@@ -151,7 +151,7 @@ class Replies:
 
     def _user_keys(self, job: Job) -> tuple[str, str]:
         names = (self.app_id, job.channel)
-        return wire.message_key(*names, job.message_id), wire.open_key(*names)
+        return self._names.message_key(*names, job.message_id), self._names.open_key(*names)
 
     async def remember(self, user_id: UserId, key: str, body: bytes, message_id: str) -> str | None:
         """Take an idempotency key for a message, or answer whose it is already.
@@ -177,14 +177,14 @@ class Replies:
 
     def _idempotency_key(self, user_id: UserId, key: str) -> str:
         digest = hashlib.sha256(key.encode()).hexdigest()
-        return wire.idempotency_key(self.app_id, str(user_id), digest)
+        return self._names.idempotency_key(self.app_id, str(user_id), digest)
 
     async def cancel(self, user_id: UserId, message_id: str) -> bool:
         """Ask for the end of a reply; False if the user has no such message. Idempotent."""
-        message_key = wire.message_key(self.app_id, stream.chat_channel(user_id), message_id)
+        message_key = self._names.message_key(self.app_id, stream.chat_channel(user_id), message_id)
         if not await ask(self._redis.exists(message_key)):
             return False
-        await ask(self._redis.set(wire.cancel_flags(message_id)[0], "1", ex=wire.CANCEL_SECONDS))
+        await ask(self._redis.set(self._names.cancel_flags(message_id)[0], "1", ex=wire.CANCEL_SECONDS))
         await ask(self._redis.hset(message_key, "cancel", "1"))
         return True
 
@@ -198,8 +198,8 @@ class Replies:
     async def on_channel(self, key: Key, message_id: str, after: int = -1) -> Reply | None:
         """As :meth:`read`, by the channel."""
         pipeline = self._redis.pipeline(transaction=True)
-        pipeline.hmget(wire.message_key(*key, message_id), ["state", "next", "attempt", "error"])
-        pipeline.xrange(wire.log_key(*key, message_id), "1-0", "1")
+        pipeline.hmget(self._names.message_key(*key, message_id), ["state", "next", "attempt", "error"])
+        pipeline.xrange(self._names.log_key(*key, message_id), "1-0", "1")
         (state, count, attempt, error), entries = await ask(pipeline.execute())
         if state is None:
             return None
@@ -221,7 +221,8 @@ class Replies:
         """Of each channel the messages that stream now, and those that ended of late: seconds ago."""
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
-            pipeline.execute_command("EVAL", AROUND, 2, wire.active_key(*key), wire.ended_key(*key))
+            active, ended = self._names.active_key(*key), self._names.ended_key(*key)
+            pipeline.execute_command("EVAL", AROUND, 2, active, ended)
         return [
             (
                 [message_id.decode() for message_id in active],
@@ -233,8 +234,8 @@ class Replies:
     async def missing(self, key: Key, message_id: str, first: int) -> Reading:
         """The frames of a message from token ``first`` on, as the worker published them."""
         pipeline = self._redis.pipeline(transaction=True)
-        pipeline.hmget(wire.message_key(*key, message_id), ["user", "state", "next"])
-        pipeline.xrange(wire.log_key(*key, message_id), wire.log_entry_id(first), "+")
+        pipeline.hmget(self._names.message_key(*key, message_id), ["user", "state", "next"])
+        pipeline.xrange(self._names.log_key(*key, message_id), wire.log_entry_id(first), "+")
         (user, state, count), entries = await ask(pipeline.execute())
         if user is None or state is None:
             return Reading(first, None)

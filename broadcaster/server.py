@@ -16,7 +16,7 @@ import uvicorn
 
 from protocol.settings import SettingsError
 
-from . import metrics
+from . import metrics, open_files, redis_advice
 from .app import Server
 from .app_source import AppHash, AppSource, Place, UnreadableError
 from .arrivals import Arrivals
@@ -31,9 +31,8 @@ from .websocket import Connection
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Coroutine, Generator, Iterable
 
-    from redis.asyncio import Redis
-
     from .config import Settings
+    from .redis_pipeline import Named
 
 logger: Final = logging.getLogger("legato.broadcaster")
 
@@ -154,6 +153,7 @@ async def serve(settings: Settings) -> None:
     :raises SettingsError: ``[auth]`` or an address cannot be used, or there is no application.
     """
     async with running(settings) as server:
+        open_files.make_room(settings.server.max_connections)
         _settle_garbage()
         await server.ended
     logger.info("stopped")
@@ -230,6 +230,8 @@ async def _node(settings: Settings) -> AsyncIterator[Node]:
             settings = msgspec.structs.replace(settings, apps=await _reached(source.load()))
         node = _composed(settings, redis)
         await _reached(node.start())
+        if redis is not None:
+            await redis_advice.warn(redis, logger)
         watch = None if source is None else asyncio.create_task(source.watch(node.set_apps))
         try:
             yield node
@@ -239,7 +241,7 @@ async def _node(settings: Settings) -> AsyncIterator[Node]:
             await node.close()
 
 
-def _composed(settings: Settings, redis: Redis | None) -> Node:
+def _composed(settings: Settings, redis: Named | None) -> Node:
     if redis is None:
         logger.warning("no Redis configured: local bus, one process, chat is off")
         return Node(settings, LocalBus(), None)
@@ -249,16 +251,16 @@ def _composed(settings: Settings, redis: Redis | None) -> Node:
 
 
 @contextlib.asynccontextmanager
-async def _redis(settings: Settings) -> AsyncIterator[Redis | None]:
+async def _redis(settings: Settings) -> AsyncIterator[Named | None]:
     if not settings.redis.url:
         yield None
         return
-    async with redis_client(settings.redis.url) as redis:
+    async with redis_client(settings.redis.url, settings.redis.prefix) as redis:
         yield redis
 
 
 @contextlib.asynccontextmanager
-async def _source(settings: Settings, redis: Redis | None) -> AsyncIterator[AppSource | None]:
+async def _source(settings: Settings, redis: Named | None) -> AsyncIterator[AppSource | None]:
     """Where applications come from beside the settings, if they do."""
     place = _place(settings, redis)
     if place is None:
@@ -270,7 +272,7 @@ async def _source(settings: Settings, redis: Redis | None) -> AsyncIterator[AppS
         await place.close()
 
 
-def _place(settings: Settings, redis: Redis | None) -> Place | None:
+def _place(settings: Settings, redis: Named | None) -> Place | None:
     if settings.app_source.database_url:
         from .app_table import AppTable  # noqa: PLC0415 - SQLAlchemy's megabytes are for those who use it
 

@@ -31,10 +31,9 @@ from .up import LEGATO, WORKER_READY
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from redis.asyncio import Redis
-
     import worker.config
     from worker.config import Worker
+    from worker.redis_pipeline import Named
 
     from .children import Child, Family
     from .signs import Signs
@@ -183,7 +182,7 @@ class Supervisor:
     ) -> None:
         """:param argv: the options that ``legato worker`` was given."""
         self._settings = settings.worker
-        self._redis_url = settings.redis.url
+        self._redis = settings.redis
         self._notifier = notify.Notifier(environ)
         self._status = Status(
             roster.new_id(),
@@ -214,7 +213,7 @@ class Supervisor:
 
         :raises CommandError: a process was not ready in time at the start.
         """
-        redis = clients.connect(self._redis_url)
+        redis = clients.connect(self._redis.url, self._redis.prefix)
         staff = Roster(redis)
         try:
             await self._crew.begin(family)
@@ -258,7 +257,7 @@ class Supervisor:
         fields = {"running": crew.all_running(), "processes": len(crew.active), "stopping": len(crew.leaving)}
         return msgspec.structs.replace(self._status, memory=roster.memory(), **fields)
 
-    async def _balance(self, redis: Redis, family: Family) -> None:
+    async def _balance(self, redis: Named, family: Family) -> None:
         worker = self._settings
         bounds = balance.Bounds(
             worker.min_processes, worker.processes, worker.balance_max_shift, worker.concurrency
@@ -279,7 +278,7 @@ class Supervisor:
             self._crew.goal = after
             self._crew.changed.set()
 
-    async def _load(self, redis: Redis, queue: str) -> balance.Load:
+    async def _load(self, redis: Named, queue: str) -> balance.Load:
         measured = await backlog.measure(redis, queue)
         return balance.Load(measured.oldest, self._crew.running(queue))
 

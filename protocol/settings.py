@@ -49,6 +49,9 @@ NO_FILE: Final = "settings"
 Queue = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
 """The name of a job stream, which broadcaster and worker have to agree on."""
 
+Prefix = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:-]{0,64}\Z")]
+"""What may stand before every name in Redis. A brace would move the hash tag, ``*`` would be a pattern."""
+
 T = TypeVar("T", bound=msgspec.Struct)
 
 
@@ -57,9 +60,13 @@ class SettingsError(ValueError):
 
 
 class Redis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[redis]``: ``url`` is an address as :mod:`protocol.redis_url` knows them; empty for none."""
+    """``[redis]``: ``url`` is an address as :mod:`protocol.redis_url` knows them; empty for none.
+
+    :ivar prefix: stands before every name in Redis, see :mod:`protocol.names`.
+    """
 
     url: str = ""
+    prefix: Prefix = ""
 
 
 class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -4,6 +4,8 @@ Braces in a key are literal: they are Redis Cluster hash tags, so that all keys 
 application live in one slot and one script may touch them together. Names are unambiguous because
 neither application ids nor channel names can contain ``{``, ``}`` or ``:`` (:mod:`protocol.channels`).
 
+The programs use these names through :class:`protocol.names.Names`, which knows the installation's prefix.
+
 The hash at :func:`message_key` has these fields:
 
 =============  =========================================================================
@@ -106,8 +108,13 @@ def ended_key(app_id: str, channel: str) -> str:
     return f"legato:ended:{{{app_id}:{channel}}}"
 
 
-def bus_channel(app_id: str, channel: str) -> str:
-    """The sharded pub/sub channel that carries one Pusher channel of one application."""
+def bus_channel(app_id: str, channel: str, database: int = 0) -> str:
+    """The sharded pub/sub channel that carries one Pusher channel of one application.
+
+    ``database`` keeps those apart who share a Redis: it delivers to all who listen, in whatever database.
+    """
+    if database:
+        return f"legato:bus:{database}:{{{app_id}:{channel}}}"
     return f"legato:bus:{{{app_id}:{channel}}}"
 
 
@@ -168,6 +175,11 @@ def lease_key(node_id: str) -> str:
 def entries_key(node_id: str) -> str:
     """Set of the subscriptions that hang on the node's lease."""
     return f"legato:entries:{{{node_id}}}"
+
+
+def connections_key(node_id: str) -> str:
+    """Hash: application id -> how many connections the node has. It counts while the node's lease stands."""
+    return f"legato:connections:{{{node_id}}}"
 
 
 def idempotency_key(app_id: str, user: str, key: str) -> str:

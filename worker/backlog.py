@@ -9,7 +9,7 @@ from redis.exceptions import ResponseError
 from protocol import wire
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
+    from .redis_pipeline import Named
 
 _BEGIN: Final = "0-0"
 
@@ -29,23 +29,23 @@ class Backlog(NamedTuple):
     dead: int
 
 
-async def measure(redis: Redis, queue: str) -> Backlog:
+async def measure(redis: Named, queue: str) -> Backlog:
     """Ask Redis how the queue stands.
 
     The age is that of the first entry behind the last one given out, by the server's own clock: the group's
     ``lag`` is unknown as soon as an entry was deleted, which is how every job ends.
     """
-    key = wire.jobs_key(queue)
+    key = redis.names.jobs_key(queue)
     async with redis.pipeline(transaction=False) as pipe:
         pipe.xlen(key)
-        pipe.xlen(wire.dead_key(queue))
+        pipe.xlen(redis.names.dead_key(queue))
         length, dead = await pipe.execute()
     last, pending = await _group(redis, key)
     entries: Any = await redis.xrange(key, f"({last}", "+", count=1)
     return Backlog(max(0, length - pending), await _age(redis, entries), pending, dead)
 
 
-async def _group(redis: Redis, key: str) -> tuple[str, int]:
+async def _group(redis: Named, key: str) -> tuple[str, int]:
     """The last id that the workers were given, and how many jobs they have."""
     try:
         groups: Any = await redis.xinfo_groups(key)
@@ -57,7 +57,7 @@ async def _group(redis: Redis, key: str) -> tuple[str, int]:
     return _BEGIN, 0
 
 
-async def _age(redis: Redis, entries: list[tuple[bytes, Any]]) -> float:
+async def _age(redis: Named, entries: list[tuple[bytes, Any]]) -> float:
     if not entries:
         return 0.0
     seconds, microseconds = await redis.time()

@@ -7,17 +7,15 @@ import logging
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
-from protocol import wire
-
 from . import shards
 from .backoff import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from redis.asyncio import Redis
-
     from protocol.redis_url import Address
+
+    from .redis_pipeline import Named
 
 log: Final = logging.getLogger("legato.worker")
 
@@ -31,8 +29,9 @@ Flag = tuple[str, str]
 class CancelFlags:
     """Reads the flags of many messages, in one round trip to each server that has some of them."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Named) -> None:
         self._redis = redis
+        self._names = redis.names
         self._asking: dict[Address | None, asyncio.Task[set[str]]] = {}
         self._deaf = False
 
@@ -88,7 +87,7 @@ class CancelFlags:
     def _by_shard(self, message_ids: Collection[str]) -> dict[Address | None, list[Flag]]:
         groups = defaultdict[Any, list[Flag]](list)
         for message_id in message_ids:
-            for flag in wire.cancel_flags(message_id):
+            for flag in self._names.cancel_flags(message_id):
                 groups[shards.owner(self._redis, flag)].append((message_id, flag))
         return groups
 

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from protocol import databases
 from protocol.settings import SUPERVISOR_NAME, SettingsError
 
-from . import clients, config, database, metrics, roster, store
+from . import clients, config, database, metrics, redis_advice, roster, store
 from .attempts import Policy
 from .backoff import Backend, one_line
 from .cancels import CancelFlags
@@ -40,9 +40,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Coroutine
 
-    from redis.asyncio import Redis
-
     from .gate import Gate
+    from .redis_pipeline import Named
 
 log: Final = logging.getLogger("legato.worker")
 
@@ -103,9 +102,9 @@ def _complain(error: Exception, status: int) -> int:
 
 async def _work(settings: config.Settings) -> None:
     async with AsyncExitStack() as stack:
-        redis = clients.connect(settings.redis.url)
+        redis = clients.connect(settings.redis.url, settings.redis.prefix)
         stack.push_async_callback(redis.aclose)
-        reader = clients.connect_reader(settings.redis.url)
+        reader = clients.connect_reader(settings.redis.url, settings.redis.prefix)
         stack.push_async_callback(reader.aclose)
         turns = _store(settings.database)
         stack.push_async_callback(turns.aclose)
@@ -137,9 +136,10 @@ def _status(worker: config.Worker, supervisor: str) -> Status:
     return Status(me, "process", socket.gethostname(), os.getpid(), worker.queues, now, supervisor=supervisor)
 
 
-async def _prepare(redis: Redis, intake: Intake, turns: store.Store, staff: Roster, vitals: Vitals) -> None:
+async def _prepare(redis: Named, intake: Intake, turns: store.Store, staff: Roster, vitals: Vitals) -> None:
     try:
         await clients.check(redis)
+        await redis_advice.warn(redis, log)
         await intake.prepare()
         await staff.enter(vitals.status().queues)
         vitals.obey(await staff.say(vitals.status()))  # what is paused stays so, before the first claim
@@ -172,7 +172,7 @@ def build(settings: config.Provider) -> base.Provider:
     )
 
 
-def _gate(settings: config.Provider, redis: Redis, backend: Backend) -> Gate:
+def _gate(settings: config.Provider, redis: Named, backend: Backend) -> Gate:
     """What stands before the provider: shared by all processes with the same key at the same address."""
     if settings.name == "scripted":
         return OPEN
@@ -180,7 +180,7 @@ def _gate(settings: config.Provider, redis: Redis, backend: Backend) -> Gate:
 
 
 def compose(
-    settings: config.Settings, redis: Redis, jobs: Jobs | Intake, turns: store.Store, provider: base.Provider
+    settings: config.Settings, redis: Named, jobs: Jobs | Intake, turns: store.Store, provider: base.Provider
 ) -> Consumer:
     """Put the parts together. Starts nothing."""
     worker, model = settings.worker, settings.provider

@@ -14,7 +14,7 @@ from protocol import redis_url
 from . import redis_connections
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
+    from .redis_pipeline import Named
 
 POOL: Final = 64
 """Connections at most, to each server; further callers wait for one."""
@@ -26,23 +26,24 @@ NEEDED: Final = (7, 0)
 """The first Redis with sharded publish."""
 
 
-def connect(url: str) -> Redis:
+def connect(url: str, prefix: str = "") -> Named:
     """The client for everything that answers at once. Repeats a call once, for a connection gone stale.
 
+    :param prefix: of all names that the installation uses (:mod:`protocol.names`).
     :raises SettingsError: ``url`` is not an address. The text leaves it out, for it may hold a password.
     """
-    return _client(url, retry=Retry(NoBackoff(), 1), socket_timeout=5.0, health_check_interval=15)
+    return _client(url, prefix, retry=Retry(NoBackoff(), 1), socket_timeout=5.0, health_check_interval=15)
 
 
-def connect_reader(url: str) -> Redis:
+def connect_reader(url: str, prefix: str = "") -> Named:
     """The client for blocking reads: nothing is sent twice, and a long BLOCK is no timeout."""
-    return _client(url, retry=Retry(NoBackoff(), 0), socket_timeout=READ_TIMEOUT)
+    return _client(url, prefix, retry=Retry(NoBackoff(), 0), socket_timeout=READ_TIMEOUT)
 
 
-def _client(url: str, **options: Any) -> Redis:
+def _client(url: str, prefix: str, **options: Any) -> Named:
     plan = redis_url.parse(url)
     return redis_connections.connect(
-        plan, max_connections=POOL, timeout=None, socket_connect_timeout=5.0, **options
+        plan, prefix, max_connections=POOL, timeout=None, socket_connect_timeout=5.0, **options
     )
 
 
@@ -50,7 +51,7 @@ class TooOldError(RedisError):
     """The server lacks what Legato needs."""
 
 
-async def check(redis: Redis) -> None:
+async def check(redis: Named) -> None:
     """Reach the server, and make sure that it can do what is needed.
 
     :raises TooOldError: it is older than :data:`NEEDED`.

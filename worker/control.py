@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from redis.asyncio import Redis
-
     from .backlog import Backlog
     from .dead import Letter
+    from .redis_pipeline import Named
     from .roster import Status
 
 BAD_USAGE: Final = 2
@@ -45,7 +44,7 @@ class RefusedError(Exception):
 class Desk:
     """What an action works with."""
 
-    def __init__(self, redis: Redis, settings: config.Worker) -> None:
+    def __init__(self, redis: Named, settings: config.Worker) -> None:
         self.redis = redis
         self.roster = Roster(redis)
         self._settings = settings
@@ -74,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _run(args: argparse.Namespace, settings: config.ControlSettings) -> None:
-    redis = clients.connect(settings.redis.url)
+    redis = clients.connect(settings.redis.url, settings.redis.prefix)
     try:
         await clients.check(redis)
         await ACTIONS[args.action](Desk(redis, settings.worker), args)

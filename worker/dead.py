@@ -19,7 +19,8 @@ from . import scripts
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from redis.asyncio import Redis
+    from .redis_pipeline import Named
+
 
 BATCH: Final = 100
 
@@ -64,10 +65,10 @@ class Letter(NamedTuple):
 class DeadLetters:
     """Those of one queue."""
 
-    def __init__(self, redis: Redis, queue: str) -> None:
+    def __init__(self, redis: Named, queue: str) -> None:
         self._redis = redis
-        self._jobs = wire.jobs_key(queue)
-        self._key = wire.dead_key(queue)
+        self._jobs = redis.names.jobs_key(queue)
+        self._key = redis.names.dead_key(queue)
         self._revive = scripts.load(redis, "revive")
 
     async def newest(self, count: int) -> list[Letter]:
@@ -102,7 +103,7 @@ class DeadLetters:
         return "queued" if done else "gone"
 
     async def _has_ended(self, letter: Letter, job: stream.Job) -> bool:
-        key = wire.message_key(job.app_id, job.channel, job.message_id)
+        key = self._redis.names.message_key(job.app_id, job.channel, job.message_id)
         state: bytes | None = await scripts.awaited(self._redis.hget(key, "state"))
         if state is None:  # it is kept for a while only
             return letter.reason in AFTER_THE_END

@@ -12,15 +12,12 @@ import hashlib
 import random
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from protocol import wire
-
 from . import scripts
 from .providers import base
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
-
     from .backoff import Backend
+    from .redis_pipeline import Named
 
 FIRST: Final = 1.0
 LONGEST: Final = 30.0
@@ -73,9 +70,9 @@ class SharedGate:
     :param secrets: what tells one account at one address from others. Only a digest of it leaves the process.
     """
 
-    def __init__(self, redis: Redis, backend: Backend, *secrets: str) -> None:
+    def __init__(self, redis: Named, backend: Backend, *secrets: str) -> None:
         digest = hashlib.sha256("\n".join(secrets).encode()).hexdigest()[:32]
-        self._key = wire.backoff_key(digest)
+        self._key = redis.names.backoff_key(digest)
         self._backend = backend
         self._scripts = {name: scripts.load(redis, name) for name in _SCRIPTS}
 

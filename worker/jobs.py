@@ -18,7 +18,8 @@ from . import scripts
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from redis.asyncio import Redis
+    from .redis_pipeline import Named
+
 
 BLOCK_MS: Final = 1000
 """How long a read waits for a new job. A stop has to wait for it: a cancelled read strands jobs."""
@@ -66,11 +67,11 @@ class Jobs:
     :param lease: seconds that a job stays this consumer's without :meth:`renew`.
     """
 
-    def __init__(self, redis: Redis, reader: Redis, *, queue: str, consumer: str, lease: float) -> None:
+    def __init__(self, redis: Named, reader: Named, *, queue: str, consumer: str, lease: float) -> None:
         self._redis = redis
         self._reader = reader
-        self._key = wire.jobs_key(queue)
-        self._dead = wire.dead_key(queue)
+        self._key = redis.names.jobs_key(queue)
+        self._dead = redis.names.dead_key(queue)
         self._consumer = consumer
         self._lease_ms = round(lease * 1000)
         self._scripts = {name: scripts.load(redis, name) for name in _SCRIPTS}

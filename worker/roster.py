@@ -24,7 +24,8 @@ from .scripts import awaited
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from redis.asyncio import Redis
+    from .redis_pipeline import Named
+
 
 EVERY: Final = 0.5
 """Seconds between two signs of life."""
@@ -79,76 +80,77 @@ class Orders(NamedTuple):
 class Roster:
     """The list of all who work on one Redis."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Named) -> None:
         self._redis = redis
+        self._names = redis.names
 
     async def enter(self, queues: Iterable[str]) -> None:
         """Before the first :meth:`say`: note the queues, and drop the names of processes that were killed."""
-        await self._redis.sadd(wire.QUEUES_KEY, *queues)
+        await self._redis.sadd(self._names.queues_key, *queues)
         await self.everybody()
 
     async def say(self, status: Status) -> Orders:
         """Give a sign of life, and hear what is wanted."""
         async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.sadd(wire.WORKERS_KEY, status.id)
-            pipe.set(wire.worker_key(status.id), msgspec.json.encode(status), ex=KEPT)
-            pipe.hkeys(wire.PAUSED_KEY)
-            pipe.get(wire.order_key(status.id))
+            pipe.sadd(self._names.workers_key, status.id)
+            pipe.set(self._names.worker_key(status.id), msgspec.json.encode(status), ex=KEPT)
+            pipe.hkeys(self._names.paused_key)
+            pipe.get(self._names.order_key(status.id))
             _, _, paused, order = await pipe.execute()
         return Orders(frozenset(name.decode() for name in paused), order == wire.ORDER_DRAIN.encode())
 
     async def leave(self, worker_id: str) -> None:
         """The last word of a process."""
         async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.srem(wire.WORKERS_KEY, worker_id)
-            pipe.delete(wire.worker_key(worker_id))
-            pipe.delete(wire.order_key(worker_id))
+            pipe.srem(self._names.workers_key, worker_id)
+            pipe.delete(self._names.worker_key(worker_id))
+            pipe.delete(self._names.order_key(worker_id))
             await pipe.execute()
 
     async def everybody(self) -> list[Status]:
         """All that live, supervisors first; those that do not are dropped from the list."""
-        ids = sorted(worker_id.decode() for worker_id in await _members(self._redis, wire.WORKERS_KEY))
+        ids = sorted(worker_id.decode() for worker_id in await _members(self._redis, self._names.workers_key))
         if not ids:
             return []
         async with self._redis.pipeline(transaction=False) as pipe:
             for worker_id in ids:
-                pipe.get(wire.worker_key(worker_id))
+                pipe.get(self._names.worker_key(worker_id))
             found = await pipe.execute()
         if gone := [worker_id for worker_id, text in zip(ids, found, strict=True) if text is None]:
-            await self._redis.srem(wire.WORKERS_KEY, *gone)
+            await self._redis.srem(self._names.workers_key, *gone)
         statuses = [msgspec.json.decode(text, type=Status) for text in found if text is not None]
         return sorted(statuses, key=lambda status: (status.kind != "supervisor", status.host, status.since))
 
     async def queues(self) -> list[str]:
         """Every queue that a worker ever served."""
-        return sorted(name.decode() for name in await _members(self._redis, wire.QUEUES_KEY))
+        return sorted(name.decode() for name in await _members(self._redis, self._names.queues_key))
 
     async def drain(self, ids: Collection[str]) -> None:
         """Tell processes to stop."""
         async with self._redis.pipeline(transaction=False) as pipe:
             for worker_id in ids:
-                pipe.set(wire.order_key(worker_id), wire.ORDER_DRAIN, ex=ORDER_KEPT)
+                pipe.set(self._names.order_key(worker_id), wire.ORDER_DRAIN, ex=ORDER_KEPT)
             await pipe.execute()
 
     async def paused(self) -> dict[str, int]:
         """Paused queues, or :data:`wire.ALL_QUEUES`, with the time of it in milliseconds since 1970."""
-        found: dict[bytes, bytes] = await awaited(self._redis.hgetall(wire.PAUSED_KEY))
+        found: dict[bytes, bytes] = await awaited(self._redis.hgetall(self._names.paused_key))
         return {name.decode(): int(since) for name, since in found.items()}
 
     async def pause(self, queues: Iterable[str]) -> None:
         """Have these left alone, until further notice."""
         now = time.time_ns() // 1_000_000
-        await awaited(self._redis.hset(wire.PAUSED_KEY, mapping=dict.fromkeys(queues, now)))
+        await awaited(self._redis.hset(self._names.paused_key, mapping=dict.fromkeys(queues, now)))
 
     async def resume(self, queues: Collection[str]) -> None:
         """Undo :meth:`pause` for these, or for everything when there are none."""
         if queues:
-            await awaited(self._redis.hdel(wire.PAUSED_KEY, *queues))
+            await awaited(self._redis.hdel(self._names.paused_key, *queues))
         else:
-            await self._redis.delete(wire.PAUSED_KEY)
+            await self._redis.delete(self._names.paused_key)
 
 
-async def _members(redis: Redis, key: str) -> set[bytes]:
+async def _members(redis: Named, key: str) -> set[bytes]:
     members: set[bytes] = await awaited(redis.smembers(key))
     return members
 

@@ -19,9 +19,9 @@ from .together import Together
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from redis.asyncio import Redis
-
     from protocol.stream import Job, State
+
+    from .redis_pipeline import Named
 
 Verdict = Literal["run", "finished", "exhausted", "cancelled"]
 
@@ -76,7 +76,7 @@ class TokenLog:
     :param retention: seconds that a finished message is kept.
     """
 
-    def __init__(self, redis: Redis, *, tries: int, retention: int) -> None:
+    def __init__(self, redis: Named, *, tries: int, retention: int) -> None:
         self.redis = redis
         self.tries = tries
         self.retention = retention
@@ -95,18 +95,18 @@ class MessageLog:
     """One message under one claim. Every method but :meth:`texts` raises FencedError."""
 
     def __init__(self, log: TokenLog, job: Job, claim: str, ticket: str) -> None:
-        names = (job.app_id, job.channel)
+        names, key = log.redis.names, (job.app_id, job.channel)
         self._log = log
         self._id = job.message_id
         self._user = msgspec.json.encode(job.user_id)
         self._claim = claim
         self._ticket = ticket
-        self._message = wire.message_key(*names, job.message_id)
-        self._tokens = wire.log_key(*names, job.message_id)
-        self._active = wire.active_key(*names)
-        self._open = wire.open_key(*names)
-        self._ended = wire.ended_key(*names)
-        self._bus = wire.bus_channel(*names)
+        self._message = names.message_key(*key, job.message_id)
+        self._tokens = names.log_key(*key, job.message_id)
+        self._active = names.active_key(*key)
+        self._open = names.open_key(*key)
+        self._ended = names.ended_key(*key)
+        self._bus = names.bus_channel(*key)
         self._next = 0  # as Redis last said
 
     @property

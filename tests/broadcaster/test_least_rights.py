@@ -61,7 +61,7 @@ async def test_what_another_node_has_left_is_taken_back_with_these_rights(server
             await until(lambda: not admin.sismember(wire.NODES_KEY, "node-2"))
         assert await here.registry.versions([NEWS]) == [0]
         assert await here.registry.remember(NEWS, "e", "d", 5)
-        assert await here.registry.occupied("1") == []
+        assert await here.registry.occupied("1") == {}
         assert not await here.registry.peers()
     assert [entry for entry in admin.acl_log() if entry["object"] != "client|setinfo"] == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import jwt
@@ -75,9 +76,10 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def world(url: str, directory: Path, **more: str) -> AsyncIterator[World]:
+async def world(url: str, directory: Path, prefix: str = "", **more: str) -> AsyncIterator[World]:
     environ = ENVIRON | {
         "REDIS_URL": url,
+        "LEGATO_REDIS_PREFIX": prefix,
         "LEGATO_AUTH_JWT_SECRET": SECRET,
         "LEGATO_PROVIDER_NAME": "scripted",
         "DATABASE_URL": f"sqlite:///{directory}/turns.db",
@@ -120,6 +122,7 @@ async def every_action_works(stage: World) -> None:
     assert await stage.command("continue") == "continued: all queues\n"
     assert await stage.command("dead", "list") == "no dead letters\n"
     assert "told to drain: supervisors 0, processes 1" in await stage.command("drain", "--wait", "60")
+    assert await stage.worker.end() == 0  # before it is sent a signal, which could come when it hears none
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +160,49 @@ async def test_tls_and_a_user_who_may_do_no_more_than_is_needed(secure, certific
         await everything_works(stage)
         await every_action_works(stage)
     assert denied(secure) == []
+
+
+async def test_with_a_prefix_no_name_is_without_it(tmp_path):
+    """Redis lets the user touch nothing else, and would say so if it tried to."""
+    with TcpServer.started(SYSTEM) as server:
+        rules = [f"{rule[0]}shop:{rule[1:]}" if rule[0] in "~&" else rule for rule in least_rights.rules()]
+        with server.client() as admin:
+            admin.execute_command("ACL", "SETUSER", "legato", f">{PASSWORD}", *rules)
+        async with world(f"redis://legato:{PASSWORD}@{server.address}", tmp_path, "shop:") as stage:
+            await everything_works(stage)
+            await every_action_works(stage)
+            await a_supervisor_is_seen(stage)
+        assert denied(server) == []
+
+
+async def a_supervisor_is_seen(stage: World) -> None:
+    """One that balances looks at its queues too."""
+    more = ("--processes", "2", "--balance", "auto")
+    async with legato("worker", *more, environ=stage.environ) as process, asyncio.timeout(60):
+        while True:
+            workers = json.loads(await stage.command("status", "--json"))["workers"]
+            if Counter(worker["kind"] for worker in workers) == {"supervisor": 1, "process": 1}:
+                break
+        process.process.terminate()
+        assert await process.end() == 0
+
+
+@pytest.mark.parametrize(("place", "prefix"), [("/3", ""), ("/0", "shop:")])
+async def test_two_installations_chat_on_one_redis_and_neither_hears_the_other(place, prefix, tmp_path):
+    (tmp_path / "other").mkdir()
+    with TcpServer.started(SYSTEM) as server:
+        async with (
+            world(f"redis://{server.address}/0", tmp_path) as one,
+            world(f"redis://{server.address}{place}", tmp_path / "other", prefix) as other,
+            client(other.port) as bob,
+        ):
+            await bob.subscribe("private-ai-chat.7")
+            await everything_works(one)
+            assert await one.command("pause") == "paused: all queues\n"
+            assert await other.chat(bob)  # its worker is not paused, and these are the only tokens
+            jobs = [json.loads(await stage.command("status", "--json")) for stage in (one, other)]
+            assert [[worker["jobs"] for worker in status["workers"]] for status in jobs] == [[1], [1]]
+            assert [status["queues"][0]["paused"] for status in jobs] == [True, False]
 
 
 async def test_whom_the_certificate_does_not_convince_does_not_start(secure, tmp_path):

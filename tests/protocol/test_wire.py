@@ -77,6 +77,7 @@ def test_no_two_names_collide():
         wire.occupied_key("1"),
         wire.lease_key("n"),
         wire.entries_key("n"),
+        wire.connections_key("n"),
         wire.backoff_key("n"),
         wire.worker_key("n"),
         wire.order_key("n"),
