@@ -78,6 +78,22 @@ _encoder: Final = msgspec.json.Encoder()
 _NOTHING: Final = b"{}"
 
 
+def _params(query: bytes) -> dict[str, str]:
+    params = signatures.parse_query(query)
+    if b"%" in query or not query.isascii():
+        try:
+            "".join([*params, *params.values()]).encode()
+        except UnicodeEncodeError as error:
+            raise ApiError(400, "The query is not UTF-8") from error
+    return params
+
+
+def _announced(headers: Sequence[tuple[bytes, bytes]]) -> int | None:
+    """Bytes of the body; None if it comes in chunks."""
+    fields = dict(headers)
+    return None if b"transfer-encoding" in fields else int(fields.get(b"content-length", b"0"))
+
+
 def _allowed(route: Route | None, method: str) -> Route:
     if route is None:
         raise ApiError(404, "No such endpoint")
@@ -121,16 +137,41 @@ class HttpApi:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """For a request that did not come the short way (:mod:`.http`): one with an absolute address."""
-        try:
-            body: bytes | None = await read_body(receive, self.max_body)
-        except ApiError as error:
-            if error.status != 413:
-                return  # nobody is there any more
-            body = None
         target = scope["raw_path"].partition(b"?")[0] + b"?" + scope["query_string"]
         answered: asyncio.Future[tuple[int, bytes]] = self._node.loop.create_future()
-        self.answer(scope["method"], target, body, lambda *told: _settle(answered, told))
+        announced = _announced(scope["headers"])
+        if announced == 0 or not self.refuses(
+            scope["method"], target, announced, lambda *told: _settle(answered, told)
+        ):
+            try:
+                body: bytes | None = await read_body(receive, self.max_body)
+            except ApiError as error:
+                if error.status != 413:
+                    return  # nobody is there any more
+                body = None
+            self.answer(scope["method"], target, body, lambda *told: _settle(answered, told))
         await send_json(send, *await answered)
+
+    def refuses(self, method: str, target: bytes, length: int | None, reply: Reply) -> bool:
+        """Whether a request is answered before its body has come: with the reason why no body can help it.
+
+        Everything is checked but the body itself, and whether it has the MD5 that the signature covers.
+
+        :param length: of the body; None if nobody knows.
+        """
+        route = None
+        try:
+            path, _, query = target.partition(b"?")
+            params = _params(query)
+            place = self._paths.find(path)
+            route = _allowed(place.route, method)
+            if length is not None and length > self.max_body:
+                self._whole(None)
+            self._authenticate(place, method, params, None)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the SDK gets JSON
+            self._reply(route, reply, *_failed(error))
+            return True
+        return False
 
     def answer(self, method: str, target: bytes, body: bytes | bytearray | None, reply: Reply) -> None:
         """Reply with status and JSON, whatever a client sends: at once if nobody has to be waited for.
@@ -141,7 +182,7 @@ class HttpApi:
         route = None
         try:
             path, _, query = target.partition(b"?")
-            params = signatures.parse_query(query)
+            params = _params(query)
             place = self._paths.find(path)
             route = _allowed(place.route, method)
             app = self._authenticate(place, method, params, self._whole(body))
@@ -170,7 +211,7 @@ class HttpApi:
         reply(status, _encoder.encode(told) if told else _NOTHING)
 
     def _authenticate(
-        self, place: Place, method: str, params: Mapping[str, str], body: bytes | bytearray
+        self, place: Place, method: str, params: Mapping[str, str], body: bytes | bytearray | None
     ) -> App:
         """The application that the request is for, if it has signed it.
 

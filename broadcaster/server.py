@@ -290,9 +290,10 @@ async def _reached(call: Awaitable[T]) -> T:
 def _config(settings: Settings, node: Node) -> uvicorn.Config:
     server, app = settings.server, Server(node)
     seconds, connect = round(server.keep_alive), partial(Connection, node)
+    http = partial(HttpProtocol, app.api, connect, node.budget, server.request_seconds)
     config = uvicorn.Config(
         app,
-        http=Arrivals(node.turns, seconds, partial(HttpProtocol, app.api, connect), connect),  # type: ignore[arg-type]
+        http=Arrivals(node.turns, seconds, http, connect),  # type: ignore[arg-type]
         ws=Connection,  # made by our protocols; None would switch WebSockets off
         lifespan="off",
         log_config=None,
