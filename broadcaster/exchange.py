@@ -55,6 +55,11 @@ class Exchange:
         """An answer is written in one piece."""
         return self.response_complete
 
+    @property
+    def size(self) -> int:
+        """Bytes of the body that have come."""
+        return 0 if self.body is None else len(self.body)
+
     def begin(self, api: HttpApi) -> None:
         """Have it answered, now or later. Whatever it is, there is an answer."""
         api.answer(self._method, self._target, self.body, self._reply)

@@ -26,7 +26,10 @@ MAX_CHUNKS: Final = 64
 INVALID: Final = "Invalid HTTP request received."
 
 _HEAD_END: Final = b"\r\n\r\n"
-_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
+_CHUNK_LINE: Final = re.compile(
+    rb"([0-9A-Fa-f]{1,8})"
+    rb"(?:;[!#-'*+\-.0-9A-Z^-z|~]+(?:=(?:[!#-'*+\-.0-9A-Z^-z|~]+|\"[\t !#-\[\]-~\x80-\xff]*\"))?)*"
+)
 _TRAILER: Final = re.compile(rb"[!#-'*+\-.0-9A-Z^-z|~]+:[\t\x20-\x7e\x80-\xff]*")
 
 
@@ -59,14 +62,16 @@ class Head(NamedTuple):
 
 
 class _Fields:
-    """What the parser finds in a head."""
+    """What the parser finds in a head. Behind a message without a body it forgets what kept it alive."""
 
-    __slots__ = ("complete", "headers", "target")
+    __slots__ = ("complete", "headers", "keep_alive", "parser", "target")
+
+    parser: httptools.HttpRequestParser
 
     def __init__(self) -> None:
         self.target = b""
         self.headers: list[tuple[bytes, bytes]] = []
-        self.complete = False
+        self.complete = self.keep_alive = False
 
     def on_url(self, url: bytes) -> None:
         self.target += url
@@ -76,16 +81,18 @@ class _Fields:
 
     def on_headers_complete(self) -> None:
         self.complete = True
+        self.keep_alive = self.parser.should_keep_alive()
 
 
 def take_head(unread: bytearray, searched: int = 0) -> bytes | None:
-    """Take a head from the front, without the empty lines that may be before it; None if it is not whole.
+    """Take a head from the front, without two empty lines that may be before it; None if it is not whole.
 
     :param searched: how many bytes have been looked at before.
     :raises Refused: it is too large.
     """
     if not searched and unread.startswith((b"\r", b"\n")):
-        del unread[: len(unread) - len(unread.lstrip(b"\r\n"))]
+        start = unread[:4]
+        del unread[: len(start) - len(start.lstrip(b"\r\n"))]
     end = unread.find(_HEAD_END, max(searched - 3, 0), MAX_HEAD)
     if end >= 0:
         head = bytes(unread[: end + 4])
@@ -103,13 +110,15 @@ def parse_head(data: bytes) -> Head:
     :raises Refused: it is not valid, or asks for what is not there.
     """
     fields = _Fields()
-    parser = httptools.HttpRequestParser(fields)
+    fields.parser = parser = httptools.HttpRequestParser(fields)
     try:
         parser.feed_data(data)
     except httptools.HttpParserUpgrade:
         pass  # whether it is one, is decided here
     except httptools.HttpParserError as error:
         raise Refused(400, INVALID) from error
+    finally:
+        del fields.parser  # each has the other: they would wait for the garbage collector
     if not fields.complete:
         raise Refused(400, INVALID)
     version, headers = parser.get_http_version(), fields.headers
@@ -125,7 +134,7 @@ def parse_head(data: bytes) -> Head:
         target=fields.target,
         headers=headers,
         version=version,
-        keep_alive=version != "1.0" and parser.should_keep_alive(),
+        keep_alive=version != "1.0" and fields.keep_alive,
         websocket=websocket,
         expects=b"expect" in by_name and _asks(headers, version, b"expect", b"100-continue"),
         length=None if in_chunks else length,

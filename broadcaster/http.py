@@ -97,6 +97,10 @@ class HttpProtocol(asyncio.Protocol):
     _keep_alive = True
     """What the request says, once it is complete."""
     _searched = 0
+    _unchecked = False
+    """Nobody has looked yet whether a request to the API, whose body is on its way, can be accepted."""
+    _expects = False
+    """It waits to be told to go on."""
     _queued = False
     _reading = False
     _paused = False
@@ -275,7 +279,9 @@ class HttpProtocol(asyncio.Protocol):
             self._pause()
             return
         self._resume()
-        if (self._unread or self._body is not None) and self._due is None:
+        if self._unchecked:
+            self._check()
+        if (self._unread or self._body is not None) and self._due is None and not self._gone:
             self._renew()
 
     def _pause(self) -> None:
@@ -313,9 +319,17 @@ class HttpProtocol(asyncio.Protocol):
         if body is None:
             exchange.begin(self._api)
             return
-        if body.left is not None and body.left <= min(len(self._unread), self._api.max_body):
-            return  # it is here
-        if not exchange.refused(self._api, body.left) and head.expects and not self._unread:
+        self._unchecked = True
+        self._expects = head.expects
+
+    def _check(self) -> None:
+        """The body of a request to the API is not complete: it is not waited for in vain."""
+        self._unchecked = False
+        exchange, body = self.cycle, self._body
+        if not isinstance(exchange, Exchange) or body is None or exchange.response_complete:
+            return
+        length = None if body.left is None else body.left + exchange.size
+        if not exchange.refused(self._api, length) and self._expects and not exchange.size:
             self.transport.write(_CONTINUE)
 
     def _begin_cycle(self, head: Head, scope: dict[str, Any], *, keep_alive: bool) -> None:

@@ -156,7 +156,13 @@ async def test_head_has_no_body_and_continue_is_said(server):
 
 @pytest.mark.parametrize(
     "request_",  # signed when it is needed: a signature is soon too old
-    [lambda: post(event("old"), version="1.0"), lambda: post(event("last"), "Connection: close")],
+    [
+        lambda: post(event("old"), version="1.0"),
+        lambda: post(event("last"), "Connection: close"),
+        lambda: get("/up").replace(b"1.1", b"1.0"),
+        lambda: get("/up").replace(b"Host: x", b"Connection: close"),
+        lambda: get(signed(CONNECTIONS, b"", method="GET")).replace(b"Host: x", b"Connection: close"),
+    ],
 )
 async def test_the_connection_ends_where_the_peer_wants_it(server, request_):
     async with peer(server.port) as one:
