@@ -456,6 +456,7 @@ class HttpProtocol(asyncio.Protocol):
             self.transport.abort()
             return
         self._disconnect()
+        logger.warning("a request is refused (%d): %s", status, reason)
         lines = [b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())]
         for name, value in self.server_state.default_headers:
             if name != b"connection":

@@ -394,6 +394,7 @@ def _failed(error: BaseException) -> Told:
     if isinstance(error, (ApiError, SignatureError)):
         return error.status, {"error": str(error), "code": error.status}
     if isinstance(error, BusError):
+        logger.warning("a request is answered with 503: %s", error)
         return 503, {"error": str(error), "code": 503}
     logger.error("a request could not be answered", exc_info=error)
     return 500, {"error": "Server error", "code": 500}
