@@ -22,7 +22,8 @@ class Cors(CORSMiddleware):
         allow_methods: tuple[str, ...] = ("GET", "POST"),
         allow_headers: tuple[str, ...] = ("*",),
     ) -> None:
-        super().__init__(app, allow_origins, allow_methods, allow_headers)
+        credentials = "*" not in allow_origins  # any page at all would have its visitor's cookies sent
+        super().__init__(app, allow_origins, allow_methods, allow_headers, allow_credentials=credentials)
         self._origins = Origins(allow_origins, scheme=True)
 
     def is_allowed_origin(self, origin: str) -> bool:

@@ -10,13 +10,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
-from redis.exceptions import ResponseError
 
 from protocol import stream, wire
 from protocol.healing import Reading
 
 from . import scripts
-from .bus import BusError, ask
+from .bus import BusError, RefusedError, ask
 from .hub import Key
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ class Full(Exception):  # noqa: N818 - an answer, not a fault
 
 def is_refusal(error: Exception) -> bool:
     """Whether a job was certainly not queued: it was not let in, or Redis itself has refused it."""
-    return isinstance(error, Full | TooMany) or isinstance(error.__cause__, ResponseError)
+    return isinstance(error, Full | TooMany | RefusedError)
 
 
 class Gone(Exception):  # noqa: N818 - an answer, not a fault

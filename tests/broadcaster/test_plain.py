@@ -349,7 +349,7 @@ def test_what_is_usual_needs_neither_parser_nor_library(monkeypatch):
     def needed(*_args: object, **_options: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(http.HttpToolsProtocol, "__init__", needed)
+    monkeypatch.setattr(http, "parse_head", needed)
     monkeypatch.setattr(websocket, "Protocol", needed)
     written, ended, there = said(FIREFOX, masked(0x88, b"\x03\xe9", b"mask"))
     assert written.startswith(b"HTTP/1.1 101 ")
