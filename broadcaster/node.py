@@ -7,6 +7,7 @@ import logging
 import secrets
 import time
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from protocol import errors, messages, presence, users
@@ -15,7 +16,7 @@ from protocol.session import Relay, Session, SignIn, Subscribe
 from protocol.wire import CACHED, CONNECTIONS, RECONNECT, TERMINATE, Envelope
 
 from . import drain, leases, watchlists, webhooks
-from .bus import BusError, end_task
+from .bus import BusError, end_task, redis_client
 from .cached import CachedChannels
 from .client import LEFT
 from .counts import SubscriptionCounts
@@ -130,6 +131,7 @@ class Node:
             secrets.token_hex(8),
             Owner(self.lapsed, lambda app_id: self._has(app_id, "webhooks"), self._joined, self._state),
             self.settings.server.lease_seconds,
+            partial(redis_client, self.settings.redis.url),
         )
 
     async def start(self) -> None:

@@ -18,6 +18,7 @@ from protocol import presence, wire
 
 from .bus import ask, end_task, reason_of
 from .hub import Key
+from .lease_thread import LeaseThread
 from .leases import OPEN, Lease, Renewal
 from .redis_changes import BATCH, Changes
 from .redis_identity import Identity
@@ -64,11 +65,21 @@ class RedisRegistry(Questions):
 
     :param node_id: unique to this process's start.
     :param lease: seconds.
+    :param connect: makes one more client of the same Redis, for the thread that renews the lease while the
+        loop is busy; None for no thread.
     """
 
-    def __init__(self, redis: Redis, node_id: str, owner: Owner, lease: float = LEASE_SECONDS) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        node_id: str,
+        owner: Owner,
+        lease: float = LEASE_SECONDS,
+        connect: Callable[[], Redis] | None = None,
+    ) -> None:
         super().__init__(redis)
         self._lease = Lease(redis, node_id, lease, owner.state)
+        self._thread = None if connect is None else LeaseThread(self._lease, connect)
         self._owner = owner
         self._held_seconds = round(HELD_SECONDS + 4 * lease)
         self._changes = Changes(redis, self._steady, self._lease.doubt, self._stands)
@@ -87,6 +98,8 @@ class RedisRegistry(Questions):
         self._left = left
         await ask(self._lease.renew())
         await self._identity.changed()
+        if self._thread is not None:
+            self._thread.start()
         self._tasks = [asyncio.create_task(work) for work in (self._keep_lease(), self._keep_tidy())]
 
     async def close(self) -> None:
@@ -98,6 +111,8 @@ class RedisRegistry(Questions):
             logger.warning("%d changes are left to the others, when the lease lapses", len(self._changes))
         for task in self._tasks:
             await end_task(task)
+        if self._thread is not None:  # before the lease is given back: it would renew it
+            await self._thread.close()
         await self._changes.close()
         if not self._changes:
             try:

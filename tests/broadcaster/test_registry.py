@@ -446,7 +446,7 @@ async def test_what_comes_after_a_node_was_taken_back_is_taken_back_too(server):
     async with redis_node(server.url, "one", lease=0.6) as one, redis_client(server.url) as redis:
         late = RedisRegistry(redis, "late", Owner(lambda: None), lease=60)
         await redis.set(wire.lease_key("late"), leases.GONE)
-        late._lease._until = late._lease._clock() + 60  # the moment between its look and the write
+        late._lease._until = late._lease.clock() + 60  # the moment between its look and the write
         done: list[Any] = []
         late.join(ROOM, "1.1", ANN, 100, done.append)
         await until(lambda: done)
@@ -681,11 +681,11 @@ async def test_nobody_is_judged_right_after_redis_is_another_one(server):
             declare = lease._declare_dead
 
             async def declared(name):
-                judged.append((name, lease._clock() - lease._steady_since))
+                judged.append((name, lease.clock() - lease._steady_since))
                 return await declare(name)
 
             lease._declare_dead = declared
-            since = lease._clock()
+            since = lease.clock()
         await until(lambda: judged)
         assert judged[0][0] == "other"
         assert lease._steady_since > since
