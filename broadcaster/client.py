@@ -13,7 +13,7 @@ from .hub import Key
 from .order import EFFECT_BYTES, Order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from protocol.errors import PusherError
     from protocol.session import Session
@@ -156,7 +156,7 @@ class Client(ABC):
         self.node.slow_closed += 1
         self.close(error)
 
-    def subscriptions(self) -> Iterable[Key]:
+    def subscriptions(self) -> Collection[Key]:
         """Every channel that this client has in the hub."""
         return list(self.keys)
 

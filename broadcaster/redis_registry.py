@@ -102,7 +102,12 @@ class RedisRegistry(Questions):
             self._thread.start()
         self._tasks = [asyncio.create_task(work) for work in (self._keep_lease(), self._keep_tidy())]
 
-    async def close(self) -> None:
+    @property
+    def name(self) -> str:
+        """The node's."""
+        return self._lease.node
+
+    async def close(self, *, whole: bool = True) -> None:
         """Carry out what waits, and give the lease back; departures that are held back go to the others."""
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
@@ -116,7 +121,7 @@ class RedisRegistry(Questions):
         await self._changes.close()
         if not self._changes:
             try:
-                await self._lease.end(handed_over=bool(self._holds))
+                await self._lease.end(handed_over=bool(self._holds) or not whole)
             except (RedisError, OSError) as error:
                 logger.warning("the node's lease is left to lapse: %s", reason_of(error))
 
@@ -179,9 +184,10 @@ class RedisRegistry(Questions):
         done: Callable[[Left], None],
         *,
         disconnect: bool = False,
+        name: str = "",
     ) -> None:
-        """In the next pipeline."""
-        line = self._lease.node, encode_entry(key, socket_id, member)
+        """In the next pipeline. What an old name has is taken over from it, as from another node."""
+        line = name or self._lease.node, encode_entry(key, socket_id, member)
         self._leave(key, socket_id, member, line, done, disconnect=disconnect)
 
     def _leave(

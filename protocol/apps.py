@@ -120,7 +120,7 @@ class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allowed_origins: tuple[str, ...] = ("*",)
     max_connections: Count = 0
     over_quota: Literal["refuse", "back_off"] = "refuse"
-    max_channels_per_connection: Count = 10_000
+    max_channels_per_connection: Count = 1_000
     max_event_bytes: Positive = 10_240
     max_channels_per_event: Positive = 100
     max_events_per_batch: Positive = 10
