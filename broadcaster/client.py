@@ -112,7 +112,10 @@ class Client(ABC):
         if self.session is not None and isinstance(effect, Subscribe):
             key = Key(self.session.app.id, effect.channel.name)
         if self.order.takes(key):
-            self._run(effect)
+            if key is not None and isinstance(effect, Subscribe):
+                self.node.subscribe(self, key, effect)
+            else:
+                self._run(effect)
             return
         self.order.defer(key, effect, size)
         if self.order.waiting_bytes > self._bound:
@@ -137,7 +140,7 @@ class Client(ABC):
             case Send(payload):
                 self.send(payload)
             case Subscribe():
-                self.node.subscribe(self, session, effect)
+                self.node.subscribe(self, Key(session.app.id, effect.channel.name), effect)
             case Unsubscribe(channel):
                 self.node.unsubscribe(self, session, channel)
             case Relay():

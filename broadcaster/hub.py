@@ -142,12 +142,15 @@ class Hub:
         # Answering one may close it, and so change what is left: one at a time, off the dict itself.
         for _ in CROWD:
             if not channel.waiting or not channel.ready:
-                return
+                break
             subscriber = next(iter(channel.waiting))
             del channel.waiting[subscriber]
             if subscriber not in self._gone:
                 self._hold(key, channel, subscriber)
-        self._call_soon(partial(self._hold_some, key, channel))
+        else:
+            self._call_soon(partial(self._hold_some, key, channel))
+        if not channel.waiting:
+            channel.waiting = {}  # a dictionary that had entries keeps their room
 
     def suspend(self, keys: Iterable[Key]) -> None:
         """The bus does not deliver these now: whoever subscribes to one waits until it is confirmed again."""
@@ -178,6 +181,8 @@ class Hub:
             return
         if subscriber in channel.held:
             kept = channel.held.pop(subscriber)
+            if not channel.held:
+                channel.held = {}  # as above
             if subscriber.slow:
                 channel.slow[subscriber] = subscriber.enqueue
             else:
@@ -221,14 +226,6 @@ class Hub:
         channel = self._channels.get(key)
         if channel is None:
             return
-        self._remove(channel, subscriber)
-        if not len(channel):
-            del self._channels[key]
-            self._end_pass(channel)
-            channel.pending = Pending()
-            self._last(key)
-
-    def _remove(self, channel: Outlet, subscriber: Subscriber) -> None:
         groups: tuple[Group, ...] = channel.fast, channel.slow, channel.held, channel.waiting
         for group in groups:
             if group:
@@ -236,6 +233,11 @@ class Hub:
         channel.writes = None
         if channel.going is not None:
             channel.going.leave(subscriber)
+        if not len(channel):
+            del self._channels[key]
+            self._end_pass(channel)
+            channel.pending = Pending()
+            self._last(key)
 
     def depart(self, subscriber: Subscriber) -> None:
         """Nothing reaches it any more, though it is unsubscribed from its channels one by one, later."""
@@ -247,10 +249,14 @@ class Hub:
 
     def _let_go(self, channel: Outlet) -> None:
         """Before something is written: whoever has departed is not in the channel any more."""
-        for group in (channel.fast, channel.slow, channel.held):
+        groups: tuple[Group, ...] = channel.fast, channel.slow, channel.held
+        for group in groups:
             if not group.keys().isdisjoint(self._gone):
+                channel.writes = None
                 for subscriber in [one for one in group if one in self._gone]:
-                    self._remove(channel, subscriber)
+                    del group[subscriber]
+                    if channel.going is not None:
+                        channel.going.leave(subscriber)
 
     def set_slow(self, subscriber: Subscriber, slow: bool) -> None:
         """Move a subscriber out of the fast sets, or back, in all its channels."""

@@ -53,6 +53,11 @@ def _clock() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
+def new_name() -> str:
+    """For a node: unique, and short, since it is with each of its subscriptions in Redis."""
+    return secrets.token_urlsafe(8)
+
+
 class Renewal(enum.Enum):
     """What became of the lease."""
 
@@ -119,7 +124,7 @@ class Lease:
         """Go on as another node. The old name stays listed until everything is taken back."""
         self._past.add(self.node)
         with self._lock:
-            self.node = secrets.token_hex(8)
+            self.node = new_name()
             self._until = 0.0
             self._revived = False
         self._steady_since = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 import sys
 import time
 from collections import Counter
@@ -13,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from protocol import errors, messages, presence, users
-from protocol.channels import SERVER_TO_USER
+from protocol.channels import SERVER_TO_USER, Channel
 from protocol.session import Relay, Session, SignIn, Subscribe
 from protocol.wire import CACHED, CONNECTIONS, RECONNECT, TERMINATE, Envelope
 
@@ -62,6 +61,9 @@ FLUSH_SECONDS: Final = 2.0
 
 REGISTRY_SECONDS: Final = 4.0
 """How long the end waits for Redis to take the lease back."""
+
+SUBSCRIBED: Final = Subscribe(Channel("answered"))
+"""Stands for all that were answered and have no member: what asked for them is needed no more."""
 
 COMMANDS: Final = {TERMINATE: errors.TERMINATED, RECONNECT: errors.RECONNECT}
 """What ends the connections that have a channel."""
@@ -135,7 +137,7 @@ class Node:
             return LocalRegistry(self._deliver)
         return RedisRegistry(
             redis,
-            secrets.token_hex(8),
+            leases.new_name(),
             Owner(self.lapsed, lambda app_id: self._has(app_id, "webhooks"), self._joined, self._state),
             self.settings.server.lease_seconds,
             partial(redis_client, self.settings.redis.url),
@@ -312,9 +314,8 @@ class Node:
 
     # --- subscriptions
 
-    def subscribe(self, client: Client, session: Session, effect: Subscribe) -> None:
+    def subscribe(self, client: Client, key: Key, effect: Subscribe) -> None:
         """Carry out the effect; the answer comes when the channel delivers (protocol section 4.4)."""
-        key = Key(session.app.id, effect.channel.name)
         if key not in client.keys:
             if self.subscriptions >= self._most_subscriptions:
                 self._refuse_in_turn(client, key, effect)
@@ -347,10 +348,9 @@ class Node:
         """
         member = None
         if isinstance(effect, Subscribe):
-            member = effect.member
             self.subscriptions -= 1
-        if member is not None:
-            self.rosters.went(key, member, client.socket_id)
+            if (member := effect.member) is not None:
+                self.rosters.went(key, member, client.socket_id)
         if not key.channel.startswith(watchlists.CHANNELS):
             self.registry.leave(
                 key,
@@ -401,8 +401,11 @@ class Node:
             self._refuse(client, key, effect, self._members_reason(client))
             return
         roster = () if effect.member is None else (presence.roster_data(joined.members),)
+        welcome = effect.channel.cache or look is not None
+        if effect.member is None and not welcome:
+            client.keys[key] = SUBSCRIBED
         self._admit(client, key, messages.subscription_succeeded(key.channel, *roster))
-        if effect.channel.cache or look is not None:
+        if welcome:
             self._spawn(self._welcome(client, key, effect, joined, look))
         else:
             self._after_welcome(key, effect.member, joined)

@@ -15,7 +15,7 @@ from redis.exceptions import ClusterDownError
 from broadcaster import leases
 from broadcaster.bus import BusError, RedisBus, redis_client
 from broadcaster.hub import Key
-from broadcaster.redis_layout import Owner, encode_entry
+from broadcaster.redis_layout import Owner, decode_entry, encode_entry
 from broadcaster.redis_registry import ANSWER_SECONDS, RedisRegistry
 from broadcaster.registry import Cached, Counts, Joined, Left, LocalRegistry
 from protocol import wire
@@ -878,3 +878,19 @@ async def test_without_webhooks_nothing_is_held_back(server):
         await one.join(NEWS, "1.1")
         assert not (await one.leave(NEWS, "1.1", disconnect=True)).held
         assert not await redis.exists(wire.held_key(*NEWS))
+
+
+WORDS = st.text(max_size=20)
+
+
+@given(
+    WORDS,
+    st.one_of(
+        st.none(), st.builds(Member, st.text(min_size=1, max_size=20), st.sampled_from([b"", b'{"a":\n1}']))
+    ),
+)
+def test_a_line_says_again_what_it_was_made_of(channel, member):
+    """Users have any characters in their ids, and so have their channels."""
+    key = Key("app-1", f"#server-to-user-{channel}")
+    assert decode_entry(encode_entry(key, "123.456", member)) == (key, "123.456", member)
+    assert decode_entry(encode_entry(key, "123.456", member).decode()) == (key, "123.456", member)
