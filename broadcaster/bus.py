@@ -190,7 +190,7 @@ class RedisBus:
         self._names = redis.names
         self._servers: Servers = Shards(redis) if isinstance(redis, Cluster) else OneServer(redis)
         self._keys: dict[bytes, Key] = {}
-        self._delivering: set[bytes] = set()
+        self._delivering: set[Key] = set()
         self._feeds: dict[Address, Feed] = {}
         self._adrift: dict[bytes, None] = {}
         self._to_place = asyncio.Event()
@@ -300,7 +300,7 @@ class RedisBus:
         name = self._names.bus_channel(*key).encode()
         self._keys.pop(name, None)
         self._adrift.pop(name, None)
-        self._delivering.discard(name)
+        self._delivering.discard(key)
         for feed in self._feeds.values():
             if name in feed.names:
                 feed.unsubscribe(name)
@@ -335,11 +335,12 @@ class RedisBus:
 
     def _lose(self, names: Collection[bytes], *, always: bool = False) -> None:
         """Tell that these are not delivered any more; without any only if ``always``."""
-        lost = [name for name in names if name in self._delivering]
+        keys = [key for name in names if (key := self._keys.get(name)) is not None]
+        lost = [key for key in keys if key in self._delivering]
         self._delivering.difference_update(lost)
         if lost or always:
             self.gaps += 1
-            self._lost([self._keys[name] for name in lost if name in self._keys])
+            self._lost(lost)
 
     def _set_adrift(self, names: Collection[bytes]) -> None:
         self._adrift.update(dict.fromkeys(names))
@@ -383,7 +384,7 @@ class RedisBus:
         """See :class:`.feed.Listener`."""
         key = self._keys.get(name)
         if key is not None:
-            self._delivering.add(name)
+            self._delivering.add(key)
             self._confirmed(key)
 
     def reached(self) -> None:

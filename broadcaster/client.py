@@ -13,7 +13,7 @@ from .hub import Key
 from .order import EFFECT_BYTES, Order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from protocol.errors import PusherError
     from protocol.session import Session
@@ -112,7 +112,10 @@ class Client(ABC):
         if self.session is not None and isinstance(effect, Subscribe):
             key = Key(self.session.app.id, effect.channel.name)
         if self.order.takes(key):
-            self._run(effect)
+            if key is not None and isinstance(effect, Subscribe):
+                self.node.subscribe(self, key, effect)
+            else:
+                self._run(effect)
             return
         self.order.defer(key, effect, size)
         if self.order.waiting_bytes > self._bound:
@@ -137,7 +140,7 @@ class Client(ABC):
             case Send(payload):
                 self.send(payload)
             case Subscribe():
-                self.node.subscribe(self, session, effect)
+                self.node.subscribe(self, Key(session.app.id, effect.channel.name), effect)
             case Unsubscribe(channel):
                 self.node.unsubscribe(self, session, channel)
             case Relay():
@@ -156,7 +159,7 @@ class Client(ABC):
         self.node.slow_closed += 1
         self.close(error)
 
-    def subscriptions(self) -> Iterable[Key]:
+    def subscriptions(self) -> Collection[Key]:
         """Every channel that this client has in the hub."""
         return list(self.keys)
 

@@ -45,11 +45,13 @@ class Server(Table, frozen=True):
     fallback: bool = True
     fallback_path: UrlPath = "/pusher"
     processes: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
+    stall_seconds: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 15
     reuse_port: bool = False
     tls_cert: str = ""
     tls_key: str = ""
     cors_origins: tuple[str, ...] = ()
     max_connections: Count = 0
+    max_subscriptions: Count = 500_000
     max_message_bytes: Positive = 65_536
     max_request_bytes: Positive = 1_048_576
     send_queue_bytes: Positive = 1_048_576

@@ -142,6 +142,7 @@ async def drain(node: Node, chance: Callable[[], float] = random.random) -> None
             await steps.close([client for client in group if client.session is not None])
         if due:
             await asyncio.sleep(STEP_SECONDS)
+    await node.chores.done()
 
 
 class _Steps:
@@ -164,8 +165,7 @@ class _Steps:
                 self._patient = False
                 self._node.peers.doubt()
                 logger.warning("draining without waiting for Redis: %s", str(failure) or "it is slow")
-        for client in clients:
-            self._node.dismiss(client, error)
+        self._node.dismiss_all(clients, error)
 
     async def _why(self) -> PusherError:
         """At once to another node that takes them; if there is none, they had better wait a moment."""

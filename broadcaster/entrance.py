@@ -132,5 +132,4 @@ class Entrance:
 
     def close(self, error: PusherError) -> None:
         """Send those who wait away."""
-        for client in list(self._waiting):
-            client.close(error)
+        self._node.dismiss_all(list(self._waiting), error)

@@ -83,7 +83,8 @@ class Feed:
     def subscribe(self, name: bytes, key: Key) -> None:
         """Ask for a channel; it is confirmed when Redis answers."""
         self.names[name] = Line(key)
-        self._by_slot.setdefault(self._slot(name), {})[name] = None
+        if self._sharded:
+            self._by_slot.setdefault(slot_of(name), {})[name] = None
         self._command("SSUBSCRIBE", name)
 
     def unsubscribe(self, name: bytes) -> None:
@@ -95,15 +96,13 @@ class Feed:
         """Whether it was asked for."""
         if self.names.pop(name, None) is None:
             return False
-        slot = self._slot(name)
-        of_slot = self._by_slot[slot]
-        del of_slot[name]
-        if not of_slot:
-            del self._by_slot[slot]
+        if self._sharded:
+            slot = slot_of(name)
+            of_slot = self._by_slot[slot]
+            del of_slot[name]
+            if not of_slot:
+                del self._by_slot[slot]
         return True
-
-    def _slot(self, name: bytes) -> int:
-        return slot_of(name) if self._sharded else 0
 
     def _command(self, command: str, name: bytes) -> None:
         if self.connected:  # else there is nothing to say yet: it starts with all channels

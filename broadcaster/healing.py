@@ -153,6 +153,11 @@ class Healer:
 
     # --- reading up
 
+    def deafen(self, key: Key) -> None:
+        """The node may have been deaf on this channel, and hears again: :meth:`resync` follows."""
+        if self.concerns(key) and (channel := self._channel(key)) is not None:
+            channel.deafen()
+
     async def resync(self, keys: Sequence[Key]) -> None:
         """The node may have been deaf on these channels.
 

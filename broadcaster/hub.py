@@ -13,15 +13,20 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from .frames import text_frame
 from .outlet import Outlet
 from .passes import Pass, Pending
+from .subscriber import Key, Subscriber
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
+    Group = dict[Subscriber, Any]
+
+__all__ = ["BEHIND", "CHUNK", "CROWD", "FLUSH_SECONDS", "HELD_WRITES", "Hub", "Key", "Subscriber"]
 
 HELD_WRITES: Final = 10_000
 """What may be kept for a subscriber that has not been answered yet. They are shared by all subscribers."""
@@ -32,38 +37,13 @@ FLUSH_SECONDS: Final = 0.003
 CHUNK: Final = 64
 """Writes between two looks at the clock, and of one channel before another has its turn."""
 
+CROWD: Final = range(64)
+"""Subscribers of one channel whose subscription goes on in one turn of the loop."""
+
 BEHIND: Final = 16
 """Messages that may wait for passes to end. With more of them a flush takes its time: in between, more would
 come, and as publishers are answered at once, nothing else would slow them down.
 """
-
-
-class Key(NamedTuple):
-    """A channel of an application."""
-
-    app_id: str
-    channel: str
-
-
-class Subscriber(Protocol):
-    """A connection as the hub sees it. Hashable by identity."""
-
-    socket_id: str
-    slow: bool
-    write_now: Callable[[bytes], None]
-    """The transport's own write: what the fan-out calls while the socket is not slow."""
-
-    def enqueue(self, data: bytes) -> None:
-        """Keep bytes, within a bound, until the socket takes them."""
-
-    def write(self, data: bytes) -> None:
-        """One of the two, as the socket stands."""
-
-    def overwhelmed(self) -> None:
-        """More than :data:`HELD_WRITES` was published before the subscription could be answered."""
-
-    def subscriptions(self) -> Iterable[Key]:
-        """Every channel that the connection has in the hub."""
 
 
 class Hub:
@@ -98,6 +78,7 @@ class Hub:
         self._dirty: deque[Outlet] = deque()
         self._scheduled = False
         self._behind = 0
+        self._gone: set[Subscriber] = set()
         self.messages = 0
         self.deliveries = 0
         self.writes = 0
@@ -120,7 +101,8 @@ class Hub:
         channel = self._channels.get(key)
         if channel is None:
             return []
-        return [*channel.fast, *channel.slow, *channel.held, *channel.waiting]
+        there = (*channel.fast, *channel.slow, *channel.held, *channel.waiting)
+        return [one for one in there if one not in self._gone]
 
     def unanswered(self, key: Key) -> list[Subscriber]:
         """Those of them who have not been answered yet."""
@@ -152,12 +134,23 @@ class Hub:
         if channel.ready:  # it was asked once more, and has delivered all the time
             return False
         channel.ready = True
+        self._hold_some(key, channel)
+        return again
+
+    def _hold_some(self, key: Key, channel: Outlet) -> None:
+        """Of those who wait a few in each turn of the loop: what follows costs more than a write."""
         # Answering one may close it, and so change what is left: one at a time, off the dict itself.
-        while channel.waiting:
+        for _ in CROWD:
+            if not channel.waiting or not channel.ready:
+                break
             subscriber = next(iter(channel.waiting))
             del channel.waiting[subscriber]
-            self._hold(key, channel, subscriber)
-        return again
+            if subscriber not in self._gone:
+                self._hold(key, channel, subscriber)
+        else:
+            self._call_soon(partial(self._hold_some, key, channel))
+        if not channel.waiting:
+            channel.waiting = {}  # a dictionary that had entries keeps their room
 
     def suspend(self, keys: Iterable[Key]) -> None:
         """The bus does not deliver these now: whoever subscribes to one waits until it is confirmed again."""
@@ -188,6 +181,8 @@ class Hub:
             return
         if subscriber in channel.held:
             kept = channel.held.pop(subscriber)
+            if not channel.held:
+                channel.held = {}  # as above
             if subscriber.slow:
                 channel.slow[subscriber] = subscriber.enqueue
             else:
@@ -205,8 +200,12 @@ class Hub:
 
         For one that is about to be closed, or is sent something that must not come before that.
         """
-        for key in subscriber.subscriptions():
-            if (channel := self._channels.get(key)) and (frames := self._owed(channel, subscriber)):
+        keys = subscriber.subscriptions() if self._dirty else ()
+        channels: Iterable[Outlet | None] = map(self._channels.get, keys)
+        if len(self._dirty) < len(keys):  # nothing waits elsewhere
+            channels = list(self._dirty)
+        for channel in channels:
+            if channel is not None and (frames := self._owed(channel, subscriber)):
                 self.writes += 1
                 subscriber.write(b"".join(frames))
 
@@ -227,14 +226,10 @@ class Hub:
         channel = self._channels.get(key)
         if channel is None:
             return
-        groups: tuple[dict[Subscriber, Any], ...] = (
-            channel.fast,
-            channel.slow,
-            channel.held,
-            channel.waiting,
-        )
+        groups: tuple[Group, ...] = channel.fast, channel.slow, channel.held, channel.waiting
         for group in groups:
-            group.pop(subscriber, None)
+            if group:
+                group.pop(subscriber, None)
         channel.writes = None
         if channel.going is not None:
             channel.going.leave(subscriber)
@@ -243,6 +238,25 @@ class Hub:
             self._end_pass(channel)
             channel.pending = Pending()
             self._last(key)
+
+    def depart(self, subscriber: Subscriber) -> None:
+        """Nothing reaches it any more, though it is unsubscribed from its channels one by one, later."""
+        self._gone.add(subscriber)
+
+    def departed(self, subscriber: Subscriber) -> None:
+        """It has no channel any more. Idempotent."""
+        self._gone.discard(subscriber)
+
+    def _let_go(self, channel: Outlet) -> None:
+        """Before something is written: whoever has departed is not in the channel any more."""
+        groups: tuple[Group, ...] = channel.fast, channel.slow, channel.held
+        for group in groups:
+            if not group.keys().isdisjoint(self._gone):
+                channel.writes = None
+                for subscriber in [one for one in group if one in self._gone]:
+                    del group[subscriber]
+                    if channel.going is not None:
+                        channel.going.leave(subscriber)
 
     def set_slow(self, subscriber: Subscriber, slow: bool) -> None:
         """Move a subscriber out of the fast sets, or back, in all its channels."""
@@ -302,11 +316,14 @@ class Hub:
     def flush(self) -> None:
         """Write what is pending, as much as the time allows; the rest in the next loop turn."""
         dirty = self._dirty
+        gone = self._gone
         until = self._clock() + FLUSH_SECONDS
         credit = self._chunk
         try:
             while dirty:
                 channel = dirty.popleft()
+                if gone:
+                    self._let_go(channel)
                 if channel.writes is None:
                     credit -= self._write_some(channel)
                 else:

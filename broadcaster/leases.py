@@ -2,7 +2,8 @@
 
 The lease is one key, so that what becomes of it has one order for everybody:
 
-* The node sets it anew every third of its time. While it is there, the node lives.
+* The node sets it anew every third of its time; a thread does when the event loop is late
+  (:mod:`.lease_thread`). While it is there, the node lives.
 * Once it has lapsed, whoever comes first decides. The node itself may set it again: nothing has happened. Any
   other node may set it to :data:`GONE`: then the node is dead under this name, and everybody takes back
   what it had. A node that finds itself gone starts anew, under another name.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import enum
 import secrets
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +24,8 @@ from . import scripts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from redis.asyncio.client import Pipeline
 
     from .redis_pipeline import Named
 
@@ -49,6 +53,11 @@ def _clock() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
+def new_name() -> str:
+    """For a node: unique, and short, since it is with each of its subscriptions in Redis."""
+    return secrets.token_urlsafe(8)
+
+
 class Renewal(enum.Enum):
     """What became of the lease."""
 
@@ -61,7 +70,11 @@ class Renewal(enum.Enum):
 class Lease:
     """The lease of this node, and what the node sees of others. Methods raise what redis-py raises.
 
+    All of it is for the node's event loop; :attr:`runs_out`, :attr:`key` and :meth:`renew_beside` are for one
+    more thread.
+
     :ivar node: the name it is under; another one after :meth:`rename`.
+    :ivar clock: seconds, those too during which the machine slept.
     :param seconds: how long it lasts without being renewed.
     :param state: what the others are told, :data:`OPEN`, :data:`FULL` or :data:`LEAVING`.
     """
@@ -76,12 +89,15 @@ class Lease:
     ) -> None:
         self.node = node
         self.seconds = seconds
+        self.clock = clock
         self._redis = redis
         self._names = redis.names
         self._state = state
-        self._clock = clock
+        self._told = OPEN
+        self._lock = threading.Lock()  # held for a few assignments, never while anything is waited for
         self._until = 0.0
         self._doubted = False
+        self._revived = False  # by the thread; the loop has not heard of it yet
         self._steady_since: float | None = None
         self._renewed_at = 0.0
         self._past: set[str] = set()  # names to list again, since what was on its way may have come after
@@ -89,12 +105,12 @@ class Lease:
     @property
     def doubtful(self) -> bool:
         """Whether to :meth:`renew` before anything else: it may have lapsed, or Redis may be another."""
-        return self._doubted or self._clock() >= self._until
+        return self._doubted or self.clock() >= self._until
 
     @property
     def held(self) -> bool:
         """Whether it stands, by what was last heard of it."""
-        return self._clock() < self._until
+        return self.clock() < self._until
 
     def doubt(self) -> None:
         """Redis has failed to answer."""
@@ -103,33 +119,74 @@ class Lease:
 
     def unsteady(self) -> None:
         """Redis is another, or has lost leases: nobody is judged for the time of one."""
-        self._steady_since = self._clock()
+        self._steady_since = self.clock()
 
     def rename(self) -> None:
         """Go on as another node. The old name stays listed until everything is taken back."""
         self._past.add(self.node)
-        self.node = secrets.token_hex(8)
-        self._until = 0.0
+        with self._lock:
+            self.node = new_name()
+            self._until = 0.0
+            self._revived = False
         self._steady_since = None
 
     async def renew(self) -> Renewal:
         """Say that the node lives."""
-        began = self._clock()
-        node = self.node
+        began = self.clock()
+        self._told = self._state()
         async with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.sadd(self._names.nodes_key, node, *self._past)
-            lease, milliseconds = self._names.lease_key(node), round(self.seconds * 1000)
-            pipeline.eval(_RENEW, 1, lease, self._state(), milliseconds, GONE)
+            pipeline.sadd(self._names.nodes_key, self.node, *self._past)
+            self._call(pipeline, self.node)
             _, answer = await pipeline.execute()
         self._past.clear()
         renewal = Renewal(answer)
-        now = self._clock()
-        if renewal is not Renewal.GONE:
-            self._until = began + self.seconds
-            self._doubted = False
+        now = self.clock()
+        with self._lock:
+            if renewal is not Renewal.GONE:
+                self._until = max(self._until, began + self.seconds)
+                self._doubted = False
+                renewal = Renewal.REVIVED if self._revived else renewal
+            self._revived = False
         if self._steady_since is None or now - self._renewed_at > self.seconds * 2 / 3:
             self._steady_since = now
         self._renewed_at = now
+        return renewal
+
+    def _call(self, pipeline: Pipeline, node: str) -> None:
+        milliseconds = round(self.seconds * 1000)
+        pipeline.eval(_RENEW, 1, self._names.lease_key(node), self._told, milliseconds, GONE)
+
+    # --- for another thread
+
+    @property
+    def runs_out(self) -> bool:
+        """Whether half of its time has passed without a renewal."""
+        return 0 < self._until < self.clock() + self.seconds / 2
+
+    @property
+    def key(self) -> str:
+        """Where it is in Redis."""
+        return self._names.lease_key(self.node)
+
+    async def renew_beside(self, redis: Named) -> Renewal:
+        """As :meth:`renew`, in the state that was told last. The loop's next renewal answers what came of it.
+
+        :param redis: a client of the calling thread.
+        """
+        began, node = self.clock(), self.node
+        async with redis.pipeline(transaction=False) as pipeline:
+            self._call(pipeline, node)
+            (answer,) = await pipeline.execute()
+        renewal = Renewal(answer)
+        with self._lock:
+            if node != self.node:  # the loop has found it gone meanwhile
+                return Renewal.GONE
+            if renewal is Renewal.GONE:
+                self._until = 0.0
+            else:
+                self._until = max(self._until, began + self.seconds)
+            if renewal is Renewal.REVIVED:
+                self._revived = self._doubted = True
         return renewal
 
     async def end(self, *, handed_over: bool) -> None:
@@ -166,7 +223,7 @@ class Lease:
 
     def _may_judge(self) -> bool:
         steady = self._steady_since
-        return steady is not None and not self.doubtful and self._clock() - steady >= self.seconds
+        return steady is not None and not self.doubtful and self.clock() - steady >= self.seconds
 
     async def _declare_dead(self, name: str) -> bool:
         """Whether it is: it may just have come back, or another node may have said so first."""

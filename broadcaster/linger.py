@@ -6,6 +6,7 @@ See the contract in :mod:`broadcaster.bus`.
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ LINGER_SECONDS: Final = 5.0
 
 MAX_LINGERING: Final = 10_000
 """Channels that may; beyond, the one that has done so longest goes."""
+
+AT_ONCE: Final = 256
+"""Channels that are let go in one turn of the loop."""
 
 
 class LingeringBus:
@@ -93,11 +97,12 @@ class LingeringBus:
 
     def _let_go_due(self) -> None:
         self._timer = None
-        for key, until in list(self._lingering.items()):
+        for key, until in list(islice(self._lingering.items(), AT_ONCE)):
             if until > self._loop.time():
-                self._timer = self._loop.call_at(until, self._let_go_due)
-                return
+                break
             self._let_go(key)
+        if self._lingering:
+            self._timer = self._loop.call_at(next(iter(self._lingering.values())), self._let_go_due)
 
     def _on_message(self, line: Line, envelope: Envelope) -> None:
         if not self._lingering or line.key not in self._lingering:  # mostly none does: no key is hashed

@@ -77,6 +77,20 @@ _FIGURES: Final[
         lambda node: {(): len(node.hub)},
     ),
     (
+        "legato_subscriptions",
+        GaugeMetricFamily,
+        "Subscriptions of clients to channels on this node.",
+        (),
+        lambda node: {(): node.subscriptions},
+    ),
+    (
+        "legato_subscriptions_refused",
+        CounterMetricFamily,
+        "Subscriptions refused because the process has as many as it may.",
+        (),
+        lambda node: {(): node.subscriptions_refused},
+    ),
+    (
         "legato_messages",
         CounterMetricFamily,
         "Messages fanned out on this node.",

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import secrets
+import sys
 import time
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from protocol import errors, messages, presence, users
-from protocol.channels import SERVER_TO_USER
+from protocol.channels import SERVER_TO_USER, Channel
 from protocol.session import Relay, Session, SignIn, Subscribe
 from protocol.wire import CACHED, CONNECTIONS, RECONNECT, TERMINATE, Envelope
 
 from . import drain, leases, watchlists, webhooks
 from .budget import Budget
-from .bus import BusError, end_task
+from .bus import BusError, end_task, redis_client
 from .cached import CachedChannels
+from .chores import Chores
 from .client import LEFT
 from .counts import SubscriptionCounts
 from .entrance import Entrance
@@ -60,6 +63,9 @@ FLUSH_SECONDS: Final = 2.0
 REGISTRY_SECONDS: Final = 4.0
 """How long the end waits for Redis to take the lease back."""
 
+SUBSCRIBED: Final = Subscribe(Channel("answered"))
+"""Stands for all that were answered and have no member: what asked for them is needed no more."""
+
 COMMANDS: Final = {TERMINATE: errors.TERMINATED, RECONNECT: errors.RECONNECT}
 """What ends the connections that have a channel."""
 
@@ -86,6 +92,7 @@ class Node:
         self.fence = drain.Fence(bus.subscribe)
         self.turns = Turns(self.loop.call_soon)
         self.budget = Budget(self.loop.call_soon)
+        self.chores = Chores(self.loop.call_soon)
         self.wheel = Wheel(self.loop)
         self.loop_delay = LoopDelay(self.loop.call_later)
         self.webhooks = Webhooks(settings.apps, None if redis is None else self._confirm_departure)
@@ -95,6 +102,9 @@ class Node:
         self.connections: Counter[str] = Counter()
         self.refused: Counter[int] = Counter()
         self.requests: Counter[tuple[str, int]] = Counter()
+        self.subscriptions = 0
+        self.subscriptions_refused = 0
+        self._most_subscriptions = settings.server.max_subscriptions or sys.maxsize
         self.accepted = 0
         self.client_events = 0
         self.slow_connections = 0
@@ -131,9 +141,10 @@ class Node:
             return LocalRegistry(self._deliver)
         return RedisRegistry(
             redis,
-            secrets.token_hex(8),
+            leases.new_name(),
             Owner(self.lapsed, lambda app_id: self._has(app_id, "webhooks"), self._joined, self._state),
             self.settings.server.lease_seconds,
+            partial(redis_client, self.settings.redis.url, self.settings.redis.prefix),
         )
 
     async def start(self) -> None:
@@ -153,6 +164,9 @@ class Node:
         """Leave the bus. Departures that are held back go to another node, or are told if there is none."""
         self.wheel.close()
         self.loop_delay.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_SECONDS):
+                await self.chores.done()
         if self._sweep is not None:
             await end_task(self._sweep)
         if not await self.peers.ask():
@@ -161,7 +175,7 @@ class Node:
             await asyncio.wait(self._tasks, timeout=FLUSH_SECONDS)
         try:
             async with asyncio.timeout(REGISTRY_SECONDS):
-                await self.registry.close()
+                await self.registry.close(whole=not self.chores)
         except TimeoutError:
             logger.warning("the node's lease is left to lapse: Redis does not answer")
         await self.webhooks.close(webhooks.CLOSE_SECONDS if self.peers.patient else FLUSH_SECONDS)
@@ -183,8 +197,8 @@ class Node:
         if not envelope.command:
             self.rosters.take(key, envelope)
         elif envelope.command in COMMANDS:
-            for subscriber in self.hub.subscribers(key):
-                self.dismiss(cast("Client", subscriber), COMMANDS[envelope.command])
+            clients = [cast("Client", subscriber) for subscriber in self.hub.subscribers(key)]
+            self.dismiss_all(clients, COMMANDS[envelope.command])
         elif envelope.command == CACHED:
             self.cached.take(key, envelope)
         else:
@@ -220,19 +234,26 @@ class Node:
         logger.info("applications: %s", ", ".join(app.id for app in apps) or "none")
         self._know(apps)
         self.webhooks.set_apps(apps)
+        unwelcome: dict[PusherError, list[Client]] = {}
         async for part in slices(list(self.open)):
             for client in part:
                 session = client.session
-                if session is not None:  # else it has gone meanwhile
-                    self._change_app(client, session)
+                error = None if session is None else self._change_app(client, session)
+                if error is not None:
+                    unwelcome.setdefault(error, []).append(client)
+        for error, clients in unwelcome.items():
+            self.dismiss_all(clients, error)
 
-    def _change_app(self, client: Client, session: Session) -> None:
+    def _change_app(self, client: Client, session: Session) -> PusherError | None:
+        """Why the client cannot stay; None if it goes on by the settings of now."""
         app = self.apps.get(session.app.id)
-        if app is None or not app.enabled:
-            self.dismiss(client, errors.UNKNOWN_APP if app is None else errors.APP_DISABLED)
-        else:
-            session.app = app
-            self.entrance.count(client, app)
+        if app is None:
+            return errors.UNKNOWN_APP
+        if not app.enabled:
+            return errors.APP_DISABLED
+        session.app = app
+        self.entrance.count(client, app)
+        return None
 
     # --- connections
 
@@ -261,28 +282,62 @@ class Node:
         self.wheel.add(client, session.deadline)
 
     def leave(self, client: Client, session: Session) -> None:
-        """Undo :meth:`enter`, and every subscription."""
+        """Undo :meth:`enter`, and every subscription: nothing more reaches the client, the rest by and by."""
         app_id = session.app.id
         self.connections[app_id] = count = self.connections[app_id] - 1
         self.registry.connected(app_id, count)
         self.open.discard(client)
         keys, client.keys = client.keys, {}
+        if self.chores.take(len(keys)):
+            for key, effect in keys.items():
+                self._drop(client, key, effect, disconnect=True)
+        else:
+            if session.app.max_connections:  # somebody may wait for the place
+                key = Key(session.app.id, CONNECTIONS)
+                if key in keys:
+                    self._drop(client, key, keys.pop(key), disconnect=True)
+            if not self.chores.put(self._departure(client, keys, self.registry.name)):
+                self.hub.depart(client)
+
+    def _departure(self, client: Client, keys: dict[Key, Asked], name: str) -> Iterator[None]:
+        """Subscriptions end, one at each step. ``name`` is the one under which the registry has them."""
         for key, effect in keys.items():
-            self._drop(client, key, effect, disconnect=True)
+            self.hub.unsubscribe(client, key)
+            if effect is not LEFT:
+                self.end(client, key, effect, disconnect=True, name=name)
+            yield
+        self.hub.departed(client)
 
     def dismiss(self, client: Client, error: PusherError) -> None:
         """Close a connection for a reason of the server's, behind what was published before."""
         self.hub.catch_up(client)
         client.close(error)
 
+    def dismiss_all(self, clients: Collection[Client], error: PusherError) -> None:
+        """:meth:`dismiss` for many: all of them have left from now on, and are told so by and by."""
+
+        def goodbyes() -> Iterator[None]:
+            for client in clients:
+                self.dismiss(client, error)
+                yield
+
+        if not self.chores.put(goodbyes()):
+            for client in clients:
+                self.hub.catch_up(client)
+                client.leave()
+
     # --- subscriptions
 
-    def subscribe(self, client: Client, session: Session, effect: Subscribe) -> None:
+    def subscribe(self, client: Client, key: Key, effect: Subscribe) -> None:
         """Carry out the effect; the answer comes when the channel delivers (protocol section 4.4)."""
-        key = Key(session.app.id, effect.channel.name)
-        if not effect.first and key not in client.keys:  # refused while this one waited for its turn
-            self._refuse(client, key, effect)
-            return
+        if key not in client.keys:
+            if self.subscriptions >= self._most_subscriptions:
+                self._refuse_in_turn(client, key, effect)
+                return
+            if not effect.first:  # refused while this one waited for its turn
+                self._refuse(client, key, effect, self._members_reason(client))
+                return
+            self.subscriptions += 1
         client.keys[key] = effect
         if effect.member is not None:
             self.rosters.came(key, effect.member, client.socket_id)
@@ -300,11 +355,16 @@ class Node:
         if effect is not LEFT:
             self.end(client, key, effect, disconnect=disconnect)
 
-    def end(self, client: Client, key: Key, effect: Asked, *, disconnect: bool) -> None:
-        """The subscription ends for everybody else; the channel is still delivered to the client."""
-        member = effect.member if isinstance(effect, Subscribe) else None
-        if member is not None:
-            self.rosters.went(key, member, client.socket_id)
+    def end(self, client: Client, key: Key, effect: Asked, *, disconnect: bool, name: str = "") -> None:
+        """The subscription ends for everybody else; the channel is still delivered to the client.
+
+        :param name: under which the registry has it, if not its present one.
+        """
+        member = None
+        if isinstance(effect, Subscribe):
+            self.subscriptions -= 1
+            if (member := effect.member) is not None:
+                self.rosters.went(key, member, client.socket_id)
         if not key.channel.startswith(watchlists.CHANNELS):
             self.registry.leave(
                 key,
@@ -312,6 +372,7 @@ class Node:
                 member,
                 lambda left: self._left(key, member, left, disconnect=disconnect),
                 disconnect=disconnect,
+                name=name,
             )
 
     def _ready(self, subscriber: Subscriber, key: Key) -> None:
@@ -347,14 +408,18 @@ class Node:
     def _answer(self, client: Client, key: Key, effect: Subscribe, joined: Joined, look: Look | None) -> None:
         if joined.full:
             del client.keys[key]
+            self.subscriptions -= 1
             self.hub.unsubscribe(client, key)
             if effect.member is not None:
                 self.rosters.went(key, effect.member, client.socket_id)
-            self._refuse(client, key, effect)
+            self._refuse(client, key, effect, self._members_reason(client))
             return
         roster = () if effect.member is None else (presence.roster_data(joined.members),)
+        welcome = effect.channel.cache or look is not None
+        if effect.member is None and not welcome:
+            client.keys[key] = SUBSCRIBED
         self._admit(client, key, messages.subscription_succeeded(key.channel, *roster))
-        if effect.channel.cache or look is not None:
+        if welcome:
             self._spawn(self._welcome(client, key, effect, joined, look))
         else:
             self._after_welcome(key, effect.member, joined)
@@ -362,12 +427,21 @@ class Node:
     def _admit(self, client: Client, key: Key, reply: bytes) -> None:
         self.hub.admit(client, key, text_frame(reply))
 
-    def _refuse(self, client: Client, key: Key, effect: Subscribe) -> None:
-        """The presence channel is full (section 4.5)."""
+    def _refuse_in_turn(self, client: Client, key: Key, effect: Subscribe) -> None:
+        """The process has as many subscriptions as it may."""
+        self.subscriptions_refused += 1
+        reason = f"The server has {self._most_subscriptions} subscriptions already"
+        client.order.begin(key)
+        client.settle(key, lambda: self._refuse(client, key, effect, reason))
+
+    def _members_reason(self, client: Client) -> str:
+        limit = 0 if client.session is None else client.session.app.max_presence_members
+        return f"The channel has {limit} members already"
+
+    def _refuse(self, client: Client, key: Key, effect: Subscribe, reason: str) -> None:
+        """A limit is reached (section 4.5)."""
         if client.session is not None:
             client.session.dropped(key.channel, effect.member)
-            limit = client.session.app.max_presence_members
-            reason = f"The channel has {limit} members already"
             client.send(messages.subscription_error(key.channel, "LimitReached", reason, 4100))
 
     async def _welcome(
@@ -474,8 +548,7 @@ class Node:
 
     def lapsed(self) -> None:
         """The others have taken this node for dead: its connections start anew."""
-        for client in list(self.open):
-            self.dismiss(client, errors.LEASE_LAPSED)
+        self.dismiss_all(list(self.open), errors.LEASE_LAPSED)
         self.entrance.close(errors.LEASE_LAPSED)
 
     def _joined(self) -> Iterator[tuple[Key, str, Member | None]]:

@@ -51,6 +51,8 @@ class Recovery:
     def missed(self, key: Key) -> None:
         """The channel has been without the bus, and delivers again."""
         self.channels += 1
+        if self._healer is not None:
+            self._healer.deafen(key)
         self._waiting[key] = None
         if not self._running:
             self._running = True

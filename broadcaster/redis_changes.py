@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("legato.registry")
 
-BATCH: Final = 500
+BATCH: Final = 128
+"""Changes of one pipeline. What they and their answers cost is one piece of the loop's time: some 5 ms."""
+
 EVERYTHING: Final = Key("", "")
 """The key of a mark, which is reached when all before it is carried out."""
 

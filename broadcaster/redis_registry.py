@@ -19,6 +19,7 @@ from protocol import presence, wire
 from .bus import ask, end_task, reason_of
 from .connection_counts import ConnectionCounts
 from .hub import Key
+from .lease_thread import LeaseThread
 from .leases import OPEN, Lease, Renewal
 from .redis_changes import BATCH, Changes
 from .redis_identity import Identity
@@ -64,11 +65,21 @@ class RedisRegistry(Questions):
 
     :param node_id: unique to this process's start.
     :param lease: seconds.
+    :param connect: makes one more client of the same Redis, for the thread that renews the lease while the
+        loop is busy; None for no thread.
     """
 
-    def __init__(self, redis: Named, node_id: str, owner: Owner, lease: float = LEASE_SECONDS) -> None:
+    def __init__(
+        self,
+        redis: Named,
+        node_id: str,
+        owner: Owner,
+        lease: float = LEASE_SECONDS,
+        connect: Callable[[], Named] | None = None,
+    ) -> None:
         super().__init__(redis)
         self._lease = Lease(redis, node_id, lease, owner.state)
+        self._thread = None if connect is None else LeaseThread(self._lease, connect)
         self._owner = owner
         self._held_seconds = round(HELD_SECONDS + 4 * lease)
         self._changes = Changes(redis, self._steady, self._lease.doubt, self._stands)
@@ -88,10 +99,17 @@ class RedisRegistry(Questions):
         self._left = left
         await ask(self._lease.renew())
         await self._identity.changed()
+        if self._thread is not None:
+            self._thread.start()
         works = self._keep_lease(), self._keep_tidy(), self._connections.keep_telling()
         self._tasks = [asyncio.create_task(work) for work in works]
 
-    async def close(self) -> None:
+    @property
+    def name(self) -> str:
+        """The node's."""
+        return self._lease.node
+
+    async def close(self, *, whole: bool = True) -> None:
         """Carry out what waits, and give the lease back; departures that are held back go to the others."""
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
@@ -100,11 +118,13 @@ class RedisRegistry(Questions):
             logger.warning("%d changes are left to the others, when the lease lapses", len(self._changes))
         for task in self._tasks:
             await end_task(task)
+        if self._thread is not None:  # before the lease is given back: it would renew it
+            await self._thread.close()
         await self._changes.close()
         if not self._changes:
             try:
                 await self._connections.forget()
-                await self._lease.end(handed_over=bool(self._holds))
+                await self._lease.end(handed_over=bool(self._holds) or not whole)
             except (RedisError, OSError) as error:
                 logger.warning("the node's lease is left to lapse: %s", reason_of(error))
 
@@ -175,9 +195,10 @@ class RedisRegistry(Questions):
         done: Callable[[Left], None],
         *,
         disconnect: bool = False,
+        name: str = "",
     ) -> None:
-        """In the next pipeline."""
-        line = self._lease.node, encode_entry(key, socket_id, member)
+        """In the next pipeline. What an old name has is taken over from it, as from another node."""
+        line = name or self._lease.node, encode_entry(key, socket_id, member)
         self._leave(key, socket_id, member, line, done, disconnect=disconnect)
 
     def _leave(

@@ -73,11 +73,18 @@ class Registry(Protocol):
     def stuck(self) -> bool:
         """Whether changes wait for long already."""
 
+    @property
+    def name(self) -> str:
+        """Under which what is joined from now on is kept; another one when the node starts anew."""
+
     async def start(self, left: Callable[[Key, Member | None, Left], None]) -> None:
         """Begin; ``left`` is called for what a node that died has left behind."""
 
-    async def close(self) -> None:
-        """Carry out what was asked for, as far as can be had soon."""
+    async def close(self, *, whole: bool = True) -> None:
+        """Carry out what was asked for, as far as can be had soon.
+
+        :param whole: whether :meth:`leave` has been called for everything; what has not is left to others.
+        """
 
     def join(
         self, key: Key, socket_id: str, member: Member | None, limit: int, done: Callable[[Joined], None]
@@ -101,8 +108,12 @@ class Registry(Protocol):
         done: Callable[[Left], None],
         *,
         disconnect: bool = False,
+        name: str = "",
     ) -> None:
-        """Undo :meth:`join`. After a disconnect the departure is held back until :meth:`release`."""
+        """Undo :meth:`join`. After a disconnect the departure is held back until :meth:`release`.
+
+        :param name: the registry's :attr:`name` when it was joined, empty for the present one.
+        """
 
     def release(self, key: Key, user_id: str | None, done: Callable[[bool], None]) -> None:
         """End the hold-back of a user's departure, or with None of a channel's: whether it still stands."""
@@ -168,6 +179,7 @@ class LocalRegistry:
 
     held = True
     stuck = False
+    name = ""
 
     def __init__(
         self, publish: Callable[[Key, Envelope], None], clock: Callable[[], float] = time.monotonic
@@ -180,8 +192,9 @@ class LocalRegistry:
     async def start(self, left: Callable[[Key, Member | None, Left], None]) -> None:
         """No other node can leave anything behind."""
 
-    async def close(self) -> None:
+    async def close(self, *, whole: bool = True) -> None:
         """Nothing waits."""
+        del whole
 
     def join(
         self, key: Key, socket_id: str, member: Member | None, limit: int, done: Callable[[Joined], None]
@@ -226,8 +239,10 @@ class LocalRegistry:
         done: Callable[[Left], None],
         *,
         disconnect: bool = False,
+        name: str = "",
     ) -> None:
         """At once."""
+        del name
         channel = self._channels.get(key)
         if channel is None or socket_id not in channel.sockets:
             done(Left(0 if channel is None else len(channel.sockets)))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 import socket
 from functools import partial
@@ -16,7 +17,7 @@ import uvicorn
 
 from protocol.settings import SettingsError
 
-from . import metrics, open_files, redis_advice
+from . import metrics, notify, open_files, redis_advice
 from .app import Server
 from .app_source import AppHash, AppSource, Place, UnreadableError
 from .arrivals import Arrivals
@@ -26,6 +27,7 @@ from .file_limit import FileLimit
 from .http import HttpProtocol
 from .linger import LingeringBus
 from .node import Node
+from .notify import Notifier
 from .replies import Replies
 from .websocket import Connection
 
@@ -48,6 +50,9 @@ FILES_TICKS: Final = 20
 
 YOUNG_OBJECTS: Final = 20_000
 """How many more objects than before there are when the garbage collector looks for cycles among them."""
+
+SIGN_SECONDS: Final = 1.0
+"""Between two signs of life to who has started this process, if that wants any."""
 
 REQUEST_SECONDS: Final = 2
 """How long it waits for HTTP requests that are running."""
@@ -163,11 +168,26 @@ async def serve(settings: Settings) -> None:
     :raises StartError: a port is taken, or Redis or the applications' database cannot be used.
     :raises SettingsError: ``[auth]`` or an address cannot be used, or there is no application.
     """
-    async with running(settings) as server:
-        open_files.make_room(settings.server.max_connections)
-        _settle_garbage()
-        await server.ended
+    notifier = Notifier(os.environ)
+    beating = asyncio.create_task(_give_signs_of_life(notifier))
+    try:
+        async with running(settings) as server:
+            open_files.make_room(settings.server.max_connections)
+            _settle_garbage()
+            notifier.send(notify.READY)
+            await server.ended
+            notifier.send(notify.STOPPING)
+    finally:
+        await end_task(beating)
+        notifier.close()
     logger.info("stopped")
+
+
+async def _give_signs_of_life(notifier: Notifier) -> None:
+    """As long as the event loop runs: a parent kills and replaces a process that does not."""
+    while True:
+        notifier.send(notify.ALIVE)
+        await asyncio.sleep(SIGN_SECONDS)
 
 
 def _settle_garbage() -> None:

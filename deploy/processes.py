@@ -13,6 +13,7 @@ from . import logs, metrics, ports
 from .children import OWN_NAME, STOP_SECONDS, Family, Spec
 from .console import Console, wants_colour
 from .up import LEGATO
+from .watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -95,16 +96,13 @@ async def _run(
 ) -> None:
     server, figures = settings.server, settings.metrics
 
-    async def begin(family: Family) -> None:
-        family.start(*specs)
-        await family.ready()
-
     total = metrics.served(figures.host, figures.port, sources) if figures.enabled else nullcontext()
     with _terminal([OWN_NAME, *(spec.name for spec in specs)]) as terminal, total as port:
         if port:
             terminal.line(OWN_NAME, f"metrics of all on http://{figures.host}:{port}/metrics")
         seconds = server.notice_seconds + server.drain_seconds + BROADCASTER_STOP_SECONDS
-        await Family(terminal, stop_seconds=seconds).run(begin)
+        watch = Watch(specs, server.stall_seconds)
+        await Family(terminal, stop_seconds=seconds).run(watch.run)
 
 
 @contextmanager

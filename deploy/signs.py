@@ -45,6 +45,10 @@ class Signs:
         bound = seconds if self._ready else max(seconds, starting)
         return time.monotonic() - self._seen > bound
 
+    def excuse(self, seconds: float) -> None:
+        """Nobody could be heard for so long: it does not count."""
+        self._seen = min(self._seen + seconds, time.monotonic())
+
     def forget(self) -> None:
         """The process is another one now, and begins."""
         self._ready, self.stopping, self.running, self.oldest = False, False, 0, 0
@@ -70,6 +74,27 @@ class Signs:
         if notify.STOPPING in words and not self.stopping:
             self.stopping = True
             self._changed()
+
+
+class Gaps:
+    """How long this process itself did not run: who was silent in that time is not to be blamed for it.
+
+    A machine that stands still as a whole must not make a parent kill all of its children.
+
+    :param every: how often :meth:`look` is called, in seconds.
+    """
+
+    def __init__(self, every: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._every = every
+        self._clock = clock
+        self._last = clock()
+
+    def look(self) -> float:
+        """How much later than it should be this call comes after the one before, in seconds."""
+        now = self._clock()
+        late = now - self._last - self._every
+        self._last = now
+        return max(late, 0.0)
 
 
 class Ears:

@@ -25,7 +25,7 @@ from worker.roster import Roster, Status
 
 from . import balance, logs
 from .children import OWN_NAME, Spec
-from .signs import Ears
+from .signs import Ears, Gaps
 from .up import LEGATO, WORKER_READY
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class Crew:
         self._first = first
         self._settings = settings
         self._ears = Ears()
+        self._gaps = Gaps(TICK)
         self._family: Family | None = None
 
     async def begin(self, family: Family) -> None:
@@ -117,7 +118,9 @@ class Crew:
         return [member for member in self.active if member.queue == queue]
 
     def _kill_the_stuck(self) -> None:
+        gap = self._gaps.look()
         for member in (*self.active, *self.leaving):
+            member.signs.excuse(gap)
             if not member.child.has_ended and (reason := self._stuck(member.signs)):
                 self._say(f"{member.child.spec.name} {reason} and is killed")
                 member.signs.forget()

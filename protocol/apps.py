@@ -132,7 +132,7 @@ class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allowed_origins: tuple[str, ...] = ANY_ORIGIN
     max_connections: Count = 0
     over_quota: Literal["refuse", "back_off"] = "refuse"
-    max_channels_per_connection: Count = 10_000
+    max_channels_per_connection: Count = 1_000
     max_channel_name_length: Length = 200
     max_event_name_length: Length = 200
     max_event_bytes: Positive = 10_240

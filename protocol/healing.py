@@ -11,6 +11,8 @@ Where a message begins for the node:
   subscriber's snapshot ends where the channel is once the bus has caught up with the log.
 * One that begins later begins at 0, even if it begins, or ends too, while the node is deaf
   (:meth:`Channel.resync`).
+* If the node is deaf before it knows what streamed at first (:meth:`Channel.deafen`), nobody can tell the two
+  apart: all that is not known by then begins at 0. Nothing of it has been delivered.
 
 If the log does not have what is missing, nothing of the message is delivered any more, and its end only if it
 is not ``complete``: a part is never passed off as the whole.
@@ -128,7 +130,7 @@ class _Message:
 class Channel:
     """The messages that a node forwards on one channel, as long as it has subscribers."""
 
-    __slots__ = ("_before", "_ended", "_messages", "_opened", "_room", "_synced")
+    __slots__ = ("_before", "_deaf", "_ended", "_messages", "_opened", "_room", "_synced")
 
     def __init__(self, room: Room, now: float) -> None:
         self._room = room
@@ -136,6 +138,7 @@ class Channel:
         self._ended: dict[str, float] = {}
         # Until it is synced, a message that is not known begins with the frame that is heard of it first.
         self._synced = False
+        self._deaf = False
         self._opened = now
         self._before: Collection[str] = ()
 
@@ -184,7 +187,7 @@ class Channel:
         if message is None:
             if message_id in self._ended:
                 return Verdict.DROP
-            message = self._messages[message_id] = _Message(0 if self._synced else index, now)
+            message = self._messages[message_id] = _Message(0 if self._synced or self._deaf else index, now)
         message.at = now
         # Nearly all: the next token, with nothing to think of. What is held is asked for, too.
         if index == message.next and not (envelope.command or message.asked or message.soft or message.lost):
@@ -285,7 +288,7 @@ class Channel:
         :param ended: messages that have ended of late -> how many seconds ago.
         :param now: when that was asked for.
         """
-        if self._synced:
+        if self._synced or self._deaf:
             return
         self._know(ended, now)
         for message_id, count in streaming.items():
@@ -295,6 +298,10 @@ class Channel:
     def _know(self, ended: Mapping[str, float], now: float) -> None:
         self._synced = True
         self._before = frozenset(name for name, age in ended.items() if age >= now - self._opened)
+
+    def deafen(self) -> None:
+        """The node may have been deaf, and hears again: :meth:`resync` follows, when Redis has answered."""
+        self._deaf = True
 
     def resync(self, streaming: Collection[str], ended: Mapping[str, float], now: float) -> list[str]:
         """The node may have been deaf: which messages are to be read.

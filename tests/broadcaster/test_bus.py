@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from typing import TYPE_CHECKING
 
 import pytest
@@ -351,6 +352,24 @@ class TestLingering:
             await self.becomes(server, [OTHER], [False])
             await node.subscribe(KEY)
             assert await self.subscribed(server, KEY) == [True]
+
+    async def test_many_go_a_few_at_a_time(self, monkeypatch):
+        monkeypatch.setattr(linger, "AT_ONCE", 2)
+        monkeypatch.setattr(linger, "LINGER_SECONDS", 0.01)
+        node = Node(LingeringBus(LocalBus()))
+        await node.start()
+        keys = [Key("1", str(number)) for number in range(5)]
+        for key in keys:
+            await node.subscribe(key)
+        left = []
+        let_go = node.bus._let_go_due
+        node.bus._let_go_due = lambda: (let_go(), left.append(len(node.bus._lingering)))
+        for key in keys:
+            node.bus.unsubscribe(key)
+        await until(lambda: not node.bus._lingering)
+        assert all(before - after <= 2 for before, after in itertools.pairwise([5, *left]))
+        assert len(left) >= 3
+        await node.bus.close()
 
     async def test_beyond_the_bound_the_oldest_goes_at_once(self, server, monkeypatch):
         monkeypatch.setattr(linger, "MAX_LINGERING", 1)

@@ -78,7 +78,7 @@ def fan_out(receivers: int, messages: int) -> int:
         person = Recorder(f"{number}.1")
         person.write_now = collections.deque(maxlen=1).append  # no instruction of its own
         loop.subscribe(person, KEY, b"")
-    loop.hub.confirm(KEY)
+    loop.confirm(KEY)
 
     def work() -> None:
         for _ in range(messages):

@@ -266,6 +266,34 @@ class TestBusLost:
             await hears(ann, *writer.said)
         assert refused == ["around"] * 4 + ["missing"] * 2
 
+    async def test_a_reply_that_begins_unheard_on_a_channel_nobody_has_looked_at_yet_comes_whole(
+        self, server, link, redis, monkeypatch
+    ):
+        """Redis does not say what streamed when the channel was opened until the reply is heard again."""
+        replies, answers, asked = server.node.replies, asyncio.Event(), []
+        around = replies.around
+
+        async def late(keys: Any) -> Any:
+            asked.append(keys)
+            if not answers.is_set():
+                raise BusError("Redis does not answer")
+            return await around(keys)
+
+        monkeypatch.setattr(replies, "around", late)
+        async with reader(server) as ann:
+            await until(lambda: asked)
+            await away(server, link)
+            writer = await Writer(redis).begin()
+            await writer.says("a", "b")
+            link.heal()
+            await until(lambda: server.node.recovery.channels == 1)
+            await writer.says("c")
+            await hears(ann, *writer.said)
+            answers.set()
+            await synced(server)
+            await writer.says("d")
+            await hears(ann, *writer.said[3:])
+
 
 class TestHole:
     """The connection stands, and something is missing."""

@@ -6,7 +6,7 @@ import pytest
 
 from broadcaster import hub as hub_module
 from broadcaster.frames import text_frame
-from broadcaster.hub import CHUNK, FLUSH_SECONDS, Hub, Key
+from broadcaster.hub import CHUNK, CROWD, FLUSH_SECONDS, Hub, Key
 
 KEY = Key("1", "a")
 OTHER = Key("1", "b")
@@ -64,6 +64,12 @@ class Loop:
     def subscribe(self, subscriber, key, reply: bytes) -> None:
         self.replies[subscriber.socket_id, key] = reply
         self.hub.subscribe(subscriber, key)
+
+    def confirm(self, key: Key) -> None:
+        """Until everybody has been answered."""
+        self.hub.confirm(key)
+        while self.scheduled:
+            self.turn()
 
     def turn(self) -> None:
         scheduled, self.scheduled[:] = list(self.scheduled), []
@@ -433,3 +439,76 @@ def test_those_who_leave_while_they_are_answered_do_not_cost_the_others_their_an
     hub.deliver(KEY, b"1")
     loop.turn()
     assert people[1].writes == people[3].writes == [b"r", joined(b"1")]
+
+
+def test_a_crowd_that_waits_for_one_channel_goes_on_over_several_turns(loop, hub):
+    people = [Recorder(f"{number}.1") for number in range(3 * len(CROWD))]
+    for person in people:
+        loop.subscribe(person, KEY, b"reply")
+    hub.confirm(KEY)
+    assert [len(person.writes) for person in people] == [1] * len(CROWD) + [0] * 2 * len(CROWD)
+    hub.suspend([KEY])
+    loop.turn()
+    assert sum(len(person.writes) for person in people) == len(CROWD)
+    hub.unsubscribe(people[-1], KEY)
+    hub.depart(people[-2])
+    loop.confirm(KEY)
+    assert [len(person.writes) for person in people[:-2]] == [1] * (len(people) - 2)
+    assert [person.writes for person in people[-2:]] == [[], []]
+    hub.unsubscribe(people[-2], KEY)
+    hub.departed(people[-2])
+    assert hub.count(KEY) == len(people) - 2
+
+
+@pytest.mark.parametrize("state", ["fast", "slow", "held", "in a pass"])
+def test_who_has_departed_gets_nothing_more_though_it_is_in_the_channel(state):
+    loop = Loop(chunk=1)
+    hub, ann, bob, eve = loop.hub, Recorder("1.1"), Recorder("2.2"), Recorder("3.3")
+    loop.answers_at_once = state != "held"
+    for one in (bob, eve, ann):
+        loop.subscribe(one, KEY, b"")
+    loop.confirm(KEY)
+    if state == "slow":
+        ann.slow = True
+        hub.set_slow(ann, slow=True)
+    if state == "in a pass":
+        hub.deliver(KEY, b"1")
+        loop.turn()
+        assert ann.writes == []
+    hub.depart(ann)
+    hub.deliver(KEY, b"2")
+    while loop.scheduled:
+        loop.turn()
+    if state == "held":
+        hub.admit(bob, KEY, b"")
+        hub.admit(ann, KEY, b"")
+    assert (ann.writes, ann.queued) == ([], [])
+    assert bob.writes[-1].endswith(text_frame(b"2"))
+    hub.unsubscribe(ann, KEY)
+    hub.departed(ann)
+    hub.subscribe(ann, KEY)
+    hub.admit(ann, KEY, b"")
+    hub.deliver(KEY, b"3")
+    while loop.scheduled:
+        loop.turn()
+    assert (ann.queued if ann.slow else ann.writes) == [joined(b"3")]
+
+
+def test_catching_up_looks_at_the_fewer_of_what_waits_and_what_one_has(loop, hub):
+    ann, bob = Recorder("1.1", keys=(KEY, OTHER, Key("1", "c"))), Recorder("2.2", keys=(KEY,))
+    for one in (ann, bob):
+        loop.subscribe(one, KEY, b"")
+    loop.subscribe(ann, OTHER, b"")
+    for key in (KEY, OTHER):
+        loop.confirm(key)
+    hub.catch_up(ann)
+    assert ann.writes == []
+    hub.deliver(OTHER, b"1")
+    hub.catch_up(ann)
+    hub.catch_up(bob)
+    assert (ann.writes, bob.writes) == ([joined(b"1")], [])
+    hub.deliver(KEY, b"2")
+    hub.catch_up(bob)
+    hub.catch_up(ann)
+    loop.turn()
+    assert (ann.writes, bob.writes) == ([joined(b"1"), joined(b"2")], [joined(b"2")])

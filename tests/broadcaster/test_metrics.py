@@ -39,6 +39,8 @@ async def test_the_figures_follow_what_happens():
                 "legato_messages_total": 3,
                 "legato_deliveries_total": 3,
                 "legato_writes_total": 3,
+                "legato_subscriptions": 1,
+                "legato_subscriptions_refused_total": 0,
                 "legato_bus_gaps_total": 0,
                 "legato_bus_gap_channels_total": 0,
                 "legato_healed_tokens_total": 0,

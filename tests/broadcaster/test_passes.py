@@ -27,7 +27,7 @@ def crowd(loop, size: int, key=KEY) -> list[Recorder]:
     people = [Recorder(f"{number}.1") for number in range(size)]
     for person in people:
         loop.subscribe(person, key, b"")
-    loop.hub.confirm(key)
+    loop.confirm(key)
     return people
 
 

@@ -16,7 +16,7 @@ from broadcaster import leases
 from broadcaster.bus import BusError, RedisBus, redis_client
 from broadcaster.event_cache import Cached
 from broadcaster.hub import Key
-from broadcaster.redis_layout import Owner, encode_entry
+from broadcaster.redis_layout import Owner, decode_entry, encode_entry
 from broadcaster.redis_registry import ANSWER_SECONDS, RedisRegistry
 from broadcaster.registry import Counts, Joined, Left, LocalRegistry
 from protocol import wire
@@ -449,7 +449,7 @@ async def test_what_comes_after_a_node_was_taken_back_is_taken_back_too(server):
     async with redis_node(server.url, "one", lease=0.6) as one, redis_client(server.url) as redis:
         late = RedisRegistry(redis, "late", Owner(lambda: None), lease=60)
         await redis.set(wire.lease_key("late"), leases.GONE)
-        late._lease._until = late._lease._clock() + 60  # the moment between its look and the write
+        late._lease._until = late._lease.clock() + 60  # the moment between its look and the write
         done: list[Any] = []
         late.join(ROOM, "1.1", ANN, 100, done.append)
         await until(lambda: done)
@@ -684,11 +684,11 @@ async def test_nobody_is_judged_right_after_redis_is_another_one(server):
             declare = lease._declare_dead
 
             async def declared(name):
-                judged.append((name, lease._clock() - lease._steady_since))
+                judged.append((name, lease.clock() - lease._steady_since))
                 return await declare(name)
 
             lease._declare_dead = declared
-            since = lease._clock()
+            since = lease.clock()
         await until(lambda: judged)
         assert judged[0][0] == "other"
         assert lease._steady_since > since
@@ -881,3 +881,19 @@ async def test_without_webhooks_nothing_is_held_back(server):
         await one.join(NEWS, "1.1")
         assert not (await one.leave(NEWS, "1.1", disconnect=True)).held
         assert not await redis.exists(wire.held_key(*NEWS))
+
+
+WORDS = st.text(max_size=20)
+
+
+@given(
+    WORDS,
+    st.one_of(
+        st.none(), st.builds(Member, st.text(min_size=1, max_size=20), st.sampled_from([b"", b'{"a":\n1}']))
+    ),
+)
+def test_a_line_says_again_what_it_was_made_of(channel, member):
+    """Users have any characters in their ids, and so have their channels."""
+    key = Key("app-1", f"#server-to-user-{channel}")
+    assert decode_entry(encode_entry(key, "123.456", member)) == (key, "123.456", member)
+    assert decode_entry(encode_entry(key, "123.456", member).decode()) == (key, "123.456", member)

@@ -397,3 +397,22 @@ def test_each_token_once_in_order_then_one_end_whatever_is_lost(steps, room):
 
 def test_the_bound_is_far_above_what_one_reply_needs():
     assert healing.HELD_BYTES >= 2**20
+
+
+def test_what_is_heard_first_behind_a_deafness_before_the_first_look_begins_at_0(room):
+    opened = Channel(room, 0)
+    assert takes(opened, token(7, "mid")) == [DELIVER]  # it streamed before
+    opened.deafen()
+    assert takes(opened, token(2)) == [ASK]
+    opened.sync({"m": 3, "mid": 9, "silent": 4}, {}, 0)  # from before: what it says may have begun unheard
+    assert (opened.next("m"), opened.next("mid"), opened.next("silent")) == (0, 8, None)
+    assert opened.read("m", log(0, 2), 0) == healed([frame(0), frame(1), frame(2)], 2)
+    assert opened.resync(["m", "mid", "silent"], {}, 0) == ["mid", "m", "silent"]
+    assert opened.synced
+    assert opened.read("silent", log(0, 4), 0).tokens == 4
+
+
+def test_a_deafness_of_a_channel_that_was_looked_at_changes_nothing(channel):
+    channel.sync({}, {}, 0)
+    channel.deafen()
+    assert takes(channel, token(0), token(1)) == [DELIVER] * 2
