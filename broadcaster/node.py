@@ -15,6 +15,7 @@ from protocol.session import Relay, Session, SignIn, Subscribe
 from protocol.wire import CACHED, CONNECTIONS, RECONNECT, TERMINATE, Envelope
 
 from . import drain, leases, watchlists, webhooks
+from .budget import Budget
 from .bus import BusError, end_task
 from .cached import CachedChannels
 from .client import LEFT
@@ -84,6 +85,7 @@ class Node:
         self.entrance = Entrance(self)
         self.fence = drain.Fence(bus.subscribe)
         self.turns = Turns(self.loop.call_soon)
+        self.budget = Budget(self.loop.call_soon)
         self.wheel = Wheel(self.loop)
         self.loop_delay = LoopDelay(self.loop.call_later)
         self.webhooks = Webhooks(settings.apps, None if redis is None else self._confirm_departure)

@@ -1,0 +1,132 @@
+"""How much of what clients have sent is read in one turn of the loop: a fair scheduler, one per process.
+
+uvloop hands over up to 256 KB at once, which may be 43,000 messages. Reading all of it in one piece would
+hold up everybody else. So a transport reads a *slice*, keeps the rest, and goes on in later turns.
+
+How a transport uses it, in ``data_received``:
+
+1. While it has unread bytes: append, and return. (Reading is paused then; a little may come nevertheless.)
+2. Otherwise, if :meth:`Budget.spend` is true: read one slice at once. That is the path of quiet connections.
+3. If anything is left of the bytes, or :meth:`Budget.spend` was false: keep it, call
+   ``transport.pause_reading()`` and :meth:`Budget.put`.
+
+:meth:`Reader.go_on` then reads one slice at a time. When nothing is left it resumes the transport's reading
+and returns False. It also returns False when it cannot go on by itself now, as while its peer is slow:
+whoever changes that calls :meth:`Budget.put` again. A transport that has closed drops what it has not read,
+and its ``go_on`` returns False.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+logger: Final = logging.getLogger("legato.budget")
+
+SLICE: Final = 8
+"""Messages, frames or requests of one slice. The dearest, subscriptions, take 0.3 ms each."""
+
+SLICE_BYTES: Final = 65_536
+"""Bytes after which a slice ends, even with fewer messages."""
+
+TURN_SECONDS: Final = 0.003
+"""How long all slices of one turn of the loop may take together, give or take one slice. The slices that are
+read at once have as much again.
+"""
+
+
+class Reader(Protocol):
+    """A transport with unread bytes. Hashable by identity."""
+
+    def go_on(self) -> bool:
+        """Read one slice. Whether there is more that can be read right away."""
+
+    def abort(self) -> None:
+        """Cut the connection: :meth:`go_on` has failed."""
+
+
+class Budget:
+    """Gives each reader one slice after another, in turn, until the time of the loop's turn is used up.
+
+    :param call_soon: runs a function in the next turn of the loop.
+    :param clock: seconds. Not the loop's: uvloop's stands still in a turn.
+    :param seconds: as :data:`TURN_SECONDS`.
+    """
+
+    def __init__(
+        self,
+        call_soon: Callable[[Callable[[], None]], object],
+        clock: Callable[[], float] = time.monotonic,
+        seconds: float = TURN_SECONDS,
+    ) -> None:
+        self._seconds = seconds
+        self._call_soon = call_soon
+        self._clock = clock
+        self._queue: deque[Reader] = deque()
+        self._queued: set[Reader] = set()
+        self._left = SLICE
+        self._began: float | None = None
+        self._scheduled = False
+
+    def __len__(self) -> int:
+        """Readers that wait for a slice."""
+        return len(self._queue)
+
+    def spend(self) -> bool:
+        """Whether a transport without unread bytes may read one slice at once.
+
+        The clock is looked at once in :data:`SLICE` calls, so that a quiet connection pays next to nothing.
+        """
+        self._left -= 1
+        return self._left >= 0 or self._refill()
+
+    def _refill(self) -> bool:
+        now = self._clock()
+        if self._began is None:
+            self._began = now
+            self._schedule()  # the next turn has time of its own
+        elif now - self._began >= self._seconds:
+            self._left = 0
+            return False
+        self._left = SLICE - 1
+        return True
+
+    def put(self, reader: Reader) -> None:
+        """Have it go on, behind those who wait already. Idempotent."""
+        if reader not in self._queued:
+            self._queued.add(reader)
+            self._queue.append(reader)
+            self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        self._began = None
+        if not self._queue:
+            return
+        self._schedule()
+        until = self._clock() + self._seconds
+        while self._queue:
+            self._give_slice(self._queue.popleft())
+            if self._clock() >= until:
+                return
+
+    def _give_slice(self, reader: Reader) -> None:
+        self._queued.discard(reader)
+        try:
+            more = reader.go_on()
+        except Exception:
+            logger.exception("a connection is cut: reading from it failed")
+            reader.abort()
+            return
+        if more:
+            self.put(reader)
