@@ -149,6 +149,8 @@ class FallbackClient(Client):
 
     async def take_in(self, messages: list[bytes]) -> None:
         """Read what a request has brought, behind what others have; until that is done, or never will be."""
+        if not self.there:
+            return
         size = sum(map(len, messages))
         self._unread.extend(messages)
         self._unread_bytes += size + EFFECT_BYTES * len(messages)
