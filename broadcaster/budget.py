@@ -18,21 +18,23 @@ and its ``go_on`` returns False.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
+from .cut import cut
+
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-logger: Final = logging.getLogger("legato.budget")
 
 SLICE: Final = 8
 """Messages, frames or requests of one slice. The dearest, subscriptions, take 0.3 ms each."""
 
 SLICE_BYTES: Final = 65_536
-"""Bytes after which a slice ends, even with fewer messages."""
+"""Bytes after which a slice should end, even with fewer messages."""
+
+COST_SHIFT: Final = 7
+"""What is read at once counts as one more message for each 2 ** 7 bytes."""
 
 TURN_SECONDS: Final = 0.003
 """How long all slices of one turn of the loop may take together, give or take one slice. The slices that are
@@ -56,6 +58,7 @@ class Budget:
     :param call_soon: runs a function in the next turn of the loop.
     :param clock: seconds. Not the loop's: uvloop's stands still in a turn.
     :param seconds: as :data:`TURN_SECONDS`.
+    :ivar left: how many messages may be read at once before the next look at the clock.
     """
 
     def __init__(
@@ -69,7 +72,7 @@ class Budget:
         self._clock = clock
         self._queue: deque[Reader] = deque()
         self._queued: set[Reader] = set()
-        self._left = SLICE
+        self.left = SLICE
         self._began: float | None = None
         self._scheduled = False
 
@@ -77,23 +80,26 @@ class Budget:
         """Readers that wait for a slice."""
         return len(self._queue)
 
-    def spend(self) -> bool:
+    def spend(self, size: int = 0) -> bool:
         """Whether a transport without unread bytes may read one slice at once.
 
-        The clock is looked at once in :data:`SLICE` calls, so that a quiet connection pays next to nothing.
-        """
-        self._left -= 1
-        return self._left >= 0 or self._refill()
+        The clock is looked at once in a few calls, so that a quiet connection pays next to nothing.
 
-    def _refill(self) -> bool:
+        :param size: of what has come, in bytes.
+        """
+        self.left -= 1 + (size >> COST_SHIFT)
+        return self.left >= 0 or self.refill()
+
+    def refill(self) -> bool:
+        """As :meth:`spend`, for who has taken it off ``left`` itself, and that is below 0."""
         now = self._clock()
         if self._began is None:
             self._began = now
             self._schedule()  # the next turn has time of its own
         elif now - self._began >= self._seconds:
-            self._left = 0
+            self.left = 0
             return False
-        self._left = SLICE - 1
+        self.left = SLICE - 1
         return True
 
     def put(self, reader: Reader) -> None:
@@ -124,9 +130,8 @@ class Budget:
         self._queued.discard(reader)
         try:
             more = reader.go_on()
-        except Exception:
-            logger.exception("a connection is cut: reading from it failed")
-            reader.abort()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other readers go on
+            cut(reader, "reading from it", error)
             return
         if more:
             self.put(reader)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from protocol import errors, messages
 from protocol.session import Close, Effect, Relay, Send, SignIn, Subscribe, Unsubscribe
 
+from .budget import SLICE
 from .frames import text_frame
 from .hub import Key
 from .order import EFFECT_BYTES, Order
@@ -35,10 +36,11 @@ class Client(ABC):
     """Satisfies :class:`broadcaster.hub.Subscriber` and :class:`broadcaster.wheel.Timed`.
 
     ``keys`` are its subscriptions in the hub, each with the effect that asked for it; ``early`` is what it
-    has said before it was let in, None when it does not wait for that.
+    has said before it was let in, None when it does not wait for that; while it is ``paused`` nothing is read
+    of what it says.
     """
 
-    __slots__ = ("early", "keys", "node", "order", "session", "slow", "socket_id", "write_now")
+    __slots__ = ("early", "keys", "node", "order", "paused", "session", "slow", "socket_id", "write_now")
 
     write_now: Callable[[bytes], None]
 
@@ -49,6 +51,7 @@ class Client(ABC):
         self.keys: dict[Key, Asked] = {}
         self.order = Order()
         self.slow = False
+        self.paused = False
         self.socket_id = ""
 
     # --- what a transport does
@@ -65,6 +68,18 @@ class Client(ABC):
     def say_goodbye(self, error: PusherError) -> None:
         """End the connection with the error's code. Idempotent."""
 
+    @abstractmethod
+    def abort(self) -> None:
+        """Cut the connection, whatever is still to be written."""
+
+    @abstractmethod
+    def hold_up(self) -> None:
+        """Read nothing more of what the client says until :meth:`read_on`. Idempotent."""
+
+    @abstractmethod
+    def read_on(self) -> None:
+        """Read what has come meanwhile, in its turn, and what comes."""
+
     # --- what all have in common
 
     def begin(self, path: str, params: Mapping[str, str], origin: str) -> None:
@@ -80,6 +95,26 @@ class Client(ABC):
         early, self.early = self.early, None
         for text in early or ():
             self.receive(text)
+        if self.paused:
+            self.relieve()
+
+    @property
+    def held(self) -> bool:
+        """Whether nothing more is to be read now of what the client says.
+
+        So it is while what it has asked for is under way, or waits to be taken by it: otherwise it could make
+        the server keep more and more.
+        """
+        if self.slow:
+            return True
+        if self.early is not None:
+            return len(self.early) >= SLICE
+        return self.order.full or 2 * self.order.waiting_bytes > self._bound
+
+    def relieve(self) -> None:
+        """Something of what has held it up is over."""
+        if self.paused and not self.held:
+            self.read_on()
 
     @property
     def there(self) -> bool:
@@ -102,6 +137,8 @@ class Client(ABC):
         self.early.append(text)
         if sum(map(len, self.early)) + EFFECT_BYTES * len(self.early) > self._bound:
             self.overwhelmed()
+        elif self.held:
+            self.hold_up()
 
     @property
     def _bound(self) -> int:
@@ -120,12 +157,16 @@ class Client(ABC):
         self.order.defer(key, effect, size)
         if self.order.waiting_bytes > self._bound:
             self.overwhelmed()
+        elif self.held:
+            self.hold_up()
 
     def settle(self, key: Key, answer: Callable[[], None]) -> None:
         """The subscription may be answered, in its turn. What has waited for that goes on."""
         self.order.settle(key, answer)
         while (effect := self.order.next()) is not None:
             self._run(effect)
+        if self.paused:
+            self.relieve()
 
     def send(self, payload: bytes) -> None:
         """One message to the client."""
@@ -164,10 +205,12 @@ class Client(ABC):
         return list(self.keys)
 
     def check_at(self, now: float) -> float | None:
-        """Liveness, from the wheel."""
+        """Liveness, from the wheel. A client of which nothing is read is not silent."""
         session = self.session
         if session is None:
             return None
+        if self.paused:
+            session.seen(now)
         for effect in session.check(now):  # not in turn: a turn that never comes must end too
             self._run(effect)
         return session.deadline if self.session is session else None

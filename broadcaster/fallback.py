@@ -88,8 +88,7 @@ class Fallback:
             await _answer(send, 404)
             return
         client.seen()
-        for message in messages:
-            client.receive(message)
+        await client.take_in(messages)
         await _answer(send, 204)
 
     def _client(self, handle: Handle, scope: Scope) -> FallbackClient:

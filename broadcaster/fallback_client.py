@@ -2,17 +2,23 @@
 
 At most one receive request is attached to it. What is sent to the client waits in a bounded queue until that
 request's own task takes it; without a request it waits for the next one.
+
+What the client sends is read a few messages at a time (:mod:`.budget`), and not while much waits for it; the
+requests that have brought it are answered when it has been read.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from protocol import errors, fallback
 
+from .budget import SLICE
 from .client import Client, error_frame
 from .frames import payloads
+from .order import EFFECT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,6 +26,9 @@ if TYPE_CHECKING:
     from protocol.errors import PusherError
 
     from .node import Node
+
+HIGH_WATER: Final = 65_536
+"""Bytes that wait for the client from which on nothing more is read of what it says."""
 
 TICK: Final = 3.0
 """Seconds between two looks at a session."""
@@ -76,6 +85,8 @@ class FallbackClient(Client):
         "_queue",
         "_queue_bytes",
         "_receiver",
+        "_unread",
+        "_unread_bytes",
         "opened",
         "over",
     )
@@ -89,6 +100,8 @@ class FallbackClient(Client):
         self._queue: list[bytes] = []
         self._queue_bytes = 0
         self._goodbye = b""
+        self._unread: deque[bytes | asyncio.Future[None]] = deque()
+        self._unread_bytes = 0
         self.opened = False
         self.over = False
 
@@ -108,7 +121,10 @@ class FallbackClient(Client):
         self._queue_bytes += len(data)
         if self._queue_bytes > self.node.settings.server.send_queue_bytes:
             self.give_up(errors.TOO_SLOW)
-        elif self._receiver is not None:
+            return
+        if self._queue_bytes > HIGH_WATER:
+            self.hold_up()
+        if self._receiver is not None:
             self._receiver.wake()
 
     def enqueue(self, data: bytes) -> None:
@@ -124,6 +140,72 @@ class FallbackClient(Client):
         self._goodbye = fallback.close_frame(error.code, error.message)
         if self._receiver is not None:
             self._receiver.wake()
+
+    def abort(self) -> None:
+        """End the session without a word."""
+        self._finish()
+
+    # --- what the client sends
+
+    async def take_in(self, messages: list[bytes]) -> None:
+        """Read what a request has brought, behind what others have; until that is done, or never will be."""
+        if not self.there:
+            return
+        size = sum(map(len, messages))
+        self._unread.extend(messages)
+        self._unread_bytes += size + EFFECT_BYTES * len(messages)
+        at_once = not self.paused and self.node.budget.spend(size)
+        if len(self._unread) > len(messages) and self._unread_bytes > self._bound:
+            self.overwhelmed()
+        self.hold_up()
+        if at_once:
+            at_once = not self.go_on()
+        if not at_once and not self.held:
+            self.node.budget.put(self)
+        if self._unread:
+            read: asyncio.Future[None] = self.node.loop.create_future()
+            self._unread.append(read)
+            await read
+
+    def hold_up(self) -> None:
+        """Read nothing of what requests bring: it waits, and so do they."""
+        self.paused = True
+
+    def read_on(self) -> None:
+        """First what has come meanwhile."""
+        if self._unread:
+            self.node.budget.put(self)
+        else:
+            self.paused = False
+
+    @property
+    def held(self) -> bool:
+        """As for every client; here its queue says whether it takes what it is sent."""
+        return self._queue_bytes > HIGH_WATER or super().held
+
+    def go_on(self) -> bool:
+        """Read a few of the messages that have come."""
+        left = SLICE
+        while self._unread and left and not self.held:
+            message = self._unread.popleft()
+            if isinstance(message, bytes):
+                left -= 1
+                self._unread_bytes -= len(message) + EFFECT_BYTES
+                self.receive(message)
+            elif not message.done():
+                message.set_result(None)
+        if self._unread:
+            return not self.held
+        self.relieve()
+        return False
+
+    def leave(self) -> None:
+        """What it has said and nobody has read is not done any more."""
+        super().leave()
+        unread, self._unread, self._unread_bytes = self._unread, deque(), 0
+        for waiting in unread:
+            if not isinstance(waiting, bytes) and not waiting.done():
+                waiting.set_result(None)
 
     # --- receive requests
 
@@ -166,6 +248,7 @@ class FallbackClient(Client):
         if self._queue:
             frames += fallback.messages_frame(self._queue)
             self._queue, self._queue_bytes = [], 0
+            self.relieve()
         if self._goodbye:
             self._finish()
             return frames + self._goodbye

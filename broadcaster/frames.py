@@ -49,27 +49,78 @@ _TEXT: Final = 0x81
 _MASKED: Final = 0x80
 
 
-def whole_texts(data: bytes, limit: int) -> list[bytes] | None:
-    """The payloads, if ``data`` is nothing but whole text frames of a client (RFC 6455 section 5.2).
+def plain_text(data: bytes, start: int, limit: int) -> tuple[bytes, int] | None:
+    """The payload of the whole text frame of a client that begins at ``start``, and where it ends.
 
-    None if there is anything else in it: a part of a frame, a fragment, a control frame, a frame without
-    mask, of 64 KiB and more, of more than ``limit`` bytes, or whose length is not in its shortest form.
+    None if there is anything else (RFC 6455 section 5.2): a part of a frame, a fragment, a control frame, a
+    frame without mask, of 64 KiB and more, of more than ``limit`` bytes, or whose length is not in its
+    shortest form.
     """
-    texts, at, end = [], 0, len(data)
-    while at < end:
-        if end - at < 6 or data[at] != _TEXT or data[at + 1] < _MASKED:
+    end = len(data)
+    if end - start < 6 or data[start] != _TEXT or data[start + 1] < _MASKED:
+        return None
+    size, begin = data[start + 1] - _MASKED, start + 6
+    if size >= EXTENDED:
+        size = int.from_bytes(data[start + 2 : start + 4]) if size == EXTENDED else 0
+        if size < EXTENDED:
             return None
-        size, begin = data[at + 1] - _MASKED, at + 6
-        if size >= EXTENDED:
-            size = int.from_bytes(data[at + 2 : at + 4]) if size == EXTENDED else 0
-            if size < EXTENDED:
-                return None
-            begin = at + 8
-        at = begin + size
-        if at > end or size > limit:
-            return None
-        texts.append(apply_mask(data[begin:at], data[begin - 4 : begin]))
-    return texts
+        begin = start + 8
+    stop = begin + size
+    if stop > end or size > limit:
+        return None
+    return apply_mask(data[begin:stop], data[begin - 4 : begin]), stop
+
+
+def is_utf8(text: bytes) -> bool:
+    """Whether it may be in a text frame (RFC 6455 section 8.1); nearly all is ASCII."""
+    if not text.isascii():
+        try:
+            text.decode()
+        except UnicodeDecodeError:
+            return False
+    return True
+
+
+_HEAD: Final = 14
+"""Bytes of the longest header of a frame."""
+
+
+class Edges:
+    """Finds where the frames end in a stream of bytes, whatever is in them."""
+
+    __slots__ = ("_head", "_missing")
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._missing = 0
+
+    def next(self, data: bytes, start: int) -> int:
+        """The end of the frame that ``start`` is in, or of ``data`` if that comes first.
+
+        To be called for each of these parts in turn.
+        """
+        if not self._missing:
+            known = len(self._head)
+            head = self._head + data[start : start + _HEAD - known]
+            size = _frame_size(head)
+            if size is None:
+                self._head = head
+                return len(data)
+            self._head, self._missing = b"", size - known
+        stop = min(start + self._missing, len(data))
+        self._missing -= stop - start
+        return stop
+
+
+def _frame_size(head: bytes) -> int | None:
+    """Header and payload, from the first bytes; None if they are too few."""
+    if len(head) < 2:
+        return None
+    masked, size = divmod(head[1], _MASKED)
+    begin = 2 + (0 if size < EXTENDED else 2 if size == EXTENDED else 8)
+    if len(head) < begin:
+        return None
+    return begin + 4 * masked + (size if size < EXTENDED else int.from_bytes(head[2:begin]))
 
 
 _CLOSE: Final = 0x88

@@ -16,17 +16,21 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from .cut import cut
 from .frames import text_frame
 from .outlet import Outlet
-from .passes import Pass, Pending
+from .passes import Pass, Pending, write_each
 from .subscriber import Key, Subscriber
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
+    from .passes import Write
+
     Group = dict[Subscriber, Any]
 
 __all__ = ["BEHIND", "CHUNK", "CROWD", "FLUSH_SECONDS", "HELD_WRITES", "Hub", "Key", "Subscriber"]
+
 
 HELD_WRITES: Final = 10_000
 """What may be kept for a subscriber that has not been answered yet. They are shared by all subscribers."""
@@ -146,7 +150,10 @@ class Hub:
             subscriber = next(iter(channel.waiting))
             del channel.waiting[subscriber]
             if subscriber not in self._gone:
-                self._hold(key, channel, subscriber)
+                try:
+                    self._hold(key, channel, subscriber)
+                except Exception as error:  # noqa: BLE001 - whatever it is, the others are answered
+                    cut(subscriber, "answering it", error)
         else:
             self._call_soon(partial(self._hold_some, key, channel))
         if not channel.waiting:
@@ -329,7 +336,7 @@ class Hub:
                 else:
                     channel.queued = False
                     frames, channel.pending.frames = channel.pending.frames, []
-                    credit -= self._write(channel.writes, frames, b"".join(frames))
+                    credit -= self._write(channel, channel.writes, frames, b"".join(frames))
                 if credit <= 0:
                     if self._clock() >= until and self._behind <= BEHIND:
                         break
@@ -339,12 +346,16 @@ class Hub:
             if dirty:
                 self._call_soon(self.flush)
 
-    def _write(self, writes: tuple[Callable[[bytes], None], ...], frames: list[bytes], joined: bytes) -> int:
+    def _write(self, channel: Outlet, writes: tuple[Write, ...], frames: list[bytes], joined: bytes) -> int:
         receivers = len(writes)
         self.deliveries += receivers * len(frames)
         self.writes += receivers
-        for write in writes:  # one may move its socket to the slow set: for the next flush
-            write(joined)
+        try:
+            for write in writes:  # one may move its socket to the slow set: for the next flush
+                write(joined)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others get theirs
+            _cut_receiver(channel, write, error)
+            write_each(writes[writes.index(write) + 1 :], joined, partial(_cut_receiver, channel))
         return receivers
 
     def _write_some(self, channel: Outlet) -> int:
@@ -364,7 +375,7 @@ class Hub:
             writes = (*channel.fast.values(), *channel.slow.values())
             if not channel.held and not channel.pending.partial:  # by what has come of keeping it
                 channel.writes = writes
-            return self._write(writes, frames, joined)
+            return self._write(channel, writes, frames, joined)
         finally:
             channel.queued = channel.going is not None or bool(channel.pending.frames)
             if channel.queued:
@@ -381,7 +392,9 @@ class Hub:
         return self._go_on(channel, channel.going)
 
     def _go_on(self, channel: Outlet, going: Pass) -> int:
-        written, frames = going.go_on(self._chunk, channel.fast, channel.slow)
+        written, frames = going.go_on(
+            self._chunk, channel.fast, channel.slow, partial(_cut_receiver, channel)
+        )
         self.writes += written
         self.deliveries += frames
         if going.over:
@@ -407,4 +420,15 @@ class Hub:
             if len(kept) > HELD_WRITES:
                 full.append(subscriber)
         for subscriber in full:
-            subscriber.overwhelmed()
+            try:
+                subscriber.overwhelmed()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others get theirs
+                cut(subscriber, "closing it", error)
+
+
+def _cut_receiver(channel: Outlet, write: Write, error: Exception) -> None:
+    """The one whose ``write`` has failed."""
+    for receiver in (*channel.fast, *channel.slow):
+        if write in (receiver.write_now, receiver.enqueue):
+            cut(receiver, "writing to it", error)
+            return

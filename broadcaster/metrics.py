@@ -65,7 +65,7 @@ _FIGURES: Final[
     (
         "legato_slow_connections_closed",
         CounterMetricFamily,
-        "Connections closed because their queue was over its bound.",
+        "Connections closed because their queue was over its bound, or they took nothing for too long.",
         (),
         lambda node: {(): node.slow_closed},
     ),

@@ -341,7 +341,8 @@ class Node:
         client.keys[key] = effect
         if effect.member is not None:
             self.rosters.came(key, effect.member, client.socket_id)
-        client.order.begin(key)
+        if client.order.begin(key):
+            client.hold_up()
         self.hub.subscribe(client, key)
 
     def unsubscribe(self, client: Client, session: Session, channel: str) -> None:

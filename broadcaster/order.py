@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from .hub import Key
 
+MOST: Final = 64
+"""How much may be under way before no more is read of what the client says."""
+
 EFFECT_BYTES: Final = 256
 """What an effect that waits is taken to need, besides the message that asked for it."""
 
@@ -54,9 +57,15 @@ class Order:
             self.waiting_bytes = 0
         return effect
 
-    def begin(self, key: Key) -> None:
-        """A subscription is under way."""
+    @property
+    def full(self) -> bool:
+        """Whether so much is under way that nothing more is to be added to it now."""
+        return len(self._open) >= MOST or (self._later is not None and len(self._later) >= MOST)
+
+    def begin(self, key: Key) -> bool:
+        """A subscription is under way. Whether it is one of too many."""
         self._open[key] = None
+        return len(self._open) >= MOST
 
     def settle(self, key: Key, answer: Callable[[], None]) -> None:
         """It may be answered: done once all before it are."""

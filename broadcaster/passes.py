@@ -5,11 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from .hub import Subscriber
 
-    Ways = dict[Subscriber, Callable[[bytes], None]]
+    Write = Callable[[bytes], None]
+    Ways = dict[Subscriber, Write]
+
+
+def write_each(writes: Iterable[Write], data: bytes, failed: Callable[[Write, Exception], None]) -> None:
+    """Call each of them; one that fails is told, and keeps nobody behind it waiting."""
+    left = iter(writes)
+    while True:
+        try:
+            for write in left:
+                write(data)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others get theirs
+            failed(write, error)
+        else:
+            return
 
 
 class Pass:
@@ -52,10 +66,13 @@ class Pass:
         """Whether everybody has been written to."""
         return self._position >= len(self._receivers) and not self.shares
 
-    def go_on(self, limit: int, fast: Ways, slow: Ways) -> tuple[int, int]:
+    def go_on(
+        self, limit: int, fast: Ways, slow: Ways, failed: Callable[[Write, Exception], None]
+    ) -> tuple[int, int]:
         """Write to the next few, at most ``limit``.
 
         :param fast: how those are written to who are subscribed now; with ``slow``, all of them.
+        :param failed: called with a write that has failed.
         :returns: how many were written to, and the frames that these got in all.
         """
         start = self._position
@@ -70,16 +87,14 @@ class Pass:
             ]
         else:
             writes = self._writes[start : start + limit]
-        data = self._data
-        for write in writes:
-            write(data)
+        write_each(writes, self._data, failed)
         written, frames = len(writes), len(writes) * len(self.frames)
         room = min(limit, start + limit - len(self._receivers))
         while room > 0 and self.shares:
             room -= 1
             receiver = next(iter(self.shares))
             share = self.shares.pop(receiver)
-            (fast.get(receiver) or slow[receiver])(b"".join(share))
+            write_each((fast.get(receiver) or slow[receiver],), b"".join(share), failed)
             written, frames = written + 1, frames + len(share)
         return written, frames
 

@@ -34,3 +34,6 @@ class Subscriber(Protocol):
 
     def subscriptions(self) -> Collection[Key]:
         """Every channel that the connection has in the hub."""
+
+    def abort(self) -> None:
+        """Cut the connection: it cannot be written to."""

@@ -1,27 +1,23 @@
-"""One WebSocket connection: bytes go in, the session says what to do, and its effects are run here.
+"""One WebSocket connection: its handshake, what is written to it, and its end. :mod:`.reading` reads.
 
-What clients send all the time, whole text frames, is read here. For everything else there is ``websockets``'
-Sans-I/O ``Protocol``, made when it is first needed: fragments, control frames, what breaks a rule, the close
-handshake. What the hub writes bypasses it: ready-made frames.
+Nothing is written past back-pressure. While the peer takes nothing, whatever is to be said to it is queued
+within a bound, and nothing is read of what it says: so it cannot ask for more than it takes.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
-
-from websockets.frames import Frame, Opcode
-from websockets.protocol import Protocol, Side, State
 
 from protocol import errors
 
 from . import handshake
-from .client import Client, error_frame
-from .frames import goodbye, whole_texts
+from .client import error_frame
+from .cut import cut
+from .reading import Reading
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Sequence
 
     from protocol.errors import PusherError
@@ -36,7 +32,11 @@ WRITE_HIGH_WATER: Final = 65_536
 """Bytes in the transport's buffer from which on a socket is slow."""
 
 
-class Connection(Client, asyncio.Protocol):
+STALLED_SECONDS: Final = 30.0
+"""How often it is looked whether a slow peer takes anything. One that has not in between is cut."""
+
+
+class Connection(Reading):
     """A client behind a WebSocket.
 
     An ``asyncio.Protocol``, to which the HTTP protocol hands the transport over (:mod:`.http`).
@@ -46,23 +46,23 @@ class Connection(Client, asyncio.Protocol):
         "_backlog",
         "_backlog_bytes",
         "_closing",
-        "_fragments",
         "_open_connections",
-        "_protocol",
-        "_transport",
+        "_patience",
+        "_pending",
     )
 
-    _transport: asyncio.Transport
+    _backlog_bytes: int
+    """Of the backlog, if there is one."""
+    _pending: int | None
+    """What the transport had at the last look at a slow peer, if there was one."""
 
     def __init__(self, node: Node, open_connections: set[Any]) -> None:
         """``open_connections`` is uvicorn's set of what it waits for at shutdown."""
         super().__init__(node)
         self._open_connections = open_connections
-        self._protocol: Protocol | None = None
         self._closing: asyncio.TimerHandle | None = None
-        self._fragments: bytearray | None = None
+        self._patience: asyncio.TimerHandle | None = None
         self._backlog: deque[bytes] | None = None
-        self._backlog_bytes = 0
 
     # --- asyncio.Protocol
 
@@ -73,81 +73,63 @@ class Connection(Client, asyncio.Protocol):
         self.write_now = self._transport.write
         self._open_connections.add(self)
 
-    def data_received(self, data: bytes) -> None:
-        """Run everything that the bytes complete."""
-        texts = None
-        if self._protocol is None:
-            texts = whole_texts(data, self.node.settings.server.max_message_bytes)
-        if texts is not None:
-            for text in texts:
-                self.receive(text)
-            return
-        if self.session is not None:
-            self.session.seen(self.node.now())
-        if self._protocol is None and not self.node.turns.put(partial(self._read_in_turn, data)):
-            self._transport.pause_reading()  # most likely a crowd that says goodbye
-        else:
-            self._read(data)
-
-    def _read_in_turn(self, data: bytes) -> None:
-        if not self._transport.is_closing():
-            self._transport.resume_reading()
-            self._read(data)
-
-    def _read(self, data: bytes) -> None:
-        answer = goodbye(data) if self._protocol is None else None
-        if answer is not None:
-            self.write_now(answer)
-            self._hang_up()
-            return
-        protocol = self._library()
-        protocol.receive_data(data)
-        for event in protocol.events_received():
-            if isinstance(event, Frame):
-                self._frame(event)
-        self._write_protocol_output()
-
-    def _library(self) -> Protocol:
-        """From now on it reads what comes."""
-        if self._protocol is None:
-            limit = self.node.settings.server.max_message_bytes
-            self._protocol = Protocol(Side.SERVER, state=State.OPEN, max_size=limit, logger=handshake.silent)
-        return self._protocol
-
-    def eof_received(self) -> None:
-        """The peer has ended its half: nothing more can be answered to it."""
-        if self._protocol is not None:
-            self._protocol.receive_eof()
-
     def connection_lost(self, exc: Exception | None) -> None:
         """Undo everything that the connection had."""
         del exc
         self._open_connections.discard(self)
         if self._closing is not None:
             self._closing.cancel()
+        if self._patience is not None:
+            self._patience.cancel()
         if self.slow:
             self.slow = False
             self.node.slow_connections -= 1
         self.leave()
         self._backlog = None
+        self.forget_unread()
 
     def pause_writing(self) -> None:
-        """The transport's buffer is full: from here on bytes are queued, within a bound."""
+        """The transport's buffer is full: from here on bytes are queued, and nothing is read."""
         self.slow = True
         self.node.slow_connections += 1
         self.node.hub.set_slow(self, slow=True)
+        self.hold_up()
+        self._pending = None
+        if self._patience is None:
+            self._patience = self.node.loop.call_later(STALLED_SECONDS, self._look)
+
+    def _look(self) -> None:
+        """Cut a peer that has taken nothing since the last look."""
+        self._patience = None
+        if not self.slow:
+            return
+        pending = self._transport.get_write_buffer_size()
+        if pending == self._pending:
+            self.node.slow_closed += 1
+            self.abort()
+            return
+        self._pending = pending
+        self._patience = self.node.loop.call_later(STALLED_SECONDS, self._look)
 
     def resume_writing(self) -> None:
         """The transport's buffer has drained: write what has queued up, then be fast again."""
         self.slow = False
         self.node.slow_connections -= 1
-        if self._backlog:
-            joined = b"".join(self._backlog)
-            self._backlog = None
-            self._backlog_bytes = 0
-            self.write_now(joined)  # may pause again, synchronously
+        while self._backlog and not self.slow:
+            self._write_some(self._backlog)
         if not self.slow:
+            self._backlog = None
             self.node.hub.set_slow(self, slow=False)
+            self.relieve()
+
+    def _write_some(self, backlog: deque[bytes]) -> None:
+        """As much as makes it slow again, and no more: the rest still counts against the queue's bound."""
+        batch, size = [], 0
+        while backlog and size < WRITE_HIGH_WATER:
+            batch.append(backlog.popleft())
+            size += len(batch[-1])
+        self._backlog_bytes -= size
+        self.write(b"".join(batch))  # may pause again, synchronously
 
     # --- what the hub and the drain call
 
@@ -155,8 +137,11 @@ class Connection(Client, asyncio.Protocol):
         """Write now, or queue while the socket is slow."""
         if self.slow:
             self.enqueue(data)
-        else:
+            return
+        try:
             self.write_now(data)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is of this connection alone
+            cut(self, "writing to it", error)
 
     def enqueue(self, data: bytes) -> None:
         """Queue for a slow socket; past the bound it is closed, and the client comes back and recovers."""
@@ -164,10 +149,11 @@ class Connection(Client, asyncio.Protocol):
             return
         if self._backlog is None:  # most clients never need one
             self._backlog = deque()
+            self._backlog_bytes = 0
         self._backlog.append(data)
         self._backlog_bytes += len(data)
         if self._backlog_bytes > self.node.settings.server.send_queue_bytes:
-            self._backlog.clear()
+            self._drop_backlog()
             self.give_up(errors.TOO_SLOW)
 
     def say_goodbye(self, error: PusherError) -> None:
@@ -175,15 +161,23 @@ class Connection(Client, asyncio.Protocol):
         if self._closing is not None or self._transport.is_closing():
             return
         queued = b"".join(self._backlog or ()) if error in errors.RESTARTS else b""
-        self._backlog = None  # nothing may follow a close frame (RFC 6455 section 5.5.1)
-        self._backlog_bytes = 0
         # Past the queue on purpose: the client learns why even when what was queued is dropped.
-        self.write_now(queued + error_frame(error))
-        protocol = self._library()
-        if protocol.state is State.OPEN:
-            protocol.send_close(error.code, error.message)
-        self._arm_close_timer()
-        self._write_protocol_output()
+        self.write_last(queued + error_frame(error))
+        library = self.library()
+        library.send_close(error.code, error.message)
+        self.await_close()
+        self.write_answers(library)
+
+    def write_last(self, data: bytes) -> None:
+        """Write this behind what the transport has: nothing queued may follow (RFC 6455 section 5.5.1)."""
+        self._drop_backlog()
+        try:
+            self.write_now(data)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is of this connection alone
+            cut(self, "writing to it", error)
+
+    def _drop_backlog(self) -> None:
+        self._backlog = None
 
     def abort(self) -> None:
         """Cut the connection, whatever is still to be written."""
@@ -217,36 +211,16 @@ class Connection(Client, asyncio.Protocol):
             self.write_now = self._transport.write
             self._transport.write(b"".join(first))
 
-    # --- frames in
+    # --- the end
 
-    def _frame(self, frame: Frame) -> None:
-        if frame.opcode in (Opcode.TEXT, Opcode.CONT):
-            if self._fragments is None:
-                self._fragments = bytearray()
-            self._fragments += frame.data
-            if frame.fin:
-                text = bytes(self._fragments)
-                self._fragments = None
-                self.receive(text)
-        elif frame.opcode is Opcode.BINARY:
-            # Not part of the protocol (section 1.4): closed, since fragments of one would look like text.
-            self._library().fail(1003, "binary frames are not supported")
-            self.leave()
-        elif frame.opcode is Opcode.CLOSE:
-            self._arm_close_timer()
-
-    def _arm_close_timer(self) -> None:
+    def await_close(self) -> None:
+        """Not for ever."""
         if self._closing is None:
             self._closing = self.node.loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
 
-    def _write_protocol_output(self) -> None:
-        for data in self._library().data_to_send():
-            if data:
-                self.write_now(data)
-            else:  # ServerProtocol's sign for "close the TCP connection now"
-                self._hang_up()
-
-    def _hang_up(self) -> None:
-        self._arm_close_timer()
+    def hang_up(self) -> None:
+        """What the transport has is still written."""
+        self.await_close()
         self.leave()
+        self._drop_backlog()
         self._transport.close()

@@ -84,12 +84,21 @@ def parse_send(body: bytes, max_message_bytes: int) -> list[bytes]:
 
     :raises SendError: 400 for what is no array of strings, 413 for too many of them or too long ones.
     """
+    if _strings(body) > MAX_MESSAGES:  # before they are made: a megabyte may have 300,000 of them
+        raise SendError(f"Expected at most {MAX_MESSAGES} messages", 413)
     try:
         messages = [text.encode() for text in decode_json(_decoder, body)]
     except (msgspec.DecodeError, UnicodeError) as error:
         raise SendError("Expected a JSON array of strings", 400) from error
-    if len(messages) > MAX_MESSAGES:
-        raise SendError(f"Expected at most {MAX_MESSAGES} messages", 413)
     if any(len(message) > max_message_bytes for message in messages):
         raise SendError(f"A message is larger than {max_message_bytes} bytes", 413)
     return messages
+
+
+def _strings(body: bytes) -> int:
+    """How many strings an array has, at most: half of the quotation marks that no backslash escapes."""
+    quotes = body.count(b'"')
+    if quotes > 2 * MAX_MESSAGES:
+        body = body.replace(rb"\\", b"")
+        quotes = body.count(b'"') - body.count(rb"\"")
+    return (quotes + 1) // 2

@@ -1,8 +1,9 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
-from broadcaster.frames import payloads, text_frame, whole_texts
+from broadcaster.frames import Edges, is_utf8, payloads, plain_text, text_frame
 
 AT_THE_EDGES = [b"x" * size for size in (0, 1, 125, 126, 127, 65_535, 65_536)]
 
@@ -24,9 +25,19 @@ def of_client(payload: bytes, opcode: Opcode = Opcode.TEXT, *, fin: bool = True)
     return Frame(opcode, payload, fin).serialize(mask=True)
 
 
+def plain_texts(data: bytes, limit: int) -> tuple[list[bytes], int]:
+    """All that begin ``data``, and where they end."""
+    texts, at = [], 0
+    while (found := plain_text(data, at, limit)) is not None:
+        text, at = found
+        texts.append(text)
+    return texts, at
+
+
 @given(st.lists(PLAIN, max_size=6))
 def test_plain_frames_of_a_client_are_read(messages):
-    assert whole_texts(b"".join(map(of_client, messages)), 65_535) == messages
+    data = b"".join(map(of_client, messages))
+    assert plain_texts(data, 65_535) == (messages, len(data))
 
 
 BEYOND = [
@@ -45,8 +56,7 @@ BEYOND = [
 @given(st.lists(PLAIN.filter(lambda payload: len(payload) <= 100), max_size=2), st.sampled_from(BEYOND))
 def test_what_is_not_plain_is_left_to_the_library(messages, other):
     plain = b"".join(map(of_client, messages))
-    assert whole_texts(plain + other, 100) is None
-    assert whole_texts(other + plain, 100) is None
+    assert plain_texts(plain + other + plain, 100) == (messages, len(plain))
 
 
 @given(st.lists(PLAIN, min_size=1, max_size=3), st.data())
@@ -54,4 +64,56 @@ def test_a_part_of_a_frame_is_left_to_the_library(messages, data):
     whole = b"".join(map(of_client, messages))
     last = len(of_client(messages[-1]))
     cut = data.draw(st.integers(1, last - 1))
-    assert whole_texts(whole[:-cut], 65_535) is None
+    assert plain_texts(whole[:-cut], 65_535) == (messages[:-1], len(whole) - last)
+
+
+SIZES = st.integers(0, 300) | st.sampled_from([65_535, 65_536, 70_000])
+
+
+def made(opcode: Opcode, size: int, *, fin: bool) -> bytes:
+    """Nobody looks at what is in a frame to see where it ends."""
+    return bytes([fin << 7 | opcode]) + Frame(Opcode.TEXT, b"x" * size).serialize(mask=True)[1:]
+
+
+FRAMES = st.builds(made, st.sampled_from(list(Opcode)), SIZES, fin=st.booleans())
+
+
+@given(st.lists(FRAMES, max_size=6), st.lists(st.integers(1, 80_000), max_size=30))
+def test_the_ends_of_frames_are_found_however_they_come(frames, sizes):
+    """Each part ends with a frame, or with what has come."""
+    sent, ends, at = b"".join(frames), [], 0
+    for frame in frames:
+        ends.append((ends or [0])[-1] + len(frame))
+    edges, found = Edges(), []
+    for size in [*sizes, len(sent)]:
+        data = sent[at : at + size]
+        place = 0
+        while place < len(data):
+            place = edges.next(data, place)
+            found.append(at + place)
+        at += len(data)
+    reads = {min(sum(sizes[:count]), len(sent)) for count in range(1, len(sizes) + 1)}
+    assert set(ends) <= set(found) <= set(ends) | reads
+    assert found == sorted(set(found))
+
+
+@given(st.binary(max_size=40), st.integers(1, 5))
+def test_any_bytes_have_ends(data, size):
+    edges = Edges()
+    for at in range(0, len(data), size):
+        part, place = data[at : at + size], 0
+        while place < len(part):
+            before, place = place, edges.next(part, place)
+            assert before < place <= len(part)
+
+
+@given(st.text())
+def test_text_is_text(text):
+    assert is_utf8(text.encode("utf-8", "replace"))
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xff", b"ok \xc3", b"\xa9", b"\xed\xa0\xbd", b"\xc0\x80", b"\xf5\x80\x80\x80", b"\xe2\x82"]
+)
+def test_what_is_no_text_is_told(data):
+    assert not is_utf8(data)

@@ -23,6 +23,10 @@ class Recorder:
         self.queued: list[bytes] = []
         self.write_now = self.writes.append
         self.given_up = False
+        self.aborted = False
+
+    def abort(self) -> None:
+        self.aborted = True
 
     def enqueue(self, data: bytes) -> None:
         self.queued.append(data)

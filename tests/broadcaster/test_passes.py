@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from broadcaster import hub as hub_module
 from broadcaster.frames import payloads, text_frame
 from broadcaster.hub import BEHIND, Key
 from tests.broadcaster.test_hub import KEY, OTHER, Loop, Recorder, joined
@@ -213,25 +216,57 @@ def test_what_an_admitted_one_is_sent_comes_behind_what_was_published_before(loo
     assert people[2].writes == [joined(b"1", b"2") + b"snapshot"]
 
 
-def test_a_write_that_fails_does_not_stop_the_fan_out(loop, hub):
-    people = crowd(loop, 6)
+def fail(_data: bytes) -> None:
+    raise RuntimeError
 
-    def fail(_data: bytes) -> None:
-        raise RuntimeError
 
-    people[0].write_now = fail
-    hub.set_slow(people[0], slow=True)
-    hub.set_slow(people[0], slow=False)  # now it is the last one
-    hub.deliver(KEY, b"1")
-    for _ in range(2):
-        loop.turn()
-    with pytest.raises(RuntimeError):
-        loop.turn()
-    hub.unsubscribe(people[0], KEY)
-    hub.deliver(KEY, b"2")
+@pytest.mark.parametrize("size", [4, 6, 20])
+@pytest.mark.parametrize("chunk", [2, 100])
+def test_who_cannot_be_written_to_is_cut_and_nobody_else_misses_anything(size, chunk, caplog):
+    """At once, in a pass, and among those who get a share only; the others get each message once."""
+    loop = Loop(chunk)
+    people = crowd(loop, size)
+    broken = [people[0], people[1], people[-1]]
+    for person in broken:
+        person.write_now = partial(fail)  # each has one of its own
+        for slow in (True, False):
+            loop.hub.set_slow(person, slow=slow)
+    loop.hub.deliver(KEY, b"1", people[2].socket_id)
     while loop.scheduled:
         loop.turn()
-    assert people[1].writes == [joined(b"1"), joined(b"2")]
+    loop.hub.deliver(KEY, b"2")
+    while loop.scheduled:
+        loop.turn()
+    assert [person.aborted for person in people] == [person in broken for person in people]
+    for person in people:
+        if person not in broken:
+            frames = [frame for write in person.writes for frame in payloads(write)]
+            assert frames == ([b"2"] if person is people[2] else [b"1", b"2"])
+    assert caplog.text.count("a connection is cut: writing to it failed") <= 1
+
+
+def test_one_that_cannot_be_answered_does_not_keep_the_others_waiting(loop, hub):
+    people = [Recorder(f"{number}.1") for number in range(3)]
+    for person in people:
+        loop.subscribe(person, KEY, b"answer")
+    people[0].write = fail
+    hub.confirm(KEY)
+    assert [person.writes for person in people[1:]] == [[b"answer"]] * 2
+    assert [person.aborted for person in people] == [True, False, False]
+
+
+def test_one_that_cannot_be_closed_for_what_is_kept_keeps_nobody_from_theirs(loop, hub, monkeypatch):
+    monkeypatch.setattr(hub_module, "HELD_WRITES", 0)
+    people = crowd(loop, 3)
+    loop.answers_at_once = False
+    late = Recorder("9.9")
+    late.overwhelmed = lambda: fail(b"")
+    hub.subscribe(late, KEY)
+    hub.deliver(KEY, b"1")
+    while loop.scheduled:
+        loop.turn()
+    assert [person.writes for person in people] == [[joined(b"1")]] * 3
+    assert late.aborted
 
 
 class Person(Recorder):

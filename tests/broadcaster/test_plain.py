@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.utils import accept_key
 
-from broadcaster import handshake, http, websocket
+from broadcaster import handshake, http, library
 from broadcaster.frames import goodbye
 from broadcaster.plain import KNOWN_BYTES, plain_post, plain_upgrade
 from tests.broadcaster.fed import door
@@ -350,7 +350,7 @@ def test_what_is_usual_needs_neither_parser_nor_library(monkeypatch):
         raise AssertionError
 
     monkeypatch.setattr(http, "parse_head", needed)
-    monkeypatch.setattr(websocket, "Protocol", needed)
+    monkeypatch.setattr(library, "Protocol", needed)
     written, ended, there = said(FIREFOX, masked(0x88, b"\x03\xe9", b"mask"))
     assert written.startswith(b"HTTP/1.1 101 ")
     assert (written[-4:], ended, there) == (b"\x88\x02\x03\xe9", True, 0)

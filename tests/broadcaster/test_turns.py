@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broadcaster import turns
+from broadcaster.budget import SLICE
 from broadcaster.server import running
 from broadcaster.turns import Turns
 from tests.broadcaster.conftest import APP, client, local_settings, until
@@ -91,7 +92,7 @@ def test_one_that_breaks_off_keeps_nobody_waiting(loop):
     assert loop.begun == [0, 1, 2]
 
 
-async def test_a_crowd_comes_and_goes_one_at_a_time(monkeypatch):
+async def test_a_crowd_comes_one_at_a_time_and_goes_a_few_at_a_time(monkeypatch):
     """Everybody is let in, and everybody is seen to go."""
     monkeypatch.setattr(turns, "MOST", 1)
     async with running(local_settings()) as server:
@@ -111,8 +112,11 @@ async def test_a_crowd_comes_and_goes_one_at_a_time(monkeypatch):
             )
             for person in people:
                 await person.subscribe("news")
-            arriving, most = most, 0
+            budget, gone = server.node.budget, []
+            monkeypatch.setattr(budget, "refill", lambda: False)  # each turn's time is used up
+            put_off = budget.put
+            monkeypatch.setattr(budget, "put", lambda one: (put_off(one), gone.append(one)))
             await asyncio.gather(*(person.connection.close() for person in people))
-        assert arriving > 0
         assert most > 0
+        assert len(gone) >= 50 - SLICE
         await until(lambda: server.node.connections[APP.id] == 0 and not server.node.turns)

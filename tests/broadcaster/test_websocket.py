@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
+from typing import TYPE_CHECKING
 
 import pytest
 from websockets.asyncio.client import connect
 from websockets.frames import Opcode
 
+from broadcaster import order
+from broadcaster.budget import SLICE
 from broadcaster.config import Server
 from broadcaster.drain import drain
 from broadcaster.frames import text_frame
@@ -18,6 +22,9 @@ from protocol import messages, signatures
 from protocol.apps import App
 from protocol.wire import Envelope
 from tests.broadcaster.conftest import APP, WAIT, Client, client, dial, local_settings, until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 async def publish(server, channel: str, data: str, except_socket_id: str | None = None) -> None:
@@ -352,26 +359,45 @@ async def test_empty_fragments_cost_nothing(server):
         nothing = bytes([Opcode.CONT, 0x80]) + bytes(4)
         ann.connection.transport.write(start + nothing * 10_000)
         (connection,) = server.node.open
-        await until(lambda: connection._protocol and connection._protocol.current_size is not None)
-        assert len(connection._fragments) == 0
+        await until(lambda: connection._library and connection._library.within_message)
+        await ann.connection.ping()  # behind all of them, but a message goes on: nobody answers yet
+        await until(lambda: not connection._unread)
+        assert len(connection._library.fragments) == 0
 
 
-async def test_messages_behind_a_pending_subscription_wait_in_order_and_within_a_bound(monkeypatch):
-    async with running(local_settings(server=Server(port=0, send_queue_bytes=20_000))) as server:
-        hub, asked = server.node.hub, []
-        monkeypatch.setattr(hub, "subscribe", lambda *arguments: asked.append(arguments))
-        async with client(server.port) as ann, client(server.port) as bob:
-            for number, one in enumerate((ann, bob), start=1):
-                await one.send("pusher:subscribe", {"channel": "x"})
-                await one.send("pusher:ping")
-                await one.send("pusher:nonsense")
-                await until(lambda expected=number: len(asked) == expected)
-            monkeypatch.undo()
-            hub.subscribe(*asked[0])
-            got = [(await ann.receive())["event"] for _ in range(3)]
-            assert got == ["pusher_internal:subscription_succeeded", "pusher:pong", "pusher:error"]
-            for _ in range(100):
-                await bob.send("pusher:ping")
-            assert (await bob.receive())["data"]["code"] == 4100
-            assert await bob.closed() == 4100
-            await until(lambda: server.node.connections[APP.id] == 1)
+@contextlib.asynccontextmanager
+async def asked_in_vain(server, monkeypatch) -> AsyncIterator[tuple[Client, list[tuple]]]:
+    """A client whose subscription is under way until it is done with what is in the list."""
+    hub, asked = server.node.hub, []
+    async with client(server.port) as ann:
+        with monkeypatch.context() as patched:
+            patched.setattr(hub, "subscribe", lambda *arguments: asked.append(arguments))
+            await ann.send("pusher:subscribe", {"channel": "x"})
+            await until(lambda: asked)
+        yield ann, asked
+
+
+async def test_messages_behind_a_pending_subscription_wait_in_order(monkeypatch):
+    """However many: while much waits nothing more is read, and the client stays."""
+    async with running(local_settings()) as server, asked_in_vain(server, monkeypatch) as (ann, asked):
+        (connection,) = server.node.open
+        for _ in range(2 * order.MOST):
+            await ann.send("pusher:ping")
+        await ann.send("pusher:nonsense")
+        await until(lambda: connection.paused)
+        assert len(connection.order._later) <= order.MOST + SLICE
+        server.node.hub.subscribe(*asked[0])
+        got = [(await ann.receive())["event"] for _ in range(2 * order.MOST + 2)]
+        pongs = ["pusher:pong"] * (2 * order.MOST)
+        assert got == ["pusher_internal:subscription_succeeded", *pongs, "pusher:error"]
+        await until(lambda: not connection.paused)
+
+
+async def test_what_waits_behind_a_pending_subscription_is_bounded(monkeypatch):
+    settings = local_settings(server=Server(port=0, send_queue_bytes=20_000, drain_seconds=0))
+    async with running(settings) as server, asked_in_vain(server, monkeypatch) as (ann, _):
+        await ann.send("pusher:ping", "x" * 9_000)
+        await ann.send("pusher:ping", "x" * 12_000)
+        assert (await ann.receive())["data"]["code"] == 4100
+        assert await ann.closed() == 4100
+        await until(lambda: server.node.connections[APP.id] == 0)
