@@ -1,0 +1,335 @@
+"""Clients that do nothing wrong, and what they see of an attack on somebody else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import deque
+from contextlib import AsyncExitStack, suppress
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+from benchmarks.errors import BenchmarkError
+from benchmarks.load.http import Connection
+from protocol.signatures import sign_channel
+
+from .by_http import HOSTILE, WHOLE
+from .by_websocket import OBSERVED
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterable
+    from typing import Self
+
+    from benchmarks.load.orders import Target
+
+PING_EVERY: Final = 0.05
+PUBLISH_EVERY: Final = 0.1
+NEWCOMER_EVERY: Final = 0.5
+WARM: Final = 2
+GIVE_UP: Final = 60.0
+"""Seconds after which what has not come is lost."""
+
+CHANNELS: Final = ("observed", OBSERVED)
+EVENT: Final = "seen"
+
+_PING: Final = '{"event":"pusher:ping","data":{}}'
+
+
+class Sample(NamedTuple):
+    """One wait. ``due``: when it began, in seconds of the monotonic clock."""
+
+    due: float
+    seconds: float
+
+
+class Place(NamedTuple):
+    """Where clients connect."""
+
+    node: int
+    target: Target
+    tls: ssl.SSLContext | None
+
+    @property
+    def url(self) -> str:
+        """For WebSockets."""
+        scheme = "wss" if self.tls else "ws"
+        return f"{scheme}://{self.target.host}:{self.target.port}/app/{self.target.key}?protocol=7&client=observer"
+
+
+async def _paced(every: float) -> None:
+    """Let go of the loop until the next moment of a schedule."""
+    await asyncio.sleep(every - time.monotonic() % every)
+
+
+class Other(Protocol):
+    """Somebody who is there during an attack.
+
+    :ivar faults: what nobody who behaves well should ever see.
+    """
+
+    faults: list[str]
+
+    @property
+    def waiting(self) -> Iterable[float]:
+        """When that was due which has not come yet."""
+
+    async def __aenter__(self) -> Self:
+        """Begin."""
+
+    async def __aexit__(self, *_: object) -> None:
+        """Go."""
+
+
+class Observer:
+    """A WebSocket client that pings by schedule, and follows the events of all publishers.
+
+    :ivar pings: how long each pong took, from the moment at which the ping was due.
+    """
+
+    def __init__(self, place: Place, number: int) -> None:
+        self.place = place
+        self.name = f"observer {place.node + 1}.{number}"
+        self.pings: list[Sample] = []
+        self.late: list[Sample] = []
+        self.faults: list[str] = []
+        self.next: dict[int, int] = {}
+        self._due: deque[float] = deque()
+        self._socket: ClientConnection | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._socket = await connect(self.place.url, ssl=self.place.tls, ping_interval=None, proxy=None)
+        greeting = json.loads(json.loads(await self._socket.recv())["data"])
+        target = self.place.target
+        for channel in CHANNELS:
+            auth = sign_channel(target.key, target.secret, greeting["socket_id"], channel)
+            data = {"channel": channel} | ({"auth": auth} if channel == OBSERVED else {})
+            await self._socket.send(json.dumps({"event": "pusher:subscribe", "data": data}))
+            await self._socket.recv()
+        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._ping())]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._socket is not None  # noqa: S101 - it was entered
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+        # A server that is stuck does not answer a close frame.
+        self._socket.transport.abort()
+
+    @property
+    def waiting(self) -> Iterable[float]:
+        """When the pings were due that have no answer yet."""
+        return tuple(self._due)
+
+    async def _ping(self) -> None:
+        assert self._socket is not None  # noqa: S101 - as above
+        due = time.monotonic()
+        while True:
+            due += PING_EVERY
+            await asyncio.sleep(due - time.monotonic())
+            self._due.append(due)
+            self.late.append(Sample(due, time.monotonic() - due))
+            try:
+                await self._socket.send(_PING)
+            except ConnectionClosed:
+                return
+
+    async def _read(self) -> None:
+        assert self._socket is not None  # noqa: S101 - as above
+        try:
+            while True:
+                self._hear(await self._socket.recv())
+        except ConnectionClosed as error:
+            self.faults.append(f"disconnected: {error.rcvd or 'without a reason'}")
+
+    def _hear(self, text: str | bytes) -> None:
+        message = json.loads(text)
+        event = message["event"]
+        if event == "pusher:pong":
+            due = self._due.popleft()
+            self.pings.append(Sample(due, time.monotonic() - due))
+        elif event == EVENT:
+            self._follow(**json.loads(message["data"]))
+        elif event == HOSTILE and message["data"].encode() != WHOLE:
+            self.faults.append(f"an event came without its data: {text!r:.200}")
+        elif event == "pusher:error":
+            self.faults.append(f"an error: {text!r:.200}")
+
+    def _follow(self, of: int, n: int) -> None:
+        wanted = self.next.get(of)
+        if wanted is not None and n != wanted:
+            self.faults.append(f"event {n} of publisher {of + 1} came where {wanted} was next")
+        self.next[of] = n + 1
+
+
+class Publisher:
+    """A server that publishes an event by schedule, one after the other.
+
+    :ivar accepted: events that the node has taken.
+    """
+
+    def __init__(self, place: Place, number: int) -> None:
+        self.number = number
+        self.accepted = 0
+        self.answers: list[Sample] = []
+        self.faults: list[str] = []
+        self._connection = Connection(place.target, place.tls)
+        self._due: float | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._publish())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._task is not None  # noqa: S101 - it was entered
+        self._task.cancel()
+        await asyncio.wait({self._task})
+        self._connection.close()
+
+    @property
+    def waiting(self) -> Iterable[float]:
+        """When the request was due that has no answer yet."""
+        return () if self._due is None else (self._due,)
+
+    async def _publish(self) -> None:
+        due = time.monotonic()
+        while True:
+            due += PUBLISH_EVERY
+            await asyncio.sleep(due - time.monotonic())
+            self._due = due
+            data = json.dumps({"of": self.number, "n": self.accepted})
+            body = json.dumps({"name": EVENT, "channel": CHANNELS[0], "data": data}).encode()
+            try:
+                status = await self._connection.post(body)
+            except (OSError, TimeoutError) as error:
+                self.faults.append(f"a publish failed: {type(error).__name__} {error}")
+                return  # whether the event was taken is not known, so nothing can be said of those behind it
+            if status != 200:
+                self.faults.append(f"a publish was answered {status}")
+                return
+            self.accepted += 1
+            self.answers.append(Sample(due, time.monotonic() - due))
+            self._due = None
+
+
+class Newcomers:
+    """Clients that come now and then, are greeted, and go."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self.greetings: list[Sample] = []
+        self.faults: list[str] = []
+        self._due: float | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._come())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._task is not None  # noqa: S101 - it was entered
+        self._task.cancel()
+        await asyncio.wait({self._task})
+
+    @property
+    def waiting(self) -> Iterable[float]:
+        """When the client was due that is not greeted yet."""
+        return () if self._due is None else (self._due,)
+
+    async def _come(self) -> None:
+        options: dict[str, Any] = {"ping_interval": None, "proxy": None, "close_timeout": 1}
+        while True:
+            await _paced(NEWCOMER_EVERY)
+            self._due = time.monotonic()
+            try:
+                async with asyncio.timeout(GIVE_UP):
+                    socket = await connect(
+                        self._place.url, ssl=self._place.tls, open_timeout=GIVE_UP, **options
+                    )
+                    await socket.recv()
+            except (OSError, TimeoutError, ConnectionClosed, InvalidHandshake) as error:
+                self.faults.append(f"a new client was not let in: {type(error).__name__} {error}")
+            else:
+                self.greetings.append(Sample(self._due, time.monotonic() - self._due))
+                socket.transport.abort()
+            self._due = None
+
+
+class Others:
+    """Everybody who is there during an attack, on all nodes. The first node is the one that is attacked."""
+
+    def __init__(self, places: list[Place], per_node: int) -> None:
+        self.observers = [Observer(place, number) for place in places for number in range(1, per_node + 1)]
+        self.publishers = [Publisher(place, number) for number, place in enumerate(places)]
+        self.newcomers = Newcomers(places[0])
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            for one in self._everyone:
+                await stack.enter_async_context(one)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *details: object) -> None:
+        await self._stack.aclose()
+
+    @property
+    def _everyone(self) -> list[Other]:
+        return [*self.observers, *self.publishers, self.newcomers]
+
+    async def warm(self) -> None:
+        """Wait until everybody has done everything a few times: what is done first takes longer.
+
+        :raises BenchmarkError: somebody cannot.
+        """
+        everything = (
+            *(one.pings for one in self.observers),
+            *(one.answers for one in self.publishers),
+            self.newcomers.greetings,
+        )
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GIVE_UP):
+                while not all(len(samples) >= WARM for samples in everything):  # noqa: ASYNC110 - as below
+                    await asyncio.sleep(0.02)
+                return
+        raise BenchmarkError(f"the servers do not serve: {self.faults() or 'they do not answer'}")
+
+    async def settled(self, moment: float, limit: float = GIVE_UP) -> bool:
+        """Wait until all that was due before ``moment`` has its answer, and all events have come."""
+        published = [publisher.accepted for publisher in self.publishers]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                while self._owed(moment) or self.missing(published):  # noqa: ASYNC110 - many tell it
+                    await asyncio.sleep(0.02)
+                return True
+        return False
+
+    def _owed(self, moment: float) -> bool:
+        return any(due < moment for one in self._everyone if not one.faults for due in one.waiting)
+
+    def missing(self, published: list[int]) -> int:
+        """Events of those published that have not come at an observer which is still there."""
+        return sum(
+            max(0, count - observer.next.get(number, 0))
+            for observer in self.observers
+            if not observer.faults
+            for number, count in enumerate(published)
+        )
+
+    def faults(self) -> list[str]:
+        """What is wrong. That which several saw is one of it, and says who they were."""
+        seen: dict[str, list[str]] = {}
+        for one in self.observers:
+            for fault in one.faults:
+                seen.setdefault(fault, []).append(one.name)
+        found = [f"{', '.join(dict.fromkeys(names))}: {fault}" for fault, names in seen.items()]
+        for other in self._everyone[len(self.observers) :]:
+            found += other.faults
+        return found
