@@ -164,19 +164,27 @@ class Arena:
         """Write ``data`` again and again until the bounds are reached."""
         self.write(sock, itertools.repeat(data), read=read)
 
-    def write(self, sock: socket.socket, pieces: Iterable[bytes], *, read: bool = True) -> None:
+    def write(
+        self,
+        sock: socket.socket,
+        pieces: Iterable[bytes],
+        *,
+        read: bool = True,
+        also: Sequence[socket.socket] = (),
+    ) -> None:
         """Write all pieces as fast as the server takes them.
 
-        :param read: whether to read what the server says meanwhile.
-        :raises Closed: the server has closed.
+        :param read: whether to read what the server says meanwhile. ``also``: from these sockets, too.
+        :raises Closed: the server has closed one.
         """
+        heard = [sock, *also] if read else []
         for piece in pieces:
             view, at = memoryview(piece), 0
             while at < len(view):
                 self.check()
-                readable, writable, _ = select.select([sock] if read else [], [sock], [], POLL)
-                if readable:
-                    self.read(sock)
+                readable, writable, _ = select.select(heard, [sock], [], POLL)
+                for other in readable:
+                    self.read(other)
                 if writable:
                     at += self._send(sock, view[at : at + WRITE])
 

@@ -1,7 +1,7 @@
 """The process of one attack: ``python -m benchmarks.hostile.attacker``.
 
-Reads an :class:`.Order` from standard input, says ``begin``, and then the :class:`.Outcome`, a line each. Its
-connections stay open until standard input ends.
+Reads an :class:`.Order` from standard input, says that it is ready, begins with the next line, and says the
+:class:`.Outcome`. Its connections stay open until standard input ends.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ def main() -> int:
     """Carry the order out."""
     order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
     os.nice(NICE)
-    sys.stdout.write("begin\n")
+    sys.stdout.write("ready\n")
     sys.stdout.flush()
+    sys.stdin.buffer.readline()
     arena = Arena(order)
     arena.repeat(ATTACKS[order.attack].run)
     sys.stdout.write(msgspec.json.encode(arena.outcome).decode() + "\n")

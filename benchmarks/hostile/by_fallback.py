@@ -11,7 +11,7 @@ from .attack import UNREAD, Attack, filled
 from .by_http import request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from socket import socket
 
     from .arena import Arena
@@ -42,15 +42,8 @@ def _sends(message: dict[str, object], count: int, *, read: bool = True) -> Call
         path, stream = _session(arena)
         data = filled(request(f"POST {path}/xhr_send", "", body))
         sock = arena.connect()
-
-        def pieces() -> Iterator[bytes]:
-            while True:
-                for at in range(0, len(data), 1 << 16):
-                    if read:
-                        arena.hold([stream], 0.001)
-                    yield data[at : at + (1 << 16)]
-
-        arena.write(sock, pieces())
+        while True:
+            arena.write(sock, [data], also=[stream] if read else [])
 
     return run
 

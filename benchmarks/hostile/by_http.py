@@ -184,6 +184,6 @@ ATTACKS: Final = tuple(
             "pipelined offers of HTTP/2 with bodies",
             _pipelined("POST APP/events", _H2C, _EVENT),
         ),
-        ("scrapers", METRICS, "200 requests to /metrics that never end", _scrapers),
+        ("scrapers", METRICS, "200 requests to /metrics that never end", _scrapers, 3.0),
     )
 )

@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from urllib.request import urlopen
 
 import msgspec
 
@@ -39,6 +40,7 @@ EXTRA_SECONDS: Final = 15.0
 AFTER_SECONDS: Final = 0.5
 """How long others are looked at beyond the end of an attack: that its connections close is part of it."""
 
+METRICS_SECONDS: Final = 30.0
 RETURN_SECONDS: Final = 5.0
 """How long the node may take to give memory back."""
 
@@ -64,10 +66,10 @@ class Attacker:
         self._order = order
         self._process: asyncio.subprocess.Process | None = None
 
-    async def begun(self) -> None:
-        """Start it, and wait until it begins.
+    async def ready(self) -> None:
+        """Start it, and wait until it could begin.
 
-        :raises BenchmarkError: it does not.
+        :raises BenchmarkError: it fails.
         """
         self._process = process = await asyncio.create_subprocess_exec(
             *(sys.executable, deploy.leash.__file__, str(os.getpid()), *ATTACKER),
@@ -78,6 +80,12 @@ class Attacker:
         process.stdin.write(msgspec.json.encode(self._order) + b"\n")
         await process.stdin.drain()
         await self._line(START_SECONDS)
+
+    def begin(self) -> None:
+        """Let it begin."""
+        assert self._process is not None  # noqa: S101 - it is ready
+        assert self._process.stdin is not None  # noqa: S101 - asked for above
+        self._process.stdin.write(b"begin\n")
 
     async def outcome(self) -> Outcome:
         """What it did, when it has ended.
@@ -133,8 +141,11 @@ async def attacked(attack: Attack, on: Scene, plan: Plan) -> Row:
 class Work(Protocol):
     """What is done to the first node while others are looked at."""
 
-    async def begun(self) -> None:
-        """Begin."""
+    async def ready(self) -> None:
+        """Prepare it."""
+
+    def begin(self) -> None:
+        """Begin at once."""
 
     async def outcome(self) -> Outcome:
         """Wait until it is done."""
@@ -145,13 +156,15 @@ class Work(Protocol):
 
 async def measured(attack: Attack, on: Scene, plan: Plan, work: Work) -> Row:
     """Look at others while nothing happens, then while ``work`` is done, then until all is well again."""
+    log, delay = Log(on.log), await _loop(on)
     await on.others.settled(time.monotonic())
     quiet = time.monotonic()
     await asyncio.sleep(plan.quiet)
-    log, delay = Log(on.log), await _loop(on)
     async with Watch(on.redis, on.leases, on.pid) as watch:
-        await work.begun()
+        calm = time.monotonic()
+        await work.ready()
         begin = time.monotonic()
+        work.begin()
         outcome = await work.outcome()
         well = await on.others.settled(time.monotonic())
         await work.end()
@@ -162,7 +175,7 @@ async def measured(attack: Attack, on: Scene, plan: Plan, work: Work) -> Row:
     found = on.others.faults() + watch.faults + log.failures()
     if not well:
         found.append("something that was due during the attack did not come within a minute")
-    row = _row(attack, outcome, on, (quiet, begin, end))
+    row = _row(attack, outcome, on, (quiet, calm, begin, end))
     row.lease = -1.0 if math.isinf(watch.lease) else watch.lease
     row.grown, row.kept = round(watch.grown, 1), round(kept, 1)
     row.threads, row.cpu = watch.threads, round(watch.cpu, 2)
@@ -171,9 +184,9 @@ async def measured(attack: Attack, on: Scene, plan: Plan, work: Work) -> Row:
     return row
 
 
-def _row(attack: Attack, outcome: Outcome, on: Scene, moments: tuple[float, float, float]) -> Row:
-    """What others saw. ``moments``: when the quiet run and the attack began, and all was over."""
-    quiet, begin, end = moments
+def _row(attack: Attack, outcome: Outcome, on: Scene, moments: tuple[float, float, float, float]) -> Row:
+    """What others saw. ``moments``: of the quiet run the begin and end, then those of the attack."""
+    quiet, calm, begin, end = moments
     others = on.others
     nodes = [
         [sample for one in others.observers if one.place.node == node for sample in one.pings]
@@ -183,7 +196,7 @@ def _row(attack: Attack, outcome: Outcome, on: Scene, moments: tuple[float, floa
     late = [sample for one in others.observers for sample in one.late]
     return Row(
         *(attack.name, attack.group, round(end - begin, 2), round(outcome.sent / 1e6, 1), outcome.opened),
-        quiet=waits([*nodes[0], *nodes[1]], quiet, begin),
+        quiet=waits([*nodes[0], *nodes[1]], quiet, calm),
         attacked=waits(nodes[0], begin, end),
         other=waits(nodes[1], begin, end),
         publish=waits(answers, begin, end),
@@ -201,9 +214,14 @@ def _limits(attack: Attack, plan: Plan) -> Limits:
 
 
 async def _loop(on: Scene) -> loop_delay.Buckets | None:
-    """The figure of the attacked node; None if it does not answer."""
-    with suppress(BenchmarkError):
-        return await loop_delay.read(on.metrics)
+    """The figure of the attacked node; None if it does not answer. In a thread: nothing may hold observers up."""
+
+    def read() -> loop_delay.Buckets:
+        with urlopen(on.metrics, timeout=METRICS_SECONDS) as answer:  # noqa: S310 - of our own node
+            return loop_delay.parse(answer.read().decode())
+
+    with suppress(OSError):
+        return await asyncio.to_thread(read)
     return None
 
 

@@ -70,7 +70,10 @@ class Stopped:
     def __init__(self, pid: int, seconds: float) -> None:
         self._pid, self._seconds = pid, seconds
 
-    async def begun(self) -> None:
+    async def ready(self) -> None:
+        pass
+
+    def begin(self) -> None:
         os.kill(self._pid, signal.SIGSTOP)
 
     async def outcome(self) -> Outcome:
