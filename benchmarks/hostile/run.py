@@ -214,7 +214,7 @@ def _limits(attack: Attack, plan: Plan) -> Limits:
 
 
 async def _loop(on: Scene) -> loop_delay.Buckets | None:
-    """The figure of the attacked node; None if it does not answer. In a thread: nothing may hold observers up."""
+    """The figure of the attacked node; None if it does not answer. In a thread: observers go on."""
 
     def read() -> loop_delay.Buckets:
         with urlopen(on.metrics, timeout=METRICS_SECONDS) as answer:  # noqa: S310 - of our own node
