@@ -30,7 +30,7 @@ LONGEST_SECONDS: Final = 60.0
 QUIET: Final = 0.4
 """Share of an attack's time that others are looked at before it; at least a second."""
 
-QUICK: Final = Limits(p99=1500.0, longest=2500.0, newcomer=2500.0)
+QUICK: Final = Limits(p99=400.0, longest=1200.0, newcomer=2000.0)
 """What ``--quick`` allows: too much for a user, and little beside what an attack costs that is not borne."""
 
 

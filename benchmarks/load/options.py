@@ -142,7 +142,7 @@ def _add_hostile(group: argparse._ArgumentGroup) -> None:
         "--delay",
         metavar="MS",
         type=float,
-        help="delay that others may see, 99th percentile; default: 100, with --quick 1500",
+        help="delay that others may see, 99th percentile; default: 100, with --quick 400",
     )
 
 
