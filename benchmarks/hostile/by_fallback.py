@@ -21,15 +21,21 @@ MANY: Final = 1000
 """Messages that one body may carry."""
 
 TOO_MANY: Final = 20_000
+LETTERS: Final = "0123456789abcdefghijklmnopqrstuv"
+OPEN: Final = "protocol=7&client=js&version=8.4.0"
+"""The query with which pusher-js opens a session."""
+
+
+def session_path(key: str) -> str:
+    """The path of a new session, without what is asked of it."""
+    name = "".join(secrets.choice(LETTERS) for _ in range(8))
+    return f"/pusher/app/{key}/{secrets.randbelow(1000):03}/{name}"
 
 
 def _session(arena: Arena) -> tuple[str, socket]:
     """The path of a new session, and the stream that it is served on."""
-    letters = "0123456789abcdefghijklmnopqrstuv"
-    name = "".join(secrets.choice(letters) for _ in range(8))
-    path = f"/pusher/app/{arena.order.key}/123/{name}"
-    stream = arena.connect()
-    arena.write(stream, [request(f"POST {path}/xhr_streaming?protocol=7&client=js&version=8.4.0")])
+    path, stream = session_path(arena.order.key), arena.connect()
+    arena.write(stream, [request(f"POST {path}/xhr_streaming?{OPEN}")])
     arena.read_until(stream, re.compile(rb"connection_established"))
     return path, stream
 

@@ -6,13 +6,12 @@ import asyncio
 import json
 import time
 from collections import deque
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from benchmarks.errors import BenchmarkError
 from benchmarks.load.http import Connection
 from protocol.signatures import sign_channel
 
@@ -29,9 +28,8 @@ if TYPE_CHECKING:
 PING_EVERY: Final = 0.05
 PUBLISH_EVERY: Final = 0.1
 NEWCOMER_EVERY: Final = 0.5
-WARM: Final = 2
 GIVE_UP: Final = 60.0
-"""Seconds after which what has not come is lost."""
+"""Seconds that a new client waits at most."""
 
 CHANNELS: Final = ("observed", OBSERVED)
 EVENT: Final = "seen"
@@ -84,68 +82,70 @@ class Other(Protocol):
         """Go."""
 
 
-class Observer:
-    """A WebSocket client that pings by schedule, and follows the events of all publishers.
+class Follower:
+    """A client that pings by schedule, and follows the events of all publishers.
 
     :ivar pings: how long each pong took, from the moment at which the ping was due.
     """
 
-    def __init__(self, place: Place, number: int) -> None:
+    def __init__(self, place: Place, name: str) -> None:
         self.place = place
-        self.name = f"observer {place.node + 1}.{number}"
+        self.name = f"{name} on node {place.node + 1}"
         self.pings: list[Sample] = []
         self.late: list[Sample] = []
         self.faults: list[str] = []
         self.next: dict[int, int] = {}
         self._due: deque[float] = deque()
-        self._socket: ClientConnection | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        self._socket = await connect(self.place.url, ssl=self.place.tls, ping_interval=None, proxy=None)
-        greeting = json.loads(json.loads(await self._socket.recv())["data"])
-        target = self.place.target
-        for channel in CHANNELS:
-            auth = sign_channel(target.key, target.secret, greeting["socket_id"], channel)
-            data = {"channel": channel} | ({"auth": auth} if channel == OBSERVED else {})
-            await self._socket.send(json.dumps({"event": "pusher:subscribe", "data": data}))
-            await self._socket.recv()
-        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._ping())]
+        await self._join()
+        self._tasks += [asyncio.create_task(self._read()), asyncio.create_task(self._ping())]
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._socket is not None  # noqa: S101 - it was entered
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
-        # A server that is stuck does not answer a close frame.
-        self._socket.transport.abort()
+        self._leave()
 
     @property
     def waiting(self) -> Iterable[float]:
         """When the pings were due that have no answer yet."""
         return tuple(self._due)
 
+    def subscription(self, channel: str, socket_id: str) -> dict[str, object]:
+        """The message that subscribes to a channel."""
+        target = self.place.target
+        data = {"channel": channel}
+        if channel == OBSERVED:
+            data["auth"] = sign_channel(target.key, target.secret, socket_id, channel)
+        return {"event": "pusher:subscribe", "data": data}
+
+    async def _join(self) -> None:
+        """Connect and subscribe."""
+        raise NotImplementedError
+
+    def _leave(self) -> None:
+        """Close: a server that is stuck does not answer a close frame."""
+        raise NotImplementedError
+
+    async def _say(self, text: str) -> None:
+        """Send a message; return in any case, when the server has closed."""
+        raise NotImplementedError
+
+    async def _read(self) -> None:
+        """Hear all messages until the server closes."""
+        raise NotImplementedError
+
     async def _ping(self) -> None:
-        assert self._socket is not None  # noqa: S101 - as above
         due = time.monotonic()
         while True:
             due += PING_EVERY
             await asyncio.sleep(due - time.monotonic())
             self._due.append(due)
             self.late.append(Sample(due, time.monotonic() - due))
-            try:
-                await self._socket.send(_PING)
-            except ConnectionClosed:
-                return
-
-    async def _read(self) -> None:
-        assert self._socket is not None  # noqa: S101 - as above
-        try:
-            while True:
-                self._hear(await self._socket.recv())
-        except ConnectionClosed as error:
-            self.faults.append(f"disconnected: {error.rcvd or 'without a reason'}")
+            await self._say(_PING)
 
     def _hear(self, text: str | bytes) -> None:
         message = json.loads(text)
@@ -165,6 +165,38 @@ class Observer:
         if wanted is not None and n != wanted:
             self.faults.append(f"event {n} of publisher {of + 1} came where {wanted} was next")
         self.next[of] = n + 1
+
+
+class Observer(Follower):
+    """A client over WebSocket."""
+
+    def __init__(self, place: Place, number: int) -> None:
+        super().__init__(place, f"observer {number}")
+        self._socket: ClientConnection | None = None
+
+    async def _join(self) -> None:
+        self._socket = await connect(self.place.url, ssl=self.place.tls, ping_interval=None, proxy=None)
+        greeting = json.loads(json.loads(await self._socket.recv())["data"])
+        for channel in CHANNELS:
+            await self._socket.send(json.dumps(self.subscription(channel, greeting["socket_id"])))
+            await self._socket.recv()
+
+    def _leave(self) -> None:
+        if self._socket is not None:
+            self._socket.transport.abort()
+
+    async def _say(self, text: str) -> None:
+        assert self._socket is not None  # noqa: S101 - it has joined
+        with suppress(ConnectionClosed):
+            await self._socket.send(text)
+
+    async def _read(self) -> None:
+        assert self._socket is not None  # noqa: S101 - as above
+        try:
+            while True:
+                self._hear(await self._socket.recv())
+        except ConnectionClosed as error:
+            self.faults.append(f"disconnected: {error.rcvd or 'without a reason'}")
 
 
 class Publisher:
@@ -259,77 +291,3 @@ class Newcomers:
                 self.greetings.append(Sample(self._due, time.monotonic() - self._due))
                 socket.transport.abort()
             self._due = None
-
-
-class Others:
-    """Everybody who is there during an attack, on all nodes. The first node is the one that is attacked."""
-
-    def __init__(self, places: list[Place], per_node: int) -> None:
-        self.observers = [Observer(place, number) for place in places for number in range(1, per_node + 1)]
-        self.publishers = [Publisher(place, number) for number, place in enumerate(places)]
-        self.newcomers = Newcomers(places[0])
-        self._stack = AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as stack:
-            for one in self._everyone:
-                await stack.enter_async_context(one)
-            self._stack = stack.pop_all()
-        return self
-
-    async def __aexit__(self, *details: object) -> None:
-        await self._stack.aclose()
-
-    @property
-    def _everyone(self) -> list[Other]:
-        return [*self.observers, *self.publishers, self.newcomers]
-
-    async def warm(self) -> None:
-        """Wait until everybody has done everything a few times: what is done first takes longer.
-
-        :raises BenchmarkError: somebody cannot.
-        """
-        everything = (
-            *(one.pings for one in self.observers),
-            *(one.answers for one in self.publishers),
-            self.newcomers.greetings,
-        )
-        with suppress(TimeoutError):
-            async with asyncio.timeout(GIVE_UP):
-                while not all(len(samples) >= WARM for samples in everything):  # noqa: ASYNC110 - as below
-                    await asyncio.sleep(0.02)
-                return
-        raise BenchmarkError(f"the servers do not serve: {self.faults() or 'they do not answer'}")
-
-    async def settled(self, moment: float, limit: float = GIVE_UP) -> bool:
-        """Wait until all that was due before ``moment`` has its answer, and all events have come."""
-        published = [publisher.accepted for publisher in self.publishers]
-        with suppress(TimeoutError):
-            async with asyncio.timeout(limit):
-                while self._owed(moment) or self.missing(published):  # noqa: ASYNC110 - many tell it
-                    await asyncio.sleep(0.02)
-                return True
-        return False
-
-    def _owed(self, moment: float) -> bool:
-        return any(due < moment for one in self._everyone if not one.faults for due in one.waiting)
-
-    def missing(self, published: list[int]) -> int:
-        """Events of those published that have not come at an observer which is still there."""
-        return sum(
-            max(0, count - observer.next.get(number, 0))
-            for observer in self.observers
-            if not observer.faults
-            for number, count in enumerate(published)
-        )
-
-    def faults(self) -> list[str]:
-        """What is wrong. That which several saw is one of it, and says who they were."""
-        seen: dict[str, list[str]] = {}
-        for one in self.observers:
-            for fault in one.faults:
-                seen.setdefault(fault, []).append(one.name)
-        found = [f"{', '.join(dict.fromkeys(names))}: {fault}" for fault, names in seen.items()]
-        for other in self._everyone[len(self.observers) :]:
-            found += other.faults
-        return found

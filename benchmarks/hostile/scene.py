@@ -14,7 +14,8 @@ from benchmarks import stage
 from benchmarks.load.orders import Target
 
 from . import certificate, watch
-from .observers import Others, Place
+from .observers import Place
+from .others import Others
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -40,7 +40,7 @@ NOTHING = Attack("nothing", "none", "", lambda _: None)
 
 
 def failed(file: Path, *words: str) -> list[Row]:
-    """The rows of attacks that are not borne, after a second try: what a busy machine does is not done twice."""
+    """The rows of attacks that are not borne, twice: a busy machine does not do the same again."""
     for _ in range(2):
         status = cli.main(["bench", "hostile", "--quick", "--json", str(file), *words])
         found = msgspec.json.decode(file.read_bytes(), type=report.Report)
