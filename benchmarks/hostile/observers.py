@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from benchmarks.load.http import Connection
 from protocol.signatures import sign_channel
 
+from . import tasks
 from .by_http import HOSTILE, WHOLE
 from .by_websocket import OBSERVED
 
@@ -104,9 +105,7 @@ class Follower:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.wait(self._tasks)
+        await tasks.end(self._tasks)
         self._leave()
 
     @property
@@ -220,8 +219,7 @@ class Publisher:
 
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None  # noqa: S101 - it was entered
-        self._task.cancel()
-        await asyncio.wait({self._task})
+        await tasks.end([self._task])
         self._connection.close()
 
     @property
@@ -266,8 +264,7 @@ class Newcomers:
 
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None  # noqa: S101 - it was entered
-        self._task.cancel()
-        await asyncio.wait({self._task})
+        await tasks.end([self._task])
 
     @property
     def waiting(self) -> Iterable[float]:

@@ -13,6 +13,8 @@ from redis.exceptions import RedisError
 from benchmarks import proc
 from benchmarks.errors import BenchmarkError
 
+from . import tasks
+
 if TYPE_CHECKING:
     from typing import Self
 
@@ -96,9 +98,7 @@ class Watch:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.wait(self._tasks)
+        await tasks.end(self._tasks)
 
     @property
     def cpu(self) -> float:

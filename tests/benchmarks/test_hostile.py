@@ -19,7 +19,7 @@ import pytest
 
 from benchmarks import stage
 from benchmarks.errors import BenchmarkError
-from benchmarks.hostile import catalogue, observers, report
+from benchmarks.hostile import catalogue, observers, report, tasks
 from benchmarks.hostile.arena import Arena, Order, Outcome
 from benchmarks.hostile.attack import Attack
 from benchmarks.hostile.command import QUICK
@@ -151,6 +151,26 @@ def test_log_tells_lines_and_tracebacks_since_it_was_looked_at(tmp_path: Path) -
         file.write("one\nTraceback (most recent call last):\n  x\n")
     assert log.lines() == 3
     assert log.failures() == ["in the log: Traceback (most recent call last):"]
+
+
+async def test_task_that_swallows_a_cancellation_ends_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "AGAIN", 0.01)
+    swallowed = []
+
+    async def stubborn() -> None:
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                swallowed.append(1)
+                if len(swallowed) > 2:
+                    raise
+
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(30):
+        await tasks.end([task])
+    assert len(swallowed) == 3
 
 
 def row(**changes: object) -> Row:
