@@ -16,6 +16,7 @@ import msgspec
 import deploy.leash
 from benchmarks import stage
 from benchmarks.errors import BenchmarkError
+from benchmarks.program import limited
 from benchmarks.versus import loop_delay
 
 from . import verdict
@@ -39,6 +40,9 @@ EXTRA_SECONDS: Final = 15.0
 
 AFTER_SECONDS: Final = 0.5
 """How long others are looked at beyond the end of an attack: that its connections close is part of it."""
+
+ATTACK_SECONDS: Final = 1200.0
+"""How long an attack may take with all that is waited for before it and after it."""
 
 METRICS_SECONDS: Final = 30.0
 RETURN_SECONDS: Final = 5.0
@@ -241,7 +245,8 @@ async def rows(attacks: Sequence[Attack], plan: Plan) -> AsyncIterator[Row]:
     while left:
         async with scene(plan.redis, tls=plan.tls) as on:
             while left:
-                row = await attacked(left.pop(0), on, plan)
+                async with limited(ATTACK_SECONDS):
+                    row = await attacked(left.pop(0), on, plan)
                 yield row
                 if row.faults:
                     break

@@ -6,6 +6,8 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Final
 
+from protocol.fallback import STREAM_LIMIT
+
 from .by_fallback import OPEN, session_path
 from .by_http import request
 from .observers import CHANNELS, Follower
@@ -70,15 +72,18 @@ class StreamObserver(Follower):
         return reader, writer
 
     async def _heard(self) -> AsyncIterator[str]:
-        """All messages. The server ends a stream that has become long, and goes on in the next one."""
+        """All messages. As pusher-js does, this leaves a stream that has become long, and opens another."""
         while True:
             reader, writer = await self._open()
             writer.write(request(f"POST {self._path}/xhr_streaming?{OPEN}"))
             head = await reader.readuntil(END_OF_HEAD)
             if b" 200" not in head[:13]:
                 raise ConnectionError(f"a stream was answered {head[9:40]!r}")
-            rest = b""
-            while size := int((await reader.readline()).partition(b";")[0], 16):
+            rest, length = b"", 0
+            while (length <= STREAM_LIMIT or rest) and (
+                size := int((await reader.readline()).partition(b";")[0], 16)
+            ):
+                length += size
                 rest += (await reader.readexactly(size + 2))[:-2]
                 *lines, rest = rest.split(b"\n")
                 for line in lines:

@@ -19,15 +19,22 @@ import pytest
 
 from benchmarks import stage
 from benchmarks.errors import BenchmarkError
-from benchmarks.hostile import catalogue, observers, report, tasks
+from benchmarks.hostile import catalogue, observers, report, stream_observer, tasks
 from benchmarks.hostile.arena import Arena, Order, Outcome
 from benchmarks.hostile.attack import Attack
+from benchmarks.hostile.by_http import request
 from benchmarks.hostile.command import QUICK
 from benchmarks.hostile.run import Plan, measured
 from benchmarks.hostile.scene import LEASE_SECONDS, scene
+from benchmarks.hostile.stream_observer import StreamObserver
 from benchmarks.hostile.verdict import Limits, Row, Waits, faults, waits
 from benchmarks.hostile.watch import Log
+from benchmarks.load.orders import Target
+from broadcaster.server import running
 from deploy import cli
+from protocol import fallback
+from protocol.apps import App
+from tests.broadcaster.conftest import local_settings, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -140,6 +147,25 @@ def test_observer_sees_what_is_lost_repeated_empty_or_refused() -> None:
     assert "event 9 of publisher 2 came where 7 was next" in hear("seen", '{"of":1,"n":9}')[0]
     assert "without its data" in hear("hostile", "")[0]
     assert "an error" in hear("pusher:error", {"code": 4301})[0]
+
+
+async def test_observer_over_http_goes_on_when_a_stream_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It leaves a stream at the length at which pusher-js does; the server writes no more to it."""
+    monkeypatch.setattr(observers, "PING_EVERY", 0.01)
+    for module in (fallback, stream_observer):
+        monkeypatch.setattr(module, "STREAM_LIMIT", 4096)
+    app = App(id="1", key="key", secret="secret")
+    async with running(local_settings(app)) as server:
+        where = ("127.0.0.1", server.port)
+        place = observers.Place(0, Target("legato", *where, *where, "1", "key", "secret"), None)
+        opened = []
+        monkeypatch.setattr(
+            stream_observer, "request", lambda *words: opened.append(words) or request(*words)
+        )
+        async with StreamObserver(place) as observer:
+            await until(lambda: sum("xhr_streaming" in words[0] for words in opened) >= 4)
+            assert observer.faults == []
+            assert len(observer.pings) > 50
 
 
 def test_log_tells_lines_and_tracebacks_since_it_was_looked_at(tmp_path: Path) -> None:
