@@ -82,11 +82,15 @@ class Socket(NamedTuple):
 
 
 class Arena:
-    """What an attack may do to the server, and how much of it."""
+    """What an attack may do to the server, and how much of it.
+
+    :ivar heard: what was read last.
+    """
 
     def __init__(self, order: Order, clock: Callable[[], float] = time.monotonic) -> None:
         self.order = order
         self.outcome = Outcome()
+        self.heard = b""
         self._clock = clock
         self._began = clock()
         self._sockets: list[socket.socket] = []
@@ -207,6 +211,7 @@ class Arena:
             return b""
         if not data:
             raise Closed
+        self.heard = data
         return data
 
     def read_until(self, sock: socket.socket, wanted: re.Pattern[bytes]) -> re.Match[bytes]:

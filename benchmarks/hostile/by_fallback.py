@@ -48,7 +48,7 @@ def _sends(message: dict[str, object], count: int, *, read: bool = True) -> Call
         path, stream = _session(arena)
         data = filled(request(f"POST {path}/xhr_send", "", body))
         sock = arena.connect()
-        while True:
+        while b" 404 " not in arena.heard:  # then the session is over, and the next one begins
             arena.write(sock, [data], also=[stream] if read else [])
 
     return run
