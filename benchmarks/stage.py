@@ -34,7 +34,7 @@ STOP_SECONDS: Final = 10.0
 _POLL: Final = 0.05
 _ACCEPTS: Final = re.compile(r"[Rr]eady to accept connections")
 _METRICS: Final = re.compile(r"metrics on (http://127\.0\.0\.1:\d+/metrics)")
-LISTENING: Final = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
+LISTENING: Final = re.compile(r"listening on https?://127\.0\.0\.1:(\d+)")
 _WORKS: Final = re.compile(r"ready: queue")
 
 

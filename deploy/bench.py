@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks.errors import BenchmarkError
+from benchmarks.load import options
+from benchmarks.load.options import HOSTILE
 from benchmarks.load.options import add_arguments as add_arguments  # noqa: PLC0414 - the command line asks here
 
 from .errors import CommandError
@@ -15,13 +17,18 @@ if TYPE_CHECKING:
 
 
 def run(args: argparse.Namespace, argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Load a server; 0 if every delivery came in order, else 1.
+    """Load a server; 0 if every delivery came in order and every attack was borne, else 1.
 
     :raises CommandError: an option is wrong, or something that is needed is not there.
     """
     from benchmarks.load import command  # noqa: PLC0415 - only --help is fast without it
 
     try:
+        if args.scenario == [HOSTILE]:
+            options.check(args)
+            from benchmarks.hostile import command as hostile  # noqa: PLC0415 - as above
+
+            return hostile.run(args, argv)
         return command.run(args, argv, environ)
     except BenchmarkError as error:
         raise CommandError(str(error), error.status) from error

@@ -159,7 +159,8 @@ COMMANDS: Final = {
         "  legato bench --quick\n"
         "  legato bench fanout streams --html report.html --json legato.json\n"
         "  legato bench fanout --preset soketi --pid 4321 --json soketi.json\n"
-        "  legato bench --compare soketi.json legato.json",
+        "  legato bench --compare soketi.json legato.json\n"
+        "  legato bench hostile --only websocket --seconds 30",
         "deploy.bench",
         _bench,
     ),

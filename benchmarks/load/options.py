@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import argparse
+from typing import Final
 
 from benchmarks.errors import BAD_USAGE, BenchmarkError
-
-if TYPE_CHECKING:
-    import argparse
 
 DESCRIPTION: Final = """\
 Loads a Pusher server and reports how it bears it: Legato, Reverb, soketi, the hosted service. Without
@@ -25,6 +23,10 @@ waited for a core: then the figures are not the server's alone.
                                legato bench --compare two.json one.json
 
 Give the server a core of its own (--pin), and let nothing else run.
+
+`legato bench hostile` is something else: it attacks two Legatos of its own, on one Redis, with one kind of
+hostile client after the other, and reports what others saw meanwhile: delays, lost events, closed
+connections, leases, memory. The exit status is 1 if one attack harmed them.
 """
 
 BOUNDS: Final[dict[str, tuple[float, float]]] = {
@@ -36,8 +38,15 @@ BOUNDS: Final[dict[str, tuple[float, float]]] = {
     "generators": (1, 64),
     "publisher_processes": (1, 16),
     "limit": (1, 3600),
+    "delay": (1, 60_000),
 }
 """Least and most of every number that may be asked for: a load test that has no end is an attack."""
+
+HOSTILE: Final = "hostile"
+"""Not one of the scenarios: it measures what one client can do to others, on servers of its own."""
+
+OF_HOSTILE: Final = frozenset({"list", "quick", "seconds", "redis", "json", "only", "tls", "delay"})
+"""The options that go with it."""
 
 SCENARIOS: Final = ("fanout", "streams", "connect", "idle", "publish", "presence", "churn", "slow")
 DIALECTS: Final = ("legato", "reverb", "soketi", "pusher")
@@ -53,7 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "scenario",
         nargs="*",
         metavar="SCENARIO",
-        help=f"{', '.join(SCENARIOS)}; all of them if none is named. --list says what each does",
+        help=f"{', '.join(SCENARIOS)}; all of them if none is named. --list says what each does. Or: "
+        f"{HOSTILE}",
     )
     add = parser.add_argument
     add("--list", action="store_true", help="say what each scenario does and how big it is, and run none")
@@ -62,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_sizes(
         parser.add_argument_group("how much", "Instead of what the scenario has by itself; see --list.")
     )
+    _add_hostile(parser.add_argument_group("hostile", "With --list, --quick, --seconds, --redis and --json."))
     _add_output(parser.add_argument_group("output", "Progress goes to standard error."))
 
 
@@ -117,6 +128,24 @@ def _add_sizes(group: argparse._ArgumentGroup) -> None:
     add("--limit", metavar="S", type=int, default=900, help="give up a scenario after so long; default: 900")
 
 
+def _add_hostile(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--only",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="this attack, or this group of attacks; `hostile --list` names them; repeatable",
+    )
+    add("--tls", action="store_true", help="over wss:// and https://")
+    add(
+        "--delay",
+        metavar="MS",
+        type=float,
+        help="delay that others may see, 99th percentile; default: 100, with --quick 400",
+    )
+
+
 def _add_output(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add(
@@ -139,19 +168,39 @@ def check(args: argparse.Namespace) -> None:
 
     :raises BenchmarkError: it is not.
     """
+    hostile = args.scenario == [HOSTILE]
     for name in args.scenario:
-        if name not in SCENARIOS:
-            raise BenchmarkError(f"{name}: expected one of {', '.join(SCENARIOS)}", BAD_USAGE)
+        if name == HOSTILE and not hostile:
+            raise BenchmarkError(f"{HOSTILE} runs by itself: name no other scenario with it", BAD_USAGE)
+        if name not in SCENARIOS and not hostile:
+            raise BenchmarkError(f"{name}: expected one of {', '.join((*SCENARIOS, HOSTILE))}", BAD_USAGE)
     for name, (least, most) in BOUNDS.items():
         value = getattr(args, name)
         if value is not None and not least <= value <= most:
             option = f"--{name.replace('_', '-')}"
             raise BenchmarkError(f"{option} {value:g}: expected {least:g} to {most:g}", BAD_USAGE)
+    if hostile:
+        _check_hostile(args)
+        return
+    if args.only or args.tls or args.delay is not None:
+        raise BenchmarkError(f"--only, --tls and --delay go with {HOSTILE}", BAD_USAGE)
     own = args.preset is None and not args.url
     if (args.over_redis or args.redis) and not own:
         raise BenchmarkError("--over-redis and --redis are for a Legato that this command starts", BAD_USAGE)
     if args.pid and own:
         raise BenchmarkError("--pid is for a server that runs already: say --preset or --url", BAD_USAGE)
+
+
+def _check_hostile(args: argparse.Namespace) -> None:
+    """It attacks nothing but servers of its own, and takes its sizes from its time."""
+    usual = argparse.ArgumentParser()
+    add_arguments(usual)
+    for action in usual._actions:  # noqa: SLF001 - the only way to ask for the options of a parser
+        name = action.dest
+        if name in OF_HOSTILE or name in {"help", "scenario"}:
+            continue
+        if getattr(args, name) != action.default:
+            raise BenchmarkError(f"{action.option_strings[0]} does not go with {HOSTILE}", BAD_USAGE)
 
 
 def check_ramp(scenario: str, connections: int, rate: float) -> None:

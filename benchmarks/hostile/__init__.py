@@ -1,0 +1,1 @@
+"""``legato bench hostile``: what one hostile client costs everybody else."""

@@ -1,0 +1,94 @@
+"""Runs ``legato bench hostile``."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from benchmarks import machine, stage
+from benchmarks.errors import BAD_USAGE, BenchmarkError
+
+from . import catalogue, report
+from .run import Plan, rows
+from .verdict import Limits
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from .attack import Attack
+
+SECONDS: Final = 5.0
+QUICK_SECONDS: Final = 1.0
+LONGEST_SECONDS: Final = 60.0
+QUIET: Final = 0.4
+"""Share of an attack's time that others are looked at before it; at least a second."""
+
+QUICK: Final = Limits(p99=400.0, longest=1200.0, newcomer=2000.0)
+"""What ``--quick`` allows: too much for a user, and little beside what an attack costs that is not borne."""
+
+
+def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Make the attacks; 0 if all were borne, 1 if not, 130 if interrupted.
+
+    :raises BenchmarkError: an option is wrong, or something that is needed is not there.
+    """
+    if args.list:
+        sys.stdout.write(catalogue.listed())
+        return 0
+    attacks = catalogue.chosen(args.only)
+    plan = _plan(args)
+    found = report.Report(
+        report.SCHEMA,
+        shlex.join(["legato", "bench", *argv]),
+        machine.machine(),
+        machine.versions(plan.redis),
+        *(plan.seconds, plan.tls, plan.limits, []),
+    )
+    _say(report.head())
+    try:
+        asyncio.run(_attack(attacks, plan, found))
+        found.whole = True
+    except KeyboardInterrupt:
+        pass
+    finally:
+        if args.json:
+            _write(args.json, found)
+    _say(report.summary(found.rows, len(attacks)))
+    if not found.whole:
+        return 128 + signal.SIGINT
+    return 1 if any(row.faults for row in found.rows) else 0
+
+
+def _plan(args: argparse.Namespace) -> Plan:
+    seconds = args.seconds or (QUICK_SECONDS if args.quick else SECONDS)
+    if seconds > LONGEST_SECONDS:
+        raise BenchmarkError(f"--seconds {seconds:g}: expected at most {LONGEST_SECONDS:g}", BAD_USAGE)
+    limits = QUICK if args.quick else Limits()
+    if args.delay is not None:
+        limits = msgspec.structs.replace(limits, p99=args.delay)
+    return Plan(stage.redis_server(args.redis), seconds, max(1.0, QUIET * seconds), args.tls, limits)
+
+
+async def _attack(attacks: Sequence[Attack], plan: Plan, found: report.Report) -> None:
+    async for row in rows(attacks, plan):
+        found.rows.append(row)
+        _say(report.line(row))
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _write(path: str, found: report.Report) -> None:
+    try:
+        Path(path).write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+    except OSError as error:
+        raise BenchmarkError(f"{path}: {error.strerror}") from error

@@ -1,0 +1,252 @@
+"""Runs attacks one after the other, and measures what others saw."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from urllib.request import urlopen
+
+import msgspec
+
+import deploy.leash
+from benchmarks import stage
+from benchmarks.errors import BenchmarkError
+from benchmarks.program import limited
+from benchmarks.versus import loop_delay
+
+from . import verdict
+from .arena import Order, Outcome
+from .scene import NODES, scene
+from .verdict import Row, waits
+from .watch import Log, Watch
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from .attack import Attack
+    from .scene import Scene
+    from .verdict import Limits
+
+ATTACKER: Final = (sys.executable, "-P", "-m", "benchmarks.hostile.attacker")
+BYTES_PER_SECOND: Final = 128 << 20
+START_SECONDS: Final = 30.0
+EXTRA_SECONDS: Final = 15.0
+"""How long an attacker may take beyond its time: it may wait for the server."""
+
+AFTER_SECONDS: Final = 0.5
+"""How long others are looked at beyond the end of an attack: that its connections close is part of it."""
+
+ATTACK_SECONDS: Final = 1200.0
+"""How long an attack may take with all that is waited for before it and after it."""
+
+METRICS_SECONDS: Final = 30.0
+RETURN_SECONDS: Final = 5.0
+"""How long the node may take to give memory back."""
+
+
+class Plan(NamedTuple):
+    """What is asked for.
+
+    :ivar redis: the server to run.
+    :ivar seconds: of each attack. ``quiet``: of the run before it.
+    """
+
+    redis: str
+    seconds: float
+    quiet: float
+    tls: bool
+    limits: Limits
+
+
+class Attacker:
+    """The process of an attack. It ends with the block."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def ready(self) -> None:
+        """Start it, and wait until it could begin.
+
+        :raises BenchmarkError: it fails.
+        """
+        self._process = process = await asyncio.create_subprocess_exec(
+            *(sys.executable, deploy.leash.__file__, str(os.getpid()), *ATTACKER),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert process.stdin is not None  # noqa: S101 - asked for above
+        process.stdin.write(msgspec.json.encode(self._order) + b"\n")
+        await process.stdin.drain()
+        await self._line(START_SECONDS)
+
+    def begin(self) -> None:
+        """Let it begin."""
+        assert self._process is not None  # noqa: S101 - it is ready
+        assert self._process.stdin is not None  # noqa: S101 - asked for above
+        self._process.stdin.write(b"begin\n")
+
+    async def outcome(self) -> Outcome:
+        """What it did, when it has ended.
+
+        :raises BenchmarkError: it has failed.
+        """
+        return msgspec.json.decode(await self._line(self._order.seconds + EXTRA_SECONDS), type=Outcome)
+
+    async def end(self) -> None:
+        """Let its connections close, and see that it is gone."""
+        if self._process is not None:
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+            await stage.end(self._process)
+
+    async def _line(self, seconds: float) -> bytes:
+        assert self._process is not None  # noqa: S101 - it has begun
+        assert self._process.stdout is not None  # noqa: S101 - asked for above
+        line = b""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                line = await self._process.stdout.readline()
+        if not line:
+            raise BenchmarkError(f"{self._order.attack}: the attacking process has failed")
+        return line
+
+
+def order_of(attack: Attack, on: Scene, plan: Plan) -> Order:
+    """What the process of an attack is told."""
+    seconds = plan.seconds * attack.times
+    return Order(
+        attack.name,
+        *(on.stage.port, on.metrics_port, stage.APP_ID, stage.APP_KEY, on.stage.secret),
+        scale=plan.seconds,
+        seconds=seconds,
+        max_bytes=round(BYTES_PER_SECOND * seconds),
+        tls=plan.tls,
+    )
+
+
+async def attacked(attack: Attack, on: Scene, plan: Plan) -> Row:
+    """Carry an attack out, and measure.
+
+    :raises BenchmarkError: it could not be carried out.
+    """
+    attacker = Attacker(order_of(attack, on, plan))
+    try:
+        return await measured(attack, on, plan, attacker)
+    finally:
+        await attacker.end()
+
+
+class Work(Protocol):
+    """What is done to the first node while others are looked at."""
+
+    async def ready(self) -> None:
+        """Prepare it."""
+
+    def begin(self) -> None:
+        """Begin at once."""
+
+    async def outcome(self) -> Outcome:
+        """Wait until it is done."""
+
+    async def end(self) -> None:
+        """Let go of everything."""
+
+
+async def measured(attack: Attack, on: Scene, plan: Plan, work: Work) -> Row:
+    """Look at others while nothing happens, then while ``work`` is done, then until all is well again."""
+    log, delay = Log(on.log), await _loop(on)
+    await on.others.settled(time.monotonic())
+    quiet = time.monotonic()
+    await asyncio.sleep(plan.quiet)
+    async with Watch(on.redis, on.leases, on.pid) as watch:
+        calm = time.monotonic()
+        await work.ready()
+        begin = time.monotonic()
+        work.begin()
+        outcome = await work.outcome()
+        well = await on.others.settled(time.monotonic())
+        await work.end()
+        await asyncio.sleep(AFTER_SECONDS)
+        end = time.monotonic()
+        well = well and await on.others.settled(end)
+        kept = await watch.given_back(plan.limits.kept, RETURN_SECONDS)
+    found = on.others.faults() + watch.faults + log.failures()
+    if not well:
+        found.append("something that was due during the attack did not come within a minute")
+    row = _row(attack, outcome, on, (quiet, calm, begin, end))
+    row.lease = -1.0 if math.isinf(watch.lease) else watch.lease
+    row.grown, row.kept = round(watch.grown, 1), round(kept, 1)
+    row.threads, row.cpu = watch.threads, round(watch.cpu, 2)
+    row.loop_p99, row.log_lines = _p99(await _loop(on), delay), log.lines()
+    row.faults = list(dict.fromkeys(found)) + verdict.faults(row, _limits(attack, plan))
+    return row
+
+
+def _row(attack: Attack, outcome: Outcome, on: Scene, moments: tuple[float, float, float, float]) -> Row:
+    """What others saw. ``moments``: of the quiet run the begin and end, then those of the attack."""
+    quiet, calm, begin, end = moments
+    others = on.others
+    nodes = [
+        [sample for one in others.observers if one.place.node == node for sample in one.pings]
+        for node in range(NODES)
+    ]
+    answers = [sample for one in others.publishers for sample in one.answers]
+    late = [sample for one in others.observers for sample in one.late]
+    return Row(
+        *(attack.name, attack.group, round(end - begin, 2), round(outcome.sent / 1e6, 1), outcome.opened),
+        quiet=waits([*nodes[0], *nodes[1]], quiet, calm),
+        attacked=waits(nodes[0], begin, end),
+        other=waits(nodes[1], begin, end),
+        publish=waits(answers, begin, end),
+        newcomer=waits(others.newcomers.greetings, begin, end),
+        late=waits(late, begin, end).longest,
+    )
+
+
+def _limits(attack: Attack, plan: Plan) -> Limits:
+    if not attack.memory:
+        return plan.limits
+    return msgspec.structs.replace(
+        plan.limits, grown=attack.memory, kept=min(attack.memory, plan.limits.kept)
+    )
+
+
+async def _loop(on: Scene) -> loop_delay.Buckets | None:
+    """The figure of the attacked node; None if it does not answer. In a thread: observers go on."""
+
+    def read() -> loop_delay.Buckets:
+        with urlopen(on.metrics, timeout=METRICS_SECONDS) as answer:  # noqa: S310 - of our own node
+            return loop_delay.parse(answer.read().decode())
+
+    with suppress(OSError):
+        return await asyncio.to_thread(read)
+    return None
+
+
+def _p99(after: loop_delay.Buckets | None, before: loop_delay.Buckets | None) -> float:
+    if after is None or before is None:
+        return -1.0
+    found = loop_delay.quantile(0.99, loop_delay.between(after, before))
+    return -1.0 if found is None or math.isinf(found) else round(found * 1000, 1)
+
+
+async def rows(attacks: Sequence[Attack], plan: Plan) -> AsyncIterator[Row]:
+    """Each attack. After one that is not borne the next has servers that nobody has harmed.
+
+    :raises BenchmarkError: the servers do not start, or an attack cannot be carried out.
+    """
+    left = list(attacks)
+    while left:
+        async with scene(plan.redis, tls=plan.tls) as on:
+            while left:
+                async with limited(ATTACK_SECONDS):
+                    row = await attacked(left.pop(0), on, plan)
+                yield row
+                if row.faults:
+                    break

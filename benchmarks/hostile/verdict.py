@@ -1,0 +1,123 @@
+"""What was measured of an attack, and whether that is good enough."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from .observers import Sample
+
+
+class Waits(msgspec.Struct):
+    """How long something took, in milliseconds; zeros if it never happened."""
+
+    count: int = 0
+    p50: float = 0.0
+    p99: float = 0.0
+    longest: float = 0.0
+
+
+def waits(samples: Iterable[Sample], begin: float, end: float) -> Waits:
+    """Of all that were due between two moments."""
+    found = sorted(sample.seconds * 1000 for sample in samples if begin <= sample.due < end)
+    if not found:
+        return Waits()
+    return Waits(len(found), _at(found, 0.5), _at(found, 0.99), round(found[-1], 1))
+
+
+def _at(found: Sequence[float], share: float) -> float:
+    return round(found[max(0, math.ceil(len(found) * share) - 1)], 1)
+
+
+class Limits(msgspec.Struct):
+    """The most that others may notice. Times in milliseconds, memory in MiB.
+
+    :ivar ratio: p99 may be so many times that of the quiet run, if that is more: a busy machine is no fault.
+    """
+
+    p99: float = 100.0
+    longest: float = 1000.0
+    newcomer: float = 1000.0
+    ratio: float = 4.0
+    grown: float = 64.0
+    kept: float = 48.0
+    threads: int = 16
+    log_lines: int = 200
+
+
+class Row(msgspec.Struct):
+    """One attack. Times in milliseconds, memory in MiB.
+
+    :ivar sent: megabytes that the server took. ``opened``: connections that the attacker opened.
+    :ivar quiet: pings before the attack. ``attacked`` and ``other``: during it, on either node.
+    :ivar late: by how much the observers themselves were late, which is in every wait.
+    :ivar lease: what was left of the shortest lease when it was shortest.
+    :ivar grown: memory of the attacked node, at its most, above what it was. ``kept``: some time later.
+    :ivar loop_p99: of the attacked node's own figure; -1 if beyond its greatest bucket.
+    :ivar faults: whatever is wrong; empty if the attack was borne.
+    """
+
+    attack: str
+    group: str
+    seconds: float
+    sent: float
+    opened: int
+    quiet: Waits
+    attacked: Waits
+    other: Waits
+    publish: Waits
+    newcomer: Waits
+    late: float
+    lease: float = 0.0
+    grown: float = 0.0
+    kept: float = 0.0
+    threads: int = 0
+    cpu: float = 0.0
+    loop_p99: float = 0.0
+    log_lines: int = 0
+    faults: list[str] = msgspec.field(default_factory=list)
+
+
+def _pings(row: Row, waits: Waits, limits: Limits, where: str) -> list[str]:
+    allowed = max(limits.p99, min(limits.ratio * row.quiet.p99, limits.longest)) + row.late
+    longest = max(limits.longest, limits.p99) + row.late
+    found = []
+    if waits.p99 > allowed:
+        found.append(f"ping p99 on the {where} node: {waits.p99:g} ms, allowed are {allowed:.0f}")
+    if waits.longest > longest:
+        found.append(f"longest ping on the {where} node: {waits.longest:g} ms, allowed are {longest:.0f}")
+    return found
+
+
+_BOUNDS: Final[tuple[tuple[str, Callable[[Row], float], Callable[[Limits, Row], float]], ...]] = (
+    (
+        "a publish took {:.0f} ms",
+        lambda row: row.publish.longest,
+        lambda limits, row: limits.longest + row.late,
+    ),
+    (
+        "a new client waited {:.0f} ms",
+        lambda row: row.newcomer.longest,
+        lambda limits, row: limits.newcomer + row.late,
+    ),
+    ("memory grew by {:.0f} MiB", lambda row: row.grown, lambda limits, _: limits.grown),
+    ("memory of {:.0f} MiB was not given back", lambda row: row.kept, lambda limits, _: limits.kept),
+    ("{:.0f} more threads", lambda row: row.threads, lambda limits, _: limits.threads),
+    ("{:.0f} lines in the log", lambda row: row.log_lines, lambda limits, _: limits.log_lines),
+)
+
+
+def faults(row: Row, limits: Limits) -> list[str]:
+    """What exceeds its limit."""
+    found = _pings(row, row.attacked, limits, "attacked") + _pings(row, row.other, limits, "other")
+    if not row.attacked.count:
+        found.append("no ping was answered on the attacked node")
+    for text, value, bound in _BOUNDS:
+        if value(row) > bound(limits, row):
+            found.append(f"{text.format(value(row))}, allowed are {bound(limits, row):.0f}")
+    return found
