@@ -182,7 +182,7 @@ async def test_who_leaves_with_many_channels_leaves_them_over_many_turns(server,
 
 
 async def occupied(node: Any) -> list[str]:
-    return await node.registry.occupied("1")
+    return list(await node.registry.occupied("1"))
 
 
 async def until_async(ask: Callable[[], Any], expected: Any) -> None:
@@ -288,7 +288,7 @@ async def test_a_departure_that_is_worked_off_after_a_lapse_leaves_nothing_behin
         assert await ann.closed() == 4100
         await server.node.chores.done()
         await registry.flush()
-        assert await registry.occupied("1") == []
+        assert await registry.occupied("1") == {}
         assert await redis.scard(wire.entries_key(old)) == 0
         assert await redis.scard(wire.entries_key(registry.name)) == 0
 

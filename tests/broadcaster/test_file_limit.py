@@ -56,4 +56,4 @@ async def test_a_process_without_files_says_so_and_serves_those_who_are_there():
                 await bob.subscribe("a")
         process.process.terminate()
         assert await process.end() == 0
-        assert process.output.count("the limit of open files") == 1
+        assert process.output.count("the limit of open files is reached") == 1

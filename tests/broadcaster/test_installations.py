@@ -123,7 +123,7 @@ async def test_terminations_and_quotas(pair):
 
 async def test_tokens_and_cancels(pair):
     one, other = pair
-    headers = {"Authorization": "Bearer " + jwt.encode({"sub": 7}, SECRET)}
+    headers = {"Authorization": "Bearer " + jwt.encode({"sub": 7, "exp": 2**32}, SECRET)}
     body = json.dumps({"message": "Hello", "history": []}).encode()
     async with client(one.port) as ann, client(other.port) as bob, one.worker() as redis:
         for connected in (ann, bob):
@@ -165,7 +165,10 @@ async def test_everything_has_its_prefix(valkey_url):
     ):
         await ann.subscribe("private-a")
         await join(ann, "ann")
-        headers = {"Authorization": "Bearer " + jwt.encode({"sub": 7}, SECRET), "Idempotency-Key": "k"}
+        headers = {
+            "Authorization": "Bearer " + jwt.encode({"sub": 7, "exp": 2**32}, SECRET),
+            "Idempotency-Key": "k",
+        }
         body = json.dumps({"message": "Hello", "history": []}).encode()
         assert (await call(server.port, "/api/chat/send", body, headers=headers))[0] == 200
         await post(server.port, EVENTS, {"name": "e", "data": "x", "channel": "cache-a"})
