@@ -20,7 +20,7 @@ class Attack(NamedTuple):
 
     :ivar run: drives the sockets; it is called again when the server closes them.
     :ivar times: how many times longer than others it may take, since it has to prepare something first.
-    :ivar memory: what the attacked node may grow by, in MiB; 0: as usual.
+    :ivar memory: what the attacked node may grow by, and keep, in MiB; 0: as usual.
     """
 
     name: str

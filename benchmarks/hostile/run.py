@@ -175,7 +175,7 @@ async def measured(attack: Attack, on: Scene, plan: Plan, work: Work) -> Row:
         await asyncio.sleep(AFTER_SECONDS)
         end = time.monotonic()
         well = well and await on.others.settled(end)
-        kept = await watch.given_back(plan.limits.kept, RETURN_SECONDS)
+        kept = await watch.given_back(_limits(attack, plan).kept, RETURN_SECONDS)
     found = on.others.faults() + watch.faults + log.failures()
     if not well:
         found.append("something that was due during the attack did not come within a minute")
@@ -212,9 +212,7 @@ def _row(attack: Attack, outcome: Outcome, on: Scene, moments: tuple[float, floa
 def _limits(attack: Attack, plan: Plan) -> Limits:
     if not attack.memory:
         return plan.limits
-    return msgspec.structs.replace(
-        plan.limits, grown=attack.memory, kept=min(attack.memory, plan.limits.kept)
-    )
+    return msgspec.structs.replace(plan.limits, grown=attack.memory, kept=attack.memory)
 
 
 async def _loop(on: Scene) -> loop_delay.Buckets | None:
