@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
@@ -26,7 +29,10 @@ RESERVED: Final = ("pusher:", "pusher_internal:")
 QUERY_FIELDS: Final = frozenset(("name", "data", "channel", "channels", "socket_id", "info"))
 """Parameters of an event that may be in the query."""
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+"""An escaped surrogate, which msgspec takes in pairs only."""
+
+Name = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class ApiError(Exception):
@@ -116,37 +122,83 @@ def publication(app: App, event: Event | BatchEvent, channel: str) -> Publicatio
     """
     if event.name.startswith(RESERVED):
         raise ApiError(400, f"Event names may not start with {' or '.join(RESERVED)}")
+    if len(event.name) > app.max_event_name_length:
+        raise ApiError(400, f"Event name too long (> {app.max_event_name_length} characters)")
     if event.socket_id is not None and not SOCKET_ID.fullmatch(event.socket_id):
         raise ApiError(400, "socket_id must be two numbers with a dot between them")
     data = _data_text(event.data)
-    size = len(data) if data.isascii() else len(data.encode())
+    size = len(data) if data.isascii() else len(data.encode("utf-8", "surrogatepass"))
     if size > app.max_event_bytes:
+        limit = app.max_event_bytes
         raise ApiError(
-            413, f"The data of this event has {size} bytes; at most {app.max_event_bytes} are allowed"
+            413, f"The data content of this event exceeds the allowed maximum ({limit} bytes): it has {size}"
         )
     is_user = channel.startswith(SERVER_TO_USER) and 1 <= len(channel) - len(SERVER_TO_USER) <= MAX_USER_ID
-    cached = not is_user and parse_channel(channel).cache
-    envelope = Envelope(messages.channel_event(event.name, channel, data), event.socket_id)
-    return Publication(Key(app.id, channel), envelope, cached, event.name, data)
+    cached = not is_user and parse_channel(channel, app.max_channel_name_length).cache
+    try:
+        payload = messages.channel_event(event.name, channel, data)
+    except UnicodeEncodeError:  # a half of a pair in it
+        payload = _dumped({"event": event.name, "channel": channel, "data": data})
+    return Publication(Key(app.id, channel), Envelope(payload, event.socket_id), cached, event.name, data)
 
 
 @lru_cache(maxsize=KNOWN_CHANNELS)
-def parse_channel(name: str) -> Channel:
+def parse_channel(name: str, longest: int) -> Channel:
     try:
-        return Channel.parse(name)
+        return Channel.parse(name, longest)
     except ChannelError as error:
         raise ApiError(400, str(error)) from error
 
 
 def _data_text(value: Any) -> str:
     """The event's data string; another JSON value is encoded compactly (section 10.3)."""
-    return value if isinstance(value, str) else _encoder.encode(value).decode()
+    if isinstance(value, str):
+        return value
+    try:
+        return _encoder.encode(value).decode()
+    except UnicodeEncodeError:  # a half of a pair in it
+        return _dumped(value).decode()
+
+
+def _dumped(value: Any) -> bytes:
+    """JSON in which halves of surrogate pairs are escaped, as they came: JSON's grammar has them."""
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def without_halves(text: str) -> str:
+    """The text with U+FFFD for each half of a surrogate pair: for where it is kept, as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
     try:
-        return decoder.decode(body)
+        try:
+            return decoder.decode(body)
+        except (msgspec.ValidationError, RecursionError):
+            raise
+        except msgspec.DecodeError:
+            if HALF.search(body) is None:
+                raise
+            return _decoded_with_halves(decoder.type, body)
     except msgspec.ValidationError as error:
         raise ApiError(400, str(error)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ApiError(400, "The body is not valid JSON") from error
+
+
+def _decoded_with_halves(kind: Any, body: bytes) -> Any:
+    """As the decoder would read it, but for what JavaScript makes of a text that ends within an emoji."""
+
+    def refuse(text: str) -> float:
+        raise ValueError(text)
+
+    def number(text: str) -> float:
+        found = float(text)
+        return found if math.isfinite(found) else refuse(text)
+
+    found = json.loads(body.decode(), parse_constant=refuse, parse_float=number)
+    return msgspec.convert(found, kind)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote
 
+from .api_events import ApiError
 from .remembered import remembered
 
 if TYPE_CHECKING:
@@ -45,6 +46,13 @@ class Place(NamedTuple):
     names: tuple[str, ...]
 
 
+def _decoded(part: str) -> str:
+    try:
+        return unquote(part, errors="strict")
+    except UnicodeDecodeError as error:
+        raise ApiError(400, "The path is not UTF-8") from error
+
+
 class Paths:
     """All endpoints.
 
@@ -60,12 +68,14 @@ class Paths:
     def _find(self, path: bytes) -> Place:
         """By a path as it came, of any bytes; each part decoded once: a name may hold what a path may not.
 
+        :raises ApiError: a part is not UTF-8.
+
         The official Python SDK leaves ``/apps/ID`` out of one path (section 10.8).
         """
         raw = path.decode("ascii", "replace")
         parts = raw.removeprefix(self._prefix).split("/")[1:]
         if "%" in raw:
-            parts = [unquote(part) for part in parts]
+            parts = [_decoded(part) for part in parts]
         app_id = None
         if parts[0] == "apps":
             app_id, parts = (parts[1] if len(parts) > 1 else ""), parts[2:]

@@ -84,7 +84,11 @@ def _starlette(node: Node) -> Starlette:
     prefix = node.settings.server.path
     origins = node.settings.server.cors_origins
     cors = Middleware(
-        CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["*"]
+        CORSMiddleware,
+        allow_origins=list(origins),
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        allow_credentials="*" not in origins,  # any page at all would have its visitor's cookies sent
     )
     return Starlette(
         routes=[Mount(prefix, routes=routes)] if prefix else routes,

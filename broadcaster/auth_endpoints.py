@@ -113,7 +113,7 @@ class ChannelAuth:
         if not allows(self._rules, claims, name):
             raise Refused(403, "Forbidden.")
         try:
-            channel = Channel.parse(name)
+            channel = Channel.parse(name, self._signer.app.max_channel_name_length)
         except ChannelError as error:  # a claim can make it too long
             raise Refused(403, "Forbidden.") from error
         if channel.encrypted and not self._master_key:
@@ -123,7 +123,7 @@ class ChannelAuth:
     def _channel_data(self, claims: Mapping[str, Any]) -> str:
         data = json.dumps({"user_id": user_of(claims)} | self._signer.user_info(claims))
         try:
-            presence.parse_member(data)
+            presence.parse_member(data, self._signer.app.max_user_info_bytes)
         except ChannelError as error:
             raise Refused(403, str(error)) from error
         return data
@@ -140,7 +140,7 @@ class UserAuth:
         claims, _, socket_id = await self._signer.read(request)
         user_data = json.dumps({"id": str(user_of(claims))} | self._signer.user_info(claims))
         try:
-            users.parse_user(user_data)
+            users.parse_user(user_data, self._signer.app.max_user_info_bytes)
         except users.UserError as error:
             raise Refused(403, str(error)) from error
         app = self._signer.app

@@ -24,7 +24,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    RedisError,
+    ResponseError,
+)
 
 from protocol import redis_url, wire
 
@@ -69,6 +75,10 @@ MAX_OUTBOX: Final = 10_000
 
 class BusError(Exception):
     """The bus cannot be reached, or is over its bound. The text names no credentials."""
+
+
+class RefusedError(BusError):
+    """Redis answers, but does not do it: it is full, read-only, loading, or cannot write to its disk."""
 
 
 class Bus(Protocol):
@@ -399,6 +409,9 @@ class RedisBus:
         self._set_adrift(names)
 
 
+_REFUSALS: Final = (ResponseError, BusyLoadingError, AuthenticationError, AuthorizationError)
+
+
 async def ask(call: Awaitable[Any] | Any) -> Any:
     """What Redis answers, with its errors translated.
 
@@ -406,8 +419,8 @@ async def ask(call: Awaitable[Any] | Any) -> Any:
     """
     try:
         return await call
-    except ResponseError as error:
-        raise BusError(f"Redis refuses: {reason_of(error)}") from error
+    except _REFUSALS as error:
+        raise RefusedError(f"Redis refuses: {reason_of(error)}") from error
     except (RedisError, OSError, TimeoutError) as error:
         raise BusError(f"Redis does not answer: {reason_of(error)}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -15,7 +16,7 @@ from protocol.stream import InvalidRequest, Job
 
 from .api_events import ApiError
 from .auth import AuthError, user_of
-from .bus import BusError
+from .bus import BusError, RefusedError
 from .http_api import read_body
 from .replies import Conflict, Full, Gone, Replies, TooMany
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
     from .auth import Verifier
     from .node import Node
+
+logger: Final = logging.getLogger("legato.chat")
 
 MAX_IDEMPOTENCY_KEY: Final = 255
 
@@ -153,6 +156,8 @@ def answered(
         try:
             response = await handler(request)
         except tuple(_ANSWERS) as error:
+            if isinstance(error, BusError):
+                logger.warning("%s is answered with 503: %s", route, error)
             answer = _ANSWERS[type(error)](error)
             response = JSONResponse(answer.body, answer.status)
             if answer.wait:
@@ -177,6 +182,7 @@ _ANSWERS: Final[dict[type[Exception], Callable[[Any], Answer]]] = {
     Refused: lambda error: Answer(error.status, error.body),
     ApiError: lambda error: Answer(error.status, {"message": str(error)}),
     BusError: _saying(503, "Redis does not answer"),  # why is not for users to know
+    RefusedError: _saying(503, "Redis does not accept it"),
     Conflict: _saying(409, "This Idempotency-Key came with another request before."),
     Gone: _saying(410, "The log of this message has expired."),
     TooMany: _saying(429, "Too many of your messages wait for their reply.", 5),

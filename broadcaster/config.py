@@ -45,6 +45,7 @@ class Server(Table, frozen=True):
     max_request_bytes: Positive = 1_048_576
     send_queue_bytes: Positive = 1_048_576
     keep_alive: Seconds = 75
+    request_seconds: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 20
     notice_seconds: Seconds = 0
     drain_seconds: Seconds = 5
     lease_seconds: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 15

@@ -20,7 +20,7 @@ from protocol.apps import SUBPROTOCOL
 from protocol.signatures import parse_query
 
 from .plain import plain_upgrade
-from .remembered import remembered
+from .remembered import recognised, remembered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -113,7 +113,7 @@ def _rest(data: bytes) -> Asked | None:
     return asked(*plain) if fields.get(b"sec-websocket-key") == b"" and _usual(fields) else None
 
 
-_known_rest: Final = remembered(KNOWN_REQUESTS, KNOWN_BYTES, _rest)
+_known_rest: Final = recognised(KNOWN_REQUESTS, KNOWN_BYTES, _rest)
 
 
 def select_subprotocol(offered: Sequence[Subprotocol]) -> Subprotocol | None:

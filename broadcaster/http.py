@@ -1,281 +1,528 @@
-"""HTTP/1.1 by uvicorn, with time limits on requests that never become whole and answers that nobody reads.
+"""HTTP/1.1 on a connection: one request at a time, each within bounds of time and of memory.
 
-Requests to the Pusher HTTP API are parsed by it like all others, but do not go through ASGI: a request is
-one call, and its answer one write.
+Requests to the Pusher HTTP API do not go through ASGI: a request is one call, and its answer one write
+(:mod:`.exchange`). All others go through ASGI, in uvicorn's ``RequestResponseCycle``.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import urllib.parse
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
+import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import is_ssl
 
+from .budget import SLICE, SLICE_BYTES
+from .exchange import Exchange
+from .farewell import Farewell
+from .framing import INVALID, Refused, body_of, parse_head, take_head
 from .plain import plain_post
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine
 
+    from uvicorn import Config
+    from uvicorn.server import ServerState
+
+    from .budget import Budget
+    from .framing import Body, Head
     from .http_api import HttpApi
     from .websocket import Connection
 
+    Cycle = RequestResponseCycle | Exchange
+
+logger: Final = logging.getLogger("legato.http")
 
 STALLED_SECONDS: Final = 30.0
 """How long a peer may read nothing of an answer that waits for it."""
 
+PROGRESS_BYTES: Final = 32_768
+"""How much of a body has to come in ``request_seconds``, if it is not complete by then."""
 
-_HEADS: Final = {
-    status.value: (
-        f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\ncontent-length: "
-    ).encode()
-    for status in HTTPStatus
-}
+SKIPPED_BYTES: Final = 65_536
+"""A connection outlives an answer that came before its request's end, if at most this much is missing."""
+
+HELD_BYTES: Final = 65_536
+"""How much of a body waits for an ASGI application that does not take it."""
+
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class _NobodyWaits:
-    """In place of the event that wakes a cycle."""
+class _Flow(FlowControl):
+    """uvicorn's, but reading is for the protocol to pause; here it is told when more is wanted."""
 
-    def set(self) -> None:
-        """Nothing waits for it."""
+    def __init__(self, transport: asyncio.Transport, wanted: Callable[[], None]) -> None:
+        super().__init__(transport)
+        self._wanted = wanted
 
-
-class Exchange:
-    """One request to the HTTP API and its answer, where uvicorn expects a ``RequestResponseCycle``.
-
-    :ivar body: as far as it has come; None once it is larger than it may be.
-    :ivar complete: the whole body has come, or what has come is too large.
-    """
-
-    __slots__ = (
-        "_method",
-        "_protocol",
-        "_target",
-        "body",
-        "complete",
-        "disconnected",
-        "keep_alive",
-        "response_complete",
-    )
-
-    message_event: Final = _NobodyWaits()
-
-    def __init__(
-        self, protocol: HttpProtocol, method: str, target: bytes, body: bytes | bytearray, *, keep_alive: bool
-    ) -> None:
-        self._protocol = protocol
-        self._method = method
-        self._target = target
-        self.body: bytes | bytearray | None = body
-        self.complete = False
-        self.keep_alive = keep_alive
-        self.disconnected = False
-        self.response_complete = False
-
-    def begin(self, api: HttpApi) -> None:
-        """Have it answered, now or later. Whatever it is, there is an answer."""
-        api.answer(self._method, self._target, self.body, self._reply)
-
-    def _reply(self, status: int, answer: bytes) -> None:
-        protocol = self._protocol
-        if self.disconnected:
-            return
-        if protocol.flow.write_paused:
-            protocol.spawn(self._reply_later(status, answer))
-            return
-        lines = [_HEADS[status], b"%d\r\n" % len(answer)]
-        for name, value in protocol.server_state.default_headers:
-            if name == b"connection":  # the server stops
-                self.keep_alive = False
-            else:
-                lines += (name, b": ", value, b"\r\n")
-        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
-        if self._method != "HEAD":
-            lines.append(answer)
-        protocol.transport.write(b"".join(lines))
-        self.response_complete = True
-        if not self.keep_alive:
-            protocol.transport.close()
-        protocol.on_response_complete()
-
-    async def _reply_later(self, status: int, answer: bytes) -> None:
-        """The peer does not read the answers before this one."""
-        await self._protocol.flow.drain()
-        self._reply(status, answer)
+    def resume_reading(self) -> None:
+        """An ASGI application is about to take what has come."""
+        self._wanted()
 
 
-class HttpProtocol(HttpToolsProtocol):
-    """uvicorn limits how long it waits after an answer; here a request's head has to come as soon.
+class _Parting:
+    """The transport of an ASGI cycle whose request is not complete: what ends it is not a plain close."""
 
-    Otherwise a peer that connects and says nothing would keep its descriptor for ever, as would one that
-    never reads its answer. One timer looks after that, and is not moved by every request.
+    def __init__(self, transport: asyncio.Transport, part: Callable[[], None]) -> None:
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = part
+
+
+class HttpProtocol(asyncio.Protocol):
+    """Reads requests, and looks after time: until a request is complete, between two, and while nobody reads.
+
+    What has come behind a request waits for its answer; meanwhile reading pauses. So at most one read is
+    kept, and answers keep the order of requests. One timer looks after all deadlines, and no request moves it
+    that comes whole.
 
     :param api: what answers requests to the Pusher HTTP API.
     :param connect: makes what a WebSocket is for us, given uvicorn's set of what is open.
+    :param budget: gives it slices of the loop's time, as its ``Reader``.
+    :param seconds: for a head, and for each :data:`PROGRESS_BYTES` of a body.
     :param since: when the peer has connected, in the loop's time.
+    :ivar cycle: the request that is answered, or was.
     """
 
-    _stalled: asyncio.TimerHandle | None = None
+    transport: asyncio.Transport
+    flow: _Flow
+    cycle: Cycle | None = None
+    _body: Body | None = None
+    """What reads the rest of the request."""
+    _keep_alive = True
+    """What the request says, once it is complete."""
+    _searched = 0
+    _unchecked = False
+    """Nobody has looked yet whether a request to the API, whose body is on its way, can be accepted."""
+    _expects = False
+    """It waits to be told to go on."""
+    _queued = False
+    _reading = False
+    _paused = False
+    _due: float | None = None
+    """When more of a request has to have come that is not complete."""
+    _progress = 0
+    _look_at = 0.0
     _patience: asyncio.TimerHandle | None = None
-    _between = True
-    """The parser has nothing of a message that is not complete."""
+    _stalled: asyncio.TimerHandle | None = None
+    _gone = False
 
     def __init__(
-        self, api: HttpApi, connect: Callable[[set[Any]], Connection], *, since: float, **of_uvicorn: Any
+        self,
+        api: HttpApi,
+        connect: Callable[[set[Any]], Connection],
+        budget: Budget,
+        seconds: float,
+        *,
+        since: float,
+        **of_uvicorn: Any,
     ) -> None:
-        super().__init__(**of_uvicorn)
         self._api = api
         self._connect = connect
+        self._budget = budget
+        self._seconds = seconds
+        self._config: Config = of_uvicorn["config"]
         self._waiting_since = since
+        self._unread = bytearray()
+        self.server_state: ServerState = of_uvicorn["server_state"]
+        self.loop = asyncio.get_running_loop()
+
+    # --- the connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the transport over (:mod:`.arrivals`), and ask nobody for addresses that nobody asks for."""
-        self.connections.add(self)
+        """Take the transport over (:mod:`.arrivals`)."""
+        self.server_state.connections.add(self)  # type: ignore[arg-type]
         self.transport = transport
-        self.flow = FlowControl(transport)
-        self.scheme = "https" if is_ssl(transport) else "http"
-        self._be_patient()
+        self.flow = _Flow(transport, self._wanted)
+        self._look_by(self._waiting_since + self._config.timeout_keep_alive)
 
-    def data_received(self, data: bytes) -> None:
-        """As uvicorn does. Nearly all requests to the API come whole and plain, and need no parser."""
-        before: RequestResponseCycle | Exchange | None = self.cycle
-        if self._between and (before is None or before.response_complete):
-            plain = plain_post(data)
-            if plain is not None and self._api.serves(plain[0]):
-                target, body = plain
-                exchange = Exchange(self, "POST", target, body, keep_alive=True)
-                if len(body) > self._api.max_body:
-                    exchange.body = None
-                exchange.complete = True
-                self.cycle = exchange  # type: ignore[assignment]
-                exchange.begin(self._api)
-                return
-        super().data_received(data)
-
-    def on_message_begin(self) -> None:
-        """As uvicorn does."""
-        self._between = False
-        super().on_message_begin()
-
-    # --- requests to the API
-
-    def on_headers_complete(self) -> None:
-        """As uvicorn does, but for the API."""
-        if not self._api.serves(self.url) or self.parser.should_upgrade():
-            super().on_headers_complete()
-            return
-        method: bytes = self.parser.get_method()
-        keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-        before: RequestResponseCycle | Exchange | None = self.cycle
-        exchange = Exchange(self, method.decode("ascii"), self.url, bytearray(), keep_alive=keep_alive)
-        self.cycle = exchange  # type: ignore[assignment]
-        if before is not None and not before.response_complete:  # answers keep the order of requests
-            self.flow.pause_reading()
-            self.pipeline.appendleft((exchange, self._api))  # type: ignore[arg-type]
-        elif self.expect_100_continue:
-            self.transport.write(_CONTINUE)
-
-    def on_body(self, body: bytes) -> None:
-        """As uvicorn does; for the API, up to its limit."""
-        exchange: Any = self.cycle
-        if not isinstance(exchange, Exchange):
-            super().on_body(body)
-        elif exchange.body is not None:
-            exchange.body += body
-            if len(exchange.body) > self._api.max_body:
-                exchange.body = None
-                self._complete(exchange)
-
-    def on_message_complete(self) -> None:
-        """As uvicorn does; for the API, all has come that is needed."""
-        self._between = True
-        exchange: Any = self.cycle
-        if not isinstance(exchange, Exchange):
-            super().on_message_complete()
-        elif not exchange.complete:
-            self._complete(exchange)
-
-    def _complete(self, exchange: Exchange) -> None:
-        exchange.complete = True
-        if not any(waiting is exchange for waiting, _ in cast("Iterable[tuple[Any, Any]]", self.pipeline)):
-            exchange.begin(self._api)
-
-    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        """Its turn has come; a request to the API that is not complete begins when it is."""
-        if not isinstance(cycle, Exchange):
-            super()._start_asgi_task(cycle, app)
-        elif cycle.complete:  # later: each may be answered at once, and have the next one begin
-            self.loop.call_soon(cycle.begin, self._api)
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """In the background; uvicorn waits for it when it stops."""
-        task = self.loop.create_task(work)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-
-    # --- limits
-
-    def on_response_complete(self) -> None:
-        """As uvicorn does, without a timer for each answer."""
-        self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
-        else:
-            self._waiting_since = self.loop.time()
-        if not self.pipeline:  # else more and more would come before these are answered
-            self.flow.resume_reading()
-
-    def _be_patient(self) -> None:
-        """Until a request's head should be whole, by what is known now."""
-        deadline = self._waiting_since + self.timeout_keep_alive
-        self._patience = self.loop.call_at(deadline, self._look)
-
-    def _look(self) -> None:
-        cycle: RequestResponseCycle | Exchange | None = self.cycle
-        if self.transport.is_closing():
-            return
-        if cycle is not None and not cycle.response_complete:  # it waits for us
-            self._waiting_since = self.loop.time()
-        if self._waiting_since + self.timeout_keep_alive <= self.loop.time():
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Whoever is at work for the peer learns that it has gone."""
+        self.server_state.connections.discard(self)
+        self._moves()
+        self._stop_reading()
+        self._disconnect()
+        self.flow.resume_writing()
+        if exc is None:
             self.transport.close()
-        else:
-            self._be_patient()
 
-    def handle_websocket_upgrade(self) -> None:
-        """The connection is somebody else's. With the parser, which knows this object, this one goes."""
-        self._stop_looking()
-        self.connections.discard(self)
-        method, self.parser = self.parser.get_method(), None  # type: ignore[assignment]
-        connection = self._connect(self.connections)
-        connection.connection_made(self.transport)
-        self.transport.set_protocol(connection)
-        connection.upgrade(method, self.url, self.headers)
-
-    def _stop_looking(self) -> None:
+    def _stop_reading(self) -> None:
+        """Nothing that comes, or has come, is read by this object any more."""
+        self._gone = True
+        self._unread.clear()
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
 
+    def _disconnect(self) -> None:
+        """Nothing more is said to the peer about the request that runs."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return
+        cycle.disconnected = True
+        if isinstance(cycle, RequestResponseCycle):
+            cycle.message_event.set()
+
+    def shutdown(self) -> None:
+        """What uvicorn calls when it stops."""
+        if self._gone or not self._answering():
+            self.transport.close()
+        elif self.cycle is not None:
+            self._keep_alive = self.cycle.keep_alive = False
+
+    def abort(self) -> None:
+        """See :class:`~broadcaster.budget.Reader`."""
+        self.transport.abort()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """In the background; uvicorn waits for it when it stops."""
+        task = self.loop.create_task(work)
+        self.server_state.tasks.add(task)
+        task.add_done_callback(self.server_state.tasks.discard)
+
+    # --- bytes in
+
+    def data_received(self, data: bytes) -> None:
+        """Nearly all requests to the API come whole and plain, and need no parser."""
+        before = self.cycle
+        if not self._unread and self._body is None and (before is None or before.response_complete):
+            if self._budget.spend():
+                plain = plain_post(data)
+                if plain is not None and self._api.serves(plain[0]):
+                    target, body = plain
+                    exchange = Exchange(self, "POST", target, body, keep_alive=True)
+                    if len(body) > self._api.max_body:
+                        exchange.body = None
+                    self.cycle = exchange
+                    exchange.begin(self._api)
+                    return
+                self._unread += data
+                if not self._read_slice():
+                    self._settle()
+                    return
+            else:
+                self._unread += data
+        else:
+            self._unread += data
+            if not self._queued and self._budget.spend() and not self._read_slice():
+                self._settle()
+                return
+        self._read_later()
+
+    def go_on(self) -> bool:
+        """See :class:`~broadcaster.budget.Reader`."""
+        self._queued = False
+        if self._gone or self.transport.is_closing():
+            return False
+        if self._read_slice():
+            self._queued = True
+            return True
+        self._settle()
+        return False
+
+    def _read_later(self) -> None:
+        if self._gone:
+            return
+        self._pause()
+        self._queued = True
+        self._budget.put(self)
+
+    def _wanted(self) -> None:
+        """The request's application takes some of its body, or the next request may begin."""
+        if (self._unread or self._paused) and not self._reading and not self._queued:
+            self._read_later()
+
+    def _read_slice(self) -> bool:
+        """Whether there may be more that can be read at once."""
+        unread, reading = self._unread, self._reading
+        until = len(unread) - SLICE_BYTES
+        self._reading = True
+        try:
+            for _ in range(SLICE):
+                if not self._step() or self._gone:
+                    return False
+                if len(unread) <= until:
+                    break
+            return bool(unread)
+        except Refused as refused:
+            self._refuse(refused.status, str(refused))
+            return False
+        finally:
+            self._reading = reading
+
+    def _step(self) -> bool:
+        """Read one head, or some of a body; whether there was anything that could be read."""
+        if self._body is not None:
+            return self._read_body(self._body)
+        if not self._unread or self._answering():
+            return False
+        data = take_head(self._unread, self._searched)
+        self._searched = len(self._unread) if data is None else 0
+        if data is None:
+            return False
+        self._begin(parse_head(data))
+        return True
+
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _settle(self) -> None:
+        """What can be read has been read. Wait for more, unless it is the peer that waits."""
+        if self._gone:
+            return
+        if self._unread and self._answering() and (self._body is None or self._held()):
+            self._pause()
+            return
+        self._resume()
+        if self._unchecked:
+            self._check()
+        if (self._unread or self._body is not None) and self._due is None and not self._gone:
+            self._renew()
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+
+    # --- requests
+
+    def _begin(self, head: Head) -> None:
+        if head.websocket:
+            self._hand_over(head)
+            return
+        if head.method == b"CONNECT":
+            raise Refused(405, "This is no proxy.")
+        scope = None if self._api.serves(head.target) else self._scope(head)
+        self._due = None
+        self._body = body = body_of(head)
+        self._keep_alive = head.keep_alive
+        skipped = body is None or (body.left is not None and body.left <= SKIPPED_BYTES)
+        keep_alive = head.keep_alive and skipped  # the rest is known when the request is complete
+        if scope is None:
+            self._begin_exchange(head, keep_alive=keep_alive)
+        else:
+            self._begin_cycle(head, scope, keep_alive=keep_alive)
+
+    def _begin_exchange(self, head: Head, *, keep_alive: bool) -> None:
+        method, body = head.method.decode("ascii"), self._body
+        self.cycle = exchange = Exchange(self, method, head.target, bytearray(), keep_alive=keep_alive)
+        if body is None:
+            exchange.begin(self._api)
+            return
+        self._unchecked = True
+        self._expects = head.expects
+
+    def _check(self) -> None:
+        """The body of a request to the API is not complete: it is not waited for in vain."""
+        self._unchecked = False
+        exchange, body = self.cycle, self._body
+        if not isinstance(exchange, Exchange) or body is None or exchange.response_complete:
+            return
+        length = None if body.left is None else body.left + exchange.size
+        if not exchange.refused(self._api, length) and self._expects and not exchange.size:
+            self.transport.write(_CONTINUE)
+
+    def _begin_cycle(self, head: Head, scope: dict[str, Any], *, keep_alive: bool) -> None:
+        whole = self._body is None
+        self.cycle = cycle = RequestResponseCycle(
+            scope=scope,  # type: ignore[arg-type]
+            transport=self.transport if whole else _Parting(self.transport, self.part),  # type: ignore[arg-type]
+            flow=self.flow,
+            logger=logger,
+            access_logger=logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=head.expects and not whole,
+            keep_alive=keep_alive,
+            on_response=self.on_response_complete,
+        )
+        if whole:
+            cycle.more_body = False
+            cycle.message_event.set()
+        self.spawn(cycle.run_asgi(self._config.loaded_app))
+
+    def _scope(self, head: Head) -> dict[str, Any]:
+        try:
+            url = httptools.parse_url(head.target)
+            raw_path = url.path or b"/"
+            path = raw_path.decode("ascii")
+        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError) as error:
+            raise Refused(400, INVALID) from error
+        return {
+            "type": "http",
+            "asgi": {"version": self._config.asgi_version, "spec_version": "2.3"},
+            "http_version": head.version,
+            "server": None,
+            "client": None,
+            "scheme": "https" if is_ssl(self.transport) else "http",
+            "root_path": "",
+            "headers": head.headers,
+            "state": {},
+            "method": head.method.decode("ascii"),
+            "path": urllib.parse.unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": url.query or b"",
+        }
+
+    def _read_body(self, body: Body) -> bool:
+        """Give the request's answer what has come of it. Nobody wants it any more behind the answer."""
+        if self._held():
+            return False
+        before = len(self._unread)
+        data = body.take(self._unread, SLICE_BYTES)
+        self._give(data)
+        if body.done:
+            self._complete()
+            return True
+        if before == len(self._unread):
+            return False
+        self._progress += len(data)
+        if self._progress >= PROGRESS_BYTES:
+            self._renew()
+        return True
+
+    def _held(self) -> bool:
+        """Whether an application has enough of the body, for now."""
+        cycle = self.cycle
+        return (
+            isinstance(cycle, RequestResponseCycle)
+            and not cycle.response_complete
+            and len(cycle.body) >= HELD_BYTES
+        )
+
+    def _give(self, data: bytes) -> None:
+        cycle = self.cycle
+        if not data or cycle is None or cycle.response_complete:
+            return
+        if isinstance(cycle, Exchange):
+            cycle.add(data, self._api.max_body)
+            if cycle.body is None:
+                cycle.begin(self._api)
+        else:
+            cycle.body += data
+            cycle.message_event.set()
+
+    def _complete(self) -> None:
+        """The whole request has come."""
+        self._body = self._due = None
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            self._waiting_since = self.loop.time()
+            return
+        if not cycle.response_started:
+            cycle.keep_alive = self._keep_alive
+        if isinstance(cycle, Exchange):
+            cycle.begin(self._api)
+        else:
+            cycle.more_body = False
+            cycle.message_event.set()
+
+    def on_response_complete(self) -> None:
+        """The next request may begin."""
+        self.server_state.total_requests += 1
+        self._waiting_since = self.loop.time()
+        self._wanted()
+
+    def _hand_over(self, head: Head) -> None:
+        """The connection is somebody else's."""
+        unread = bytes(self._unread)
+        self._stop_reading()
+        self.server_state.connections.discard(self)
+        self._resume()
+        connection = self._connect(self.server_state.connections)
+        connection.connection_made(self.transport)
+        self.transport.set_protocol(connection)
+        connection.upgrade(head.method, head.target, head.headers)
+        if unread and not self.transport.is_closing():
+            connection.data_received(unread)
+
+    # --- the end
+
+    def _refuse(self, status: int, reason: str) -> None:
+        """Answer what is not read on; the connection ends."""
+        if self._body is not None and (self.cycle is None or self.cycle.response_started):
+            self._stop_reading()  # it has an answer, or a part of one
+            self.transport.abort()
+            return
+        self._disconnect()
+        logger.warning("a request is refused (%d): %s", status, reason)
+        lines = [b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())]
+        for name, value in self.server_state.default_headers:
+            if name != b"connection":
+                lines += (name, b": ", value, b"\r\n")
+        lines.append(
+            b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+            % (len(reason), reason.encode())
+        )
+        self.transport.write(b"".join(lines))
+        self._part(whole=False)
+
+    def part(self) -> None:
+        """Close after the answer, but let the peer finish what it is sending."""
+        self._part(whole=self._body is None and not self._unread)
+
+    def _part(self, *, whole: bool) -> None:
+        if self._gone or self.transport.is_closing():
+            return
+        self._stop_reading()
+        if whole:
+            self.transport.close()
+        else:
+            self._resume()
+            self.transport.set_protocol(Farewell(self, self.transport))
+
+    # --- deadlines
+
+    def _renew(self) -> None:
+        """More of the request has come, or its first bytes."""
+        self._progress = 0
+        self._due = self.loop.time() + self._seconds
+        if self._due < self._look_at:
+            self._look_by(self._due)
+
+    def _look_by(self, deadline: float) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+        self._look_at = deadline
+        self._patience = self.loop.call_at(deadline, self._look)
+
+    def _look(self) -> None:
+        """One who has to say something and does not is let go."""
+        self._patience = None
+        if self.transport.is_closing():
+            return
+        now = self.loop.time()
+        if self._paused or (self._body is None and self._answering()):  # it waits for us
+            self._waiting_since = now
+            self._due = None if self._due is None else now + self._seconds
+        deadline = self._waiting_since + self._config.timeout_keep_alive if self._due is None else self._due
+        if deadline > now:
+            self._look_by(deadline)
+        elif self._due is None:
+            self.transport.close()
+        else:
+            self._refuse(408, "The request did not come in time.")
+
     def pause_writing(self) -> None:
-        """As uvicorn does; the peer has to read on soon."""
-        super().pause_writing()
+        """The peer has to read on soon."""
+        self.flow.pause_writing()
         self._stalled = self.loop.call_later(STALLED_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
         """The peer reads."""
         self._moves()
-        super().resume_writing()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """As uvicorn does."""
-        self._moves()
-        self._stop_looking()
-        super().connection_lost(exc)
+        self.flow.resume_writing()
 
     def _moves(self) -> None:
         if self._stalled is not None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from . import metrics_server
 from .loop_delay import BOUNDS
 
 if TYPE_CHECKING:
@@ -234,11 +235,4 @@ def serve(node: Node) -> tuple[int, Callable[[], None]]:
     registry = CollectorRegistry()
     registry.register(NodeCollector(node))
     settings = node.settings.metrics
-    server, thread = start_http_server(settings.port, addr=settings.host, registry=registry)
-
-    def stop() -> None:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-    return server.server_port, stop
+    return metrics_server.serve(registry, settings.host, settings.port)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from .remembered import remembered
+from .remembered import recognised
 
 _TARGET: Final = re.compile(rb"/[!-~]*")
 _LINE_END: Final = b" HTTP/1.1\r\n"
@@ -60,7 +60,7 @@ def _length(fields: bytes) -> int | None:
     return None if length is None or len(_ANY_LENGTH.findall(fields)) > 1 else int(length[1])
 
 
-_known_length: Final = remembered(KNOWN_FIELDS, KNOWN_BYTES, _length)
+_known_length: Final = recognised(KNOWN_FIELDS, KNOWN_BYTES, _length)
 
 
 def plain_upgrade(data: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]] | None:

@@ -7,7 +7,7 @@ import logging
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from protocol.channels import Channel, ChannelError
+from protocol.channels import LONGEST_NAME, Channel, ChannelError
 
 from .bus import RETRY_SECONDS, BusError
 
@@ -85,6 +85,6 @@ class Recovery:
 
 def _channel(key: Key) -> Channel | None:
     try:
-        return Channel.parse(key.channel)
+        return Channel.parse(key.channel, LONGEST_NAME)
     except ChannelError:  # a user's own
         return None

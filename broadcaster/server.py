@@ -22,6 +22,7 @@ from .app_source import AppHash, AppSource, Place, UnreadableError
 from .arrivals import Arrivals
 from .bus import BusError, LocalBus, RedisBus, end_task, redis_client
 from .drain import drain
+from .file_limit import FileLimit
 from .http import HttpProtocol
 from .linger import LingeringBus
 from .node import Node
@@ -43,6 +44,9 @@ T = TypeVar("T")
 CLOSE_SECONDS: Final = 1.0
 """How long the end of the server waits for peers to answer their close frames."""
 
+FILES_TICKS: Final = 20
+"""Ticks of uvicorn between two looks whether there are files for more connections."""
+
 YOUNG_OBJECTS: Final = 20_000
 """How many more objects than before there are when the garbage collector looks for cycles among them."""
 
@@ -61,12 +65,19 @@ class _Uvicorn(uvicorn.Server):
         super().__init__(config)
         self._node = node
         self._interrupts = 0
+        self._files = FileLimit()
         self.ready = asyncio.get_running_loop().create_future()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept connections, and say so."""
         await super().startup(sockets)
         self.ready.set_result(None)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Every tenth of a second."""
+        if counter % FILES_TICKS == 0:
+            self._files.look()
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -290,9 +301,10 @@ async def _reached(call: Awaitable[T]) -> T:
 def _config(settings: Settings, node: Node) -> uvicorn.Config:
     server, app = settings.server, Server(node)
     seconds, connect = round(server.keep_alive), partial(Connection, node)
+    http = partial(HttpProtocol, app.api, connect, node.budget, server.request_seconds)
     config = uvicorn.Config(
         app,
-        http=Arrivals(node.turns, seconds, partial(HttpProtocol, app.api, connect), connect),  # type: ignore[arg-type]
+        http=Arrivals(node.turns, seconds, http, connect),  # type: ignore[arg-type]
         ws=Connection,  # made by our protocols; None would switch WebSockets off
         lifespan="off",
         log_config=None,

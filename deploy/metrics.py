@@ -15,10 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
+
+from broadcaster import metrics_server
 
 from .errors import FAILED, CommandError
 
@@ -164,7 +166,7 @@ def served(host: str, port: int, sources: Sequence[Source]) -> Iterator[int]:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(total)
     try:
-        server, thread = start_http_server(port, addr=host, registry=registry)
+        bound, stop = metrics_server.serve(registry, host, port)
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a host name"
         raise CommandError(f"metrics: {host}:{port} cannot be listened on: {reason}", FAILED) from error
@@ -177,11 +179,9 @@ def served(host: str, port: int, sources: Sequence[Source]) -> Iterator[int]:
     reading = threading.Thread(target=keep_reading, name="metrics", daemon=True)
     reading.start()
     try:
-        yield int(server.server_port)
+        yield bound
     finally:
         ended.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        stop()
         reading.join()
         total.close()

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from . import errors
+from .channels import LONGEST_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +26,7 @@ Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
+Length = Annotated[int, msgspec.Meta(ge=1, le=LONGEST_NAME)]
 
 WebhookEvent = Literal[
     "channel_occupied",
@@ -121,10 +123,13 @@ class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_connections: Count = 0
     over_quota: Literal["refuse", "back_off"] = "refuse"
     max_channels_per_connection: Count = 10_000
+    max_channel_name_length: Length = 200
+    max_event_name_length: Length = 200
     max_event_bytes: Positive = 10_240
     max_channels_per_event: Positive = 100
     max_events_per_batch: Positive = 10
     max_presence_members: Positive = 100
+    max_user_info_bytes: Positive = 1024
     client_events: bool = True
     client_events_per_second: Positive = 10
     subscription_count: bool = False

@@ -11,6 +11,9 @@ from typing import Final, NamedTuple
 MAX_NAME: Final = 200
 """Characters, prefixes included: what every server SDK allows."""
 
+LONGEST_NAME: Final = 1024
+"""Characters that no application's own limit may exceed: for a name that was accepted before."""
+
 CHANNEL_NAME: Final = re.compile(r"[A-Za-z0-9_\-=@,.;]+")
 """Use with ``fullmatch``."""
 

@@ -45,7 +45,7 @@ _member_decoder: Final = msgspec.json.Decoder(tuple[int | str, msgspec.Raw, bool
 _encoder: Final = msgspec.json.Encoder()
 
 
-def parse_member(channel_data: str) -> Member:
+def parse_member(channel_data: str, max_user_info: int = MAX_USER_INFO) -> Member:
     """The member that a signed ``channel_data`` names; other keys are ignored (section 5.1).
 
     :raises ChannelError: not such JSON, or over a limit of section 15.
@@ -56,18 +56,18 @@ def parse_member(channel_data: str) -> Member:
         raise ChannelError(
             "AuthError", 'Invalid channel_data: expected {"user_id": text or number}', 401
         ) from error
-    return check_member(Member(data.user_id, bytes(data.user_info)))
+    return check_member(Member(data.user_id, bytes(data.user_info)), max_user_info)
 
 
-def check_member(member: Member) -> Member:
+def check_member(member: Member, max_user_info: int = MAX_USER_INFO) -> Member:
     """The member, if it keeps the limits.
 
     :raises ChannelError: it does not.
     """
     if not 1 <= len(member.id) <= MAX_USER_ID:
         raise ChannelError("LimitReached", f"user_id must have 1 to {MAX_USER_ID} characters", 4301)
-    if len(member.user_info) > MAX_USER_INFO:
-        raise ChannelError("LimitReached", f"user_info is larger than {MAX_USER_INFO} bytes", 4301)
+    if len(member.user_info) > max_user_info:
+        raise ChannelError("LimitReached", f"user_info is larger than {max_user_info} bytes", 4301)
     return member
 
 

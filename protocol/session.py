@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from . import errors, messages, presence, users
-from .channels import SERVER_TO_USER, Channel, ChannelError
+from .channels import LONGEST_NAME, SERVER_TO_USER, Channel, ChannelError
 from .limits import TokenBucket
 from .messages import ClientMessage, MessageError, SigninData, SubscribeData, UnsubscribeData
 from .signatures import channel_text, user_text, verify_channel
@@ -31,7 +31,6 @@ ECHO_LIMIT: Final = 300
 
 CLIENT_EVENT: Final = "client-"
 SHORTEST_CLIENT_EVENT: Final = len(CLIENT_EVENT) + 1
-LONGEST_EVENT: Final = 200
 CLIENT_EVENTS_OFF: Final = (
     "To send client events, you must enable this feature in the Settings page of your dashboard."
 )
@@ -170,7 +169,7 @@ class Session:
     def _unauthorized(self) -> bool:
         if not self.app.authorized_seconds or self.user is not None:
             return False
-        return not any(Channel.parse(name).private for name in self.channels)
+        return not any(Channel.parse(name, LONGEST_NAME).private for name in self.channels)
 
     def close(self, error: PusherError) -> Close:
         """Close for a reason of the server's."""
@@ -208,7 +207,7 @@ class Session:
 
         :raises ChannelError: a case of section 4.5.
         """
-        channel = Channel.parse(data.channel)
+        channel = Channel.parse(data.channel, self.app.max_channel_name_length)
         limit = self.app.max_channels_per_connection
         if 0 < limit <= len(self.channels) and channel.name not in self.channels:
             raise ChannelError("LimitReached", f"The connection has {limit} channels already", 4100)
@@ -225,7 +224,7 @@ class Session:
 
     def _member(self, channel_data: str | None) -> Member:
         if channel_data is not None:
-            return presence.parse_member(channel_data)
+            return presence.parse_member(channel_data, self.app.max_user_info_bytes)
         if self.user is None:
             raise ChannelError("AuthError", "A presence channel needs channel_data or a signed-in user", 401)
         return self.user.member()
@@ -250,7 +249,10 @@ class Session:
         name, data = message.channel or "", bytes(message.data)
         checks = (
             (not self.app.client_events, CLIENT_EVENTS_OFF),
-            (not SHORTEST_CLIENT_EVENT <= len(message.event) <= LONGEST_EVENT, "Invalid event name"),
+            (
+                not SHORTEST_CLIENT_EVENT <= len(message.event) <= self.app.max_event_name_length,
+                "Invalid event name",
+            ),
             (
                 not name.startswith(("private-", "presence-")),
                 "Client events need a private or presence channel",
@@ -292,7 +294,7 @@ class Session:
         user_data = data.user_data or ""
         if not verify_channel(self.app.keys, data.auth or "", user_text(self.socket_id, user_data)):
             raise UserError("Invalid signature of the user_data")
-        user = users.parse_user(user_data)
+        user = users.parse_user(user_data, self.app.max_user_info_bytes)
         if self.user is not None and self.user.id != user.id:
             raise UserError("Already signed in as another user")
         return user

@@ -102,8 +102,27 @@ def _decoded(part: bytes) -> str:
 
 def parse_query(query: bytes) -> dict[str, str]:
     """The query as the signature sees it: keys lower-cased, ``name[]`` values joined with ``,``."""
-    if (plain := _plain(query)) is not None:
+    plain = _plain(query)
+    return _spelled(query) if plain is None else plain
+
+
+def parse_text_query(query: bytes) -> dict[str, str]:
+    """The same of a query that is text.
+
+    :raises SignatureError: it is not UTF-8.
+    """
+    plain = _plain(query)
+    if plain is not None:
         return plain
+    params = _spelled(query)
+    try:
+        "".join([*params, *params.values()]).encode()
+    except UnicodeEncodeError as error:
+        raise SignatureError("The query is not UTF-8", 400) from error
+    return params
+
+
+def _spelled(query: bytes) -> dict[str, str]:
     params: dict[str, str] = {}
     for name, value in query_pairs(query):
         key = name.lower()
@@ -137,7 +156,7 @@ def verify_request(
     method: str,
     paths: tuple[str, ...],
     params: Mapping[str, str],
-    body: bytes | bytearray,
+    body: bytes | bytearray | None,
     now: float,
 ) -> None:
     """Check one API request in the order of section 10.1, steps 2 to 5.
@@ -145,6 +164,7 @@ def verify_request(
     :param keys: active key -> secret of the application in the path.
     :param paths: the spellings of the path that the client may have signed, likeliest first.
     :param params: :func:`parse_query` of the raw query.
+    :param body: None while it has not come: then only its MD5 has to be there.
     :param now: Unix time in seconds.
     :raises SignatureError: what is wrong, without any secret.
     """
@@ -154,13 +174,21 @@ def verify_request(
     if params.get("auth_version") != "1.0":
         raise SignatureError("auth_version must be 1.0")
     _check_timestamp(params.get("auth_timestamp", ""), now)
-    if body and not same(params.get("body_md5", ""), hashlib.md5(body, usedforsecurity=False).hexdigest()):
+    given = params.get("body_md5")
+    if not (given if body is None else _is_md5(given, body)):
         raise SignatureError("body_md5 is missing or not the MD5 of the body")
     given = params.get("auth_signature", "")
     for path in paths:
         if same(given, sign(secret, request_text(method, path, params))):
             return
     raise SignatureError("Invalid signature")
+
+
+def _is_md5(given: str | None, body: bytes | bytearray) -> bool:
+    """Only an empty body needs none; but whatever is given has to be right."""
+    if given is None:
+        return not body
+    return same(given, hashlib.md5(body, usedforsecurity=False).hexdigest())
 
 
 def _check_timestamp(text: str, now: float) -> None:

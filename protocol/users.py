@@ -40,7 +40,7 @@ class _UserData(msgspec.Struct, frozen=True):
 _decoder: Final = msgspec.json.Decoder(_UserData)
 
 
-def parse_user(user_data: str) -> User:
+def parse_user(user_data: str, max_user_info: int = MAX_USER_INFO) -> User:
     """The user that a signed ``user_data`` names.
 
     :raises UserError: not such JSON, or over a limit of section 15.
@@ -52,8 +52,8 @@ def parse_user(user_data: str) -> User:
     name, info = str(data.id), bytes(data.user_info)
     if not 1 <= len(name) <= MAX_USER_ID:
         raise UserError(f"The user id must have 1 to {MAX_USER_ID} characters")
-    if len(info) > MAX_USER_INFO:
-        raise UserError(f"The user_info is larger than {MAX_USER_INFO} bytes")
+    if len(info) > max_user_info:
+        raise UserError(f"The user_info is larger than {max_user_info} bytes")
     distinct = tuple(dict.fromkeys(data.watchlist))
     return User(name, info, distinct[:MAX_WATCHLIST], len(distinct) > MAX_WATCHLIST)
 

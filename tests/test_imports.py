@@ -66,6 +66,8 @@ def test_a_forbidden_import_would_be_seen(tmp_path):
     assert imports(module) == {"worker", "time"}
 
 
-@pytest.mark.parametrize("name", ["redis_cluster.py", "redis_connections.py", "redis_pipeline.py"])
+@pytest.mark.parametrize(
+    "name", ["metrics_server.py", "redis_cluster.py", "redis_connections.py", "redis_pipeline.py"]
+)
 def test_what_both_need_and_neither_may_import_is_there_twice_and_the_same(name):
     assert (ROOT / "broadcaster" / name).read_text() == (ROOT / "worker" / name).read_text()

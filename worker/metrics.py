@@ -8,9 +8,11 @@ import threading
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
+
+from . import metrics_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -225,7 +227,7 @@ def _listen(host: str, port: int, registry: CollectorRegistry, stopped: threadin
     told = False
     while not stopped.is_set():
         try:
-            server, serving = start_http_server(port, addr=host, registry=registry)
+            _, stop = metrics_server.serve(registry, host, port)
         except OSError as error:
             if not told:
                 told = True
@@ -236,6 +238,4 @@ def _listen(host: str, port: int, registry: CollectorRegistry, stopped: threadin
             stopped.wait(RETRY_SECONDS)
         else:
             stopped.wait()
-            server.shutdown()
-            server.server_close()
-            serving.join()
+            stop()

@@ -50,6 +50,9 @@ class Transport(asyncio.Transport):
 
     abort = close
 
+    def can_write_eof(self) -> bool:
+        return False
+
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
@@ -76,8 +79,10 @@ class Door:
 
     async def calm(self) -> None:
         """Wait until nothing is under way."""
-        while self.state.tasks:
-            await asyncio.wait(self.state.tasks)
+        while self.state.tasks or len(self.node.budget):
+            await asyncio.sleep(0)
+            if self.state.tasks:
+                await asyncio.wait(self.state.tasks, timeout=0.01)
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import http.client
 import json
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -20,6 +21,7 @@ from broadcaster.server import running
 from protocol import signatures, stream, wire
 from protocol.settings import Redis, SettingsError
 from tests.broadcaster.conftest import APP, client, local_settings
+from tests.broadcaster.test_http_api import signed
 from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer
 
@@ -597,3 +599,22 @@ async def test_an_error_of_ours_is_a_plain_500(server, monkeypatch, caplog):
     monkeypatch.setattr(server.node.replies, "submit", None)
     assert await send(server, {"message": "Hello"}) == (500, {"message": "Server error."})
     assert "TypeError" in caplog.text
+
+
+async def test_a_redis_that_refuses_is_not_called_one_that_does_not_answer(caplog):
+    """It has no room. The log says which, users learn only that it is not theirs to mend."""
+    with RedisServer(BINARIES["valkey"]) as redis_server:
+        settings = local_settings(redis=Redis(url=redis_server.url), auth=Auth(jwt_secret=SECRET))
+        headers = token(exp=int(time.time()) + 600)
+        async with running(settings) as server, redis_client(redis_server.url) as redis:
+            await redis.config_set("maxmemory", "1")
+            status, told = await send(server, {"message": "Hello"}, headers)
+            assert (status, told["message"]) == (503, "Redis does not accept it")
+            assert "chat_send is answered with 503: Redis refuses: " in caplog.text
+            body = json.dumps({"name": "e", "channel": "cache-a", "data": "x"}).encode()
+            status, told = await call(server, "POST", signed("/apps/1/events", body), body, {})
+            assert status == 503
+            assert told["error"].startswith("Redis refuses: ")
+            assert "maxmemory" in told["error"]
+            await redis.config_set("maxmemory", "0")
+            assert (await send(server, {"message": "Hello"}, headers))[0] == 200

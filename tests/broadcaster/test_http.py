@@ -156,7 +156,13 @@ async def test_head_has_no_body_and_continue_is_said(server):
 
 @pytest.mark.parametrize(
     "request_",  # signed when it is needed: a signature is soon too old
-    [lambda: post(event("old"), version="1.0"), lambda: post(event("last"), "Connection: close")],
+    [
+        lambda: post(event("old"), version="1.0"),
+        lambda: post(event("last"), "Connection: close"),
+        lambda: get("/up").replace(b"1.1", b"1.0"),
+        lambda: get("/up").replace(b"Host: x", b"Connection: close"),
+        lambda: get(signed(CONNECTIONS, b"", method="GET")).replace(b"Host: x", b"Connection: close"),
+    ],
 )
 async def test_the_connection_ends_where_the_peer_wants_it(server, request_):
     async with peer(server.port) as one:
@@ -193,7 +199,7 @@ async def test_a_peer_that_does_not_read_its_answers_gets_all_of_them_later():
             one.writer.write(request * count)
             await until(lambda: any(open_.flow.write_paused for open_ in http_connections(server)))
             (open_,) = http_connections(server)
-            assert len(open_.pipeline) < 262_144 / len(request)
+            assert len(open_._unread) <= 262_144
             assert open_.transport.get_write_buffer_size() < 262_144
             before = server.node.requests["channels", 200]
             async with client(server.port) as bob:  # several turns of the loop
@@ -232,7 +238,7 @@ async def test_a_plain_request_behind_a_part_of_another_is_not_taken_for_the_nex
         await ann.subscribe("a")
         one.writer.write(whole[: len(whole) - len(inner) - cut])
         await one.writer.drain()
-        await until(lambda: any(not open_._between for open_ in http_connections(server)))
+        await until(lambda: any(open_._body is not None for open_ in http_connections(server)))
         one.writer.write(inner)
         await one.writer.drain()
         one.writer.write(b"y" * cut)

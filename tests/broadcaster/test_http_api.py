@@ -6,8 +6,10 @@ import asyncio
 import hashlib
 import http.client
 import json
+import re
 import time
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import pusher
 import pytest
@@ -308,3 +310,119 @@ async def test_parameters_may_be_in_the_query_and_the_body_wins():
         assert (await ann.receive())["data"] == "1"
         bad = signed(EVENTS, b"[]", name="e")
         assert (await call(server.port, bad, b"[]"))[0] == 400
+
+
+@pytest.mark.parametrize("raw", ["%ff", "a%C3", "%ed%a0%80"])
+@pytest.mark.parametrize("name", ["name", "info", "x", "auth_key", "socket_id"])
+async def test_a_query_that_is_not_utf_8_is_refused(server, raw, name, caplog):
+    """Signed as the bytes that it has, or not at all."""
+    text = unquote_to_bytes(raw).decode("utf-8", "surrogateescape")
+    body = b'{"name": "e", "channel": "a", "data": ""}'
+    path, _, query = signed(EVENTS, body, **{name: text}).partition("?")
+    status, told = await call(server.port, f"{path}?{query.replace(text, raw)}", body)
+    assert (status, told) == (400, {"error": "The query is not UTF-8", "code": 400})
+    for path in (f"/apps/1/users/{raw}/terminate_connections", f"/apps/1/channels/{raw}"):
+        status, told = await call(server.port, path, method="GET")
+        assert (status, told["error"]) == (400, "The path is not UTF-8")
+    assert "Traceback" not in caplog.text
+
+
+HALVES = [
+    ('"\\ud800"', "\ud800"),
+    ('"a\\uDE00b \\ud83d\\ude00 \\u00e4"', "a\ude00b 😀 ä"),
+    ('{"a":"\\ud83d"}', '{"a":"\\ud83d"}'),
+    ('[1.5,"\\udfff",null]', '[1.5,"\\udfff",null]'),
+]
+
+
+@pytest.mark.parametrize(("data", "heard"), HALVES)
+async def test_half_of_an_emoji_is_relayed_as_it_came(server, data, heard):
+    """What JSON.stringify makes of a text that was cut within one; kept events have U+FFFD for it."""
+    async with client(server.port) as ann:
+        await ann.subscribe("a")
+        await ann.subscribe("cache-a")
+        assert (await ann.receive())["event"] == "pusher:cache_miss"
+        single = f'{{"name":"e","channels":["a","cache-a"],"data":{data}}}'.encode()
+        batch = f'{{"batch":[{{"name":"e","channel":"a","data":{data}}}]}}'.encode()
+        assert (await post(server.port, EVENTS, single))[0] == 200
+        assert (await post(server.port, "/apps/1/batch_events", batch))[0] == 200
+        told = [await ann.receive() for _ in range(3)]
+        assert [one["data"] for one in told] == [heard] * 3
+        async with client(server.port) as bob:
+            await bob.subscribe("cache-a")
+            kept = (await bob.receive())["data"]
+            assert kept == re.sub("[\ud800-\udfff]", "\ufffd", heard)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"name":"e","channel":"a","data":"\\ud800"',
+        b'{"name":"e","channel":"a","data":["\\ud800",NaN]}',
+        b'{"name":"e","channel":"a","data":["\\ud800",1e999]}',
+        b'{"name":"e","channel":"a","data":"\\ud800\xff"}',
+        b'{"name":"e","channel":"a","data":["\\ud800",' + b"9" * 5000 + b"]}",
+        b'{"name":"e","channel":"\\ud800","data":""}',
+        b'{"name":"","channel":"a","data":"\\ud800"}',
+        b'{"name":"e","channel":"a","data":"\\ud800","socket_id":"\\ud800"}',
+        b'{"name":"e","channel":"a","data":' + b"[" * 100_000 + b'"\\ud800"',
+    ],
+)
+async def test_what_is_wrong_beside_half_an_emoji_is_refused(server, body):
+    assert (await post(server.port, EVENTS, body))[0] == 400
+
+
+async def test_limits_are_the_applications_and_texts_those_that_sdks_know():
+    app = App(
+        id="1",
+        key="app-key",
+        secret="app-secret",
+        max_events_per_batch=2,
+        max_event_bytes=5,
+        max_event_name_length=3,
+        max_channel_name_length=300,
+    )
+    async with running(local_settings(app)) as server, client(server.port) as ann:
+        port, long = server.port, "c" * 300
+        await ann.subscribe(long)
+        event = {"name": "e", "channel": long, "data": "12345"}
+        assert await post(port, "/apps/1/batch_events", {"batch": [event] * 2}) == (200, {})
+        assert [(await ann.receive())["data"] for _ in range(2)] == ["12345"] * 2
+        refusals = [
+            ("batch_events", {"batch": [event] * 3}, 400, "Batch too large (> 2)"),
+            ("batch_events", {"batch": []}, 400, "Expected 1 to 2 events"),
+            (
+                "events",
+                event | {"data": "123456"},
+                413,
+                "The data content of this event exceeds the allowed maximum (5 bytes): it has 6",
+            ),
+            ("events", event | {"name": "long"}, 400, "Event name too long (> 3 characters)"),
+            (
+                "events",
+                event | {"channel": long + "c"},
+                400,
+                "The channel name is longer than 300 characters",
+            ),
+        ]
+        for path, body, status, reason in refusals:
+            assert await post(port, f"/apps/1/{path}", body) == (status, {"error": reason, "code": status})
+        status, told = await call(port, signed(f"/apps/1/channels/{long}", b"", method="GET"), method="GET")
+        assert (status, told["occupied"]) == (200, True)
+
+
+@pytest.mark.parametrize(
+    ("origins", "allowed"), [(("https://a.example.com",), "true"), (("*", "https://a.example.com"), None)]
+)
+async def test_credentials_are_for_origins_that_are_named(origins, allowed):
+    settings = local_settings(server=Server(port=0, drain_seconds=0, cors_origins=origins))
+    async with running(settings) as server:
+
+        def work() -> str | None:
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+            connection.request("POST", "/broadcasting/auth", b"", {"Origin": "https://a.example.com"})
+            found = connection.getresponse().headers["access-control-allow-credentials"]
+            connection.close()
+            return found
+
+        assert await asyncio.to_thread(work) == allowed

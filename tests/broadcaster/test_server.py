@@ -184,7 +184,7 @@ async def test_redis_that_is_not_there_stops_the_start(tmp_path):
 
 async def test_a_request_that_never_becomes_whole_is_cut_off():
     """A peer that connects and says nothing, or only a little now and then, keeps no descriptor for ever."""
-    settings = local_settings(server=Server(port=0, drain_seconds=0, keep_alive=1))
+    settings = local_settings(server=Server(port=0, drain_seconds=0, keep_alive=1, request_seconds=1))
     async with running(settings) as server, client(server.port) as ann:
         for said in (b"", b"GET /up HT", b"GET /up HTTP/1.1\r\nHost: x\r\n\r\nGET /"):
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)

@@ -527,3 +527,36 @@ class SessionMachine(RuleBasedStateMachine):
 
 
 TestSessionMachine = SessionMachine.TestCase
+
+
+def test_limits_on_names_and_on_user_info_are_the_applications():
+    """Longer than by default, and shorter; what was accepted is known again later."""
+    app = msgspec.structs.replace(
+        APP,
+        max_channel_name_length=300,
+        max_event_name_length=250,
+        max_user_info_bytes=9,
+        authorized_seconds=1,
+    )
+    long, ample = Session(app, SOCKET, 0.0), "private-" + "c" * 292
+    (subscribed,) = long.receive(subscribe(ample, auth=auth(ample)), 0.0)
+    assert isinstance(subscribed, Subscribe)
+    assert not long._unauthorized
+    refused = sent(long.receive(subscribe(ample + "c"), 0.0))
+    assert refused["data"]["error"] == "The channel name is longer than 300 characters"
+    for size, kind in ((250, Relay), (251, Send)):
+        event = msgspec.json.encode({"event": "client-".ljust(size, "e"), "channel": ample, "data": ""})
+        (effect,) = long.receive(event, 0.0)
+        assert isinstance(effect, kind)
+    for info, accepted in (("1234567", True), ("12345678", False)):
+        data = json.dumps({"user_id": "1", "user_info": info})
+        (effect,) = long.receive(
+            subscribe("presence-a", auth=auth("presence-a", data), channel_data=data), 0.0
+        )
+        assert isinstance(effect, Subscribe if accepted else Send)
+        user = json.dumps({"id": "1", "user_info": info})
+        signature = signatures.sign(APP.secret, signatures.user_text(SOCKET, user))
+        effects = Session(app, SOCKET, 0.0).receive(
+            frame("pusher:signin", {"auth": f"{APP.key}:{signature}", "user_data": user}), 0.0
+        )
+        assert (len(effects) == 1 and "larger than 9 bytes" in str(effects)) is not accepted

@@ -1,0 +1,279 @@
+"""Cuts HTTP/1.1 messages out of bytes (RFC 9112): a head for the parser, a body by its length or its chunks.
+
+llhttp judges heads, and is given one whole head at a time. It never sees a body: behind a request for an
+upgrade it would take the body for another protocol, but a server may ignore such a request (RFC 9110, 7.8).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import httptools
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+MAX_HEAD: Final = 65_536
+"""Bytes of a head, and of the chunk extensions and trailers behind it, all together."""
+
+MAX_FIELDS: Final = 256
+"""Header fields of a head: each costs a call, so that they are bounded by count as well."""
+
+MAX_CHUNKS: Final = 64
+"""Chunks that are read in one piece."""
+
+INVALID: Final = "Invalid HTTP request received."
+
+_HEAD_END: Final = b"\r\n\r\n"
+_CHUNK_LINE: Final = re.compile(
+    rb"([0-9A-Fa-f]{1,8})"
+    rb"(?:;[!#-'*+\-.0-9A-Z^-z|~]+(?:=(?:[!#-'*+\-.0-9A-Z^-z|~]+|\"[\t !#-\[\]-~\x80-\xff]*\"))?)*"
+)
+_TRAILER: Final = re.compile(rb"[!#-'*+\-.0-9A-Z^-z|~]+:[\t\x20-\x7e\x80-\xff]*")
+
+
+class Refused(Exception):  # noqa: N818 - an answer, not a fault
+    """A message that is not read on. The text is for the peer."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Head(NamedTuple):
+    """A request's head.
+
+    :ivar headers: names in lower case.
+    :ivar websocket: it asks for an upgrade to ``websocket``, and to nothing else.
+    :ivar length: bytes of the body; None if it comes in chunks.
+    :ivar size: bytes of the head itself.
+    """
+
+    method: bytes
+    target: bytes
+    headers: Sequence[tuple[bytes, bytes]]
+    version: str
+    keep_alive: bool
+    websocket: bool
+    expects: bool
+    length: int | None
+    size: int
+
+
+class _Fields:
+    """What the parser finds in a head. Behind a message without a body it forgets what kept it alive."""
+
+    __slots__ = ("complete", "headers", "keep_alive", "parser", "target")
+
+    parser: httptools.HttpRequestParser
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.complete = self.keep_alive = False
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self.complete = True
+        self.keep_alive = self.parser.should_keep_alive()
+
+
+def take_head(unread: bytearray, searched: int = 0) -> bytes | None:
+    """Take a head from the front, without two empty lines that may be before it; None if it is not whole.
+
+    :param searched: how many bytes have been looked at before.
+    :raises Refused: it is too large.
+    """
+    if not searched and unread.startswith((b"\r", b"\n")):
+        start = unread[:4]
+        del unread[: len(start) - len(start.lstrip(b"\r\n"))]
+    end = unread.find(_HEAD_END, max(searched - 3, 0), MAX_HEAD)
+    if end >= 0:
+        head = bytes(unread[: end + 4])
+        del unread[: end + 4]
+        if head.count(b"\n") <= MAX_FIELDS + 2:
+            return head
+    elif len(unread) < MAX_HEAD:
+        return None
+    raise Refused(431, "The head of the request is too large.")
+
+
+def parse_head(data: bytes) -> Head:
+    """Read one whole head.
+
+    :raises Refused: it is not valid, or asks for what is not there.
+    """
+    fields = _Fields()
+    fields.parser = parser = httptools.HttpRequestParser(fields)
+    try:
+        parser.feed_data(data)
+    except httptools.HttpParserUpgrade:
+        pass  # whether it is one, is decided here
+    except httptools.HttpParserError as error:
+        raise Refused(400, INVALID) from error
+    finally:
+        del fields.parser  # each has the other: they would wait for the garbage collector
+    if not fields.complete:
+        raise Refused(400, INVALID)
+    version, headers = parser.get_http_version(), fields.headers
+    by_name = dict(headers)
+    # The parser has refused two lengths, what is no number, and a length beside an encoding.
+    length = int(by_name.get(b"content-length", b"0"))
+    in_chunks = b"transfer-encoding" in by_name and _in_chunks(headers, version)
+    websocket = parser.should_upgrade() and _asks(headers, version, b"upgrade", b"websocket")
+    if websocket and (length or in_chunks):
+        raise Refused(400, "A request for a WebSocket has no body.")
+    return Head(
+        method=parser.get_method(),
+        target=fields.target,
+        headers=headers,
+        version=version,
+        keep_alive=version != "1.0" and fields.keep_alive,
+        websocket=websocket,
+        expects=b"expect" in by_name and _asks(headers, version, b"expect", b"100-continue"),
+        length=None if in_chunks else length,
+        size=len(data),
+    )
+
+
+def _named(headers: Sequence[tuple[bytes, bytes]], wanted: bytes) -> list[bytes]:
+    return [value.strip(b" \t").lower() for name, value in headers if name == wanted]
+
+
+def _asks(headers: Sequence[tuple[bytes, bytes]], version: str, name: bytes, what: bytes) -> bool:
+    """Whether a client asks for this, and for nothing else. HTTP/1.0 knows no such questions."""
+    return version == "1.1" and _named(headers, name) == [what]
+
+
+def _in_chunks(headers: Sequence[tuple[bytes, bytes]], version: str) -> bool:
+    if version == "1.0":
+        raise Refused(400, INVALID)  # RFC 9112, 6.1: its framing is faulty
+    if _named(headers, b"transfer-encoding") != [b"chunked"]:
+        raise Refused(501, "Expected no other Transfer-Encoding than chunked.")
+    return True
+
+
+class Sized:
+    """A body of a known length.
+
+    :ivar left: bytes that have not been taken.
+    """
+
+    __slots__ = ("left",)
+
+    def __init__(self, length: int) -> None:
+        self.left = length
+
+    @property
+    def done(self) -> bool:
+        """All of it has been taken."""
+        return self.left == 0
+
+    def take(self, unread: bytearray, most: int) -> bytes:
+        """Take what there is from the front, at most ``most`` bytes."""
+        data = bytes(unread[: min(most, self.left)])
+        del unread[: len(data)]
+        self.left -= len(data)
+        return data
+
+
+class Chunked:
+    """A body in chunks (RFC 9112, 7.1). Extensions and trailers are read past.
+
+    :param room: bytes that extensions and trailers may have.
+    """
+
+    __slots__ = ("_data_left", "_room", "_state", "done")
+
+    left: Final = None
+    """Nobody knows."""
+
+    def __init__(self, room: int) -> None:
+        self.done = False
+        self._room = room
+        self._data_left = 0
+        self._state: Callable[[bytearray, bytearray, int], bool] = self._size
+
+    def take(self, unread: bytearray, most: int) -> bytes:
+        """Take content from the front, at most ``most`` bytes, or of :data:`MAX_CHUNKS` chunks.
+
+        :raises Refused: these are no chunks, or there is too much beside their content.
+        """
+        content = bytearray()
+        for _ in range(3 * MAX_CHUNKS):
+            if len(content) >= most or not self._state(unread, content, most):
+                break
+        return bytes(content)
+
+    def _line(self, unread: bytearray) -> bytes | None:
+        end = unread.find(b"\r\n", 0, self._room + 16)
+        if end < 0:
+            if len(unread) >= self._room + 16:
+                raise Refused(431, "Chunk extensions and trailers are too large.")
+            return None
+        line = bytes(unread[:end])
+        del unread[: end + 2]
+        return line
+
+    def _use(self, room: int) -> None:
+        self._room -= room
+        if self._room < 0:
+            raise Refused(431, "Chunk extensions and trailers are too large.")
+
+    def _size(self, unread: bytearray, _content: bytearray, _most: int) -> bool:
+        line = self._line(unread)
+        if line is None:
+            return False
+        found = _CHUNK_LINE.fullmatch(line)
+        if found is None:
+            raise Refused(400, INVALID)
+        self._use(len(line) - found.end(1))
+        self._data_left = int(found[1], 16)
+        self._state = self._data if self._data_left else self._trailer
+        return True
+
+    def _data(self, unread: bytearray, content: bytearray, most: int) -> bool:
+        size = min(self._data_left, most - len(content), len(unread))
+        content += unread[:size]
+        del unread[:size]
+        self._data_left -= size
+        if not self._data_left:
+            self._state = self._end
+        return size > 0
+
+    def _end(self, unread: bytearray, _content: bytearray, _most: int) -> bool:
+        if len(unread) < 2:
+            return False
+        if unread[:2] != b"\r\n":
+            raise Refused(400, INVALID)
+        del unread[:2]
+        self._state = self._size
+        return True
+
+    def _trailer(self, unread: bytearray, _content: bytearray, _most: int) -> bool:
+        line = self._line(unread)
+        if line is None:
+            return False
+        if not line:
+            self.done = True
+            return False
+        if _TRAILER.fullmatch(line) is None:
+            raise Refused(400, INVALID)
+        self._use(len(line) + 2)
+        return True
+
+
+Body = Sized | Chunked
+
+
+def body_of(head: Head) -> Body | None:
+    """What reads the body; None if there is none."""
+    if head.length is None:
+        return Chunked(max(MAX_HEAD - head.size, 0))
+    return Sized(head.length) if head.length else None
