@@ -257,7 +257,8 @@ async def ignored(kind: bytes, certificates: Path | None = None) -> None:
         assert connection.slow
         assert connection.paused
         assert not server.node.budget
-        connection.check_at(server.node.now() + 10_000)  # it is not silent: nobody listens to it
+        for later in (10_000, 20_000):  # it is not silent: nobody listens to it
+            connection.check_at(server.node.now() + later)
         assert connection.session is not None
         await eve.read(lambda received: b": the last one" in received[-300:])
         assert len(eve.frames()) == count + 2
@@ -378,7 +379,8 @@ async def test_a_client_with_much_under_way_is_read_when_it_is_answered(monkeypa
         eve.writer.write(b"".join(said("pusher:subscribe", {"channel": name}) for name in channels))
         await until(lambda: eve.connection.paused and not server.node.budget)
         assert len(asked) <= order.MOST + SLICE
-        eve.connection.check_at(server.node.now() + 10_000)  # it is not silent: nobody listens to it
+        for later in (10_000, 20_000):  # it is not silent: nobody listens to it
+            eve.connection.check_at(server.node.now() + later)
         assert eve.connection.session is not None
         monkeypatch.undo()
         for arguments in asked:
@@ -386,6 +388,17 @@ async def test_a_client_with_much_under_way_is_read_when_it_is_answered(monkeypa
         await eve.read(lambda received: received.count(b"subscription_succeeded") == count)
         answered = [json.loads(payload)["channel"] for payload in eve.frames()[1:]]
         assert answered == channels
+
+
+async def test_a_client_that_asks_for_much_one_at_a_time_is_held_up_too(monkeypatch):
+    async with running(local_settings()) as server, peer(server) as eve:
+        asked = []
+        monkeypatch.setattr(server.node.hub, "subscribe", lambda *arguments: asked.append(arguments))
+        for number in range(order.MOST):
+            assert not eve.connection.paused
+            eve.writer.write(said("pusher:subscribe", {"channel": f"c{number}"}))
+            await until(lambda expected=number + 1: len(asked) == expected)
+        assert eve.connection.paused
 
 
 async def test_a_client_that_waits_to_be_let_in_is_read_a_little(monkeypatch):
