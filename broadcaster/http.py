@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import urllib.parse
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
-import httptools
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import is_ssl
 
+from .asgi import Flow, Parting, refusal, scope_of
 from .budget import SLICE, SLICE_BYTES
 from .exchange import Exchange
 from .farewell import Farewell
-from .framing import INVALID, Refused, body_of, parse_head, take_head
+from .framing import Refused, body_of, parse_head, take_head
 from .plain import plain_post
 
 if TYPE_CHECKING:
@@ -53,27 +50,6 @@ HELD_BYTES: Final = 65_536
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class _Flow(FlowControl):
-    """uvicorn's, but reading is for the protocol to pause; here it is told when more is wanted."""
-
-    def __init__(self, transport: asyncio.Transport, wanted: Callable[[], None]) -> None:
-        super().__init__(transport)
-        self._wanted = wanted
-
-    def resume_reading(self) -> None:
-        """An ASGI application is about to take what has come."""
-        self._wanted()
-
-
-class _Parting:
-    """The transport of an ASGI cycle whose request is not complete: what ends it is not a plain close."""
-
-    def __init__(self, transport: asyncio.Transport, part: Callable[[], None]) -> None:
-        self.write = transport.write
-        self.is_closing = transport.is_closing
-        self.close = part
-
-
 class HttpProtocol(asyncio.Protocol):
     """Reads requests, and looks after time: until a request is complete, between two, and while nobody reads.
 
@@ -90,7 +66,7 @@ class HttpProtocol(asyncio.Protocol):
     """
 
     transport: asyncio.Transport
-    flow: _Flow
+    flow: Flow
     cycle: Cycle | None = None
     _body: Body | None = None
     """What reads the rest of the request."""
@@ -138,7 +114,7 @@ class HttpProtocol(asyncio.Protocol):
         """Take the transport over (:mod:`.arrivals`)."""
         self.server_state.connections.add(self)  # type: ignore[arg-type]
         self.transport = transport
-        self.flow = _Flow(transport, self._wanted)
+        self.flow = Flow(transport, self._wanted)
         self._look_by(self._waiting_since + self._config.timeout_keep_alive)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -302,7 +278,11 @@ class HttpProtocol(asyncio.Protocol):
             return
         if head.method == b"CONNECT":
             raise Refused(405, "This is no proxy.")
-        scope = None if self._api.serves(head.target) else self._scope(head)
+        scope = (
+            None
+            if self._api.serves(head.target)
+            else scope_of(head, self._config, secure=is_ssl(self.transport))
+        )
         self._due = None
         self._body = body = body_of(head)
         self._keep_alive = head.keep_alive
@@ -336,7 +316,7 @@ class HttpProtocol(asyncio.Protocol):
         whole = self._body is None
         self.cycle = cycle = RequestResponseCycle(
             scope=scope,  # type: ignore[arg-type]
-            transport=self.transport if whole else _Parting(self.transport, self.part),  # type: ignore[arg-type]
+            transport=self.transport if whole else Parting(self.transport, self.part),  # type: ignore[arg-type]
             flow=self.flow,
             logger=logger,
             access_logger=logger,
@@ -351,29 +331,6 @@ class HttpProtocol(asyncio.Protocol):
             cycle.more_body = False
             cycle.message_event.set()
         self.spawn(cycle.run_asgi(self._config.loaded_app))
-
-    def _scope(self, head: Head) -> dict[str, Any]:
-        try:
-            url = httptools.parse_url(head.target)
-            raw_path = url.path or b"/"
-            path = raw_path.decode("ascii")
-        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError) as error:
-            raise Refused(400, INVALID) from error
-        return {
-            "type": "http",
-            "asgi": {"version": self._config.asgi_version, "spec_version": "2.3"},
-            "http_version": head.version,
-            "server": None,
-            "client": None,
-            "scheme": "https" if is_ssl(self.transport) else "http",
-            "root_path": "",
-            "headers": head.headers,
-            "state": {},
-            "method": head.method.decode("ascii"),
-            "path": urllib.parse.unquote(path) if "%" in path else path,
-            "raw_path": raw_path,
-            "query_string": url.query or b"",
-        }
 
     def _read_body(self, body: Body) -> bool:
         """Give the request's answer what has come of it. Nobody wants it any more behind the answer."""
@@ -457,15 +414,7 @@ class HttpProtocol(asyncio.Protocol):
             return
         self._disconnect()
         logger.warning("a request is refused (%d): %s", status, reason)
-        lines = [b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())]
-        for name, value in self.server_state.default_headers:
-            if name != b"connection":
-                lines += (name, b": ", value, b"\r\n")
-        lines.append(
-            b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-            % (len(reason), reason.encode())
-        )
-        self.transport.write(b"".join(lines))
+        self.transport.write(refusal(status, reason, self.server_state.default_headers))
         self._part(whole=False)
 
     def part(self) -> None:

@@ -22,7 +22,9 @@ KINDS: Final = 512
 class Seldom(logging.Filter):
     """Lets :data:`LINES` lines of a kind through in :data:`SECONDS`.
 
-    The last of them says that more are left out, and the first one after them how many were. A worker's lines are each about another reply, and all are kept.
+    The last of them says that more are left out, and the first one after them how many were.
+
+    A worker's lines are each about another reply, and all are kept.
 
     :param clock: seconds.
     """

@@ -290,3 +290,26 @@ async def _count(one, count: int) -> None:
         seen = await one.reader.read(65_536)
         if not seen:
             return
+
+
+async def test_reading_pauses_for_as_long_as_something_is_unread(monkeypatch):
+    """And what pauses because of us has no deadline."""
+    async with door() as opened:
+        one, paused = opened.come(), []
+        monkeypatch.setattr(one, "pause_reading", lambda: paused.append(True))
+        monkeypatch.setattr(one, "resume_reading", lambda: paused.append(False))
+        one.read(PIPELINED["unsigned"] * 100)
+        assert paused == [True]
+        protocol = one.protocol
+        assert isinstance(protocol, http.HttpProtocol)
+        protocol._due = opened.node.loop.time() - 1  # as if it had begun long ago
+        protocol._look()
+        assert protocol._due > opened.node.loop.time()
+        await opened.calm()
+        assert paused == [True, False]
+        assert one.written.count(b"HTTP/1.1 401 ") == 100
+        one.read(get("/up")[:-1])
+        protocol._due = opened.node.loop.time() - 1
+        protocol._look()
+        assert one.written.count(b"HTTP/1.1 408 ") == 1
+        protocol.connection_lost(None)
