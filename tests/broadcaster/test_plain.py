@@ -356,6 +356,21 @@ def test_what_is_usual_needs_neither_parser_nor_library(monkeypatch):
     assert (written[-4:], ended, there) == (b"\x88\x02\x03\xe9", True, 0)
 
 
+SUBPROTOCOL = b"Sec-WebSocket-Protocol: pusher-channels-protocol-7\r\n\r\n"
+
+
+@pytest.mark.parametrize("request_", [FIREFOX, FIREFOX[:-2] + SUBPROTOCOL], ids=["plain", "judged"])
+def test_what_comes_in_one_segment_with_the_handshake_is_read(request_):
+    """Wherever the segment is cut, and whatever kind the frames are."""
+    ping = masked(0x81, b'{"event":"pusher:ping"}', b"mask")
+    frames = ping + masked(0x89, b"?", b"mask") + ping
+    for cut in (0, 1, len(request_) - 1, len(request_), len(request_) + 3):
+        data = request_ + frames
+        written, ended, there = said(*filter(None, (data[:cut], data[cut:])))
+        assert [written.count(b"pusher:pong"), written.count(b"\x8a\x01?")] == [2, 1], cut
+        assert (ended, there) == (False, 1)
+
+
 @pytest.mark.parametrize("code", [b"", b"\x03\xe8", b"\x03\xe9"])
 def test_a_plain_goodbye_is_answered_without_the_library(code):
     assert goodbye(masked(0x88, code, b"mask")) == bytes((0x88, len(code))) + code
