@@ -71,6 +71,7 @@ async def test_one_that_stands_still_is_replaced_and_the_others_stay(
     running = asyncio.create_task(family.run(watched.run))
     try:
         await until(lambda: shown.text.count("listening on") == 2)
+        await until(lambda: all(signs._ready for signs in watched._signs))  # said a moment after that line
         began = time.monotonic()
         os.kill(pids(shown, "one")[0], number)
         await until(lambda: "one has given no sign of life for 2 s and is killed" in shown.text)
