@@ -108,16 +108,10 @@ _SOKETI: Final[Mapping[str, Rule]] = {
     "SOKETI_EVENT_MAX_BATCH_SIZE": Honoured("apps.max_events_per_batch"),
     "SOKETI_EVENT_MAX_CHANNELS_AT_ONCE": Honoured("apps.max_channels_per_event"),
     "SOKETI_EVENT_MAX_SIZE_IN_KB": Honoured("apps.max_event_bytes", values.kilobytes),
-    "SOKETI_EVENT_MAX_NAME_LENGTH": Refused(
-        "it is 200 here: remove it", lambda text: not values.at_least(text, 200)
-    ),
-    "SOKETI_CHANNEL_LIMITS_MAX_NAME_LENGTH": Refused(
-        "it is 200 here: remove it", lambda text: not values.at_least(text, 200)
-    ),
+    "SOKETI_EVENT_MAX_NAME_LENGTH": Honoured("apps.max_event_name_length"),
+    "SOKETI_CHANNEL_LIMITS_MAX_NAME_LENGTH": Honoured("apps.max_channel_name_length"),
     "SOKETI_PRESENCE_MAX_MEMBERS": Honoured("apps.max_presence_members"),
-    "SOKETI_PRESENCE_MAX_MEMBER_SIZE": Refused(
-        "it is 1 here: remove it", lambda text: not values.at_least(text, 1)
-    ),
+    "SOKETI_PRESENCE_MAX_MEMBER_SIZE": Honoured("apps.max_user_info_bytes", values.kilobytes),
     "SOKETI_CHANNEL_CACHE_TTL": Honoured("apps.cache_seconds"),
     "SOKETI_SSL_CERT": Honoured("server.tls_cert"),
     "SOKETI_SSL_KEY": Honoured("server.tls_key"),

@@ -49,14 +49,6 @@ def is_limit(text: str) -> bool:
     return bool(text) and not text.startswith("-")
 
 
-def at_least(text: str, number: float) -> bool:
-    """Whether a bound is not below ours, which then is the tighter one."""
-    try:
-        return not text or float(text) >= number
-    except ValueError:
-        return False
-
-
 def kilobytes(text: str) -> str:
     """A size."""
     return str(max(1, int(_positive(text) * 1024)))
