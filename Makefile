@@ -28,6 +28,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 NODE_MODULES := client-js/node_modules/.installed
 PAGE := client-js/dist/.built
 E2E_MODULES := tests/e2e/node_modules/.installed
+TYPED := build/typed/legato/.linked
 CLIENT_SOURCES := $(shell find client-js \( -name node_modules -o -name dist -o -name test \) -prune -o -type f -print)
 
 help: ## list the targets
@@ -50,7 +51,7 @@ test: check ## check, then run every test, and ask for coverage
 	$(BIN)/coverage report --include 'protocol/*' --fail-under=100
 	$(BIN)/coverage report --fail-under=90
 
-check: $(INSTALLED_DEV) $(NODE_MODULES) ## lint, format and types, Python and TypeScript
+check: $(INSTALLED_DEV) $(NODE_MODULES) $(TYPED) ## lint, format and types, Python and TypeScript
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -97,4 +98,10 @@ $(PAGE): $(NODE_MODULES) $(CLIENT_SOURCES)
 $(E2E_MODULES): tests/e2e/package-lock.json | $(TOOLS)
 	@echo "Installing the JavaScript packages of the end-to-end tests"
 	@cd tests/e2e && $(NPM_CI) >/dev/null
+	@touch $@
+
+# mypy finds `legato` by a search path alone: here are the folders below that name.
+$(TYPED): Makefile
+	@mkdir -p $(@D)
+	@for name in protocol broadcaster worker deploy benchmarks; do ln -sfn ../../../$$name $(@D)/$$name; done
 	@touch $@

@@ -108,7 +108,7 @@ async def audience(stage: Stage, users: Sequence[str]) -> AsyncIterator[Audience
     :raises BenchmarkError: they cannot read.
     """
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "benchmarks.readers"),
+        *(sys.executable, "-P", "-m", "legato.benchmarks.readers"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -1,7 +1,8 @@
 """``legato`` with a record of its garbage collections, started by :mod:`.garbage`.
 
-``python -m benchmarks.collected FILE SETTLED COMMAND``. FILE gets the :class:`Collections` since the start is
-over, as JSON, when COMMAND has ended. SETTLED ``no``: the broadcaster leaves the collector as Python has it.
+``python -m legato.benchmarks.collected FILE SETTLED COMMAND``. FILE gets the :class:`Collections` since the
+start is over, as JSON, when COMMAND has ended. SETTLED ``no``: the broadcaster leaves the collector as
+Python has it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any
 
 import msgspec
 
-import broadcaster.server
-import deploy.cli
+import legato.broadcaster.composition
+import legato.deploy.cli
 
 
 class Collections(msgspec.Struct):
@@ -61,16 +62,16 @@ class Recorder:
 
 def main(file: str, settled: str, *command: str) -> int:
     """Run the command; its exit status."""
-    recorder, settle = Recorder(), broadcaster.server._settle_garbage  # noqa: SLF001 - what is compared
+    recorder, settle = Recorder(), legato.broadcaster.composition._settle_garbage  # noqa: SLF001 - what is compared
 
     def begin() -> None:
         if settled == "yes":
             settle()
         gc.callbacks.append(recorder)
 
-    broadcaster.server._settle_garbage = begin  # noqa: SLF001 - as above
+    legato.broadcaster.composition._settle_garbage = begin  # noqa: SLF001 - as above
     try:
-        return deploy.cli.main(command)
+        return legato.deploy.cli.main(command)
     finally:
         Path(file).write_bytes(msgspec.json.encode(recorder.collections()))
 

@@ -1,4 +1,4 @@
-"""Many light clients, as a process of its own: ``python -m benchmarks.crowd``, started by :mod:`.crowds`.
+"""Many light clients, as a process of its own, started by :mod:`.crowds`.
 
 Standard input: one line, the :class:`Order`; it ends with standard input. Standard output: ``{"ready": n}``
 once all have subscribed, then for each further line of input ``{"received": n}``: how many events of channels
@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 import msgspec
 import uvloop
 
-from protocol import signatures
+from legato.protocol import signatures
 
 AT_ONCE: Final = 100
 """Handshakes that are under way at the same time: a crowd that comes through a door, not through the wall."""

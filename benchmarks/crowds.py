@@ -62,7 +62,7 @@ async def crowds(orders: Sequence[Order]) -> AsyncIterator[list[Crowd]]:
         started = []
         for _ in orders:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "benchmarks.crowd"),
+                *(sys.executable, "-P", "-m", "legato.benchmarks.crowd"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Pauses for garbage collection: ``python -m benchmarks.garbage``. ``--help`` says what it does."""
+"""Pauses for garbage collection: ``python -m legato.benchmarks.garbage``. ``--help`` says what it does."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ has it. Two real processes without Redis, on 127.0.0.1 and gone afterwards, one 
 
 EPILOG: Final = """\
 examples:
-  python -m benchmarks.garbage
-  python -m benchmarks.garbage --connections 15000 --events 20000 --json out.json
+  python -m legato.benchmarks.garbage
+  python -m legato.benchmarks.garbage --connections 15000 --events 20000 --json out.json
 
 exit status:
   0    measured
@@ -112,7 +112,7 @@ async def _one(args: argparse.Namespace, settled: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="legato-") as name:
         directory = Path(name)
         file = directory / "collections.json"
-        words = (sys.executable, "-P", "-m", "benchmarks.collected", str(file), settled)
+        words = (sys.executable, "-P", "-m", "legato.benchmarks.collected", str(file), settled)
         command = [*words, *BROADCASTER[len(LEGATO) :]]
         async with AsyncExitStack() as stack:
             _, listening = await start(stack, directory, "broadcaster", command, environ, LISTENING)
@@ -155,7 +155,7 @@ def check(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure; the exit status is as :data:`EPILOG` says."""
     words = list(sys.argv[1:] if argv is None else argv)
-    body = program.measured("benchmarks.garbage", words, build_parser().parse_args(words), check, _run)
+    body = program.measured("legato.benchmarks.garbage", words, build_parser().parse_args(words), check, _run)
     if isinstance(body, int):
         return body
     lines = [body["command"], json.dumps(body["machine"]), json.dumps(body["versions"])]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def parser(name: str, description: str, epilog: str) -> argparse.ArgumentParser:
     """Without options yet. ``name``: of the module below ``benchmarks``."""
     return argparse.ArgumentParser(
-        prog=f"python -m benchmarks.{name}",
+        prog=f"python -m legato.benchmarks.{name}",
         description=description,
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -36,7 +36,7 @@ def head(name: str, kind: str, args: argparse.Namespace, redis: str) -> dict[str
     """
     return {
         "benchmark": kind,
-        "command": shlex.join(["python", "-m", f"benchmarks.{name}", *args.argv]),
+        "command": shlex.join(["python", "-m", f"legato.benchmarks.{name}", *args.argv]),
         "machine": machine(),
         "versions": versions(redis),
     }

@@ -1,4 +1,4 @@
-"""Readers of streamed replies, as a process of its own: ``python -m benchmarks.readers``, started by others.
+"""Readers of streamed replies, as a process of its own, started by others.
 
 Each reader is a WebSocket client with the private channel of one user. Every token is held to account as it
 comes: index by index, with the text that the scripted provider says. Times are of the monotonic clock, which
@@ -22,7 +22,7 @@ import msgspec
 import uvloop
 from websockets.asyncio.client import ClientConnection, connect
 
-from protocol.stream import chat_channel
+from legato.protocol.stream import chat_channel
 
 
 class Order(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""Replies through the worker: ``python -m benchmarks.replies``. ``--help`` says what it does."""
+"""Replies through the worker: ``python -m legato.benchmarks.replies``. ``--help`` says what it does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redis.asyncio import Redis
 
-from protocol import stream, wire
+from legato.protocol import stream, wire
 
 from . import proc, program
 from .audience import audience
@@ -43,11 +43,11 @@ their own that check each token for its place and its text. All on 127.0.0.1, an
 
 EPILOG: Final = """\
 examples:
-  python -m benchmarks.replies --replies 64 --tokens 500 --rate 50
-  python -m benchmarks.replies --replies 64 --tokens 500 --rate 50 --greedy 1
-  python -m benchmarks.replies --replies 64 --tokens 2000 --rate 0 --json out.json
-  python -m benchmarks.replies --jobs 5000 --tokens 50 --rate 0
-  python -m benchmarks.replies --cancels 100
+  python -m legato.benchmarks.replies --replies 64 --tokens 500 --rate 50
+  python -m legato.benchmarks.replies --replies 64 --tokens 500 --rate 50 --greedy 1
+  python -m legato.benchmarks.replies --replies 64 --tokens 2000 --rate 0 --json out.json
+  python -m legato.benchmarks.replies --jobs 5000 --tokens 50 --rate 0
+  python -m legato.benchmarks.replies --cancels 100
 
 exit status:
   0    measured, and every reply was complete and in order
@@ -309,7 +309,7 @@ def _summary(body: Mapping[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure; the exit status is as :data:`EPILOG` says."""
     words = list(sys.argv[1:] if argv is None else argv)
-    body = program.measured("benchmarks.replies", words, build_parser().parse_args(words), check, _run)
+    body = program.measured("legato.benchmarks.replies", words, build_parser().parse_args(words), check, _run)
     if isinstance(body, int):
         return body
     sys.stdout.write(_summary(body))

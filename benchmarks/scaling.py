@@ -1,4 +1,4 @@
-"""What several nodes cost on Redis: ``python -m benchmarks.scaling``. ``--help`` says what it does."""
+"""What several nodes cost on Redis: ``python -m legato.benchmarks.scaling``. ``--help`` says what it does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx2
 from redis.asyncio import Redis
 
-from protocol import signatures, wire
+from legato.protocol import signatures, wire
 
 from . import proc, program
 from .crowd import Order
@@ -46,11 +46,11 @@ light clients in processes of their own. All on 127.0.0.1, and gone afterwards.
 
 EPILOG: Final = """\
 examples:
-  python -m benchmarks.scaling connections --nodes 2 --connections 10000
-  python -m benchmarks.scaling publish --nodes 1 --events 5000
-  python -m benchmarks.scaling publish --nodes 3 --events 5000
-  python -m benchmarks.scaling presence --members 1000 --json out.json
-  python -m benchmarks.scaling share --events 20000
+  python -m legato.benchmarks.scaling connections --nodes 2 --connections 10000
+  python -m legato.benchmarks.scaling publish --nodes 1 --events 5000
+  python -m legato.benchmarks.scaling publish --nodes 3 --events 5000
+  python -m legato.benchmarks.scaling presence --members 1000 --json out.json
+  python -m legato.benchmarks.scaling share --events 20000
 
 exit status:
   0    measured
@@ -335,7 +335,7 @@ def check(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure; the exit status is as :data:`EPILOG` says."""
     words = list(sys.argv[1:] if argv is None else argv)
-    body = program.measured("benchmarks.scaling", words, build_parser().parse_args(words), check, _run)
+    body = program.measured("legato.benchmarks.scaling", words, build_parser().parse_args(words), check, _run)
     if isinstance(body, int):
         return body
     lines = [body["command"], json.dumps(body["machine"]), json.dumps(body["versions"])]

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import deploy.leash
-from deploy import environment
+import legato.deploy.leash
+from legato.deploy import environment
 
 from .errors import BAD_USAGE, BenchmarkError
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 APP_ID: Final = "1"
 APP_KEY: Final = "benchmark-key"
 QUEUE: Final = "benchmark"
-LEGATO: Final = (sys.executable, "-P", "-m", "deploy")
+LEGATO: Final = (sys.executable, "-P", "-m", "legato.deploy")
 BROADCASTER: Final = (*LEGATO, "broadcaster", "--port", "0", "--metrics-port", "0")
 
 START_SECONDS: Final = 60.0
@@ -172,7 +172,7 @@ async def start(
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("LEGATO_", "PG"))}
     with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, deploy.leash.__file__, str(os.getpid()), *command),
+            *(sys.executable, legato.deploy.leash.__file__, str(os.getpid()), *command),
             env=environment.of_child(kind, clean, settings),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=out,

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from protocol.settings import SettingsError
+from legato.protocol.settings import SettingsError
 
 from . import config
 
@@ -23,7 +23,9 @@ def run(args: argparse.Namespace) -> int:
         settings = config.load(args, os.environ)
     except SettingsError as error:
         return _fail(error, 2)
-    from . import server  # noqa: PLC0415 - who has made a mistake is told before its libraries are loaded
+    from . import (  # noqa: PLC0415 - who has made a mistake is told before its libraries are loaded
+        composition as server,
+    )
 
     try:
         server.run(settings)

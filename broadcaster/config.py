@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
 
-from protocol import settings
-from protocol.apps import ANY_ORIGIN, App, Count, Positive
-from protocol.origins import Origins
-from protocol.redis_env import with_redis_url
-from protocol.settings import SettingsError
+from legato.protocol import settings
+from legato.protocol.apps import ANY_ORIGIN, App, Count, Positive
+from legato.protocol.origins import Origins
+from legato.protocol.redis_env import with_redis_url
+from legato.protocol.settings import SettingsError
 
-from . import foreign
+from .foreign import settings as foreign
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
-    from .foreign import Foreign
+    from .foreign.settings import Foreign
 
 NO_APP: Final = "apps: no application; expected [[apps]] with id, key and secret, or REVERB_APP_ID/KEY/SECRET"
 

@@ -11,49 +11,52 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from protocol import errors, messages, presence, users
-from protocol.channels import SERVER_TO_USER, Channel
-from protocol.session import Relay, Session, SignIn, Subscribe
-from protocol.wire import CACHED, CONNECTIONS, RECONNECT, TERMINATE, Envelope
+from legato.protocol import errors, messages, presence, users
+from legato.protocol.channels import SERVER_TO_USER, Channel
+from legato.protocol.session import Relay, Session, SignIn, Subscribe
+from legato.protocol.wire import CACHED, CONNECTIONS, RECONNECT, TERMINATE, Envelope
 
-from . import drain, leases, watchlists, webhooks
-from .budget import Budget
-from .bus import BusError, end_task, redis_client
-from .cached import CachedChannels
-from .chores import Chores
-from .client import LEFT
-from .counts import SubscriptionCounts
-from .entrance import Entrance
-from .frames import text_frame
-from .healing import Healer
-from .hub import Hub, Key, Subscriber
-from .loop_delay import LoopDelay
-from .recovery import Recovery
-from .redis_layout import Owner
-from .redis_registry import RedisRegistry
-from .registry import Joined, Left, LocalRegistry, Registry
-from .rosters import Rosters
+from .bus.bus import BusError, end_task, redis_client
+from .channels import watchlists
+from .channels.cache import CachedChannels
+from .channels.counts import SubscriptionCounts
+from .channels.hub import Hub, Key, Subscriber
+from .channels.presence import Rosters
+from .channels.watchlists import Watchlists
+from .clients import drain
+from .clients.admission import Entrance
+from .clients.chores import Chores
+from .clients.client import LEFT
+from .clients.timer_wheel import Wheel
+from .observability.loop_delay import LoopDelay
+from .registry import lease as leases
+from .registry.base import Joined, Left, LocalRegistry, Registry
+from .registry.codec import Owner
+from .registry.redis import RedisRegistry
+from .replies.healer import Healer
+from .replies.resync import Recovery
 from .slices import slices
-from .turns import Turns
-from .watchlists import Watchlists
-from .webhooks import Webhooks
-from .wheel import Wheel
+from .transport.budget import Budget
+from .transport.frames import text_frame
+from .transport.throttle import Turns
+from .webhooks import dispatcher as webhooks
+from .webhooks.dispatcher import Webhooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Iterator
 
-    from protocol.apps import App
-    from protocol.errors import PusherError
-    from protocol.holdback import Gone
-    from protocol.presence import Member
+    from legato.protocol.apps import App
+    from legato.protocol.errors import PusherError
+    from legato.protocol.holdback import Gone
+    from legato.protocol.presence import Member
+    from legato.protocol.redis.pipeline import Named
 
-    from .bus import Bus
-    from .client import Asked, Client
+    from .bus.bus import Bus
+    from .bus.line import Line
+    from .clients.client import Asked, Client
     from .config import Settings
-    from .line import Line
-    from .look import Look
-    from .redis_pipeline import Named
-    from .replies import Replies
+    from .replies.snapshot import Look
+    from .replies.store import Replies
 
 logger: Final = logging.getLogger("legato.node")
 

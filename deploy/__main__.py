@@ -1,4 +1,4 @@
-"""``python -m deploy`` is ``legato``."""
+"""``python -m legato.deploy`` is ``legato``."""
 
 import sys
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.errors import BenchmarkError
-from benchmarks.load import options
-from benchmarks.load.options import HOSTILE
-from benchmarks.load.options import add_arguments as add_arguments  # noqa: PLC0414 - the command line asks here
+from legato.benchmarks.errors import BenchmarkError
+from legato.benchmarks.load import options
+from legato.benchmarks.load.options import HOSTILE
+from legato.benchmarks.load.options import add_arguments as add_arguments  # noqa: PLC0414 - the command line asks here
 
 from .errors import CommandError
 
@@ -21,12 +21,12 @@ def run(args: argparse.Namespace, argv: Sequence[str], environ: Mapping[str, str
 
     :raises CommandError: an option is wrong, or something that is needed is not there.
     """
-    from benchmarks.load import command  # noqa: PLC0415 - only --help is fast without it
+    from legato.benchmarks.load import command  # noqa: PLC0415 - only --help is fast without it
 
     try:
         if args.scenario == [HOSTILE]:
             options.check(args)
-            from benchmarks.hostile import command as hostile  # noqa: PLC0415 - as above
+            from legato.benchmarks.hostile import command as hostile  # noqa: PLC0415 - as above
 
             return hostile.run(args, argv)
         return command.run(args, argv, environ)

@@ -5,7 +5,7 @@ SIGHUP), or when a child fails in a way that a restart cannot mend: it never bec
 configuration bad. Tiers are then stopped in reverse order within a fixed time, whatever they do about it.
 
 Each child has a session of its own, so that Ctrl-C reaches the parent alone, which stops them in order;
-and each is on a leash (:mod:`deploy.leash`), so that it does not outlive a parent that was killed.
+and each is on a leash (:mod:`legato.deploy.leash`), so that it does not outlive a parent that was killed.
 """
 
 from __future__ import annotations

@@ -39,43 +39,43 @@ def _up(args: argparse.Namespace, _argv: Sequence[str]) -> int:
 
 
 def _broadcaster(args: argparse.Namespace, argv: Sequence[str]) -> int:
-    import broadcaster.cli  # noqa: PLC0415 - see Command
-    import broadcaster.config  # noqa: PLC0415
-    import broadcaster.foreign  # noqa: PLC0415
+    import legato.broadcaster.cli  # noqa: PLC0415 - see Command
+    import legato.broadcaster.config  # noqa: PLC0415
+    import legato.broadcaster.foreign.settings  # noqa: PLC0415
 
-    settings = broadcaster.config.load(args, os.environ)
+    settings = legato.broadcaster.config.load(args, os.environ)
     _log(settings.log.level)
-    environ = broadcaster.foreign.tell(os.environ)
+    environ = legato.broadcaster.foreign.settings.tell(os.environ)
     if settings.server.processes > 1:
         from . import processes  # noqa: PLC0415
 
         return processes.run_broadcasters(argv, settings, environ)
-    return broadcaster.cli.run(args)
+    return legato.broadcaster.cli.run(args)
 
 
 def _worker(args: argparse.Namespace, argv: Sequence[str]) -> int:
-    import worker.config  # noqa: PLC0415 - see Command
+    import legato.worker.config  # noqa: PLC0415 - see Command
 
     if args.action is not None:
-        import worker.control  # noqa: PLC0415 - as it is, without the database and the model
+        import legato.worker.supervisor.control  # noqa: PLC0415 - as it is, without the database and the model
 
-        return worker.control.run(args)
-    settings = worker.config.load(args, os.environ)
+        return legato.worker.supervisor.control.run(args)
+    settings = legato.worker.config.load(args, os.environ)
     _log(settings.log.level)
     if settings.worker.processes > 1 or settings.worker.balance != "off":
         from . import processes  # noqa: PLC0415
 
         return processes.run_workers(argv, settings, os.environ)
-    import worker.cli  # noqa: PLC0415 - the one that streams needs all of it
+    import legato.worker.cli  # noqa: PLC0415 - the one that streams needs all of it
 
-    return worker.cli.run(args)
+    return legato.worker.cli.run(args)
 
 
 def _migrate(args: argparse.Namespace, _argv: Sequence[str]) -> int:
-    import worker.migrate  # noqa: PLC0415 - see Command
+    import legato.worker.store.migrate  # noqa: PLC0415 - see Command
 
-    _log(worker.migrate.load(args, os.environ).log.level)
-    return worker.migrate.run(args)
+    _log(legato.worker.store.migrate.load(args, os.environ).log.level)
+    return legato.worker.store.migrate.run(args)
 
 
 def _conformance(args: argparse.Namespace, _argv: Sequence[str]) -> int:
@@ -97,7 +97,7 @@ def _bench(args: argparse.Namespace, argv: Sequence[str]) -> int:
 
 
 def _log(level: str) -> None:
-    from protocol.settings import SettingsError  # noqa: PLC0415 - see Command
+    from legato.protocol.settings import SettingsError  # noqa: PLC0415 - see Command
 
     from . import logs  # noqa: PLC0415
 
@@ -111,14 +111,14 @@ COMMANDS: Final = {
     "up": Command(
         "run everything for development, with a chat page",
         "  legato up\n  PORT=9000 ANTHROPIC_API_KEY=YOUR-KEY legato up",
-        "deploy.up_options",
+        "legato.deploy.up_options",
         _up,
     ),
     "broadcaster": Command(
         "serve WebSocket clients and the HTTP API",
         "  legato broadcaster --config legato.toml\n"
         "  legato broadcaster --config legato.toml --host 0.0.0.0 --processes 4",
-        "broadcaster.options",
+        "legato.broadcaster.options",
         _broadcaster,
     ),
     "worker": Command(
@@ -128,14 +128,14 @@ COMMANDS: Final = {
         "  legato worker --queue urgent,ai-streaming --processes 8 --balance auto\n"
         "  legato worker status\n"
         "  legato worker drain --wait 2m",
-        "worker.options",
+        "legato.worker.options",
         _worker,
     ),
     "migrate": Command(
         "bring the tables of the worker's database up to date",
         "  legato migrate --config legato.toml\n"
         "  DATABASE_URL=postgresql://legato@127.0.0.1/legato legato migrate --check",
-        "worker.migrate_options",
+        "legato.worker.migrate_options",
         _migrate,
     ),
     "conformance": Command(
@@ -143,7 +143,7 @@ COMMANDS: Final = {
         "  legato conformance --url ws://127.0.0.1:8080 --app-id 1 --key app-key --secret app-secret\n"
         "  legato conformance --url wss://ws.example.com --api https://api.example.com --section 10"
         " --format markdown --output report.md",
-        "deploy.conformance",
+        "legato.deploy.conformance",
         _conformance,
     ),
     "chaos": Command(
@@ -151,7 +151,7 @@ COMMANDS: Final = {
         "  legato chaos --seed 7 --minutes 2\n"
         "  legato chaos --seed 7 --minutes 2 --faults zombie,restart-redis --keep evidence\n"
         "  legato chaos --seeds 1-10 --minutes 2 --parallel 2 --report report.md",
-        "deploy.chaos",
+        "legato.deploy.chaos",
         _chaos,
     ),
     "bench": Command(
@@ -161,7 +161,7 @@ COMMANDS: Final = {
         "  legato bench fanout --preset soketi --pid 4321 --json soketi.json\n"
         "  legato bench --compare soketi.json legato.json\n"
         "  legato bench hostile --only websocket --seconds 30",
-        "deploy.bench",
+        "legato.deploy.bench",
         _bench,
     ),
 }
@@ -218,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command: Command, args: argparse.Namespace, argv: Sequence[str]) -> int:
-    from protocol.settings import SettingsError  # noqa: PLC0415 - see Command
+    from legato.protocol.settings import SettingsError  # noqa: PLC0415 - see Command
 
     try:
         if path := getattr(args, "env_file", None):

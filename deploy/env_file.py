@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from protocol import dotenv
-from protocol.settings import SettingsError
+from legato.protocol import dotenv
+from legato.protocol.settings import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from protocol.settings import PREFIX
+from legato.protocol.settings import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,7 +8,7 @@ import re
 import sys
 from typing import Final
 
-from protocol.settings import PREFIX
+from legato.protocol.settings import PREFIX
 
 from .console import wants_colour
 from .seldom import Seldom

@@ -20,7 +20,7 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from broadcaster import metrics_server
+from legato.broadcaster.observability import metrics_server
 
 from .errors import FAILED, CommandError
 

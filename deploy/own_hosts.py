@@ -18,8 +18,8 @@ _ELSEWHERE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8:
 
 
 def of(host: str, port: int, environ: Mapping[str, str]) -> list[str]:
-    """Patterns of :mod:`protocol.origins`: this machine, where it listens, what ``LEGATO_DEV_HOSTS`` adds."""
-    from broadcaster.config import LOCAL_HOSTS  # noqa: PLC0415 - as in deploy.up
+    """Origin patterns: this machine, where it listens, what ``LEGATO_DEV_HOSTS`` adds."""
+    from legato.broadcaster.config import LOCAL_HOSTS  # noqa: PLC0415 - as in legato.deploy.up
 
     names = list(_machine()) if host in WILDCARDS else [host]
     own = [f"[{name}]:{port}" if ":" in name else f"{name}:{port}" for name in names]

@@ -18,8 +18,8 @@ from .watch import Watch
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    import broadcaster.config
-    import worker.config
+    import legato.broadcaster.config
+    import legato.worker.config
 
 
 BROADCASTER_STOP_SECONDS: Final = 15.0
@@ -29,7 +29,7 @@ _BROADCASTER_READY: Final = re.compile(r"\blistening on ")
 
 
 def run_broadcasters(
-    argv: Sequence[str], settings: broadcaster.config.Settings, environ: Mapping[str, str]
+    argv: Sequence[str], settings: legato.broadcaster.config.Settings, environ: Mapping[str, str]
 ) -> int:
     """Run ``settings.server.processes`` broadcasters that share the port. Returns the exit status.
 
@@ -62,7 +62,7 @@ def run_broadcasters(
     return 0
 
 
-def _metrics_ports(settings: broadcaster.config.Settings) -> list[int]:
+def _metrics_ports(settings: legato.broadcaster.config.Settings) -> list[int]:
     """Where each process serves its own figures: behind the parent's port, which has the sum."""
     host, port, count = settings.metrics.host, settings.metrics.port, settings.server.processes
     if port or not settings.metrics.enabled:
@@ -70,7 +70,9 @@ def _metrics_ports(settings: broadcaster.config.Settings) -> list[int]:
     return [ports.any_free(host) for _ in range(count)]
 
 
-def run_workers(argv: Sequence[str], settings: worker.config.Settings, environ: Mapping[str, str]) -> int:
+def run_workers(
+    argv: Sequence[str], settings: legato.worker.config.Settings, environ: Mapping[str, str]
+) -> int:
     """Run worker processes under a :class:`.supervisor.Supervisor`. Returns the exit status.
 
     :param argv: the options that ``legato worker`` was given.
@@ -81,7 +83,7 @@ def run_workers(argv: Sequence[str], settings: worker.config.Settings, environ: 
 
 
 async def _supervise(
-    argv: Sequence[str], settings: worker.config.Settings, environ: Mapping[str, str]
+    argv: Sequence[str], settings: legato.worker.config.Settings, environ: Mapping[str, str]
 ) -> None:
     from .supervisor import Supervisor  # noqa: PLC0415 - the broadcaster has no use for it
 
@@ -92,7 +94,7 @@ async def _supervise(
 
 
 async def _run(
-    specs: list[Spec], settings: broadcaster.config.Settings, sources: Sequence[metrics.Source]
+    specs: list[Spec], settings: legato.broadcaster.config.Settings, sources: Sequence[metrics.Source]
 ) -> None:
     server, figures = settings.server, settings.metrics
 

@@ -1,4 +1,4 @@
-"""Signs of life of children: a socket for each, on which it speaks sd_notify (:mod:`worker.notify`)."""
+"""Signs of life of children: a socket for each, on which it speaks sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from worker import notify
+from legato.worker.supervisor import notify
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from redis.exceptions import RedisError
 
-from protocol.settings import SUPERVISOR_NAME
-from worker import backlog, clients, notify, roster
-from worker.backoff import obey_cancellation
-from worker.roster import Roster, Status
+from legato.protocol.settings import SUPERVISOR_NAME
+from legato.worker import redis_clients as clients
+from legato.worker.jobs import backlog
+from legato.worker.providers.backoff import obey_cancellation
+from legato.worker.supervisor import notify, roster
+from legato.worker.supervisor.roster import Roster, Status
 
 from . import balance, logs
 from .children import OWN_NAME, Spec
@@ -31,9 +33,9 @@ from .up import LEGATO, WORKER_READY
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import worker.config
-    from worker.config import Worker
-    from worker.redis_pipeline import Named
+    import legato.worker.config
+    from legato.protocol.redis.pipeline import Named
+    from legato.worker.config import Worker
 
     from .children import Child, Family
     from .signs import Signs
@@ -181,7 +183,7 @@ class Supervisor:
     """Keeps a crew at work until its family ends."""
 
     def __init__(
-        self, argv: Sequence[str], settings: worker.config.Settings, environ: Mapping[str, str]
+        self, argv: Sequence[str], settings: legato.worker.config.Settings, environ: Mapping[str, str]
     ) -> None:
         """:param argv: the options that ``legato worker`` was given."""
         self._settings = settings.worker

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from protocol.settings import SettingsError
+from legato.protocol.settings import SettingsError
 
 from . import console, environment, logs, own_hosts, ports, private, valkey
 from .children import OWN_NAME, Family, Spec
@@ -42,7 +42,7 @@ DRAIN_SECONDS: Final = "1"
 
 PAGE: Final = Path(__file__).parent.parent / "client-js" / "dist" / "page"
 
-LEGATO: Final = (sys.executable, "-P", "-m", "deploy")
+LEGATO: Final = (sys.executable, "-P", "-m", "legato.deploy")
 """The ``legato`` command. ``-P``: a directory called ``deploy`` where the user happens to be is not ours."""
 
 WORKER_READY: Final = re.compile(r"\bready: ")
@@ -235,18 +235,18 @@ def _children(plan: Plan, redis_url: str) -> tuple[Spec, Spec, str]:
 
     Their settings are read here as they will read them, so that a mistake is one line before anything runs.
     """
-    import broadcaster.config  # noqa: PLC0415 - here, so that an error above costs no loading time
-    import worker.config  # noqa: PLC0415 - as above
+    import legato.broadcaster.config  # noqa: PLC0415 - here, so that an error above costs no loading time
+    import legato.worker.config  # noqa: PLC0415 - as above
 
     none = argparse.Namespace(config=None)
     try:
         worker_environ = environment.of_child("worker", plan.environ, _worker_settings(plan, redis_url))
-        loaded = worker.config.load(none, worker_environ)
+        loaded = legato.worker.config.load(none, worker_environ)
         model = loaded.provider.model if plan.provider == "anthropic" else ""
         broadcaster_environ = environment.of_child(
             "broadcaster", plan.environ, _broadcaster_settings(plan, redis_url, model)
         )
-        broadcaster.config.load(none, broadcaster_environ)
+        legato.broadcaster.config.load(none, broadcaster_environ)
     except SettingsError as error:
         raise CommandError(str(error), BAD_USAGE) from None
 

@@ -21,9 +21,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from protocol import redis_url
-from protocol.settings import SettingsError
-from worker import redis_connections
+from legato.protocol import redis_url
+from legato.protocol.redis import connections as redis_connections
+from legato.protocol.settings import SettingsError
 
 from .children import Spec
 from .errors import BAD_USAGE, CommandError

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from broadcaster import notify
+from legato.broadcaster import notify
 
 from .children import OWN_NAME
 from .signs import Ears, Gaps

@@ -121,7 +121,7 @@ def _is_http_url(url: str) -> bool:
 class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[[apps]]``: one application. A limit of 0 means none.
 
-    ``allowed_origins`` are patterns of :mod:`protocol.origins`. Sizes are in bytes, times in seconds.
+    ``allowed_origins`` are patterns of :mod:`legato.protocol.origins`. Sizes are in bytes, times in seconds.
     ``over_quota``: whether clients beyond ``max_connections`` stay away or try again.
     """
 

@@ -1,9 +1,9 @@
-"""The names in Redis of one installation: :mod:`protocol.wire` with a prefix and the database's number.
+"""The names in Redis of one installation: :mod:`.wire` with a prefix and the database's number.
 
 Several installations may share a Redis. Databases keep keys apart, but pub/sub knows no databases: so the
 names of the bus carry the number, unless it is 0. A prefix stands before every name, of keys and of the bus.
 
-Both are part of nothing else: hash tags are those of :mod:`protocol.wire`, since a prefix has no brace.
+Both are part of nothing else: hash tags are those of :mod:`.wire`, since a prefix has no brace.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _prefixed(name: Callable[P, str]) -> Callable[Concatenate[Names, P], str]:
 
 
 class Names:
-    """Each method and attribute is the function or constant of :mod:`protocol.wire` that has its name."""
+    """Each method and attribute is the function or constant :mod:`.wire` has under its name."""
 
     __slots__ = ("_database", "nodes_key", "paused_key", "prefix", "queues_key", "workers_key")
 
@@ -63,10 +63,10 @@ class Names:
     backoff_key = _prefixed(wire.backoff_key)
 
     def bus_channel(self, app_id: str, channel: str) -> str:
-        """See :func:`protocol.wire.bus_channel`."""
+        """See :func:`legato.protocol.wire.bus_channel`."""
         return self.prefix + wire.bus_channel(app_id, channel, self._database)
 
     def cancel_flags(self, message_id: str) -> tuple[str, str]:
-        """See :func:`protocol.wire.cancel_flags`."""
+        """See :func:`legato.protocol.wire.cancel_flags`."""
         tagged, plain = wire.cancel_flags(message_id)
         return self.prefix + tagged, self.prefix + plain

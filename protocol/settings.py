@@ -60,9 +60,9 @@ class SettingsError(ValueError):
 
 
 class Redis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[redis]``: ``url`` is an address as :mod:`protocol.redis_url` knows them; empty for none.
+    """``[redis]``: ``url`` is an address as :mod:`legato.protocol.redis_url` knows them; empty for none.
 
-    :ivar prefix: stands before every name in Redis, see :mod:`protocol.names`.
+    :ivar prefix: stands before every name in Redis, see :mod:`legato.protocol.names`.
     """
 
     url: str = ""

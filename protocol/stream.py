@@ -276,7 +276,7 @@ def decode_chat_request(body: bytes) -> ChatRequest:
 
 
 def decode_job(text: bytes | str) -> Job:
-    """Parse the value of :data:`protocol.wire.JOB_FIELD`.
+    """Parse the value of :data:`legato.protocol.wire.JOB_FIELD`.
 
     :raises InvalidRequest: as :func:`decode_chat_request`.
     """
@@ -286,5 +286,5 @@ def decode_job(text: bytes | str) -> Job:
 
 
 def encode_job(job: Job) -> bytes:
-    """JSON for :data:`protocol.wire.JOB_FIELD`."""
+    """JSON for :data:`legato.protocol.wire.JOB_FIELD`."""
     return _encoder.encode(job)

@@ -2,9 +2,9 @@
 
 Braces in a key are literal: they are Redis Cluster hash tags, so that all keys of one channel of one
 application live in one slot and one script may touch them together. Names are unambiguous because
-neither application ids nor channel names can contain ``{``, ``}`` or ``:`` (:mod:`protocol.channels`).
+neither application ids nor channel names can contain ``{``, ``}`` or ``:`` (:mod:`legato.protocol.channels`).
 
-The programs use these names through :class:`protocol.names.Names`, which knows the installation's prefix.
+The programs use these names through :class:`.names.Names`, which knows the installation's prefix.
 
 The hash at :func:`message_key` has these fields:
 
@@ -14,7 +14,7 @@ The hash at :func:`message_key` has these fields:
 ``attempt``    how many times the message was claimed, not counting claims that were handed back
 ``claim``      the fence: the unique token of the newest claim. Only who holds it may write
 ``ticket``     which delivery of which job the claim came by. An older delivery cannot claim any more
-``usage``      what all attempts up to now have used, as JSON (:class:`protocol.stream.Usage`)
+``usage``      what all attempts up to now have used, as JSON (:class:`legato.protocol.stream.Usage`)
 ``next``       the number of indexes in the log, which is the next index to append
 ``cancel``     ``1`` once somebody asked to stop it
 ``error``      text for people, when ``failed``
@@ -29,7 +29,7 @@ GROUP: Final = "workers"
 """The consumer group on every job stream."""
 
 JOB_FIELD: Final = "job"
-"""The one field of a job entry; its value is a :class:`protocol.stream.Job` as JSON."""
+"""The one field of a job entry; its value is a :class:`legato.protocol.stream.Job` as JSON."""
 
 CANCEL_SECONDS: Final = 300
 """How long a cancel flag lives. A job that waits longer than this is cancelled by its hash instead."""
@@ -168,7 +168,7 @@ NODES_KEY: Final = "legato:nodes"
 
 
 def lease_key(node_id: str) -> str:
-    """String that is there as long as the node lives: its state (:mod:`broadcaster.leases`)."""
+    """String that is there as long as the node lives: its state."""
     return f"legato:lease:{{{node_id}}}"
 
 
@@ -204,7 +204,7 @@ LOG_TEXT: Final = "t"
 """Field of a token's log entry: its text."""
 
 LOG_FINAL: Final = "f"
-"""Field of the final marker: how the reply ends, as JSON (:class:`protocol.stream.Decision`)."""
+"""Field of the final marker: how the reply ends, as JSON (:class:`legato.protocol.stream.Decision`)."""
 
 LOG_FINAL_ID: Final = "2-1"
 """Id of the final marker, behind every token."""

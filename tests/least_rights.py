@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
 ROOT = Path(__file__).parents[1]
-PROGRAMS = ("broadcaster", "worker")
+PROGRAMS = ("broadcaster", "worker", "protocol/redis")
 
 CONTAINERS = {"acl", "client", "cluster", "command", "config", "function", "script", "xgroup", "xinfo"}
 """Commands of which the next word is a part."""

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import httpx2
 import pytest
 
-from benchmarks import garbage, proc, replies, scaling, stage
-from benchmarks.collected import Collections
-from benchmarks.errors import BenchmarkError
-from benchmarks.figures import milliseconds, percentile
-from benchmarks.readers import Reading
+from legato.benchmarks import garbage, proc, replies, scaling, stage
+from legato.benchmarks.collected import Collections
+from legato.benchmarks.errors import BenchmarkError
+from legato.benchmarks.figures import milliseconds, percentile
+from legato.benchmarks.readers import Reading
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +37,7 @@ def test_short_run_is_complete_and_written_down(
     body = json.loads(file.read_text())
     assert {name: body["result"][name] for name in expected} == expected
     assert set(body["result"]["cpu_us_per_token"]) == {"redis", "broadcaster", "worker", "readers"}
-    assert body["command"].startswith("python -m benchmarks.replies ")
+    assert body["command"].startswith("python -m legato.benchmarks.replies ")
     assert {"machine", "versions", "wrong"} <= set(body)
     if "samples" in body["result"]:
         assert [ended for ended, _ in body["result"]["samples"]] == list(range(1, 13))
@@ -82,7 +82,7 @@ def test_reader_sees_what_is_lost_repeated_or_cut_short() -> None:
 )
 def test_wrong_option_is_one_line(options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert replies.main(options) == 2
-    assert capsys.readouterr().err == f"benchmarks.replies: {said}\n"
+    assert capsys.readouterr().err == f"legato.benchmarks.replies: {said}\n"
 
 
 async def test_process_that_does_not_start_is_told_with_its_last_line(tmp_path: Path) -> None:
@@ -182,4 +182,4 @@ def test_garbage_sums_up_what_was_in_time() -> None:
 
 def test_garbage_that_cannot_be_measured_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert garbage.main(["--connections", "1"]) == 2
-    assert capsys.readouterr().err == "benchmarks.garbage: --connections 1: expected 2 to 15000\n"
+    assert capsys.readouterr().err == "legato.benchmarks.garbage: --connections 1: expected 2 to 15000\n"

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 
-import broadcaster.config
-import worker.config
-import worker.metrics
-from broadcaster import metrics
-from protocol.apps import App, Webhook
+import legato.broadcaster.config
+import legato.worker.config
+import legato.worker.observability.metrics
+from legato.broadcaster.observability import metrics
+from legato.protocol.apps import App, Webhook
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -29,7 +29,7 @@ def settings() -> dict[str, str]:
     """Every setting of both programs -> its default as the documents write it."""
     found = {}
     tables: list[tuple[str, Any]] = [("apps", App), ("apps.webhooks", Webhook)]
-    for kind in (broadcaster.config.Settings, worker.config.Settings):
+    for kind in (legato.broadcaster.config.Settings, legato.worker.config.Settings):
         tables += [(field.name, type(field.default)) for field in msgspec.structs.fields(kind)]
     for table, kind in tables:
         if issubclass(kind, msgspec.Struct):
@@ -63,10 +63,10 @@ def test_no_document_speaks_of_a_setting_that_does_not_exist():
 def test_each_environment_alias_is_documented():
     pages = ("settings.md", "migrate-from-reverb.md", "migrate-from-soketi.md")
     text = "".join((DOCS / page).read_text() for page in pages)
-    for name in (*broadcaster.config.ALIASES, *worker.config.ALIASES):
+    for name in (*legato.broadcaster.config.ALIASES, *legato.worker.config.ALIASES):
         assert f"`{name}`" in text
 
 
 def test_each_metric_is_documented_and_no_other():
     documented = {name.removesuffix("_total") for name in rows("metrics.md")}
-    assert documented == set(metrics.NAMES) | set(worker.metrics.NAMES)
+    assert documented == set(metrics.NAMES) | set(legato.worker.observability.metrics.NAMES)

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import broadcaster.config
-from broadcaster.foreign_names import RULES, Elsewhere, Honoured, Refused
-
-from .test_docs import DOCS, settings
+import legato.broadcaster.config
+from legato.broadcaster.foreign.names import RULES, Elsewhere, Honoured, Refused
+from tests.test_docs import DOCS, settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +43,7 @@ def test_each_setting_that_is_named_exists(page: str) -> None:
 def test_the_example_is_a_configuration(page: str, tmp_path: Path) -> None:
     file = tmp_path / "legato.toml"
     file.write_text(block(page, "toml"))
-    loaded = broadcaster.config.load(Namespace(config=str(file)), {})
+    loaded = legato.broadcaster.config.load(Namespace(config=str(file)), {})
     assert [app.key for app in loaded.apps] == ["app-key"]
 
 

@@ -1,12 +1,12 @@
-"""No program goes past the installation's prefix: names in Redis come from `protocol.names` alone."""
+"""No program goes past the installation's prefix: names in Redis come from `legato.protocol.names` alone."""
 
 from __future__ import annotations
 
 import ast
 from pathlib import Path
 
-from protocol import wire
-from protocol.names import Names
+from legato.protocol import wire
+from legato.protocol.names import Names
 
 ROOT = Path(__file__).parents[1]
 FUNCTIONS = sorted(
@@ -14,19 +14,19 @@ FUNCTIONS = sorted(
     for name, value in vars(wire).items()
     if callable(value) and name.endswith(("_key", "_mark", "_channel", "_flags"))
 )
-"""Those of `protocol.wire` that make names."""
+"""Those of `legato.protocol.wire` that make names."""
 
 PROGRAMS = ("broadcaster", "worker", "deploy")
 
 
 def past_the_prefix(source: str) -> list[str]:
-    """What of `protocol.wire` a program names that makes or is a name in Redis; and names of its own."""
+    """What of `wire` a program names that makes or is a name in Redis; and names of its own."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "wire":
             if node.attr in FUNCTIONS or node.attr.endswith("_KEY"):
                 found.append(node.attr)
-        elif isinstance(node, ast.ImportFrom) and node.module in ("wire", "protocol.wire"):
+        elif isinstance(node, ast.ImportFrom) and node.module in ("wire", "legato.protocol.wire"):
             found += [one.name for one in node.names if one.name in FUNCTIONS or one.name.endswith("_KEY")]
         elif isinstance(node, ast.Constant) and str(node.value).startswith(("legato:", "stream_cancel:")):
             found.append(str(node.value))
@@ -49,7 +49,8 @@ def test_scripts_are_given_all_their_names():
 
 def test_what_goes_past_it_would_be_seen():
     source = (
-        "wire.jobs_key(q)\nx = wire.NODES_KEY\nfrom protocol.wire import cancel_flags, CACHED\nf'legato:x{y}'"
+        "wire.jobs_key(q)\nx = wire.NODES_KEY\n"
+        "from legato.protocol.wire import cancel_flags, CACHED\nf'legato:x{y}'"
     )
     assert sorted(past_the_prefix(source)) == ["NODES_KEY", "cancel_flags", "jobs_key", "legato:x"]
     assert past_the_prefix("wire.CACHED\nself._names.jobs_key(q)") == []

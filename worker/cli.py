@@ -16,32 +16,39 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import uvloop
 from redis.exceptions import RedisError
 
-from protocol import databases
-from protocol.settings import SUPERVISOR_NAME, SettingsError
+from legato.protocol import databases
+from legato.protocol.redis import advice as redis_advice
+from legato.protocol.settings import SUPERVISOR_NAME, SettingsError
 
-from . import clients, config, database, metrics, redis_advice, roster, store
-from .attempts import Policy
-from .backoff import Backend, one_line
-from .cancels import CancelFlags
-from .consumer import REDIS_DOWN, Consumer, Limits
-from .gate import OPEN, SharedGate
-from .intake import Intake
-from .jobs import Jobs
-from .notify import READY, Notifier
+from . import config
+from . import redis_clients as clients
+from .jobs.cancel import CancelFlags
+from .jobs.consumer import REDIS_DOWN, Consumer, Limits
+from .jobs.intake import Intake
+from .jobs.queue import Jobs
+from .observability import metrics
 from .providers import base
+from .providers.backoff import Backend, one_line
+from .providers.circuit_breaker import OPEN, SharedGate
 from .providers.scripted import Scripted
-from .roster import Roster, Status
-from .runner import Runner
-from .streaming import Model
-from .token_log import TokenLog
-from .vitals import UNBOUNDED, Vitals, Wear
+from .replies.attempts import Policy
+from .replies.log import TokenLog
+from .replies.runner import Runner
+from .replies.streaming import Model
+from .store import conversations as store
+from .store import database
+from .supervisor import roster
+from .supervisor.heartbeat import UNBOUNDED, Vitals, Wear
+from .supervisor.notify import READY, Notifier
+from .supervisor.roster import Roster, Status
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Coroutine
 
-    from .gate import Gate
-    from .redis_pipeline import Named
+    from legato.protocol.redis.pipeline import Named
+
+    from .providers.circuit_breaker import Gate
 
 log: Final = logging.getLogger("legato.worker")
 

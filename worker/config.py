@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from protocol import settings
-from protocol.redis_env import with_redis_url
-from protocol.settings import SettingsError
+from legato.protocol import settings
+from legato.protocol.redis_env import with_redis_url
+from legato.protocol.settings import SettingsError
 
 if TYPE_CHECKING:
     import argparse
@@ -164,7 +164,7 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 def load(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
-    """Settings out of the flags of :mod:`worker.options`, the environment and the file they name.
+    """Settings out of the flags of :mod:`legato.worker.options`, the environment and the file they name.
 
     :raises SettingsError: one line for the user.
     """

@@ -112,7 +112,7 @@ def _add_dead(parser: argparse.ArgumentParser) -> None:
 
 
 def _action(actions: Any, name: str, summary: str) -> argparse.ArgumentParser:
-    """``name``: as in :data:`worker.control.ACTIONS`; its last word is what the user says here."""
+    """``name``: as in ``control.ACTIONS``; its last word is what the user says here."""
     parser: argparse.ArgumentParser = actions.add_parser(
         name.rpartition(" ")[2], help=summary, description=f"{summary[0].upper()}{summary[1:]}."
     )

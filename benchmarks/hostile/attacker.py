@@ -1,4 +1,4 @@
-"""The process of one attack: ``python -m benchmarks.hostile.attacker``.
+"""The process of one attack: ``python -m legato.benchmarks.hostile.attacker``.
 
 Reads an :class:`.Order` from standard input, says that it is ready, begins with the next line, and says the
 :class:`.Outcome`. Its connections stay open until standard input ends.

@@ -7,7 +7,7 @@ import itertools
 import time
 from typing import TYPE_CHECKING, Final
 
-from protocol.signatures import sign
+from legato.protocol.signatures import sign
 
 from .arena import HOST
 from .attack import UNREAD, Attack, filled

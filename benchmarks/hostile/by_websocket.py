@@ -8,8 +8,8 @@ import re
 import socket
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.load.frames import client_frame
-from protocol.signatures import sign_channel
+from legato.benchmarks.load.frames import client_frame
+from legato.protocol.signatures import sign_channel
 
 from .arena import Over
 from .attack import UNREAD, Attack, filled

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.errors import BAD_USAGE, BenchmarkError
+from legato.benchmarks.errors import BAD_USAGE, BenchmarkError
 
 from . import by_fallback, by_http, by_websocket
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from benchmarks import machine, stage
-from benchmarks.errors import BAD_USAGE, BenchmarkError
+from legato.benchmarks import machine, stage
+from legato.benchmarks.errors import BAD_USAGE, BenchmarkError
 
 from . import catalogue, report
 from .run import Plan, rows

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from benchmarks.load.http import Connection
-from protocol.signatures import sign_channel
+from legato.benchmarks.load.http import Connection
+from legato.protocol.signatures import sign_channel
 
 from . import tasks
 from .by_http import HOSTILE, WHOLE
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Self
 
-    from benchmarks.load.orders import Target
+    from legato.benchmarks.load.orders import Target
 
 PING_EVERY: Final = 0.05
 PUBLISH_EVERY: Final = 0.1

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.errors import BenchmarkError
+from legato.benchmarks.errors import BenchmarkError
 
 from .observers import Newcomers, Observer, Publisher
 from .stream_observer import StreamObserver

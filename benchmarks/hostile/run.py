@@ -13,11 +13,11 @@ from urllib.request import urlopen
 
 import msgspec
 
-import deploy.leash
-from benchmarks import stage
-from benchmarks.errors import BenchmarkError
-from benchmarks.program import limited
-from benchmarks.versus import loop_delay
+import legato.deploy.leash
+from legato.benchmarks import stage
+from legato.benchmarks.errors import BenchmarkError
+from legato.benchmarks.program import limited
+from legato.benchmarks.versus import loop_delay
 
 from . import verdict
 from .arena import Order, Outcome
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .scene import Scene
     from .verdict import Limits
 
-ATTACKER: Final = (sys.executable, "-P", "-m", "benchmarks.hostile.attacker")
+ATTACKER: Final = (sys.executable, "-P", "-m", "legato.benchmarks.hostile.attacker")
 BYTES_PER_SECOND: Final = 128 << 20
 START_SECONDS: Final = 30.0
 EXTRA_SECONDS: Final = 15.0
@@ -76,7 +76,7 @@ class Attacker:
         :raises BenchmarkError: it fails.
         """
         self._process = process = await asyncio.create_subprocess_exec(
-            *(sys.executable, deploy.leash.__file__, str(os.getpid()), *ATTACKER),
+            *(sys.executable, legato.deploy.leash.__file__, str(os.getpid()), *ATTACKER),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )

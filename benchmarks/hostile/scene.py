@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 
-from benchmarks import stage
-from benchmarks.load.orders import Target
+from legato.benchmarks import stage
+from legato.benchmarks.load.orders import Target
 
 from . import certificate, watch
 from .observers import Place

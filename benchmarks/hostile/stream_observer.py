@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Final
 
-from protocol.fallback import STREAM_LIMIT
+from legato.protocol.fallback import STREAM_LIMIT
 
 from .by_fallback import OPEN, session_path
 from .by_http import request

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from redis.exceptions import RedisError
 
-from benchmarks import proc
-from benchmarks.errors import BenchmarkError
+from legato.benchmarks import proc
+from legato.benchmarks.errors import BenchmarkError
 
 from . import tasks
 

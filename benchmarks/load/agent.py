@@ -1,4 +1,4 @@
-"""A generator's process: ``python -m benchmarks.load.agent``, started by :mod:`.agents`.
+"""A generator's process: ``python -m legato.benchmarks.load.agent``, started by :mod:`.agents`.
 
 Lines of :class:`.orders.Asked` come on standard input, lines of :class:`.orders.Answer` go to standard
 output; it ends with standard input.

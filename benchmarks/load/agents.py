@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-import deploy.leash
-from benchmarks.errors import BenchmarkError
-from benchmarks.stage import end
+import legato.deploy.leash
+from legato.benchmarks.errors import BenchmarkError
+from legato.benchmarks.stage import end
 
 from .histogram import Histogram
 from .orders import (
@@ -227,8 +227,8 @@ async def generators(readers: int, publishers: int, cores: Sequence[int] = ()) -
         agents = []
         for _ in range(readers + publishers):
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, deploy.leash.__file__, str(os.getpid())),
-                *(sys.executable, "-P", "-m", "benchmarks.load.agent"),
+                *(sys.executable, legato.deploy.leash.__file__, str(os.getpid())),
+                *(sys.executable, "-P", "-m", "legato.benchmarks.load.agent"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,

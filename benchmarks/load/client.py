@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
-from protocol import signatures
+from legato.protocol import signatures
 
 from . import frames
 from .orders import Counts

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from benchmarks import machine, stage
-from benchmarks.errors import BAD_USAGE, BenchmarkError
+from legato.benchmarks import machine, stage
+from legato.benchmarks.errors import BAD_USAGE, BenchmarkError
 
 from . import compare, html, local, markdown, options
 from .agents import generators

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks import stage
-from benchmarks.errors import BAD_USAGE, BenchmarkError
+from legato.benchmarks import stage
+from legato.benchmarks.errors import BAD_USAGE, BenchmarkError
 
 from .orders import Target
 

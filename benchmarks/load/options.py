@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from benchmarks.errors import BAD_USAGE, BenchmarkError
+from legato.benchmarks.errors import BAD_USAGE, BenchmarkError
 
 DESCRIPTION: Final = """\
 Loads a Pusher server and reports how it bears it: Legato, Reverb, soketi, the hosted service. Without

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from benchmarks import proc
+from legato.benchmarks import proc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from benchmarks.errors import BenchmarkError
+from legato.benchmarks.errors import BenchmarkError
 
 from .agents import histogram
 from .histogram import greatest

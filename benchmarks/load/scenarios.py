@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from protocol.stream import chat_channel
+from legato.protocol.stream import chat_channel
 
 from . import probe
 from .orders import Join

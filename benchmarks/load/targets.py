@@ -6,7 +6,7 @@ import ipaddress
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from benchmarks.errors import BAD_USAGE, BenchmarkError
+from legato.benchmarks.errors import BAD_USAGE, BenchmarkError
 
 from .orders import Target
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from redis.exceptions import RedisError
 
-from protocol import stream
-from worker import clients
-from worker.token_log import FencedError, GapError, Token, TokenLog
+from legato.protocol import stream
+from legato.worker import redis_clients as clients
+from legato.worker.replies.log import FencedError, GapError, Token, TokenLog
 
 from . import stamp
 from .schedule import MICRO, Pace, now
@@ -20,7 +20,7 @@ from .tally import count
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from worker.token_log import MessageLog
+    from legato.worker.replies.log import MessageLog
 
     from .orders import Target, Tokens
     from .schedule import Alarm

@@ -1,1 +1,1 @@
-"""Servers side by side in one run: ``python -m benchmarks.versus``."""
+"""Servers side by side in one run: ``python -m legato.benchmarks.versus``."""

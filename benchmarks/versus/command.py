@@ -1,4 +1,4 @@
-"""Options and results of ``python -m benchmarks.versus``. ``--help`` says what it does."""
+"""Options and results of ``python -m legato.benchmarks.versus``. ``--help`` says what it does."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from benchmarks import machine, program
-from benchmarks.errors import BAD_USAGE, BenchmarkError
-from benchmarks.load import local
-from benchmarks.load.agents import generators
-from benchmarks.load.options import BOUNDS as LOAD_BOUNDS
-from benchmarks.load.watch import Live
+from legato.benchmarks import machine, program
+from legato.benchmarks.errors import BAD_USAGE, BenchmarkError
+from legato.benchmarks.load import local
+from legato.benchmarks.load.agents import generators
+from legato.benchmarks.load.options import BOUNDS as LOAD_BOUNDS
+from legato.benchmarks.load.watch import Live
 
 from . import table
 from .measures import FLUSH_CONNECTIONS, IDLE, IDLE_CONNECTIONS
@@ -44,9 +44,9 @@ afterwards.
 
 EPILOG: Final = """\
 examples:
-  python -m benchmarks.versus --quick
+  python -m legato.benchmarks.versus --quick
   npm install --prefix DIR --ignore-scripts @soketi/soketi
-  python -m benchmarks.versus --soketi DIR --rounds 5 --json versus.json > versus.md
+  python -m legato.benchmarks.versus --soketi DIR --rounds 5 --json versus.json > versus.md
 
 exit status:
   0    measured, and every delivery came in order; targets may be missed
@@ -140,7 +140,7 @@ async def _measure(args: argparse.Namespace, redis: str) -> dict[str, Any]:
         known = machine.versions(redis) | await versions(programs)
     body: dict[str, Any] = {
         "benchmark": "versus",
-        "command": shlex.join(["python", "-m", "benchmarks.versus", *args.argv]),
+        "command": shlex.join(["python", "-m", "legato.benchmarks.versus", *args.argv]),
         "machine": found,
         "versions": known,
         "started": started,
@@ -179,7 +179,9 @@ def _row(found: Found) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure; the exit status is as :data:`EPILOG` says."""
     words = list(sys.argv[1:] if argv is None else argv)
-    body = program.measured("benchmarks.versus", words, build_parser().parse_args(words), check, _measure)
+    body = program.measured(
+        "legato.benchmarks.versus", words, build_parser().parse_args(words), check, _measure
+    )
     if isinstance(body, int):
         return body
     sys.stdout.write(body["table"])

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Final
 import httpx2
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.errors import BenchmarkError
-from benchmarks.load.scenarios import subscribe_all, to_all
-from benchmarks.load.schedule import MICRO
+from legato.benchmarks.errors import BenchmarkError
+from legato.benchmarks.load.scenarios import subscribe_all, to_all
+from legato.benchmarks.load.schedule import MICRO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from benchmarks.load.run import Run
+    from legato.benchmarks.load.run import Run
 
     from .servers import Server
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from benchmarks.load.run import Sizes
-from benchmarks.load.scenarios import SCENARIOS, fanout_paced, streams_through_redis
+from legato.benchmarks.load.run import Sizes
+from legato.benchmarks.load.scenarios import SCENARIOS, fanout_paced, streams_through_redis
 
 from .loop_delay import flushes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from benchmarks.load.run import Run
+    from legato.benchmarks.load.run import Run
 
     from .servers import Server
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from benchmarks.load.result import Phase
+    from legato.benchmarks.load.result import Phase
 
 RATES: Final = (20, 30, 40, 50, 60, 70, 80, 100)
 """Events per second, to 1,000 subscribers each: what one core of soketi's can nearly do is among them."""

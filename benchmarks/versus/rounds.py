@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from benchmarks.errors import BenchmarkError
-from benchmarks.load import markdown, probe
-from benchmarks.load.run import Run
+from legato.benchmarks.errors import BenchmarkError
+from legato.benchmarks.load import markdown, probe
+from legato.benchmarks.load.run import Run
 
 from .measures import IDLE, LATENCY, ROUND, SOKETI, in_turn
 from .rates import RATES, best, sustained
@@ -20,10 +20,10 @@ from .rows import Seen
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from benchmarks.load.agents import Generators
-    from benchmarks.load.result import Phase
-    from benchmarks.load.run import Sizes
-    from benchmarks.load.watch import Live
+    from legato.benchmarks.load.agents import Generators
+    from legato.benchmarks.load.result import Phase
+    from legato.benchmarks.load.run import Sizes
+    from legato.benchmarks.load.watch import Live
 
     from .measures import Measure
     from .servers import Server

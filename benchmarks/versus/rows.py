@@ -10,7 +10,7 @@ from .measures import BASELINE, LEGATO, OVER_REDIS, SOKETI
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from benchmarks.load.result import Phase
+    from legato.benchmarks.load.result import Phase
 
 
 class Seen(NamedTuple):

@@ -11,12 +11,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from benchmarks.errors import BAD_USAGE, BenchmarkError
-from benchmarks.load import local
-from benchmarks.load.orders import Target
-from benchmarks.load.targets import DIALECTS
-from benchmarks.stage import Cast, stage, start
-from deploy import ports
+from legato.benchmarks.errors import BAD_USAGE, BenchmarkError
+from legato.benchmarks.load import local
+from legato.benchmarks.load.orders import Target
+from legato.benchmarks.load.targets import DIALECTS
+from legato.benchmarks.stage import Cast, stage, start
+from legato.deploy import ports
 
 from .measures import BASELINE, LEGATO, OVER_REDIS, SOKETI
 

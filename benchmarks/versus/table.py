@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.load.result import FIGURES, shown
+from legato.benchmarks.load.result import FIGURES, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

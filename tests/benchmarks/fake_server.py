@@ -10,10 +10,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from benchmarks.load.frames import take_apart
-from protocol import signatures
-
-from .test_frames import server_frame
+from legato.benchmarks.load.frames import take_apart
+from legato.protocol import signatures
+from tests.benchmarks.test_frames import server_frame
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

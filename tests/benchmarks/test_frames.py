@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.load import frames, stamp
-from benchmarks.load.histogram import Histogram
-from benchmarks.load.orders import Counts
-from benchmarks.load.tally import FEW, Place, Tally
+from legato.benchmarks.load import frames, stamp
+from legato.benchmarks.load.histogram import Histogram
+from legato.benchmarks.load.orders import Counts
+from legato.benchmarks.load.tally import FEW, Place, Tally
 
 
 def server_frame(payload: bytes, opcode: int = frames.TEXT) -> bytes:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.figures import percentile
-from benchmarks.load.histogram import Histogram, bucket, greatest
-from benchmarks.load.result import waits
-from benchmarks.load.tally import Tally, count
+from legato.benchmarks.figures import percentile
+from legato.benchmarks.load.histogram import Histogram, bucket, greatest
+from legato.benchmarks.load.result import waits
+from legato.benchmarks.load.tally import Tally, count
 
 MICROSECONDS = st.integers(0, 10**10)
 

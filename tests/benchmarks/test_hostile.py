@@ -17,23 +17,23 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 import pytest
 
-from benchmarks import stage
-from benchmarks.errors import BenchmarkError
-from benchmarks.hostile import catalogue, observers, report, stream_observer, tasks
-from benchmarks.hostile.arena import Arena, Order, Outcome
-from benchmarks.hostile.attack import Attack
-from benchmarks.hostile.by_http import request
-from benchmarks.hostile.command import QUICK
-from benchmarks.hostile.run import Plan, measured
-from benchmarks.hostile.scene import LEASE_SECONDS, scene
-from benchmarks.hostile.stream_observer import StreamObserver
-from benchmarks.hostile.verdict import Limits, Row, Waits, faults, waits
-from benchmarks.hostile.watch import Log
-from benchmarks.load.orders import Target
-from broadcaster.server import running
-from deploy import cli
-from protocol import fallback
-from protocol.apps import App
+from legato.benchmarks import stage
+from legato.benchmarks.errors import BenchmarkError
+from legato.benchmarks.hostile import catalogue, observers, report, stream_observer, tasks
+from legato.benchmarks.hostile.arena import Arena, Order, Outcome
+from legato.benchmarks.hostile.attack import Attack
+from legato.benchmarks.hostile.by_http import request
+from legato.benchmarks.hostile.command import QUICK
+from legato.benchmarks.hostile.run import Plan, measured
+from legato.benchmarks.hostile.scene import LEASE_SECONDS, scene
+from legato.benchmarks.hostile.stream_observer import StreamObserver
+from legato.benchmarks.hostile.verdict import Limits, Row, Waits, faults, waits
+from legato.benchmarks.hostile.watch import Log
+from legato.benchmarks.load.orders import Target
+from legato.broadcaster.composition import running
+from legato.deploy import cli
+from legato.protocol import fallback
+from legato.protocol.apps import App
 from tests.broadcaster.conftest import local_settings, until
 
 if TYPE_CHECKING:
@@ -386,7 +386,7 @@ def test_interrupted_run_writes_what_is_finished(tmp_path: Path) -> None:
     file = tmp_path / "report.json"
     words = ["bench", "hostile", "--quick", "--only", "http", "--json", str(file)]
     with subprocess.Popen(
-        [sys.executable, "-P", "-m", "deploy", *words], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-P", "-m", "legato.deploy", *words], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         lines = iter(process.stdout.readline, "")

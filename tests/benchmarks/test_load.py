@@ -9,28 +9,26 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.errors import BenchmarkError
-from benchmarks.load import run as run_module
-from benchmarks.load import scenarios, watch
-from benchmarks.load.agents import generators
-from benchmarks.load.command import load
-from benchmarks.load.histogram import bucket
-from benchmarks.load.http import Connection, whole
-from benchmarks.load.orders import Counts, Join, Target
-from benchmarks.load.probe import Usage
-from benchmarks.load.run import Measured, Run, Sizes
-from benchmarks.load.watch import Live
-from deploy import cli
-
-from .fake_server import fake_server
+from legato.benchmarks.errors import BenchmarkError
+from legato.benchmarks.load import run as run_module
+from legato.benchmarks.load import scenarios, watch
+from legato.benchmarks.load.agents import generators
+from legato.benchmarks.load.command import load
+from legato.benchmarks.load.histogram import bucket
+from legato.benchmarks.load.http import Connection, whole
+from legato.benchmarks.load.orders import Counts, Join, Target
+from legato.benchmarks.load.probe import Usage
+from legato.benchmarks.load.run import Measured, Run, Sizes
+from legato.benchmarks.load.watch import Live
+from legato.deploy import cli
+from tests.benchmarks.fake_server import fake_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from benchmarks.load.result import Phase
-
-    from .fake_server import FakeServer
+    from legato.benchmarks.load.result import Phase
+    from tests.benchmarks.fake_server import FakeServer
 
 SIZES = Sizes(3, 100, 0.2, 60, 1)
 

@@ -6,12 +6,12 @@ import argparse
 
 import pytest
 
-from benchmarks.errors import BenchmarkError
-from benchmarks.load import options
-from benchmarks.load.command import listed, redacted
-from benchmarks.load.scenarios import SCENARIOS, sized
-from benchmarks.load.targets import DIALECTS, Wanted, is_local, resolve
-from deploy import cli
+from legato.benchmarks.errors import BenchmarkError
+from legato.benchmarks.load import options
+from legato.benchmarks.load.command import listed, redacted
+from legato.benchmarks.load.scenarios import SCENARIOS, sized
+from legato.benchmarks.load.targets import DIALECTS, Wanted, is_local, resolve
+from legato.deploy import cli
 
 CREDENTIALS = {"PUSHER_APP_ID": "1", "PUSHER_APP_KEY": "key", "PUSHER_APP_SECRET": "hidden"}
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from benchmarks.errors import BenchmarkError
-from benchmarks.load import compare, html, markdown, plots
-from benchmarks.load.command import load
-from benchmarks.load.result import FIGURES, SCHEMA, Delivery, Moment, Phase, Report, rounded
-from deploy import cli
+from legato.benchmarks.errors import BenchmarkError
+from legato.benchmarks.load import compare, html, markdown, plots
+from legato.benchmarks.load.command import load
+from legato.benchmarks.load.result import FIGURES, SCHEMA, Delivery, Moment, Phase, Report, rounded
+from legato.deploy import cli
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,9 +7,9 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.load.agents import shares, together
-from benchmarks.load.orders import Counts, Join
-from benchmarks.load.schedule import MICRO, Alarm, Pace, now
+from legato.benchmarks.load.agents import shares, together
+from legato.benchmarks.load.orders import Counts, Join
+from legato.benchmarks.load.schedule import MICRO, Alarm, Pace, now
 
 
 def test_moments_do_not_drift() -> None:

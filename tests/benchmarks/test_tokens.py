@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from benchmarks.load import scenarios
-from benchmarks.load.command import load
-from benchmarks.load.orders import Target, Tokens
-from benchmarks.load.schedule import MICRO, Alarm, Pace, now
-from benchmarks.load.tally import Tally
-from benchmarks.load.tokens import GRAIN, Due, Writer, moments
-from deploy import cli
-from protocol import wire
+from legato.benchmarks.load import scenarios
+from legato.benchmarks.load.command import load
+from legato.benchmarks.load.orders import Target, Tokens
+from legato.benchmarks.load.schedule import MICRO, Alarm, Pace, now
+from legato.benchmarks.load.tally import Tally
+from legato.benchmarks.load.tokens import GRAIN, Due, Writer, moments
+from legato.deploy import cli
+from legato.protocol import wire
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

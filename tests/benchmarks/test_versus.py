@@ -12,26 +12,25 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.errors import BenchmarkError
-from benchmarks.load.agents import generators
-from benchmarks.load.orders import Target
-from benchmarks.load.result import FIGURES, Delivery
-from benchmarks.load.run import Run, Sizes
-from benchmarks.load.watch import Live
-from benchmarks.versus import command, loop_delay, servers, table
-from benchmarks.versus.measures import BASELINE, IDLE, LEGATO, OVER_REDIS, ROUND, SOKETI, in_turn
-from benchmarks.versus.rates import LONGEST_P99, best, sustained
-from benchmarks.versus.rows import ROWS, Goal, Place, Row, Seen, figures, fill
-from benchmarks.versus.servers import Server
-
-from .fake_server import fake_server
-from .test_reports import phase
+from legato.benchmarks.errors import BenchmarkError
+from legato.benchmarks.load.agents import generators
+from legato.benchmarks.load.orders import Target
+from legato.benchmarks.load.result import FIGURES, Delivery
+from legato.benchmarks.load.run import Run, Sizes
+from legato.benchmarks.load.watch import Live
+from legato.benchmarks.versus import command, loop_delay, servers, table
+from legato.benchmarks.versus.measures import BASELINE, IDLE, LEGATO, OVER_REDIS, ROUND, SOKETI, in_turn
+from legato.benchmarks.versus.rates import LONGEST_P99, best, sustained
+from legato.benchmarks.versus.rows import ROWS, Goal, Place, Row, Seen, figures, fill
+from legato.benchmarks.versus.servers import Server
+from tests.benchmarks.fake_server import fake_server
+from tests.benchmarks.test_reports import phase
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from benchmarks.load.result import Phase
+    from legato.benchmarks.load.result import Phase
 
 COST = "server_cpu_us_per_delivery"
 RATIO = Row(
@@ -220,7 +219,7 @@ def test_wrong_option_is_one_line(
         monkeypatch.setattr(resource, "getrlimit", lambda _what: (10_199, 10_199))
     assert command.main(words) == 2
     complaint = capsys.readouterr().err
-    assert complaint.startswith(f"benchmarks.versus: {said}")
+    assert complaint.startswith(f"legato.benchmarks.versus: {said}")
     assert complaint.count("\n") == 1
 
 
@@ -230,7 +229,8 @@ def test_compiler_that_is_not_there_is_one_line(
     monkeypatch.setenv("PATH", "")
     assert command.main(["--quick", "--no-pin"]) == 1
     assert capsys.readouterr().err == (
-        "benchmarks.versus: the baseline needs a C compiler, and there is no cc (Debian: gcc, libc6-dev)\n"
+        "legato.benchmarks.versus: the baseline needs a C compiler, "
+        "and there is no cc (Debian: gcc, libc6-dev)\n"
     )
 
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from broadcaster.config import Metrics, Server, Settings
-from broadcaster.server import Running, running
-from protocol import signatures
-from protocol.apps import App
-from protocol.settings import Redis
+from legato.broadcaster.composition import Running, running
+from legato.broadcaster.config import Metrics, Server, Settings
+from legato.protocol import signatures
+from legato.protocol.apps import App
+from legato.protocol.settings import Redis
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

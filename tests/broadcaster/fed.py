@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from uvicorn.server import ServerState
 
-from broadcaster.bus import LocalBus
-from broadcaster.node import Node
-from broadcaster.server import _config
+from legato.broadcaster.bus.bus import LocalBus
+from legato.broadcaster.composition import _config
+from legato.broadcaster.node import Node
 from tests.broadcaster.conftest import local_settings
 
 if TYPE_CHECKING:

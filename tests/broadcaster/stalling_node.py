@@ -14,10 +14,11 @@ import time
 from functools import partial
 from pathlib import Path
 
-from broadcaster import lease_thread, redis_registry
-from broadcaster.config import Server
-from broadcaster.server import running
-from protocol.settings import Redis
+from legato.broadcaster.composition import running
+from legato.broadcaster.config import Server
+from legato.broadcaster.registry import lease_thread
+from legato.broadcaster.registry import redis as redis_registry
+from legato.protocol.settings import Redis
 from tests.broadcaster.conftest import local_settings
 
 

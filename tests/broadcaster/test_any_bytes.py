@@ -9,8 +9,8 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broadcaster.server import running
-from broadcaster.websocket import Connection
+from legato.broadcaster.composition import running
+from legato.broadcaster.transport.websocket import Connection
 from tests.broadcaster.conftest import APP, local_settings
 from tests.broadcaster.test_websocket import UPGRADE
 

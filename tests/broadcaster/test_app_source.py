@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broadcaster import app_source
-from broadcaster.app_source import AppSource, UnreadableError
-from broadcaster.bus import redis_client
-from broadcaster.config import AppSource as Config
-from broadcaster.config import Auth, Chat
-from broadcaster.server import StartError, running
-from protocol import signatures
-from protocol.apps import App
-from protocol.settings import Redis, SettingsError
+from legato.broadcaster.apps import source as app_source
+from legato.broadcaster.apps.source import AppSource, UnreadableError
+from legato.broadcaster.bus.bus import redis_client
+from legato.broadcaster.composition import StartError, running
+from legato.broadcaster.config import AppSource as Config
+from legato.broadcaster.config import Auth, Chat
+from legato.protocol import signatures
+from legato.protocol.apps import App
+from legato.protocol.settings import Redis, SettingsError
 from tests.broadcaster.app_tables import TABLE, create, put_row
 from tests.broadcaster.conftest import APP, client, dial, local_settings, until
 from tests.broadcaster.test_http_api import call, signed

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from broadcaster import app_table
-from broadcaster.app_source import UnreadableError
-from broadcaster.app_table import JSON_COLUMNS, AppTable
-from broadcaster.config import AppSource, Settings
-from broadcaster.server import StartError, running
-from protocol.apps import App, Webhook
-from protocol.settings import SettingsError
+from legato.broadcaster.apps import sql as app_table
+from legato.broadcaster.apps.source import UnreadableError
+from legato.broadcaster.apps.sql import JSON_COLUMNS, AppTable
+from legato.broadcaster.composition import StartError, running
+from legato.broadcaster.config import AppSource, Settings
+from legato.protocol.apps import App, Webhook
+from legato.protocol.settings import SettingsError
 from tests.broadcaster.app_tables import STATEMENTS, TABLE, create, put_row
 from tests.broadcaster.conftest import local_settings
 
@@ -295,5 +295,5 @@ def test_the_address_is_in_no_text_of_the_settings():
 
 
 def test_a_broadcaster_without_a_table_does_without_sqlalchemy():
-    code = "import sys, broadcaster.server; sys.exit('sqlalchemy' in sys.modules)"
+    code = "import sys, legato.broadcaster.composition; sys.exit('sqlalchemy' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

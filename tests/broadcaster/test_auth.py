@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadcaster.auth import AuthError, ChannelRule, allows, user_of, verifier
-from broadcaster.config import Auth
-from protocol.settings import SettingsError
+from legato.broadcaster.auth.rules import AuthError, ChannelRule, allows, user_of, verifier
+from legato.broadcaster.config import Auth
+from legato.protocol.settings import SettingsError
 
 SECRET = "a secret of more than thirty-two bytes"
 

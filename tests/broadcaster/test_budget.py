@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broadcaster.budget import SLICE, Budget
+from legato.broadcaster.transport.budget import SLICE, Budget
 
 
 class Loop:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.asyncio.connection import Connection, UnixDomainSocketConnection
 
-from broadcaster import bus as bus_module
-from broadcaster import feed as feed_module
-from broadcaster import linger
-from broadcaster.bus import BusError, LocalBus, RedisBus, ask, redis_client
-from broadcaster.hub import Key
-from broadcaster.linger import LingeringBus
-from protocol import wire
-from protocol.wire import Envelope
+from legato.broadcaster.bus import bus as bus_module
+from legato.broadcaster.bus import linger
+from legato.broadcaster.bus import reader as feed_module
+from legato.broadcaster.bus.bus import BusError, LocalBus, RedisBus, ask, redis_client
+from legato.broadcaster.bus.linger import LingeringBus
+from legato.broadcaster.channels.hub import Key
+from legato.protocol import wire
+from legato.protocol.wire import Envelope
 from tests.broadcaster.conftest import until
 from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer

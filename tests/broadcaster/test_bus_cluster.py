@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broadcaster.bus import BusError, redis_client
-from broadcaster.hub import Key
-from broadcaster.registry import Left
-from protocol import wire
-from protocol.cluster import slot_of
+from legato.broadcaster.bus.bus import BusError, redis_client
+from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.registry.base import Left
+from legato.protocol import wire
+from legato.protocol.redis.slots import slot_of
 from tests.broadcaster.conftest import until
 from tests.broadcaster.test_bus import Node, redis_node
 from tests.broadcaster.test_registry import ANN, NEWS, ROOM

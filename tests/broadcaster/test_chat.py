@@ -15,12 +15,12 @@ import pusher
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from broadcaster import healing
-from broadcaster.bus import redis_client
-from broadcaster.config import LOCAL_HOSTS, Auth, Chat, Dev, Server
-from broadcaster.server import running
-from protocol import signatures, stream, wire
-from protocol.settings import Redis, SettingsError
+from legato.broadcaster.bus.bus import redis_client
+from legato.broadcaster.composition import running
+from legato.broadcaster.config import LOCAL_HOSTS, Auth, Chat, Dev, Server
+from legato.broadcaster.replies import healer as healing
+from legato.protocol import signatures, stream, wire
+from legato.protocol.settings import Redis, SettingsError
 from tests.broadcaster.conftest import APP, client, local_settings
 from tests.broadcaster.test_http_api import signed
 from tests.conftest import BINARIES

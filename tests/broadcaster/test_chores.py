@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from broadcaster import chores as module
-from broadcaster.bus import redis_client
-from broadcaster.chores import Chores
-from broadcaster.hub import Key
-from broadcaster.server import running
-from protocol import signatures, wire
-from protocol.settings import Redis
+from legato.broadcaster.bus.bus import redis_client
+from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.clients import chores as module
+from legato.broadcaster.clients.chores import Chores
+from legato.broadcaster.composition import running
+from legato.protocol import signatures, wire
+from legato.protocol.settings import Redis
 from tests.broadcaster.conftest import APP, client, local_settings, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from broadcaster.client import Client as NodeClient
+    from legato.broadcaster.clients.client import Client as NodeClient
 
 MANY = 300
 """Channels of one client: more than one turn of the loop works off."""

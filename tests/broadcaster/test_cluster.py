@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from redis.asyncio import Redis
 from websockets.exceptions import ConnectionClosed
 
-from protocol import signatures, wire
+from legato.protocol import signatures, wire
 from tests.broadcaster.conftest import APP, WAIT, Client, client, dial
 from tests.broadcaster.test_http_api import call, signed
 from tests.broadcaster.test_server import ENVIRON, Process, legato

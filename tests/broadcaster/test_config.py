@@ -2,10 +2,10 @@ import argparse
 
 import pytest
 
-from broadcaster import config
-from broadcaster.config import Settings
-from protocol.apps import App
-from protocol.settings import SettingsError
+from legato.broadcaster import config
+from legato.broadcaster.config import Settings
+from legato.protocol.apps import App
+from legato.protocol.settings import SettingsError
 
 REVERB = {"REVERB_APP_ID": "1", "REVERB_APP_KEY": "k", "REVERB_APP_SECRET": "hush-hush"}
 APP = '[[apps]]\nid="a"\nkey="ka"\nsecret="hush-hush"\n'

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broadcaster import connection_counts, leases
-from broadcaster.bus import BusError, redis_client
-from broadcaster.registry import LocalRegistry
-from broadcaster.server import running
-from protocol import wire
-from protocol.settings import Redis
+from legato.broadcaster.bus.bus import BusError, redis_client
+from legato.broadcaster.composition import running
+from legato.broadcaster.registry import connection_counts
+from legato.broadcaster.registry import lease as leases
+from legato.broadcaster.registry.base import LocalRegistry
+from legato.protocol import wire
+from legato.protocol.settings import Redis
 from tests.broadcaster.conftest import WAIT, client, local_settings
 from tests.broadcaster.test_features import get
 from tests.broadcaster.test_registry import redis_node

@@ -1,4 +1,4 @@
-from broadcaster.cut import SECONDS, Cutter
+from legato.broadcaster.transport.cut import SECONDS, Cutter
 
 
 class Connection:

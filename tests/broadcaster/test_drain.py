@@ -17,15 +17,15 @@ from unittest import mock
 import msgspec
 import pytest
 
-from broadcaster import leases
-from broadcaster.config import Server
-from broadcaster.drain import ASK_SECONDS, LAST_SECONDS, Peers, _Steps, drain
-from broadcaster.hub import Key
-from broadcaster.server import _stop_listening, running
-from protocol import errors
-from protocol.apps import Webhook
-from protocol.settings import Redis
-from protocol.wire import TERMINATE, Envelope
+from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.clients.drain import ASK_SECONDS, LAST_SECONDS, Peers, _Steps, drain
+from legato.broadcaster.composition import _stop_listening, running
+from legato.broadcaster.config import Server
+from legato.broadcaster.registry import lease as leases
+from legato.protocol import errors
+from legato.protocol.apps import Webhook
+from legato.protocol.settings import Redis
+from legato.protocol.wire import TERMINATE, Envelope
 from tests.broadcaster.conftest import APP, WAIT, client, local_settings, until
 from tests.broadcaster.test_http_api import EVENTS, post
 from tests.broadcaster.test_webhooks_node import join
@@ -154,7 +154,7 @@ async def test_what_is_on_its_way_to_a_slow_client_comes_before_the_goodbye():
 
 
 async def test_without_redis_the_drain_ends_all_the_same(valkey_url, monkeypatch):
-    monkeypatch.setattr("broadcaster.drain.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("legato.broadcaster.clients.drain.PATIENCE_SECONDS", 0.2)
     async with running(settings_for(valkey_url)) as server, client(server.port) as ann:
         await ann.subscribe("private-a")
 
@@ -187,8 +187,8 @@ def counted(node, monkeypatch, *, hangs: bool = False) -> list[str]:
 
 
 async def test_a_redis_that_hangs_is_waited_for_once(monkeypatch):
-    monkeypatch.setattr("broadcaster.drain.PEER_SECONDS", 0.3)
-    monkeypatch.setattr("broadcaster.drain.ASK_SECONDS", 0)
+    monkeypatch.setattr("legato.broadcaster.clients.drain.PEER_SECONDS", 0.3)
+    monkeypatch.setattr("legato.broadcaster.clients.drain.ASK_SECONDS", 0)
     with RedisServer(BINARIES["valkey"]) as redis:
         settings = settings_for(redis.url, drain_seconds=0.5, lease_seconds=600)
         async with running(settings) as server, contextlib.AsyncExitStack() as stack:
@@ -208,7 +208,7 @@ async def test_a_redis_that_hangs_is_waited_for_once(monkeypatch):
 
 
 async def test_a_second_signal_asks_redis_nothing_and_ends_the_question_that_waits(valkey_url, monkeypatch):
-    monkeypatch.setattr("broadcaster.drain.PEER_SECONDS", 2 * WAIT)
+    monkeypatch.setattr("legato.broadcaster.clients.drain.PEER_SECONDS", 2 * WAIT)
     async with running(settings_for(valkey_url)) as server:
         became = counted(server.node, monkeypatch, hangs=True)
         server.uvicorn._stop()

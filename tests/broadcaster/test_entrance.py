@@ -9,12 +9,12 @@ import json
 import msgspec
 import pytest
 
-from broadcaster import entrance
-from broadcaster.config import Server
-from broadcaster.hub import Key
-from broadcaster.server import running
-from protocol import wire
-from protocol.settings import Redis
+from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.clients import admission as entrance
+from legato.broadcaster.composition import running
+from legato.broadcaster.config import Server
+from legato.protocol import wire
+from legato.protocol.settings import Redis
 from tests.broadcaster.conftest import APP, client, dial, local_settings, until
 from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer

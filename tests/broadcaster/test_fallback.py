@@ -14,21 +14,29 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from broadcaster import fallback, fallback_client, http
-from broadcaster.config import Server
-from broadcaster.drain import drain
-from broadcaster.frames import text_frame
-from broadcaster.server import running
-from protocol import errors, messages, signatures
-from protocol import fallback as words
-from protocol.apps import App
-from protocol.wire import Envelope
+from legato.broadcaster.clients.drain import drain
+from legato.broadcaster.composition import running
+from legato.broadcaster.config import Server
+from legato.broadcaster.transport import (
+    http11 as http,
+)
+from legato.broadcaster.transport import (
+    polling as fallback,
+)
+from legato.broadcaster.transport import (
+    polling_client as fallback_client,
+)
+from legato.broadcaster.transport.frames import text_frame
+from legato.protocol import errors, messages, signatures
+from legato.protocol import fallback as words
+from legato.protocol.apps import App
+from legato.protocol.wire import Envelope
 from tests.broadcaster.conftest import APP, WAIT, client, local_settings, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from broadcaster.server import Running
+    from legato.broadcaster.composition import Running
 
 SUCCEEDED = "pusher_internal:subscription_succeeded"
 ALPHABET = "0123456789abcdefghijklmnopqrstuv"

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broadcaster import fallback_client
-from broadcaster.budget import SLICE
-from broadcaster.config import Server
-from broadcaster.server import running
+from legato.broadcaster.composition import running
+from legato.broadcaster.config import Server
+from legato.broadcaster.transport import polling_client as fallback_client
+from legato.broadcaster.transport.budget import SLICE
 from tests.broadcaster.conftest import local_settings, until
 from tests.broadcaster.test_fallback import Session, read
 

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvloop
 
-from broadcaster.hub import CHUNK
-from broadcaster.redis_ear import NOT_ENOUGH_DATA
-from broadcaster.server import running
-from protocol import stream, wire
-from protocol.settings import Redis
-from protocol.wire import Envelope
+from legato.broadcaster.bus.pubsub import NOT_ENOUGH_DATA
+from legato.broadcaster.channels.hub import CHUNK
+from legato.broadcaster.composition import running
+from legato.protocol import stream, wire
+from legato.protocol.settings import Redis
+from legato.protocol.wire import Envelope
 from tests.broadcaster.conftest import APP, client, local_settings
 from tests.broadcaster.test_http_api import BATCH, post
 from tests.broadcaster.test_hub import KEY, Loop, Recorder
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from broadcaster.config import Settings
+    from legato.broadcaster.config import Settings
 
 PER_RECEIVER = 13
 PER_MESSAGE = 100

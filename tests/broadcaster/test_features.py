@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pusher
 import pytest
 
-from broadcaster import counts as counts_module
-from broadcaster.hub import Key
-from broadcaster.server import running
-from protocol import messages, signatures
-from protocol.apps import App
-from protocol.settings import Redis
+from legato.broadcaster.channels import counts as counts_module
+from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.composition import running
+from legato.protocol import messages, signatures
+from legato.protocol.apps import App
+from legato.protocol.settings import Redis
 from tests.broadcaster.conftest import APP, WAIT, Client, client, local_settings, until
 from tests.broadcaster.test_http_api import EVENTS, call, post, signed
 

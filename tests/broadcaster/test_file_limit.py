@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from broadcaster.file_limit import FileLimit
+from legato.broadcaster.transport.file_limit import FileLimit
 from tests.broadcaster.conftest import client
 from tests.broadcaster.test_server import ENVIRON, legato
 

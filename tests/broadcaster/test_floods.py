@@ -16,14 +16,15 @@ import pytest
 import uvloop
 from websockets.frames import Frame, Opcode
 
-from broadcaster import order, websocket
-from broadcaster.budget import SLICE
-from broadcaster.config import Server
-from broadcaster.drain import drain
-from broadcaster.frames import payloads
-from broadcaster.server import running
-from protocol import errors
-from protocol.apps import App
+from legato.broadcaster.clients import command_queue as order
+from legato.broadcaster.clients.drain import drain
+from legato.broadcaster.composition import running
+from legato.broadcaster.config import Server
+from legato.broadcaster.transport import websocket
+from legato.broadcaster.transport.budget import SLICE
+from legato.broadcaster.transport.frames import payloads
+from legato.protocol import errors
+from legato.protocol.apps import App
 from tests.broadcaster.conftest import APP, WAIT, client, local_settings, until
 from tests.broadcaster.test_websocket import UPGRADE
 from tests.certificates import make as make_certificates
@@ -32,10 +33,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from broadcaster.config import Settings
-    from broadcaster.library import Library
-    from broadcaster.server import Running
-    from broadcaster.websocket import Connection
+    from legato.broadcaster.composition import Running
+    from legato.broadcaster.config import Settings
+    from legato.broadcaster.transport.library import Library
+    from legato.broadcaster.transport.websocket import Connection
 
 
 def frame(opcode: Opcode, payload: bytes = b"", *, fin: bool = True) -> bytes:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from broadcaster import config, foreign
-from broadcaster.foreign_names import RULES, Honoured, Ignored, Refused
-from protocol.settings import SettingsError
-
-from .test_config import APP, REVERB
+from legato.broadcaster import config
+from legato.broadcaster.foreign import settings as foreign
+from legato.broadcaster.foreign.names import RULES, Honoured, Ignored, Refused
+from legato.protocol.settings import SettingsError
+from tests.broadcaster.test_config import APP, REVERB
 
 SOKETI = {f"SOKETI_DEFAULT_APP_{name}": "x" for name in ("ID", "KEY", "SECRET")}
 

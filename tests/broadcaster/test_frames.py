@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
-from broadcaster.frames import Edges, is_utf8, payloads, plain_text, text_frame
+from legato.broadcaster.transport.frames import Edges, is_utf8, payloads, plain_text, text_frame
 
 AT_THE_EDGES = [b"x" * size for size in (0, 1, 125, 126, 127, 65_535, 65_536)]
 

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broadcaster.framing import MAX_FIELDS, MAX_HEAD, Chunked, Refused, Sized, body_of, parse_head, take_head
+from legato.broadcaster.transport.framing import (
+    MAX_FIELDS,
+    MAX_HEAD,
+    Chunked,
+    Refused,
+    Sized,
+    body_of,
+    parse_head,
+    take_head,
+)
 
 HEAD = b"POST /a?b HTTP/1.1\r\nHost: x\r\n"
 MOST = 65_536

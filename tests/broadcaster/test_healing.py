@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broadcaster import healing
-from broadcaster.bus import BusError, redis_client
-from broadcaster.config import Auth
-from broadcaster.hub import Key
-from broadcaster.server import running
-from protocol import signatures, stream, wire
-from protocol.settings import Redis
+from legato.benchmarks.chaos.proxy import Link
+from legato.broadcaster.bus.bus import BusError, redis_client
+from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.composition import running
+from legato.broadcaster.config import Auth
+from legato.broadcaster.replies import healer as healing
+from legato.protocol import signatures, stream, wire
+from legato.protocol.settings import Redis
+from legato.worker.replies.log import MessageLog, Token, TokenLog
+from legato.worker.replies.reply import Decision, Reply, encode_decision
 from tests.broadcaster.conftest import APP, Client, client, local_settings, until
 from tests.broadcaster.test_http_api import EVENTS, post
-from tests.chaos.proxy import Link
-from worker.reply import Decision, Reply, encode_decision
-from worker.token_log import MessageLog, Token, TokenLog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -519,7 +519,7 @@ class TestSnapshots:
             await hears(ann)
 
     async def test_with_more_than_is_remembered_it_is_read_once_more(self, server, redis, monkeypatch):
-        monkeypatch.setattr("broadcaster.look.MOST", 1)
+        monkeypatch.setattr("legato.broadcaster.replies.snapshot.MOST", 1)
         async with streaming(server, redis, "a") as (_, writer):
             texts = iter([("b", "c"), ("d",)])
             with self.while_reading(server, lambda: writer.says(*next(texts))) as reads:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broadcaster.config import Server
-from broadcaster.http import HttpProtocol
-from broadcaster.server import running
-from protocol.settings import Redis
+from legato.broadcaster.composition import running
+from legato.broadcaster.config import Server
+from legato.broadcaster.transport.http11 import HttpProtocol
+from legato.protocol.settings import Redis
 from tests.broadcaster.conftest import client, local_settings, until
 from tests.broadcaster.test_http_api import EVENTS, signed
 

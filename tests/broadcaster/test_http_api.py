@@ -15,11 +15,11 @@ import pusher
 import pytest
 from pusher.errors import PusherBadRequest
 
-from broadcaster.config import Server
-from broadcaster.server import running
-from protocol import signatures
-from protocol.apps import App
-from protocol.settings import Redis
+from legato.broadcaster.composition import running
+from legato.broadcaster.config import Server
+from legato.protocol import signatures
+from legato.protocol.apps import App
+from legato.protocol.settings import Redis
 from tests.broadcaster.conftest import APP, client, local_settings
 from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer

@@ -9,10 +9,11 @@ import time
 
 import pytest
 
-from broadcaster import farewell, http
-from broadcaster.budget import SLICE
-from broadcaster.config import Server
-from broadcaster.server import running
+from legato.broadcaster.composition import running
+from legato.broadcaster.config import Server
+from legato.broadcaster.transport import farewell
+from legato.broadcaster.transport import http11 as http
+from legato.broadcaster.transport.budget import SLICE
 from tests.broadcaster.conftest import client, local_settings, until
 from tests.broadcaster.fed import door
 from tests.broadcaster.test_http import event, get, http_connections, peer, post

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from broadcaster import hub as hub_module
-from broadcaster.frames import text_frame
-from broadcaster.hub import CHUNK, CROWD, FLUSH_SECONDS, Hub, Key
+from legato.broadcaster.channels import hub as hub_module
+from legato.broadcaster.channels.hub import CHUNK, CROWD, FLUSH_SECONDS, Hub, Key
+from legato.broadcaster.transport.frames import text_frame
 
 KEY = Key("1", "a")
 OTHER = Key("1", "b")

@@ -14,20 +14,20 @@ import msgspec
 import pytest
 from redis.asyncio import Redis as AnyRedis
 
-from broadcaster.bus import redis_client
-from broadcaster.config import Auth, Server
-from broadcaster.server import running
-from protocol import stream
-from protocol.apps import Webhook
-from protocol.settings import Redis
+from legato.broadcaster.bus.bus import redis_client
+from legato.broadcaster.composition import running
+from legato.broadcaster.config import Auth, Server
+from legato.protocol import stream
+from legato.protocol.apps import Webhook
+from legato.protocol.settings import Redis
+from legato.worker.jobs.cancel import CancelFlags
+from legato.worker.replies.log import Token, TokenLog
 from tests.broadcaster.conftest import APP, client, local_settings, until
 from tests.broadcaster.test_connection_counts import told
 from tests.broadcaster.test_features import get, nothing_more, sign_in
 from tests.broadcaster.test_http_api import EVENTS, call, post
 from tests.broadcaster.test_webhooks_node import join
 from tests.broadcaster.webhook_receiver import Receiver
-from worker.cancels import CancelFlags
-from worker.token_log import Token, TokenLog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

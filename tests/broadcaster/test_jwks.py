@@ -13,12 +13,12 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from broadcaster import jwks
-from broadcaster.auth import AuthError, KeysUnavailable, verifier
-from broadcaster.config import Auth
-from broadcaster.jwks import KeySet
-from broadcaster.server import running
-from protocol.settings import SettingsError
+from legato.broadcaster.auth import jwks
+from legato.broadcaster.auth.jwks import KeySet
+from legato.broadcaster.auth.rules import AuthError, KeysUnavailable, verifier
+from legato.broadcaster.composition import running
+from legato.broadcaster.config import Auth
+from legato.protocol.settings import SettingsError
 from tests.broadcaster.conftest import local_settings
 from tests.broadcaster.test_auth import KEYS, bearer
 from tests.broadcaster.test_chat import call

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broadcaster import leases
-from broadcaster.bus import redis_client
-from broadcaster.config import Server
-from broadcaster.lease_thread import LeaseThread
-from broadcaster.server import running
-from protocol import wire
-from protocol.settings import Redis
+from legato.broadcaster.bus.bus import redis_client
+from legato.broadcaster.composition import running
+from legato.broadcaster.config import Server
+from legato.broadcaster.registry import lease as leases
+from legato.broadcaster.registry.lease_thread import LeaseThread
+from legato.protocol import wire
+from legato.protocol.settings import Redis
 from tests.broadcaster.conftest import WAIT, client, local_settings, until
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from redis import Redis
 
-from broadcaster.bus import BusError, ask, redis_client
-from protocol import wire
+from legato.broadcaster.bus.bus import BusError, ask, redis_client
+from legato.protocol import wire
 from tests import least_rights
 from tests.broadcaster.conftest import WAIT, until
 from tests.broadcaster.test_registry import ANN, NEWS, ROOM, redis_node

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from broadcaster import loop_delay
-from broadcaster.loop_delay import BOUNDS, LoopDelay
+from legato.broadcaster.observability import loop_delay
+from legato.broadcaster.observability.loop_delay import BOUNDS, LoopDelay
 from tests.broadcaster.conftest import until
 
 

@@ -3,8 +3,8 @@ import urllib.request
 
 import pytest
 
-from broadcaster.config import Metrics
-from broadcaster.server import StartError, running
+from legato.broadcaster.composition import StartError, running
+from legato.broadcaster.config import Metrics
 from tests.broadcaster.conftest import client, dial, local_settings, until
 from tests.broadcaster.test_http_api import EVENTS, post
 

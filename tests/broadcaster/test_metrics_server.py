@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from broadcaster import metrics_server
+from legato.broadcaster.observability import metrics_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

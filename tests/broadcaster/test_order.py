@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadcaster.hub import Key
-from broadcaster.order import Order
-from protocol.session import Send
+from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.clients.command_queue import Order
+from legato.protocol.session import Send
 
 A, B, C = (Key("1", name) for name in "abc")
 PONG = Send(b"pong")

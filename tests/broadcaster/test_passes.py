@@ -9,9 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from broadcaster import hub as hub_module
-from broadcaster.frames import payloads, text_frame
-from broadcaster.hub import BEHIND, Key
+from legato.broadcaster.channels import hub as hub_module
+from legato.broadcaster.channels.hub import BEHIND, Key
+from legato.broadcaster.transport.frames import payloads, text_frame
 from tests.broadcaster.test_hub import KEY, OTHER, Loop, Recorder, joined
 
 

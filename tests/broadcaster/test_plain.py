@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.utils import accept_key
 
-from broadcaster import handshake, http, library
-from broadcaster.frames import goodbye
-from broadcaster.plain import KNOWN_BYTES, plain_post, plain_upgrade
+from legato.broadcaster.transport import handshake, library
+from legato.broadcaster.transport import http11 as http
+from legato.broadcaster.transport.fastpath import KNOWN_BYTES, plain_post, plain_upgrade
+from legato.broadcaster.transport.frames import goodbye
 from tests.broadcaster.fed import door
 from tests.broadcaster.test_http import event, post, signed
 from tests.broadcaster.test_http_api import EVENTS

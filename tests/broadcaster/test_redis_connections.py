@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 from redis import exceptions
 
-from broadcaster.bus import BusError, RedisBus, redis_client
-from broadcaster.hub import Key
-from protocol.cluster import slot_of
-from protocol.wire import Envelope
-from worker import clients
-from worker.consumer import REDIS_DOWN
+from legato.broadcaster.bus.bus import BusError, RedisBus, redis_client
+from legato.broadcaster.channels.hub import Key
+from legato.protocol.redis.slots import slot_of
+from legato.protocol.wire import Envelope
+from legato.worker import redis_clients as clients
+from legato.worker.jobs.consumer import REDIS_DOWN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -11,9 +11,9 @@ import jwt
 import pytest
 import redis as sync_redis
 
-from broadcaster.config import Auth, Server
-from broadcaster.server import StartError, running
-from protocol.settings import Redis
+from legato.broadcaster.composition import StartError, running
+from legato.broadcaster.config import Auth, Server
+from legato.protocol.settings import Redis
 from tests.broadcaster.conftest import Client, client, local_settings, until
 from tests.broadcaster.test_bus import KEY, redis_node
 from tests.broadcaster.test_http_api import EVENTS, call, post

@@ -13,12 +13,12 @@ import redis as sync_redis
 from redis import exceptions
 from redis.asyncio import Redis
 
-from broadcaster.bus import redis_client
-from broadcaster.redis_pipeline import SPARES, LeanPipeline
+from legato.broadcaster.bus.bus import redis_client
+from legato.protocol.redis.pipeline import SPARES, LeanPipeline
+from legato.worker import redis_clients as clients
 from tests.broadcaster.conftest import until
 from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer
-from worker import clients
 
 
 @pytest.fixture

@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ClusterDownError
 
-from broadcaster import leases
-from broadcaster.bus import BusError, RedisBus, redis_client
-from broadcaster.event_cache import Cached
-from broadcaster.hub import Key
-from broadcaster.redis_layout import Owner, decode_entry, encode_entry
-from broadcaster.redis_registry import ANSWER_SECONDS, RedisRegistry
-from broadcaster.registry import Counts, Joined, Left, LocalRegistry
-from protocol import wire
-from protocol.presence import Member
+from legato.broadcaster.bus.bus import BusError, RedisBus, redis_client
+from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.registry import lease as leases
+from legato.broadcaster.registry.base import Counts, Joined, Left, LocalRegistry
+from legato.broadcaster.registry.codec import Owner, decode_entry, encode_entry
+from legato.broadcaster.registry.event_cache import Cached
+from legato.broadcaster.registry.redis import ANSWER_SECONDS, RedisRegistry
+from legato.protocol import wire
+from legato.protocol.presence import Member
 from tests.broadcaster.conftest import WAIT, until
 from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer
@@ -824,7 +824,7 @@ async def test_a_fault_with_one_client_does_not_hold_the_others_up(server, caplo
 
 
 async def test_closing_without_redis_takes_a_bounded_time(server, caplog, monkeypatch):
-    monkeypatch.setattr("broadcaster.redis_registry.CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr("legato.broadcaster.registry.redis.CLOSE_SECONDS", 0.1)
     async with redis_node(server.url) as node:
         server.kill()
         node.registry.join(NEWS, "1.1", None, 100, lambda _: None)

@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from broadcaster.remembered import recognised, remembered
+from legato.broadcaster.transport.memo import recognised, remembered
 from tests.broadcaster.fed import door
 from tests.broadcaster.test_http import event, post
 from tests.broadcaster.test_plain import FIREFOX

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from protocol import signatures
+from legato.protocol import signatures
 from tests.broadcaster.conftest import APP
 from tests.broadcaster.fed import SOCKET_ID, door
 from tests.broadcaster.test_fan_out_cost import instructions

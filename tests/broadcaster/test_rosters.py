@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broadcaster.hub import Key
-from broadcaster.redis_questions import Questions
-from broadcaster.registry import added_envelope, removed_envelope
-from broadcaster.rosters import Rosters
-from broadcaster.server import running
-from protocol import signatures
-from protocol.presence import Member
-from protocol.settings import Redis
-from protocol.wire import Envelope
+from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.channels.presence import Rosters
+from legato.broadcaster.composition import running
+from legato.broadcaster.registry.base import added_envelope, removed_envelope
+from legato.broadcaster.registry.queries import Questions
+from legato.protocol import signatures
+from legato.protocol.presence import Member
+from legato.protocol.settings import Redis
+from legato.protocol.wire import Envelope
 from tests.broadcaster.conftest import APP, Client, client, local_settings, until
 from tests.broadcaster.test_healing import away, link, server  # noqa: F401 - fixtures
 

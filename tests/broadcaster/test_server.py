@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broadcaster.config import Auth, Server
-from broadcaster.drain import drain
-from broadcaster.server import StartError, running
-from protocol.settings import Redis, SettingsError
+from legato.broadcaster.clients.drain import drain
+from legato.broadcaster.composition import StartError, running
+from legato.broadcaster.config import Auth, Server
+from legato.protocol.settings import Redis, SettingsError
 from tests.broadcaster.conftest import client, local_settings
 from tests.broadcaster.test_http_api import EVENTS, call, post
 
@@ -63,7 +63,7 @@ async def legato(
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LEGATO_", "REVERB_"))}
     kept.pop("REDIS_URL", None)
     process = await asyncio.create_subprocess_exec(
-        *(*under, sys.executable, "-m", "deploy", *arguments),
+        *(*under, sys.executable, "-m", "legato.deploy", *arguments),
         env=kept | (ENVIRON if environ is None else environ),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadcaster.bus import redis_client
-from broadcaster.entrance import socket_ids
-from broadcaster.event_cache import DROPS, EventCache
-from broadcaster.hub import Key
-from broadcaster.redis_questions import BATCH, Questions, glob_of
-from broadcaster.registry import Counts, LocalRegistry
-from broadcaster.server import running
-from broadcaster.slices import SLICE, in_order, slices
-from protocol import errors, wire
+from legato.broadcaster.bus.bus import redis_client
+from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.clients.admission import socket_ids
+from legato.broadcaster.composition import running
+from legato.broadcaster.registry.base import Counts, LocalRegistry
+from legato.broadcaster.registry.event_cache import DROPS, EventCache
+from legato.broadcaster.registry.queries import BATCH, Questions, glob_of
+from legato.broadcaster.slices import SLICE, in_order, slices
+from legato.protocol import errors, wire
 from tests.broadcaster.conftest import APP, local_settings
 from tests.broadcaster.fed import door
 from tests.broadcaster.test_fan_out_cost import instructions

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from redis import Redis
 
-from broadcaster import redis_advice
-from broadcaster.bus import redis_client
+from legato.broadcaster.bus.bus import redis_client
+from legato.protocol.redis import advice as redis_advice
 from tests.broadcaster.conftest import until
 from tests.broadcaster.test_server import ENVIRON, legato
 from tests.conftest import BINARIES

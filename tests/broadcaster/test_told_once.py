@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broadcaster.bus import redis_client
-from broadcaster.redis_changes import Batches
-from broadcaster.redis_layout import Owner
-from broadcaster.redis_registry import RedisRegistry
-from broadcaster.webhooks import Webhooks
-from protocol.apps import App, Webhook
+from legato.broadcaster.bus.bus import redis_client
+from legato.broadcaster.registry.codec import Owner
+from legato.broadcaster.registry.redis import RedisRegistry
+from legato.broadcaster.registry.writes import Batches
+from legato.broadcaster.webhooks.dispatcher import Webhooks
+from legato.protocol.apps import App, Webhook
 from tests.broadcaster.conftest import until
 from tests.broadcaster.test_registry import ANN, BOB, NEWS, ROOM
 from tests.conftest import BINARIES
@@ -24,10 +24,10 @@ from tests.redis_servers import RedisServer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from broadcaster.hub import Key
-    from broadcaster.registry import Joined, Left
-    from protocol.holdback import Gone
-    from protocol.presence import Member
+    from legato.broadcaster.channels.hub import Key
+    from legato.broadcaster.registry.base import Joined, Left
+    from legato.protocol.holdback import Gone
+    from legato.protocol.presence import Member
 
     Place = tuple[Key, str]
 
@@ -52,7 +52,7 @@ class Record(Webhooks):
 
 
 class Node:
-    """A registry and its webhooks, with the lines of :class:`broadcaster.node.Node` that are between them."""
+    """A registry and its webhooks, with what the node has between them."""
 
     def __init__(self, redis, name: str, chance: random.Random) -> None:
         self.webhooks = Record(self.confirm)
@@ -166,7 +166,7 @@ async def test_who_unsubscribes_is_told_although_a_departure_before_is_still_hel
 
 @pytest.mark.parametrize("seed", range(10))
 async def test_each_coming_and_going_is_told_once(seed, monkeypatch):
-    monkeypatch.setattr("broadcaster.redis_changes.RETRY_SECONDS", (0.001,))
+    monkeypatch.setattr("legato.broadcaster.registry.writes.RETRY_SECONDS", (0.001,))
     chance = random.Random(seed)
     async with two_nodes(chance) as nodes:
         for _ in range(STEPS):

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broadcaster import turns
-from broadcaster.budget import SLICE
-from broadcaster.server import running
-from broadcaster.turns import Turns
+from legato.broadcaster.composition import running
+from legato.broadcaster.transport import throttle as turns
+from legato.broadcaster.transport.budget import SLICE
+from legato.broadcaster.transport.throttle import Turns
 from tests.broadcaster.conftest import APP, client, local_settings, until
 
 if TYPE_CHECKING:

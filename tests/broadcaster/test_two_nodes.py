@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from broadcaster.server import running
-from protocol.settings import Redis
+from legato.broadcaster.composition import running
+from legato.protocol.settings import Redis
 from tests.broadcaster.conftest import APP, client, local_settings, until
 from tests.broadcaster.test_features import sign_in
 from tests.broadcaster.test_http_api import EVENTS, call, post, signed

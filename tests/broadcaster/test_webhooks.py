@@ -15,12 +15,12 @@ import pytest
 import uvloop
 from pusher import Pusher
 
-from broadcaster.config import load
-from broadcaster.webhooks import Webhooks
-from protocol.apps import App, Webhook
-from protocol.delivery import Policy
-from protocol.holdback import Gone, Place
-from protocol.settings import SettingsError
+from legato.broadcaster.config import load
+from legato.broadcaster.webhooks.dispatcher import Webhooks
+from legato.protocol.apps import App, Webhook
+from legato.protocol.delivery import Policy
+from legato.protocol.holdback import Gone, Place
+from legato.protocol.settings import SettingsError
 from tests.broadcaster.conftest import until
 from tests.broadcaster.webhook_receiver import OK, Receiver, status
 
@@ -215,8 +215,8 @@ async def test_before_the_start_and_after_the_end_events_are_ignored(receiver):
 async def test_without_a_webhook_no_http_client_is_loaded():
     code = (
         "import asyncio, sys\n"
-        "from broadcaster.webhooks import Webhooks\n"
-        "from protocol.apps import App\n"
+        "from legato.broadcaster.webhooks.dispatcher import Webhooks\n"
+        "from legato.protocol.apps import App\n"
         "async def main():\n"
         "    webhooks = Webhooks([App(id='1', key='k', secret='s')])\n"
         "    await webhooks.start()\n"

@@ -7,10 +7,10 @@ import asyncio
 import msgspec
 import pytest
 
-from broadcaster.server import running
-from protocol import signatures
-from protocol.apps import Webhook
-from protocol.settings import Redis
+from legato.broadcaster.composition import running
+from legato.protocol import signatures
+from legato.protocol.apps import Webhook
+from legato.protocol.settings import Redis
 from tests.broadcaster.conftest import APP, client, local_settings, until
 from tests.broadcaster.webhook_receiver import Receiver
 

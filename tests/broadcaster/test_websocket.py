@@ -12,15 +12,15 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.frames import Opcode
 
-from broadcaster import order
-from broadcaster.budget import SLICE
-from broadcaster.config import Server
-from broadcaster.drain import drain
-from broadcaster.frames import text_frame
-from broadcaster.server import running
-from protocol import messages, signatures
-from protocol.apps import App
-from protocol.wire import Envelope
+from legato.broadcaster.clients import command_queue as order
+from legato.broadcaster.clients.drain import drain
+from legato.broadcaster.composition import running
+from legato.broadcaster.config import Server
+from legato.broadcaster.transport.budget import SLICE
+from legato.broadcaster.transport.frames import text_frame
+from legato.protocol import messages, signatures
+from legato.protocol.apps import App
+from legato.protocol.wire import Envelope
 from tests.broadcaster.conftest import APP, WAIT, Client, client, dial, local_settings, until
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 import asyncio
 
-from broadcaster.wheel import Wheel
+from legato.broadcaster.clients.timer_wheel import Wheel
 from tests.broadcaster.conftest import until
 
 

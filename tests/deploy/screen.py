@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy import ports
-from deploy.console import Console
+from legato.deploy import ports
+from legato.deploy.console import Console
 
 SECONDS = 60.0
 """For anything that happens at once on a machine that has nothing else to do."""

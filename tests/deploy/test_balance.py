@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.balance import Bounds, Load, evenly, step, wanted
+from legato.deploy.balance import Bounds, Load, evenly, step, wanted
 
 IDLE = Load(0, 0)
 

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deploy import children
-from deploy.children import Family, Spec, describe
-from deploy.errors import CommandError
-
-from .screen import SECONDS, Screen, alive, screen, unmeasured, until, wait_until
+from legato.deploy import children
+from legato.deploy.children import Family, Spec, describe
+from legato.deploy.errors import CommandError
+from tests.deploy.screen import SECONDS, Screen, alive, screen, unmeasured, until, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -327,8 +326,8 @@ async def test_a_failure_of_begin_stops_what_it_started(shown: Screen) -> None:
 
 PARENT = f"""
 import asyncio, os, re, sys
-from deploy.children import Family, Spec
-from deploy.console import Console
+from legato.deploy.children import Family, Spec
+from legato.deploy.console import Console
 
 CHILD = {STAY!r}
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deploy import cli
-from deploy.errors import CommandError
+from legato.deploy import cli
+from legato.deploy.errors import CommandError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def legato(*argv: str, **environ: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COVERAGE_"))}
     return subprocess.run(
-        [sys.executable, "-P", "-m", "deploy", *argv],
+        [sys.executable, "-P", "-m", "legato.deploy", *argv],
         env=kept | environ,
         capture_output=True,
         text=True,
@@ -90,7 +90,7 @@ def test_ctrl_c_before_anything_runs_is_no_traceback(monkeypatch: pytest.MonkeyP
     def interrupt(*_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.COMMANDS, "up", cli.Command("x", "x", "deploy.up_options", interrupt))
+    monkeypatch.setitem(cli.COMMANDS, "up", cli.Command("x", "x", "legato.deploy.up_options", interrupt))
     assert cli.main(["up"]) == 130
 
 
@@ -100,13 +100,13 @@ def test_a_command_that_cannot_is_one_line_and_its_status(
     def fail(*_: object) -> int:
         raise CommandError("the reason")
 
-    monkeypatch.setitem(cli.COMMANDS, "up", cli.Command("x", "x", "deploy.up_options", fail))
+    monkeypatch.setitem(cli.COMMANDS, "up", cli.Command("x", "x", "legato.deploy.up_options", fail))
     assert cli.main(["up"]) == 1
     assert capsys.readouterr().err == "legato up: the reason\n"
 
 
 def test_a_directory_called_deploy_is_not_taken_for_ours(tmp_path: Path) -> None:
-    from deploy.up import LEGATO  # noqa: PLC0415
+    from legato.deploy.up import LEGATO  # noqa: PLC0415
 
     (tmp_path / "deploy").mkdir()
     (tmp_path / "deploy" / "__init__.py").touch()

@@ -14,10 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy import console
-from deploy.console import MAX_LINE, Console, LineSplitter, wants_colour
-
-from .screen import finish, screen
+from legato.deploy import console
+from legato.deploy.console import MAX_LINE, Console, LineSplitter, wants_colour
+from tests.deploy.screen import finish, screen
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deploy import cli
+from legato.deploy import cli
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deploy import env_file
-from protocol.settings import SettingsError
-
-from .test_cli import legato
+from legato.deploy import env_file
+from legato.protocol.settings import SettingsError
+from tests.deploy.test_cli import legato
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.environment import of_child
+from legato.deploy.environment import of_child
 
 ENVIRON = {
     "PATH": "/bin",

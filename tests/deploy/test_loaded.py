@@ -8,19 +8,18 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from deploy import cli
-
-from .test_docs import parsers
+from legato.deploy import cli
+from tests.deploy.test_docs import parsers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-OURS = {"benchmarks", "broadcaster", "deploy", "protocol", "worker"}
+OURS = {"legato"}
 
 _MAIN = """
 import contextlib, io, json, sys
 before = set(sys.modules)
-from deploy.cli import main
+from legato.deploy.cli import main
 loaded = {}
 for argv in json.loads(sys.argv[1]):
     said = io.StringIO()
@@ -68,7 +67,7 @@ def test_directing_workers_loads_neither_database_nor_model_nor_server():
 
 
 def test_a_broadcaster_loads_what_only_some_need_when_they_need_it():
-    loaded = "import sys, broadcaster.server; print(*sys.modules)"
+    loaded = "import sys, legato.broadcaster.composition; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", loaded], capture_output=True, text=True, check=True, timeout=100
     )

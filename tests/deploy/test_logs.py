@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from deploy.logs import of_child
+from legato.deploy.logs import of_child
 
 CODE = """
 import logging, sys
-from deploy import logs
+from legato.deploy import logs
 logs.configure(sys.argv[1])
 logging.getLogger("legato.worker").debug("own debug")
 logging.getLogger("legato.worker").info("own %s", "info")

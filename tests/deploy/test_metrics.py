@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from deploy.errors import CommandError
-from deploy.metrics import Source, Sum, reader, served
-
-from .screen import SECONDS
+from legato.deploy.errors import CommandError
+from legato.deploy.metrics import Source, Sum, reader, served
+from tests.deploy.screen import SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
-from broadcaster.config import LOCAL_HOSTS
-from deploy import own_hosts
-from protocol.origins import Origins
+from legato.broadcaster.config import LOCAL_HOSTS
+from legato.deploy import own_hosts
+from legato.protocol.origins import Origins
 
 
 def test_on_one_address_it_is_that_one_and_this_machine() -> None:

@@ -7,10 +7,9 @@ import socket
 
 import pytest
 
-from deploy import ports
-from deploy.errors import CommandError
-
-from .screen import SECONDS, quiet_port
+from legato.deploy import ports
+from legato.deploy.errors import CommandError
+from tests.deploy.screen import SECONDS, quiet_port
 
 
 def test_a_port_is_free_until_somebody_listens() -> None:

@@ -17,16 +17,15 @@ from typing import TYPE_CHECKING
 import pytest
 from redis import Redis
 
-from broadcaster import webhooks
-from broadcaster.drain import LAST_SECONDS, PATIENCE_SECONDS, PEER_SECONDS
-from broadcaster.node import FLUSH_SECONDS, REGISTRY_SECONDS
-from broadcaster.server import CLOSE_SECONDS, REQUEST_SECONDS
-from deploy import ports
-from deploy.processes import BROADCASTER_STOP_SECONDS
-from protocol import wire
+from legato.broadcaster.clients.drain import LAST_SECONDS, PATIENCE_SECONDS, PEER_SECONDS
+from legato.broadcaster.composition import CLOSE_SECONDS, REQUEST_SECONDS
+from legato.broadcaster.node import FLUSH_SECONDS, REGISTRY_SECONDS
+from legato.broadcaster.webhooks import dispatcher as webhooks
+from legato.deploy import ports
+from legato.deploy.processes import BROADCASTER_STOP_SECONDS
+from legato.protocol import wire
+from tests.deploy.screen import SECONDS, alive, quiet_port, wait_until
 from tests.redis_servers import RedisServer, binaries
-
-from .screen import SECONDS, alive, quiet_port, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +59,10 @@ class Running:
 def legato(*argv: str, **environ: str) -> Iterator[Running]:
     kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COVERAGE_"))}
     with subprocess.Popen(
-        [sys.executable, "-P", "-m", "deploy", *argv], env=kept | environ, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-P", "-m", "legato.deploy", *argv],
+        env=kept | environ,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             yield Running(process)

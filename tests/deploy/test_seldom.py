@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from deploy import seldom
-from deploy.seldom import LINES, SECONDS, Seldom
+from legato.deploy import seldom
+from legato.deploy.seldom import LINES, SECONDS, Seldom
 
 
 class Clock:

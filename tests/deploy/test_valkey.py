@@ -16,11 +16,10 @@ import pytest
 import redis
 import redis.asyncio
 
-from deploy import valkey
-from deploy.children import Family
-from deploy.errors import CommandError
-
-from .screen import SECONDS, Screen, alive, screen, unmeasured, wait_until
+from legato.deploy import valkey
+from legato.deploy.children import Family
+from legato.deploy.errors import CommandError
+from tests.deploy.screen import SECONDS, Screen, alive, screen, unmeasured, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -29,10 +28,10 @@ if TYPE_CHECKING:
 
 RUN = """
 import asyncio, pathlib, sys
-from deploy import valkey
-from deploy.children import Family
-from deploy.console import Console
-from deploy.errors import CommandError
+from legato.deploy import valkey
+from legato.deploy.children import Family
+from legato.deploy.console import Console
+from legato.deploy.errors import CommandError
 
 async def main():
     with valkey.prepared(pathlib.Path(sys.argv[1])) as server:

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deploy import children, watch
-from deploy.children import Family, Spec
-from deploy.signs import Ears, Gaps
-from deploy.watch import Watch
-
-from .screen import SECONDS, Screen, screen, unmeasured, until
+from legato.deploy import children, watch
+from legato.deploy.children import Family, Spec
+from legato.deploy.signs import Ears, Gaps
+from legato.deploy.watch import Watch
+from tests.deploy.screen import SECONDS, Screen, screen, unmeasured, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 STALL = 2.0
 SERVER = """
 import asyncio, os, signal, time
-from broadcaster import server
+from legato.broadcaster import composition as server
 from tests.broadcaster.conftest import local_settings
 
 async def main():

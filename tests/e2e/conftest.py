@@ -36,10 +36,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-COMMAND = (sys.executable, "-m", "deploy")
+COMMAND = (sys.executable, "-m", "legato.deploy")
 
 PATIENT = (
-    "import sys; from deploy import children, cli;"
+    "import sys; from legato.deploy import children, cli;"
     " children.Family.__init__.__defaults__ = (60.0,); sys.exit(cli.main())"
 )
 """The command, but what it has started is not killed after five seconds."""

@@ -6,7 +6,7 @@ import contextlib
 import re
 from typing import TYPE_CHECKING
 
-from .conftest import Process, free_port
+from tests.e2e.conftest import Process, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import BINARIES
+from tests.e2e.scenarios import pass_all
+from tests.e2e.server import Broadcaster, legato_broadcaster
 from tests.redis_servers import RedisServer
-
-from .scenarios import pass_all
-from .server import Broadcaster, legato_broadcaster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .scenarios import pass_all
+from tests.e2e.scenarios import pass_all
 
 
 @pytest.mark.timeout(400)

@@ -6,11 +6,10 @@ import asyncio
 
 import pytest
 
-from broadcaster.config import Metrics, Server, Settings
-from broadcaster.server import running
-from protocol.apps import App
-
-from .scenarios import pass_all
+from legato.broadcaster.composition import running
+from legato.broadcaster.config import Metrics, Server, Settings
+from legato.protocol.apps import App
+from tests.e2e.scenarios import pass_all
 
 SETTINGS = Settings(
     # Room for all of a megabyte: what is proven is that none of it is lost, however slow the machine.

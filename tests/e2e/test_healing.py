@@ -12,10 +12,9 @@ import pytest
 import redis
 
 from tests.conftest import BINARIES
+from tests.e2e.conftest import free_port, legato_up
+from tests.e2e.scenarios import pass_all
 from tests.redis_servers import RedisServer
-
-from .conftest import free_port, legato_up
-from .scenarios import pass_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

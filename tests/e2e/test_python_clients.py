@@ -13,15 +13,14 @@ import pysher
 import pytest
 from pusher.errors import PusherBadAuth, PusherBadRequest
 
-from protocol import signatures
+from legato.protocol import signatures
 from tests.broadcaster.conftest import client, until
-
-from .server import legato_broadcaster
+from tests.e2e.server import legato_broadcaster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .server import Broadcaster
+    from tests.e2e.server import Broadcaster
 
 KEY, SECRET = "app-key", "app-secret"
 ROOM, SECRET_ROOM = "presence-python", "private-python"

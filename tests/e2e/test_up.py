@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.deploy.screen import alive
-
-from .conftest import Legato, legato_up
+from tests.e2e.conftest import Legato, legato_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

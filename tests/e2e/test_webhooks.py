@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broadcaster.webhooks import Webhooks
-from protocol.apps import App, Webhook
+from legato.broadcaster.webhooks.dispatcher import Webhooks
+from legato.protocol.apps import App, Webhook
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

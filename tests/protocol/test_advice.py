@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import advice
+from legato.protocol import advice
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 
-from protocol import errors
-from protocol.apps import App, over_quota, refuse
+from legato.protocol import errors
+from legato.protocol.apps import App, over_quota, refuse
 
 APP = App(id="1", key="k", secret="top-secret")
 

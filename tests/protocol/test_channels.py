@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.channels import MAX_NAME, Channel, ChannelError
+from legato.protocol.channels import MAX_NAME, Channel, ChannelError
 
 KINDS = [
     # name, private, presence, encrypted, cache

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from protocol import wire
-from protocol.cluster import SLOTS, SlotMap, SlotsError, key_of, slot_of
-from protocol.redis_url import Address
+from legato.protocol import wire
+from legato.protocol.redis.slots import SLOTS, SlotMap, SlotsError, key_of, slot_of
+from legato.protocol.redis_url import Address
 
 A, B, C = Address("a", 1), Address("b", 2), Address("c", 3)
 ANSWER = [[0, 99, [b"a", 1, b"id", []], [b"r", 9, b"id"]], [100, SLOTS - 1, [b"b", 2, b"id"]]]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.databases import DRIVERS, EXTRAS, DatabaseUrlError, not_installed, reason, with_driver
+from legato.protocol.databases import DRIVERS, EXTRAS, DatabaseUrlError, not_installed, reason, with_driver
 
 ADDRESSES = [
     ("sqlite:///legato.db", "sqlite+aiosqlite:///legato.db"),

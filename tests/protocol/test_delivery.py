@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.delivery import Delivery, Policy
+from legato.protocol.delivery import Delivery, Policy
 
 POLICY = Policy(collect=0)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.dotenv import DotenvError, parse
+from legato.protocol.dotenv import DotenvError, parse
 
 VALUES = [
     ("A=bar", "bar"),

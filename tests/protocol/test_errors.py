@@ -1,6 +1,6 @@
 import pytest
 
-from protocol.errors import ERRORS, Reconnect
+from legato.protocol.errors import ERRORS, Reconnect
 
 RANGES = {  # section 9: what pusher-js and the other clients do with a close code
     Reconnect.NEVER: lambda code: 4000 <= code < 4100,

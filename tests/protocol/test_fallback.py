@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import fallback
-from protocol.fallback import Handle, SendError
+from legato.protocol import fallback
+from legato.protocol.fallback import Handle, SendError
 
 
 def line(frame: bytes) -> str:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol import healing
-from protocol.healing import FORGET_SECONDS, IDLE_SECONDS, Channel, Healed, Reading, Room, Verdict
-from protocol.wire import ASIDE, END, MAX_ENDED, Envelope
+from legato.protocol import healing
+from legato.protocol.healing import FORGET_SECONDS, IDLE_SECONDS, Channel, Healed, Reading, Room, Verdict
+from legato.protocol.wire import ASIDE, END, MAX_ENDED, Envelope
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.holdback import Gone, HoldBack, Place
+from legato.protocol.holdback import Gone, HoldBack, Place
 
 X = Place("1", "presence-x")
 Y = Place("1", "presence-y")

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import messages
-from protocol.messages import MessageError, SubscribeData
+from legato.protocol import messages
+from legato.protocol.messages import MessageError, SubscribeData
 
 
 def test_the_greeting_carries_its_data_as_a_string():

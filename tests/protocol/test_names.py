@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import settings, wire
-from protocol.cluster import slot_of
-from protocol.names import Names
+from legato.protocol import settings, wire
+from legato.protocol.names import Names
+from legato.protocol.redis.slots import slot_of
 from tests.test_names import FUNCTIONS
 
 if TYPE_CHECKING:

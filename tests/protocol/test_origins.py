@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.apps import App
-from protocol.origins import MAX_ORIGIN, Origins
+from legato.protocol.apps import App
+from legato.protocol.origins import MAX_ORIGIN, Origins
 
 MEANINGS = {
     "*": (["https://any.test", "null", "file://", "junk"], []),

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import presence
-from protocol.channels import ChannelError
-from protocol.limits import TokenBucket
-from protocol.presence import Member
-from protocol.users import UserError, parse_user, user_channel, watch_channel, watchlist_events
+from legato.protocol import presence
+from legato.protocol.channels import ChannelError
+from legato.protocol.limits import TokenBucket
+from legato.protocol.presence import Member
+from legato.protocol.users import UserError, parse_user, user_channel, watch_channel, watchlist_events
 
 ANN, BOB, SEVEN = Member("ann", b'{"name":"Ann"}'), Member("bob"), Member(7, b"null")
 

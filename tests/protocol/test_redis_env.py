@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.redis_env import with_redis_url
-from protocol.redis_url import Address, parse
-from protocol.settings import SettingsError
+from legato.protocol.redis_env import with_redis_url
+from legato.protocol.redis_url import Address, parse
+from legato.protocol.settings import SettingsError
 
 URLS = [
     ({}, ""),

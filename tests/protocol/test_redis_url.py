@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.redis_url import OPTIONS, Address, Plan, parse
-from protocol.settings import SettingsError
+from legato.protocol.redis_url import OPTIONS, Address, Plan, parse
+from legato.protocol.settings import SettingsError
 
 ADDRESSES = [
     ("redis://", Plan("single", (Address("localhost", 6379),))),

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from protocol import errors, signatures
-from protocol.apps import App
-from protocol.channels import Channel
-from protocol.presence import Member
-from protocol.session import Close, Relay, Send, Session, Subscribe, Unsubscribe
-from protocol.users import User
+from legato.protocol import errors, signatures
+from legato.protocol.apps import App
+from legato.protocol.channels import Channel
+from legato.protocol.presence import Member
+from legato.protocol.session import Close, Relay, Send, Session, Subscribe, Unsubscribe
+from legato.protocol.users import User
 
 APP = App(id="1", key="key", secret="secret", activity_timeout=120, pong_timeout=30)
 SOCKET = "123.456"

@@ -3,8 +3,8 @@ from typing import Annotated
 import msgspec
 import pytest
 
-from protocol import settings
-from protocol.settings import SettingsError
+from legato.protocol import settings
+from legato.protocol.settings import SettingsError
 
 
 class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

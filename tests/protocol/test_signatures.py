@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import signatures
-from protocol.signatures import SignatureError
+from legato.protocol import signatures
+from legato.protocol.signatures import SignatureError
 
 KEY, SECRET = "278d425bdf160c739803", "7ad3773142a6692b25b8"
 KEYS = {KEY: SECRET}

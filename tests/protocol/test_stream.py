@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import stream
-from protocol.stream import InvalidRequest, Job
+from legato.protocol import stream
+from legato.protocol.stream import InvalidRequest, Job
 
 CHANNEL = "private-ai-chat.7"
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from protocol.text import REPLACEMENT, Joiner, decode_json, replace_lone_escapes, well_formed
+from legato.protocol.text import REPLACEMENT, Joiner, decode_json, replace_lone_escapes, well_formed
 
 SURROGATES = st.characters(min_codepoint=0xD800, max_codepoint=0xDFFF)
 TEXTS = st.text(SURROGATES | st.sampled_from('a\\"ué\U0001f600\ufffd\ue000'))

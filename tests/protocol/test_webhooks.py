@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import webhooks
-from protocol.apps import App, Webhook
+from legato.protocol import webhooks
+from legato.protocol.apps import App, Webhook
 
 APP = App(id="1", key="app-key", secret="app-secret")
 URL = "https://hooks.example.com/pusher"

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import wire
-from protocol.wire import Envelope, EnvelopeError
+from legato.protocol import wire
+from legato.protocol.wire import Envelope, EnvelopeError
 
 IDS = st.text(alphabet="abcXYZ019_-", min_size=1, max_size=64)
 SOCKETS = st.from_regex(r"[0-9]{1,9}\.[0-9]{1,10}", fullmatch=True)

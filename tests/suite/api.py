@@ -10,12 +10,11 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from protocol.signatures import parse_query
-
-from .world import CACHED, NAME, TO_USER, dumps
+from legato.protocol.signatures import parse_query
+from tests.suite.world import CACHED, NAME, TO_USER, dumps
 
 if TYPE_CHECKING:
-    from .world import App, World
+    from tests.suite.world import App, World
 
 SOCKET_ID = re.compile(r"[0-9]+\.[0-9]+")
 

@@ -17,11 +17,10 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Opcode
 
-from protocol.signatures import parse_query
-from tests.conformance import http
-
-from .api import Api, ApiError
-from .world import App, Peer, World, dumps
+from legato.benchmarks.conformance import http
+from legato.protocol.signatures import parse_query
+from tests.suite.api import Api, ApiError
+from tests.suite.world import App, Peer, World, dumps
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable

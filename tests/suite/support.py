@@ -5,18 +5,17 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from tests.conformance.cases import every
-from tests.conformance.hooks import listening
-from tests.conformance.runner import Runner
-from tests.conformance.target import Application, Target
-
-from .broken import running
-from .world import App
+from legato.benchmarks.conformance.cases import every
+from legato.benchmarks.conformance.hooks import listening
+from legato.benchmarks.conformance.runner import Runner
+from legato.benchmarks.conformance.target import Application, Target
+from tests.suite.broken import running
+from tests.suite.world import App
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from tests.conformance.outcome import Result
+    from legato.benchmarks.conformance.outcome import Result
 
 MAIN = App("1", "app-key", "app-secret")
 OTHERS = {

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.outcome import Result, show
-from tests.conformance.report import FORMATS
-
-from .broken import running
-from .support import CASES, MAIN, OTHERS
+from legato.benchmarks.conformance.outcome import Result, show
+from legato.benchmarks.conformance.report import FORMATS
+from tests.suite.broken import running
+from tests.suite.support import CASES, MAIN, OTHERS
 
 ROOT = Path(__file__).parents[2]
 CREDENTIALS = ["--app-id", MAIN.id, "--key", MAIN.key, "--secret", MAIN.secret]
@@ -27,7 +26,7 @@ async def legato(*argv: str, cwd: Path | None = None, **environ: str) -> tuple[i
     """Status, standard output, standard error."""
     kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COVERAGE_"))}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "deploy", "conformance", *argv),
+        *(sys.executable, "-P", "-m", "legato.deploy", "conformance", *argv),
         env=kept | environ,
         cwd=cwd,
         stdout=asyncio.subprocess.PIPE,
@@ -197,10 +196,10 @@ def test_the_suite_knows_no_server_from_within():
 
 def test_the_suite_is_installed():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert "tests.conformance" in project["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert "legato.benchmarks.conformance" in project["tool"]["setuptools"]["packages"]
 
 
 def test_names_of_cases_are_unique():
-    from tests.conformance.cases import every  # noqa: PLC0415
+    from legato.benchmarks.conformance.cases import every  # noqa: PLC0415
 
     assert len(every()) == len(CASES)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .support import CASES, run
+from tests.suite.support import CASES, run
 
 FAULTS = {
     "adds a member again": "5.3 subscribing again changes nothing",

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from legato.benchmarks.conformance.hooks import listening
+from legato.benchmarks.conformance.runner import Runner
+from legato.benchmarks.conformance.target import Application, Target
 from tests.broadcaster.test_server import ENVIRON, legato
-from tests.conformance.hooks import listening
-from tests.conformance.runner import Runner
-from tests.conformance.target import Application, Target
-
-from .support import CASES
+from tests.suite.support import CASES
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from protocol.signatures import sign
+from legato.protocol.signatures import sign
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

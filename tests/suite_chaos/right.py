@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from tests.chaos.record import Closed, Frame, Kept, Read, Reader, Record, Row, Rules, Sent, Subscribed
-from tests.chaos.script import Script
+from legato.benchmarks.chaos.record import (
+    Closed,
+    Frame,
+    Kept,
+    Read,
+    Reader,
+    Record,
+    Row,
+    Rules,
+    Sent,
+    Subscribed,
+)
+from legato.benchmarks.chaos.script import Script
 
 WORDS = 12
 SCRIPT = Script(WORDS, 20)

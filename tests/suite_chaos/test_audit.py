@@ -8,14 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.chaos.audit import CANCEL_SLACK, audit
-from tests.chaos.findings import KINDS, PLACES
-from tests.chaos.live import SLACK, WELCOME
-from tests.chaos.record import Closed, Frame, Reader, Row, Rules, Subscribed
-from tests.chaos.script import Script
-
-from . import right
-from .right import ID, KEPT, LOG, ROWS, SENT, WORDS, record, steady
+from legato.benchmarks.chaos.audit import CANCEL_SLACK, audit
+from legato.benchmarks.chaos.findings import KINDS, PLACES
+from legato.benchmarks.chaos.live import SLACK, WELCOME
+from legato.benchmarks.chaos.record import Closed, Frame, Reader, Row, Rules, Subscribed
+from legato.benchmarks.chaos.script import Script
+from tests.suite_chaos import right
+from tests.suite_chaos.right import ID, KEPT, LOG, ROWS, SENT, WORDS, record, steady
 
 
 def kinds(spoilt) -> set[tuple[str, str]]:

@@ -9,7 +9,7 @@ import json
 import httpx2
 import pytest
 
-from tests.chaos.receiver import Receiver
+from legato.benchmarks.chaos.receiver import Receiver
 
 KEY, SECRET = "key", "secret"
 OCCUPIED = {"name": "channel_occupied", "channel": "a"}

@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from tests.chaos.audit import audit
-from tests.chaos.hooks import EXCUSED, LATE
-from tests.chaos.record import Asked, Came, Members, Room, Told, Visitor, Went
-
-from .right import record
-from .test_audit import kinds
+from legato.benchmarks.chaos.audit import audit
+from legato.benchmarks.chaos.hooks import EXCUSED, LATE
+from legato.benchmarks.chaos.record import Asked, Came, Members, Room, Told, Visitor, Went
+from tests.suite_chaos.right import record
+from tests.suite_chaos.test_audit import kinds
 
 ROOM = "presence-room"
 DOOR = "door"

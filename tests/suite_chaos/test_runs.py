@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import command, plan
-from tests.chaos.cluster import LEGATO, WORKER
-from tests.chaos.plan import Fault, Options, Plan, Send
-from tests.chaos.script import Script
+from legato.benchmarks.chaos import command, plan
+from legato.benchmarks.chaos.cluster import LEGATO, WORKER
+from legato.benchmarks.chaos.plan import Fault, Options, Plan, Send
+from legato.benchmarks.chaos.script import Script
 from tests.conftest import BINARIES
 
 UNFENCED = (sys.executable, str(Path(__file__).with_name("unfenced.py")), *WORKER[len(LEGATO) :])

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from deploy import cli
-from tests.chaos import markdown, series
-from tests.chaos.errors import ChaosError
-from tests.chaos.series import Result
+from legato.benchmarks.chaos import markdown, series
+from legato.benchmarks.chaos.errors import ChaosError
+from legato.benchmarks.chaos.series import Result
+from legato.deploy import cli
 
 MACHINE = {"processor": "a processor", "cores": 2, "memory_mib": 1024, "system": "Linux 6"}
 

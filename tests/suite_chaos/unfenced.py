@@ -6,8 +6,8 @@ its lease is lost, which would stop a zombie before it writes.
 
 import sys
 
-from deploy import cli
-from worker import scripts
+from legato.deploy import cli
+from legato.worker import scripts
 
 APPEND = """
 local next = redis.call('XLEN', KEYS[2])
@@ -26,7 +26,7 @@ right = scripts.load
 
 
 def load(redis, name):
-    """As `worker.scripts.load`, but for two scripts."""
+    """As `legato.worker.scripts.load`, but for two scripts."""
     return redis.register_script(BROKEN[name]) if name in BROKEN else right(redis, name)
 
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from legato.worker import redis_clients as clients
+from legato.worker.store.conversations import Store
 from tests.database_servers import MariaDB, NotInstalledError, Postgres
-from worker import clients
-from worker.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

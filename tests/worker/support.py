@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from protocol import cluster, stream, wire
-from protocol.stream import Job, Usage
-from worker.providers import base
-from worker.redis_cluster import Cluster
+from legato.protocol import stream, wire
+from legato.protocol.redis import slots as cluster
+from legato.protocol.redis.cluster import Cluster
+from legato.protocol.stream import Job, Usage
+from legato.worker.providers import base
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable

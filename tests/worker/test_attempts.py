@@ -6,14 +6,13 @@ import asyncio
 
 import pytest
 
+from legato.worker.providers import base
+from legato.worker.providers.anthropic import Anthropic
+from legato.worker.replies import attempts as module
+from legato.worker.replies.attempts import Policy, attempt
 from tests.worker import sse_server as sse
 from tests.worker.sse_server import SseServer
-from worker import attempts as module
-from worker.attempts import Policy, attempt
-from worker.providers import base
-from worker.providers.anthropic import Anthropic
-
-from .support import END, PATIENT, STARTED, WAIT, Puppet
+from tests.worker.support import END, PATIENT, STARTED, WAIT, Puppet
 
 REQUEST = base.Request("x")
 TEXT = base.Text("a")

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from worker import cancels
-from worker.cancels import CancelFlags
-
-from .support import WAIT
+from legato.worker.jobs import cancel as cancels
+from legato.worker.jobs.cancel import CancelFlags
+from tests.worker.support import WAIT
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

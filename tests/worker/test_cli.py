@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING
 import httpx2
 import pytest
 
-from worker import cli, options
-
-from .support import WAIT, Ears, enqueue, eventually, free_port, keys, logged, make_job
+from legato.worker import cli, options
+from tests.worker.support import WAIT, Ears, enqueue, eventually, free_port, keys, logged, make_job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,11 +25,11 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from protocol.stream import Job
+    from legato.protocol.stream import Job
 
 _MAIN = """
 import argparse, logging, sys
-from worker import cli, options
+from legato.worker import cli, options
 logging.basicConfig(level="INFO", format="%(message)s")
 parser = argparse.ArgumentParser()
 options.add_arguments(parser)
@@ -158,7 +157,7 @@ async def test_second_signal_ends_it_at_once(redis: Redis, redis_url: str, datab
 
 STUBBORN = """
 import asyncio
-from worker.providers import base, scripted
+from legato.worker.providers import base, scripted
 async def stream(self, request):
     yield base.Started("stubborn")
     yield base.Text("a")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from protocol import stream
+from legato.protocol import stream
+from legato.worker.jobs import backlog
+from legato.worker.jobs.dead_letters import DeadLetters
+from legato.worker.supervisor.roster import Roster, Status
 from tests.worker.support import make_job
 from tests.worker.test_cancels import *  # noqa: F403 - its tests, as they are
 from tests.worker.test_cancels import _patience  # noqa: F401
 from tests.worker.test_jobs import *  # noqa: F403
 from tests.worker.test_jobs import _short_block  # noqa: F401
 from tests.worker.test_token_log import *  # noqa: F403
-from worker import backlog
-from worker.dead import DeadLetters
-from worker.roster import Roster, Status
 
 
 @pytest.fixture

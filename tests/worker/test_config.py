@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from protocol.settings import SettingsError
-from worker import config, options
+from legato.protocol.settings import SettingsError
+from legato.worker import config, options
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,30 +11,43 @@ from unittest.mock import Mock
 import msgspec
 import pytest
 
-from protocol import wire
+from legato.protocol import wire
+from legato.protocol.redis.pipeline import LeanPipeline
+from legato.worker import cli, config
+from legato.worker import redis_clients as clients
+from legato.worker.jobs import consumer
+from legato.worker.jobs import queue as jobs
+from legato.worker.jobs.cancel import CancelFlags
+from legato.worker.jobs.consumer import Consumer
+from legato.worker.jobs.intake import Intake
+from legato.worker.jobs.queue import Jobs
+from legato.worker.providers import base
+from legato.worker.providers.scripted import Scripted
+from legato.worker.replies.stop import Control, Stop
+from legato.worker.store.conversations import RefusedError, UnavailableError
+from legato.worker.supervisor.heartbeat import UNBOUNDED, Vitals, Wear
 from tests import redis_servers
-from worker import cli, clients, config, consumer, jobs
-from worker.cancels import CancelFlags
-from worker.consumer import Consumer
-from worker.intake import Intake
-from worker.jobs import Jobs
-from worker.providers import base
-from worker.providers.scripted import Scripted
-from worker.redis_pipeline import LeanPipeline
-from worker.stop import Control, Stop
-from worker.store import RefusedError, UnavailableError
-from worker.vitals import UNBOUNDED, Vitals, Wear
-
-from .support import END, STARTED, WAIT, Ears, Puppet, Stubborn, enqueue, eventually, keys, make_job
+from tests.worker.support import (
+    END,
+    STARTED,
+    WAIT,
+    Ears,
+    Puppet,
+    Stubborn,
+    enqueue,
+    eventually,
+    keys,
+    make_job,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection
 
     from redis.asyncio import Redis
 
-    from protocol.stream import Job
-    from worker.reply import Decision
-    from worker.store import Store
+    from legato.protocol.stream import Job
+    from legato.worker.replies.reply import Decision
+    from legato.worker.store.conversations import Store
 
 CANCEL_POLL = consumer.CANCEL_POLL
 KEY = wire.jobs_key("q")

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
-from protocol import databases
-from protocol.settings import SettingsError
-from worker import database as module
-from worker.store import Store, UnavailableError
-
-from .support import make_job
-from .test_store import DONE, rows
+from legato.protocol import databases
+from legato.protocol.settings import SettingsError
+from legato.worker.store import database as module
+from legato.worker.store.conversations import Store, UnavailableError
+from tests.worker.support import make_job
+from tests.worker.test_store import DONE, rows
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from protocol import wire
-from worker import attempts as attempts_module
-from worker import gate as module
-from worker.attempts import Policy, attempt
-from worker.backoff import Backend
-from worker.consumer import REDIS_DOWN
-from worker.gate import SharedGate
-from worker.providers import base
-
-from .support import END, PATIENT, WAIT, Puppet
+from legato.protocol import wire
+from legato.worker.jobs.consumer import REDIS_DOWN
+from legato.worker.providers import base
+from legato.worker.providers import circuit_breaker as module
+from legato.worker.providers.backoff import Backend
+from legato.worker.providers.circuit_breaker import SharedGate
+from legato.worker.replies import attempts as attempts_module
+from legato.worker.replies.attempts import Policy, attempt
+from tests.worker.support import END, PATIENT, WAIT, Puppet
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

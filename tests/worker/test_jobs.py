@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from protocol import wire
-from worker import jobs
-from worker.jobs import Entry, Jobs
-
-from .support import enqueue, eventually, make_job
+from legato.protocol import wire
+from legato.worker.jobs import queue as jobs
+from legato.worker.jobs.queue import Entry, Jobs
+from tests.worker.support import enqueue, eventually, make_job
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

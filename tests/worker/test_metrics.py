@@ -11,12 +11,12 @@ import httpx2
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from protocol.stream import Usage
-from worker import config, metrics
-from worker.figures import Figures, Histogram
-from worker.reply import Decision
-
-from .support import eventually
+from legato.protocol.stream import Usage
+from legato.worker import config
+from legato.worker.observability import metrics
+from legato.worker.observability.counters import Figures, Histogram
+from legato.worker.replies.reply import Decision
+from tests.worker.support import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

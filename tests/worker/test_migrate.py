@@ -8,7 +8,8 @@ import re
 
 import pytest
 
-from worker import migrate, migrate_options
+from legato.worker import migrate_options
+from legato.worker.store import migrate
 
 
 def run(url: str, monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:

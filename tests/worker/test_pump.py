@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from worker.providers import base
-from worker.pump import Pump
-
-from .support import END, STARTED, WAIT, Puppet, Stubborn, eventually
+from legato.worker.providers import base
+from legato.worker.replies.pump import Pump
+from tests.worker.support import END, STARTED, WAIT, Puppet, Stubborn, eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.stream import FAILED_TEXT, Usage
-from protocol.text import well_formed
-from worker import reply
-from worker.providers import base
-from worker.reply import Decision, Reply
-from worker.token_log import Claim, GapError
-
-from .support import make_job
+from legato.protocol.stream import FAILED_TEXT, Usage
+from legato.protocol.text import well_formed
+from legato.worker.providers import base
+from legato.worker.replies import reply
+from legato.worker.replies.log import Claim, GapError
+from legato.worker.replies.reply import Decision, Reply
+from tests.worker.support import make_job
 
 USAGE = Usage(input=3, output=2)
 

@@ -20,15 +20,14 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import OperationalError
 
-from worker import database as databases
-from worker import revisions
-from worker.database import SchemaError
-from worker.reply import Decision
-from worker.store import Store
-from worker.tables import conversations, metadata
-
-from .support import eventually, make_job
-from .test_store import rows
+from legato.worker.replies.reply import Decision
+from legato.worker.store import database as databases
+from legato.worker.store import revisions
+from legato.worker.store.conversations import Store
+from legato.worker.store.database import SchemaError
+from legato.worker.store.tables import conversations, metadata
+from tests.worker.support import eventually, make_job
+from tests.worker.test_store import rows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -309,7 +308,7 @@ def test_database_that_is_up_to_date_needs_no_alembic(database: str) -> None:
     asyncio.run(prepare(database))
     code = f"""
 import asyncio, sys
-from worker.store import Store
+from legato.worker.store.conversations import Store
 asyncio.run(Store({database!r}).prepare())
 print("alembic" in sys.modules, "sqlalchemy" in sys.modules)
 """

@@ -8,25 +8,36 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from protocol import wire
-from protocol.stream import FAILED_TEXT, Job, Turn, Usage
-from worker import seam
-from worker.attempts import Policy
-from worker.backoff import Backend
-from worker.cancels import CancelFlags
-from worker.consumer import REDIS_DOWN
-from worker.figures import Figures
-from worker.jobs import Entry
-from worker.providers import base
-from worker.providers.scripted import Scripted
-from worker.reply import Decision, encode_decision
-from worker.runner import Outcome, Runner
-from worker.stop import Control, Stop
-from worker.store import RefusedError, UnavailableError
-from worker.streaming import Model
-from worker.token_log import Token, TokenLog
-
-from .support import END, PATIENT, STARTED, WAIT, Ears, Puppet, Stubborn, eventually, keys, logged, make_job
+from legato.protocol import wire
+from legato.protocol.stream import FAILED_TEXT, Job, Turn, Usage
+from legato.worker.jobs.cancel import CancelFlags
+from legato.worker.jobs.consumer import REDIS_DOWN
+from legato.worker.jobs.queue import Entry
+from legato.worker.observability.counters import Figures
+from legato.worker.providers import base
+from legato.worker.providers.backoff import Backend
+from legato.worker.providers.scripted import Scripted
+from legato.worker.replies import overlap as seam
+from legato.worker.replies.attempts import Policy
+from legato.worker.replies.log import Token, TokenLog
+from legato.worker.replies.reply import Decision, encode_decision
+from legato.worker.replies.runner import Outcome, Runner
+from legato.worker.replies.stop import Control, Stop
+from legato.worker.replies.streaming import Model
+from legato.worker.store.conversations import RefusedError, UnavailableError
+from tests.worker.support import (
+    END,
+    PATIENT,
+    STARTED,
+    WAIT,
+    Ears,
+    Puppet,
+    Stubborn,
+    eventually,
+    keys,
+    logged,
+    make_job,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -34,7 +45,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from worker.store import Store
+    from legato.worker.store.conversations import Store
 
 JOB = make_job()
 MESSAGE, LOG, ACTIVE = keys(JOB)

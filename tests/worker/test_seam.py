@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from worker import seam
-from worker.seam import Seam, anchor, repeated
+from legato.worker.replies import overlap as seam
+from legato.worker.replies.overlap import Seam, anchor, repeated
 
 
 def told(before: str, *pieces: str) -> str:

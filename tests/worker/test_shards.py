@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.exceptions import RedisError
 
-from protocol import wire
-from worker import cancels, clients, shards
-from worker.backoff import Backend
-from worker.cancels import CancelFlags
-from worker.consumer import REDIS_DOWN
-from worker.together import Together
-
-from .support import WAIT, eventually
+from legato.protocol import wire
+from legato.worker import redis_clients as clients
+from legato.worker.jobs import cancel as cancels
+from legato.worker.jobs import shards
+from legato.worker.jobs.cancel import CancelFlags
+from legato.worker.jobs.consumer import REDIS_DOWN
+from legato.worker.providers.backoff import Backend
+from legato.worker.replies.batch import Together
+from tests.worker.support import WAIT, eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from protocol.stream import Turn, Usage
-from worker import database as databases
-from worker import store as module
-from worker.reply import Decision
-from worker.store import ConversationDeniedError, Memory, RefusedError, Store
-from worker.tables import conversations, messages
-
-from .support import make_job
+from legato.protocol.stream import Turn, Usage
+from legato.worker.replies.reply import Decision
+from legato.worker.store import conversations as module
+from legato.worker.store import database as databases
+from legato.worker.store.conversations import ConversationDeniedError, Memory, RefusedError, Store
+from legato.worker.store.tables import conversations, messages
+from tests.worker.support import make_job
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -283,8 +282,8 @@ async def test_conversation_is_the_users_who_is_first(kept: Store) -> None:
 def test_processes_that_start_at_once_on_one_new_database_all_succeed(any_database: str) -> None:
     code = f"""
 import asyncio, sys
-from worker.reply import Decision
-from worker.store import Store
+from legato.worker.replies.reply import Decision
+from legato.worker.store.conversations import Store
 from tests.worker.support import make_job
 async def main():
     print("set", flush=True)

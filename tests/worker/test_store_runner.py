@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from protocol.stream import Turn
+from legato.protocol.stream import Turn
+from legato.worker.replies.reply import Decision
+from legato.worker.replies.runner import Control, Outcome
+from legato.worker.store.conversations import Store
 from tests.database_servers import Postgres
-from worker.reply import Decision
-from worker.runner import Control, Outcome
-from worker.store import Store
-
-from .support import WAIT, Ears, Puppet, eventually, make_job
-from .test_runner import Stage, spoken
-from .test_store import rows
+from tests.worker.support import WAIT, Ears, Puppet, eventually, make_job
+from tests.worker.test_runner import Stage, spoken
+from tests.worker.test_store import rows
 
 if TYPE_CHECKING:
     from pathlib import Path

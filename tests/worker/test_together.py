@@ -9,9 +9,10 @@ import pytest
 from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import ResponseError
 
-from worker import clients, together
-from worker.redis_pipeline import LeanPipeline
-from worker.together import Together
+from legato.protocol.redis.pipeline import LeanPipeline
+from legato.worker import redis_clients as clients
+from legato.worker.replies import batch as together
+from legato.worker.replies.batch import Together
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

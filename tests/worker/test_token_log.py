@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from protocol import stream, wire
-from worker.token_log import Claim, FencedError, GapError, MessageLog, Token, TokenLog
-
-from .support import Ears, keys, logged, make_job
+from legato.protocol import stream, wire
+from legato.worker.replies.log import Claim, FencedError, GapError, MessageLog, Token, TokenLog
+from tests.worker.support import Ears, keys, logged, make_job
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from protocol import wire
-from worker import whole
-from worker.providers import base
-from worker.runner import Outcome
-from worker.stop import Control, Stop
-from worker.token_log import MessageLog
-
-from .support import END, STARTED, WAIT, Ears, Puppet, eventually, keys, logged, make_job
-from .test_runner import Stage, append_under_a_dead_claim
+from legato.protocol import wire
+from legato.worker.providers import base
+from legato.worker.replies import log_repair as whole
+from legato.worker.replies.log import MessageLog
+from legato.worker.replies.runner import Outcome
+from legato.worker.replies.stop import Control, Stop
+from tests.worker.support import END, STARTED, WAIT, Ears, Puppet, eventually, keys, logged, make_job
+from tests.worker.test_runner import Stage, append_under_a_dead_claim
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,10 +22,10 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from protocol.stream import Job
-    from worker.reply import Decision
-    from worker.store import Store
-    from worker.token_log import Token
+    from legato.protocol.stream import Job
+    from legato.worker.replies.log import Token
+    from legato.worker.replies.reply import Decision
+    from legato.worker.store.conversations import Store
 
 
 JOB = make_job()

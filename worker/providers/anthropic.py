@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 import anthropic
 import httpx2
 
-from protocol.settings import SettingsError
-from protocol.stream import Usage
-from protocol.text import well_formed
+from legato.protocol.settings import SettingsError
+from legato.protocol.stream import Usage
+from legato.protocol.text import well_formed
 
 from . import base
 from .reasons import is_too_long, said_by

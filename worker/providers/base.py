@@ -10,12 +10,12 @@ import enum
 from contextlib import aclosing
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, TypeAlias
 
-from protocol.stream import Usage
+from legato.protocol.stream import Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from protocol.stream import Turn
+    from legato.protocol.stream import Turn
 
 
 class Retry(enum.Enum):
@@ -133,7 +133,8 @@ class Request(NamedTuple):
     """What to answer: the conversation so far and the new message.
 
     ``so_far`` is the reply's own text where it was cut off, ``go_on`` the user's turn that asks for the rest;
-    both are empty at first. The answer may repeat some words (:mod:`worker.seam`). ``attempt`` counts from 1.
+    both are empty at first. The answer may repeat some words (:mod:`legato.worker.replies.overlap`).
+    ``attempt`` counts from 1.
     """
 
     message: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from protocol.text import well_formed
+from legato.protocol.text import well_formed
 
 MAX_REASON: Final = 300
 """Characters of a provider's message that are logged."""

@@ -22,7 +22,7 @@ import re
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from protocol.stream import Usage
+from legato.protocol.stream import Usage
 
 from . import base
 

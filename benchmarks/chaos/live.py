@@ -1,0 +1,236 @@
+"""What a stock client must get, frame by frame, within one subscription.
+
+Tokens of a message come in order, each once, without a hole, with the texts of the log; at most one terminal
+event, behind the last token, equal to what the log says. Where the subscription began before the message was
+submitted, from index 0; else from an index that the snapshot of the message covers. Up to its end, terminal
+event included, if the subscription lasted: to the end of the run, or until a later message of the same user
+was seen, and some time longer: so long the earlier message may have waited for what the node had missed.
+
+All this holds as well while the connection of a node to Redis is interrupted: the node has to make up for it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from .findings import Finding, flaws
+from .record import Closed, Frame, Read, Subscribed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from .record import Kept, Reader, Record, Sent
+
+TERMINALS: Final = {
+    "stream.completed": "complete",
+    "stream.failed": "failed",
+    "stream.cancelled": "cancelled",
+}
+SNAPSHOT: Final = "stream.snapshot"
+TOKEN: Final = "token.received"  # noqa: S105 - an event
+STARTED: Final = "stream.started"
+
+SLACK: Final = 6.0
+"""Seconds that a frame may come behind one of a later message: a fault held up the node, or what it reads."""
+
+WELCOME: Final = 10.0
+"""Seconds after which a subscriber must have been sent its snapshots."""
+
+
+@dataclass
+class Session:
+    """One subscription. ``end`` is None for one that lasted to the end of the run."""
+
+    begin: float
+    end: float | None = None
+    frames: list[Frame] = field(default_factory=list)
+
+    def by_message(self) -> Mapping[str, list[Frame]]:
+        """The frames of each message, in order."""
+        frames: defaultdict[str, list[Frame]] = defaultdict(list)
+        for frame in self.frames:
+            frames[message_id_of(frame)].append(frame)
+        return frames
+
+
+def message_id_of(frame: Frame) -> str:
+    """The message that a frame is about, empty if it does not say."""
+    return str(frame.data.get("messageId", "")) if isinstance(frame.data, dict) else ""
+
+
+def sessions(reader: Reader) -> tuple[list[Session], list[Frame]]:
+    """The reader's subscriptions, and frames that belong to none."""
+    found: list[Session] = []
+    strays: list[Frame] = []
+    for entry in reader.entries:
+        match entry:
+            case Subscribed(at):
+                found.append(Session(at))
+            case Closed(at):
+                if found and found[-1].end is None:
+                    found[-1].end = at
+            case Frame():
+                open_ = found and found[-1].end is None
+                (found[-1].frames if open_ else strays).append(entry)
+    return found, strays
+
+
+def audit(reader: Reader, record: Record) -> list[Finding]:
+    """Hold what the reader got live to account."""
+    result: list[Finding] = []
+    found, strays = sessions(reader)
+    own = {sent.id: sent for sent in record.sent if sent.user == reader.user}
+    for frame in strays:
+        who = f"{message_id_of(frame)} at {reader.name}"
+        result.append(Finding("reordered", "live", who, f"{frame.event} without a subscription"))
+    told: Counter[str] = Counter()
+    for session in found:
+        frames = session.by_message()
+        result.extend(_foreign(reader, session, own))
+        for sent in own.values():
+            if kept := record.kept.get(sent.id):
+                view = _View(reader, session, sent, kept, frames.get(sent.id, []))
+                told[sent.id] += len(view.terminals)
+                result.extend(_judge(view, lasted=_lasted(session, sent, own)))
+    for message_id, count in told.items():
+        if count > 1:
+            who = f"{message_id} at {reader.name}"
+            result.append(Finding("doubled ending", "live", who, f"{count} terminal events"))
+    return result
+
+
+def _foreign(reader: Reader, session: Session, own: Mapping[str, Sent]) -> Iterator[Finding]:
+    for frame in session.frames:
+        message_id = message_id_of(frame)
+        who = f"{message_id} at {reader.name}"
+        if message_id not in own:
+            yield Finding("forged", "live", who, f"{frame.event} of a message that is not the reader's")
+        elif frame.event not in (TOKEN, SNAPSHOT, STARTED, *TERMINALS):
+            yield Finding("forged", "live", who, f"{frame.event} is no event of a reply")
+        elif str(frame.data.get("userId", reader.user)) != reader.user:
+            yield Finding("forged", "live", who, f"{frame.event} with the user {frame.data['userId']!r}")
+
+
+def _lasted(session: Session, sent: Sent, own: Mapping[str, Sent]) -> bool:
+    """Whether nothing of the message was still to come when the session ended."""
+    if sent.ended is None:
+        return False
+    if session.end is None:
+        return True
+    return any(
+        (later := own.get(message_id_of(frame))) is not None and later.at > sent.ended
+        for frame in session.frames
+        if frame.at < session.end - SLACK
+    )
+
+
+class _View:
+    """One message as one subscription got it."""
+
+    def __init__(
+        self, reader: Reader, session: Session, sent: Sent, kept: Kept, frames: Sequence[Frame]
+    ) -> None:
+        self.reader = reader
+        self.session = session
+        self.sent = sent
+        self.kept = kept
+        self.frames = frames
+        self.who = f"{sent.id} at {reader.name}"
+        self.tokens = [frame for frame in frames if frame.event == TOKEN]
+        self.terminals = [frame for frame in frames if frame.event in TERMINALS]
+        self.snapshots = [frame for frame in frames if frame.event == SNAPSHOT]
+        self.indexes = [int(frame.data["tokenIndex"]) for frame in self.tokens]
+        self.from_start = session.begin < sent.at
+
+    def finding(self, kind: str, detail: str) -> Finding:
+        """About this message at this reader."""
+        return Finding(kind, "live", self.who, detail)
+
+    def first_due(self) -> int | None:
+        """The highest index with which the tokens may begin; None when that cannot be told."""
+        if self.from_start:
+            return 0
+        covered = [int(frame.data["nextIndex"]) for frame in self.snapshots]
+        if covered:
+            return min(covered)
+        ended_soon = self.sent.ended is not None and self.sent.ended < self.session.begin + WELCOME
+        left_soon = self.session.end is not None and self.session.end < self.session.begin + WELCOME
+        return None if ended_soon or left_soon else 0
+
+
+def _judge(view: _View, *, lasted: bool) -> Iterator[Finding]:
+    yield from _texts(view)
+    yield from _terminal(view)
+    yield from _order(view)
+    yield from _holes(view, lasted)
+
+
+def _texts(view: _View) -> Iterator[Finding]:
+    log = view.kept.log
+    for frame, index in zip(view.tokens, view.indexes, strict=True):
+        if not 0 <= index < len(log):
+            yield view.finding("forged", f"token {index} of {len(log)}")
+        elif frame.data["token"] != log[index]:
+            yield view.finding("forged", f"token {index} is {frame.data['token']!r}, not {log[index]!r}")
+    for frame in view.snapshots:
+        count = int(frame.data["nextIndex"])
+        if count > len(log) or frame.data["text"] != "".join(log[:count]):
+            yield view.finding("forged", f"a snapshot of {count} tokens is not what the log has")
+
+
+def _terminal(view: _View) -> Iterator[Finding]:
+    kept = view.kept
+    for frame in view.terminals:
+        data: Mapping[str, Any] = frame.data
+        if TERMINALS[frame.event] != kept.state:
+            yield view.finding("wrong ending", f"{frame.event}, but the message is {kept.state}")
+        if data.get("totalTokens", kept.next) != kept.next:
+            yield view.finding("wrong ending", f"totalTokens is {data['totalTokens']} instead of {kept.next}")
+        if frame.event == "stream.failed" and (data["code"], data["partial"]) != (kept.code, kept.next > 0):
+            yield view.finding("wrong ending", f"{data['code']}, partial {data['partial']}: not so decided")
+
+
+def _order(view: _View) -> Iterator[Finding]:
+    first = min(view.indexes, default=0)
+    for kind, at in flaws(view.indexes, first):
+        if kind != "lost":  # a hole: see below
+            yield view.finding(kind, f"token {at}")
+    ended = False
+    for frame in view.frames:
+        if ended and frame.event in (TOKEN, STARTED):
+            yield view.finding("reordered", f"{frame.event} after the end")
+        ended = ended or frame.event in TERMINALS
+
+
+def _holes(view: _View, lasted: bool) -> Iterator[Finding]:
+    due = view.first_due()
+    expected = min(view.indexes, default=0) if due is None else due
+    for index in view.indexes:
+        if index > expected:
+            yield view.finding("gap", _range(expected, index))
+        expected = max(expected, index + 1)
+    if not view.terminals:
+        if not lasted or not (view.from_start or view.tokens or view.snapshots):
+            return
+        yield view.finding("missing ending", "no terminal event")
+    total = view.kept.next
+    if (due is not None or view.tokens) and expected < total:
+        yield view.finding("gap", _range(expected, total))
+
+
+def _range(begin: int, end: int) -> str:
+    return f"token {begin} is missing" if end == begin + 1 else f"tokens {begin} to {end - 1} are missing"
+
+
+def figures(readers: Iterable[Reader]) -> Mapping[str, int]:
+    """How much the readers got."""
+    entries = [entry for reader in readers for entry in reader.entries]
+    frames = [entry for entry in entries if isinstance(entry, Frame)]
+    return {
+        "subscriptions": sum(isinstance(entry, Subscribed) for entry in entries),
+        "frames": sum(frame.event == TOKEN for frame in frames),
+        "snapshots": sum(frame.event == SNAPSHOT for frame in frames),
+        "reads": sum(isinstance(entry, Read) for entry in entries),
+    }

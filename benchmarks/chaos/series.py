@@ -1,0 +1,98 @@
+"""Several seeds, one run each, some at the same time: every run is a `legato chaos` of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import legato.deploy.leash
+
+from .cluster import LEGATO
+from .errors import BAD_USAGE, ChaosError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+MOST_SEEDS: Final = 1000
+MOST_PARALLEL: Final = 64
+
+
+class Result(NamedTuple):
+    """One seed. ``outcome`` is the JSON of its run, None when it came to none: ``said`` tells why."""
+
+    seed: int
+    outcome: dict[str, Any] | None
+    said: str
+
+    @property
+    def clean(self) -> bool:
+        """Whether the auditor has found nothing."""
+        return self.outcome is not None and bool(self.outcome["clean"])
+
+
+def seeds(text: str) -> list[int]:
+    """The seeds that ``1-10``, ``3,5,8`` or ``1-3,7`` names, each once, in that order.
+
+    :raises ChaosError: it names none, or too many.
+    """
+    found: dict[int, None] = {}
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]{1,9})(?:-([0-9]{1,9}))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not first <= last < first + MOST_SEEDS:
+            raise ChaosError(f"--seeds {text}: expected seeds such as 1-10 or 3,5,8", BAD_USAGE)
+        found |= dict.fromkeys(range(first, last + 1))
+    if len(found) > MOST_SEEDS:
+        raise ChaosError(f"--seeds {text}: more than {MOST_SEEDS}", BAD_USAGE)
+    return list(found)
+
+
+async def carry_out(
+    numbers: Sequence[int], options: Sequence[str], parallel: int, say: Callable[[str], None]
+) -> list[Result]:
+    """Make a run of each seed, at most ``parallel`` at a time.
+
+    :param options: of every run.
+    """
+    free = asyncio.Semaphore(parallel)
+
+    async def one(seed: int, directory: Path) -> Result:
+        async with free:
+            say(f"seed {seed}: begins")
+            result = await _run(seed, options, directory / f"{seed}.json")
+            say(f"seed {seed}: {result.said}")
+            return result
+
+    with tempfile.TemporaryDirectory(prefix="legato-chaos-") as directory:
+        return await asyncio.gather(*(one(seed, Path(directory)) for seed in numbers))
+
+
+async def _run(seed: int, options: Sequence[str], file: Path) -> Result:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, legato.deploy.leash.__file__, str(os.getpid()), *LEGATO, "chaos", *options),
+        *("--seed", str(seed), "--json", str(file)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        printed, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    lines = printed.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+    return Result(seed, _outcome(file), lines[-1])
+
+
+def _outcome(file: Path) -> dict[str, Any] | None:
+    try:
+        outcome: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    return outcome

@@ -1,0 +1,159 @@
+"""Everything on the server's port but WebSockets: the Pusher HTTP API and the fallback transports beside the
+Starlette application for the rest.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from legato.broadcaster.auth.endpoints import ChannelAuth, Signer, UserAuth
+from legato.broadcaster.auth.rules import verifier
+from legato.broadcaster.transport.polling import Fallback
+from legato.protocol.settings import SettingsError
+from legato.protocol.stream import InvalidRequest, parse_user_id
+
+from .chat import Chat, answered
+from .cors import Cors
+from .dev import Guard
+from .http_api import HttpApi
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import BaseRoute
+
+    from legato.broadcaster.node import Node
+
+    from .http_api import Receive, Scope, Send
+
+DEV_TOKEN_SECONDS: Final = 12 * 3600
+
+PAGE_HEADERS: Final = {
+    "content-security-policy": (
+        "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-cache",
+}
+
+
+class Server:
+    """The ASGI application: routes by path to the API, the fallback transports or everything else.
+
+    :ivar api: for requests that need no ASGI.
+
+    :raises SettingsError: ``[auth]`` cannot be used.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self.api = HttpApi(node)
+        self._fallback = Fallback(node)
+        self._rest = _starlette(node)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI entry point; HTTP only, since WebSockets do not come this way."""
+        if self.api.serves(scope["raw_path"]):
+            await self.api(scope, receive, send)
+        elif self._fallback.serves(scope["raw_path"]):
+            await self._fallback(scope, receive, send)
+        else:
+            await self._rest(scope, receive, send)
+
+
+def _starlette(node: Node) -> Starlette:
+    tokens = verifier(node.settings.auth)
+    signer = Signer(node, tokens)
+    channel_auth = ChannelAuth(signer, node.settings.auth)
+    routes: list[BaseRoute] = [
+        Route("/up", _up(node), methods=["GET"]),
+        Route("/broadcasting/auth", answered(node, "auth", channel_auth), methods=["POST"]),
+        Route("/broadcasting/user-auth", answered(node, "user_auth", UserAuth(signer)), methods=["POST"]),
+        *Chat(node, tokens).routes(),
+        *(_dev_routes(node) if node.settings.dev.enabled else [Route("/", _root, methods=["GET"])]),
+    ]
+    prefix = node.settings.server.path
+    origins = node.settings.server.cors_origins
+    cors = Middleware(Cors, allow_origins=origins)
+    return Starlette(
+        routes=[Mount(prefix, routes=routes)] if prefix else routes,
+        middleware=[cors] if origins else [],
+        exception_handlers={HTTPException: _http_error, Exception: _server_error},
+    )
+
+
+def _up(node: Node) -> Callable[[Request], Awaitable[Response]]:
+    """Alive, always; with ``?ready``, whether new clients should be sent here."""
+
+    async def up(request: Request) -> Response:
+        reason = node.unready() if "ready" in request.query_params else None
+        if reason is None:
+            return JSONResponse({"health": "OK"})
+        return JSONResponse({"health": "not ready", "reason": reason}, 503)
+
+    return up
+
+
+async def _root(_request: Request) -> Response:
+    return PlainTextResponse("OK")
+
+
+async def _http_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
+    return JSONResponse({"message": error.detail}, error.status_code, headers=error.headers)
+
+
+async def _server_error(_request: Request, _error: Exception) -> Response:
+    return JSONResponse({"message": "Server error."}, 500)
+
+
+def _dev_routes(node: Node) -> Sequence[BaseRoute]:
+    """What ``legato up`` adds: tokens for any user, and the chat page."""
+    import jwt  # noqa: PLC0415 - only `legato up` makes tokens
+
+    dev, auth = node.settings.dev, node.settings.auth
+    guard = Guard(node.settings)
+    app = node.settings.app(auth.app)
+
+    async def token(request: Request) -> Response:
+        sub = request.query_params.get("sub", "")
+        try:
+            parse_user_id(sub)
+        except ValueError as error:
+            raise InvalidRequest("sub", str(error)) from error
+        claims: dict[str, Any] = {"sub": sub, "exp": int(node.wall()) + DEV_TOKEN_SECONDS}
+        return JSONResponse({"token": jwt.encode(claims, auth.jwt_secret, algorithm="HS256")})
+
+    async def config(_request: Request) -> Response:
+        return JSONResponse({"key": app.key, "provider": dev.provider, "model": dev.model or None})
+
+    routes: list[BaseRoute] = [
+        Route("/dev/token", answered(node, "dev_token", guard.wrap(token)), methods=["GET"]),
+        Route("/dev/config", answered(node, "dev_config", guard.wrap(config)), methods=["GET"]),
+    ]
+    if dev.page and not Path(dev.page).is_dir():
+        raise SettingsError(f"dev.page: {dev.page}: no such folder")
+    if dev.page:
+        routes.append(Mount("/", app=Page(directory=dev.page, html=True)))
+    return routes
+
+
+class Page(StaticFiles):
+    """The chat page's files, with headers that let it load nothing from elsewhere."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        """As the base class, with :data:`PAGE_HEADERS`."""
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(PAGE_HEADERS)
+        return response

@@ -1,0 +1,194 @@
+"""The chat endpoints: submit, cancel and read a reply. The submitter waits for nothing but the queue."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from contextlib import suppress
+from math import ceil
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from legato.broadcaster.auth.rules import AuthError, KeysUnavailable, user_of
+from legato.broadcaster.bus.bus import BusError, RefusedError
+from legato.broadcaster.replies.store import Conflict, Full, Gone, Replies, TooMany, is_refusal
+from legato.protocol import stream
+from legato.protocol.stream import InvalidRequest, Job
+
+from .events import ApiError
+from .http_api import read_body
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import BaseRoute
+
+    from legato.broadcaster.auth.rules import Verifier
+    from legato.broadcaster.node import Node
+    from legato.protocol.stream import ChatRequest, UserId
+
+logger: Final = logging.getLogger("legato.chat")
+
+MAX_IDEMPOTENCY_KEY: Final = 255
+
+
+class Refused(Exception):  # noqa: N818 - an answer, not a fault
+    """A JSON answer ``{"message", ...}`` with a status, as Laravel front ends read it."""
+
+    def __init__(self, status: int, message: str, **more: Any) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = {"message": message, **more}
+
+
+class Answer(NamedTuple):
+    """What a refusal becomes. ``wait``: seconds for ``Retry-After``, 0 for none."""
+
+    status: int
+    body: dict[str, Any]
+    wait: int = 0
+
+
+class Chat:
+    """Endpoints below ``/api/chat`` (``streaming.md``, HTTP endpoints)."""
+
+    def __init__(self, node: Node, tokens: Verifier) -> None:
+        self._node = node
+        self._tokens = tokens
+
+    def routes(self) -> Sequence[BaseRoute]:
+        """To mount on an application."""
+        return [
+            Route("/api/chat/send", answered(self._node, "chat_send", self._send), methods=["POST"]),
+            Route(
+                "/api/chat/{id}/cancel", answered(self._node, "chat_cancel", self._cancel), methods=["POST"]
+            ),
+            Route("/api/chat/{id}", answered(self._node, "chat_read", self._read), methods=["GET"]),
+        ]
+
+    async def _enter(self, request: Request) -> tuple[UserId, Replies]:
+        user_id = user_of(await self._tokens.verify(request.headers.get("authorization", "")))
+        if self._node.replies is None:
+            raise Refused(503, "Chat is off: this server has no Redis.")
+        return user_id, self._node.replies
+
+    async def _send(self, request: Request) -> Response:
+        user_id, replies = await self._enter(request)
+        body = await read_body(request.receive, self._node.settings.server.max_request_bytes)
+        message_id = str(uuid.uuid4())
+        job = _job(user_id, replies.app_id, message_id, stream.decode_chat_request(body))
+        key = request.headers.get("idempotency-key")
+        if key is None:
+            await replies.submit(job)
+            return JSONResponse({"message_id": message_id})
+        if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY:
+            raise InvalidRequest("Idempotency-Key", f"Expected 1 to {MAX_IDEMPOTENCY_KEY} characters")
+        known = await replies.remember(user_id, key, body, message_id)
+        job = msgspec.structs.replace(job, message_id=known or message_id)
+        try:
+            await replies.submit_once(job, again=known is not None)
+        except (Full, TooMany, BusError) as error:
+            if is_refusal(error):  # the client comes again with this key, and then it counts
+                with suppress(BusError):  # what the client is told stays the same
+                    await replies.forget(user_id, key)
+            raise
+        return JSONResponse({"message_id": job.message_id})
+
+    async def _cancel(self, request: Request) -> Response:
+        user_id, replies = await self._enter(request)
+        if not await replies.cancel(user_id, _message_id(request)):
+            raise Refused(404, "No such message.")
+        return JSONResponse({"cancelled": True})
+
+    async def _read(self, request: Request) -> Response:
+        user_id, replies = await self._enter(request)
+        reply = await replies.read(user_id, _message_id(request), _after(request))
+        if reply is None:
+            raise Refused(404, "No such message.")
+        answer = {
+            "text": reply.text,
+            "tokens": reply.tokens,
+            "nextIndex": reply.next_index,
+            "attempt": reply.attempt,
+            "status": reply.status,
+        }
+        if reply.error is not None:
+            answer["error"] = reply.error
+        return JSONResponse(answer)
+
+
+def _job(user_id: UserId, app_id: str, message_id: str, request: ChatRequest) -> Job:
+    return Job(
+        message_id=message_id,
+        app_id=app_id,
+        user_id=user_id,
+        message=request.message,
+        queued_at=time.time_ns() // 1_000_000,
+        history=request.history,
+        session_id=request.session_id,
+        conversation_id=request.conversation_id,
+    )
+
+
+def _message_id(request: Request) -> str:
+    message_id: str = request.path_params["id"]
+    if not stream.MESSAGE_ID.fullmatch(message_id):
+        raise Refused(404, "No such message.")
+    return message_id
+
+
+def _after(request: Request) -> int:
+    text = request.query_params.get("after", "-1")
+    if text == "-1" or (text.isascii() and text.isdigit() and len(text) <= 9):
+        return int(text)
+    raise InvalidRequest("after", "Expected an index from -1 on")
+
+
+def answered(
+    node: Node, route: str, handler: Callable[[Request], Awaitable[Response]]
+) -> Callable[[Request], Awaitable[Response]]:
+    """Wrap an endpoint: every refusal becomes a JSON answer, every answer is counted."""
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            response = await handler(request)
+        except tuple(_ANSWERS) as error:
+            if isinstance(error, BusError):
+                logger.warning("%s is answered with 503: %s", route, error)
+            answer = _ANSWERS[type(error)](error)
+            response = JSONResponse(answer.body, answer.status)
+            if answer.wait:
+                response.headers["retry-after"] = str(answer.wait)
+        node.requests[route, response.status_code] += 1
+        return response
+
+    return endpoint
+
+
+def _invalid(error: InvalidRequest) -> Answer:
+    return Answer(422, {"message": error.reason, "errors": {error.field: [error.reason]}})
+
+
+def _saying(status: int, message: str = "", wait: int = 0) -> Callable[[Exception], Answer]:
+    return lambda error: Answer(status, {"message": message or str(error)}, wait)
+
+
+_ANSWERS: Final[dict[type[Exception], Callable[[Any], Answer]]] = {
+    AuthError: _saying(401),
+    KeysUnavailable: lambda error: Answer(503, {"message": str(error)}, ceil(error.wait)),
+    InvalidRequest: _invalid,
+    Refused: lambda error: Answer(error.status, error.body),
+    ApiError: lambda error: Answer(error.status, {"message": str(error)}),
+    BusError: _saying(503, "Redis does not answer"),  # why is not for users to know
+    RefusedError: _saying(503, "Redis does not accept it"),
+    Conflict: _saying(409, "This Idempotency-Key came with another request before."),
+    Gone: _saying(410, "The log of this message has expired."),
+    TooMany: _saying(429, "Too many of your messages wait for their reply.", 5),
+    Full: _saying(503, "Too many messages wait for a reply.", 10),
+}

@@ -1,0 +1,31 @@
+"""CORS by the patterns of :mod:`legato.protocol.origins`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.middleware.cors import CORSMiddleware
+
+from legato.protocol.origins import Origins
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+
+class Cors(CORSMiddleware):
+    """Starlette's, whose ``allow_origins`` are patterns with a scheme, or ``*``."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        allow_origins: tuple[str, ...],
+        allow_methods: tuple[str, ...] = ("GET", "POST"),
+        allow_headers: tuple[str, ...] = ("*",),
+    ) -> None:
+        credentials = "*" not in allow_origins  # any page at all would have its visitor's cookies sent
+        super().__init__(app, allow_origins, allow_methods, allow_headers, allow_credentials=credentials)
+        self._origins = Origins(allow_origins, scheme=True)
+
+    def is_allowed_origin(self, origin: str) -> bool:
+        """Whether a page of this origin may read the answer."""
+        return self._origins.allow(origin)

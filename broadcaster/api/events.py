@@ -1,0 +1,203 @@
+"""Events as applications send them (protocol section 10): decoded, checked, and made into what goes out."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
+
+import msgspec
+
+from legato.broadcaster.channels.hub import Key
+from legato.protocol import messages
+from legato.protocol.channels import SERVER_TO_USER, SOCKET_ID, Channel, ChannelError
+from legato.protocol.presence import MAX_USER_ID
+from legato.protocol.wire import Envelope
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from legato.protocol.apps import App
+
+KNOWN_CHANNELS: Final = 4096
+"""Names whose kind is remembered."""
+
+RESERVED: Final = ("pusher:", "pusher_internal:")
+QUERY_FIELDS: Final = frozenset(("name", "data", "channel", "channels", "socket_id", "info"))
+"""Parameters of an event that may be in the query."""
+
+HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+"""An escaped surrogate, which msgspec takes in pairs only."""
+
+Name = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class ApiError(Exception):
+    """An answer other than 200, with the real status (section 10.2)."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Body of ``POST /apps/ID/events``; unknown keys are ignored (section 10.3)."""
+
+    name: Name
+    data: Any
+    channels: tuple[str, ...] | None = None
+    channel: str | None = None
+    socket_id: str | None = None
+    info: str | None = None
+
+
+class BatchEvent(msgspec.Struct, frozen=True):
+    """One event of a batch (section 10.4)."""
+
+    name: Name
+    data: Any
+    channel: str
+    socket_id: str | None = None
+    info: str | None = None
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Body of ``POST /apps/ID/batch_events``."""
+
+    batch: tuple[BatchEvent, ...]
+
+
+_event_decoder: Final = msgspec.json.Decoder(Event)
+_batch_decoder: Final = msgspec.json.Decoder(Batch)
+_object_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_encoder: Final = msgspec.json.Encoder()
+
+
+def decode_event(params: Mapping[str, str], body: bytes) -> Event:
+    """The event of a request.
+
+    :raises ApiError: it is none.
+    """
+    event: Event = _decode(_event_decoder, _with_query(params, body))
+    return event
+
+
+def decode_batch(body: bytes) -> tuple[BatchEvent, ...]:
+    """All events of a request.
+
+    :raises ApiError: it has none.
+    """
+    batch: Batch = _decode(_batch_decoder, body)
+    return batch.batch
+
+
+def _with_query(params: Mapping[str, str], body: bytes) -> bytes:
+    """The body, with what only the query has (section 10.1); there ``channels`` are joined with commas."""
+    if QUERY_FIELDS.isdisjoint(params):
+        return body
+    given = {name: params[name] for name in QUERY_FIELDS if name in params}
+    fields: dict[str, Any] = dict(given)
+    if "channels" in given:
+        fields["channels"] = given["channels"].split(",")
+    return _encoder.encode(fields | _decode(_object_decoder, body or b"{}"))
+
+
+class Publication(NamedTuple):
+    """One message on one channel, and what a cache channel keeps of it."""
+
+    key: Key
+    envelope: Envelope
+    cached: bool
+    name: str
+    data: str
+
+
+def publication(app: App, event: Event | BatchEvent, channel: str) -> Publication:
+    """What goes out.
+
+    :raises ApiError: a rule of section 10.3 is broken.
+    """
+    if event.name.startswith(RESERVED):
+        raise ApiError(400, f"Event names may not start with {' or '.join(RESERVED)}")
+    if len(event.name) > app.max_event_name_length:
+        raise ApiError(400, f"Event name too long (> {app.max_event_name_length} characters)")
+    if event.socket_id is not None and not SOCKET_ID.fullmatch(event.socket_id):
+        raise ApiError(400, "socket_id must be two numbers with a dot between them")
+    data = _data_text(event.data)
+    size = len(data) if data.isascii() else len(data.encode("utf-8", "surrogatepass"))
+    if size > app.max_event_bytes:
+        limit = app.max_event_bytes
+        raise ApiError(
+            413, f"The data content of this event exceeds the allowed maximum ({limit} bytes): it has {size}"
+        )
+    is_user = channel.startswith(SERVER_TO_USER) and 1 <= len(channel) - len(SERVER_TO_USER) <= MAX_USER_ID
+    cached = not is_user and parse_channel(channel, app.max_channel_name_length).cache
+    try:
+        payload = messages.channel_event(event.name, channel, data)
+    except UnicodeEncodeError:  # a half of a pair in it
+        payload = _dumped({"event": event.name, "channel": channel, "data": data})
+    return Publication(Key(app.id, channel), Envelope(payload, event.socket_id), cached, event.name, data)
+
+
+@lru_cache(maxsize=KNOWN_CHANNELS)
+def parse_channel(name: str, longest: int) -> Channel:
+    try:
+        return Channel.parse(name, longest)
+    except ChannelError as error:
+        raise ApiError(400, str(error)) from error
+
+
+def _data_text(value: Any) -> str:
+    """The event's data string; another JSON value is encoded compactly (section 10.3)."""
+    if isinstance(value, str):
+        return value
+    try:
+        return _encoder.encode(value).decode()
+    except UnicodeEncodeError:  # a half of a pair in it
+        return _dumped(value).decode()
+
+
+def _dumped(value: Any) -> bytes:
+    """JSON in which halves of surrogate pairs are escaped, as they came: JSON's grammar has them."""
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def without_halves(text: str) -> str:
+    """The text with U+FFFD for each half of a surrogate pair: for where it is kept, as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+    try:
+        try:
+            return decoder.decode(body)
+        except (msgspec.ValidationError, RecursionError):
+            raise
+        except msgspec.DecodeError:
+            if HALF.search(body) is None:
+                raise
+            return _decoded_with_halves(decoder.type, body)
+    except msgspec.ValidationError as error:
+        raise ApiError(400, str(error)) from error
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise ApiError(400, "The body is not valid JSON") from error
+
+
+def _decoded_with_halves(kind: Any, body: bytes) -> Any:
+    """As the decoder would read it, but for what JavaScript makes of a text that ends within an emoji."""
+
+    def refuse(text: str) -> float:
+        raise ValueError(text)
+
+    def number(text: str) -> float:
+        found = float(text)
+        return found if math.isfinite(found) else refuse(text)
+
+    found = json.loads(body.decode(), parse_constant=refuse, parse_float=number)
+    return msgspec.convert(found, kind)

@@ -1,0 +1,1 @@
+"""Applications that come, change and go while the server runs."""

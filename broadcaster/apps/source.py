@@ -1,0 +1,178 @@
+"""Applications that come, change and go while the server runs, from a Redis hash or a table of a database.
+
+What is read replaces what was known, all at once: a look-up never leaves the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import msgspec
+from redis.exceptions import RedisError
+
+from legato.broadcaster.bus.bus import reason_of
+from legato.protocol.apps import App
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from redis.asyncio import Redis
+
+    Use = Callable[[tuple[App, ...]], Awaitable[None]]
+
+logger: Final = logging.getLogger("legato.apps")
+
+CHUNK: Final = 200
+"""Entries to check before the event loop gets a turn: a few milliseconds."""
+
+CLASH: Final = "its id or a key of it is another's"
+
+
+class UnreadableError(Exception):
+    """The applications cannot be read now. One line, without credentials."""
+
+
+class Place(Protocol):
+    """Where applications are kept beside the settings."""
+
+    name: str
+    """What reports call it."""
+
+    async def read(self) -> list[tuple[str, Any]]:
+        """What to call each entry, and its content: the same (``==``) as long as nobody changes it.
+
+        :raises UnreadableError: it does not answer, or is no such place.
+        """
+
+    def app(self, content: Any) -> App:
+        """The application of an entry.
+
+        :raises ValueError: it is none. The text holds no secret.
+        """
+
+    async def close(self) -> None:
+        """Let go of connections."""
+
+
+class AppHash:
+    """A Redis hash: id -> the rest of an ``[[apps]]`` table as JSON. The client is the caller's to close."""
+
+    def __init__(self, redis: Redis, name: str) -> None:
+        self.name = name
+        self._redis = redis
+
+    async def read(self) -> list[tuple[str, tuple[bytes, bytes]]]:
+        """See :class:`Place`."""
+        try:
+            entries: dict[Any, Any] = await self._redis.hgetall(self.name)
+        except (RedisError, OSError) as error:
+            raise UnreadableError(reason_of(error)) from error
+        return [(app_id.decode("utf-8", "replace"), (app_id, text)) for app_id, text in entries.items()]
+
+    def app(self, content: tuple[bytes, bytes]) -> App:
+        """See :class:`Place`."""
+        app_id, text = content
+        values: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
+        return msgspec.convert(values | {"id": app_id.decode()}, App)
+
+    async def close(self) -> None:
+        """See :class:`Place`."""
+
+
+class AppSource:
+    """The applications of the settings, which win, and those of a place, looked at again and again.
+
+    An entry that is no application is reported once and left out; the others are not held up.
+    """
+
+    def __init__(self, place: Place, own: tuple[App, ...], seconds: float) -> None:
+        self._place = place
+        self._own = own
+        self._seconds = seconds
+        self._known: dict[str, tuple[Any, App]] = {}
+        self._merged = _merged(own, ())
+        self._found: list[App] = []
+        self._left_out: set[tuple[str, str]] = set()
+        self._trouble = ""
+
+    async def watch(self, use: Use) -> None:
+        """Look again every ``seconds``. While the place does not answer, what is known stays."""
+        while True:
+            await asyncio.sleep(self._seconds)
+            try:
+                await use(await self.load())
+            except UnreadableError as error:
+                self._report_trouble(str(error))
+            except Exception:  # a fault of ours must not end the watch
+                logger.exception("the applications could not be changed")
+            else:
+                self._report_trouble("")
+
+    def _report_trouble(self, trouble: str) -> None:
+        """Once when it begins or becomes another, and once when it is over."""
+        if trouble and trouble != self._trouble:
+            logger.warning("%s; those known stay", trouble)
+        elif self._trouble and not trouble:
+            logger.info("the applications in %s can be read again", self._place.name)
+        self._trouble = trouble
+
+    async def load(self) -> tuple[App, ...]:
+        """All that are there now.
+
+        :raises UnreadableError: the place does not answer, or is no such place.
+        """
+        try:
+            entries = await self._place.read()
+        except UnreadableError as error:
+            raise UnreadableError(
+                f"the applications in {self._place.name} cannot be read: {error}"
+            ) from error
+        found, left_out = await self._checked(sorted(entries, key=lambda entry: entry[0]))
+        if found != self._found:
+            self._found, self._merged = found, _merged(self._own, found)
+        apps, clashing = self._merged
+        self._report_left_out(left_out | {(name, CLASH) for name in clashing})
+        return apps
+
+    async def _checked(self, entries: list[tuple[str, Any]]) -> tuple[list[App], set[tuple[str, str]]]:
+        """The applications among the entries; of the others the name, and what is wrong.
+
+        What has not changed since the last look costs one comparison.
+        """
+        known: dict[str, tuple[Any, App]] = {}
+        found: list[App] = []
+        left_out: set[tuple[str, str]] = set()
+        for number, (name, content) in enumerate(entries, 1):
+            if number % CHUNK == 0:
+                await asyncio.sleep(0)
+            before = self._known.get(name)
+            try:
+                app = before[1] if before and before[0] == content else self._place.app(content)
+            except (ValueError, RecursionError) as error:
+                left_out.add((name, str(error)))
+            else:
+                known[name] = (content, app)
+                found.append(app)
+        self._known = known
+        return found, left_out
+
+    def _report_left_out(self, left_out: set[tuple[str, str]]) -> None:
+        for name, reason in sorted(left_out - self._left_out):
+            logger.warning("%s: %r is left out: %s", self._place.name, name, reason)
+        self._left_out = left_out
+
+
+def _merged(own: Iterable[App], found: Iterable[App]) -> tuple[tuple[App, ...], list[str]]:
+    """Those of the settings and those found that clash with none before them; and the ids of the others."""
+    apps: dict[str, App] = {}
+    keys: set[str] = set()
+    clashing: list[str] = []
+    for app in (*own, *found):
+        if app.id not in apps and keys.isdisjoint(app.keys):
+            apps[app.id] = app
+            keys.update(app.keys)
+        elif apps.get(app.id) != app:
+            clashing.append(app.id)
+    return tuple(apps.values()), clashing

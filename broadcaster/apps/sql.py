@@ -1,0 +1,169 @@
+"""Applications in a table of a database: one row each, a column for each field that is used.
+
+The table is the user's: it is only ever read, and may have columns of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final, get_origin
+from urllib.parse import quote
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from legato.protocol import databases
+from legato.protocol.apps import App
+from legato.protocol.databases import DatabaseUrlError
+from legato.protocol.settings import SettingsError
+
+from .source import CHUNK, UnreadableError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from legato.broadcaster.config import AppSource
+
+    Row = tuple[tuple[str, ...], tuple[Any, ...]]
+    """Names of the columns, the required ones first, and their values."""
+
+logger: Final = logging.getLogger("legato.apps")
+
+READ_SECONDS: Final = 10.0
+"""How long one look may take. A firewall that drops packets answers nothing at all."""
+
+CLOSE_SECONDS: Final = 1.0
+"""How long the end of the server waits for the database to say good-bye."""
+
+MAX_ROWS: Final = 100_000
+"""More are hardly applications but the wrong table."""
+
+REQUIRED: Final = ("id", "key", "secret")
+
+JSON_COLUMNS: Final = frozenset(
+    field.name for field in msgspec.structs.fields(App) if get_origin(field.type) in (tuple, dict)
+)
+"""Fields that one value of SQL cannot hold."""
+
+_FIELDS: Final = frozenset(field.encode_name for field in msgspec.structs.fields(App))
+
+# PostgreSQL: a cached statement would fail once a column is added, and JSON need not be decoded at each look.
+_OPTIONS: Final[dict[str, dict[str, Any]]] = {
+    "sqlite": {"poolclass": NullPool},  # opened anew: the file may have been replaced
+    "postgresql": {"connect_args": {"prepared_statement_cache_size": 0}, "json_deserializer": str},
+}
+_POOLED: Final = {"pool_size": 1, "max_overflow": 0, "pool_pre_ping": True, "pool_recycle": 1800}
+
+
+class AppTable:
+    """The table of ``app_source.database_table``; a :class:`~legato.broadcaster.apps.source.Place`.
+
+    :raises SettingsError: the address is not one, or its driver is not installed. The text never holds it.
+    """
+
+    def __init__(self, source: AppSource) -> None:
+        self.name = source.database_table
+        self._engine = _engine(source.database_url)
+        schema, _, table = self.name.rpartition(".")
+        self._query: sa.Select[Any] = (
+            sa.select(sa.literal_column("*"))
+            .select_from(sa.table(table, schema=schema or None))
+            .limit(MAX_ROWS + 1)
+        )
+        self._ignored: frozenset[str] = frozenset()
+
+    async def read(self) -> list[tuple[str, Row]]:
+        """See :class:`~legato.broadcaster.apps.source.Place`."""
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                rows = await self._fetched()
+        except UnreadableError:
+            raise
+        except TimeoutError:
+            raise UnreadableError(f"no answer within {READ_SECONDS:g} s") from None
+        except Exception as error:  # noqa: BLE001 - drivers raise what they like, asyncpg its own
+            raise UnreadableError(databases.reason(error)) from None  # the cause may show the address
+        if len(rows) > MAX_ROWS:
+            raise UnreadableError(f"more than {MAX_ROWS} rows")
+        return [(str(row[1][0]), row) for row in rows]
+
+    async def _fetched(self) -> list[Row]:
+        """In parts, between which the event loop gets its turns."""
+        if self._engine.dialect.name == "sqlite":
+            await asyncio.to_thread(_probe_sqlite, self._engine.url.database or "")
+        rows: list[Row] = []
+        async with self._engine.connect() as connection, connection.stream(self._query) as result:
+            columns = list(result.keys())
+            self._check_columns(columns)
+            used = (*REQUIRED, *sorted(_FIELDS.intersection(columns).difference(REQUIRED)))
+            values = itemgetter(*map(columns.index, used))
+            async for part in result.partitions(CHUNK):
+                rows += [(used, values(row)) for row in part]
+        return rows
+
+    def _check_columns(self, columns: Collection[str]) -> None:
+        """The required ones have to be there. Others are the user's own, or misspelt: say so once."""
+        for name in REQUIRED:
+            if name not in columns:
+                raise UnreadableError(f"there is no column {name!r}")
+        ignored = frozenset(columns) - _FIELDS
+        if ignored - self._ignored:
+            logger.info("%s: columns that no setting is called as: %s", self.name, ", ".join(sorted(ignored)))
+        self._ignored = ignored
+
+    def app(self, content: Row) -> App:
+        """See :class:`~legato.broadcaster.apps.source.Place`. NULL stands for the default."""
+        columns = zip(*content, strict=True)
+        values = {name: _value(name, value) for name, value in columns if value is not None}
+        return msgspec.convert(values, App, strict=False)  # MySQL and SQLite have 0 and 1 for booleans
+
+    async def close(self) -> None:
+        """See :class:`~legato.broadcaster.apps.source.Place`."""
+        logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # a farewell that fails harms nobody
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._engine.dispose()
+
+
+def _value(name: str, value: Any) -> Any:
+    """What a column holds, as TOML would: JSON decoded, and an id that is a number or a UUID as text."""
+    if name in JSON_COLUMNS and isinstance(value, (str, bytes)):
+        try:
+            return msgspec.json.decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{name}: {error}") from error
+    if name in REQUIRED and not isinstance(value, (str, bytes)):
+        return str(value)
+    return value
+
+
+def _engine(url: str) -> AsyncEngine:
+    try:
+        address = sa.make_url(databases.with_driver(url))
+        options = _OPTIONS.get(address.get_backend_name(), {})
+        if "poolclass" not in options:
+            options = options | _POOLED
+        return create_async_engine(address, **options)
+    except ModuleNotFoundError as error:
+        reason = databases.not_installed(error.name or "of the address")
+    except DatabaseUrlError as error:
+        reason = str(error)
+    except (ArgumentError, InvalidRequestError, NoSuchModuleError, ValueError):
+        reason = databases.EXPECTED
+    raise SettingsError(f"app_source.database_url: {reason}")
+
+
+def _probe_sqlite(path: str) -> None:
+    """Open the file once as it is: aiosqlite would make one, or its thread complain on stderr."""
+    if not path.startswith("file:"):
+        path = f"file:{quote(path)}?mode=rw"
+    sqlite3.connect(path, uri=True).close()

@@ -1,0 +1,140 @@
+"""Tokens that say who somebody is: JWTs, verified with a secret, a public key, or keys from a URL."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+
+from legato.protocol.settings import SettingsError
+
+from .jwks import KeySet
+from .rules import AuthError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from legato.broadcaster.config import Auth
+
+MAX_TOKEN: Final = 8_192
+"""Characters of a bearer token."""
+
+DEFAULT_ALGORITHMS: Final = {"secret": ("HS256",), "key": ("RS256", "ES256")}
+
+QUIET_SECONDS: Final = 60.0
+"""Time between two warnings about tokens without an end."""
+
+_LEEWAY: Final = 30
+
+logger: Final = logging.getLogger("legato.auth")
+
+
+class Tokens:
+    """Verifies JWTs as ``[auth]`` says. With none of its keys set, every token is refused.
+
+    :raises SettingsError: the key file cannot be used, or an algorithm does not fit the key.
+    """
+
+    def __init__(self, auth: Auth) -> None:
+        self._keys: tuple[Any, ...] = _secrets(auth.jwt_secret) or _read_key(auth.jwt_public_key)
+        self._jwks = KeySet(auth.jwks_url, auth.jwks_seconds) if auth.jwks_url else None
+        kind = "secret" if auth.jwt_secret else "key"
+        self._algorithms = list(auth.algorithms or DEFAULT_ALGORITHMS[kind])
+        if any(name.startswith("HS") != (kind == "secret") for name in self._algorithms):
+            raise SettingsError(
+                "auth.algorithms: HS* goes with jwt_secret, the others with a key or JWKS URL"
+            )
+        self._audience = auth.audience or None
+        self._issuer = auth.issuer or None
+        self._required = ["sub", "exp"] if auth.require_exp else ["sub"]
+        self._quiet_until = float("-inf")
+
+    async def verify(self, authorization: str) -> Mapping[str, Any]:
+        """The claims of an ``Authorization: Bearer`` header.
+
+        :raises AuthError: no valid token.
+        :raises KeysUnavailable: the keys of the JWKS URL cannot be had.
+        """
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not token or len(token) > MAX_TOKEN:
+            raise AuthError("Unauthenticated.")
+        try:
+            return self._decode(token, await self._find_keys(token))
+        except jwt.MissingRequiredClaimError as error:
+            if error.claim == "exp":
+                self._warn()
+            raise AuthError("Unauthenticated.") from error
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
+            raise AuthError("Unauthenticated.") from error
+
+    async def _find_keys(self, token: str) -> tuple[Any, ...]:
+        if self._jwks is None:
+            return self._keys
+        kid = jwt.get_unverified_header(token).get("kid")
+        if not isinstance(kid, str):
+            raise jwt.InvalidTokenError("the token names no key")
+        return (await self._jwks.find(kid),)  # a PyJWK, which knows its algorithm itself
+
+    def _decode(self, token: str, keys: tuple[Any, ...]) -> Mapping[str, Any]:
+        *others, last = keys
+        for key in others:
+            try:
+                return self._decode_with(token, key)
+            except jwt.InvalidSignatureError:
+                continue
+        return self._decode_with(token, last)
+
+    def _decode_with(self, token: str, key: Any) -> Mapping[str, Any]:
+        claims: Mapping[str, Any] = jwt.decode(
+            token,
+            key,
+            algorithms=self._algorithms,
+            audience=self._audience,
+            issuer=self._issuer,
+            leeway=_LEEWAY,
+            # An integer `sub` is a user id that many applications use; parse_user_id checks it.
+            options={
+                "verify_sub": False,
+                "verify_aud": self._audience is not None,
+                "require": self._required,
+            },
+        )
+        return claims
+
+    def _warn(self) -> None:
+        """Say why an application's own tokens are refused; the signature of this one was right."""
+        now = time.monotonic()
+        if now >= self._quiet_until:
+            self._quiet_until = now + QUIET_SECONDS
+            logger.warning("a token without exp was refused; auth.require_exp = false accepts such tokens")
+
+
+def _secrets(text: str) -> tuple[Any, ...]:
+    """The secret; of Laravel's form also the bytes it stands for, since applications sign with either."""
+    if not text:
+        return ()
+    try:
+        decoded = base64.b64decode(text.removeprefix("base64:"), validate=True)
+    except binascii.Error:
+        decoded = b""
+    return (text, decoded) if text.startswith("base64:") and decoded else (text,)
+
+
+def _read_key(path: str) -> tuple[str, ...]:
+    if not path:
+        return ()
+    try:
+        text = Path(path).read_bytes()
+        serialization.load_pem_public_key(text)
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        raise SettingsError(
+            f"auth.jwt_public_key: {path} cannot be used; expected a PEM file with a public key"
+        ) from error
+    return (text.decode("ascii"),)

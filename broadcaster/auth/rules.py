@@ -1,0 +1,116 @@
+"""Who a request comes from, and which channels that opens.
+
+A channel is authorised by expanding a rule with the claims of a verified token and comparing the whole
+name: there is no matching, so no name can slip through a pattern.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from legato.protocol.channels import CHANNEL_NAME
+from legato.protocol.settings import SettingsError
+from legato.protocol.stream import UserId, parse_user_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from legato.broadcaster.config import Auth
+
+_PLACEHOLDER: Final = re.compile(r"\{([A-Za-z0-9_]+)\}")
+
+
+class AuthError(ValueError):
+    """The token is missing, not valid, or lacks a user. The text is fit for the client."""
+
+
+class KeysUnavailable(Exception):  # noqa: N818 - it is a state of the server, not a mistake of the caller
+    """The keys that tokens are verified with cannot be had at the moment.
+
+    :ivar wait: seconds until it is worth trying again.
+    """
+
+    def __init__(self, wait: float) -> None:
+        super().__init__("Tokens cannot be verified at the moment.")
+        self.wait = wait
+
+
+class Verifier(Protocol):
+    """Tells who sends a request."""
+
+    async def verify(self, authorization: str) -> Mapping[str, Any]:
+        """The claims of an ``Authorization: Bearer`` header.
+
+        :raises AuthError: no valid token.
+        :raises KeysUnavailable: it cannot be known.
+        """
+
+
+class Nobody:
+    """Refuses every token: ``[auth]`` has no key."""
+
+    async def verify(self, _authorization: str) -> Mapping[str, Any]:
+        """As :meth:`Verifier.verify`."""
+        raise AuthError("Unauthenticated.")
+
+
+def verifier(auth: Auth) -> Verifier:
+    """Who verifies tokens as ``[auth]`` says.
+
+    :raises SettingsError: the key file cannot be used, or an algorithm does not fit the key.
+    """
+    if not (auth.jwt_secret or auth.jwt_public_key or auth.jwks_url or auth.algorithms):
+        return Nobody()
+    from .jwt import Tokens  # noqa: PLC0415 - cryptography's megabytes are for those who use it
+
+    return Tokens(auth)
+
+
+def user_of(claims: Mapping[str, Any]) -> UserId:
+    """The user that the claims name.
+
+    :raises AuthError: ``sub`` cannot be a user id.
+    """
+    try:
+        return parse_user_id(claims.get("sub"))
+    except ValueError as error:
+        raise AuthError("Unauthenticated.") from error
+
+
+class ChannelRule:
+    """One rule such as ``private-team.{team}.user.{sub}``: the only name it opens is its own expansion.
+
+    :raises SettingsError: the text cannot become a channel name.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._literals = _PLACEHOLDER.split(text)[::2]
+        self._claims = _PLACEHOLDER.findall(text)
+        if not text or any(literal and not CHANNEL_NAME.fullmatch(literal) for literal in self._literals):
+            raise SettingsError(
+                f"auth.channels: {text!r}: expected a channel name with {{claim}} placeholders"
+            )
+        if any(not literal for literal in self._literals[1:-1]):
+            raise SettingsError(f"auth.channels: {text!r}: expected some text between two placeholders")
+
+    def expand(self, claims: Mapping[str, Any]) -> str | None:
+        """The name that these claims open, or None if they lack one or hold what a name cannot."""
+        parts = [self._literals[0]]
+        for position, claim in enumerate(self._claims, start=1):
+            value = claims.get(claim)
+            text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+            literal = self._literals[position]
+            last = position == len(self._claims)
+            if not isinstance(text, str) or not CHANNEL_NAME.fullmatch(text):
+                return None
+            # `a.b` + `c` and `a` + `b.c` would be one name: a value may not hold what ends it.
+            if not last and literal in text:
+                return None
+            parts += [text, literal]
+        return "".join(parts)
+
+
+def allows(rules: Sequence[ChannelRule], claims: Mapping[str, Any], channel: str) -> bool:
+    """Whether one of the rules opens exactly this channel."""
+    return any(rule.expand(claims) == channel for rule in rules)

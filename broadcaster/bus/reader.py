@@ -1,0 +1,246 @@
+"""One connection to one Redis server that reads sharded channels, from its first word to its loss."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from redis.exceptions import ClusterDownError, MovedError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from legato.broadcaster.waiting import end_task
+from legato.protocol.redis.slots import slot_of
+from legato.protocol.redis_url import Address
+
+from .line import Line
+from .pubsub import NOT_ENOUGH_DATA, listen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from redis.asyncio.connection import AbstractConnection
+
+    from legato.broadcaster.channels.hub import Key
+
+SUBSCRIBE_CHUNK: Final = 500
+"""Channels per SSUBSCRIBE, where a command may name several; and commands per write."""
+
+HEALTH_SECONDS: Final = 10.0
+"""Without a reply for this long the connection is asked for a PONG, and given up if none comes."""
+
+LOOK_SECONDS: Final = 1.0
+"""How soon it is noticed that another connection was told that the server is no master any more."""
+
+
+class Listener(Protocol):
+    """Who is told what a feed hears. Names are those of sharded channels."""
+
+    def heard(self, line: Line, data: bytes) -> None:
+        """A message."""
+
+    def confirmed(self, name: bytes) -> None:
+        """From now on every message of the channel is heard."""
+
+    def reached(self) -> None:
+        """The connection stands."""
+
+    def answered(self) -> None:
+        """The server has said anything since: it serves."""
+
+    def dropped(self, name: bytes) -> None:
+        """The server has ended a subscription by itself. The feed asks again, to be told why."""
+
+    def moved(self, names: list[bytes], owner: Address) -> None:
+        """The server has not these channels, and names who has. The feed has forgotten them."""
+
+    def unserved(self, names: list[bytes]) -> None:
+        """The server cannot serve these channels now. The feed has forgotten them."""
+
+
+class Feed:
+    """Subscribes to channels on one server, and says what it hears.
+
+    :param connection: nobody else's; connected by :meth:`run`.
+    :param sharded: the server is one of a Cluster: a command names one channel, for each has its own slot.
+    :ivar names: the channels that it is asked for.
+    :ivar connected: it is connected; it may still wait for confirmations.
+    """
+
+    def __init__(self, connection: AbstractConnection, listener: Listener, *, sharded: bool) -> None:
+        self.names: dict[bytes, Line] = {}
+        self.connected = False
+        self._connection = connection
+        self._listener = listener
+        self._sharded = sharded
+        self._by_slot: dict[int, dict[bytes, None]] = {}
+        self._subscribing: Counter[bytes] = Counter()
+        self._unsubscribing: Counter[bytes] = Counter()
+        self._commands: deque[tuple[str, bytes]] = deque()
+        self._ready = asyncio.Event()
+        self._heard = False
+
+    def subscribe(self, name: bytes, key: Key) -> None:
+        """Ask for a channel; it is confirmed when Redis answers."""
+        self.names[name] = Line(key)
+        if self._sharded:
+            self._by_slot.setdefault(slot_of(name), {})[name] = None
+        self._command("SSUBSCRIBE", name)
+
+    def unsubscribe(self, name: bytes) -> None:
+        """Ask for a channel no more."""
+        self._drop(name)
+        self._command("SUNSUBSCRIBE", name)
+
+    def _drop(self, name: bytes) -> bool:
+        """Whether it was asked for."""
+        if self.names.pop(name, None) is None:
+            return False
+        if self._sharded:
+            slot = slot_of(name)
+            of_slot = self._by_slot[slot]
+            del of_slot[name]
+            if not of_slot:
+                del self._by_slot[slot]
+        return True
+
+    def _command(self, command: str, name: bytes) -> None:
+        if self.connected:  # else there is nothing to say yet: it starts with all channels
+            (self._subscribing if command == "SSUBSCRIBE" else self._unsubscribing)[name] += 1
+            self._commands.append((command, name))
+            self._ready.set()
+
+    async def run(self) -> None:
+        """Connect, and read until the connection is lost; raises why it is."""
+        try:
+            await self._connection.connect()  # type: ignore[no-untyped-call]
+            self.connected = True
+            self._listener.reached()
+            for name in self.names:
+                self._command("SSUBSCRIBE", name)
+            tasks = [asyncio.create_task(work) for work in (self._read(), self._watch(), self._write())]
+            try:
+                await asyncio.wait(tasks[:2], return_when=asyncio.FIRST_COMPLETED)
+                for task in tasks[:2]:
+                    if task.done():
+                        task.result()
+            finally:
+                for task in tasks:
+                    await end_task(task)
+        finally:
+            await self._connection.disconnect(nowait=True)
+
+    async def _write(self) -> None:
+        while True:
+            await self._ready.wait()
+            self._ready.clear()
+            while self._commands:
+                commands = list(_grouped(self._commands, 1 if self._sharded else SUBSCRIBE_CHUNK))
+                try:
+                    # redis-py's own health check would read replies that are the reader's.
+                    await self._connection.send_packed_command(
+                        self._connection.pack_commands(commands), check_health=False
+                    )
+                except (RedisError, OSError):
+                    return  # the connection is closed by now: the reader says so
+
+    async def _read(self) -> None:
+        await listen(self._connection, self._hear)
+
+    async def _watch(self) -> None:
+        """Until the server is none that the feed should listen to, or none that answers."""
+        asked, silent = False, 0.0
+        wait = min(LOOK_SECONDS, HEALTH_SECONDS)
+        while True:
+            await asyncio.sleep(wait)
+            if self._connection.should_reconnect():  # type: ignore[no-untyped-call]
+                raise RedisConnectionError("the server is no master any more")
+            silent += wait
+            if self._heard:
+                self._heard, asked, silent = False, False, 0.0
+            elif silent < HEALTH_SECONDS:
+                continue
+            elif asked:
+                raise RedisConnectionError("no answer to a PING")
+            else:
+                asked, silent = True, 0.0
+                await self._connection.send_command("PING", check_health=False)
+
+    def _hear(self, gets: Callable[[], Any]) -> None:
+        """All that was read at once; what most of it is comes first."""
+        self._heard = True
+        self._listener.answered()
+        names, heard = self.names, self._listener.heard
+        while (reply := gets()) is not NOT_ENOUGH_DATA:
+            if isinstance(reply, list) and reply[0] == b"smessage":
+                _, name, data = reply
+                if (line := names.get(name)) is not None:
+                    heard(line, data)
+            else:
+                self._on_reply(reply)
+
+    def _on_reply(self, reply: Any) -> None:
+        if not isinstance(reply, list):
+            self._on_refusal(reply)
+            return
+        if len(reply) != 3:
+            return  # a PONG
+        kind, name, _ = reply
+        if kind == b"ssubscribe":
+            # A channel dropped and asked for again has two on the way: only the last one counts.
+            self._subscribing[name] -= 1
+            if self._subscribing[name] <= 0:
+                del self._subscribing[name]
+                if name in self.names:
+                    self._listener.confirmed(name)
+        elif kind == b"sunsubscribe":
+            self._on_unsubscribed(name)
+
+    def _on_refusal(self, reply: Any) -> None:
+        match reply:
+            case MovedError():
+                self._on_moved(reply)
+            case ClusterDownError():
+                self._listener.unserved(self._forget(list(self._subscribing)))
+            case Exception():
+                raise reply
+
+    def _on_unsubscribed(self, name: bytes) -> None:
+        self._unsubscribing[name] -= 1
+        unasked = self._unsubscribing[name] < 0
+        if self._unsubscribing[name] <= 0:
+            del self._unsubscribing[name]
+        if unasked and name in self.names:
+            self._listener.dropped(name)
+            if name in self.names:
+                self.subscribe(name, self.names[name].key)
+
+    def _on_moved(self, error: MovedError) -> None:
+        # Every command that is still on its way for the slot is answered the same, and nothing else of it is.
+        for name in [name for name in self._unsubscribing if slot_of(name) == error.slot_id]:
+            del self._unsubscribing[name]
+        names = self._forget(self._by_slot.get(error.slot_id, ()))
+        host = error.host or getattr(self._connection, "host", "")
+        self._listener.moved(names, Address(host, error.port))
+
+    def _forget(self, names: Iterable[bytes]) -> list[bytes]:
+        """Answers those of them that were asked for."""
+        names = list(names)
+        for name in names:
+            del self._subscribing[name]
+        return [name for name in names if self._drop(name)]
+
+
+def _grouped(commands: deque[tuple[str, bytes]], together: int) -> Iterable[list[str | bytes]]:
+    """Up to :data:`SUBSCRIBE_CHUNK` commands off ``commands``, neighbours of one kind joined: order is kept.
+
+    :param together: how many channels one command may name.
+    """
+    for _ in range(SUBSCRIBE_CHUNK):
+        if not commands:
+            return
+        command, name = commands.popleft()
+        group: list[str | bytes] = [command, name]
+        while commands and commands[0][0] == command and len(group) <= together:
+            group.append(commands.popleft()[1])
+        yield group

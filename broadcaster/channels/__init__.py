@@ -1,0 +1,1 @@
+"""Channels on this node: fan-out, presence, cached events, counts, watchlists."""

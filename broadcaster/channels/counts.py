@@ -1,0 +1,84 @@
+"""``subscription_count``: how many a channel has, told to all of them and to webhooks (section 8.2)."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from legato.broadcaster.bus.bus import BusError
+from legato.protocol import messages
+from legato.protocol.wire import Envelope
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+    from legato.broadcaster.registry.base import Registry
+    from legato.broadcaster.webhooks.dispatcher import Webhooks
+
+    from .hub import Key
+
+logger: Final = logging.getLogger("legato.node")
+
+ALWAYS: Final = 100
+SECONDS: Final = 5.0
+"""Above :data:`ALWAYS` subscribers, how often they are told how many they are."""
+
+
+class SubscriptionCounts:
+    """Tells counts, at once or by and by.
+
+    :param wanted: of an application's id, whether it has them on.
+    :param local: how many subscribers this node has.
+    :param post: publishes to all subscribers, without waiting.
+    :param later: runs a coroutine function in the background after so many seconds.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        webhooks: Webhooks,
+        *,
+        wanted: Callable[[str], bool],
+        local: Callable[[Key], int],
+        post: Callable[[Key, Envelope], None],
+        later: Callable[[float, Callable[[], Coroutine[Any, Any, None]]], None],
+    ) -> None:
+        self._registry = registry
+        self._webhooks = webhooks
+        self._wanted = wanted
+        self._local = local
+        self._post = post
+        self._later = later
+        self._due: set[Key] = set()
+        self._told: dict[Key, int] = {}  # of channels that are not told at once
+
+    def changed(self, key: Key, count: int) -> None:
+        """Somebody has come or gone, and ``count`` are subscribed now."""
+        if not self._wanted(key.app_id):
+            return
+        if count <= ALWAYS:
+            self._told.pop(key, None)
+            self._tell(key, count)
+        elif key not in self._due:
+            self._due.add(key)
+            self._later(SECONDS, lambda: self._tell_current(key))
+
+    async def _tell_current(self, key: Key) -> None:
+        self._due.discard(key)
+        try:
+            (counts,) = await self._registry.counts([key])
+        except BusError as error:
+            logger.warning("a channel is not told its subscription count: %s", error)
+            return
+        count = counts.subscriptions
+        if count > ALWAYS and count != self._told.get(key):
+            self._told[key] = count
+            self._tell(key, count)
+        if not self._local(key):
+            self._told.pop(key, None)
+
+    def _tell(self, key: Key, count: int) -> None:
+        self._webhooks.subscription_count(*key, count)
+        if count:
+            self._post(key, Envelope(messages.subscription_count(key.channel, count)))

@@ -1,0 +1,1 @@
+"""One client, whatever its transport: admission, its commands in order, liveness, drain."""

@@ -1,0 +1,238 @@
+"""A client of any transport: its session, and the effects that the session asks for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Final
+
+from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.transport.budget import SLICE
+from legato.broadcaster.transport.frames import text_frame
+from legato.protocol import errors, messages
+from legato.protocol.session import Close, Effect, Relay, Send, SignIn, Subscribe, Unsubscribe
+
+from .command_queue import EFFECT_BYTES, Order
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from legato.broadcaster.node import Node
+    from legato.protocol.errors import PusherError
+    from legato.protocol.session import Session
+
+
+class Left:
+    """Stands for a subscription that the registry has been told the end of already (:mod:`.drain`)."""
+
+
+LEFT: Final = Left()
+
+Asked = Subscribe | SignIn | Left | None
+"""What asked for a channel; None for one that nobody has asked for by name."""
+
+
+class Client(ABC):
+    """Satisfies :class:`~legato.broadcaster.channels.hub.Subscriber` and :class:`.timer_wheel.Timed`.
+
+    ``keys`` are its subscriptions in the hub, each with the effect that asked for it; ``early`` is what it
+    has said before it was let in, None when it does not wait for that; while it is ``paused`` nothing is read
+    of what it says.
+    """
+
+    __slots__ = ("early", "keys", "node", "order", "paused", "session", "slow", "socket_id", "write_now")
+
+    write_now: Callable[[bytes], None]
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.session: Session | None = None
+        self.early: list[bytes] | None = None
+        self.keys: dict[Key, Asked] = {}
+        self.order = Order()
+        self.slow = False
+        self.paused = False
+        self.socket_id = ""
+
+    # --- what a transport does
+
+    @abstractmethod
+    def write(self, data: bytes) -> None:
+        """Write frames now, or queue them while the client is slow."""
+
+    @abstractmethod
+    def enqueue(self, data: bytes) -> None:
+        """Queue frames for a slow client, within a bound."""
+
+    @abstractmethod
+    def say_goodbye(self, error: PusherError) -> None:
+        """End the connection with the error's code. Idempotent."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Cut the connection, whatever is still to be written."""
+
+    @abstractmethod
+    def hold_up(self) -> None:
+        """Read nothing more of what the client says until :meth:`read_on`. Idempotent."""
+
+    @abstractmethod
+    def read_on(self) -> None:
+        """Read what has come meanwhile, in its turn, and what comes."""
+
+    # --- what all have in common
+
+    def begin(self, path: str, params: Mapping[str, str], origin: str) -> None:
+        """The handshake is complete: this ends in :meth:`greet` or :meth:`close`."""
+        self.node.entrance.knock(self, path, params, origin)
+
+    def greet(self, session: Session) -> None:
+        """The client is let in: what it has said meanwhile comes after the greeting (section 1.5)."""
+        self.session = session
+        self.socket_id = session.socket_id
+        self.node.enter(self, session)
+        self._run(session.greeting())
+        early, self.early = self.early, None
+        for text in early or ():
+            self.receive(text)
+        if self.paused:
+            self.relieve()
+
+    @property
+    def held(self) -> bool:
+        """Whether nothing more is to be read now of what the client says.
+
+        So it is while what it has asked for is under way, or waits to be taken by it: otherwise it could make
+        the server keep more and more.
+        """
+        if self.slow:
+            return True
+        if self.early is not None:
+            return len(self.early) >= SLICE
+        return self.order.full or 2 * self.order.waiting_bytes > self._bound
+
+    def relieve(self) -> None:
+        """Something of what has held it up is over."""
+        if self.paused and not self.held:
+            self.read_on()
+
+    @property
+    def there(self) -> bool:
+        """Whether it is let in, or waits for that."""
+        return self.session is not None or self.early is not None
+
+    def receive(self, text: bytes) -> None:
+        """One message of the client: what it asks for is done in its turn."""
+        if self.session is None:
+            self._keep(text)
+            return
+        for effect in self.session.receive(text, self.node.now()):
+            if self.session is not None:
+                self._run_in_turn(effect, len(text))
+
+    def _keep(self, text: bytes) -> None:
+        """Until the client is let in, within a bound."""
+        if self.early is None:
+            return
+        self.early.append(text)
+        if sum(map(len, self.early)) + EFFECT_BYTES * len(self.early) > self._bound:
+            self.overwhelmed()
+        elif self.held:
+            self.hold_up()
+
+    @property
+    def _bound(self) -> int:
+        return self.node.settings.server.send_queue_bytes
+
+    def _run_in_turn(self, effect: Effect, size: int) -> None:
+        key = None
+        if self.session is not None and isinstance(effect, Subscribe):
+            key = Key(self.session.app.id, effect.channel.name)
+        if self.order.takes(key):
+            if key is not None and isinstance(effect, Subscribe):
+                self.node.subscribe(self, key, effect)
+            else:
+                self._run(effect)
+            return
+        self.order.defer(key, effect, size)
+        if self.order.waiting_bytes > self._bound:
+            self.overwhelmed()
+        elif self.held:
+            self.hold_up()
+
+    def settle(self, key: Key, answer: Callable[[], None]) -> None:
+        """The subscription may be answered, in its turn. What has waited for that goes on."""
+        self.order.settle(key, answer)
+        while (effect := self.order.next()) is not None:
+            self._run(effect)
+        if self.paused:
+            self.relieve()
+
+    def send(self, payload: bytes) -> None:
+        """One message to the client."""
+        self.write(text_frame(payload))
+
+    def _run(self, effect: Effect) -> None:
+        """Carry out what the session asks for."""
+        session = self.session
+        if session is None:
+            return
+        match effect:
+            case Send(payload):
+                self.send(payload)
+            case Subscribe():
+                self.node.subscribe(self, Key(session.app.id, effect.channel.name), effect)
+            case Unsubscribe(channel):
+                self.node.unsubscribe(self, session, channel)
+            case Relay():
+                self.node.relay(self, session, effect)
+            case SignIn():
+                self.node.sign_in(self, session, effect)
+            case Close(error):
+                self.node.dismiss(self, error)
+
+    def overwhelmed(self) -> None:
+        """Too much waits for a subscription to be answered."""
+        self.give_up(errors.TOO_MUCH_AT_ONCE)
+
+    def give_up(self, error: PusherError) -> None:
+        """A bound of what is kept for this client is reached: it comes back, and starts anew."""
+        self.node.slow_closed += 1
+        self.close(error)
+
+    def subscriptions(self) -> Collection[Key]:
+        """Every channel that this client has in the hub."""
+        return list(self.keys)
+
+    def check_at(self, now: float) -> float | None:
+        """Liveness, from the wheel. A client of which nothing is read is not silent."""
+        session = self.session
+        if session is None:
+            return None
+        if self.paused:
+            session.seen(now)
+        for effect in session.check(now):  # not in turn: a turn that never comes must end too
+            self._run(effect)
+        return session.deadline if self.session is session else None
+
+    def close(self, error: PusherError) -> None:
+        """Send the error event, then end with the same code (protocol section 9)."""
+        if self.session is not None:
+            self.session.close(error)
+        self.leave()
+        self.say_goodbye(error)
+
+    def leave(self) -> None:
+        """Out of every channel and every count. Idempotent."""
+        session, self.session = self.session, None
+        if self.early is not None:
+            self.early = None
+            self.node.entrance.abandon(self)
+        if session is not None:
+            session.closed = True
+            self.order.clear()
+            self.node.leave(self, session)
+
+
+def error_frame(error: PusherError) -> bytes:
+    """What goes out before a close frame."""
+    return text_frame(messages.error(error.message, error.code))

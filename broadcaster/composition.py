@@ -1,0 +1,383 @@
+"""The composition root: from settings to a running server, and its orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+import msgspec
+import uvicorn
+
+from legato.protocol.redis import advice as redis_advice
+from legato.protocol.settings import SettingsError
+
+from . import notify
+from .api.app import Server
+from .apps.source import AppHash, AppSource, Place, UnreadableError
+from .bus.bus import BusError, LocalBus, RedisBus, end_task, redis_client
+from .bus.linger import LingeringBus
+from .clients.drain import drain
+from .node import Node
+from .notify import Notifier
+from .observability import metrics
+from .replies.store import Replies
+from .transport import open_files
+from .transport.acceptor import Arrivals
+from .transport.file_limit import FileLimit
+from .transport.http11 import HttpProtocol
+from .transport.websocket import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Coroutine, Generator, Iterable
+
+    from legato.protocol.redis.pipeline import Named
+
+    from .config import Settings
+
+logger: Final = logging.getLogger("legato.broadcaster")
+
+
+T = TypeVar("T")
+
+CLOSE_SECONDS: Final = 1.0
+"""How long the end of the server waits for peers to answer their close frames."""
+
+FILES_TICKS: Final = 20
+"""Ticks of uvicorn between two looks whether there are files for more connections."""
+
+YOUNG_OBJECTS: Final = 20_000
+"""How many more objects than before there are when the garbage collector looks for cycles among them."""
+
+SIGN_SECONDS: Final = 1.0
+"""Between two signs of life to who has started this process, if that wants any."""
+
+REQUEST_SECONDS: Final = 2
+"""How long it waits for HTTP requests that are running."""
+
+
+class StartError(Exception):
+    """The server cannot start. The text is one line for the user."""
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn, with the drain between "accept no more" and "close what is left"."""
+
+    def __init__(self, config: uvicorn.Config, node: Node) -> None:
+        super().__init__(config)
+        self._node = node
+        self._interrupts = 0
+        self._files = FileLimit()
+        self.ready = asyncio.get_running_loop().create_future()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections, and say so."""
+        await super().startup(sockets)
+        self.ready.set_result(None)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Every tenth of a second."""
+        if counter % FILES_TICKS == 0:
+            self._files.look()
+        return await super().on_tick(counter)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """SIGTERM and SIGINT drain, a second one ends at once; neither is raised again at the end."""
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, self._stop)
+        try:
+            yield
+        finally:
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(signum)
+
+    def _stop(self) -> None:
+        self._interrupts += 1
+        self.should_exit = True
+        self.force_exit = self._node.peers.hurried = self._interrupts > 1
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Give notice, close the listener, drain, then let uvicorn finish the requests that are running."""
+        self._node.leaving = True
+        # In place: requests that are running have the list already.
+        self.server_state.default_headers.append((b"connection", b"close"))
+        await self._unless_forced(self._node.peers.ask())  # tells them: those that stop too send nobody here
+        await self._unless_forced(asyncio.sleep(self._node.settings.server.notice_seconds))
+        await asyncio.gather(
+            *(self._take(one) for one in _stop_listening(sockets or ())), return_exceptions=True
+        )
+        for server in self.servers:
+            server.close()
+        await self._unless_forced(drain(self._node))
+        await self._closed()
+        await super().shutdown(sockets)
+
+    async def _take(self, accepted: socket.socket) -> None:
+        """Serve a connection as if the loop had accepted it."""
+        config = self.config
+
+        def protocol() -> asyncio.Protocol:
+            made: asyncio.Protocol = config.http_protocol_class(  # type: ignore[call-arg]
+                config=config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+            return made
+
+        await asyncio.get_running_loop().connect_accepted_socket(protocol, accepted, ssl=config.ssl)
+
+    async def _unless_forced(self, work: Coroutine[Any, Any, object]) -> None:
+        """Do it to its end, or until a second signal comes."""
+        drained = asyncio.ensure_future(work)
+        while not drained.done() and not self.force_exit:
+            await asyncio.wait([drained], timeout=0.1)
+        drained.cancel()
+        for error in await asyncio.gather(drained, return_exceptions=True):
+            if isinstance(error, Exception):
+                logger.error("the drain broke off", exc_info=error)
+
+    async def _closed(self) -> None:
+        """Give the close handshakes a moment; a peer that does not answer is cut off."""
+        deadline = self._node.now() + CLOSE_SECONDS
+        while (  # noqa: ASYNC110 - uvicorn's set of connections has no event
+            self._websockets() and self._node.now() < deadline and not self.force_exit
+        ):
+            await asyncio.sleep(0.02)
+        for connection in self._websockets():
+            connection.abort()
+
+    def _websockets(self) -> list[Connection]:
+        return [open_ for open_ in self.server_state.connections if isinstance(open_, Connection)]
+
+
+class Running(NamedTuple):
+    """A server that accepts connections. ``metrics_port`` is 0 without metrics."""
+
+    node: Node
+    port: int
+    metrics_port: int
+    ended: asyncio.Task[None]
+    uvicorn: _Uvicorn
+
+
+async def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    :raises StartError: a port is taken, or Redis or the applications' database cannot be used.
+    :raises SettingsError: ``[auth]`` or an address cannot be used, or there is no application.
+    """
+    notifier = Notifier(os.environ)
+    beating = asyncio.create_task(_give_signs_of_life(notifier))
+    try:
+        async with running(settings) as server:
+            open_files.make_room(settings.server.max_connections)
+            _settle_garbage()
+            notifier.send(notify.READY)
+            await server.ended
+            notifier.send(notify.STOPPING)
+    finally:
+        await end_task(beating)
+        notifier.close()
+    logger.info("stopped")
+
+
+async def _give_signs_of_life(notifier: Notifier) -> None:
+    """As long as the event loop runs: a parent kills and replaces a process that does not."""
+    while True:
+        notifier.send(notify.ALIVE)
+        await asyncio.sleep(SIGN_SECONDS)
+
+
+def _settle_garbage() -> None:
+    """What there is now stays: it need not be looked through again and again for cycles.
+
+    What connections and requests make is freed by its counts; few cycles come, so few looks do.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, 20, 20)
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Running]:
+    """A server that drains and stops when the block ends; raises as :func:`serve`."""
+    with _listening(settings) as listener:
+        async with _node(settings) as node:
+            settings = node.settings
+            server = _Uvicorn(_config(settings, node), node)
+            with _metrics(settings, node) as metrics_port:
+                ended = asyncio.create_task(server.serve(sockets=[listener]))
+                await asyncio.wait({ended, server.ready}, return_when=asyncio.FIRST_COMPLETED)
+                port = listener.getsockname()[1]
+                _announce(settings, port)
+                try:
+                    yield Running(node, port, metrics_port, ended, server)
+                finally:
+                    server.should_exit = True
+                    await ended
+
+
+@contextlib.contextmanager
+def _listening(settings: Settings) -> Generator[socket.socket, None, None]:
+    host, port = settings.server.host, settings.server.port
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a host name"
+        raise StartError(f"{host}: not an address of this machine: {reason}") from error
+    with listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if settings.server.reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            listener.bind(address)
+        except OSError as error:
+            raise StartError(f"{host}:{port} cannot be listened on: {error.strerror}") from error
+        yield listener
+
+
+def _stop_listening(listeners: Iterable[socket.socket]) -> list[socket.socket]:
+    """Who has connected already, but was not accepted yet: closing the listener would cut them off."""
+    accepted = []
+    for listener in listeners:
+        listener.setblocking(False)
+        with contextlib.suppress(OSError):  # there is no one more
+            while True:
+                accepted.append(listener.accept()[0])
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+    return accepted
+
+
+@contextlib.asynccontextmanager
+async def _node(settings: Settings) -> AsyncIterator[Node]:
+    async with _redis(settings) as redis, _source(settings, redis) as source:
+        if source is not None:
+            settings = msgspec.structs.replace(settings, apps=await _reached(source.load()))
+        node = _composed(settings, redis)
+        await _reached(node.start())
+        if redis is not None:
+            await redis_advice.warn(redis, logger)
+        watch = None if source is None else asyncio.create_task(source.watch(node.set_apps))
+        try:
+            yield node
+        finally:
+            if watch is not None:
+                await end_task(watch)
+            await node.close()
+
+
+def _composed(settings: Settings, redis: Named | None) -> Node:
+    if redis is None:
+        logger.warning("no Redis configured: local bus, one process, chat is off")
+        return Node(settings, LocalBus(), None)
+    chat_app = settings.app(settings.chat.app).id
+    bus = LingeringBus(RedisBus(redis))
+    return Node(settings, bus, Replies(redis, settings.chat, chat_app), redis)
+
+
+@contextlib.asynccontextmanager
+async def _redis(settings: Settings) -> AsyncIterator[Named | None]:
+    if not settings.redis.url:
+        yield None
+        return
+    async with redis_client(settings.redis.url, settings.redis.prefix) as redis:
+        yield redis
+
+
+@contextlib.asynccontextmanager
+async def _source(settings: Settings, redis: Named | None) -> AsyncIterator[AppSource | None]:
+    """Where applications come from beside the settings, if they do."""
+    place = _place(settings, redis)
+    if place is None:
+        yield None
+        return
+    try:
+        yield AppSource(place, settings.apps, settings.app_source.seconds)
+    finally:
+        await place.close()
+
+
+def _place(settings: Settings, redis: Named | None) -> Place | None:
+    if settings.app_source.database_url:
+        from .apps.sql import AppTable  # noqa: PLC0415 - SQLAlchemy's megabytes are for those who use it
+
+        return AppTable(settings.app_source)
+    if settings.app_source.redis_hash and redis is not None:
+        return AppHash(redis, settings.app_source.redis_hash)
+    return None
+
+
+async def _reached(call: Awaitable[T]) -> T:
+    try:
+        return await call
+    except (BusError, UnreadableError) as error:
+        raise StartError(str(error)) from error
+
+
+def _config(settings: Settings, node: Node) -> uvicorn.Config:
+    server, app = settings.server, Server(node)
+    seconds, connect = round(server.keep_alive), partial(Connection, node)
+    http = partial(HttpProtocol, app.api, connect, node.budget, server.request_seconds)
+    config = uvicorn.Config(
+        app,
+        http=Arrivals(node.turns, seconds, http, connect),  # type: ignore[arg-type]
+        ws=Connection,  # made by our protocols; None would switch WebSockets off
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        backlog=4096,
+        timeout_keep_alive=seconds,
+        timeout_graceful_shutdown=REQUEST_SECONDS,
+        ssl_certfile=server.tls_cert or None,
+        ssl_keyfile=server.tls_key or None,
+    )
+    try:
+        config.load()
+    except OSError as error:  # ssl.SSLError is one
+        raise SettingsError(f"server.tls_cert, server.tls_key: {error.strerror or error}") from error
+    return config
+
+
+@contextlib.contextmanager
+def _metrics(settings: Settings, node: Node) -> Generator[int, None, None]:
+    if not settings.metrics.enabled:
+        yield 0
+        return
+    host, port = settings.metrics.host, settings.metrics.port
+    try:
+        port, stop = metrics.serve(node)
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a host name"
+        raise StartError(f"metrics: {host}:{port} cannot be listened on: {reason}") from error
+    logger.info("metrics on http://%s:%d/metrics", host, port)
+    try:
+        yield port
+    finally:
+        stop()
+
+
+def _announce(settings: Settings, port: int) -> None:
+    server = settings.server
+    scheme = "https" if server.tls_cert else "http"
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    apps = ", ".join(app.id for app in settings.apps)
+    logger.info("listening on %s://%s:%d%s, apps: %s", scheme, host, port, server.path, apps)
+
+
+def run(settings: Settings) -> None:
+    """:func:`serve` on uvloop."""
+    import uvloop  # noqa: PLC0415 - not needed for --help
+
+    uvloop.run(serve(settings))

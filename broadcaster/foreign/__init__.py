@@ -1,0 +1,1 @@
+"""Settings of other servers, Reverb and soketi: honoured, ignored or refused."""

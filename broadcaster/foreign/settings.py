@@ -1,0 +1,137 @@
+"""Settings out of the environment of Laravel Reverb or soketi, as :mod:`.names` says."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_type_hints
+
+from legato.protocol import settings
+from legato.protocol.apps import App
+from legato.protocol.settings import SettingsError
+
+from . import values
+from .names import PREFIXES, RULES, Honoured, Ignored, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+logger: Final = logging.getLogger("legato.settings")
+
+ALIASES: Final = {
+    name: rule.key
+    for name, rule in RULES.items()
+    if isinstance(rule, Honoured) and not rule.key.startswith("apps.")
+}
+"""Variables that are settings of a table -> ``table.key``."""
+
+TIGHTEST: Final = frozenset({"activity_timeout"})
+"""Settings of an application that two variables bound: the smaller value is taken."""
+
+_RATE: Final = (
+    ("max_messages", "MAX_ATTEMPTS", "60"),
+    ("max_messages_seconds", "DECAY_SECONDS", "60"),
+    ("close_over_max_messages", "TERMINATE", "false"),
+    ("close_over_max_messages", "TERMINATE_ON_LIMIT", "false"),
+)
+
+
+class Foreign(NamedTuple):
+    """What other products' variables say.
+
+    :ivar environ: variables of :data:`ALIASES`, as texts of ours.
+    :ivar app: fields of one application.
+    :ivar names: variables that fields of ``app`` come from.
+    """
+
+    environ: Mapping[str, str]
+    app: Mapping[str, Any]
+    names: tuple[str, ...]
+
+
+def read(environ: Mapping[str, str]) -> Foreign:
+    """Translate what is there.
+
+    :raises SettingsError: a variable cannot be honoured, and ignoring it would open something.
+    """
+    texts = {name: text for name in RULES if (text := values.plain(environ.get(name, "")))}
+    app: dict[str, Any] = {}
+    tables: dict[str, str] = {}
+    names: list[str] = []
+    for name, text in texts.items():
+        rule = RULES[name]
+        if isinstance(rule, Refused) and rule.when(text):
+            raise SettingsError(f"environment: {name}: cannot be honoured: {rule.instead}")
+        if not isinstance(rule, Honoured) or not (ours := _read(name, rule, text)):
+            continue
+        table, _, field = rule.key.partition(".")
+        if table == "apps":
+            _put(app, field, _value(name, ours, field))
+            names.append(name)
+        else:
+            tables[name] = ours
+    limits = _rate_limit(texts)
+    return Foreign(tables, app | limits, (*names, *(["REVERB_APP_RATE_LIMITING_ENABLED"] if limits else [])))
+
+
+def scales(environ: Mapping[str, str]) -> bool | None:
+    """Whether Reverb would use Redis; None if nothing is said."""
+    text = values.plain(environ.get("REVERB_SCALING_ENABLED", ""))
+    return values.is_on(text) if text else None
+
+
+def tell(environ: Mapping[str, str]) -> dict[str, str]:
+    """Log which variables have no meaning here, and which nobody knows.
+
+    :returns: the others, for processes that need not say it again.
+    """
+    without_meaning, strange = ignored(environ), unknown(environ)
+    if without_meaning:
+        logger.info("environment: no meaning here has %s", ", ".join(without_meaning))
+    if strange:
+        logger.warning("environment: ignored, since nobody knows it: %s", ", ".join(strange))
+    return {name: text for name, text in environ.items() if name not in {*without_meaning, *strange}}
+
+
+def ignored(environ: Mapping[str, str]) -> list[str]:
+    """Variables that are set and mean nothing."""
+    return [name for name, rule in RULES.items() if isinstance(rule, Ignored) and environ.get(name)]
+
+
+def unknown(environ: Mapping[str, str]) -> list[str]:
+    """Variables that look like theirs and are not."""
+    return sorted(name for name in environ if name.startswith(PREFIXES) and name not in RULES)
+
+
+def _read(name: str, rule: Honoured, text: str) -> str:
+    try:
+        return rule.read(text)
+    except ValueError as error:
+        raise SettingsError(f"environment: {name}: {error}") from None
+
+
+def _value(name: str, text: str, field: str) -> Any:
+    return settings.from_text(name, text, get_type_hints(App, include_extras=True)[field])
+
+
+def _put(app: dict[str, Any], field: str, value: Any) -> None:
+    app[field] = min(app[field], value) if field in TIGHTEST and field in app else value
+
+
+def _rate_limit(texts: Mapping[str, str]) -> dict[str, Any]:
+    """Reverb's bound on messages, if it is switched on."""
+    if not values.is_on(texts.get("REVERB_APP_RATE_LIMITING_ENABLED", "")):
+        return {}
+    found: dict[str, Any] = {}
+    for field, ending, default in _RATE:
+        for name in _names(ending):
+            if name in texts:
+                kind = Honoured("", values.flag if default == "false" else values.count)
+                found[field] = _value(name, _read(name, kind, texts[name]), field)
+        if field not in found:
+            found[field] = _value("", default, field)
+    return found
+
+
+def _names(ending: str) -> Iterator[str]:
+    yield f"REVERB_APP_RATE_LIMITING_{ending}"
+    yield f"REVERB_APP_RATE_LIMIT_{ending}"

@@ -1,0 +1,1 @@
+"""Subscriptions over all nodes, and the leases they hang on."""

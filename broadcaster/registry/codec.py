@@ -1,0 +1,100 @@
+"""What the registry sends to Redis and gets back: changes, lines under a node's name, answers of scripts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from legato.broadcaster.channels.hub import Key
+from legato.protocol import presence
+
+from .base import Joined, Left
+from .lease import OPEN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from legato.protocol.names import Names
+    from legato.protocol.presence import Member
+
+    Line = tuple[str, bytes | str]
+    """A node's name, and what is listed under it."""
+
+
+class Owner(NamedTuple):
+    """What the registry asks the node that it is part of.
+
+    :ivar lapsed: called when the others have taken this node for dead, and take back what it had. It has to
+        leave everything that it has joined; from then on it is another node.
+    :ivar holding: of an application's id, whether its departures are held back (section 11.4).
+    :ivar mine: everything that this node has joined and not left: channel, socket id, member.
+    :ivar state: what the other nodes are told about this one, see :mod:`.lease`.
+    """
+
+    lapsed: Callable[[], None]
+    holding: Callable[[str], bool] = lambda _: False
+    mine: Callable[[], Iterable[tuple[Key, str, Member | None]]] = tuple
+    state: Callable[[], str] = lambda: OPEN
+
+
+class Change(NamedTuple):
+    """One call of a script, or of none, and what to do with its answer.
+
+    ``lists`` is listed before, ``forgets`` after: a crash in between costs nothing. ``call`` is the name,
+    unique to this change, under which the script keeps an answer that must not be lost; empty if none.
+    """
+
+    script: str
+    key: Key
+    arguments: tuple[str | bytes | int, ...]
+    done: Callable[[Any], None]
+    lists: tuple[Line, ...] = ()
+    forgets: tuple[Line, ...] = ()
+    call: str = ""
+
+
+class Hold(NamedTuple):
+    """A departure that is held back: by which name of this node, and the line that others find it by."""
+
+    holder: str
+    line: Line
+
+
+def keys_of(key: Key, names: Names) -> tuple[str, ...]:
+    """What the scripts take as KEYS."""
+    kinds = (names.subscriptions_key, names.users_key, names.members_key, names.bus_channel, names.held_key)
+    return tuple(kind(*key) for kind in kinds)
+
+
+def encode_entry(key: Key, socket_id: str, member: Member | None) -> bytes:
+    """A line: application, socket, length of the channel's name; then the name, and the member if any.
+
+    Shorter than JSON, since Redis keeps one for each subscription. Name and member may have any characters.
+    """
+    channel = key.channel.encode()
+    head = f"{key.app_id}\n{socket_id}\n{len(channel)}\n".encode()
+    return head + channel + (b"" if member is None else presence.encode_member(member))
+
+
+def decode_entry(entry: bytes | str) -> tuple[Key, str, Member | None]:
+    """Undo :func:`encode_entry`."""
+    if isinstance(entry, str):
+        entry = entry.encode()
+    app_id, socket_id, size, rest = entry.split(b"\n", 3)
+    channel, encoded = rest[: int(size)], rest[int(size) :]
+    member = presence.decode_member(encoded) if encoded else None
+    return Key(app_id.decode(), channel.decode()), socket_id.decode(), member
+
+
+def decode_joined(answer: list[Any]) -> Joined:
+    if answer[0] == b"full":
+        return Joined(0, full=True)
+    _, count, first, first_of_user, members = answer
+    users = tuple(presence.decode_member(one) for one in members)
+    return Joined(
+        count, bool(first), bool(first_of_user), users, back=first == 2, user_back=first_of_user == 2
+    )
+
+
+def decode_left(answer: list[Any]) -> Left:
+    count, last, last_of_user = answer
+    return Left(count, bool(last), bool(last_of_user), held=last == 2)

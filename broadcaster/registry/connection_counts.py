@@ -1,0 +1,105 @@
+"""How many connections each application has on all nodes.
+
+Each node keeps its own counts in a hash of its own, and tells changes a few times a second at most. Who asks
+adds up the hashes of those nodes whose lease stands: nobody has to be asked, and nobody is waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from redis.exceptions import RedisError
+
+from legato.broadcaster.waiting import RETRY_SECONDS, reason_of
+
+from .lease import GONE
+
+if TYPE_CHECKING:
+    from legato.protocol.redis.pipeline import Named
+
+    from .lease import Lease
+
+logger: Final = logging.getLogger("legato.registry")
+
+EVERY: Final = 0.1
+"""Seconds between two writes at least: so old may be what other nodes see."""
+
+KEPT: Final = 4
+"""For how many times of a lease the hash stays without being written: past any use of it."""
+
+
+class ConnectionCounts:
+    """Of this node, and what the others have told of theirs. Methods raise what redis-py raises."""
+
+    def __init__(self, redis: Named, lease: Lease) -> None:
+        self._redis = redis
+        self._names = redis.names
+        self._lease = lease
+        self._counts: dict[str, int] = {}
+        self._changed: dict[str, None] = {}
+        self._told_as = ""
+        self._wake = asyncio.Event()
+
+    def set(self, app_id: str, count: int) -> None:
+        """Note that this node has ``count`` connections of the application now."""
+        self._counts[app_id] = count
+        self._changed[app_id] = None
+        self._wake.set()
+
+    def tell_again(self) -> None:
+        """Redis may have lost what it was told."""
+        self._told_as = ""
+        self._wake.set()
+
+    async def keep_telling(self) -> None:
+        """Write what changes, and everything once per lease. Runs until it is cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(self._lease.seconds):
+                    await self._wake.wait()
+            except TimeoutError:
+                self.tell_again()
+            try:
+                await self._tell()
+                await asyncio.sleep(EVERY)
+            except (RedisError, OSError) as error:  # the lease's own warning says it loudly enough
+                logger.debug("the counts of connections are not told: %s", reason_of(error))
+                await self._try_later()
+            except Exception:  # a fault of ours must not end this for ever
+                logger.exception("telling the counts of connections broke off")
+                await self._try_later()
+
+    async def _try_later(self) -> None:
+        self.tell_again()
+        await asyncio.sleep(RETRY_SECONDS[-1])
+
+    async def _tell(self) -> None:
+        self._wake.clear()
+        node = self._lease.node
+        changed, self._changed = self._changed, {}
+        names = self._counts if node != self._told_as else changed
+        told: dict[Any, Any] = {name: self._counts[name] for name in names}
+        self._told_as = node
+        if not told:
+            return
+        key = self._names.connections_key(node)
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.hset(key, mapping=told)
+            pipeline.expire(key, round(KEPT * self._lease.seconds) + 1)
+            await pipeline.execute()
+
+    async def forget(self) -> None:
+        """Take what was told back: this node ends."""
+        await self._redis.delete(self._names.connections_key(self._lease.node))
+
+    async def everywhere(self, app_id: str) -> int:
+        """Of all nodes together."""
+        states = await self._lease.states()
+        nodes = [name for name, state in states.items() if state not in (None, GONE)]
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for name in nodes:
+                pipeline.hget(self._names.connections_key(name), app_id)
+            others = await pipeline.execute() if nodes else []
+        return self._counts.get(app_id, 0) + sum(int(count or 0) for count in others)

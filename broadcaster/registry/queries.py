@@ -1,0 +1,130 @@
+"""What is asked of the registry in Redis: who is where, and the last event of a cache channel."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from legato.broadcaster import scripts
+from legato.broadcaster.bus.bus import ask
+from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.slices import SLICE, in_order, slices
+from legato.protocol import presence
+
+from .base import Counts
+from .event_cache import Cached
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from legato.protocol.presence import Member
+    from legato.protocol.redis.pipeline import Named
+
+VERSION_DIGITS: Final = 16
+"""Before the event that a cache channel keeps: see remember.lua."""
+
+
+PRESENCE: Final = "presence-"
+
+BATCH: Final = 200
+"""Channels that are asked about together."""
+
+_cached_decoder: Final = msgspec.json.Decoder(tuple[str, str])
+
+
+def glob_of(prefix: str) -> str | None:
+    """Redis' pattern for what begins with ``prefix``; None for everything."""
+    return re.sub(r"([\\*?\[\]^-])", r"\\\1", prefix) + "*" if prefix else None
+
+
+class Questions:
+    """See :class:`legato.broadcaster.registry.base.Registry`."""
+
+    def __init__(self, redis: Named) -> None:
+        self._redis = redis
+        self._names = redis.names
+        self._remember = redis.register_script(scripts.text("remember"))
+
+    async def counts(self, keys: Sequence[Key]) -> list[Counts]:
+        """Of each channel."""
+        return [count async for part in slices(keys, BATCH) for count in await self._counts(part)]
+
+    async def _counts(self, keys: Sequence[Key]) -> list[Counts]:
+        """Asks of a presence channel for its users too; others have none."""
+        presence_keys = [key for key in keys if key.channel.startswith(PRESENCE)]
+        pipeline = self._redis.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hlen(self._names.subscriptions_key(*key))
+        for key in presence_keys:
+            pipeline.hlen(self._names.users_key(*key))
+        lengths = await ask(pipeline.execute())
+        users = dict(zip(presence_keys, lengths[len(keys) :], strict=True))
+        return [Counts(count, users.get(key, 0)) for key, count in zip(keys, lengths, strict=False)]
+
+    async def occupied(self, app_id: str, prefix: str = "") -> dict[str, Counts]:
+        """The channels that have subscribers and whose names begin with ``prefix``, sorted.
+
+        Of others nothing is asked. A hint that is out of date is dropped.
+        """
+        found: dict[str, Counts] = {}
+        async for part in slices(await in_order(await self._hints(app_id, prefix)), BATCH):
+            counts = dict(zip(part, await self.counts([Key(app_id, name) for name in part]), strict=True))
+            if vacant := [name for name, count in counts.items() if not count.subscriptions]:
+                counts |= await self._drop_hints(app_id, vacant)
+            found |= {name: count for name, count in counts.items() if count.subscriptions}
+        return found
+
+    async def _hints(self, app_id: str, prefix: str) -> list[str]:
+        names: dict[bytes, None] = {}  # one may be told twice
+        pattern, cursor = glob_of(prefix), 0
+        while True:
+            key = self._names.occupied_key(app_id)
+            cursor, part = await ask(self._redis.sscan(key, cursor, match=pattern, count=SLICE))
+            names |= dict.fromkeys(part)
+            if not cursor:
+                return [name.decode() for name in names]
+
+    async def _drop_hints(self, app_id: str, vacant: Sequence[str]) -> dict[str, Counts]:
+        """Answers the counts anew: hints of channels that somebody has come to meanwhile have to stay."""
+        await ask(self._redis.srem(self._names.occupied_key(app_id), *vacant))
+        counts = dict(zip(vacant, await self.counts([Key(app_id, name) for name in vacant]), strict=True))
+        if back := [name for name, count in counts.items() if count.subscriptions]:
+            await ask(self._redis.sadd(self._names.occupied_key(app_id), *back))
+        return counts
+
+    async def members(self, key: Key) -> list[str]:
+        """User ids on a presence channel."""
+        return [name.decode() for name in await ask(self._redis.hkeys(self._names.users_key(*key)))]
+
+    async def rosters(self, keys: Sequence[Key]) -> list[list[Member]]:
+        """Of each presence channel its distinct users."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hvals(self._names.members_key(*key))
+        return [[presence.decode_member(one) for one in found] for found in await ask(pipeline.execute())]
+
+    async def remember(self, key: Key, event: str, data: str, seconds: int) -> int:
+        """Keep the last event of a cache channel. Answers its version."""
+        value = msgspec.json.encode([event, data])
+        return int(await ask(self._remember((self._names.cache_key(*key),), (value, seconds))))
+
+    async def recall(self, key: Key) -> Cached | None:
+        """The last event, unless it is too old."""
+        pipeline = self._redis.pipeline(transaction=True)
+        pipeline.get(self._names.cache_key(*key))
+        pipeline.ttl(self._names.cache_key(*key))
+        value, ttl = await ask(pipeline.execute())
+        if value is None:
+            return None
+        version, encoded = value[:VERSION_DIGITS], value[VERSION_DIGITS:]
+        event, data = _cached_decoder.decode(encoded)
+        return Cached(event, data, max(ttl, 0), int(version))
+
+    async def versions(self, keys: Sequence[Key]) -> list[int]:
+        """Of each cache channel, 0 without an event."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for key in keys:
+            pipeline.getrange(self._names.cache_key(*key), 0, VERSION_DIGITS - 1)
+        return [int(version or 0) for version in await ask(pipeline.execute())]

@@ -1,0 +1,367 @@
+"""Carries the registry's changes out: each channel's in order, in pipelines, until Redis has answered each.
+
+There is a lane for each server: on a Cluster those of one shard never wait for another's. All changes may be
+sent again, and are marked when they may have been sent before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
+
+from redis.exceptions import NoScriptError, RedisError
+
+from legato.broadcaster import scripts
+from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.waiting import RETRY_SECONDS, end_task, reason_of
+from legato.protocol.redis.cluster import Cluster
+from legato.protocol.redis.slots import slot_of
+
+from .codec import Change, keys_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from legato.protocol.names import Names
+    from legato.protocol.redis.pipeline import Named
+    from legato.protocol.redis_url import Address
+
+    from .codec import Line
+
+    Command = tuple[Any, ...]
+
+logger: Final = logging.getLogger("legato.registry")
+
+BATCH: Final = 128
+"""Changes of one pipeline. What they and their answers cost is one piece of the loop's time: some 5 ms."""
+
+EVERYTHING: Final = Key("", "")
+"""The key of a mark, which is reached when all before it is carried out."""
+
+_SCRIPTS: Final = {name: scripts.text(name) for name in ("join", "leave", "release")}
+
+
+class Changes:
+    """All changes that wait.
+
+    :param steady: called before anything is sent: whether the lease stands is certain again when it returns.
+    :param failed: called when Redis does not answer.
+    :param stands: of a join that was not answered, whether it is to be carried out still.
+    """
+
+    def __init__(
+        self,
+        redis: Named,
+        steady: Callable[[], Awaitable[None]],
+        failed: Callable[[], None],
+        stands: Callable[[Change], bool],
+    ) -> None:
+        self.steady = steady
+        self.failed = failed
+        self.stands = stands
+        self.batches = Batches(redis)
+        self._redis = redis
+        self._names = redis.names
+        self._lanes: dict[Address | None, _Lane] = {}
+        self._of: dict[Key, _Lane] = {}  # of channels that have any under way: their order must not change
+
+    def __len__(self) -> int:
+        return sum(len(lane.waiting) for lane in self._lanes.values())
+
+    def put(self, change: Change) -> None:
+        """In the next pipeline to who has the channel."""
+        lane = self._of.get(change.key)
+        if lane is None:
+            lane = self._of[change.key] = self._lane(change.key)
+        lane.put(change)
+
+    def _lane(self, key: Key) -> _Lane:
+        address = None
+        if isinstance(self._redis, Cluster):
+            address = self._redis.slots.owner(slot_of(self._names.bus_channel(*key).encode()))
+        lane = self._lanes.get(address)
+        if lane is None:
+            lane = self._lanes[address] = _Lane(self, self._of)
+        return lane
+
+    async def flush(self) -> None:
+        """Wait until everything that was put up to now is carried out."""
+        marks = []
+        for lane in self._lanes.values():
+            marks.append(reached := asyncio.Event())
+            lane.put(_mark(reached))
+        for mark in marks:
+            await mark.wait()
+
+    def drop_joins(self) -> None:
+        """Those that wait are not carried out."""
+        for lane in self._lanes.values():
+            lane.drop_joins()
+
+    def stuck(self) -> float:
+        """For how many seconds the one that has waited longest has been refused or not been answered."""
+        since = [lane.failing_since for lane in self._lanes.values() if lane.failing_since is not None]
+        return time.monotonic() - min(since) if since else 0.0
+
+    async def close(self) -> None:
+        """Carry nothing out any more."""
+        for lane in self._lanes.values():
+            await end_task(lane.task)
+
+
+def _mark(reached: asyncio.Event) -> Change:
+    return Change("", EVERYTHING, (), lambda _: reached.set())
+
+
+class _Lane:
+    """Changes of one server, one pipeline at a time."""
+
+    def __init__(self, changes: Changes, lanes: dict[Key, _Lane]) -> None:
+        self.waiting: deque[Change] = deque()
+        self.counts: dict[Key, int] = {}
+        self.failing_since: float | None = None
+        self._changes = changes
+        self._lanes = lanes
+        self._unsure = 0  # how many of those that wait, from the first on, may have been sent before
+        self._ready = asyncio.Event()
+        self.task = asyncio.create_task(self._run())
+
+    def put(self, change: Change) -> None:
+        self.waiting.append(change)
+        self.counts[change.key] = self.counts.get(change.key, 0) + 1
+        self._ready.set()
+
+    def drop_joins(self) -> None:
+        kept = [change for change in self.waiting if change.script != "join"]
+        for change in self.waiting:
+            if change.script == "join":
+                self._count_off(change)
+        self.waiting = deque(kept)
+
+    def _count_off(self, change: Change) -> None:
+        self.counts[change.key] -= 1
+        if not self.counts[change.key]:
+            del self.counts[change.key]
+            if self._lanes.get(change.key) is self:
+                del self._lanes[change.key]
+
+    async def _run(self) -> None:
+        attempt = 0
+        while True:
+            await self._ready.wait()
+            self._ready.clear()
+            while self.waiting:
+                error = await self._try()
+                if error is None:
+                    attempt, self.failing_since = 0, None
+                    continue
+                if self.failing_since is None:
+                    self.failing_since = time.monotonic()
+                    if not isinstance(error, NoScriptError):
+                        logger.warning("Redis does not take changes (%s), trying on", reason_of(error))
+                await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
+                attempt += 1
+
+    async def _try(self) -> Exception | None:
+        """One pipeline. Answers why not all of it was carried out: that is the next again."""
+        try:
+            await self._changes.steady()
+            error = await self._carry_out_some()
+        except (RedisError, OSError) as failure:
+            error = failure
+        except Exception as failure:  # a fault of ours: without this task nobody can subscribe
+            logger.exception("carrying changes out broke off")
+            return failure
+        if error is not None and not isinstance(error, NoScriptError):
+            self._changes.failed()
+        return error
+
+    async def _carry_out_some(self) -> Exception | None:
+        batch = self._next_batch()
+        left = max(0, self._unsure - len(batch))
+        try:
+            answers, still_listed = await self._changes.batches.send(batch, again=self._unsure > 0)
+        except BaseException:
+            self._put_back(batch, left)
+            raise
+        kept, error = _unanswered(batch, answers)
+        for change in still_listed:
+            self.counts[change.key] = self.counts.get(change.key, 0) + 1
+        self._put_back([*still_listed, *kept.values()], left)
+        for at, (change, answer) in enumerate(zip(batch, answers, strict=True)):
+            if at not in kept:
+                self._follow_up(change, answer)
+        return error
+
+    def _next_batch(self) -> list[Change]:
+        """Of a subscription one change at most: what is sent again must not come behind what undoes it.
+
+        Another one waits for the next pipeline, and all of its channel behind it; other channels go on. What
+        may have been sent before has come out of one such pipeline, so none of it waits.
+        """
+        batch: list[Change] = []
+        aside: list[Change] = []
+        places: set[tuple[Key, Any]] = set()
+        blocked: set[Key] = set()
+        while self.waiting and len(batch) < BATCH and len(aside) < BATCH:
+            change = self.waiting.popleft()
+            place = (change.key, change.arguments[0]) if change.script in ("join", "leave") else None
+            if change.key in blocked or place in places or (blocked and change.key == EVERYTHING):
+                blocked.add(change.key)
+                aside.append(change)
+                continue
+            batch.append(change)
+            if place is not None:
+                places.add(place)
+        self.waiting.extendleft(reversed(aside))
+        return batch
+
+    def _put_back(self, changes: Sequence[Change], unsure: int) -> None:
+        """In front, since what came later has to stay behind."""
+        standing = []
+        for change in changes:
+            if change.script == "join" and not self._changes.stands(change):
+                self._count_off(change)
+            else:
+                standing.append(change)
+        self.waiting.extendleft(reversed(standing))
+        self._unsure = len(standing) + unsure
+
+    def _follow_up(self, change: Change, answer: Any) -> None:
+        self._count_off(change)
+        try:
+            change.done(answer)
+        except Exception:  # a fault with one client must not hold the others up
+            logger.exception("a change was carried out, but not followed up")
+
+
+def _unanswered(
+    batch: Sequence[Change], answers: Sequence[Any]
+) -> tuple[dict[int, Change], Exception | None]:
+    """What is to be sent again, by its place in the batch, and why: all from a channel's first error on.
+
+    What was to be listed no more is listed again: it may be gone already, and must not be before the effect.
+    """
+    kept: dict[int, Change] = {}
+    failing: set[Key] = set()
+    error: Exception | None = None
+    for at, (change, answer) in enumerate(zip(batch, answers, strict=True)):
+        if _is_error(answer):
+            error = error or answer
+            failing.add(change.key)
+        if change.key in failing or (failing and change.key == EVERYTHING):
+            lists = dict.fromkeys((*change.lists, *change.forgets)) if change.script else change.lists
+            kept[at] = change._replace(lists=tuple(lists))
+    return kept, error
+
+
+class Batches:
+    """Sends changes together."""
+
+    def __init__(self, redis: Named) -> None:
+        self._redis = redis
+        self._names = redis.names
+        self._sha: dict[str, str] = {}
+        self._hints: dict[str, dict[str, None]] = {}
+
+    async def send(self, batch: Sequence[Change], *, again: bool) -> tuple[list[Any], list[Change]]:
+        """What each change's script answers, or the error in its place, None without a script.
+
+        With it, what is still to be taken off the lists.
+
+        Listed before it is there, and until it is gone: a crash in between costs nothing. One server keeps a
+        pipeline's order; over several, each step waits for the one before.
+
+        :raises RedisError: nothing of it may be taken for done.
+        """
+        if not self._sha:
+            self._sha = {name: await self._redis.script_load(text) for name, text in _SCRIPTS.items()}
+        before, hints = _listing(batch, self._names), self._occupied(batch)
+        called = [change for change in batch if change.script]
+        calls = [self._call(change, again=again) for change in called]
+        if isinstance(self._redis, Cluster):
+            self._check(await self._pipe([*before, *hints]), len(before))
+            answers = await self._pipe(calls)
+            failed = {id(change) for change, answer in zip(called, answers, strict=True) if _is_error(answer)}
+            lines = _forgotten([change for change in batch if id(change) not in failed])
+        else:
+            lines = _forgotten(batch)
+            answers = await self._pipe([*before, *hints, *calls, *_forgetting(lines, self._names)])
+            self._check(answers, len(before))
+            first = len(before) + len(hints)
+            answers = answers[first : first + len(calls)]
+        if any(isinstance(answer, NoScriptError) for answer in answers):
+            self._sha.clear()
+        found = iter(answers)
+        results = [next(found) if change.script else None for change in batch]
+        return results, await self._forget(lines) if isinstance(self._redis, Cluster) else []
+
+    async def _forget(self, lines: dict[Line, Key]) -> list[Change]:
+        answers = await self._pipe(_forgetting(lines, self._names))
+        return [
+            Change("", key, (), lambda _: None, forgets=(line,))
+            for (line, key), answer in zip(lines.items(), answers, strict=True)
+            if _is_error(answer)
+        ]
+
+    async def _pipe(self, commands: Sequence[Command]) -> list[Any]:
+        if not commands:
+            return []
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        return answers
+
+    def _check(self, answers: Sequence[Any], needed: int) -> None:
+        """The first ``needed`` have to be carried out; of the hints, those that were not come again."""
+        for answer in answers[:needed]:
+            if _is_error(answer):
+                raise answer
+        hinted = answers[needed : needed + len(self._hints)]
+        for app_id, answer in zip(list(self._hints), hinted, strict=True):
+            if not _is_error(answer):
+                del self._hints[app_id]
+
+    def _occupied(self, batch: Sequence[Change]) -> list[Command]:
+        """Hints for ``occupied()``, which looks each channel up."""
+        for change in batch:
+            if change.script == "join" and change.key.channel[0] != "#":
+                self._hints.setdefault(change.key.app_id, {})[change.key.channel] = None
+        return [("SADD", self._names.occupied_key(app_id), *names) for app_id, names in self._hints.items()]
+
+    def _call(self, change: Change, *, again: bool) -> Command:
+        keys = keys_of(change.key, self._names)
+        if change.script == "release":
+            keys = keys[-1:]
+        if change.call:
+            keys = (*keys, self._names.answer_key(*change.key, change.call))
+        return ("EVALSHA", self._sha[change.script], len(keys), *keys, *change.arguments, int(again))
+
+
+def _listing(batch: Iterable[Change], names: Names) -> list[Command]:
+    # The node first: others find what comes late, after they have taken it for dead.
+    listed = dict.fromkeys(line for change in batch for line in change.lists)
+    nodes = dict.fromkeys(node for node, _ in listed)
+    naming: list[Command] = [("SADD", names.nodes_key, *nodes)] if nodes else []
+    return [*naming, *(("SADD", names.entries_key(node), entry) for node, entry in listed)]
+
+
+def _forgotten(batch: Iterable[Change]) -> dict[Line, Key]:
+    """What is to be listed no more once ``batch`` is carried out: not what is listed anew behind it."""
+    last: dict[Line, Key | None] = {}
+    for change in batch:
+        last |= dict.fromkeys(change.lists)
+        last |= dict.fromkeys(change.forgets, change.key)
+    return {line: key for line, key in last.items() if key is not None}
+
+
+def _forgetting(lines: Iterable[Line], names: Names) -> list[Command]:
+    return [("SREM", names.entries_key(node), entry) for node, entry in lines]
+
+
+def _is_error(answer: Any) -> TypeGuard[Exception]:
+    return isinstance(answer, Exception)

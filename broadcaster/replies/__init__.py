@@ -1,0 +1,1 @@
+"""Streamed replies: their log, healing of gaps, snapshots."""

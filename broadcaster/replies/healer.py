@@ -1,0 +1,278 @@
+"""Heals the replies that this node forwards: reads up what the bus has lost, once for all who listen.
+
+What to deliver, hold and read is decided in :mod:`legato.protocol.healing`; here it is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+from weakref import ref
+
+from legato.broadcaster.bus.bus import RETRY_SECONDS, BusError
+from legato.protocol import stream
+from legato.protocol.healing import DELIVER, Channel, Reading, Room, Verdict
+
+from .snapshot import Look, OutrunError
+from .store import Gone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from typing import Any
+
+    from legato.broadcaster.bus.line import Line
+    from legato.broadcaster.channels.channel import Outlet
+    from legato.broadcaster.channels.hub import Hub, Key
+    from legato.protocol.healing import Healed
+    from legato.protocol.wire import Envelope
+
+    from .store import Replies, Reply
+
+logger: Final = logging.getLogger("legato.healing")
+
+MAX_SNAPSHOTS: Final = 16
+"""Replies that one subscription is told of: more than one user may have by default."""
+
+SNAPSHOT_TRIES: Final = 100
+SNAPSHOT_REST: Final = 0.05
+"""Seconds before another look, when one was not enough."""
+
+SNAPSHOT_PAUSES: Final = (*RETRY_SECONDS, *(RETRY_SECONDS[-1],) * 13)
+"""Between two looks while Redis does not answer: half a minute in all, as long as anybody listens."""
+
+READINGS: Final = 16
+"""Logs that are read at the same time."""
+
+SWEEP_SECONDS: Final = 20.0
+
+
+class _Channel(Channel):
+    """With where it goes, and who looks at what goes by.
+
+    As long as it has subscribers, where it goes stays the same. Then it is ``closed``.
+    """
+
+    __slots__ = ("closed", "looks", "outlet")
+
+    def __init__(self, outlet: Outlet, room: Room, now: float) -> None:
+        super().__init__(room, now)
+        self.outlet = outlet
+        self.looks: list[ref[Look]] = []
+        self.closed = False
+
+    def look(self) -> Look:
+        """One that sees what is delivered from now on, for as long as anybody has it."""
+        look = Look()
+        self.looks.append(ref(look, self.looks.remove))
+        return look
+
+    @property
+    def looking(self) -> Iterable[Look]:
+        """All of them."""
+        return [look for one in self.looks if (look := one()) is not None]
+
+    def show(self, envelope: Envelope) -> None:
+        """It is delivered."""
+        for look in self.looking:
+            look.see(envelope)
+
+
+class Healer:
+    """The replies on this node's channels.
+
+    :param now: a clock that does not go back, in seconds.
+    :param spawn: runs a coroutine in the background.
+    :param passed: waits until all that was published on channels before has been delivered, or is lost.
+    :ivar tokens: tokens that were read up, for all of a channel together.
+    :ivar endings: terminal events that were.
+    :ivar failed: messages whose log does not have what was missing: nothing more of them is delivered.
+    """
+
+    def __init__(
+        self,
+        replies: Replies,
+        hub: Hub,
+        now: Callable[[], float],
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        passed: Callable[[Iterable[Key]], Coroutine[Any, Any, None]],
+    ) -> None:
+        self._replies = replies
+        self._hub = hub
+        self._now = now
+        self._spawn = spawn
+        self._passed = passed
+        self._room = Room()
+        self._channels: dict[Key, _Channel] = {}
+        self._readings = asyncio.Semaphore(READINGS)
+        self.tokens = 0
+        self.endings = 0
+        self.failed = 0
+
+    def take(self, line: Line, envelope: Envelope) -> None:
+        """A frame of a reply from the bus, one with ``stream``."""
+        channel: _Channel | None = line.at
+        if channel is None or channel.closed:
+            line.at = channel = self._channel(line.key)
+            if channel is None:
+                return
+        verdict = channel.take(envelope, self._now())
+        if verdict is DELIVER:
+            if channel.looks:
+                channel.show(envelope)
+            self._hub.put(channel.outlet, envelope.payload, envelope.except_socket_id)
+        elif verdict is Verdict.ASK and envelope.stream is not None:
+            self._heal(line.key, channel, envelope.stream[0])
+
+    def drop(self, key: Key) -> None:
+        """The channel has lost its last subscriber."""
+        channel = self._channels.pop(key, None)
+        if channel is not None:
+            channel.close()
+            channel.closed = True
+
+    def _channel(self, key: Key) -> _Channel | None:
+        channel = self._channels.get(key)
+        if channel is None and (outlet := self._hub.outlet(key)) is not None:
+            channel = self._channels[key] = _Channel(outlet, self._room, self._now())
+        return channel
+
+    def open(self, key: Key) -> None:
+        """The channel has its first subscriber, and delivers."""
+        if self._replies.is_chat(key):
+            self._channel(key)
+
+    def concerns(self, key: Key) -> bool:
+        """Whether the channel carries replies, as far as is known."""
+        return key in self._channels or self._replies.is_chat(key)
+
+    def look(self, key: Key) -> Look | None:
+        """For a new subscriber, when frames begin to be kept for it; None where nothing can stream."""
+        channel = self._channel(key) if self._replies.is_chat(key) else None
+        return None if channel is None else channel.look()
+
+    # --- reading up
+
+    def deafen(self, key: Key) -> None:
+        """The node may have been deaf on this channel, and hears again: :meth:`resync` follows."""
+        if self.concerns(key) and (channel := self._channel(key)) is not None:
+            channel.deafen()
+
+    async def resync(self, keys: Sequence[Key]) -> None:
+        """The node may have been deaf on these channels.
+
+        :raises BusError: Redis does not answer.
+        """
+        asked = self._now()
+        found = await self._replies.around(keys)
+        for key, (streaming, ended) in zip(keys, found, strict=True):
+            channel = self._channel(key)
+            if channel is not None:
+                self._heal(key, channel, *channel.resync(streaming, ended, asked))
+
+    def _heal(self, key: Key, channel: _Channel, *message_ids: str) -> None:
+        for message_id in message_ids:
+            self._spawn(self._read(key, channel, message_id))
+
+    async def _read(self, key: Key, channel: _Channel, message_id: str) -> None:
+        """Until nothing is missing any more, or nobody listens."""
+        again = True
+        while again and (reading := await self._reading(key, channel, message_id)) is not None:
+            again = self._channels.get(key) is channel and self._deliver(key, channel, message_id, reading)
+
+    async def _reading(self, key: Key, channel: _Channel, message_id: str) -> Reading | None:
+        """What the log has, as soon as Redis answers; None when nobody needs it any more."""
+        attempt = 0
+        while self._channels.get(key) is channel and (first := channel.next(message_id)) is not None:
+            try:
+                async with self._readings:
+                    return await self._replies.missing(key, message_id, first)
+            except BusError as error:
+                if attempt == 0:
+                    logger.warning("a reply cannot be read up yet: %s", error)
+                await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
+                attempt += 1
+            except Exception:  # what is in Redis is not what a worker writes
+                logger.exception("reply %s: the log cannot be read", message_id)
+                return Reading(first, None)
+        return None
+
+    def _deliver(self, key: Key, channel: _Channel, message_id: str, reading: Reading) -> bool:
+        """Whether to read once more."""
+        healed: Healed = channel.read(message_id, reading, self._now())
+        if reading.end is not None and reading.frames is not None and channel.next(message_id) is None:
+            for look in channel.looking:
+                look.end(message_id, reading.end[0], reading.first + len(reading.frames))
+        for frame in healed.frames:
+            self._hub.deliver(key, frame)
+        self.tokens += healed.tokens
+        self.endings += healed.ended
+        if healed.lost:
+            self.failed += 1
+            logger.warning("reply %s: the log does not have what is missing: it stays as it is", message_id)
+        return healed.again
+
+    async def sweep(self) -> None:
+        """For ever: look up messages that are silent for long."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            for key, channel in list(self._channels.items()):
+                self._heal(key, channel, *channel.idle(self._now()))
+
+    # --- whoever comes later
+
+    async def snapshots(self, key: Key, look: Look) -> list[bytes]:
+        """What a new subscriber is told of the replies that stream, or have ended since it came.
+
+        To be written before anything else is delivered: each snapshot ends exactly where the channel is.
+
+        :param look: its own, see :meth:`look`.
+        :raises BusError: Redis does not answer, nor does it a little later.
+        """
+        pauses = iter(SNAPSHOT_PAUSES)
+        for _ in range(SNAPSHOT_TRIES):
+            channel = self._channels.get(key)
+            if channel is None or look not in channel.looking:  # it has left meanwhile
+                break
+            try:
+                replies = await self._read_all(key, channel, look)
+                await self._catch_up(key, channel)
+                return [
+                    snapshot.frame(key.channel)
+                    for name, reply in replies.items()
+                    if (snapshot := look.snapshot(name, reply, channel.next(name))) is not None
+                ]
+            except OutrunError:
+                look.forget()
+                await asyncio.sleep(SNAPSHOT_REST)
+            except BusError:  # connections that it has closed are found one by one
+                pause = next(pauses, None)
+                if pause is None:
+                    raise
+                await asyncio.sleep(pause)
+        return []
+
+    async def _catch_up(self, key: Key, channel: Channel) -> None:
+        """Wait for what the log has and the bus has not brought yet, where the node cannot know what that is.
+
+        A snapshot that has it would be followed by tokens that are in it.
+        """
+        if channel.soft:
+            await self._passed([key])
+            channel.settle()
+
+    async def _read_all(self, key: Key, channel: Channel, look: Look) -> dict[str, Reply]:
+        asked = self._now()
+        ((streaming, ended),) = await self._replies.around([key])
+        ids = sorted({*streaming, *channel.messages, *look.messages})[:MAX_SNAPSHOTS]
+        found = await asyncio.gather(*(self._reply(key, message_id) for message_id in ids))
+        known = {name: reply for name, reply in zip(ids, found, strict=True) if reply is not None}
+        live = {name: reply.next_index for name, reply in known.items() if reply.status not in stream.ENDS}
+        channel.sync(live, ended, asked)
+        return known
+
+    async def _reply(self, key: Key, message_id: str) -> Reply | None:
+        try:
+            return await self._replies.on_channel(key, message_id)
+        except Gone:
+            return None

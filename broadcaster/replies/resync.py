@@ -1,0 +1,92 @@
+"""What happens once the bus is back: what can be had of what was missed is told, the rest is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+from legato.broadcaster.bus.bus import RETRY_SECONDS, BusError
+from legato.protocol.channels import LONGEST_NAME, Channel, ChannelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+    from typing import Any
+
+    from legato.broadcaster.channels.cache import CachedChannels
+    from legato.broadcaster.channels.hub import Key
+    from legato.broadcaster.channels.presence import Rosters
+
+    from .healer import Healer
+
+logger: Final = logging.getLogger("legato.node")
+
+BATCH: Final = 200
+"""Channels that are asked about together."""
+
+
+class Recovery:
+    """Of the channels that the bus did not deliver for a while.
+
+    :param healer: None without replies.
+    :ivar channels: how many channels may have missed something, those that were healed too, once per loss.
+    """
+
+    def __init__(
+        self,
+        healer: Healer | None,
+        cached: CachedChannels,
+        rosters: Rosters,
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        self._healer = healer
+        self._cached = cached
+        self._rosters = rosters
+        self._spawn = spawn
+        self._waiting: dict[Key, None] = {}
+        self._running = False
+        self.channels = 0
+
+    def missed(self, key: Key) -> None:
+        """The channel has been without the bus, and delivers again."""
+        self.channels += 1
+        if self._healer is not None:
+            self._healer.deafen(key)
+        self._waiting[key] = None
+        if not self._running:
+            self._running = True
+            self._spawn(self._recover())
+
+    async def _recover(self) -> None:
+        count = attempt = 0
+        try:
+            while self._waiting:
+                batch = list(islice(self._waiting, BATCH))
+                for key in batch:
+                    del self._waiting[key]
+                try:
+                    await self._read(batch)
+                except BusError:
+                    self._waiting |= dict.fromkeys(batch)
+                    await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
+                    attempt += 1
+                else:
+                    count += len(batch)
+        finally:
+            self._running = False
+        logger.warning("the bus was away: %d channels may have missed messages", count)
+
+    async def _read(self, keys: Sequence[Key]) -> None:
+        if self._healer is not None:
+            await self._healer.resync([key for key in keys if self._healer.concerns(key)])
+        kinds = [(key, channel) for key in keys if (channel := _channel(key)) is not None]
+        await self._cached.read_again([key for key, channel in kinds if channel.cache])
+        await self._rosters.tell_again([key for key, channel in kinds if channel.presence])
+
+
+def _channel(key: Key) -> Channel | None:
+    try:
+        return Channel.parse(key.channel, LONGEST_NAME)
+    except ChannelError:  # a user's own
+        return None

@@ -1,0 +1,268 @@
+"""The chat's side of Redis: jobs go in, the state and the log of a reply are read.
+
+The worker writes the log (``worker/``); the words both use are in :mod:`legato.protocol.wire`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+from legato.broadcaster import scripts
+from legato.broadcaster.bus.bus import BusError, RefusedError, ask
+from legato.broadcaster.channels.hub import Key
+from legato.protocol import stream, wire
+from legato.protocol.healing import Reading
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from legato.broadcaster.config import Chat
+    from legato.protocol.redis.pipeline import Named
+    from legato.protocol.stream import Job, State, UserId
+
+CHAT_PREFIX: Final = stream.chat_channel("")
+
+RESERVED_SECONDS: Final = 60
+"""How long a message counts for its user before its job is known to be queued: longer than any call takes."""
+
+
+class Conflict(Exception):  # noqa: N818 - an answer, not a fault
+    """The idempotency key was used with another body."""
+
+
+class TooMany(Exception):  # noqa: N818 - an answer, not a fault
+    """The user has as many messages that have not ended as anybody may have."""
+
+
+class Full(Exception):  # noqa: N818 - an answer, not a fault
+    """The queue is as long as it may be."""
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether a job was certainly not queued: it was not let in, or Redis itself has refused it."""
+    return isinstance(error, Full | TooMany | RefusedError)
+
+
+class Gone(Exception):  # noqa: N818 - an answer, not a fault
+    """The log has expired, or the part that was asked for."""
+
+
+class Reply(NamedTuple):
+    """What is known of a reply. ``tokens`` are those from ``next_index - len(tokens)`` on."""
+
+    text: str
+    tokens: list[str]
+    next_index: int
+    attempt: int
+    status: State
+    error: str | None
+
+
+class Replies:
+    """Submits jobs and reads replies of one application.
+
+    Every method raises :class:`BusError` when Redis does not answer.
+    """
+
+    def __init__(self, redis: Named, chat: Chat, app_id: str) -> None:
+        self._redis = redis
+        self._names = redis.names
+        self._chat = chat
+        self.app_id = app_id
+        self.submitted = 0
+        self._enqueue = redis.register_script(scripts.text("enqueue"))
+        self._admit = redis.register_script(scripts.text("admit"))
+        self._settle_script = redis.register_script(scripts.text("settle"))
+
+    def is_chat(self, key: Key) -> bool:
+        """Whether the channel carries replies."""
+        return key.app_id == self.app_id and key.channel.startswith(CHAT_PREFIX)
+
+    async def submit(self, job: Job) -> None:
+        """Queue a job. The message's hash comes first, so that a worker and a cancel find it.
+
+        :raises Full: and :raises TooMany: it is not queued.
+        """
+        await self._let_in(job, 0)
+
+    async def submit_once(self, job: Job, *, again: bool) -> None:
+        """Queue a job of an idempotent request; ``again`` if it was asked for before.
+
+        Whatever broke off the first time, this carries it on: the job is queued exactly once.
+
+        :raises Full: and :raises TooMany: it is not queued.
+        """
+        if not again:
+            await self._let_in(job, self._chat.idempotency_seconds)
+        elif await self._queue(job, self._chat.idempotency_seconds):
+            await self._announce(job, 0)
+            await self._settle(job, queued=True)
+
+    async def _let_in(self, job: Job, mark_seconds: int) -> None:
+        """Count the message for its user, then queue it. The two are in different slots of a Redis Cluster.
+
+        What is not queued does not count: it is taken back at once where Redis says so. Where nobody knows
+        (no answer, or this process ends), it counts for :data:`RESERVED_SECONDS` only.
+        """
+        if not await self._announce(job, self._chat.max_open_per_user):
+            raise TooMany
+        try:
+            await self._queue(job, mark_seconds)
+        except (Full, BusError) as error:
+            if is_refusal(error):
+                await self._settle(job, queued=False)
+            raise
+        await self._settle(job, queued=True)
+
+    async def _queue(self, job: Job, mark_seconds: int) -> bool:
+        """Whether it is queued now, rather than before.
+
+        :raises Full: it is not.
+        """
+        queue = self._chat.queue
+        keys = (self._names.jobs_key(queue), self._names.queued_mark(queue, job.message_id))
+        arguments = (wire.JOB_FIELD, stream.encode_job(job), mark_seconds, self._chat.max_queued)
+        answer = await ask(self._enqueue(keys, arguments))
+        if answer < 0:
+            raise Full
+        self.submitted += answer
+        return bool(answer)
+
+    async def _announce(self, job: Job, limit: int) -> bool:
+        """Make the message known; False if its user has ``limit`` open ones already (0: no limit)."""
+        user = msgspec.json.encode(job.user_id)
+        now = job.queued_at // 1000
+        arguments = (job.message_id, user, limit, now, self._chat.unclaimed_seconds, RESERVED_SECONDS)
+        return bool(await ask(self._admit(self._user_keys(job), arguments)))
+
+    async def _settle(self, job: Job, *, queued: bool) -> None:
+        """Say what became of the job. A fault here changes neither that nor the answer to the user."""
+        until = job.queued_at // 1000 + self._chat.unclaimed_seconds if queued else 0
+        with suppress(BusError):
+            await ask(self._settle_script(self._user_keys(job), (job.message_id, until)))
+
+    def _user_keys(self, job: Job) -> tuple[str, str]:
+        names = (self.app_id, job.channel)
+        return self._names.message_key(*names, job.message_id), self._names.open_key(*names)
+
+    async def remember(self, user_id: UserId, key: str, body: bytes, message_id: str) -> str | None:
+        """Take an idempotency key for a message, or answer whose it is already.
+
+        :returns: the id that the same request was given before, None if this is the first.
+        :raises Conflict: the key came with another body before.
+        """
+        name = self._idempotency_key(user_id, key)
+        digest = hashlib.sha256(body).hexdigest()
+        value = f"{digest}:{message_id}"
+        seconds = self._chat.idempotency_seconds
+        known = await ask(self._redis.set(name, value, nx=True, ex=seconds, get=True))
+        if known is None:
+            return None
+        known_digest, _, known_id = known.decode().partition(":")
+        if known_digest != digest:
+            raise Conflict
+        return str(known_id)
+
+    async def forget(self, user_id: UserId, key: str) -> None:
+        """Undo :meth:`remember`: what the key was for has not happened."""
+        await ask(self._redis.delete(self._idempotency_key(user_id, key)))
+
+    def _idempotency_key(self, user_id: UserId, key: str) -> str:
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        return self._names.idempotency_key(self.app_id, str(user_id), digest)
+
+    async def cancel(self, user_id: UserId, message_id: str) -> bool:
+        """Ask for the end of a reply; False if the user has no such message. Idempotent."""
+        message_key = self._names.message_key(self.app_id, stream.chat_channel(user_id), message_id)
+        if not await ask(self._redis.exists(message_key)):
+            return False
+        await ask(self._redis.set(self._names.cancel_flags(message_id)[0], "1", ex=wire.CANCEL_SECONDS))
+        await ask(self._redis.hset(message_key, "cancel", "1"))
+        return True
+
+    async def read(self, user_id: UserId, message_id: str, after: int) -> Reply | None:
+        """The reply with the tokens behind index ``after`` (-1 for all); None if the user has none such.
+
+        :raises Gone: the log does not have all that the state says it should.
+        """
+        return await self.on_channel(Key(self.app_id, stream.chat_channel(user_id)), message_id, after)
+
+    async def on_channel(self, key: Key, message_id: str, after: int = -1) -> Reply | None:
+        """As :meth:`read`, by the channel."""
+        pipeline = self._redis.pipeline(transaction=True)
+        pipeline.hmget(self._names.message_key(*key, message_id), ["state", "next", "attempt", "error"])
+        pipeline.xrange(self._names.log_key(*key, message_id), "1-0", "1")
+        (state, count, attempt, error), entries = await ask(pipeline.execute())
+        if state is None:
+            return None
+        texts = [fields[wire.LOG_TEXT.encode()].decode() for _, fields in entries]
+        if len(texts) != int(count or 0):
+            raise Gone
+        if after >= len(texts):
+            after = len(texts) - 1
+        return Reply(
+            "".join(texts),
+            texts[after + 1 :],
+            len(texts),
+            int(attempt or 0),
+            state.decode(),
+            error.decode() if error else None,
+        )
+
+    async def around(self, keys: Sequence[Key]) -> list[tuple[list[str], dict[str, float]]]:
+        """Of each channel the messages that stream now, and those that ended of late: seconds ago."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for key in keys:
+            active, ended = self._names.active_key(*key), self._names.ended_key(*key)
+            pipeline.execute_command("EVAL", AROUND, 2, active, ended)
+        return [
+            (
+                [message_id.decode() for message_id in active],
+                {one.decode(): age / 1000 for one, age in zip(ended[::2], ended[1::2], strict=True)},
+            )
+            for active, ended in await ask(pipeline.execute())
+        ]
+
+    async def missing(self, key: Key, message_id: str, first: int) -> Reading:
+        """The frames of a message from token ``first`` on, as the worker published them."""
+        pipeline = self._redis.pipeline(transaction=True)
+        pipeline.hmget(self._names.message_key(*key, message_id), ["user", "state", "next"])
+        pipeline.xrange(self._names.log_key(*key, message_id), wire.log_entry_id(first), "+")
+        (user, state, count), entries = await ask(pipeline.execute())
+        if user is None or state is None:
+            return Reading(first, None)
+        user_id = msgspec.json.decode(user, type=stream.UserId)
+        count = int(count or 0)
+        texts = [fields[TEXT].decode() for _, fields in entries if TEXT in fields]
+        frames = [
+            stream.TokenReceived(user_id, message_id, text, index).frame(key.channel)
+            for index, text in enumerate(texts, first)
+        ]
+        end = None
+        if (ended := state.decode()) in stream.ENDS:
+            event = stream.ending(_decision(entries, ended), user_id, message_id, count)
+            end = (ended, event.frame(key.channel))
+        return Reading(first, frames if first + len(frames) == count else None, end)
+
+
+AROUND: Final = scripts.text("around")
+TEXT: Final = wire.LOG_TEXT.encode()
+MARKER: Final = wire.LOG_FINAL.encode()
+
+
+def _decision(entries: Sequence[tuple[bytes, dict[bytes, bytes]]], state: Any) -> stream.Decision:
+    """The final marker out of a log, as it was carried out: what is not persisted is not complete."""
+    decision = stream.Decision(state="failed", code="internal")
+    for marker in (fields[MARKER] for _, fields in entries if MARKER in fields):
+        try:
+            decision = msgspec.json.decode(marker, type=stream.Decision)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            break
+    if decision.state == state:
+        return decision
+    return msgspec.structs.replace(decision, state=state, code="internal" if state == "failed" else "")

@@ -1,0 +1,1 @@
+"""Sockets: acceptor, HTTP/1.1, WebSocket frames, the HTTP fallback."""

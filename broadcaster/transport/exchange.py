@@ -1,0 +1,108 @@
+"""A request to the Pusher HTTP API and its answer, without ASGI: one call and one write."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from legato.broadcaster.api.http_api import HttpApi
+
+    from .http11 import HttpProtocol
+
+_HEADS: Final = {
+    status.value: (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\ncontent-length: "
+    ).encode()
+    for status in HTTPStatus
+}
+
+
+class Exchange:
+    """One request and its answer, where uvicorn would have a ``RequestResponseCycle``.
+
+    :ivar body: as far as it has come; None once it is larger than it may be.
+    """
+
+    __slots__ = (
+        "_method",
+        "_protocol",
+        "_target",
+        "body",
+        "disconnected",
+        "keep_alive",
+        "response_complete",
+    )
+
+    def __init__(
+        self,
+        protocol: HttpProtocol,
+        method: str,
+        target: bytes,
+        body: bytes | bytearray | None,
+        *,
+        keep_alive: bool,
+    ) -> None:
+        self._protocol = protocol
+        self._method = method
+        self._target = target
+        self.body = body
+        self.keep_alive = keep_alive
+        self.disconnected = False
+        self.response_complete = False
+
+    @property
+    def response_started(self) -> bool:
+        """An answer is written in one piece."""
+        return self.response_complete
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body that have come."""
+        return 0 if self.body is None else len(self.body)
+
+    def begin(self, api: HttpApi) -> None:
+        """Have it answered, now or later. Whatever it is, there is an answer."""
+        api.answer(self._method, self._target, self.body, self._reply)
+
+    def refused(self, api: HttpApi, length: int | None) -> bool:
+        """Whether it is answered before its body has come, since no body could make it acceptable.
+
+        :param length: of the body; None if nobody knows.
+        """
+        return api.refuses(self._method, self._target, length, self._reply)
+
+    def add(self, data: bytes, limit: int) -> None:
+        """Some of the body has come."""
+        if self.body is None:
+            return
+        self.body += data
+        if len(self.body) > limit:
+            self.body = None
+
+    def _reply(self, status: int, answer: bytes) -> None:
+        protocol = self._protocol
+        if self.disconnected:
+            return
+        if protocol.flow.write_paused:
+            protocol.spawn(self._reply_later(status, answer))
+            return
+        lines = [_HEADS[status], b"%d\r\n" % len(answer)]
+        for name, value in protocol.server_state.default_headers:
+            if name == b"connection":  # the server stops
+                self.keep_alive = False
+            else:
+                lines += (name, b": ", value, b"\r\n")
+        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
+        if self._method != "HEAD":
+            lines.append(answer)
+        protocol.transport.write(b"".join(lines))
+        self.response_complete = True
+        if not self.keep_alive:
+            protocol.part()
+        protocol.on_response_complete()
+
+    async def _reply_later(self, status: int, answer: bytes) -> None:
+        """The peer does not read the answers before this one."""
+        await self._protocol.flow.drain()
+        self._reply(status, answer)

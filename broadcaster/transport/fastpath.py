@@ -1,0 +1,87 @@
+"""HTTP/1.1 requests of the plainest kind (RFC 9112), read in a few calls; the parser has one for each field.
+
+What is recognised here is one whole message, and the parser would make the same of it. None says only that
+the parser is to read it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from .memo import recognised
+
+_TARGET: Final = re.compile(rb"/[!-~]*")
+_LINE_END: Final = b" HTTP/1.1\r\n"
+_HEAD_END: Final = b"\r\n\r\n"
+_FIELDS: Final = re.compile(rb"(?:[!#-'*+\-.0-9A-Z^-z|~]{1,64}:[ \t!-~]{0,1000}\r\n){1,32}")
+_OTHERWISE: Final = re.compile(
+    rb"(?i)^(?:connection:(?![ \t]*keep-alive[ \t]*\r)|"
+    rb"(?:expect|proxy-connection|te|trailer|transfer-encoding|upgrade):)",
+    re.MULTILINE,
+)
+_LENGTH: Final = re.compile(rb"(?i)^content-length:[ \t]*([0-9]{1,9})[ \t]*\r$", re.MULTILINE)
+_ANY_LENGTH: Final = re.compile(rb"(?i)^content-length", re.MULTILINE)
+
+_NO_UPGRADE: Final = frozenset(
+    (b"content-length", b"expect", b"proxy-connection", b"te", b"trailer", b"transfer-encoding")
+)
+
+KNOWN_FIELDS: Final = 1024
+KNOWN_BYTES: Final = 512
+"""Header fields that are remembered, and how long they may be: a client sends the same again and again."""
+
+
+def plain_post(data: bytes) -> tuple[bytes, bytes] | None:
+    """Target and body, if ``data`` is nothing but one whole POST request of the plainest kind.
+
+    That is: HTTP/1.1, a path, a length, and no header that makes anything of the message or the connection.
+    """
+    if not data.startswith(b"POST /"):
+        return None
+    line_end = data.find(_LINE_END)
+    head_end = data.find(_HEAD_END, line_end)
+    if line_end < 0 or head_end < 0:
+        return None
+    fields = data[line_end + len(_LINE_END) : head_end + 2]
+    length = _known_length(fields)
+    body = head_end + len(_HEAD_END)
+    target = data[5:line_end]
+    if len(data) - body != length or not _TARGET.fullmatch(target):
+        return None
+    return target, data[body:]
+
+
+def _length(fields: bytes) -> int | None:
+    """Of the body, if nothing else is said about it."""
+    if _FIELDS.fullmatch(fields) is None or _OTHERWISE.search(fields) is not None:
+        return None
+    length = _LENGTH.search(fields)
+    return None if length is None or len(_ANY_LENGTH.findall(fields)) > 1 else int(length[1])
+
+
+_known_length: Final = recognised(KNOWN_FIELDS, KNOWN_BYTES, _length)
+
+
+def plain_upgrade(data: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]] | None:
+    """Target and header fields, their names in lower case, if ``data`` is one plain request for a WebSocket.
+
+    That is: nothing but the head of a GET, with no field twice, ``Upgrade: websocket``, and no body.
+    """
+    if not data.startswith(b"GET /") or not data.endswith(_HEAD_END):
+        return None
+    line_end = data.find(_LINE_END)
+    fields = data[line_end + len(_LINE_END) : -2]
+    target = data[4:line_end]
+    if line_end < 0 or not _TARGET.fullmatch(target) or not _FIELDS.fullmatch(fields):
+        return None
+    lines = [line.partition(b":") for line in fields.split(b"\r\n")]
+    lines.pop()  # behind the last line's end
+    headers = [(name.lower(), value.lstrip(b" \t")) for name, _, value in lines]
+    by_name = dict(headers)
+    if len(by_name) < len(headers) or not _NO_UPGRADE.isdisjoint(by_name):
+        return None
+    if by_name.get(b"upgrade", b"").lower() != b"websocket":
+        return None
+    tokens = by_name.get(b"connection", b"").lower().split(b",")
+    return (target, headers) if b"upgrade" in [token.strip() for token in tokens] else None

@@ -1,0 +1,281 @@
+"""A client behind the HTTP fallback transports: a session that outlives the requests which carry it.
+
+At most one receive request is attached to it. What is sent to the client waits in a bounded queue until that
+request's own task takes it; without a request it waits for the next one.
+
+What the client sends is read a few messages at a time (:mod:`.budget`), and not while much waits for it; the
+requests that have brought it are answered when it has been read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from legato.broadcaster.clients.client import Client, error_frame
+from legato.broadcaster.clients.command_queue import EFFECT_BYTES
+from legato.protocol import errors, fallback
+
+from .budget import SLICE
+from .frames import payloads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from legato.broadcaster.node import Node
+    from legato.protocol.errors import PusherError
+
+HIGH_WATER: Final = 65_536
+"""Bytes that wait for the client from which on nothing more is read of what it says."""
+
+TICK: Final = 3.0
+"""Seconds between two looks at a session."""
+
+GRACE: Final = 5.0
+"""Seconds that a session lives without a receive request; up to a tick and a second more."""
+
+QUIET: Final = 20.0
+"""Seconds without a frame after which a heartbeat goes out, so that the client gets one within 25."""
+
+
+class Receiver:
+    """One receive request, as the session sees it."""
+
+    __slots__ = ("_wake", "beat", "ended", "last_frame", "length", "streaming")
+
+    def __init__(self, now: float, *, streaming: bool) -> None:
+        self.streaming = streaming
+        self.last_frame = now
+        self.length = 0
+        self.beat = False
+        self.ended = False
+        self._wake = asyncio.Event()
+
+    def spent(self) -> bool:
+        """The client abandons this stream: what is written now would be lost."""
+        return self.streaming and self.length > fallback.STREAM_LIMIT
+
+    def wake(self) -> None:
+        """There is something to do."""
+        self._wake.set()
+
+    def end(self) -> None:
+        """Finish the answer."""
+        self.ended = True
+        self._wake.set()
+
+    async def woken(self) -> None:
+        """Wait for the next :meth:`wake`."""
+        await self._wake.wait()
+        self._wake.clear()
+
+
+class FallbackClient(Client):
+    """A client that receives by long polls or by a stream, and sends by requests of their own.
+
+    :param forget: called once, when no request can reach the session any more.
+    """
+
+    __slots__ = (
+        "_alone_since",
+        "_forget",
+        "_goodbye",
+        "_queue",
+        "_queue_bytes",
+        "_receiver",
+        "_unread",
+        "_unread_bytes",
+        "opened",
+        "over",
+    )
+
+    def __init__(self, node: Node, forget: Callable[[], None]) -> None:
+        super().__init__(node)
+        self.write_now = self.write
+        self._forget = forget
+        self._receiver: Receiver | None = None
+        self._alone_since: float | None = node.now()
+        self._queue: list[bytes] = []
+        self._queue_bytes = 0
+        self._goodbye = b""
+        self._unread: deque[bytes | asyncio.Future[None]] = deque()
+        self._unread_bytes = 0
+        self.opened = False
+        self.over = False
+
+    def begin(self, path: str, params: Mapping[str, str], origin: str) -> None:
+        """As for every transport; one that is not refused is looked at each tick."""
+        super().begin(path, params, origin)
+        if self.there:
+            self.node.wheel.add(self, _next_tick(self.node.now()))
+
+    # --- what the hub and the drain call
+
+    def write(self, data: bytes) -> None:
+        """Queue the messages of frames; past the bound the session is closed."""
+        if self._goodbye:
+            return
+        self._queue += payloads(data)
+        self._queue_bytes += len(data)
+        if self._queue_bytes > self.node.settings.server.send_queue_bytes:
+            self.give_up(errors.TOO_SLOW)
+            return
+        if self._queue_bytes > HIGH_WATER:
+            self.hold_up()
+        if self._receiver is not None:
+            self._receiver.wake()
+
+    def enqueue(self, data: bytes) -> None:
+        """As :meth:`write`: here everything is queued."""
+        self.write(data)
+
+    def say_goodbye(self, error: PusherError) -> None:
+        """The error event, then the close frame, by this receive request or the next one."""
+        if self._goodbye:
+            return
+        queued = self._queue if error in errors.RESTARTS else []
+        self._queue = [*queued, *payloads(error_frame(error))]
+        self._goodbye = fallback.close_frame(error.code, error.message)
+        if self._receiver is not None:
+            self._receiver.wake()
+
+    def abort(self) -> None:
+        """End the session without a word."""
+        self._finish()
+
+    # --- what the client sends
+
+    async def take_in(self, messages: list[bytes]) -> None:
+        """Read what a request has brought, behind what others have; until that is done, or never will be."""
+        if not self.there:
+            return
+        size = sum(map(len, messages))
+        self._unread.extend(messages)
+        self._unread_bytes += size + EFFECT_BYTES * len(messages)
+        at_once = not self.paused and self.node.budget.spend(size)
+        if len(self._unread) > len(messages) and self._unread_bytes > self._bound:
+            self.overwhelmed()
+        self.hold_up()
+        if at_once:
+            at_once = not self.go_on()
+        if not at_once and not self.held:
+            self.node.budget.put(self)
+        if self._unread:
+            read: asyncio.Future[None] = self.node.loop.create_future()
+            self._unread.append(read)
+            await read
+
+    def hold_up(self) -> None:
+        """Read nothing of what requests bring: it waits, and so do they."""
+        self.paused = True
+
+    def read_on(self) -> None:
+        """First what has come meanwhile."""
+        if self._unread:
+            self.node.budget.put(self)
+        else:
+            self.paused = False
+
+    @property
+    def held(self) -> bool:
+        """As for every client; here its queue says whether it takes what it is sent."""
+        return self._queue_bytes > HIGH_WATER or super().held
+
+    def go_on(self) -> bool:
+        """Read a few of the messages that have come."""
+        left = SLICE
+        while self._unread and left and not self.held:
+            message = self._unread.popleft()
+            if isinstance(message, bytes):
+                left -= 1
+                self._unread_bytes -= len(message) + EFFECT_BYTES
+                self.receive(message)
+            elif not message.done():
+                message.set_result(None)
+        if self._unread:
+            return not self.held
+        self.relieve()
+        return False
+
+    def leave(self) -> None:
+        """What it has said and nobody has read is not done any more."""
+        super().leave()
+        unread, self._unread, self._unread_bytes = self._unread, deque(), 0
+        for waiting in unread:
+            if not isinstance(waiting, bytes) and not waiting.done():
+                waiting.set_result(None)
+
+    # --- receive requests
+
+    def attach(self, receiver: Receiver) -> None:
+        """From now on this one receives; the one before it ends."""
+        if self._receiver is not None:
+            self._receiver.end()
+        self._receiver = receiver
+        self._alone_since = None
+        self.seen()
+        receiver.wake()
+
+    def detach(self, receiver: Receiver) -> None:
+        """The request is over. Idempotent."""
+        if self._receiver is receiver:
+            self._receiver = None
+            self._alone_since = self.node.now()
+
+    def seen(self) -> None:
+        """The client has sent a request."""
+        if self.session is not None:
+            self.session.seen(self.node.now())
+
+    def take(self, receiver: Receiver) -> bytes:
+        """The frames that are due on this request, which ends once they are written if it is a poll."""
+        if receiver is not self._receiver or receiver.spent():
+            return b""
+        frames = self._due(receiver)
+        if frames:
+            receiver.beat = False
+            receiver.last_frame = self.node.now()
+            receiver.length += fallback.code_units(frames)
+            if receiver.spent():
+                self._alone_since = receiver.last_frame
+        return frames
+
+    def _due(self, receiver: Receiver) -> bytes:
+        frames = b"" if self.opened else fallback.OPEN
+        self.opened = True
+        if self._queue:
+            frames += fallback.messages_frame(self._queue)
+            self._queue, self._queue_bytes = [], 0
+            self.relieve()
+        if self._goodbye:
+            self._finish()
+            return frames + self._goodbye
+        return frames or (fallback.HEARTBEAT if receiver.beat else b"")
+
+    # --- the wheel
+
+    def check_at(self, now: float) -> float | None:
+        """Liveness, heartbeats, and the end of a session that no request comes back to."""
+        if self._alone_since is not None and now >= self._alone_since + GRACE:
+            self._finish()
+        receiver = self._receiver
+        if receiver is not None and now >= receiver.last_frame + QUIET:
+            receiver.beat = True
+            receiver.wake()
+        super().check_at(now)
+        return None if self.over else _next_tick(now)
+
+    def _finish(self) -> None:
+        """Nothing more can be received."""
+        if not self.over:
+            self.over = True
+            self.leave()
+            if self._receiver is not None:
+                self._receiver.end()
+            self._forget()
+
+
+def _next_tick(now: float) -> float:
+    """The same for all, so that a session that is on the wheel twice is soon there once."""
+    return (now // TICK + 1) * TICK

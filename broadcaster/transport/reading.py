@@ -1,0 +1,213 @@
+"""What comes in over a WebSocket: bytes become messages, a few in each turn of the loop (:mod:`.budget`).
+
+What clients send all the time, whole text frames, is read here. For everything else there is a library, made
+when it is first needed: fragments, control frames, what breaks a rule, the close handshake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Final
+
+from websockets.frames import Opcode
+
+from legato.broadcaster.clients.client import Client
+
+from .budget import COST_SHIFT, SLICE
+from .frames import goodbye, is_utf8, plain_text
+from .library import Library
+
+if TYPE_CHECKING:
+    from websockets.frames import Frame
+
+    from legato.broadcaster.node import Node
+
+GOODBYE: Final = 8
+"""Bytes of the longest close frame that needs no library."""
+
+
+class Reading(Client, asyncio.Protocol):
+    """The half of a connection that reads. Satisfies :class:`legato.broadcaster.transport.budget.Reader`."""
+
+    __slots__ = ("_at", "_library", "_transport", "_unread")
+
+    _transport: asyncio.Transport
+    _at: int
+    """Where in what has come the next message begins, if anything is unread."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node)
+        self._library: Library | None = None
+        self._unread = b""
+
+    # --- what the writing half does
+
+    @abstractmethod
+    def write_last(self, data: bytes) -> None:
+        """Write a close frame: whatever waits to be written will not be."""
+
+    @abstractmethod
+    def hang_up(self) -> None:
+        """The peer has been answered for the last time."""
+
+    @abstractmethod
+    def await_close(self) -> None:
+        """A close frame has come or gone: the connection ends soon."""
+
+    # --- from the transport, within the budget
+
+    def data_received(self, data: bytes) -> None:
+        """Read a few messages at once, if it may be; the rest in later turns.
+
+        Nearly all that comes is one plain message.
+        """
+        node = self.node
+        node.budget.left -= 1 + (len(data) >> COST_SHIFT)
+        if self.paused or (node.budget.left < 0 and not node.budget.refill()):
+            self._postpone(data)
+            return
+        if self._library is None:
+            found = plain_text(data, 0, node.settings.server.max_message_bytes)
+            if found is None:
+                at = self._other(data, 0, SLICE)
+            elif found[1] == len(data) and found[0].isascii():
+                self.receive(found[0])
+                return
+            else:
+                at = self._slice(data, 0)
+        else:
+            at = self._by_library(self._library, data, 0, SLICE)
+        if at < len(data):
+            self._postpone(data[at:])
+
+    def _postpone(self, data: bytes) -> None:
+        self._unread = self._unread[self._at :] + data if self._unread else data
+        self._at = 0
+        self.hold_up()
+        if not self.held:
+            self.node.budget.put(self)
+
+    def hold_up(self) -> None:
+        """Take nothing more from the transport."""
+        if not self.paused:
+            self.paused = True
+            if not self._transport.is_closing():
+                self._transport.pause_reading()
+
+    def read_on(self) -> None:
+        """First what has come meanwhile."""
+        if self._transport.is_closing():
+            return
+        if self._unread:
+            self.node.budget.put(self)
+        else:
+            self.paused = False
+            self._transport.resume_reading()
+
+    def go_on(self) -> bool:
+        """Read one slice of what has come."""
+        if self._transport.is_closing():
+            self.forget_unread()
+            return False
+        if self.held:
+            return False
+        self._at = self._slice(self._unread, self._at)
+        if self._at < len(self._unread):
+            return not self.held
+        self.forget_unread()
+        self.relieve()
+        return False
+
+    def forget_unread(self) -> None:
+        """What has come is read, or will not be."""
+        self._unread = b""
+
+    def eof_received(self) -> None:
+        """The peer has ended its half: nothing more can be answered to it."""
+        if self._library is not None:
+            self._library.end()
+
+    # --- from bytes to messages
+
+    def _slice(self, data: bytes, at: int) -> int:
+        """Read at most :data:`SLICE` messages that begin there. Where the next one begins."""
+        end, left = len(data), SLICE
+        limit = self.node.settings.server.max_message_bytes
+        while self._library is None:
+            found = plain_text(data, at, limit)
+            if found is None:
+                return self._other(data, at, left)
+            text, at = found
+            self._take(text)
+            left -= 1
+            if self._transport.is_closing():
+                return end
+            if at >= end or not left or self.held:
+                return at
+        return self._by_library(self._library, data, at, left)
+
+    def _take(self, text: bytes) -> None:
+        """A whole message. What is no text goes no further: others could not read it."""
+        if is_utf8(text):
+            self.receive(text)
+        else:
+            self._fail(1007, "text that is not UTF-8")
+
+    def _other(self, data: bytes, at: int, left: int) -> int:
+        """Anything but a plain message."""
+        answer = goodbye(data[at:]) if len(data) - at <= GOODBYE else None
+        if answer is None:
+            return self._by_library(self.library(), data, at, left)
+        self.write_last(answer)
+        self.hang_up()
+        return len(data)
+
+    def _by_library(self, library: Library, data: bytes, at: int, left: int) -> int:
+        if self.session is not None:
+            self.session.seen(self.node.now())
+        while at < len(data) and left and not self.held:
+            at = library.read(data, at)
+            left -= 1
+            for frame in library.frames():
+                self._frame(library, frame)
+            self.write_answers(library)
+            if self._transport.is_closing():
+                return len(data)
+        return at
+
+    def library(self) -> Library:
+        """From now on it reads what comes."""
+        if self._library is None:
+            self._library = Library(self.node.settings.server.max_message_bytes)
+        return self._library
+
+    def _frame(self, library: Library, frame: Frame) -> None:
+        if frame.opcode in (Opcode.TEXT, Opcode.CONT):
+            library.fragments += frame.data
+            if frame.fin:
+                text = bytes(library.fragments)
+                library.fragments.clear()
+                self._take(text)
+        elif frame.opcode is Opcode.BINARY:
+            # Not part of the protocol (section 1.4): closed, since fragments of one would look like text.
+            self._fail(1003, "binary frames are not supported")
+        elif frame.opcode is Opcode.CLOSE:
+            self.await_close()
+
+    def _fail(self, code: int, reason: str) -> None:
+        """Close for what the client has sent."""
+        library = self.library()
+        library.fail(code, reason)
+        self.leave()
+        self.write_answers(library)
+
+    def write_answers(self, library: Library) -> None:
+        """What the library has to say."""
+        for data in library.answers():
+            if not data:
+                self.hang_up()
+            elif library.is_open:
+                self.write(data)
+            else:
+                self.write_last(data)

@@ -1,0 +1,1 @@
+"""Webhooks: what is told to an application, and sending it."""

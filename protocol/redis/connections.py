@@ -1,0 +1,310 @@
+"""Clients of Redis: of one server, of the master behind Sentinels, and of a Cluster.
+
+Broadcaster and worker share nothing but ``protocol``, which does no I/O. So this file is in both packages; a
+test holds the two equal.
+
+Nothing is sent twice, but for what a server has refused to carry out (MOVED, ASK, TRYAGAIN), and as often as
+the caller's own ``retry`` says. redis-py's own clients of Clusters and Sentinels are not used; docs/decisions
+says why, under "own clients".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
+
+import hiredis
+from redis import exceptions
+from redis._parsers.hiredis import NOT_ENOUGH_DATA
+from redis.asyncio import BlockingConnectionPool
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    DefaultParser,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
+from redis.exceptions import ConnectionError as LostError
+from redis.exceptions import RedisError
+
+from legato.protocol.names import Names
+from legato.protocol.redis_url import Address
+
+from .cluster import ASK_SECONDS, Cluster
+from .pipeline import Client
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from legato.protocol.redis_url import Plan
+
+    from .pipeline import Named
+
+Find = Callable[[], Awaitable[Address]]
+
+
+class UnavailableError(exceptions.ResponseError):
+    """The server cannot write now, or has broken off a blocking read: it may change by itself."""
+
+
+class _Parser(DefaultParser):  # type: ignore[misc, valid-type] # which one it is depends on hiredis
+    EXCEPTION_CLASSES: Final = DefaultParser.EXCEPTION_CLASSES | dict.fromkeys(
+        ("NOREPLICAS", "MISCONF", "UNBLOCKED"), UnavailableError
+    )
+
+
+class _Link:
+    """What the connections of one client have in common.
+
+    :ivar mode: what the servers have to be, in their own word.
+    :ivar find: asks where the master is; None where the address is known.
+    """
+
+    def __init__(self, mode: str, find: Find | None = None) -> None:
+        self.mode = mode
+        self.find = find
+        self.made: WeakSet[_Honest] = WeakSet()
+
+    def demoted(self, where: str) -> None:
+        """The server there is no master any more: its connections start anew before their next use."""
+        for connection in self.made:
+            if connection.where == where:
+                connection.mark_for_reconnect()  # type: ignore[no-untyped-call]
+
+
+_EXPECTED_URL: Final = {
+    "standalone": "redis://",
+    "cluster": "redis+cluster://",
+    "sentinel": "redis+sentinel://",
+}
+
+
+class _Honest(AbstractConnection):
+    """A connection that says so when it is closed, or leads to a server that is not the one that is wanted.
+
+    uvloop's transports raise a bare RuntimeError when they are closed. A replica takes SPUBLISH as a master
+    does, and tells it to nobody but its own subscribers.
+    """
+
+    def __init__(self, *, link: _Link, **options: Any) -> None:
+        super().__init__(parser_class=_Parser, **options)
+        self._link = link
+        link.made.add(self)
+
+    @property
+    def where(self) -> str:
+        """Host and port, or path, of the server."""
+        return str(self._host_error())
+
+    async def connect(self) -> None:
+        """See redis-py."""
+        if self.should_reconnect():  # type: ignore[no-untyped-call]
+            await self.disconnect(nowait=True)
+        await super().connect()  # type: ignore[no-untyped-call]
+
+    async def on_connect_check_health(self, check_health: bool = True) -> None:
+        """See redis-py; then ask who it is that we have reached, and whether it serves already."""
+        await super().on_connect_check_health(check_health)
+        await self.send_packed_command(self.pack_commands([("HELLO",), ("PING",)]), check_health=False)
+        told = await self._tell()
+        if isinstance(pong := await self._tell(), Exception):
+            raise pong  # SPUBLISH would be taken while it is loading, when nobody can have subscribed yet
+        if isinstance(told, Exception):  # something between us and the server does not know the command
+            return
+        server = dict(zip(told[::2], told[1::2], strict=True))
+        mode, role = server.get(b"mode", b"").decode(), server.get(b"role", b"")
+        if mode in _EXPECTED_URL and mode != self._link.mode:
+            raise LostError(
+                f"{self.where} runs in {mode} mode: its address begins with {_EXPECTED_URL[mode]}"
+            )
+        if role in (b"slave", b"replica") and mode != "cluster":  # a Cluster's nodes send us on by themselves
+            self._link.demoted(self.where)  # who only listens, as the bus does, is never told READONLY
+            raise LostError(f"{self.where} is a replica, not a master")
+
+    async def _tell(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - redis-py's own
+        try:
+            return await self.read_response(timeout=timeout)
+        except exceptions.ResponseError as error:
+            return error
+
+    async def exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """See :class:`.pipeline.Spare`. Repeats as often as redis-py does."""
+        answers: list[Any] = await self.retry.call_with_retry(
+            lambda: self._exchange(commands), lambda _error: self.disconnect(nowait=True)
+        )
+        return answers
+
+    async def _exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        if self.should_reconnect() or not self.is_connected or await self._is_unusable():  # type: ignore[no-untyped-call]
+            await self.disconnect(nowait=True)
+            await self.connect()
+        try:
+            async with asyncio.timeout(self.socket_timeout):
+                await self._send_packed_command(self.pack_commands(commands))
+                return await self._replies(len(commands))
+        except BaseException as error:  # what is read next would be the answer to something else
+            await self.disconnect(nowait=True)
+            if isinstance(error, TimeoutError):
+                raise exceptions.TimeoutError(f"Timeout reading from {self.where}") from error
+            if isinstance(error, (OSError, RuntimeError)):
+                raise LostError(f"Error while talking to {self.where}: {error}") from error
+            raise
+
+    async def _is_unusable(self) -> bool:
+        """Whether it is closed, the server has said what nobody asked for, or nothing after a silence."""
+        try:
+            await self.check_health()  # type: ignore[no-untyped-call]
+            return self._writer is None or self._writer.transport.is_closing() or bool(await self.can_read())
+        except RedisError:
+            return True
+
+    async def _replies(self, count: int) -> list[Any]:
+        """Those that have come together are taken together: redis-py sets a timer for each."""
+        replies: list[Any] = []
+        while len(replies) < count:
+            replies.append(await self._tell(math.inf))
+            for reply in itertools.islice(self._buffered(), count - len(replies)):
+                if isinstance(reply, exceptions.ReadOnlyError):
+                    raise await self._is_replica_now() from reply
+                if isinstance(reply, LostError):
+                    raise reply
+                replies.append(reply)
+        return replies
+
+    def _buffered(self) -> Iterator[Any]:
+        """What has been read with the last reply, errors as they are."""
+        reader = getattr(self._parser, "_reader", None)  # it has no other way
+        if isinstance(reader, hiredis.Reader):
+            while (reply := reader.gets()) is not NOT_ENOUGH_DATA:
+                yield reply
+
+    async def send_packed_command(self, *arguments: Any, **options: Any) -> None:
+        """See redis-py."""
+        try:
+            await super().send_packed_command(*arguments, **options)
+        except RuntimeError as error:
+            raise LostError("the connection is closed") from error
+
+    async def read_response(self, *arguments: Any, **options: Any) -> Any:
+        """See redis-py."""
+        try:
+            return await super().read_response(*arguments, **options)
+        except exceptions.ReadOnlyError as error:
+            raise await self._is_replica_now() from error
+
+    async def _is_replica_now(self) -> LostError:
+        self._link.demoted(self.where)
+        await self.disconnect(nowait=True)
+        return LostError(f"{self.where} is a replica now")
+
+
+class _Found(_Honest):
+    """Asks where the server is, every time it connects, if its link says so."""
+
+    host: str
+    port: int
+
+    async def _connect(self) -> None:
+        if self._link.find is not None:
+            self.host, self.port = await self._link.find()
+        await super()._connect()  # type: ignore[no-untyped-call, safe-super] # beside a connection
+
+
+class _Plain(_Found, Connection):
+    pass
+
+
+class _Secure(_Found, SSLConnection):
+    pass
+
+
+class _Local(_Honest, UnixDomainSocketConnection):
+    pass
+
+
+def connect(plan: Plan, prefix: str = "", **options: Any) -> Named:
+    """A client; nothing is sent yet.
+
+    :param prefix: of all names that the installation uses.
+    :param options: of :class:`BlockingConnectionPool`. What the address says goes before them.
+    """
+    # RESP2 whatever the default may become: the shape of many answers depends on it.
+    options = options | _settings(plan) | {"protocol": 2}
+    names = Names(prefix, plan.database)
+    if plan.kind == "cluster":
+        link = _Link("cluster")
+        return Cluster(
+            plan,
+            lambda address: BlockingConnectionPool(**options, link=link, **address._asdict()),
+            names,
+        )
+    if plan.kind == "sentinel":
+        options["link"] = _Link("standalone", _Sentinels(plan).master)
+    elif plan.path:
+        options |= {"link": _Link("standalone"), "path": plan.path}
+    else:
+        options |= {"link": _Link("standalone"), **plan.addresses[0]._asdict()}
+    return Client(BlockingConnectionPool(**options, db=plan.database), names)
+
+
+def _settings(plan: Plan) -> dict[str, Any]:
+    kind = _Local if plan.path else _Secure if plan.tls else _Plain
+    settings = {name: value for name, value in plan.options.items() if not name.startswith("sentinel_")}
+    if not plan.tls:
+        settings = {name: value for name, value in settings.items() if not name.startswith("ssl_")}
+    return settings | {
+        "connection_class": kind,
+        "username": plan.username or None,
+        "password": plan.password or None,
+    }
+
+
+class _Sentinels:
+    """Knows where the master is."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._name = plan.master
+        self._addresses = list(plan.addresses)
+        self._kind = SSLConnection if plan.tls else Connection
+        tls = {name: value for name, value in plan.options.items() if name.startswith("ssl_") and plan.tls}
+        self._options: dict[str, Any] = {
+            "username": plan.options.get("sentinel_username"),
+            "password": plan.options.get("sentinel_password"),
+            "protocol": 2,
+            "socket_timeout": ASK_SECONDS,
+            "socket_connect_timeout": ASK_SECONDS,
+            **tls,
+        }
+
+    async def master(self) -> Address:
+        """Ask one Sentinel after the other.
+
+        :raises LostError: none of them knows.
+        """
+        reasons = []
+        for address in list(self._addresses):
+            try:
+                found = await self._ask(address)
+            except (RedisError, OSError, RuntimeError) as error:
+                reasons.append(f"{address.host}:{address.port}: {error}")
+                continue
+            if found is not None:
+                self._addresses.remove(address)  # who has answered is asked first the next time
+                self._addresses.insert(0, address)
+                return found
+            reasons.append(f"{address.host}:{address.port}: knows no master {self._name}")
+        raise LostError(f"no Sentinel says where the master is ({'; '.join(reasons)})")
+
+    async def _ask(self, address: Address) -> Address | None:
+        connection: AbstractConnection = self._kind(host=address.host, port=address.port, **self._options)
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+            await connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._name)
+            answer = await connection.read_response()
+        finally:
+            await connection.disconnect(nowait=True)
+        return None if answer is None else Address(answer[0].decode(), int(answer[1]))

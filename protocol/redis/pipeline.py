@@ -1,0 +1,118 @@
+"""A client whose pipelines cost little: redis-py asks its pool, sets timers and keeps figures for each.
+
+This file is in ``broadcaster`` and in ``worker``, as ``redis_connections.py`` is, and for the same reason.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.client import Pipeline
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from legato.protocol.names import Names
+
+SPARES: Final = 8
+"""Pipelines at a time that have a connection of their own kind; the others take one of the pool's."""
+
+
+class Spare(Protocol):
+    """A connection of the pool's class, which is not one of the pool's."""
+
+    async def exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """What each is answered, errors in their places; connects first if need be.
+
+        :raises RedisError: the connection is lost: any of them may have been carried out.
+        """
+
+    async def disconnect(self, nowait: bool = False) -> None:
+        """See redis-py."""
+
+
+class Named(Redis):
+    """A client of one installation.
+
+    :ivar names: of the installation's keys and channels, the only ones that it is used with.
+    """
+
+    names: Names
+
+
+class Client(Named):
+    """One server. Like redis-py's, which takes over ``pool``, but for :meth:`pipeline`."""
+
+    def __init__(self, pool: BlockingConnectionPool, names: Names) -> None:
+        super().__init__(connection_pool=pool)
+        self.names = names
+        self.auto_close_connection_pool = True
+        self._idle: list[Spare] = []
+        self._made = 0
+        self._closed = False
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+        """See redis-py."""
+        del shard_hint
+        return LeanPipeline(self, transaction)
+
+    def take_spare(self) -> Spare | None:
+        """One that nobody else uses; None if there are enough."""
+        if self._idle:
+            return self._idle.pop()
+        if self._closed or self._made >= SPARES:
+            return None
+        self._made += 1
+        spare: Spare = self.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        return spare
+
+    async def give_back(self, spare: Spare) -> None:
+        """It is not used any more."""
+        if self._closed:
+            await spare.disconnect(nowait=True)
+        else:
+            self._idle.append(spare)
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        """See redis-py."""
+        self._closed = True
+        while self._idle:
+            await self._idle.pop().disconnect(nowait=True)
+        await super().aclose(close_connection_pool)
+
+
+class LeanPipeline(Pipeline):
+    def __init__(self, client: Client, transaction: bool) -> None:
+        super().__init__(client.connection_pool, client.response_callbacks, transaction, None)
+        self._client = client
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """See redis-py."""
+        spare = self._client.take_spare() if self._is_plain() else None
+        if spare is None:
+            answers: list[Any] = await super().execute(raise_on_error)
+            return answers
+        commands, self.command_stack = list(self.command_stack), []
+        try:
+            replies = await spare.exchange([args for args, _ in commands])
+        finally:
+            await self._client.give_back(spare)
+        answers = [self._shaped(args[0], reply) for (args, _), reply in zip(commands, replies, strict=True)]
+        if raise_on_error:
+            self.raise_first_error(commands, answers)
+        return answers
+
+    def _is_plain(self) -> bool:
+        """Whether there is nothing in it that only redis-py knows how to do."""
+        special = self.is_transaction or self.explicit_transaction or self.watching or self.scripts
+        return bool(self.command_stack) and not special and not any(map(_is_special, self.command_stack))
+
+    def _shaped(self, name: str | bytes, reply: Any) -> Any:
+        shape = None if isinstance(reply, Exception) else self.response_callbacks.get(name)
+        return reply if shape is None else shape(reply)
+
+
+def _is_special(command: tuple[tuple[Any, ...], Mapping[str, Any]]) -> bool:
+    """Whether its answer is to be read in a way of its own."""
+    return bool(command[1].keys() - {"keys"})

@@ -1,0 +1,1 @@
+"""The job stream: claim, lease, cancel, dead letters."""

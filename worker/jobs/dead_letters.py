@@ -1,0 +1,132 @@
+"""Dead letters: what they say, and how a job comes back to life.
+
+A message tells its end once. Most dead letters were written after their message had told it, so the same
+message cannot be answered again: its job can come back only with a new message id, as a new message. What was
+never a job to any worker has told nothing, and comes back as it was.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+import msgspec
+
+from legato.protocol import stream, wire
+from legato.worker import scripts
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from legato.protocol.redis.pipeline import Named
+
+
+BATCH: Final = 100
+
+CLAIMED_TOO_OFTEN: Final = "claimed too often"
+NOT_PERSISTED: Final = "not persisted"
+BROKE_OFF: Final = "broke off again and again"
+"""Why :class:`.consumer.Consumer` buries jobs, besides what makes one none."""
+
+AFTER_THE_END: Final = frozenset({CLAIMED_TOO_OFTEN, NOT_PERSISTED})
+"""The reasons of which the message has told its end."""
+
+Revival = Literal["queued", "ended", "gone"]
+
+_FIELD: Final = wire.JOB_FIELD.encode()
+
+
+class Letter(NamedTuple):
+    """One job given up on.
+
+    :ivar id: its id among the dead letters.
+    :ivar body: the job as it was.
+    """
+
+    id: str
+    body: bytes
+    reason: str
+
+    @property
+    def buried(self) -> int:
+        """When, in milliseconds since 1970 by the clock of Redis."""
+        return int(self.id.partition("-")[0])
+
+    @property
+    def job(self) -> stream.Job | None:
+        """The job, if it is one."""
+        try:
+            return stream.decode_job(self.body)
+        except stream.InvalidRequest:
+            return None
+
+
+class DeadLetters:
+    """Those of one queue."""
+
+    def __init__(self, redis: Named, queue: str) -> None:
+        self._redis = redis
+        self._jobs = redis.names.jobs_key(queue)
+        self._key = redis.names.dead_key(queue)
+        self._revive = scripts.load(redis, "revive")
+
+    async def newest(self, count: int) -> list[Letter]:
+        """Up to ``count``, the newest first."""
+        return _letters(await self._redis.xrevrange(self._key, count=count))
+
+    async def all(self) -> AsyncIterator[Letter]:
+        """Those there are now, oldest first."""
+        last = await self.newest(1)
+        begin = "-"
+        while last and (batch := _letters(await self._redis.xrange(self._key, begin, last[0].id, BATCH))):
+            for letter in batch:
+                yield letter
+            begin = f"({batch[-1].id}"
+
+    async def find(self, letter_id: str) -> Letter | None:
+        """The letter of this id."""
+        found = _letters(await self._redis.xrange(self._key, letter_id, letter_id, 1))
+        return found[0] if found else None
+
+    async def revive(self, letter: Letter, *, anew: bool) -> Revival:
+        """Put a job back: ``queued``, or not, because its message has ``ended`` or somebody else was faster.
+
+        :param anew: as a new message where the old one has ended.
+        """
+        body, job = letter.body, letter.job
+        if job is not None and await self._has_ended(letter, job):
+            if not anew:
+                return "ended"
+            body = stream.encode_job(msgspec.structs.replace(job, message_id=str(uuid.uuid4())))
+        done = await self._revive([self._jobs, self._key], [letter.id, wire.JOB_FIELD, body])
+        return "queued" if done else "gone"
+
+    async def _has_ended(self, letter: Letter, job: stream.Job) -> bool:
+        key = self._redis.names.message_key(job.app_id, job.channel, job.message_id)
+        state: bytes | None = await scripts.awaited(self._redis.hget(key, "state"))
+        if state is None:  # it is kept for a while only
+            return letter.reason in AFTER_THE_END
+        return state.decode() in stream.ENDS
+
+    async def remove(self, letter_id: str) -> bool:
+        """Whether it was there."""
+        return bool(await self._redis.xdel(self._key, letter_id))
+
+    async def purge(self, older_than: float = 0.0) -> int:
+        """Remove all that were buried at least that many seconds ago; answers how many."""
+        seconds, microseconds = await self._redis.time()
+        bound = int(seconds * 1000 + microseconds / 1000 - older_than * 1000) + 1
+        removed: int = await self._redis.xtrim(self._key, minid=max(0, bound), approximate=False)
+        return removed
+
+    async def count(self) -> int:
+        """How many there are."""
+        length: int = await self._redis.xlen(self._key)
+        return length
+
+
+def _letters(entries: Any) -> list[Letter]:
+    return [
+        Letter(entry.decode(), fields.get(_FIELD, b""), fields.get(b"reason", b"").decode("utf-8", "replace"))
+        for entry, fields in entries
+    ]

@@ -1,0 +1,139 @@
+"""Which job is next: several streams as one, the most urgent first, without those that are paused.
+
+It has the face of :class:`.queue.Jobs`, but a job's id carries its queue before a slash: ``urgent/1-0``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from itertools import groupby
+from typing import TYPE_CHECKING, Final
+
+from . import queue as jobs
+from .queue import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from .queue import Jobs
+
+LOOK_MS: Final = 100
+"""How often the less urgent queues are looked at while nothing waits in any: the first is listened to."""
+
+
+class Intake:
+    """What one process claims.
+
+    One command per queue, never one for all: on a Redis Cluster they live in different slots.
+
+    :ivar claimed: how many jobs were claimed so far.
+    """
+
+    def __init__(self, queues: Mapping[str, Jobs], *, quota: int = 0) -> None:
+        """:param queues: the most urgent first. :param quota: how many jobs to claim in all; 0: no bound."""
+        self._queues = dict(queues)
+        self._quota = quota
+        self._open = list(queues)
+        self._changed = asyncio.Event()
+        self.claimed = 0
+
+    @property
+    def spent(self) -> bool:
+        """Whether the quota is used up."""
+        return 0 < self._quota <= self.claimed
+
+    @property
+    def paused(self) -> bool:
+        """Whether no queue is left to claim from."""
+        return not self._open
+
+    def only(self, names: Collection[str]) -> None:
+        """Claim from these queues alone from now on."""
+        self._open = [name for name in self._queues if name in names]
+        self._changed.set()
+        self._changed.clear()
+
+    async def prepare(self) -> None:
+        """See :meth:`.queue.Jobs.prepare`."""
+        for queue in self._queues.values():
+            await queue.prepare()
+
+    async def read(self, count: int) -> list[Entry]:
+        """Up to ``count`` new jobs; empty when none came for a while, or none is to be claimed."""
+        if not (count := self._room(count)):
+            await self._idle()
+            return []
+        names = list(self._open)
+        if len(names) == 1:
+            return await self._admit(names[0], await self._queues[names[0]].read(count))
+        for name in names:
+            if entries := await self._admit(name, await self._queues[name].poll(count)):
+                return entries
+        return await self._admit(names[0], await self._queues[names[0]].read(count, LOOK_MS))
+
+    async def take_over(self, count: int) -> list[Entry]:
+        """Up to ``count`` jobs whose lease ran out."""
+        if count := self._room(count):
+            for name in list(self._open):
+                if entries := await self._admit(name, await self._queues[name].take_over(count)):
+                    return entries
+        return []
+
+    def _room(self, count: int) -> int:
+        """How many jobs may be claimed now."""
+        if not self._open:
+            return 0
+        return min(count, self._quota - self.claimed) if self._quota else count
+
+    async def _idle(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(jobs.BLOCK_MS / 1000):
+                await self._changed.wait()
+
+    async def _admit(self, name: str, entries: list[Entry]) -> list[Entry]:
+        """Count what was claimed; put it back when the queue has been paused in the meantime."""
+        if name not in self._open:
+            for entry in entries:
+                await self._queues[name].requeue(entry)
+            return []
+        self.claimed += len(entries)
+        return [entry._replace(id=f"{name}/".encode() + entry.id) for entry in entries]
+
+    async def renew(self, ids: Collection[bytes]) -> set[bytes]:
+        """See :meth:`.queue.Jobs.renew`."""
+        lost: set[bytes] = set()
+        for name, group in groupby(sorted(ids), key=lambda job: job.partition(b"/")[0]):
+            jobs_of_queue = [job.partition(b"/")[2] for job in group]
+            answer = await self._queues[name.decode()].renew(jobs_of_queue)
+            lost |= {name + b"/" + job for job in answer}
+        return lost
+
+    async def expire(self, job: bytes) -> None:
+        """See :meth:`.queue.Jobs.expire`."""
+        queue, job_id = self._split(job)
+        await queue.expire(job_id)
+
+    async def acknowledge(self, job: bytes) -> None:
+        """See :meth:`.queue.Jobs.acknowledge`."""
+        queue, job_id = self._split(job)
+        await queue.acknowledge(job_id)
+
+    async def requeue(self, entry: Entry) -> None:
+        """See :meth:`.queue.Jobs.requeue`."""
+        queue, job_id = self._split(entry.id)
+        await queue.requeue(Entry(job_id, entry.body))
+
+    async def bury(self, entry: Entry, reason: str) -> None:
+        """See :meth:`.queue.Jobs.bury`."""
+        queue, job_id = self._split(entry.id)
+        await queue.bury(Entry(job_id, entry.body), reason)
+
+    async def forget(self) -> None:
+        """See :meth:`.queue.Jobs.forget`."""
+        for queue in self._queues.values():
+            await queue.forget()
+
+    def _split(self, job: bytes) -> tuple[Jobs, bytes]:
+        name, _, job_id = job.partition(b"/")
+        return self._queues[name.decode()], job_id

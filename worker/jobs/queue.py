@@ -1,0 +1,148 @@
+"""The job stream: claim, lease, acknowledge, hand back, bury.
+
+A job belongs to one consumer from the moment it is read until it is acknowledged, or until its lease runs
+out and another consumer takes it over. Consumer names are unique to a process start, so nothing is ever
+resumed under an old name: what a dead process held is taken over like any other expired lease.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+
+from redis.exceptions import ResponseError
+
+from legato.protocol import wire
+from legato.worker import scripts
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from legato.protocol.redis.pipeline import Named
+
+
+BLOCK_MS: Final = 1000
+"""How long a read waits for a new job. A stop has to wait for it: a cancelled read strands jobs."""
+
+DEAD_KEPT: Final = 10_000
+CONSUMER_IDLE_MS: Final = 3_600_000
+"""A live consumer asks every second; one that has not for an hour is gone."""
+
+_FIELD: Final = wire.JOB_FIELD.encode()
+_SCRIPTS: Final = ("renew", "requeue", "bury", "forget", "take_over")
+
+
+class Entry(NamedTuple):
+    """A claimed entry of the stream. ``body`` is the job as JSON, None where the field is missing.
+
+    ``deliveries`` counts the consumers that it was given to, this one included.
+    """
+
+    id: bytes
+    body: bytes | None
+    deliveries: int = 1
+
+    @property
+    def queued_ms(self) -> int:
+        """When it was put into the stream, by Redis' clock: milliseconds since the epoch."""
+        return int(self._id[0])
+
+    @property
+    def ticket(self) -> str:
+        """Sorts behind the tickets of all earlier deliveries of the message's jobs."""
+        first, second = self._id
+        return f"{int(first):020}-{int(second):020}-{self.deliveries:010}"
+
+    @property
+    def _id(self) -> tuple[bytes, bytes]:
+        first, _, second = self.id.rpartition(b"/")[2].partition(b"-")
+        return first, second
+
+
+class Jobs:
+    """One queue as one consumer sees it.
+
+    :param reader: a client for blocking reads, without retry: repeating one strands the jobs of the first.
+    :param consumer: a name no other process has or had.
+    :param lease: seconds that a job stays this consumer's without :meth:`renew`.
+    """
+
+    def __init__(self, redis: Named, reader: Named, *, queue: str, consumer: str, lease: float) -> None:
+        self._redis = redis
+        self._reader = reader
+        self._key = redis.names.jobs_key(queue)
+        self._dead = redis.names.dead_key(queue)
+        self._consumer = consumer
+        self._lease_ms = round(lease * 1000)
+        self._scripts = {name: scripts.load(redis, name) for name in _SCRIPTS}
+
+    async def prepare(self) -> None:
+        """Make the group if need be. Jobs queued before the first worker came are run too: from id 0."""
+        try:
+            await self._redis.xgroup_create(self._key, wire.GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+        await self.forget(b"")
+
+    async def read(self, count: int, block_ms: int | None = None) -> list[Entry]:
+        """Up to ``count`` new jobs, oldest first; empty when none came within :data:`BLOCK_MS`."""
+        return await self._read(count, BLOCK_MS if block_ms is None else block_ms)
+
+    async def poll(self, count: int) -> list[Entry]:
+        """As :meth:`read`, without waiting."""
+        return await self._read(count, None)
+
+    async def _read(self, count: int, block_ms: int | None) -> list[Entry]:
+        answer = await self._reader.xreadgroup(
+            wire.GROUP, self._consumer, {self._key: ">"}, count=count, block=block_ms
+        )
+        return _entries(cast("Any", answer)[0][1]) if answer else []
+
+    async def take_over(self, count: int) -> list[Entry]:
+        """Up to ``count`` jobs whose lease ran out."""
+        arguments = (wire.GROUP, self._consumer, self._lease_ms, count)
+        found = await self._scripts["take_over"]([self._key], arguments)
+        return [Entry(job, _body(fields), deliveries) for job, fields, deliveries in found]
+
+    async def renew(self, ids: Collection[bytes]) -> set[bytes]:
+        """Start the leases anew; answers the ids that are another consumer's by now."""
+        return await self._set_lease(ids, used=0)
+
+    async def expire(self, job: bytes) -> None:
+        """End the lease, so that another worker takes the job over at its next look."""
+        await self._set_lease([job], used=self._lease_ms)
+
+    async def _set_lease(self, ids: Collection[bytes], used: int) -> set[bytes]:
+        lost = await self._scripts["renew"]([self._key], [wire.GROUP, self._consumer, used, *ids])
+        return set(lost)
+
+    async def acknowledge(self, job: bytes) -> None:
+        """The job is done: it leaves the stream."""
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.xack(self._key, wire.GROUP, job)
+            pipe.xdel(self._key, job)
+            await pipe.execute()
+
+    async def requeue(self, entry: Entry) -> None:
+        """Put the job back for whoever waits."""
+        arguments = (wire.GROUP, self._consumer, entry.id, wire.JOB_FIELD, entry.body or b"")
+        await self._scripts["requeue"]([self._key], arguments)
+
+    async def bury(self, entry: Entry, reason: str) -> None:
+        """Move the job to the dead letters."""
+        arguments = (wire.GROUP, entry.id, wire.JOB_FIELD, entry.body or b"", reason, DEAD_KEPT)
+        await self._scripts["bury"]([self._key, self._dead], arguments)
+
+    async def forget(self, consumer: bytes | None = None) -> None:
+        """Remove this consumer's name from the group, and those of processes long dead."""
+        name = self._consumer if consumer is None else consumer
+        await self._scripts["forget"]([self._key], [wire.GROUP, name, CONSUMER_IDLE_MS])
+
+
+def _entries(answer: list[tuple[bytes, Any]]) -> list[Entry]:
+    return [Entry(job, (fields or {}).get(_FIELD)) for job, fields in answer]
+
+
+def _body(fields: list[bytes]) -> bytes | None:
+    """The job out of an entry's fields and values, as a script hands them on."""
+    return dict(zip(fields[::2], fields[1::2], strict=True)).get(_FIELD)

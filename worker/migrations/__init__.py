@@ -1,1 +1,0 @@
-"""What Alembic runs. :mod:`worker.revisions` starts it."""

@@ -1,0 +1,242 @@
+"""The worker's figures as Prometheus text, on a port of their own. They are read when somebody asks."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from . import metrics_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from prometheus_client.core import Metric
+
+    from legato.worker.config import Price, Settings
+    from legato.worker.jobs.consumer import Consumer
+
+    from .counters import Histogram
+
+    Samples = Mapping[tuple[str, ...], float]
+
+log: Final = logging.getLogger("legato.worker")
+
+RETRY_SECONDS: Final = 1.0
+
+_KINDS: Final = ("input", "output", "cache_read", "cache_write")
+
+# name, kind, help, labels, how to read it
+_COUNTS: Final[
+    tuple[
+        tuple[
+            str,
+            type[CounterMetricFamily | GaugeMetricFamily],
+            str,
+            tuple[str, ...],
+            Callable[[Consumer], Samples],
+        ],
+        ...,
+    ]
+] = (
+    (
+        "legato_worker_replies_running",
+        GaugeMetricFamily,
+        "Replies that the process has right now.",
+        (),
+        lambda consumer: {(): consumer.running},
+    ),
+    (
+        "legato_worker_replies",
+        CounterMetricFamily,
+        "Replies ended, by how.",
+        ("state",),
+        lambda consumer: _labelled(consumer.figures.ended),
+    ),
+    (
+        "legato_worker_failures",
+        CounterMetricFamily,
+        "Replies failed, by code.",
+        ("code",),
+        lambda consumer: _labelled(consumer.figures.failed),
+    ),
+    (
+        "legato_worker_attempts",
+        CounterMetricFamily,
+        "Attempts at replies: the first, and each that went on after an interruption.",
+        (),
+        lambda consumer: {(): consumer.figures.attempts},
+    ),
+    (
+        "legato_worker_continuations",
+        CounterMetricFamily,
+        "Attempts with which the process went on with a reply of its own.",
+        (),
+        lambda consumer: {(): consumer.figures.continued},
+    ),
+    (
+        "legato_worker_takeovers",
+        CounterMetricFamily,
+        "Jobs taken over from another process.",
+        (),
+        lambda consumer: {(): consumer.figures.takeovers},
+    ),
+    (
+        "legato_worker_fenced_writes",
+        CounterMetricFamily,
+        "Writes refused, since another process has the message.",
+        (),
+        lambda consumer: {(): consumer.figures.fenced},
+    ),
+    (
+        "legato_worker_leases_lost",
+        CounterMetricFamily,
+        "Replies stopped, since another process has the job.",
+        (),
+        lambda consumer: {(): consumer.figures.leases_lost},
+    ),
+    (
+        "legato_worker_requests_abandoned",
+        CounterMetricFamily,
+        "Requests to the provider that did not close in time and were left open.",
+        (),
+        lambda consumer: {(): consumer.figures.abandoned},
+    ),
+    (
+        "legato_worker_provider_errors",
+        CounterMetricFamily,
+        "Attempts that the provider cut off or refused for good, by code.",
+        ("code",),
+        lambda consumer: _labelled(consumer.figures.provider_errors),
+    ),
+    (
+        "legato_worker_tokens_published",
+        CounterMetricFamily,
+        "Tokens logged and published.",
+        (),
+        lambda consumer: {(): consumer.figures.tokens},
+    ),
+    (
+        "legato_worker_model_tokens",
+        CounterMetricFamily,
+        "Tokens that ended replies have used, as the provider counts them, all attempts together.",
+        ("model", "kind"),
+        lambda consumer: {
+            (model, kind): getattr(used, kind)
+            for model, used in dict(consumer.figures.used).items()
+            for kind in _KINDS
+        },
+    ),
+)
+
+_HISTOGRAMS: Final[tuple[tuple[str, str, Callable[[Consumer], Histogram]], ...]] = (
+    (
+        "legato_worker_queue_wait_seconds",
+        "From queueing a job to a worker's claim.",
+        lambda consumer: consumer.figures.queue_wait,
+    ),
+    (
+        "legato_worker_first_token_seconds",
+        "From a worker's claim to the first token published.",
+        lambda consumer: consumer.figures.first_token,
+    ),
+    (
+        "legato_worker_token_gap_seconds",
+        "Between two pieces of text of one reply from the provider.",
+        lambda consumer: consumer.figures.token_gap,
+    ),
+    (
+        "legato_worker_publish_delay_seconds",
+        "From a piece of text from the provider to its token logged and published.",
+        lambda consumer: consumer.figures.publish_delay,
+    ),
+)
+
+_COST: Final = "legato_worker_model_cost"
+
+NAMES: Final = (*(row[0] for row in _COUNTS), *(row[0] for row in _HISTOGRAMS), _COST)
+
+
+def _labelled(counts: Mapping[str, int]) -> Samples:
+    return {(label,): count for label, count in dict(counts).items()}
+
+
+class ConsumerCollector(Collector):
+    """Reads a process's figures at scrape time."""
+
+    def __init__(self, consumer: Consumer, prices: Mapping[str, Price]) -> None:
+        self._consumer = consumer
+        self._prices = prices
+
+    def collect(self) -> Iterable[Metric]:
+        """One family per row of the tables, and the cost of the models that have a price."""
+        for name, kind, text, labels, read in _COUNTS:
+            family = kind(name, text, labels=labels)
+            for values, count in read(self._consumer).items():
+                family.add_metric(values, count)
+            yield family
+        for name, text, find in _HISTOGRAMS:
+            yield _histogram(name, text, find(self._consumer))
+        yield self._cost()
+
+    def _cost(self) -> Metric:
+        family = CounterMetricFamily(
+            _COST, "Cost of ended replies, by the prices in the settings.", labels=["model"]
+        )
+        for model, used in dict(self._consumer.figures.used).items():
+            if price := self._prices.get(model):
+                millionths = sum(getattr(used, kind) * getattr(price, kind) for kind in _KINDS)
+                family.add_metric([model], millionths / 1_000_000)
+        return family
+
+
+def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
+    family = HistogramMetricFamily(name, text)
+    bounds = [*(f"{bound:g}" for bound in histogram.bounds), "+Inf"]
+    family.add_metric([], list(zip(bounds, accumulate(list(histogram.counts)), strict=True)), histogram.sum)
+    return family
+
+
+def serve(consumer: Consumer, settings: Settings) -> Callable[[], None]:
+    """Serve ``/metrics`` from a thread, as soon as the port is free: the process before may have it still.
+
+    :returns: what stops it.
+    """
+    registry = CollectorRegistry()
+    registry.register(ConsumerCollector(consumer, settings.provider.prices))
+    stopped = threading.Event()
+    host, port = settings.worker.metrics_host, settings.worker.metrics_port
+    thread = threading.Thread(
+        target=_listen, args=(host, port, registry, stopped), name="metrics", daemon=True
+    )
+    thread.start()
+
+    def stop() -> None:
+        stopped.set()
+        thread.join()
+
+    return stop
+
+
+def _listen(host: str, port: int, registry: CollectorRegistry, stopped: threading.Event) -> None:
+    told = False
+    while not stopped.is_set():
+        try:
+            _, stop = metrics_server.serve(registry, host, port)
+        except OSError as error:
+            if not told:
+                told = True
+                again = ", trying on" if error.errno == errno.EADDRINUSE else ""
+                log.warning("no metrics: port %d of %s: %s%s", port, host, error.strerror, again)
+            if error.errno != errno.EADDRINUSE:
+                return
+            stopped.wait(RETRY_SECONDS)
+        else:
+            stopped.wait()
+            stop()

@@ -1,0 +1,1 @@
+"""One reply, from the model to the fenced log."""

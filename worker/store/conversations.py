@@ -1,0 +1,245 @@
+"""Conversations in a database: SQLite by default, PostgreSQL or MySQL by URL.
+
+A turn is written once: its message id and role are unique, and a second write of the same turn is ignored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+
+from legato.protocol import databases
+from legato.protocol.stream import Turn, Usage
+
+from . import database, revisions
+from .tables import conversations, messages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from legato.protocol.stream import Job
+    from legato.worker.replies.reply import Decision
+
+
+class UnavailableError(Exception):
+    """The database cannot be used now. One line, without the statement and its values."""
+
+
+class RefusedError(Exception):
+    """The database will never take these turns. One line, as in :class:`UnavailableError`."""
+
+
+class ConversationDeniedError(Exception):
+    """The conversation is another user's."""
+
+
+class Memory(NamedTuple):
+    """How much of a conversation the model is told: turns and characters at most."""
+
+    turns: int = 40
+    characters: int = 160_000
+
+
+def _ignore_existing(insert: Any) -> Callable[..., Any]:
+    return lambda table, unique: insert(table).on_conflict_do_nothing(index_elements=unique)
+
+
+_INSERT_ONCE: Final[Mapping[str, Callable[[sa.Table, Iterable[str]], Any]]] = {
+    "sqlite": _ignore_existing(sqlite.insert),
+    "postgresql": _ignore_existing(postgresql.insert),
+    # Not INSERT IGNORE, which ignores every other fault too, and cuts off what is too long.
+    "mysql": lambda table, _: mysql.insert(table).on_duplicate_key_update(id=table.c.id),
+}
+"""Of a table and the columns that are unique together: an insert that leaves alone what is there."""
+
+REMEMBERED: Final = ("complete", "cancelled")
+"""What became of a reply that the model is told of later, with the message it answers."""
+
+
+class Store:
+    """The database of one process.
+
+    :param migrate: whether :meth:`prepare` may change the tables.
+    :raises SettingsError: ``url`` is not one, or its driver is not installed. The text never holds ``url``.
+    """
+
+    def __init__(self, url: str, *, migrate: bool = True, memory: Memory = Memory()) -> None:  # noqa: B008 - a tuple
+        self._engine = database.connect(url)
+        self._insert_once = _INSERT_ONCE[self._engine.dialect.name]
+        self._migrate = migrate
+        self._memory = memory
+
+    async def prepare(self) -> None:
+        """Bring the tables up to date, or make sure that they are. Several processes may do so at once.
+
+        :raises FAULTS: one of :data:`legato.worker.store.database.FAULTS` when the database cannot be used.
+        """
+        await asyncio.to_thread(database.probe, self._engine)
+        await (revisions.upgrade if self._migrate else revisions.check)(self._engine)
+
+    async def history(self, job: Job) -> tuple[Turn, ...]:
+        """What the model is told before the job's message.
+
+        Of a conversation its newest turns, oldest first, in pairs of a message and a reply that is whole or
+        was cancelled. A conversation that is not there yet becomes the user's. Without one, as the job says.
+
+        :raises ConversationDeniedError: the conversation is another user's.
+        :raises UnavailableError: try again later.
+        :raises RefusedError: do not.
+        """
+        if job.conversation_id is None:
+            return job.history
+        try:
+            async with self._engine.begin() as connection:
+                conversation = await self._conversation(connection, job)
+                if conversation is None:
+                    raise ConversationDeniedError
+                query = _exchanges(conversation, self._memory).where(messages.c.message_id != job.message_id)
+                newest_first = (await connection.execute(query)).all()
+        except database.FAULTS as error:
+            raise _translated(error) from None
+        return _turns(newest_first, self._memory)
+
+    async def save(self, job: Job, text: str, decision: Decision) -> None:
+        """Keep both turns of a message, in one transaction; nothing happens to those that are there.
+
+        A message in another user's conversation is kept outside of it.
+
+        :raises UnavailableError: try again later.
+        :raises RefusedError: do not.
+        """
+        try:
+            async with self._engine.begin() as connection:
+                await self._save(connection, [_user_turn(job), _assistant_turn(job, text, decision)], job)
+        except database.FAULTS as error:
+            raise _translated(error) from None  # the cause's text holds what people wrote
+
+    async def _save(self, connection: AsyncConnection, turns: list[dict[str, Any]], job: Job) -> None:
+        conversation = await self._conversation(connection, job)
+        if conversation is None:
+            conversation = await self._open(connection, job, {"session_id": job.message_id})
+        place = await connection.scalar(
+            sa.select(sa.func.coalesce(sa.func.max(messages.c.position) + 1, 0)).where(
+                messages.c.conversation_id == conversation
+            )
+        )
+        rows = [
+            {**turn, "conversation_id": conversation, "position": position}
+            for position, turn in enumerate(turns, place or 0)
+        ]
+        await connection.execute(self._insert_once(messages, ["message_id", "role"]), rows)
+        touched = conversations.update().where(conversations.c.id == conversation)
+        await connection.execute(touched.values(updated_at=datetime.now(UTC)))
+
+    async def _conversation(self, connection: AsyncConnection, job: Job) -> int | None:
+        """The job's conversation; None if it is another user's."""
+        if job.conversation_id is not None:
+            return await self._open(connection, job, {"public_id": job.conversation_id})
+        return await self._open(connection, job, {"session_id": job.session_id or job.message_id})
+
+    async def _open(self, connection: AsyncConnection, job: Job, name: Mapping[str, str]) -> int | None:
+        """Find the conversation of this name or make it; to the transaction's end, nobody else adds to it.
+
+        None if it is another user's, which only one with a ``public_id`` can be.
+        """
+        user = str(job.user_id)
+        key = name if "public_id" in name else {**name, "user_id": user}
+        query = (
+            sa.select(conversations.c.id, conversations.c.user_id)
+            .where(*(conversations.c[column] == value for column, value in key.items()))
+            .with_for_update()
+        )
+        row = (await connection.execute(query)).first()
+        if row is None:
+            now = datetime.now(UTC)
+            new = {**name, "user_id": user, "created_at": now, "updated_at": now}
+            await connection.execute(self._insert_once(conversations, list(key)), [new])
+            row = (await connection.execute(query)).one()
+        return row.id if row.user_id == user else None
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._engine.dispose()
+
+
+def _translated(error: Exception) -> UnavailableError | RefusedError:
+    kind = UnavailableError if database.is_down(error) else RefusedError
+    return kind(databases.reason(error))
+
+
+def _exchanges(conversation: int, memory: Memory) -> sa.Select[str, str]:
+    """Messages with their replies, newest first. Of texts that are too long anyway, only as much as tells."""
+    asked, answered = messages.alias("asked"), messages
+    enough = memory.characters + 1
+    return (
+        sa.select(sa.func.substr(asked.c.content, 1, enough), sa.func.substr(answered.c.content, 1, enough))
+        .join(asked, sa.and_(asked.c.message_id == answered.c.message_id, asked.c.role == "user"))
+        .where(
+            answered.c.conversation_id == conversation,
+            asked.c.conversation_id == conversation,
+            answered.c.role == "assistant",
+            answered.c.status.in_(REMEMBERED),
+            sa.func.trim(answered.c.content) != "",  # cancelled before the first token
+        )
+        .order_by(answered.c.position.desc())
+        .limit(memory.turns // 2)
+    )
+
+
+def _turns(newest_first: Iterable[tuple[str, str]], memory: Memory) -> tuple[Turn, ...]:
+    """As many exchanges as there is room for, oldest first."""
+    kept: list[Turn] = []
+    room = memory.characters
+    for asked, answered in newest_first:
+        if asked.strip() and answered.strip():  # models refuse a turn without text
+            room -= len(asked) + len(answered)
+            if room < 0:
+                break
+            kept += Turn("assistant", answered), Turn("user", asked)
+    return tuple(reversed(kept))
+
+
+def _user_turn(job: Job) -> dict[str, Any]:
+    return {
+        **_turn(job, "user", job.message),
+        **_no_model,
+        "status": "complete",
+        "created_at": datetime.fromtimestamp(min(job.queued_at, _LAST_MS) / 1000, UTC),
+    }
+
+
+def _assistant_turn(job: Job, text: str, decision: Decision) -> dict[str, Any]:
+    usage = decision.usage or Usage()
+    return {
+        **_turn(job, "assistant", text),
+        "status": decision.state,
+        "stop_reason": decision.stop_reason,
+        "model": decision.model,
+        "input_tokens": usage.input,
+        "output_tokens": usage.output,
+        "cache_read_tokens": usage.cache_read,
+        "cache_write_tokens": usage.cache_write,
+        "created_at": datetime.now(UTC),
+    }
+
+
+def _turn(job: Job, role: str, content: str) -> dict[str, Any]:
+    return {
+        "message_id": job.message_id,
+        "user_id": str(job.user_id),
+        "session_id": job.session_id or job.message_id,
+        "role": role,
+        "content": content.replace("\0", ""),  # PostgreSQL's text cannot hold it
+    }
+
+
+_LAST_MS: Final = 253_402_300_799_000  # of the year 9999: other programs may put any number into a job
+_no_model: Final = dict.fromkeys(
+    ("stop_reason", "model", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
+)

@@ -1,0 +1,107 @@
+"""The connection to a database: its address, its manners, and what its errors mean."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    InvalidRequestError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from legato.protocol import databases
+from legato.protocol.settings import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+BUSY_SECONDS: Final = 5.0
+"""How long SQLite waits for another process's write."""
+
+
+class SchemaError(Exception):
+    """The database has not the tables that are needed. One line for the user."""
+
+
+FAULTS: Final = (SQLAlchemyError, sqlite3.Error, OSError, SchemaError)
+"""What a database raises, whatever is wrong."""
+
+_DOWN: Final = (OperationalError, InterfaceError, PoolTimeoutError, sqlite3.OperationalError, OSError)
+_DOWN_STATES: Final = frozenset({"08", "25", "28", "40", "53", "55", "57", "58"})
+"""Classes of SQLSTATE that are not about the row. asyncpg tells most of its errors apart by nothing else.
+
+https://www.postgresql.org/docs/current/errcodes-appendix.html
+"""
+
+_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "sqlite": {},
+    "postgresql": {"pool_pre_ping": True},
+    # Its default takes locks on gaps between rows, over which those who make rows deadlock.
+    "mysql": {"pool_pre_ping": True, "isolation_level": "READ COMMITTED"},
+}
+
+
+def connect(url: str) -> AsyncEngine:
+    """An engine for ``url``, which opens nothing yet.
+
+    :raises SettingsError: ``url`` is not an address, or its driver is not installed. The text never holds it.
+    """
+    try:
+        address = sa.make_url(databases.with_driver(url))
+        dialect = address.get_backend_name()
+        engine = create_async_engine(address, **_OPTIONS[dialect])
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"database.url: {databases.not_installed(str(error.name))}") from None
+    except (ArgumentError, InvalidRequestError, NoSuchModuleError, ValueError):
+        raise SettingsError(f"database.url: {databases.EXPECTED}") from None
+    logging.getLogger("asyncmy").setLevel(logging.ERROR)  # the server's remarks may repeat a row
+    if dialect == "sqlite":
+        sa.event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    return engine
+
+
+def probe(engine: AsyncEngine) -> None:
+    """Open SQLite's file once without aiosqlite, whose thread complains on stderr after a failed open.
+
+    It blocks.
+
+    :raises sqlite3.Error: it cannot be opened.
+    """
+    if engine.dialect.name == "sqlite":
+        sqlite3.connect(engine.url.database or "").close()
+
+
+def is_down(error: Exception) -> bool:
+    """Whether the same statement may succeed later; otherwise it is at fault itself."""
+    original = getattr(error, "orig", None)
+    if isinstance(original and original.__cause__, ValueError):  # asyncpg calls a bad value InterfaceError
+        return False
+    state = str(getattr(original, "sqlstate", None))
+    invalidated = isinstance(error, DBAPIError) and error.connection_invalidated
+    return invalidated or isinstance(error, _DOWN) or state[:2] in _DOWN_STATES
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    """Writers wait for each other (first, for the switch to WAL may have to wait too), readers for nobody."""
+    connection.isolation_level = None  # the driver's own BEGIN would come late, and never before DDL
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={round(BUSY_SECONDS * 1000)}")
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    """Every transaction of ours writes, and one that reads first could not wait for its turn to write."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,1 @@
+"""What Alembic runs. :mod:`legato.worker.store.revisions` starts it."""

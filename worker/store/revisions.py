@@ -1,0 +1,133 @@
+"""Upgrade whatever tables a database has to those in :mod:`.tables`, once, whoever else tries it too.
+
+A revision only adds, so that workers of the version before go on while those of the next one start.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
+
+from .database import SchemaError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+log: Final = logging.getLogger("legato.worker")
+
+T = TypeVar("T")
+
+REVISIONS: Final = ("0001", "0002")
+"""All there are, oldest first. Here too, so that a look at the database does not load Alembic."""
+
+VERSION_TABLE: Final = "legato_version"
+
+PATIENCE: Final = 12
+"""How often SQLite's wait for its turn is repeated: another process may be upgrading a big file."""
+
+# MySQL's lock is one of the whole server; its name has 64 characters at most.
+_LOCKS: Final = {
+    "postgresql": ("SELECT pg_advisory_xact_lock(7811887)", ""),
+    "mysql": (
+        "SELECT GET_LOCK(CONCAT('legato ', MD5(DATABASE())), 3600)",
+        "SELECT RELEASE_LOCK(CONCAT('legato ', MD5(DATABASE())))",
+    ),
+}
+"""What makes one process wait for another, and what ends that; SQLite's transaction does so by itself."""
+
+_version: Final = sa.table(VERSION_TABLE, sa.column("version_num", sa.String))
+
+
+async def revision(engine: AsyncEngine) -> str:
+    """The database's revision, empty for none.
+
+    :raises FAULTS: one of :data:`legato.worker.store.database.FAULTS`.
+    """
+    return await _patiently(engine, _revision)
+
+
+async def check(engine: AsyncEngine) -> None:
+    """Make sure that nothing is to be done.
+
+    :raises FAULTS: :class:`SchemaError` if something is, or another of :data:`.database.FAULTS`.
+    """
+    found = await revision(engine)
+    if _is_outdated(found):
+        there = f"is at revision {found}" if found else "has no tables of Legato"
+        raise SchemaError(f"it {there}, revision {REVISIONS[-1]} is needed: run `legato migrate`")
+
+
+async def upgrade(engine: AsyncEngine) -> None:
+    """Run the revisions that the database does not have. Several processes may do so at once.
+
+    :raises FAULTS: as :func:`check`; :class:`SchemaError` for tables of somebody else's.
+    """
+    if _is_outdated(await revision(engine)):
+        await _patiently(engine, _upgrade)
+
+
+async def _patiently(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    for tries_left in reversed(range(PATIENCE)):
+        try:
+            async with engine.begin() as connection:
+                return await work(connection)
+        except OperationalError as error:
+            if getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY or not tries_left:
+                raise
+    raise AssertionError("the last try answers or raises")
+
+
+async def _revision(connection: AsyncConnection) -> str:
+    if not await connection.run_sync(lambda sync: sa.inspect(sync).has_table(VERSION_TABLE)):
+        return ""
+    return await connection.scalar(sa.select(_version.c.version_num)) or ""
+
+
+def _is_outdated(found: str) -> bool:
+    if found and found not in REVISIONS:
+        log.warning("the database is of a newer version of Legato (revision %s)", found)
+        return False
+    return found != REVISIONS[-1]
+
+
+async def _upgrade(connection: AsyncConnection) -> None:
+    async with _alone(connection):
+        found = await _revision(connection)
+        if _is_outdated(found):
+            await connection.run_sync(_run_revisions)
+            log.info("database: upgraded from revision %s to %s", found or "none", REVISIONS[-1])
+
+
+@asynccontextmanager
+async def _alone(connection: AsyncConnection) -> AsyncIterator[None]:
+    acquire, release = _LOCKS.get(connection.dialect.name, ("", ""))
+    if acquire:
+        await connection.execute(sa.text(acquire))
+    try:
+        yield
+    finally:
+        if release:
+            await connection.execute(sa.text(release))
+
+
+def _run_revisions(connection: sa.Connection) -> None:
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it has lines for its import and for every start
+    from alembic import command  # noqa: PLC0415 - it is needed once in a database's life
+    from alembic.config import Config  # noqa: PLC0415
+    from alembic.util import CommandError  # noqa: PLC0415
+
+    config = Config(attributes={"connection": connection, "version_table": VERSION_TABLE})
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise SchemaError(str(error)) from None
