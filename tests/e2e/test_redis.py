@@ -114,7 +114,7 @@ async def everything_works(stage: World) -> None:
         assert (await bob.receive())["data"] == "x"
         assert (await call(stage.port, "/up?ready", method="GET"))[0] == 200
     async with asyncio.timeout(30):
-        while await workers_of(stage) != [("process", 1)]:  # its signs of life come once a second
+        while await workers_of(stage) != [("process", 1)]:  # noqa: ASYNC110 - signs of life come once a second
             await asyncio.sleep(0.1)
 
 
