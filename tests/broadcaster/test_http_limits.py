@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from broadcaster import farewell, http
+from broadcaster import farewell, http, websocket
 from broadcaster.budget import SLICE
 from broadcaster.config import Server
 from broadcaster.server import running
@@ -313,3 +313,113 @@ async def test_reading_pauses_for_as_long_as_something_is_unread(monkeypatch):
         protocol._look()
         assert one.written.count(b"HTTP/1.1 408 ") == 1
         protocol.connection_lost(None)
+
+
+SPLIT = {
+    "unsigned": (b"POST /apps/1/events HTTP/1.1\r\nContent-Length: 4\r\n\r\n", [b"ab", b"cd"]),
+    "too large": (b"POST /apps/1/events HTTP/1.1\r\nContent-Length: 9999999\r\n\r\n", [b"ab"] * 9),
+    "in chunks": (
+        b"POST /apps/1/events HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        [b"1\r\na\r\n"] * 9 + [b"0\r\n\r\n"],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SPLIT)
+async def test_a_request_has_one_answer_also_when_that_waits_for_the_peer(kind):
+    """Another one would be taken for the answer to the next request."""
+    head, body = SPLIT[kind]
+    async with door() as opened:
+        one = opened.come()
+        one.read(get("/apps/1/nowhere"))
+        one.written = b""
+        one.protocol.pause_writing()
+        one.read(head)
+        for piece in body:
+            one.read(piece)
+        await asyncio.sleep(0)
+        assert len(opened.state.tasks) <= 1
+        one.protocol.resume_writing()
+        await opened.calm()
+        assert one.written.count(b"HTTP/1.1 ") == 1
+        if kind != "too large":
+            one.read(get("/apps/1/nowhere"))
+            await opened.calm()
+            assert one.written.count(b"HTTP/1.1 404 ") == 1
+        one.protocol.connection_lost(None)
+
+
+async def test_too_large_a_body_is_not_read_on_while_its_answer_waits(monkeypatch):
+    """What comes of it would never end, and neither would what is kept of it."""
+    async with door() as opened:
+        one, paused = opened.come(), []
+        monkeypatch.setattr(one, "pause_reading", lambda: paused.append(True))
+        monkeypatch.setattr(one, "resume_reading", lambda: paused.append(False))
+        one.read(get("/apps/1/nowhere"))
+        body = b"x" * 3000
+        target = signed(EVENTS, body).encode()
+        one.read(b"POST %b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" % target)
+        one.protocol._api.max_body = 1000
+        one.protocol.pause_writing()
+        one.written = b""
+        for _ in range(20):
+            one.read(b"1f4\r\n%b\r\n" % (b"x" * 500))
+            if paused[-1:] == [True]:
+                break
+            await asyncio.sleep(0)
+        assert paused[-1:] == [True]
+        assert len(opened.state.tasks) == 1
+        one.protocol.resume_writing()
+        await opened.calm()
+        assert one.written.count(b"HTTP/1.1 413 ") == 1
+        one.protocol.connection_lost(None)
+
+
+async def test_a_websocket_does_not_begin_while_the_peer_takes_nothing():
+    """It would not know that, and write without end."""
+    async with door() as opened:
+        one = opened.come()
+        one.read(get("/apps/1/nowhere"))
+        protocol = one.protocol
+        protocol.pause_writing()
+        one.read(
+            b"GET /app/app-key HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        await opened.calm()
+        assert one.protocol is protocol
+        protocol.resume_writing()
+        await opened.calm()
+        assert one.protocol is not protocol
+        assert b"HTTP/1.1 101 " in one.written
+        assert protocol._stalled is None
+        one.protocol.connection_lost(None)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        b"",
+        b"no request\r\n\r\n",
+        b"GET /up HTTP/1.1\r\nConnection: close\r\n\r\n",
+        b"GET /apps/1/nowhere HTTP/1.1\r\nConnection: close\r\n\r\n",
+        b"GET /app/app-key HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+    ],
+)
+async def test_the_end_does_not_wait_for_a_peer_that_takes_nothing(last, monkeypatch):
+    """Not even when so little is to be written that it does not count as slow."""
+    monkeypatch.setattr(http, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(farewell, "SECONDS", 0.1)
+    monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 0.2)
+    settings = local_settings(server=Server(port=0, drain_seconds=0, keep_alive=1))
+    async with running(settings) as server, peer(server.port, buffer=2048) as one:
+        one.writer.transport.pause_reading()
+        one.writer.write(get("/nowhere"))
+        await until(lambda: http_connections(server))
+        (open_,) = http_connections(server)
+        while not open_.transport.get_write_buffer_size():
+            open_.transport.write(b"x" * 40_000)  # as if it had asked for so much
+            await asyncio.sleep(0.01)
+        assert not open_.flow.write_paused
+        one.writer.write(last)
+        await until(lambda: not server.uvicorn.server_state.connections)
