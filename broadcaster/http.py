@@ -14,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import is_ssl
 
 from .asgi import Flow, Parting, refusal, scope_of
-from .budget import SLICE, SLICE_BYTES
+from .budget import COST_SHIFT, SLICE, SLICE_BYTES
 from .exchange import Exchange
 from .farewell import Farewell
 from .framing import Refused, body_of, parse_head, take_head
@@ -193,6 +193,7 @@ class HttpProtocol(asyncio.Protocol):
                     self.cycle = exchange
                     exchange.begin(self._api)
                     return
+                self._budget.left -= len(data) >> COST_SHIFT
                 self._unread += data
                 if not self._read_slice():
                     self._settle()
@@ -201,7 +202,7 @@ class HttpProtocol(asyncio.Protocol):
                 self._unread += data
         else:
             self._unread += data
-            if not self._queued and self._budget.spend() and not self._read_slice():
+            if not self._queued and self._budget.spend(len(data)) and not self._read_slice():
                 self._settle()
                 return
         self._read_later()

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from broadcaster import farewell, http, websocket
+from broadcaster import farewell, framing, http, websocket
 from broadcaster.budget import SLICE
 from broadcaster.config import Server
 from broadcaster.server import running
@@ -423,3 +423,84 @@ async def test_the_end_does_not_wait_for_a_peer_that_takes_nothing(last, monkeyp
         assert not open_.flow.write_paused
         one.writer.write(last)
         await until(lambda: not server.uvicorn.server_state.connections)
+
+
+PARTED = {
+    "path": b"/apps/1/" + b"%41/" * 253,
+    "query": b"/apps/1/channels?" + b"a[]=&" * 253,
+    "query of others": b"/up?" + b"%41&" * 255,
+    "websocket": b"/app/app-key?" + b"a[]=&" * 254,
+}
+UPGRADE = (
+    b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+)
+
+
+@pytest.mark.parametrize("what", PARTED)
+@pytest.mark.parametrize("more", [b"", b"/", b"&"])
+async def test_an_address_has_so_many_parts_and_no_more(server, what, more):
+    """To decode 64 KB of small parts takes a tenth of a second."""
+    upgrade = UPGRADE if what == "websocket" else b""
+    async with peer(server.port) as one:
+        one.writer.write(b"GET %b%b HTTP/1.1\r\n%b\r\n" % (PARTED[what], more, upgrade))
+        status, _ = await one.head()
+        assert (status == 414) == bool(more)
+
+
+@pytest.mark.parametrize(
+    "target", [b"/apps/1/%", b"/apps/1/%4", b"/up?%zz", b"/app/app-key?x=%-1", b"/app/%%%"]
+)
+@pytest.mark.parametrize("kind", ["get", "post", "websocket"])
+async def test_a_percent_sign_begins_an_escape(server, target, kind):
+    """Others take ten times as long to decode, and mean nothing in an address (RFC 3986, 2.1)."""
+    method, more = {
+        "get": (b"GET", b""),
+        "post": (b"POST", b"Content-Length: 0\r\n"),
+        "websocket": (b"GET", UPGRADE),
+    }[kind]
+    async with peer(server.port) as one:
+        one.writer.write(b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, more))
+        assert (await one.head())[0] == 400
+
+
+@pytest.mark.parametrize("target", ["/apps/1/", "/up?x="])
+async def test_an_address_has_so_many_escapes_and_no_more(server, target):
+    async with peer(server.port) as one:
+        one.writer.write(get(target + "%41" * framing.MAX_ESCAPES))
+        assert (await one.answer())[0] != 414
+        one.writer.write(get(target + "%41" * (framing.MAX_ESCAPES + 1)))
+        assert (await one.answer())[0] == 414
+
+
+async def test_what_is_read_at_once_counts_by_its_size():
+    """Otherwise many connections with large heads have a turn of the loop that is as long as all of them."""
+    head = get("/apps/1/nowhere?" + "x" * 10_000)
+    async with door() as opened:
+        budget, readers = opened.node.budget, [opened.come() for _ in range(3)]
+        first, second, third = readers
+        budget.left, budget._began = SLICE, 0.0  # this turn's time is over, but nobody has looked
+        first.read(head)
+        assert b"HTTP/1.1 404 " in first.written
+        second.read(head)
+        third.read(head[:1])
+        third.read(head[1:])
+        assert not second.written
+        assert not third.written
+        await opened.calm()
+        for one in readers:
+            assert one.written.count(b"HTTP/1.1 404 ") == 1
+            one.protocol.connection_lost(None)
+
+
+async def test_the_rest_of_a_large_head_counts_by_its_size():
+    head = get("/apps/1/nowhere?" + "x" * 10_000)
+    async with door() as opened:
+        budget, one = opened.node.budget, opened.come()
+        one.read(head[:1])
+        budget.left, budget._began = SLICE, 0.0
+        one.read(head[1:])
+        assert not one.written
+        await opened.calm()
+        assert one.written.count(b"HTTP/1.1 404 ") == 1
+        one.protocol.connection_lost(None)
