@@ -49,6 +49,20 @@ async def test_many_messages_of_one_request_are_read_a_few_at_a_time(session):
     assert [message["event"] for message in await received(session, 100)] == 100 * ["pusher:pong"]
 
 
+async def test_large_messages_end_a_slice_sooner(session, monkeypatch):
+    monkeypatch.setattr(fallback_client, "SLICE_BYTES", 1_000)
+    (client,) = session.node.open
+    slices: list[int] = []
+    go_on, receive = client.go_on, client.receive
+    methods = {
+        "go_on": lambda _: slices.append(0) or go_on(),
+        "receive": lambda _, text: slices.append(slices.pop() + 1) or receive(text),
+    }
+    client.__class__ = type("Counted", (type(client),), {"__slots__": (), **methods})
+    assert await session.push(json.dumps(20 * ['{"event":"' + "x" * 600 + '"}']).encode()) == 204
+    assert (max(slices), sum(slices)) == (2, 20)
+
+
 async def received(session: Session, count: int) -> list[dict[str, Any]]:
     return [await session.receive() for _ in range(count)]
 

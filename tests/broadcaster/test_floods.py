@@ -16,7 +16,7 @@ import pytest
 import uvloop
 from websockets.frames import Frame, Opcode
 
-from broadcaster import order, websocket
+from broadcaster import order, reading, websocket
 from broadcaster.budget import SLICE
 from broadcaster.config import Server
 from broadcaster.drain import drain
@@ -148,6 +148,40 @@ def test_a_flood_over_tls_is_read_a_slice_at_a_time(tmp_path, run):
     make_certificates(tmp_path)
     run(flooded(FLOODS["empty texts"], tmp_path))
     run(flooded(FLOODS["pings"], tmp_path))
+
+
+@pytest.mark.parametrize("before", [b"", frame(Opcode.PONG)], ids=["plain", "by the library"])
+def test_large_messages_end_a_slice_sooner(before, run, monkeypatch):
+    """A slice of as many large messages as of small ones would take the time of many slices."""
+    monkeypatch.setattr(reading, "SLICE_BYTES", 1_000)
+
+    async def scenario() -> None:
+        async with running(local_settings()) as server, peer(server) as eve:
+            server.node.budget._seconds = 0.0
+            eve.writer.write(before)
+            await until(lambda: bool(eve.connection._library) == bool(before))
+            turns: list[int] = []
+            slice_, receive = type(eve.connection)._slice, type(eve.connection).receive
+
+            class Counted(type(eve.connection)):
+                __slots__ = ()
+
+                def _slice(self, data: bytes, at: int) -> int:
+                    turns.append(0)
+                    return slice_(self, data, at)
+
+                def receive(self, text: bytes) -> None:
+                    if turns:  # else it is of the slice that is read at once
+                        turns[-1] += 1
+                    receive(self, text)
+
+            eve.connection.__class__ = Counted
+            eve.writer.write(frame(Opcode.TEXT, b'{"event":"' + b"x" * 600 + b'"}') * 100)
+            await eve.read(lambda received: received.count(b"Unsupported") == 100)
+            assert max(turns) == 2
+            assert len(turns) > 40
+
+    run(scenario())
 
 
 async def flooded(kind: bytes, certificates: Path | None = None) -> None:
