@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
+
 import pytest
 
-from broadcaster.budget import SLICE, Budget
+from broadcaster.budget import SLICE, SLICE_BYTES, Budget
 
 
 class Loop:
@@ -114,3 +117,53 @@ def test_what_is_read_at_once_does_not_wait_for_floods():
     for _ in range(10):
         assert loop.turn() == ["flood"]
         assert all(loop.budget.spend() for _ in range(SLICE))
+
+
+async def test_what_cannot_be_read_in_slices_is_one_slice_in_its_turn():
+    """Many large bodies that come at the same time are not parsed in the same turn."""
+    loop = Loop(cost=1.0)
+    done: list[str] = []
+
+    def read(name: str) -> str:
+        loop.now += 1.0
+        done.append(name)
+        return name.upper()
+
+    loop.budget.put(Reader(loop, "flood", 100))
+    pieces = [
+        asyncio.create_task(loop.budget.in_turn(partial(read, name), SLICE_BYTES + 1)) for name in "abc"
+    ]
+    await asyncio.sleep(0)
+    assert not done
+    assert (loop.turn(), done) == (["flood"], [])
+    loop.turn()
+    assert done == ["a"]
+    pieces[1].cancel()
+    await asyncio.sleep(0)
+    for _ in range(4):
+        loop.turn()
+    assert done == ["a", "c"]
+    assert [await pieces[0], await pieces[2]] == ["A", "C"]
+    assert pieces[1].cancelled()
+
+
+async def test_a_small_thing_is_read_at_once_while_there_is_time():
+    loop = Loop()
+    assert await loop.budget.in_turn(lambda: "read", 100) == "read"
+    assert not loop.budget
+    assert loop.budget.refill()  # the turn has begun
+    loop.now, loop.budget.left = 2.0, 0  # and has had its time
+    late = asyncio.create_task(loop.budget.in_turn(lambda: "read", 100))
+    await asyncio.sleep(0)
+    assert (late.done(), len(loop.budget)) == (False, 1)
+    loop.turn()
+    assert await late == "read"
+
+
+async def test_who_waits_for_a_slice_learns_what_went_wrong():
+    loop = Loop()
+    wrong = asyncio.create_task(loop.budget.in_turn(lambda: int("no number"), SLICE_BYTES + 1))
+    await asyncio.sleep(0)
+    loop.turn()
+    with pytest.raises(ValueError, match="no number"):
+        await wrong

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from broadcaster import fallback_client
-from broadcaster.budget import SLICE
+from broadcaster.budget import SLICE, SLICE_BYTES
 from broadcaster.config import Server
 from broadcaster.server import running
+from protocol import fallback
 from tests.broadcaster.conftest import local_settings, until
 from tests.broadcaster.test_fallback import Session, read
 
@@ -61,6 +62,29 @@ async def test_large_messages_end_a_slice_sooner(session, monkeypatch):
     client.__class__ = type("Counted", (type(client),), {"__slots__": (), **methods})
     assert await session.push(json.dumps(20 * ['{"event":"' + "x" * 600 + '"}']).encode()) == 204
     assert (max(slices), sum(slices)) == (2, 20)
+
+
+async def test_large_bodies_that_come_together_are_parsed_one_in_each_turn(session, monkeypatch):
+    """One of a megabyte may take 50 ms."""
+    turns: list[int] = []
+    node = session.node
+    node.budget._seconds = 0.0
+    turn, parse = node.budget._turn, fallback.parse_send
+
+    def counted() -> None:
+        turns.append(0)
+        turn()
+
+    def parsed(body: bytes, most: int) -> list[bytes]:
+        if len(body) > SLICE_BYTES:
+            turns[-1] += 1
+        return parse(body, most)
+
+    monkeypatch.setattr(node.budget, "_turn", counted)
+    monkeypatch.setattr(fallback, "parse_send", parsed)
+    body = json.dumps(500 * ['{"event":"pusher:pong","data":"' + "x" * 200 + '"}']).encode()
+    assert await asyncio.gather(*(session.push(body) for _ in range(5))) == 5 * [204]
+    assert (max(turns), sum(turns)) == (1, 5)
 
 
 async def received(session: Session, count: int) -> list[dict[str, Any]]:
