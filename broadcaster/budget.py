@@ -123,7 +123,10 @@ class Budget:
             return call()
         piece = _Piece(call)
         self.put(piece)
-        return await piece.result
+        try:
+            return await piece.result
+        finally:
+            del piece  # an error would keep it by its traceback, and itself, until cycles are looked for
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -167,7 +170,7 @@ class _Piece(Generic[T]):
         try:
             self.result.set_result(self._call())
         except Exception as error:  # noqa: BLE001 - whatever it is, it is for who waits
-            self.result.set_exception(error)
+            self.result.set_exception(error.with_traceback(None))  # which has this piece, that has the error
         return False
 
     def abort(self) -> None:
