@@ -21,9 +21,11 @@ from broadcaster.budget import SLICE
 from broadcaster.config import Server
 from broadcaster.drain import drain
 from broadcaster.frames import payloads
+from broadcaster.hub import Key
 from broadcaster.server import running
 from protocol import errors
 from protocol.apps import App
+from protocol.session import Session
 from tests.broadcaster.conftest import APP, WAIT, client, local_settings, until
 from tests.broadcaster.test_websocket import UPGRADE
 from tests.certificates import make as make_certificates
@@ -454,6 +456,57 @@ async def test_a_client_that_waits_to_be_let_in_is_read_a_little(monkeypatch):
                 received += await reader.read(1 << 20)
         assert received.index(b"connection_established") < received.index(b"pusher:pong")
         writer.transport.abort()
+
+
+async def test_what_many_have_said_before_they_are_let_in_is_read_in_turn(monkeypatch):
+    """One answer of Redis may let in hundreds."""
+    app = App(id="1", key="app-key", secret="app-secret", max_connections=50)
+    turns, count = [0], 20
+    async with running(local_settings(app)) as server:
+        asked: list[Any] = []
+        monkeypatch.setattr(server.node.registry, "enter", lambda *arguments: asked.append(arguments))
+        received = Session.receive
+
+        def counted(session: Session, text: bytes, now: float) -> Any:
+            turns[-1] += 1
+            return received(session, text, now)
+
+        monkeypatch.setattr(Session, "receive", counted)
+        peers = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(count)]
+        for number, (_, writer) in enumerate(peers):
+            writer.write(UPGRADE)
+            await until(lambda number=number: len(asked) == number + 1)
+            writer.write(PING + said("pusher:subscribe", X) + PING)
+        waiting = list(server.node.entrance._waiting)
+        await until(lambda: all(len(one.early or ()) == 3 for one in waiting))
+        server.node.budget._seconds = 0.0
+
+        def turn() -> None:
+            turns.append(0)
+            if sum(turns) < 3 * count:
+                server.node.loop.call_soon(turn)
+
+        for arguments in asked:
+            arguments[-1](True)
+        assert sum(turns) == 0
+        peers[1][1].write(said("pusher:unsubscribe", X))  # behind what was said before
+        waiting[0].abort()
+        turn()
+        for reader, writer in peers[1:]:
+            before = b""
+            async with asyncio.timeout(WAIT):
+                while before.count(b"pusher:pong") < 2:
+                    before += await reader.read(1 << 20)
+            events = ["connection_established", "pusher:pong", "subscription_succeeded", "pusher:pong"]
+            places = [before.index(event.encode()) for event in events[:3]]
+            assert places == sorted(places)
+            assert before.rindex(b"pusher:pong") > places[2]
+            assert not writer.is_closing()
+        assert max(turns) <= 2
+        await until(lambda: server.node.hub.count(Key(app.id, "x")) == count - 2)
+        await until(lambda: not any(one.paused or one.early is not None for one in waiting[1:]))
+        for _, writer in peers:
+            writer.transport.abort()
 
 
 # --- text that is none
