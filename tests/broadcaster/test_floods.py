@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import socket
 import ssl
@@ -259,6 +260,29 @@ async def test_frames_may_be_cut_anywhere() -> None:
         await eve.read(lambda received: received.count(b"Unsupported") == 10)
         assert eve.received.count(b"pusher:pong") == 10
         assert eve.frames().count(b"p" * 125) == 10
+
+
+def test_a_crowd_is_accepted_many_in_a_turn_while_turns_are_full():
+    """libuv accepts one connection of a listener in a turn, and full turns take some milliseconds."""
+
+    async def scenario() -> None:
+        async with running(local_settings()) as server:
+            before = len(server.uvicorn.server_state.connections)
+            counts = [before]
+
+            def turn() -> None:
+                counts.append(len(server.uvicorn.server_state.connections))
+                server.node.loop.call_soon(turn)
+
+            crowd = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(100)]
+            turn()
+            await until(lambda: counts[-1] == before + 100)
+            assert max(after - early for early, after in itertools.pairwise(counts)) >= 8
+            for sock in crowd:
+                sock.close()
+            await until(lambda: counts[-1] == before)
+
+    uvloop.run(scenario())
 
 
 # --- a peer that takes nothing
