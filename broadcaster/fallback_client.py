@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from protocol import errors, fallback
 
-from .budget import SLICE
+from .budget import SLICE, SLICE_BYTES
 from .client import Client, error_frame
 from .frames import payloads
 from .order import EFFECT_BYTES
@@ -185,8 +185,8 @@ class FallbackClient(Client):
 
     def go_on(self) -> bool:
         """Read a few of the messages that have come."""
-        left = SLICE
-        while self._unread and left and not self.held:
+        left, until = SLICE, self._unread_bytes - SLICE_BYTES
+        while self._unread and left and self._unread_bytes > until and not self.held:
             message = self._unread.popleft()
             if isinstance(message, bytes):
                 left -= 1
