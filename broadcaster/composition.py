@@ -52,6 +52,9 @@ CLOSE_SECONDS: Final = 1.0
 FILES_TICKS: Final = 20
 """Ticks of uvicorn between two looks whether there are files for more connections."""
 
+ACCEPTED: Final = 16
+"""Connections that are accepted in one turn of the loop at least, if so many come."""
+
 YOUNG_OBJECTS: Final = 20_000
 """How many more objects than before there are when the garbage collector looks for cycles among them."""
 
@@ -212,7 +215,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             settings = node.settings
             server = _Uvicorn(_config(settings, node), node)
             with _metrics(settings, node) as metrics_port:
-                ended = asyncio.create_task(server.serve(sockets=[listener]))
+                ended = asyncio.create_task(server.serve(sockets=_doors(listener)))
                 await asyncio.wait({ended, server.ready}, return_when=asyncio.FIRST_COMPLETED)
                 port = listener.getsockname()[1]
                 _announce(settings, port)
@@ -243,6 +246,15 @@ def _listening(settings: Settings) -> Generator[socket.socket, None, None]:
         except OSError as error:
             raise StartError(f"{host}:{port} cannot be listened on: {error.strerror}") from error
         yield listener
+
+
+def _doors(listener: socket.socket) -> list[socket.socket]:
+    """Several descriptors of one listener. uvicorn closes them.
+
+    libuv accepts one connection of each in a turn of the loop. While turns are full, one would be so few that
+    a crowd that connects kept everybody behind it waiting for its turn.
+    """
+    return [listener, *(listener.dup() for _ in range(ACCEPTED - 1))]
 
 
 def _stop_listening(listeners: Iterable[socket.socket]) -> list[socket.socket]:

@@ -8,12 +8,9 @@ cut text between UTF-16 code units: an emoji arrives as ``"\ud83d"`` and ``"\ude
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 T = TypeVar("T")
 
@@ -22,13 +19,15 @@ REPLACEMENT: Final = "\ufffd"
 _LAST_HIGH: Final = "\udbff"
 _FIRST_HIGH: Final = "\ud800"
 
-_ESCAPE: Final = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair
-    rb"|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})"
-    rb"|.)",
-    re.DOTALL,
+_LONE: Final = re.compile(
+    rb"\\u[dD](?:"
+    rb"[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"  # a high one without a low one behind it
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F][0-9a-fA-F]\\u[dD])[c-fC-F][0-9a-fA-F]{2}"  # and the other way round
+    rb")"
 )
-_REPLACED: Final = rb"\ufffd"  # as long as what it replaces: offsets stay
+_REPLACED: Final = rb"\\ufffd"  # a template, of what is as long as what it replaces: offsets stay
+_BACKSLASH: Final = rb"\\"
+_NO_ESCAPE: Final = b"\0\0"  # stands for an escaped backslash for a while: no JSON has these bytes
 
 
 def well_formed(text: str) -> str:
@@ -61,20 +60,14 @@ class Joiner:
 
 
 def replace_lone_escapes(body: bytes) -> bytes:
-    r"""JSON with each escape of a lone surrogate (``\ud83d``) replaced by ``\ufffd``: of the same length."""
-    if b"\\ud" not in body and b"\\uD" not in body:
+    r"""JSON with each escape of a lone surrogate (``\ud83d``) replaced by ``\ufffd``: of the same length.
+
+    No Python code runs for each escape: a client may send nothing else. What is no JSON may stay as it is.
+    """
+    if (b"\\ud" not in body and b"\\uD" not in body) or b"\0" in body:
         return body
-    return b"".join(_replaced(body))
-
-
-def _replaced(body: bytes) -> Iterator[bytes]:
-    end = 0
-    for escape in _ESCAPE.finditer(body):
-        if escape["lone"] is not None:
-            yield body[end : escape.start()]
-            yield _REPLACED
-            end = escape.end()
-    yield body[end:]
+    replaced = _LONE.sub(_REPLACED, body.replace(_BACKSLASH, _NO_ESCAPE))
+    return replaced.replace(_NO_ESCAPE, _BACKSLASH)
 
 
 def decode_json(decoder: msgspec.json.Decoder[T], body: bytes | str) -> T:

@@ -6,6 +6,7 @@ import logging
 import time
 import uuid
 from contextlib import suppress
+from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -82,7 +83,8 @@ class Chat:
         user_id, replies = await self._enter(request)
         body = await read_body(request.receive, self._node.settings.server.max_request_bytes)
         message_id = str(uuid.uuid4())
-        job = _job(user_id, replies.app_id, message_id, stream.decode_chat_request(body))
+        decode = partial(stream.decode_chat_request, body)
+        job = _job(user_id, replies.app_id, message_id, await self._node.budget.in_turn(decode, len(body)))
         key = request.headers.get("idempotency-key")
         if key is None:
             await replies.submit(job)

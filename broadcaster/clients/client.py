@@ -35,8 +35,8 @@ class Client(ABC):
     """Satisfies :class:`~legato.broadcaster.channels.hub.Subscriber` and :class:`.timer_wheel.Timed`.
 
     ``keys`` are its subscriptions in the hub, each with the effect that asked for it; ``early`` is what it
-    has said before it was let in, None when it does not wait for that; while it is ``paused`` nothing is read
-    of what it says.
+    has said before it was let in, until that is read, None when there is no such thing; while it is
+    ``paused`` nothing is read of what it says.
     """
 
     __slots__ = ("early", "keys", "node", "order", "paused", "session", "slow", "socket_id", "write_now")
@@ -91,11 +91,24 @@ class Client(ABC):
         self.socket_id = session.socket_id
         self.node.enter(self, session)
         self._run(session.greeting())
-        early, self.early = self.early, None
-        for text in early or ():
-            self.receive(text)
+        if self.early:
+            self.hold_up()
+            self.node.budget.put(_Early(self))
+            return
+        self.early = None
         if self.paused:
             self.relieve()
+
+    def read_early(self) -> bool:
+        """One message of those that came before the greeting. Whether there are more."""
+        if self.early:
+            self.receive(self.early.pop(0))
+        if self.early:  # else there is no more, or the client has left meanwhile
+            return True
+        if self.session is not None:
+            self.early = None
+            self.relieve()
+        return False
 
     @property
     def held(self) -> bool:
@@ -107,7 +120,7 @@ class Client(ABC):
         if self.slow:
             return True
         if self.early is not None:
-            return len(self.early) >= SLICE
+            return self.session is not None or len(self.early) >= SLICE
         return self.order.full or 2 * self.order.waiting_bytes > self._bound
 
     def relieve(self) -> None:
@@ -231,6 +244,26 @@ class Client(ABC):
             session.closed = True
             self.order.clear()
             self.node.leave(self, session)
+
+
+class _Early:
+    """What a client has said before it was let in. Satisfies :class:`broadcaster.budget.Reader`.
+
+    Many may be let in by one answer of Redis: they are not read in the same turn.
+    """
+
+    __slots__ = ("_client",)
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def go_on(self) -> bool:
+        """Read one message."""
+        return self._client.read_early()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._client.abort()
 
 
 def error_frame(error: PusherError) -> bytes:

@@ -22,12 +22,14 @@ class Exchange:
     """One request and its answer, where uvicorn would have a ``RequestResponseCycle``.
 
     :ivar body: as far as it has come; None once it is larger than it may be.
+    :ivar begun: its answer is known, or somebody is at work on it: whatever comes now changes nothing.
     """
 
     __slots__ = (
         "_method",
         "_protocol",
         "_target",
+        "begun",
         "body",
         "disconnected",
         "keep_alive",
@@ -47,6 +49,7 @@ class Exchange:
         self._method = method
         self._target = target
         self.body = body
+        self.begun = False
         self.keep_alive = keep_alive
         self.disconnected = False
         self.response_complete = False
@@ -62,7 +65,10 @@ class Exchange:
         return 0 if self.body is None else len(self.body)
 
     def begin(self, api: HttpApi) -> None:
-        """Have it answered, now or later. Whatever it is, there is an answer."""
+        """Have it answered, now or later. Whatever it is, there is an answer, and only one."""
+        if self.begun:
+            return
+        self.begun = True
         api.answer(self._method, self._target, self.body, self._reply)
 
     def refused(self, api: HttpApi, length: int | None) -> bool:
@@ -70,7 +76,8 @@ class Exchange:
 
         :param length: of the body; None if nobody knows.
         """
-        return api.refuses(self._method, self._target, length, self._reply)
+        self.begun = api.refuses(self._method, self._target, length, self._reply)
+        return self.begun
 
     def add(self, data: bytes, limit: int) -> None:
         """Some of the body has come."""

@@ -27,15 +27,15 @@ class Farewell(asyncio.Protocol):
         self._before = before
         self._transport = transport
         self._left = BYTES
-        self._timer = asyncio.get_running_loop().call_later(SECONDS, transport.close)
+        self._timer = asyncio.get_running_loop().call_later(SECONDS, before.close)
         if transport.can_write_eof():
             transport.write_eof()
 
     def data_received(self, data: bytes) -> None:
         """Nobody wants it."""
         self._left -= len(data)
-        if self._left < 0:
-            self._transport.close()
+        if self._left < 0 and not self._transport.is_closing():
+            self._before.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The peer has gone, or its time is over."""

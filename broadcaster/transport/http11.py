@@ -14,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import is_ssl
 
 from .asgi import Flow, Parting, refusal, scope_of
-from .budget import SLICE, SLICE_BYTES
+from .budget import COST_SHIFT, SLICE, SLICE_BYTES
 from .exchange import Exchange
 from .farewell import Farewell
 from .fastpath import plain_post
@@ -128,6 +128,22 @@ class HttpProtocol(asyncio.Protocol):
         if exc is None:
             self.transport.close()
 
+    def close(self) -> None:
+        """What is still to be written gets out, as long as the peer takes any of it."""
+        self.transport.close()
+        self._see_off()
+
+    def _see_off(self, before: int = 0) -> None:
+        """Cut a peer that has taken nothing since the last look: a transport would wait for it for ever.
+
+        :param before: bytes that waited for it then.
+        """
+        left = self.transport.get_write_buffer_size()
+        if left and left == before:
+            self.transport.abort()
+        elif left:
+            self._patience = self.loop.call_later(STALLED_SECONDS, self._see_off, left)
+
     def _stop_reading(self) -> None:
         """Nothing that comes, or has come, is read by this object any more."""
         self._gone = True
@@ -148,7 +164,7 @@ class HttpProtocol(asyncio.Protocol):
     def shutdown(self) -> None:
         """What uvicorn calls when it stops."""
         if self._gone or not self._answering():
-            self.transport.close()
+            self.close()
         elif self.cycle is not None:
             self._keep_alive = self.cycle.keep_alive = False
 
@@ -178,6 +194,7 @@ class HttpProtocol(asyncio.Protocol):
                     self.cycle = exchange
                     exchange.begin(self._api)
                     return
+                self._budget.left -= len(data) >> COST_SHIFT
                 self._unread += data
                 if not self._read_slice():
                     self._settle()
@@ -186,7 +203,7 @@ class HttpProtocol(asyncio.Protocol):
                 self._unread += data
         else:
             self._unread += data
-            if not self._queued and self._budget.spend() and not self._read_slice():
+            if not self._queued and self._budget.spend(len(data)) and not self._read_slice():
                 self._settle()
                 return
         self._read_later()
@@ -236,7 +253,7 @@ class HttpProtocol(asyncio.Protocol):
         """Read one head, or some of a body; whether there was anything that could be read."""
         if self._body is not None:
             return self._read_body(self._body)
-        if not self._unread or self._answering():
+        if not self._unread or self._waits():
             return False
         data = take_head(self._unread, self._searched)
         self._searched = len(self._unread) if data is None else 0
@@ -245,6 +262,13 @@ class HttpProtocol(asyncio.Protocol):
         self._begin(parse_head(data))
         return True
 
+    def _waits(self) -> bool:
+        """Whether the next request has to wait: for the answer before it, or until the peer takes answers.
+
+        Who gets the connection with a WebSocket has to know of all back-pressure.
+        """
+        return self._answering() or self.flow.write_paused
+
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
@@ -252,7 +276,7 @@ class HttpProtocol(asyncio.Protocol):
         """What can be read has been read. Wait for more, unless it is the peer that waits."""
         if self._gone:
             return
-        if self._unread and self._answering() and (self._body is None or self._held()):
+        if self._unread and (self._waits() if self._body is None else self._held()):
             self._pause()
             return
         self._resume()
@@ -351,13 +375,11 @@ class HttpProtocol(asyncio.Protocol):
         return True
 
     def _held(self) -> bool:
-        """Whether an application has enough of the body, for now."""
+        """Whether an application has enough of the body for now, or the answer to it waits for the peer."""
         cycle = self.cycle
-        return (
-            isinstance(cycle, RequestResponseCycle)
-            and not cycle.response_complete
-            and len(cycle.body) >= HELD_BYTES
-        )
+        if cycle is None or cycle.response_complete:
+            return False
+        return cycle.begun if isinstance(cycle, Exchange) else len(cycle.body) >= HELD_BYTES
 
     def _give(self, data: bytes) -> None:
         cycle = self.cycle
@@ -427,7 +449,7 @@ class HttpProtocol(asyncio.Protocol):
             return
         self._stop_reading()
         if whole:
-            self.transport.close()
+            self.close()
         else:
             self._resume()
             self.transport.set_protocol(Farewell(self, self.transport))
@@ -451,6 +473,7 @@ class HttpProtocol(asyncio.Protocol):
         """One who has to say something and does not is let go."""
         self._patience = None
         if self.transport.is_closing():
+            self._see_off()
             return
         now = self.loop.time()
         if self._paused or (self._body is None and self._answering()):  # it waits for us
@@ -460,7 +483,7 @@ class HttpProtocol(asyncio.Protocol):
         if deadline > now:
             self._look_by(deadline)
         elif self._due is None:
-            self.transport.close()
+            self.close()
         else:
             self._refuse(408, "The request did not come in time.")
 
@@ -473,6 +496,7 @@ class HttpProtocol(asyncio.Protocol):
         """The peer reads."""
         self._moves()
         self.flow.resume_writing()
+        self._wanted()
 
     def _moves(self) -> None:
         if self._stalled is not None:

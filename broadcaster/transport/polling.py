@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from legato.broadcaster.api.events import ApiError
@@ -79,7 +80,8 @@ class Fallback:
             return
         try:
             body = await read_body(receive, server.max_request_bytes)
-            messages = fallback.parse_send(body, server.max_message_bytes)
+            parse = partial(fallback.parse_send, body, server.max_message_bytes)
+            messages = await self._node.budget.in_turn(parse, len(body))
         except (ApiError, SendError) as error:
             await _answer(send, error.status)
             return

@@ -17,7 +17,7 @@ from legato.broadcaster.clients.client import Client, error_frame
 from legato.broadcaster.clients.command_queue import EFFECT_BYTES
 from legato.protocol import errors, fallback
 
-from .budget import SLICE
+from .budget import SLICE, SLICE_BYTES
 from .frames import payloads
 
 if TYPE_CHECKING:
@@ -184,8 +184,8 @@ class FallbackClient(Client):
 
     def go_on(self) -> bool:
         """Read a few of the messages that have come."""
-        left = SLICE
-        while self._unread and left and not self.held:
+        left, until = SLICE, self._unread_bytes - SLICE_BYTES
+        while self._unread and left and self._unread_bytes > until and not self.held:
             message = self._unread.popleft()
             if isinstance(message, bytes):
                 left -= 1

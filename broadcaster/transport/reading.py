@@ -14,7 +14,7 @@ from websockets.frames import Opcode
 
 from legato.broadcaster.clients.client import Client
 
-from .budget import COST_SHIFT, SLICE
+from .budget import COST_SHIFT, SLICE, SLICE_BYTES
 from .frames import goodbye, is_utf8, plain_text
 from .library import Library
 
@@ -131,8 +131,8 @@ class Reading(Client, asyncio.Protocol):
     # --- from bytes to messages
 
     def _slice(self, data: bytes, at: int) -> int:
-        """Read at most :data:`SLICE` messages that begin there. Where the next one begins."""
-        end, left = len(data), SLICE
+        """Read messages from there on, one slice at most. Where the next one begins."""
+        end, left, until = len(data), SLICE, at + SLICE_BYTES
         limit = self.node.settings.server.max_message_bytes
         while self._library is None:
             found = plain_text(data, at, limit)
@@ -143,7 +143,7 @@ class Reading(Client, asyncio.Protocol):
             left -= 1
             if self._transport.is_closing():
                 return end
-            if at >= end or not left or self.held:
+            if at >= end or at >= until or not left or self.held:
                 return at
         return self._by_library(self._library, data, at, left)
 
@@ -166,7 +166,8 @@ class Reading(Client, asyncio.Protocol):
     def _by_library(self, library: Library, data: bytes, at: int, left: int) -> int:
         if self.session is not None:
             self.session.seen(self.node.now())
-        while at < len(data) and left and not self.held:
+        until = min(len(data), at + SLICE_BYTES)
+        while at < until and left and not self.held:
             at = library.read(data, at)
             left -= 1
             for frame in library.frames():

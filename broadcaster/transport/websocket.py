@@ -199,6 +199,7 @@ class Connection(Reading):
             self.open(response, handshake.asked(target, headers))
         else:
             self._transport.write(response)
+            self.await_close()
             self._transport.close()
 
     def open(self, response: bytes, asked: Asked) -> None:

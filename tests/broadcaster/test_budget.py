@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import weakref
+from functools import partial
+
 import pytest
 
-from legato.broadcaster.transport.budget import SLICE, Budget
+from legato.broadcaster.transport.budget import SLICE, SLICE_BYTES, Budget
 
 
 class Loop:
@@ -114,3 +119,70 @@ def test_what_is_read_at_once_does_not_wait_for_floods():
     for _ in range(10):
         assert loop.turn() == ["flood"]
         assert all(loop.budget.spend() for _ in range(SLICE))
+
+
+async def test_what_cannot_be_read_in_slices_is_one_slice_in_its_turn():
+    """Many large bodies that come at the same time are not parsed in the same turn."""
+    loop = Loop(cost=1.0)
+    done: list[str] = []
+
+    def read(name: str) -> str:
+        loop.now += 1.0
+        done.append(name)
+        return name.upper()
+
+    loop.budget.put(Reader(loop, "flood", 100))
+    pieces = [
+        asyncio.create_task(loop.budget.in_turn(partial(read, name), SLICE_BYTES + 1)) for name in "abc"
+    ]
+    await asyncio.sleep(0)
+    assert not done
+    assert (loop.turn(), done) == (["flood"], [])
+    loop.turn()
+    assert done == ["a"]
+    pieces[1].cancel()
+    await asyncio.sleep(0)
+    for _ in range(4):
+        loop.turn()
+    assert done == ["a", "c"]
+    assert [await pieces[0], await pieces[2]] == ["A", "C"]
+    assert pieces[1].cancelled()
+
+
+async def test_a_small_thing_is_read_at_once_while_there_is_time():
+    loop = Loop()
+    assert await loop.budget.in_turn(lambda: "read", 100) == "read"
+    assert not loop.budget
+    assert loop.budget.refill()  # the turn has begun
+    loop.now, loop.budget.left = 2.0, 0  # and has had its time
+    late = asyncio.create_task(loop.budget.in_turn(lambda: "read", 100))
+    await asyncio.sleep(0)
+    assert (late.done(), len(loop.budget)) == (False, 1)
+    loop.turn()
+    assert await late == "read"
+
+
+async def test_who_waits_for_a_slice_learns_what_went_wrong():
+    """What was to be read is not kept for that: few cycles are looked for, and it may be a megabyte."""
+    loop = Loop()
+
+    class Body(str):
+        __slots__ = ("__weakref__",)
+
+    async def scenario() -> weakref.ref[Body]:
+        body = Body("no number")
+        asyncio.get_running_loop().call_soon(loop.turn)
+        try:
+            await loop.budget.in_turn(partial(int, body), SLICE_BYTES + 1)
+        except ValueError as error:
+            assert "no number" in str(error)  # noqa: PT017 - pytest.raises would keep the traceback
+            return weakref.ref(body)
+        raise AssertionError("it was a number")
+
+    gc.disable()
+    try:
+        body = await scenario()
+        await asyncio.sleep(0)  # the loop has it as long as the task runs that it has woken
+        assert body() is None
+    finally:
+        gc.enable()

@@ -11,7 +11,8 @@ import pytest
 from legato.broadcaster.composition import running
 from legato.broadcaster.config import Server
 from legato.broadcaster.transport import polling_client as fallback_client
-from legato.broadcaster.transport.budget import SLICE
+from legato.broadcaster.transport.budget import SLICE, SLICE_BYTES
+from legato.protocol import fallback
 from tests.broadcaster.conftest import local_settings, until
 from tests.broadcaster.test_fallback import Session, read
 
@@ -47,6 +48,45 @@ async def test_many_messages_of_one_request_are_read_a_few_at_a_time(session):
     assert await session.push(pings(100)) == 204
     assert len(slices) >= 100 // SLICE
     assert [message["event"] for message in await received(session, 100)] == 100 * ["pusher:pong"]
+
+
+async def test_large_messages_end_a_slice_sooner(session, monkeypatch):
+    monkeypatch.setattr(fallback_client, "SLICE_BYTES", 1_000)
+    (client,) = session.node.open
+    slices: list[int] = []
+    go_on, receive = client.go_on, client.receive
+    methods = {
+        "go_on": lambda _: slices.append(0) or go_on(),
+        "receive": lambda _, text: slices.append(slices.pop() + 1) or receive(text),
+    }
+    client.__class__ = type("Counted", (type(client),), {"__slots__": (), **methods})
+    assert await session.push(json.dumps(20 * ['{"event":"' + "x" * 600 + '"}']).encode()) == 204
+    assert (max(slices), sum(slices)) == (2, 20)
+
+
+async def test_large_bodies_that_come_together_are_parsed_one_in_each_turn(session, monkeypatch):
+    """One of a megabyte may take 50 ms."""
+    turns: list[int] = []
+    node = session.node
+    node.budget._seconds = 0.0
+    turn, parse = node.budget._turn, fallback.parse_send
+
+    def counted() -> None:
+        turns.append(0)
+        turn()
+        turns.append(-5)  # nothing is parsed outside
+
+    def parsed(body: bytes, most: int) -> list[bytes]:
+        if len(body) > SLICE_BYTES:
+            turns[-1] += 1
+        return parse(body, most)
+
+    monkeypatch.setattr(node.budget, "_turn", counted)
+    monkeypatch.setattr(fallback, "parse_send", parsed)
+    body = json.dumps(500 * ['{"event":"pusher:pong","data":"' + "x" * 200 + '"}']).encode()
+    assert await asyncio.gather(*(session.push(body) for _ in range(5))) == 5 * [204]
+    outside, inside = turns[1::2], turns[::2]
+    assert (max(inside), sum(inside), max(outside)) == (1, 5, -5)
 
 
 async def received(session: Session, count: int) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import socket
 import ssl
@@ -16,15 +17,17 @@ import pytest
 import uvloop
 from websockets.frames import Frame, Opcode
 
+from legato.broadcaster.channels.hub import Key
 from legato.broadcaster.clients import command_queue as order
 from legato.broadcaster.clients.drain import drain
 from legato.broadcaster.composition import running
 from legato.broadcaster.config import Server
-from legato.broadcaster.transport import websocket
+from legato.broadcaster.transport import reading, websocket
 from legato.broadcaster.transport.budget import SLICE
 from legato.broadcaster.transport.frames import payloads
 from legato.protocol import errors
 from legato.protocol.apps import App
+from legato.protocol.session import Session
 from tests.broadcaster.conftest import APP, WAIT, client, local_settings, until
 from tests.broadcaster.test_websocket import UPGRADE
 from tests.certificates import make as make_certificates
@@ -151,6 +154,40 @@ def test_a_flood_over_tls_is_read_a_slice_at_a_time(tmp_path, run):
     run(flooded(FLOODS["pings"], tmp_path))
 
 
+@pytest.mark.parametrize("before", [b"", frame(Opcode.PONG)], ids=["plain", "by the library"])
+def test_large_messages_end_a_slice_sooner(before, run, monkeypatch):
+    """A slice of as many large messages as of small ones would take the time of many slices."""
+    monkeypatch.setattr(reading, "SLICE_BYTES", 1_000)
+
+    async def scenario() -> None:
+        async with running(local_settings()) as server, peer(server) as eve:
+            server.node.budget._seconds = 0.0
+            eve.writer.write(before)
+            await until(lambda: bool(eve.connection._library) == bool(before))
+            turns: list[int] = []
+            slice_, receive = type(eve.connection)._slice, type(eve.connection).receive
+
+            class Counted(type(eve.connection)):
+                __slots__ = ()
+
+                def _slice(self, data: bytes, at: int) -> int:
+                    turns.append(0)
+                    return slice_(self, data, at)
+
+                def receive(self, text: bytes) -> None:
+                    if turns:  # else it is of the slice that is read at once
+                        turns[-1] += 1
+                    receive(self, text)
+
+            eve.connection.__class__ = Counted
+            eve.writer.write(frame(Opcode.TEXT, b'{"event":"' + b"x" * 600 + b'"}') * 100)
+            await eve.read(lambda received: received.count(b"Unsupported") == 100)
+            assert max(turns) == 2
+            assert len(turns) > 40
+
+    run(scenario())
+
+
 async def flooded(kind: bytes, certificates: Path | None = None) -> None:
     settings, context = of(certificates)
     async with running(settings) as server, peer(server, context=context) as bob:
@@ -224,6 +261,29 @@ async def test_frames_may_be_cut_anywhere() -> None:
         await eve.read(lambda received: received.count(b"Unsupported") == 10)
         assert eve.received.count(b"pusher:pong") == 10
         assert eve.frames().count(b"p" * 125) == 10
+
+
+def test_a_crowd_is_accepted_many_in_a_turn_while_turns_are_full():
+    """libuv accepts one connection of a listener in a turn, and full turns take some milliseconds."""
+
+    async def scenario() -> None:
+        async with running(local_settings()) as server:
+            before = len(server.uvicorn.server_state.connections)
+            counts = [before]
+
+            def turn() -> None:
+                counts.append(len(server.uvicorn.server_state.connections))
+                server.node.loop.call_soon(turn)
+
+            crowd = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(100)]
+            turn()
+            await until(lambda: counts[-1] == before + 100)
+            assert max(after - early for early, after in itertools.pairwise(counts)) >= 8
+            for sock in crowd:
+                sock.close()
+            await until(lambda: counts[-1] == before)
+
+    uvloop.run(scenario())
 
 
 # --- a peer that takes nothing
@@ -421,6 +481,57 @@ async def test_a_client_that_waits_to_be_let_in_is_read_a_little(monkeypatch):
                 received += await reader.read(1 << 20)
         assert received.index(b"connection_established") < received.index(b"pusher:pong")
         writer.transport.abort()
+
+
+async def test_what_many_have_said_before_they_are_let_in_is_read_in_turn(monkeypatch):
+    """One answer of Redis may let in hundreds."""
+    app = App(id="1", key="app-key", secret="app-secret", max_connections=50)
+    turns, count = [0], 20
+    async with running(local_settings(app)) as server:
+        asked: list[Any] = []
+        monkeypatch.setattr(server.node.registry, "enter", lambda *arguments: asked.append(arguments))
+        received = Session.receive
+
+        def counted(session: Session, text: bytes, now: float) -> Any:
+            turns[-1] += 1
+            return received(session, text, now)
+
+        monkeypatch.setattr(Session, "receive", counted)
+        peers = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(count)]
+        for number, (_, writer) in enumerate(peers):
+            writer.write(UPGRADE)
+            await until(lambda number=number: len(asked) == number + 1)
+            writer.write(PING + said("pusher:subscribe", X) + PING)
+        waiting = list(server.node.entrance._waiting)
+        await until(lambda: all(len(one.early or ()) == 3 for one in waiting))
+        server.node.budget._seconds = 0.0
+
+        def turn() -> None:
+            turns.append(0)
+            if sum(turns) < 3 * count:
+                server.node.loop.call_soon(turn)
+
+        for arguments in asked:
+            arguments[-1](True)
+        assert sum(turns) == 0
+        peers[1][1].write(said("pusher:unsubscribe", X))  # behind what was said before
+        waiting[0].abort()
+        turn()
+        for reader, writer in peers[1:]:
+            before = b""
+            async with asyncio.timeout(WAIT):
+                while before.count(b"pusher:pong") < 2:
+                    before += await reader.read(1 << 20)
+            events = ["connection_established", "pusher:pong", "subscription_succeeded", "pusher:pong"]
+            places = [before.index(event.encode()) for event in events[:3]]
+            assert places == sorted(places)
+            assert before.rindex(b"pusher:pong") > places[2]
+            assert not writer.is_closing()
+        assert max(turns) <= 2
+        await until(lambda: server.node.hub.count(Key(app.id, "x")) == count - 2)
+        await until(lambda: not any(one.paused or one.early is not None for one in waiting[1:]))
+        for _, writer in peers:
+            writer.transport.abort()
 
 
 # --- text that is none

@@ -11,7 +11,7 @@ import pytest
 
 from legato.broadcaster.composition import running
 from legato.broadcaster.config import Server
-from legato.broadcaster.transport import farewell
+from legato.broadcaster.transport import farewell, framing, websocket
 from legato.broadcaster.transport import http11 as http
 from legato.broadcaster.transport.budget import SLICE
 from tests.broadcaster.conftest import client, local_settings, until
@@ -314,3 +314,194 @@ async def test_reading_pauses_for_as_long_as_something_is_unread(monkeypatch):
         protocol._look()
         assert one.written.count(b"HTTP/1.1 408 ") == 1
         protocol.connection_lost(None)
+
+
+SPLIT = {
+    "unsigned": (b"POST /apps/1/events HTTP/1.1\r\nContent-Length: 4\r\n\r\n", [b"ab", b"cd"]),
+    "too large": (b"POST /apps/1/events HTTP/1.1\r\nContent-Length: 9999999\r\n\r\n", [b"ab"] * 9),
+    "in chunks": (
+        b"POST /apps/1/events HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        [b"1\r\na\r\n"] * 9 + [b"0\r\n\r\n"],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SPLIT)
+async def test_a_request_has_one_answer_also_when_that_waits_for_the_peer(kind):
+    """Another one would be taken for the answer to the next request."""
+    head, body = SPLIT[kind]
+    async with door() as opened:
+        one = opened.come()
+        one.read(get("/apps/1/nowhere"))
+        one.written = b""
+        one.protocol.pause_writing()
+        one.read(head)
+        for piece in body:
+            one.read(piece)
+        await asyncio.sleep(0)
+        assert len(opened.state.tasks) <= 1
+        one.protocol.resume_writing()
+        await opened.calm()
+        assert one.written.count(b"HTTP/1.1 ") == 1
+        if kind != "too large":
+            one.read(get("/apps/1/nowhere"))
+            await opened.calm()
+            assert one.written.count(b"HTTP/1.1 404 ") == 1
+        one.protocol.connection_lost(None)
+
+
+async def test_too_large_a_body_is_not_read_on_while_its_answer_waits(monkeypatch):
+    """What comes of it would never end, and neither would what is kept of it."""
+    async with door() as opened:
+        one, paused = opened.come(), []
+        monkeypatch.setattr(one, "pause_reading", lambda: paused.append(True))
+        monkeypatch.setattr(one, "resume_reading", lambda: paused.append(False))
+        one.read(get("/apps/1/nowhere"))
+        body = b"x" * 3000
+        target = signed(EVENTS, body).encode()
+        one.read(b"POST %b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" % target)
+        one.protocol._api.max_body = 1000
+        one.protocol.pause_writing()
+        one.written = b""
+        for _ in range(20):
+            one.read(b"1f4\r\n%b\r\n" % (b"x" * 500))
+            if paused[-1:] == [True]:
+                break
+            await asyncio.sleep(0)
+        assert paused[-1:] == [True]
+        assert len(opened.state.tasks) == 1
+        one.protocol.resume_writing()
+        await opened.calm()
+        assert one.written.count(b"HTTP/1.1 413 ") == 1
+        one.protocol.connection_lost(None)
+
+
+async def test_a_websocket_does_not_begin_while_the_peer_takes_nothing():
+    """It would not know that, and write without end."""
+    async with door() as opened:
+        one = opened.come()
+        one.read(get("/apps/1/nowhere"))
+        protocol = one.protocol
+        protocol.pause_writing()
+        one.read(
+            b"GET /app/app-key HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        await opened.calm()
+        assert one.protocol is protocol
+        protocol.resume_writing()
+        await opened.calm()
+        assert one.protocol is not protocol
+        assert b"HTTP/1.1 101 " in one.written
+        assert protocol._stalled is None
+        one.protocol.connection_lost(None)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        b"",
+        b"no request\r\n\r\n",
+        b"GET /up HTTP/1.1\r\nConnection: close\r\n\r\n",
+        b"GET /apps/1/nowhere HTTP/1.1\r\nConnection: close\r\n\r\n",
+        b"GET /app/app-key HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+    ],
+)
+async def test_the_end_does_not_wait_for_a_peer_that_takes_nothing(last, monkeypatch):
+    """Not even when so little is to be written that it does not count as slow."""
+    monkeypatch.setattr(http, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(farewell, "SECONDS", 0.1)
+    monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 0.2)
+    settings = local_settings(server=Server(port=0, drain_seconds=0, keep_alive=1))
+    async with running(settings) as server, peer(server.port, buffer=2048) as one:
+        one.writer.transport.pause_reading()
+        one.writer.write(get("/nowhere"))
+        await until(lambda: http_connections(server))
+        (open_,) = http_connections(server)
+        while not open_.transport.get_write_buffer_size():
+            open_.transport.write(b"x" * 40_000)  # as if it had asked for so much
+            await asyncio.sleep(0.01)
+        assert not open_.flow.write_paused
+        one.writer.write(last)
+        await until(lambda: not server.uvicorn.server_state.connections)
+
+
+PARTED = {
+    "path": b"/apps/1/" + b"%41/" * 253,
+    "query": b"/apps/1/channels?" + b"a[]=&" * 253,
+    "query of others": b"/up?" + b"%41&" * 255,
+    "websocket": b"/app/app-key?" + b"a[]=&" * 254,
+}
+UPGRADE = (
+    b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+)
+
+
+@pytest.mark.parametrize("what", PARTED)
+@pytest.mark.parametrize("more", [b"", b"/", b"&"])
+async def test_an_address_has_so_many_parts_and_no_more(server, what, more):
+    """To decode 64 KB of small parts takes a tenth of a second."""
+    upgrade = UPGRADE if what == "websocket" else b""
+    async with peer(server.port) as one:
+        one.writer.write(b"GET %b%b HTTP/1.1\r\n%b\r\n" % (PARTED[what], more, upgrade))
+        status, _ = await one.head()
+        assert (status == 414) == bool(more)
+
+
+@pytest.mark.parametrize(
+    "target", [b"/apps/1/%", b"/apps/1/%4", b"/up?%zz", b"/app/app-key?x=%-1", b"/app/%%%"]
+)
+@pytest.mark.parametrize("kind", ["get", "post", "websocket"])
+async def test_a_percent_sign_begins_an_escape(server, target, kind):
+    """Others take ten times as long to decode, and mean nothing in an address (RFC 3986, 2.1)."""
+    method, more = {
+        "get": (b"GET", b""),
+        "post": (b"POST", b"Content-Length: 0\r\n"),
+        "websocket": (b"GET", UPGRADE),
+    }[kind]
+    async with peer(server.port) as one:
+        one.writer.write(b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, more))
+        assert (await one.head())[0] == 400
+
+
+@pytest.mark.parametrize("target", ["/apps/1/", "/up?x="])
+async def test_an_address_has_so_many_escapes_and_no_more(server, target):
+    async with peer(server.port) as one:
+        one.writer.write(get(target + "%41" * framing.MAX_ESCAPES))
+        assert (await one.answer())[0] != 414
+        one.writer.write(get(target + "%41" * (framing.MAX_ESCAPES + 1)))
+        assert (await one.answer())[0] == 414
+
+
+async def test_what_is_read_at_once_counts_by_its_size():
+    """Otherwise many connections with large heads have a turn of the loop that is as long as all of them."""
+    head = get("/apps/1/nowhere?" + "x" * 10_000)
+    async with door() as opened:
+        budget, readers = opened.node.budget, [opened.come() for _ in range(3)]
+        first, second, third = readers
+        budget.left, budget._began = SLICE, 0.0  # this turn's time is over, but nobody has looked
+        first.read(head)
+        assert b"HTTP/1.1 404 " in first.written
+        second.read(head)
+        third.read(head[:1])
+        third.read(head[1:])
+        assert not second.written
+        assert not third.written
+        await opened.calm()
+        for one in readers:
+            assert one.written.count(b"HTTP/1.1 404 ") == 1
+            one.protocol.connection_lost(None)
+
+
+async def test_the_rest_of_a_large_head_counts_by_its_size():
+    head = get("/apps/1/nowhere?" + "x" * 10_000)
+    async with door() as opened:
+        budget, one = opened.node.budget, opened.come()
+        one.read(head[:1])
+        budget.left, budget._began = SLICE, 0.0
+        one.read(head[1:])
+        assert not one.written
+        await opened.calm()
+        assert one.written.count(b"HTTP/1.1 404 ") == 1
+        one.protocol.connection_lost(None)
