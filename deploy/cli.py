@@ -87,7 +87,7 @@ def _conformance(args: argparse.Namespace, _argv: Sequence[str]) -> int:
 def _chaos(args: argparse.Namespace, _argv: Sequence[str]) -> int:
     from . import chaos  # noqa: PLC0415 - see Command
 
-    return chaos.run(args)
+    return chaos.run(args, os.environ)
 
 
 def _bench(args: argparse.Namespace, argv: Sequence[str]) -> int:
