@@ -1,7 +1,7 @@
 # Everything here needs Python 3.11, Node.js 20 and make. What is set up once is remembered in stamp files.
 
 .DEFAULT_GOAL := help
-.PHONY: help up setup test check fmt clean
+.PHONY: help up setup test check fmt wheel clean
 .DELETE_ON_ERROR:
 .SUFFIXES:
 MAKEFLAGS += --no-print-directory
@@ -61,9 +61,15 @@ fmt: $(INSTALLED_DEV) $(NODE_MODULES) ## format and fix what can be fixed
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 	npm --prefix client-js run fmt --if-present
+	$(BIN)/python -m tests.sample
+
+wheel: $(INSTALLED_DEV) $(PAGE) ## build the wheel and the source distribution, in dist
+	@rm -rf dist && mkdir -p build
+	@$(BIN)/python -m build --no-isolation --outdir dist >build/wheel.log 2>&1 || { cat build/wheel.log; exit 1; }
+	@ls dist/*
 
 clean: ## remove what was set up and built (not .legato, where the data is)
-	rm -rf $(VENV) build *.egg-info .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	rm -rf client-js/node_modules client-js/dist tests/e2e/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -10,6 +10,7 @@ from .errors import CommandError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,13 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--workers", metavar="N", type=int, default=3, help="worker processes; default: 3")
     add("--plan", action="store_true", help="print what would happen, and do nothing")
     add("--redis", metavar="PROGRAM", help="default: redis-server of the PATH, else the embedded Valkey")
-    add("--modules", metavar="DIR", help="a directory with node_modules/pusher-js; default: tests/e2e")
+    own = "a directory with node_modules/pusher-js; default: one that npm fills once"
+    add("--modules", metavar="DIR", help=own)
     add("--json", metavar="FILE", help="write the outcome with all violations to a file")
     told = "keep logs, data, what the readers saw and what webhooks told in this empty directory"
     add("--keep", metavar="DIR", help=told)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Make a run; 0 when the auditor has found nothing, else 1.
 
     :raises CommandError: an option is wrong, or something that is needed is not there.
@@ -48,6 +50,6 @@ def run(args: argparse.Namespace) -> int:
     from legato.benchmarks.chaos import command  # noqa: PLC0415 - only --help is fast without it
 
     try:
-        return command.run(args)
+        return command.run(args, environ)
     except ChaosError as error:
         raise CommandError(str(error), error.status) from error

@@ -87,13 +87,19 @@ def _conformance(args: argparse.Namespace, _argv: Sequence[str]) -> int:
 def _chaos(args: argparse.Namespace, _argv: Sequence[str]) -> int:
     from . import chaos  # noqa: PLC0415 - see Command
 
-    return chaos.run(args)
+    return chaos.run(args, os.environ)
 
 
 def _bench(args: argparse.Namespace, argv: Sequence[str]) -> int:
     from . import bench  # noqa: PLC0415 - see Command
 
     return bench.run(args, argv, os.environ)
+
+
+def _sample(args: argparse.Namespace, _argv: Sequence[str]) -> int:
+    from . import sample  # noqa: PLC0415 - see Command
+
+    return sample.run(args)
 
 
 def _log(level: str) -> None:
@@ -137,6 +143,12 @@ COMMANDS: Final = {
         "  DATABASE_URL=postgresql://legato@127.0.0.1/legato legato migrate --check",
         "legato.worker.migrate_options",
         _migrate,
+    ),
+    "sample": Command(
+        "print a sample of the settings, or a unit for systemd",
+        "  legato sample > legato.toml\n  legato sample legato-worker.service",
+        "legato.deploy.sample",
+        _sample,
     ),
     "conformance": Command(
         "prove a Pusher server against the protocol, case by case",

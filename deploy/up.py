@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 from legato.protocol.settings import SettingsError
 
-from . import console, environment, logs, own_hosts, ports, private, valkey
+from . import chat_page, console, environment, logs, own_hosts, ports, private, valkey
 from .children import OWN_NAME, Family, Spec
 from .errors import BAD_USAGE, CommandError
 from .up_options import port_number
@@ -39,8 +39,6 @@ DEFAULT_PORT: Final = 8080
 DEFAULT_DATA: Final = ".legato"
 DRAIN_SECONDS: Final = "1"
 """What broadcaster and worker each get to finish: all of ``up`` has to end within five."""
-
-PAGE: Final = Path(__file__).parent.parent / "client-js" / "dist" / "page"
 
 LEGATO: Final = (sys.executable, "-P", "-m", "legato.deploy")
 """The ``legato`` command. ``-P``: a directory called ``deploy`` where the user happens to be is not ours."""
@@ -98,9 +96,7 @@ def _plan(args: argparse.Namespace, environ: Mapping[str, str]) -> Plan:
         raise CommandError(f"port {port} is taken: stop what uses it or set PORT to another one")
     metrics_host = environ.get("LEGATO_METRICS_HOST") or DEFAULT_HOST
     metrics_port, metrics_notes = _metrics_port(metrics_host, port, environ)
-    page = Path(environ.get("LEGATO_DEV_PAGE") or PAGE).absolute()
-    if not (page / "index.html").is_file():
-        raise CommandError(f"there is no chat page in {page}: run `make setup`")
+    page = chat_page.directory(environ)
     data = _directory((args.data or Path(environ.get("LEGATO_DATA") or DEFAULT_DATA)).absolute())
     has_key = environ.get("ANTHROPIC_API_KEY") or environ.get("LEGATO_PROVIDER_API_KEY")
     provider = "anthropic" if has_key and not args.scripted else "scripted"

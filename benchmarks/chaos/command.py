@@ -25,36 +25,34 @@ from .audit import audit
 from .cluster import TRIES, WORKER, Cluster
 from .errors import BAD_USAGE, FAILED, ChaosError
 from .figures import healed
+from .modules import pusher_js
 from .record import Rules
 from .run import Run, user_names
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from .plan import Options, Plan
-
-MODULES: Final = Path(__file__).parents[2] / "tests" / "e2e"
-"""Where pusher-js is in a checkout in which ``make test`` has run."""
 
 BOUNDS: Final = {"users": 100, "readers": 20, "nodes": 16, "workers": 16}
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Make a run, or print its plan; 0 when the auditor has found nothing.
 
     :raises ChaosError: an option is wrong, or something that is needed is not there.
     """
     options = options_of(args)
     if args.seeds is not None:
-        return _run_all(args, options)
+        return _run_all(args, options, environ)
     if args.report is not None or args.parallel != 1:
         raise ChaosError("--report and --parallel go with --seeds", BAD_USAGE)
     made = plan.plan(options)
     if args.plan:
         sys.stdout.write(plan.listing(made))
         return 0
-    modules, redis = _modules(args.modules), _redis(args.redis)
+    redis, modules = _redis(args.redis), pusher_js(args.modules, environ, _say)
     with _directory(args.keep) as directory:
         outcome = asyncio.run(
             carry_out(options, made, redis, modules, directory, replay=_replay(args, options))
@@ -65,17 +63,17 @@ def run(args: argparse.Namespace) -> int:
     return 0 if outcome.verdict.clean else FAILED
 
 
-def _run_all(args: argparse.Namespace, options: Options) -> int:
+def _run_all(args: argparse.Namespace, options: Options, environ: Mapping[str, str]) -> int:
     """A run of each seed, and what they come to together."""
     numbers = series.seeds(args.seeds)
     if args.plan or args.keep is not None:
         raise ChaosError("--plan and --keep are for one seed: use --seed", BAD_USAGE)
     if not 1 <= args.parallel <= series.MOST_PARALLEL:
         raise ChaosError(f"--parallel {args.parallel}: expected 1 to {series.MOST_PARALLEL}", BAD_USAGE)
-    modules, redis = _modules(args.modules), _redis(args.redis)
     for path in (args.report, args.json):  # before an hour is spent
         if path is not None:
             _write(path, "")
+    redis, modules = _redis(args.redis), pusher_js(args.modules, environ, _say)
     same = _words(args, options)
     own = [*same, "--modules", str(modules), "--redis", redis]
     on = machine()
@@ -115,14 +113,6 @@ def _faults(text: str) -> frozenset[str]:
                 f"--faults {name}: expected all, none, or some of {', '.join(plan.ALL)}", BAD_USAGE
             )
     return frozenset(names)
-
-
-def _modules(given: str | None) -> Path:
-    modules = Path(given) if given else MODULES
-    if not (modules / "node_modules" / "pusher-js" / "package.json").exists():
-        where = f"{modules}/node_modules/pusher-js is missing"
-        raise ChaosError(f"{where}: run `npm ci --prefix tests/e2e`, or name a directory with --modules")
-    return modules.resolve()
 
 
 def _redis(given: str | None) -> str:

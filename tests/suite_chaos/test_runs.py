@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import tests.e2e
 from legato.benchmarks.chaos import command, plan
 from legato.benchmarks.chaos.cluster import LEGATO, WORKER
 from legato.benchmarks.chaos.plan import Fault, Options, Plan, Send
@@ -14,6 +15,9 @@ from legato.benchmarks.chaos.script import Script
 from tests.conftest import BINARIES
 
 UNFENCED = (sys.executable, str(Path(__file__).with_name("unfenced.py")), *WORKER[len(LEGATO) :])
+
+MODULES = Path(tests.e2e.__file__).parent
+"""Where `make test` has put pusher-js."""
 
 LONG = Script(500, 20)
 
@@ -27,9 +31,7 @@ def zombie_plan(options: Options) -> Plan:
 @pytest.mark.timeout(300)
 async def test_a_short_run_with_faults_of_all_kinds_is_clean(tmp_path):
     options = Options(seed=2328, minutes=0.4)
-    outcome = await command.carry_out(
-        options, plan.plan(options), BINARIES["valkey"], command.MODULES, tmp_path
-    )
+    outcome = await command.carry_out(options, plan.plan(options), BINARIES["valkey"], MODULES, tmp_path)
     assert outcome.verdict.findings == []
     assert outcome.verdict.clean
     assert outcome.faults["fail-over"]
@@ -44,7 +46,7 @@ async def test_a_zombie_is_harmless_only_behind_the_fence(worker, tmp_path):
     faults = frozenset({"stop-worker"})
     options = Options(seed=1, minutes=0.1, users=4, readers=1, nodes=1, workers=2, faults=faults)
     outcome = await command.carry_out(
-        options, zombie_plan(options), BINARIES["valkey"], command.MODULES, tmp_path, worker=worker
+        options, zombie_plan(options), BINARIES["valkey"], MODULES, tmp_path, worker=worker
     )
     assert outcome.verdict.figures["claimed again"]
     if worker is UNFENCED:

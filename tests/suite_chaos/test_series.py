@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+import tests.e2e
 from legato.benchmarks.chaos import markdown, series
 from legato.benchmarks.chaos.errors import ChaosError
 from legato.benchmarks.chaos.series import Result
@@ -88,7 +90,8 @@ def test_options_that_do_not_go_together_are_one_line(options, said, capsys):
 def test_two_real_seeds_at_once_make_one_report(tmp_path, capsys):
     small = ["--users", "1", "--readers", "1", "--nodes", "1", "--workers", "1", "--faults", "none"]
     files = ["--report", str(tmp_path / "report.md"), "--json", str(tmp_path / "all.json")]
-    argv = ["chaos", "--seeds", "13,16", "--minutes", "0.05", "--parallel", "2", *small, *files]
+    modules = ["--modules", str(Path(tests.e2e.__file__).parent)]
+    argv = ["chaos", "--seeds", "13,16", "--minutes", "0.05", "--parallel", "2", *small, *files, *modules]
     assert cli.main(argv) == 0, capsys.readouterr()
     said = capsys.readouterr()
     assert said.out == "clean: 2 of 2 seeds\n"
