@@ -16,10 +16,10 @@ from redis.asyncio import Redis
 from websockets.exceptions import ConnectionClosed
 
 from legato.protocol import signatures, wire
+from tests.broadcaster.api.test_http_api import call, signed
 from tests.broadcaster.conftest import APP, WAIT, Client, client, dial
-from tests.broadcaster.test_http_api import call, signed
 from tests.broadcaster.test_server import ENVIRON, Process, legato
-from tests.broadcaster.webhook_receiver import Receiver
+from tests.broadcaster.webhooks.webhook_receiver import Receiver
 from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer
 

@@ -14,8 +14,8 @@ from redis.exceptions import RedisError
 
 from legato.broadcaster.bus.bus import redis_client
 from tests import least_rights
+from tests.broadcaster.api.test_http_api import EVENTS, call, post
 from tests.broadcaster.conftest import client, until
-from tests.broadcaster.test_http_api import EVENTS, call, post
 from tests.broadcaster.test_server import ENVIRON, legato
 from tests.certificates import make as make_certificates
 from tests.conftest import SYSTEM

@@ -14,8 +14,8 @@ from legato.worker.providers import anthropic as module
 from legato.worker.providers import base
 from legato.worker.providers.anthropic import Anthropic, Waits
 from legato.worker.replies import overlap as seam
-from tests.worker import sse_server as sse
-from tests.worker.sse_server import SseServer
+from tests.worker.providers import sse_server as sse
+from tests.worker.providers.sse_server import SseServer
 from tests.worker.support import WAIT, eventually
 
 if TYPE_CHECKING:
