@@ -34,7 +34,8 @@ from legato.broadcaster.composition import running
 from legato.deploy import cli
 from legato.protocol import fallback
 from legato.protocol.apps import App
-from tests.broadcaster.conftest import local_settings, until
+from tests.broadcaster.conftest import local_settings
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -21,7 +21,8 @@ from legato.protocol.apps import App
 from legato.protocol.settings import Redis, SettingsError
 from tests.broadcaster.api.test_http_api import call, signed
 from tests.broadcaster.apps.app_tables import TABLE, create, put_row
-from tests.broadcaster.conftest import APP, client, dial, local_settings, until
+from tests.broadcaster.conftest import APP, client, dial, local_settings
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -18,9 +18,9 @@ from legato.broadcaster.bus.linger import LingeringBus
 from legato.broadcaster.channels.hub import Key
 from legato.protocol import wire
 from legato.protocol.wire import Envelope
-from tests.broadcaster.conftest import until
 from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

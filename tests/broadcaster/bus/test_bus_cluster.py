@@ -14,11 +14,11 @@ from legato.broadcaster.registry.base import Left
 from legato.protocol import wire
 from legato.protocol.redis.slots import slot_of
 from tests.broadcaster.bus.test_bus import Node, redis_node
-from tests.broadcaster.conftest import until
 from tests.broadcaster.registry.test_registry import ANN, NEWS, ROOM
 from tests.broadcaster.registry.test_registry import redis_node as registry_node
 from tests.conftest import SYSTEM
 from tests.redis_clusters import Cluster
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -11,9 +11,9 @@ from redis.exceptions import ConnectionError as LostError
 
 from legato.broadcaster.bus.bus import end_task, redis_client
 from legato.broadcaster.bus.pubsub import LARGE, NOT_ENOUGH_DATA, listen
-from tests.broadcaster.conftest import until
 from tests.conftest import SYSTEM
 from tests.redis_clusters import TcpServer
+from tests.waiting import until
 
 PIECE, PIECES = b"x" * 65_536, 64
 

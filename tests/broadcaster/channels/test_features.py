@@ -17,7 +17,8 @@ from legato.protocol import messages, signatures
 from legato.protocol.apps import App
 from legato.protocol.settings import Redis
 from tests.broadcaster.api.test_http_api import EVENTS, call, post, signed
-from tests.broadcaster.conftest import APP, WAIT, Client, client, local_settings, until
+from tests.broadcaster.conftest import APP, Client, client, local_settings
+from tests.waiting import WAIT, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

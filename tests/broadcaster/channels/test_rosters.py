@@ -19,8 +19,9 @@ from legato.protocol import signatures
 from legato.protocol.presence import Member
 from legato.protocol.settings import Redis
 from legato.protocol.wire import Envelope
-from tests.broadcaster.conftest import APP, Client, client, local_settings, until
+from tests.broadcaster.conftest import APP, Client, client, local_settings
 from tests.broadcaster.replies.test_healing import away, link, server  # noqa: F401 - fixtures
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection

@@ -17,7 +17,8 @@ from legato.broadcaster.clients.chores import Chores
 from legato.broadcaster.composition import running
 from legato.protocol import signatures, wire
 from legato.protocol.settings import Redis
-from tests.broadcaster.conftest import APP, client, local_settings, until
+from tests.broadcaster.conftest import APP, client, local_settings
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -27,11 +27,12 @@ from legato.protocol.apps import Webhook
 from legato.protocol.settings import Redis
 from legato.protocol.wire import TERMINATE, Envelope
 from tests.broadcaster.api.test_http_api import EVENTS, post
-from tests.broadcaster.conftest import APP, WAIT, client, local_settings, until
+from tests.broadcaster.conftest import APP, client, local_settings
 from tests.broadcaster.webhooks.test_webhooks_node import join
 from tests.broadcaster.webhooks.webhook_receiver import Receiver
 from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer
+from tests.waiting import WAIT, until
 
 DOCS = Path(__file__).parents[3] / "docs/cluster.md"
 

@@ -15,9 +15,10 @@ from legato.broadcaster.composition import running
 from legato.broadcaster.config import Server
 from legato.protocol import wire
 from legato.protocol.settings import Redis
-from tests.broadcaster.conftest import APP, client, dial, local_settings, until
+from tests.broadcaster.conftest import APP, client, dial, local_settings
 from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer
+from tests.waiting import until
 
 FEW = msgspec.structs.replace(APP, max_connections=2)
 CONNECTIONS = Key(APP.id, wire.CONNECTIONS)

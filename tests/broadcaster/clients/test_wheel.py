@@ -1,7 +1,7 @@
 import asyncio
 
 from legato.broadcaster.clients.timer_wheel import Wheel
-from tests.broadcaster.conftest import until
+from tests.waiting import until
 
 
 class Entry:

@@ -8,7 +8,7 @@ import pytest
 
 from legato.broadcaster.observability import loop_delay
 from legato.broadcaster.observability.loop_delay import BOUNDS, LoopDelay
-from tests.broadcaster.conftest import until
+from tests.waiting import until
 
 
 class Timer:

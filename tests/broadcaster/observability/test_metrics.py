@@ -6,7 +6,8 @@ import pytest
 from legato.broadcaster.composition import StartError, running
 from legato.broadcaster.config import Metrics
 from tests.broadcaster.api.test_http_api import EVENTS, post
-from tests.broadcaster.conftest import client, dial, local_settings, until
+from tests.broadcaster.conftest import client, dial, local_settings
+from tests.waiting import until
 
 
 async def scrape(port: int) -> dict[str, float]:

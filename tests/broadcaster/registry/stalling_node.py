@@ -1,8 +1,8 @@
 """A node in a process of its own whose event loop stands still on demand, for as long as a file is absent.
 
 Run as ``python -m tests.broadcaster.registry.stalling_node REDIS LEASE HANG_LEASES WAY RELEASE``.
-SIGUSR1 stalls it. WAY is ``python`` (a busy loop), ``call`` (one call that releases the interpreter's lock) or
-``alone`` (a busy loop, and no thread that renews the lease).
+SIGUSR1 stalls it. WAY is ``python`` (a busy loop), ``call`` (one call that releases the interpreter's
+lock) or ``alone`` (a busy loop, and no thread that renews the lease).
 """
 
 from __future__ import annotations

@@ -17,10 +17,11 @@ from legato.broadcaster.registry.base import LocalRegistry
 from legato.protocol import wire
 from legato.protocol.settings import Redis
 from tests.broadcaster.channels.test_features import get
-from tests.broadcaster.conftest import WAIT, client, local_settings
+from tests.broadcaster.conftest import client, local_settings
 from tests.broadcaster.registry.test_registry import redis_node
 from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer
+from tests.waiting import WAIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

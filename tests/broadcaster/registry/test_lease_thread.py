@@ -19,7 +19,8 @@ from legato.broadcaster.registry import lease as leases
 from legato.broadcaster.registry.lease_thread import LeaseThread
 from legato.protocol import wire
 from legato.protocol.settings import Redis
-from tests.broadcaster.conftest import WAIT, client, local_settings, until
+from tests.broadcaster.conftest import client, local_settings
+from tests.waiting import WAIT, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -21,9 +21,9 @@ from legato.broadcaster.registry.event_cache import Cached
 from legato.broadcaster.registry.redis import ANSWER_SECONDS, RedisRegistry
 from legato.protocol import wire
 from legato.protocol.presence import Member
-from tests.broadcaster.conftest import WAIT, until
 from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer
+from tests.waiting import WAIT, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -364,9 +364,7 @@ async def eventually(ask, expected, seconds=WAIT) -> None:
         except BusError:
             return False
 
-    async with asyncio.timeout(seconds):
-        while not await answers():  # noqa: ASYNC110 - it is in Redis
-            await asyncio.sleep(0.02)
+    await until(answers, seconds)
 
 
 async def test_a_node_that_was_taken_for_dead_starts_anew_under_another_name(server):

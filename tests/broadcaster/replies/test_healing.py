@@ -23,7 +23,8 @@ from legato.protocol.settings import Redis
 from legato.worker.replies.log import MessageLog, Token, TokenLog
 from legato.worker.replies.reply import Decision, Reply, encode_decision
 from tests.broadcaster.api.test_http_api import EVENTS, post
-from tests.broadcaster.conftest import APP, Client, client, local_settings, until
+from tests.broadcaster.conftest import APP, Client, client, local_settings
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

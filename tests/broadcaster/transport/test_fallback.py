@@ -31,7 +31,8 @@ from legato.protocol import errors, messages, signatures
 from legato.protocol import fallback as words
 from legato.protocol.apps import App
 from legato.protocol.wire import Envelope
-from tests.broadcaster.conftest import APP, WAIT, client, local_settings, until
+from tests.broadcaster.conftest import APP, client, local_settings
+from tests.waiting import WAIT, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

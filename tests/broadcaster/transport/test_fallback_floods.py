@@ -12,8 +12,9 @@ from legato.broadcaster.composition import running
 from legato.broadcaster.config import Server
 from legato.broadcaster.transport import polling_client as fallback_client
 from legato.broadcaster.transport.budget import SLICE
-from tests.broadcaster.conftest import local_settings, until
+from tests.broadcaster.conftest import local_settings
 from tests.broadcaster.transport.test_fallback import Session, read
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

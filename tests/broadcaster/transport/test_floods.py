@@ -25,9 +25,10 @@ from legato.broadcaster.transport.budget import SLICE
 from legato.broadcaster.transport.frames import payloads
 from legato.protocol import errors
 from legato.protocol.apps import App
-from tests.broadcaster.conftest import APP, WAIT, client, local_settings, until
+from tests.broadcaster.conftest import APP, client, local_settings
 from tests.broadcaster.transport.test_websocket import UPGRADE
 from tests.certificates import make as make_certificates
+from tests.waiting import WAIT, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -15,12 +15,12 @@ from legato.broadcaster.config import Server
 from legato.broadcaster.transport.http11 import HttpProtocol
 from legato.protocol.settings import Redis
 from tests.broadcaster.api.test_http_api import EVENTS, signed
-from tests.broadcaster.conftest import client, local_settings, until
+from tests.broadcaster.conftest import client, local_settings
+from tests.waiting import WAIT, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-WAIT = 40
 CONNECTIONS = "/apps/1/connections"
 
 

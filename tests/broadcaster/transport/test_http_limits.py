@@ -15,9 +15,10 @@ from legato.broadcaster.transport import farewell
 from legato.broadcaster.transport import http11 as http
 from legato.broadcaster.transport.budget import SLICE
 from tests.broadcaster.api.test_http_api import EVENTS, signed
-from tests.broadcaster.conftest import client, local_settings, until
+from tests.broadcaster.conftest import client, local_settings
 from tests.broadcaster.transport.fed import door
 from tests.broadcaster.transport.test_http import event, get, http_connections, peer, post
+from tests.waiting import until
 
 SOON = Server(port=0, drain_seconds=0, request_seconds=0.3)
 UNSIGNED = b"POST /apps/1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 1048576\r\n\r\n"

@@ -7,9 +7,10 @@ import json
 import pytest
 
 from tests.broadcaster.api.test_http_api import EVENTS, signed
-from tests.broadcaster.conftest import client, until
+from tests.broadcaster.conftest import client
 from tests.broadcaster.transport.fed import door
 from tests.broadcaster.transport.test_http import event, peer
+from tests.waiting import until
 
 H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n"
 UPGRADES = [

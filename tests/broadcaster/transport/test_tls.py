@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.broadcaster.conftest import WAIT, Client
+from tests.broadcaster.conftest import Client
 from tests.broadcaster.test_server import ENVIRON, legato
 from tests.certificates import make as make_certificates
+from tests.waiting import WAIT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -12,7 +12,8 @@ from legato.broadcaster.composition import running
 from legato.broadcaster.transport import throttle as turns
 from legato.broadcaster.transport.budget import SLICE
 from legato.broadcaster.transport.throttle import Turns
-from tests.broadcaster.conftest import APP, client, local_settings, until
+from tests.broadcaster.conftest import APP, client, local_settings
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,7 +21,8 @@ from legato.broadcaster.transport.frames import text_frame
 from legato.protocol import messages, signatures
 from legato.protocol.apps import App
 from legato.protocol.wire import Envelope
-from tests.broadcaster.conftest import APP, WAIT, Client, client, dial, local_settings, until
+from tests.broadcaster.conftest import APP, Client, client, dial, local_settings
+from tests.waiting import WAIT, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

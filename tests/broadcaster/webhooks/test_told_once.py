@@ -16,10 +16,10 @@ from legato.broadcaster.registry.redis import RedisRegistry
 from legato.broadcaster.registry.writes import Batches
 from legato.broadcaster.webhooks.dispatcher import Webhooks
 from legato.protocol.apps import App, Webhook
-from tests.broadcaster.conftest import until
 from tests.broadcaster.registry.test_registry import ANN, BOB, NEWS, ROOM
 from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

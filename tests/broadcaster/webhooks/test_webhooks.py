@@ -21,8 +21,8 @@ from legato.protocol.apps import App, Webhook
 from legato.protocol.delivery import Policy
 from legato.protocol.holdback import Gone, Place
 from legato.protocol.settings import SettingsError
-from tests.broadcaster.conftest import until
 from tests.broadcaster.webhooks.webhook_receiver import OK, Receiver, status
+from tests.waiting import until
 
 FAST = Policy(collect=0.01, first_retry=0.02, longest_retry=0.05, give_up=30, probe=0.01)
 HOLD = 0.1

@@ -11,8 +11,9 @@ from legato.broadcaster.composition import running
 from legato.protocol import signatures
 from legato.protocol.apps import Webhook
 from legato.protocol.settings import Redis
-from tests.broadcaster.conftest import APP, client, local_settings, until
+from tests.broadcaster.conftest import APP, client, local_settings
 from tests.broadcaster.webhooks.webhook_receiver import Receiver
+from tests.waiting import until
 
 ROOM = "presence-room"
 

@@ -16,9 +16,9 @@ from redis.asyncio import Redis
 from legato.broadcaster.bus.bus import redis_client
 from legato.protocol.redis.pipeline import SPARES, LeanPipeline
 from legato.worker import redis_clients as clients
-from tests.broadcaster.conftest import until
 from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer
+from tests.waiting import until
 
 
 @pytest.fixture

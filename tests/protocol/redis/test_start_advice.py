@@ -13,10 +13,10 @@ from redis import Redis
 
 from legato.broadcaster.bus.bus import redis_client
 from legato.protocol.redis import advice as redis_advice
-from tests.broadcaster.conftest import until
 from tests.broadcaster.test_server import ENVIRON, legato
 from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

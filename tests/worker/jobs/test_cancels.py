@@ -8,7 +8,7 @@ import pytest
 
 from legato.worker.jobs import cancel as cancels
 from legato.worker.jobs.cancel import CancelFlags
-from tests.worker.support import WAIT
+from tests.waiting import WAIT
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

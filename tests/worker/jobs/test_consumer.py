@@ -27,18 +27,8 @@ from legato.worker.replies.stop import Control, Stop
 from legato.worker.store.conversations import RefusedError, UnavailableError
 from legato.worker.supervisor.heartbeat import UNBOUNDED, Vitals, Wear
 from tests import redis_servers
-from tests.worker.support import (
-    END,
-    STARTED,
-    WAIT,
-    Ears,
-    Puppet,
-    Stubborn,
-    enqueue,
-    eventually,
-    keys,
-    make_job,
-)
+from tests.waiting import WAIT, until
+from tests.worker.support import END, STARTED, Ears, Puppet, Stubborn, enqueue, keys, make_job
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection
@@ -116,7 +106,7 @@ async def test_job_of_another_program_is_answered_and_gone(
         await redis.xadd(KEY, {"job": text})
         async with process(redis_url, store, Scripted()):
             await ears.until("stream.completed")
-            await eventually(lambda: empty(redis))
+            await until(lambda: empty(redis))
     assert ears.tokens == ["w0 ", "w1 "]
 
 
@@ -136,7 +126,7 @@ async def test_what_is_no_job_goes_to_the_dead_letters_and_the_next_is_answered(
     await redis.xadd(KEY, fields)
     await enqueue(redis, make_job("#script tokens=1 rate=0"))
     async with process(redis_url, store, Scripted()):
-        await eventually(lambda: empty(redis))
+        await until(lambda: empty(redis))
     ((body, why),) = await letters(redis)
     assert (
         body == msgspec.to_builtins(fields.get("job", b"")).encode()
@@ -151,7 +141,7 @@ async def test_job_claimed_too_often_is_buried(redis: Redis, redis_url: str, sto
     await redis.hset(MESSAGE, mapping={"attempt": "2", "state": "streaming"})
     await enqueue(redis, JOB)
     async with process(redis_url, store, Scripted()):
-        await eventually(lambda: empty(redis))
+        await until(lambda: empty(redis))
     assert [reason for _, reason in await letters(redis)] == [b"claimed too often"]
     assert await redis.hget(MESSAGE, "state") == b"failed"
 
@@ -171,7 +161,7 @@ async def test_job_that_the_database_never_takes_is_buried_and_the_next_is_answe
     await enqueue(redis, job)
     await enqueue(redis, other)
     async with process(redis_url, store, Scripted(), concurrency=1):
-        await eventually(lambda: empty(redis))
+        await until(lambda: empty(redis))
     assert [reason for _, reason in await letters(redis)] == [b"not persisted"]
     assert await redis.hget(MESSAGE, "state") == b"failed"
     assert await redis.hget(keys(other)[0], "state") == b"complete"
@@ -236,7 +226,7 @@ async def test_job_that_breaks_off_again_and_again_is_buried(
     await redis.set(MESSAGE, "not a hash")
     await enqueue(redis, JOB)
     async with process(redis_url, store, Scripted(), lease=0.1):
-        await eventually(lambda: empty(redis))
+        await until(lambda: empty(redis))
     assert [reason for _, reason in await letters(redis)] == [b"broke off again and again"]
 
 
@@ -254,7 +244,7 @@ async def test_queue_wait_and_takeovers_are_counted(
     await leave_behind(redis, reader)
     await enqueue(redis, make_job("#script tokens=1 rate=0", "m2"))
     async with process(redis_url, store, Scripted(), lease=0.3) as worker:
-        await eventually(lambda: empty(redis))
+        await until(lambda: empty(redis))
         figures = worker.consumer.figures
         assert (figures.takeovers, sum(figures.queue_wait.counts), figures.ended["complete"]) == (1, 1, 2)
 
@@ -270,7 +260,7 @@ async def test_flag_of_another_program_stops_a_silent_model(
         await redis.set(flag, "1", ex=300)
         await ears.until("stream.cancelled")
         assert puppet.closed.is_set()
-        await eventually(lambda: empty(redis))
+        await until(lambda: empty(redis))
 
 
 async def test_cancel_of_a_silent_model_is_noticed_by_the_very_next_look(
@@ -307,7 +297,7 @@ async def test_cancel_of_a_silent_model_is_noticed_by_the_very_next_look(
         await ears.until("token.received")
         for number in range(5):
             await enqueue(redis, make_job(message_id=f"other{number}"))
-        await eventually(lambda: len(puppet.asked) == 6)
+        await until(lambda: len(puppet.asked) == 6)
         await redis.set(wire.cancel_flags("m1")[0], "1", ex=300)
         monkeypatch.setattr(CancelFlags, "those_set", noted_look)
         monkeypatch.setattr(LeanPipeline, "execute", noted_execute)
@@ -329,13 +319,13 @@ async def test_reply_whose_request_does_not_close_keeps_its_place_after_its_end(
         await ears.until("token.received")
         await redis.set(wire.cancel_flags("m1")[0], "1", ex=300)
         await ears.until("stream.cancelled")
-        await eventually(lambda: empty(redis))
+        await until(lambda: empty(redis))
         await enqueue(redis, make_job(message_id="m2"))
         for _ in range(50):  # a free place would be taken meanwhile
             await redis.ping()
         assert (worker.consumer.running, worker.consumer.oldest, len(puppet.asked)) == (1, 0, 1)
         puppet.gives_in.set()
-        await eventually(lambda: len(puppet.asked) == 2)
+        await until(lambda: len(puppet.asked) == 2)
         assert worker.consumer.abandoned == worker.consumer.figures.abandoned == 0
 
 
@@ -356,16 +346,16 @@ async def test_request_that_does_not_close_is_left_and_its_process_is_worn(
             puppet.says.put_nowait(event)
         await enqueue(redis, other)
         await redis.set(wire.cancel_flags("m1")[0], "1", ex=300)
-        await eventually(lambda: empty(redis))
+        await until(lambda: empty(redis))
         assert await redis.hget(keys(other)[0], "state") == b"complete"
-        await eventually(lambda: us.running == 0)
+        await until(lambda: us.running == 0)
         assert (us.abandoned, us.figures.abandoned) == (1, 1)
         assert "reply m1: the request to the model does not close, left open" in caplog.text
         worn = Vitals(Mock(), us, Intake({}), Mock(), Wear(0, 0, abandoned=1))._worn()
         assert worn == "1 of its requests to the model do not close"
         assert Vitals(Mock(), us, Intake({}), Mock(), UNBOUNDED)._worn() == ""
         puppet.gives_in.set()
-        await eventually(lambda: us.abandoned == 0)
+        await until(lambda: us.abandoned == 0)
         assert us.figures.abandoned == 1
 
 
@@ -394,16 +384,16 @@ async def test_age_of_the_oldest_claim_stands_still_while_there_is_only_waiting_
         await enqueue(redis, JOB)
         await ears.until("token.received")
         before = us.oldest
-        await eventually(lambda: us.oldest > before + 0.05)
+        await until(lambda: us.oldest > before + 0.05)
         database = us._runner.database
         least = us.oldest
         database.failed(UnavailableError("down"))
         then, most = time.monotonic(), us.oldest
-        await eventually(lambda: time.monotonic() > then + 0.1)
+        await until(lambda: time.monotonic() > then + 0.1)
         assert least <= us.oldest <= most
         database.answered()
         assert us.oldest < most + time.monotonic() - then - 0.05
-        await eventually(lambda: us.oldest > most + 0.05)
+        await until(lambda: us.oldest > most + 0.05)
 
 
 async def test_no_more_replies_at_once_than_allowed(
@@ -413,13 +403,13 @@ async def test_no_more_replies_at_once_than_allowed(
     for number in range(5):
         await enqueue(redis, make_job(message_id=f"m{number}"))
     async with process(redis_url, store, puppet, concurrency=2):
-        await eventually(lambda: len(puppet.asked) == 2)
+        await until(lambda: len(puppet.asked) == 2)
         pending: Any = await redis.xpending(KEY, wire.GROUP)
         assert pending["pending"] == 2
         for event in (STARTED, base.Text("a"), END):  # whoever gets them, one reply at least goes on
             puppet.says.put_nowait(event)
             puppet.says.put_nowait(event)
-        await eventually(lambda: len(puppet.asked) > 2)
+        await until(lambda: len(puppet.asked) > 2)
     assert "Redis is lost" not in caplog.text
 
 
@@ -429,7 +419,7 @@ async def test_job_of_a_dead_process_is_taken_over_when_its_lease_is_out(
     await leave_behind(redis, reader)
     async with Ears(redis, JOB) as ears, process(redis_url, store, Scripted(), lease=0.3):
         await ears.until("stream.completed")
-        await eventually(lambda: empty(redis))
+        await until(lambda: empty(redis))
 
 
 async def test_lease_is_renewed_while_a_reply_runs(
@@ -449,7 +439,7 @@ async def test_lease_is_renewed_while_a_reply_runs(
         async with process(redis_url, store, rival, "them", lease=3600):
             for _ in range(3):
                 await redis.xclaim(KEY, wire.GROUP, "us", 0, [entry], idle=3_000_000, justid=True)
-                await eventually(renewed)
+                await until(renewed)
             puppet.says.put_nowait(END)
             await ears.until("stream.completed")
     assert rival.asked == []
@@ -482,10 +472,10 @@ async def test_own_job_whose_lease_ran_out_unnoticed_is_not_answered_twice(
     async with Ears(redis, JOB) as ears, process(redis_url, store, puppet):
         await ears.until("token.received")
         await redis.xclaim(KEY, wire.GROUP, "us", 0, [entry], idle=60_000)
-        await eventually(taken_back)
+        await until(taken_back)
         puppet.says.put_nowait(END)
         await ears.until("stream.completed")
-        await eventually(lambda: empty(redis))
+        await until(lambda: empty(redis))
     assert len(puppet.asked) == 1
     assert await redis.hget(MESSAGE, "attempt") == b"1"
 
@@ -519,7 +509,7 @@ async def test_drained_before_any_text_goes_to_another_process_at_once_as_a_firs
     await enqueue(redis, JOB)
     async with Ears(redis, JOB) as ears:
         async with process(redis_url, store, puppet) as worker:
-            await eventually(lambda: bool(puppet.asked))
+            await until(lambda: bool(puppet.asked))
             await worker.drained()
         async with process(redis_url, store, Puppet(STARTED, base.Text("a"), END), "them"):
             await ears.until("stream.completed")
@@ -561,11 +551,11 @@ async def test_redis_that_comes_back_empty_is_served_again(
     with redis_servers.RedisServer(redis_servers.binaries()["valkey"]) as server:
         async with process(server.url, store, Scripted()):
             server.kill()
-            await eventually(lambda: "Redis is lost" in caplog.text)
+            await until(lambda: "Redis is lost" in caplog.text)
             server.start()
             redis = clients.connect(server.url)
             await enqueue(redis, make_job("#script tokens=1 rate=0"))
-            await eventually(lambda: empty(redis))
+            await until(lambda: empty(redis))
             assert await redis.hget(MESSAGE, "state") == b"complete"
             await redis.aclose()
     assert "Redis is back" in caplog.text

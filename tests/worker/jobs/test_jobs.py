@@ -9,7 +9,8 @@ import pytest
 from legato.protocol import wire
 from legato.worker.jobs import queue as jobs
 from legato.worker.jobs.queue import Entry, Jobs
-from tests.worker.support import enqueue, eventually, make_job
+from tests.waiting import until
+from tests.worker.support import enqueue, make_job
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -48,7 +49,7 @@ async def taken_over(queue: Jobs) -> list[Entry]:
         taken.extend(await queue.take_over(10))
         return bool(taken)
 
-    await eventually(some)
+    await until(some)
     return taken
 
 

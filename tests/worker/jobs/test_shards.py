@@ -18,7 +18,7 @@ from legato.worker.jobs.cancel import CancelFlags
 from legato.worker.jobs.consumer import REDIS_DOWN
 from legato.worker.providers.backoff import Backend
 from legato.worker.replies.batch import Together
-from tests.worker.support import WAIT, eventually
+from tests.waiting import WAIT, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -97,7 +97,7 @@ async def test_cancels_are_heard_while_a_master_hangs(
 
     assert not await heard()
     await patient.set(wire.cancel_flags(healthy)[0], "1")
-    await eventually(heard)
+    await until(heard)
     assert len(flags.asking) == 1
     for task in flags.asking:
         task.cancel()
@@ -118,7 +118,7 @@ async def test_what_a_master_answers_late_is_told_by_a_later_look(
     async def heard() -> bool:
         return await flags.those_set([late]) == {late}
 
-    await eventually(heard)
+    await until(heard)
 
 
 @pytest.fixture

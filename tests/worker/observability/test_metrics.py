@@ -16,7 +16,7 @@ from legato.worker import config
 from legato.worker.observability import metrics
 from legato.worker.observability.counters import Figures, Histogram
 from legato.worker.replies.reply import Decision
-from tests.worker.support import eventually
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,9 +99,9 @@ async def test_port_is_waited_for(
             return False
 
     try:
-        await eventually(lambda: f"no metrics: port {port}" in caplog.text)
+        await until(lambda: f"no metrics: port {port}" in caplog.text)
         taken.close()
-        await eventually(answers)
+        await until(answers)
     finally:
         stop()
     assert caplog.text.count("no metrics") == 1
@@ -113,5 +113,5 @@ async def test_address_that_cannot_be_used_is_said_and_the_worker_goes_on(
 ) -> None:
     settings = config.Settings(worker=config.Worker(metrics_host="192.0.2.1", metrics_port=9))
     stop = metrics.serve(consumer, settings)
-    await eventually(lambda: "no metrics: port 9 of 192.0.2.1" in caplog.text)
+    await until(lambda: "no metrics: port 9 of 192.0.2.1" in caplog.text)
     stop()

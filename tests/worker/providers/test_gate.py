@@ -15,7 +15,8 @@ from legato.worker.providers.backoff import Backend
 from legato.worker.providers.circuit_breaker import SharedGate
 from legato.worker.replies import attempts as attempts_module
 from legato.worker.replies.attempts import Policy, attempt
-from tests.worker.support import END, PATIENT, WAIT, Puppet
+from tests.waiting import WAIT
+from tests.worker.support import END, PATIENT, Puppet
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

@@ -10,9 +10,10 @@ from legato.worker.providers import base
 from legato.worker.providers.anthropic import Anthropic
 from legato.worker.replies import attempts as module
 from legato.worker.replies.attempts import Policy, attempt
+from tests.waiting import WAIT
 from tests.worker.providers import sse_server as sse
 from tests.worker.providers.sse_server import SseServer
-from tests.worker.support import END, PATIENT, STARTED, WAIT, Puppet
+from tests.worker.support import END, PATIENT, STARTED, Puppet
 
 REQUEST = base.Request("x")
 TEXT = base.Text("a")

@@ -10,7 +10,8 @@ import pytest
 
 from legato.worker.providers import base
 from legato.worker.replies.pump import Pump
-from tests.worker.support import END, STARTED, WAIT, Puppet, Stubborn, eventually
+from tests.waiting import WAIT, until
+from tests.worker.support import END, STARTED, Puppet, Stubborn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -46,7 +47,7 @@ async def test_all_events_in_order_then_the_end() -> None:
 async def test_what_waits_is_taken_in_one_batch() -> None:
     puppet = Puppet(STARTED, base.Text("a"), base.Text("b"))
     pump = Pump(puppet.stream(REQUEST))
-    await eventually(lambda: len(pump._waiting) == 3)
+    await until(lambda: len(pump._waiting) == 3)
     assert await taken(pump) == [STARTED, base.Text("a"), base.Text("b")]
     assert await pump.close(WAIT)
 
@@ -54,12 +55,12 @@ async def test_what_waits_is_taken_in_one_batch() -> None:
 async def test_model_is_read_no_further_than_the_bound() -> None:
     puppet = Puppet(*(base.Text(f"{number}") for number in range(100)))
     pump = Pump(puppet.stream(REQUEST), ahead=10)
-    await eventually(lambda: len(pump._waiting) == 10)
+    await until(lambda: len(pump._waiting) == 10)
     for _ in range(20):
         await asyncio.sleep(0)  # the reader could go on, were it not held
     assert puppet.says.qsize() == 90
     assert len(await pump.take()) == 10
-    await eventually(lambda: puppet.says.qsize() == 80)
+    await until(lambda: puppet.says.qsize() == 80)
     assert await pump.close(WAIT)
 
 
@@ -87,7 +88,7 @@ async def test_stop_ends_a_waiting_take_and_closes_the_request() -> None:
 
 async def test_stop_drops_what_waits() -> None:
     pump = Pump(Puppet(STARTED, base.Text("a"), END).stream(REQUEST))
-    await eventually(lambda: len(pump._waiting) == 3)
+    await until(lambda: len(pump._waiting) == 3)
     pump.stop()
     assert await pump.take() == []
     assert await pump.close(WAIT)
@@ -95,7 +96,7 @@ async def test_stop_drops_what_waits() -> None:
 
 async def test_error_nobody_takes_is_no_trouble() -> None:
     pump = Pump(Puppet(base.CutError("gone")).stream(REQUEST))
-    await eventually(pump._task.done)
+    await until(pump._task.done)
     assert await pump.close(WAIT)
 
 

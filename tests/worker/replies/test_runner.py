@@ -25,19 +25,8 @@ from legato.worker.replies.runner import Outcome, Runner
 from legato.worker.replies.stop import Control, Stop
 from legato.worker.replies.streaming import Model
 from legato.worker.store.conversations import RefusedError, UnavailableError
-from tests.worker.support import (
-    END,
-    PATIENT,
-    STARTED,
-    WAIT,
-    Ears,
-    Puppet,
-    Stubborn,
-    eventually,
-    keys,
-    logged,
-    make_job,
-)
+from tests.waiting import WAIT, until
+from tests.worker.support import END, PATIENT, STARTED, Ears, Puppet, Stubborn, keys, logged, make_job
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -327,7 +316,7 @@ async def test_cancel_closes_the_request_of_a_silent_model_and_keeps_the_text(
     texts = [event.text for event in said if isinstance(event, base.Text)]
     async with Ears(stage.redis, JOB) as ears, asyncio.timeout(WAIT):
         task = asyncio.create_task(stage.runner(puppet).run(JOB, control))
-        await eventually(lambda: bool(puppet.asked))
+        await until(lambda: bool(puppet.asked))
         if texts:
             await ears.until("token.received")
         control.stop(Stop.CANCELLED)
@@ -606,7 +595,7 @@ async def test_cancel_while_waiting_to_go_on(stage: Stage) -> None:
     puppet, control = Puppet(STARTED, base.Text("a"), base.OverloadedError("no", retry_after=15)), Control()
     async with Ears(stage.redis, JOB) as ears, asyncio.timeout(WAIT):
         task = asyncio.create_task(stage.runner(puppet, time_limit=60).run(JOB, control))
-        await eventually(lambda: stage.figures.continued == 1)
+        await until(lambda: stage.figures.continued == 1)
         control.stop(Stop.CANCELLED)
         assert await task is Outcome.DONE
         await ears.all()
@@ -650,7 +639,7 @@ async def test_use_of_a_cancelled_reply_is_recorded(stage: Stage) -> None:
     puppet, control = Puppet(STARTED, base.Used(Usage(input=10, output=1))), Control()
     async with asyncio.timeout(WAIT):
         task = asyncio.create_task(stage.runner(puppet).run(JOB, control))
-        await eventually(lambda: stage.redis.hexists(MESSAGE, "usage"))
+        await until(lambda: stage.redis.hexists(MESSAGE, "usage"))
         control.stop(Stop.CANCELLED)
         await task
     assert spent(stage) == (10, 1)
@@ -664,7 +653,7 @@ async def test_drained_before_any_text_is_handed_back_as_if_new(stage: Stage, sa
     puppet, control = Puppet(*said), Control()
     async with asyncio.timeout(WAIT):
         task = asyncio.create_task(stage.runner(puppet).run(JOB, control))
-        await eventually(lambda: bool(puppet.asked))
+        await until(lambda: bool(puppet.asked))
         control.stop(Stop.DRAIN)
         assert await task is Outcome.HANDED_BACK
     assert puppet.closed.is_set()

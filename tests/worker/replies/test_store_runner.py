@@ -12,9 +12,10 @@ from legato.worker.replies.reply import Decision
 from legato.worker.replies.runner import Control, Outcome
 from legato.worker.store.conversations import Store
 from tests.database_servers import Postgres
+from tests.waiting import WAIT, until
 from tests.worker.replies.test_runner import Stage, spoken
 from tests.worker.store.test_store import rows
-from tests.worker.support import WAIT, Ears, Puppet, eventually, make_job
+from tests.worker.support import Ears, Puppet, make_job
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,7 +68,7 @@ async def test_reply_waits_for_a_database_that_went_away_and_is_not_lost(
             await ears.until("token.received")
             server.kill()
             puppet.says.put_nowait(spoken()[-1])
-            await eventually(lambda: "the database is lost, trying on" in caplog.text)
+            await until(lambda: "the database is lost, trying on" in caplog.text)
             await ears.all()
             assert (task.done(), ears.ends) == (False, [])
             await asyncio.to_thread(server.start)

@@ -13,8 +13,9 @@ from legato.worker.replies import log_repair as whole
 from legato.worker.replies.log import MessageLog
 from legato.worker.replies.runner import Outcome
 from legato.worker.replies.stop import Control, Stop
+from tests.waiting import WAIT, until
 from tests.worker.replies.test_runner import Stage, append_under_a_dead_claim
-from tests.worker.support import END, STARTED, WAIT, Ears, Puppet, eventually, keys, logged, make_job
+from tests.worker.support import END, STARTED, Ears, Puppet, keys, logged, make_job
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,12 +79,12 @@ class Scene:
             async def there(text: str = text) -> bool:
                 return text in await logged(self.redis, JOB)
 
-            await eventually(there)
+            await until(there)
 
     async def asked(self, times: int = 1) -> None:
         """Wait until the model was asked, and has said that it begins."""
-        await eventually(lambda: len(self.puppet.asked) == times and self.puppet.says.empty())
-        await eventually(lambda: self.redis.exists(MESSAGE))
+        await until(lambda: len(self.puppet.asked) == times and self.puppet.says.empty())
+        await until(lambda: self.redis.exists(MESSAGE))
 
     async def ends(self, *events: base.Event | base.ProviderError) -> Outcome:
         for event in events:

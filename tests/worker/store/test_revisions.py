@@ -26,8 +26,9 @@ from legato.worker.store import revisions
 from legato.worker.store.conversations import Store
 from legato.worker.store.database import SchemaError
 from legato.worker.store.tables import conversations, metadata
+from tests.waiting import until
 from tests.worker.store.test_store import rows
-from tests.worker.support import eventually, make_job
+from tests.worker.support import make_job
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -274,7 +275,7 @@ async def test_long_upgrade_by_another_process_is_waited_for(
     monkeypatch.setattr(databases, "_begin_sqlite", note)
     engine = databases.connect(database)
     task = asyncio.create_task(revisions.upgrade(engine))
-    await eventually(lambda: len(begun) >= 3)
+    await until(lambda: len(begun) >= 3)
     other.execute("ROLLBACK")
     other.close()
     await task

@@ -284,7 +284,7 @@ def test_processes_that_start_at_once_on_one_new_database_all_succeed(any_databa
 import asyncio, sys
 from legato.worker.replies.reply import Decision
 from legato.worker.store.conversations import Store
-from tests.worker.support import make_job
+from tests.worker.support import (make_job)
 async def main():
     print("set", flush=True)
     sys.stdin.read()
