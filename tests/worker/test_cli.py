@@ -68,6 +68,12 @@ def worker(
         process.communicate()
 
 
+@pytest.fixture
+def redis_url(valkey_url: str) -> str:
+    """One implementation for whole processes: what they ask of Redis, other tests ask of both."""
+    return valkey_url
+
+
 def run(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> int:
     for name in [*os.environ]:
         if re.match("LEGATO_|REDIS_|DATABASE_|ANTHROPIC_", name):

@@ -13,6 +13,7 @@ from legato.broadcaster.channels import hub as hub_module
 from legato.broadcaster.channels.hub import BEHIND, Key
 from legato.broadcaster.transport.frames import payloads, text_frame
 from tests.broadcaster.channels.test_hub import KEY, OTHER, Loop, Recorder, joined
+from tests.tiers import amount
 
 
 @pytest.fixture
@@ -482,4 +483,4 @@ class HubMachine(RuleBasedStateMachine):
 
 
 TestHubMachine = HubMachine.TestCase
-TestHubMachine.settings = settings(max_examples=250, stateful_step_count=40)
+TestHubMachine.settings = settings(max_examples=amount(60, 2_500), stateful_step_count=40)

@@ -23,6 +23,7 @@ from legato.protocol import wire
 from legato.protocol.presence import Member
 from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer
+from tests.tiers import amount
 from tests.waiting import WAIT, until
 
 if TYPE_CHECKING:
@@ -241,7 +242,7 @@ MOVES = st.lists(
 
 
 @given(MOVES)
-@settings(max_examples=100)
+@settings(max_examples=amount(100, 5_000))
 def test_announcements_are_a_history_that_can_have_happened(moves):
     node = Node(None)
     node.registry = LocalRegistry(node.publish)

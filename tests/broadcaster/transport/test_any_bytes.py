@@ -6,6 +6,7 @@ import struct
 from typing import TYPE_CHECKING
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from legato.broadcaster.composition import running
 from legato.broadcaster.transport.websocket import Connection
 from tests.broadcaster.conftest import APP, local_settings
 from tests.broadcaster.transport.test_websocket import UPGRADE
+from tests.tiers import amount
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,13 +98,14 @@ def opcodes(written: bytes) -> Iterator[int]:
     assert at == len(written)
 
 
+@pytest.mark.proof
 async def test_any_bytes_after_the_handshake():
     async with running(local_settings()) as server:
         node = server.node
         node.budget.refill = lambda: True  # else most of it would wait for the loop
 
         @given(st.lists(FRAMES | st.binary(max_size=20), max_size=12), st.integers(1, 60))
-        @settings(max_examples=300)
+        @settings(max_examples=amount(150, 5_000))
         def any_bytes(parts: list[bytes], size: int) -> None:
             transport = Transport()
             connection = Connection(node, set())

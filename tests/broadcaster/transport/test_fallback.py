@@ -32,6 +32,7 @@ from legato.protocol import fallback as words
 from legato.protocol.apps import App
 from legato.protocol.wire import Envelope
 from tests.broadcaster.conftest import APP, client, local_settings
+from tests.tiers import amount
 from tests.waiting import WAIT, until
 
 if TYPE_CHECKING:
@@ -616,7 +617,7 @@ async def test_the_settings_say_where_and_whether(changes, base, status):
             assert answer.status == status
 
 
-@hypothesis_settings(max_examples=30)
+@hypothesis_settings(max_examples=amount(30, 500))
 @given(path=st.binary(max_size=60), body=st.binary(max_size=60), method=st.sampled_from(["POST", "GET"]))
 async def test_whatever_is_asked_there_is_one_answer(path, body, method):
     """ASGI by hand, with paths that no HTTP parser would let through."""

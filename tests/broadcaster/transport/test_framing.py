@@ -19,6 +19,7 @@ from legato.broadcaster.transport.framing import (
     parse_head,
     take_head,
 )
+from tests.tiers import amount
 
 HEAD = b"POST /a?b HTTP/1.1\r\nHost: x\r\n"
 MOST = 65_536
@@ -70,7 +71,7 @@ TRAILERS = st.lists(st.sampled_from([b"X: y\r\n", b"Y:\r\n", b"Z: \xff\r\n"]), m
 
 
 @given(CHUNKS, TRAILERS, st.binary(max_size=9), st.lists(st.integers(0, 400)), st.integers(1, 50))
-@settings(max_examples=400)
+@settings(max_examples=amount(200, 10_000))
 def test_chunks_are_read_as_the_parser_reads_them(chunks, trailers, behind, places, most):
     whole = b"".join([*chunks, b"0\r\n", *trailers, b"\r\n"])
     body = Chunked(MAX_HEAD)

@@ -22,9 +22,10 @@ from legato.broadcaster.transport.frames import goodbye
 from tests.broadcaster.api.test_http_api import EVENTS
 from tests.broadcaster.transport.fed import door
 from tests.broadcaster.transport.test_http import event, post, signed
+from tests.tiers import amount
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
-MANY = settings(max_examples=600)
+MANY = settings(max_examples=amount(200, 10_000))
 
 
 class Parsed:
@@ -286,7 +287,7 @@ def said(*reads: bytes) -> tuple[bytes, bool, int]:
 
 
 @given(UPGRADES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=amount(80, 3_000), deadline=None)
 def test_a_request_is_answered_as_one_that_comes_in_two_reads(data):
     """Which the parser reads, whatever it is."""
     at_once, parsed = said(data), said(data[:1], data[1:])
@@ -339,7 +340,7 @@ CLOSES = st.builds(
 
 
 @given(CLOSES, st.sampled_from([b"", b"\x88", b"\x81\x80abcd"]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=amount(80, 3_000), deadline=None)
 def test_a_close_frame_is_answered_as_one_that_comes_in_two_reads(frame, more):
     """Which the library reads, whatever it is."""
     data = frame + more

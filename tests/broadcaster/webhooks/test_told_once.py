@@ -19,6 +19,7 @@ from legato.protocol.apps import App, Webhook
 from tests.broadcaster.registry.test_registry import ANN, BOB, NEWS, ROOM
 from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer
+from tests.tiers import amount
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -164,7 +165,8 @@ async def test_who_unsubscribes_is_told_although_a_departure_before_is_still_hel
         assert len(told) == (2 if member is None else 4)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.proof
+@pytest.mark.parametrize("seed", range(amount(4, 50)))
 async def test_each_coming_and_going_is_told_once(seed, monkeypatch):
     monkeypatch.setattr("legato.broadcaster.registry.writes.RETRY_SECONDS", (0.001,))
     chance = random.Random(seed)
