@@ -27,9 +27,9 @@ from legato.broadcaster.composition import running
 from legato.protocol import stream, wire
 from legato.protocol.settings import Redis
 from legato.protocol.wire import Envelope
+from tests.broadcaster.api.test_http_api import BATCH, post
+from tests.broadcaster.channels.test_hub import KEY, Loop, Recorder
 from tests.broadcaster.conftest import APP, client, local_settings
-from tests.broadcaster.test_http_api import BATCH, post
-from tests.broadcaster.test_hub import KEY, Loop, Recorder
 from tests.broadcaster.test_server import legato
 
 if TYPE_CHECKING:

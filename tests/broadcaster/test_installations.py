@@ -22,12 +22,13 @@ from legato.protocol.apps import Webhook
 from legato.protocol.settings import Redis
 from legato.worker.jobs.cancel import CancelFlags
 from legato.worker.replies.log import Token, TokenLog
-from tests.broadcaster.conftest import APP, client, local_settings, until
-from tests.broadcaster.test_connection_counts import told
-from tests.broadcaster.test_features import get, nothing_more, sign_in
-from tests.broadcaster.test_http_api import EVENTS, call, post
-from tests.broadcaster.test_webhooks_node import join
-from tests.broadcaster.webhook_receiver import Receiver
+from tests.broadcaster.api.test_http_api import EVENTS, call, post
+from tests.broadcaster.channels.test_features import get, nothing_more, sign_in
+from tests.broadcaster.conftest import APP, client, local_settings
+from tests.broadcaster.registry.test_connection_counts import told
+from tests.broadcaster.webhooks.test_webhooks_node import join
+from tests.broadcaster.webhooks.webhook_receiver import Receiver
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

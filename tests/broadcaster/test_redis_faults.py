@@ -14,12 +14,13 @@ import redis as sync_redis
 from legato.broadcaster.composition import StartError, running
 from legato.broadcaster.config import Auth, Server
 from legato.protocol.settings import Redis
-from tests.broadcaster.conftest import Client, client, local_settings, until
-from tests.broadcaster.test_bus import KEY, redis_node
-from tests.broadcaster.test_http_api import EVENTS, call, post
+from tests.broadcaster.api.test_http_api import EVENTS, call, post
+from tests.broadcaster.bus.test_bus import KEY, redis_node
+from tests.broadcaster.conftest import Client, client, local_settings
 from tests.conftest import BINARIES, SYSTEM
 from tests.redis_clusters import Sentinels, TcpServer
 from tests.redis_servers import RedisServer
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -16,8 +16,8 @@ from legato.broadcaster.clients.drain import drain
 from legato.broadcaster.composition import StartError, running
 from legato.broadcaster.config import Auth, Server
 from legato.protocol.settings import Redis, SettingsError
+from tests.broadcaster.api.test_http_api import EVENTS, call, post
 from tests.broadcaster.conftest import client, local_settings
-from tests.broadcaster.test_http_api import EVENTS, call, post
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -10,9 +10,10 @@ import pytest
 
 from legato.broadcaster.composition import running
 from legato.protocol.settings import Redis
-from tests.broadcaster.conftest import APP, client, local_settings, until
-from tests.broadcaster.test_features import sign_in
-from tests.broadcaster.test_http_api import EVENTS, call, post, signed
+from tests.broadcaster.api.test_http_api import EVENTS, call, post, signed
+from tests.broadcaster.channels.test_features import sign_in
+from tests.broadcaster.conftest import APP, client, local_settings
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

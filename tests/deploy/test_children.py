@@ -17,7 +17,8 @@ import pytest
 from legato.deploy import children
 from legato.deploy.children import Family, Spec, describe
 from legato.deploy.errors import CommandError
-from tests.deploy.screen import SECONDS, Screen, alive, screen, unmeasured, until, wait_until
+from tests.deploy.screen import SECONDS, Screen, alive, screen, unmeasured
+from tests.waiting import until, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -24,8 +24,9 @@ from legato.broadcaster.webhooks import dispatcher as webhooks
 from legato.deploy import ports
 from legato.deploy.processes import BROADCASTER_STOP_SECONDS
 from legato.protocol import wire
-from tests.deploy.screen import SECONDS, alive, quiet_port, wait_until
+from tests.deploy.screen import SECONDS, alive, quiet_port
 from tests.redis_servers import RedisServer, binaries
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -27,7 +27,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from legato.deploy import cli
-from tests.deploy.screen import quiet_port, unmeasured, wait_until
+from tests.waiting import wait_until
+
+from .screen import quiet_port, unmeasured
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,12 +14,13 @@ from redis.exceptions import RedisError
 
 from legato.broadcaster.bus.bus import redis_client
 from tests import least_rights
-from tests.broadcaster.conftest import client, until
-from tests.broadcaster.test_http_api import EVENTS, call, post
+from tests.broadcaster.api.test_http_api import EVENTS, call, post
+from tests.broadcaster.conftest import client
 from tests.broadcaster.test_server import ENVIRON, legato
 from tests.certificates import make as make_certificates
 from tests.conftest import SYSTEM
 from tests.redis_clusters import Cluster, Sentinels, SentinelServer, TcpServer
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
