@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from redis.exceptions import NoScriptError, RedisError
 
-from legato.broadcaster import scripts
 from legato.broadcaster.channels.hub import Key
 from legato.broadcaster.waiting import RETRY_SECONDS, end_task, reason_of
+from legato.protocol.redis import scripts
 from legato.protocol.redis.cluster import Cluster
 from legato.protocol.redis.slots import slot_of
 
@@ -41,7 +41,7 @@ BATCH: Final = 128
 EVERYTHING: Final = Key("", "")
 """The key of a mark, which is reached when all before it is carried out."""
 
-_SCRIPTS: Final = {name: scripts.text(name) for name in ("join", "leave", "release")}
+_SCRIPTS: Final = {name: scripts.text(__package__, name) for name in ("join", "leave", "release")}
 
 
 class Changes:

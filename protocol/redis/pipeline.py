@@ -113,6 +113,11 @@ class LeanPipeline(Pipeline):
         return reply if shape is None else shape(reply)
 
 
+async def awaited(answer: Any) -> Any:
+    """The answer of a plain command, whose type in redis-py allows for a synchronous client too."""
+    return await answer
+
+
 def _is_special(command: tuple[tuple[Any, ...], Mapping[str, Any]]) -> bool:
     """Whether its answer is to be read in a way of its own."""
     return bool(command[1].keys() - {"keys"})
