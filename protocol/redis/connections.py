@@ -28,6 +28,8 @@ from redis.asyncio.connection import (
     SSLConnection,
     UnixDomainSocketConnection,
 )
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import RedisError
 
@@ -226,14 +228,16 @@ class _Local(_Honest, UnixDomainSocketConnection):
     pass
 
 
-def connect(plan: Plan, prefix: str = "", **options: Any) -> Named:
+def connect(plan: Plan, prefix: str = "", *, repeats: int = 0, **options: Any) -> Named:
     """A client; nothing is sent yet.
 
     :param prefix: of all names that the installation uses.
+    :param repeats: how often a command is sent again, at once, after its connection was lost. The first one
+        may have been carried out all the same, so the command must be safe to repeat.
     :param options: of :class:`BlockingConnectionPool`. What the address says goes before them.
     """
     # RESP2 whatever the default may become: the shape of many answers depends on it.
-    options = options | _settings(plan) | {"protocol": 2}
+    options = options | _settings(plan) | {"protocol": 2, "retry": Retry(NoBackoff(), repeats)}
     names = Names(prefix, plan.database)
     if plan.kind == "cluster":
         link = _Link("cluster")

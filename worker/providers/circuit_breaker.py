@@ -18,8 +18,7 @@ from . import base
 
 if TYPE_CHECKING:
     from legato.protocol.redis.pipeline import Named
-
-    from .backoff import Backend
+    from legato.protocol.redis.retry import Backend
 
 FIRST: Final = 1.0
 LONGEST: Final = 30.0
