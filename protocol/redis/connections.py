@@ -17,17 +17,9 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
-import hiredis
 from redis import exceptions
-from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.asyncio import BlockingConnectionPool
-from redis.asyncio.connection import (
-    AbstractConnection,
-    Connection,
-    DefaultParser,
-    SSLConnection,
-    UnixDomainSocketConnection,
-)
+from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as LostError
@@ -37,10 +29,13 @@ from legato.protocol.names import Names
 from legato.protocol.redis_url import Address
 
 from .cluster import ASK_SECONDS, Cluster
+from .internals import Inner, Parser
 from .pipeline import Client
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+
+    from redis.asyncio.connection import AbstractConnection
 
     from legato.protocol.redis_url import Plan
 
@@ -53,8 +48,8 @@ class UnavailableError(exceptions.ResponseError):
     """The server cannot write now, or has broken off a blocking read: it may change by itself."""
 
 
-class _Parser(DefaultParser):  # type: ignore[misc, valid-type] # which one it is depends on hiredis
-    EXCEPTION_CLASSES: Final = DefaultParser.EXCEPTION_CLASSES | dict.fromkeys(
+class _Parser(Parser):
+    EXCEPTION_CLASSES: Final = Parser.EXCEPTION_CLASSES | dict.fromkeys(
         ("NOREPLICAS", "MISCONF", "UNBLOCKED"), UnavailableError
     )
 
@@ -85,7 +80,7 @@ _EXPECTED_URL: Final = {
 }
 
 
-class _Honest(AbstractConnection):
+class _Honest(Inner):
     """A connection that says so when it is closed, or leads to a server that is not the one that is wanted.
 
     uvloop's transports raise a bare RuntimeError when they are closed. A replica takes SPUBLISH as a master
@@ -100,7 +95,7 @@ class _Honest(AbstractConnection):
     @property
     def where(self) -> str:
         """Host and port, or path, of the server."""
-        return str(self._host_error())
+        raise NotImplementedError
 
     async def connect(self) -> None:
         """See redis-py."""
@@ -146,7 +141,7 @@ class _Honest(AbstractConnection):
             await self.connect()
         try:
             async with asyncio.timeout(self.socket_timeout):
-                await self._send_packed_command(self.pack_commands(commands))
+                await self.write(self.pack_commands(commands))
                 return await self._replies(len(commands))
         except BaseException as error:  # what is read next would be the answer to something else
             await self.disconnect(nowait=True)
@@ -160,7 +155,7 @@ class _Honest(AbstractConnection):
         """Whether it is closed, the server has said what nobody asked for, or nothing after a silence."""
         try:
             await self.check_health()  # type: ignore[no-untyped-call]
-            return self._writer is None or self._writer.transport.is_closing() or bool(await self.can_read())
+            return self.is_cut() or bool(await self.can_read())
         except RedisError:
             return True
 
@@ -169,20 +164,13 @@ class _Honest(AbstractConnection):
         replies: list[Any] = []
         while len(replies) < count:
             replies.append(await self._tell(math.inf))
-            for reply in itertools.islice(self._buffered(), count - len(replies)):
+            for reply in itertools.islice(self.buffered(), count - len(replies)):
                 if isinstance(reply, exceptions.ReadOnlyError):
                     raise await self._is_replica_now() from reply
                 if isinstance(reply, LostError):
                     raise reply
                 replies.append(reply)
         return replies
-
-    def _buffered(self) -> Iterator[Any]:
-        """What has been read with the last reply, errors as they are."""
-        reader = getattr(self._parser, "_reader", None)  # it has no other way
-        if isinstance(reader, hiredis.Reader):
-            while (reply := reader.gets()) is not NOT_ENOUGH_DATA:
-                yield reply
 
     async def send_packed_command(self, *arguments: Any, **options: Any) -> None:
         """See redis-py."""
@@ -210,10 +198,15 @@ class _Found(_Honest):
     host: str
     port: int
 
-    async def _connect(self) -> None:
+    @property
+    def where(self) -> str:
+        """See :class:`_Honest`."""
+        return f"{self.host}:{self.port}"
+
+    async def locate(self) -> None:
+        """See :class:`.internals.Inner`."""
         if self._link.find is not None:
             self.host, self.port = await self._link.find()
-        await super()._connect()  # type: ignore[no-untyped-call, safe-super] # beside a connection
 
 
 class _Plain(_Found, Connection):
@@ -225,7 +218,10 @@ class _Secure(_Found, SSLConnection):
 
 
 class _Local(_Honest, UnixDomainSocketConnection):
-    pass
+    @property
+    def where(self) -> str:
+        """See :class:`_Honest`."""
+        return str(self.path)
 
 
 def connect(plan: Plan, prefix: str = "", *, repeats: int = 0, **options: Any) -> Named:
