@@ -16,12 +16,13 @@ import msgspec
 import uvicorn
 
 from legato.protocol.redis import advice as redis_advice
+from legato.protocol.redis.cancellation import end_task
 from legato.protocol.settings import SettingsError
 
 from . import notify
 from .api.app import Server
 from .apps.source import AppHash, AppSource, Place, UnreadableError
-from .bus.bus import BusError, LocalBus, RedisBus, end_task, redis_client
+from .bus.bus import BusError, LocalBus, RedisBus, redis_client
 from .bus.linger import LingeringBus
 from .clients.drain import drain
 from .node import Node

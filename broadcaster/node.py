@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from legato.protocol import errors, messages, presence, users
 from legato.protocol.channels import SERVER_TO_USER, Channel
+from legato.protocol.redis.cancellation import end_task
 from legato.protocol.session import Relay, Session, SignIn, Subscribe
 from legato.protocol.wire import CACHED, CONNECTIONS, RECONNECT, TERMINATE, Envelope
 
-from .bus.bus import BusError, end_task, redis_client
+from .bus.bus import BusError, redis_client
 from .channels import watchlists
 from .channels.cache import CachedChannels
 from .channels.counts import SubscriptionCounts

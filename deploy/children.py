@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from legato.protocol.redis.retry import Backoff
+
 from .console import LineSplitter
 from .errors import BAD_USAGE, FAILED, CommandError
 from .leash import NOT_STARTED
@@ -157,7 +159,7 @@ class Child:
                 process.send_signal(number)
 
     async def _run(self) -> None:
-        delay = BACKOFF_FIRST
+        backoff = Backoff(BACKOFF_FIRST, BACKOFF_MAX, jitter=0)
         while not self._stopping.is_set():
             started = time.monotonic()
             status = await self._run_once()
@@ -169,11 +171,11 @@ class Child:
                 self._failed(CommandError(line, BAD_USAGE if status == BAD_USAGE else FAILED))
                 return
             if time.monotonic() - started >= FORGIVEN_SECONDS:
-                delay = BACKOFF_FIRST
+                backoff.reset()
+            delay = backoff.next()
             self._say(f"{self.spec.name} {describe(status)}; it starts again in {delay:g} s")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay)
-            delay = min(delay * 2, BACKOFF_MAX)
 
     async def _run_once(self) -> int:
         """Start it, show what it writes, and return its exit status, negative for a signal."""

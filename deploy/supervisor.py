@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from redis.exceptions import RedisError
 
+from legato.protocol.redis.cancellation import obey_cancellation
 from legato.protocol.settings import SUPERVISOR_NAME
 from legato.worker import redis_clients as clients
 from legato.worker.jobs import backlog
-from legato.worker.providers.backoff import obey_cancellation
 from legato.worker.supervisor import notify, roster
 from legato.worker.supervisor.roster import Roster, Status
 

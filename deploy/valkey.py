@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from legato.protocol import redis_url
@@ -198,7 +196,6 @@ async def _ping(url: str) -> None:
         redis_url.parse(url),
         socket_connect_timeout=_PING_SECONDS,
         socket_timeout=_PING_SECONDS,
-        retry=Retry(NoBackoff(), 0),
     )
     try:
         await client.ping()

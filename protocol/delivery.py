@@ -16,6 +16,8 @@ from collections import deque
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
+from legato.protocol import backoff
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -35,7 +37,7 @@ class Policy(NamedTuple):
 
     def wait(self, failures: int) -> float:
         """Seconds from a failure to the next attempt."""
-        return min(self.first_retry * 2.0 ** min(failures - 1, 60), self.longest_retry)
+        return backoff.wait(failures, self.first_retry, self.longest_retry)
 
 
 class _Event(NamedTuple):

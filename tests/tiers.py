@@ -57,7 +57,9 @@ PROGRAMS: Final = (
     "tests/deploy/test_tools.py",
     "tests/deploy/test_valkey.py",
     "tests/deploy/test_watch.py",
+    "tests/deploy/test_wheel.py",
     "tests/e2e/",
+    "tests/protocol/redis/test_advice.py",
 )
 """Files, classes and tests that start programs without such a fixture: prefixes of node ids."""
 

@@ -18,6 +18,8 @@ from redis.exceptions import RedisError
 
 from legato.protocol import databases
 from legato.protocol.redis import advice as redis_advice
+from legato.protocol.redis.errors import reason_of
+from legato.protocol.redis.retry import Backend
 from legato.protocol.settings import SUPERVISOR_NAME, SettingsError
 
 from . import config
@@ -28,7 +30,6 @@ from .jobs.intake import Intake
 from .jobs.queue import Jobs
 from .observability import metrics
 from .providers import base
-from .providers.backoff import Backend, one_line
 from .providers.circuit_breaker import OPEN, SharedGate
 from .providers.scripted import Scripted
 from .replies.attempts import Policy
@@ -103,7 +104,7 @@ def _end_with(stubborn: int) -> NoReturn:
 
 
 def _complain(error: Exception, status: int) -> int:
-    sys.stderr.write(f"legato worker: {one_line(error)}\n")
+    sys.stderr.write(f"legato worker: {reason_of(error)}\n")
     return status
 
 
@@ -151,7 +152,7 @@ async def _prepare(redis: Named, intake: Intake, turns: store.Store, staff: Rost
         await staff.enter(vitals.status().queues)
         vitals.obey(await staff.say(vitals.status()))  # what is paused stays so, before the first claim
     except (RedisError, OSError) as error:
-        raise StartError(f"Redis cannot be used: {one_line(error)}") from error
+        raise StartError(f"Redis cannot be used: {reason_of(error)}") from error
     try:
         await turns.prepare()
     except database.FAULTS as error:
@@ -191,7 +192,7 @@ def compose(
 ) -> Consumer:
     """Put the parts together. Starts nothing."""
     worker, model = settings.worker, settings.provider
-    backend = Backend("Redis", REDIS_DOWN)
+    backend = Backend("Redis", REDIS_DOWN, log)
     flags = CancelFlags(redis)
     runner = Runner(
         messages=TokenLog(redis, tries=worker.tries, retention=worker.retention),
@@ -205,7 +206,7 @@ def compose(
             gate=_gate(model, redis, backend),
         ),
         redis=backend,
-        database=Backend("the database", (store.UnavailableError,)),
+        database=Backend("the database", (store.UnavailableError,), log),
         timeout=worker.timeout,
     )
     limits = Limits(worker.concurrency, worker.lease, worker.drain_seconds)

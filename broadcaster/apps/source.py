@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 from redis.exceptions import RedisError
 
-from legato.broadcaster.bus.bus import reason_of
 from legato.protocol.apps import App
+from legato.protocol.redis.errors import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable

@@ -22,8 +22,6 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -32,10 +30,12 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from legato.broadcaster.waiting import RETRY_SECONDS, end_task, reason_of
 from legato.protocol import redis_url, wire
+from legato.protocol.redis import retry
+from legato.protocol.redis.cancellation import end_task
 from legato.protocol.redis.cluster import Cluster
 from legato.protocol.redis.connections import connect
+from legato.protocol.redis.errors import reason_of
 
 from .line import Line
 from .reader import Feed
@@ -54,14 +54,11 @@ if TYPE_CHECKING:
     Lost = Callable[[Collection[Key]], None]
 
 __all__ = [
-    "RETRY_SECONDS",
     "Bus",
     "BusError",
     "LocalBus",
     "RedisBus",
     "ask",
-    "end_task",
-    "reason_of",
     "redis_client",
 ]
 
@@ -172,7 +169,6 @@ def redis_client(url: str, prefix: str = "") -> Named:
         socket_timeout=5,
         socket_connect_timeout=5,
         health_check_interval=15,
-        retry=Retry(NoBackoff(), 0),
     )
 
 
@@ -351,7 +347,7 @@ class RedisBus:
         while True:
             await self._to_place.wait()
             if self._attempt:
-                await asyncio.sleep(RETRY_SECONDS[min(self._attempt, len(RETRY_SECONDS)) - 1])
+                await asyncio.sleep(retry.seconds(self._attempt))
             self._attempt += 1
             try:
                 await self._servers.look()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from redis.exceptions import ClusterDownError, MovedError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from legato.broadcaster.waiting import end_task
+from legato.protocol.redis.cancellation import end_task
 from legato.protocol.redis.slots import slot_of
 from legato.protocol.redis_url import Address
 

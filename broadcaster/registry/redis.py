@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import RedisError
 
-from legato.broadcaster.bus.bus import ask, end_task, reason_of
+from legato.broadcaster.bus.bus import ask
 from legato.broadcaster.channels.hub import Key
 from legato.protocol import presence, wire
+from legato.protocol.redis.cancellation import end_task
+from legato.protocol.redis.errors import reason_of
 
 from .base import added_envelope, removed_envelope
 from .codec import Change, Hold, Owner, decode_entry, decode_joined, decode_left, encode_entry

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from redis.exceptions import NoScriptError, RedisError
 
-from legato.broadcaster import scripts
 from legato.broadcaster.channels.hub import Key
-from legato.broadcaster.waiting import RETRY_SECONDS, end_task, reason_of
+from legato.protocol.redis import scripts
+from legato.protocol.redis.cancellation import end_task
 from legato.protocol.redis.cluster import Cluster
+from legato.protocol.redis.errors import reason_of
+from legato.protocol.redis.retry import Backoff
 from legato.protocol.redis.slots import slot_of
 
 from .codec import Change, keys_of
@@ -41,7 +43,7 @@ BATCH: Final = 128
 EVERYTHING: Final = Key("", "")
 """The key of a mark, which is reached when all before it is carried out."""
 
-_SCRIPTS: Final = {name: scripts.text(name) for name in ("join", "leave", "release")}
+_SCRIPTS: Final = {name: scripts.text(__package__, name) for name in ("join", "leave", "release")}
 
 
 class Changes:
@@ -149,21 +151,21 @@ class _Lane:
                 del self._lanes[change.key]
 
     async def _run(self) -> None:
-        attempt = 0
+        backoff = Backoff()
         while True:
             await self._ready.wait()
             self._ready.clear()
             while self.waiting:
                 error = await self._try()
                 if error is None:
-                    attempt, self.failing_since = 0, None
+                    backoff.reset()
+                    self.failing_since = None
                     continue
                 if self.failing_since is None:
                     self.failing_since = time.monotonic()
                     if not isinstance(error, NoScriptError):
                         logger.warning("Redis does not take changes (%s), trying on", reason_of(error))
-                await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
-                attempt += 1
+                await backoff.wait()
 
     async def _try(self) -> Exception | None:
         """One pipeline. Answers why not all of it was carried out: that is the next again."""

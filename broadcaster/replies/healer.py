@@ -10,9 +10,10 @@ import logging
 from typing import TYPE_CHECKING, Final
 from weakref import ref
 
-from legato.broadcaster.bus.bus import RETRY_SECONDS, BusError
-from legato.protocol import stream
+from legato.broadcaster.bus.bus import BusError
+from legato.protocol import backoff, stream
 from legato.protocol.healing import DELIVER, Channel, Reading, Room, Verdict
+from legato.protocol.redis.retry import FIRST, LONGEST, Backoff
 
 from .snapshot import Look, OutrunError
 from .store import Gone
@@ -38,7 +39,7 @@ SNAPSHOT_TRIES: Final = 100
 SNAPSHOT_REST: Final = 0.05
 """Seconds before another look, when one was not enough."""
 
-SNAPSHOT_PAUSES: Final = (*RETRY_SECONDS, *(RETRY_SECONDS[-1],) * 13)
+SNAPSHOT_PAUSES: Final = tuple(backoff.wait(failures, FIRST, LONGEST) for failures in range(1, 19))
 """Between two looks while Redis does not answer: half a minute in all, as long as anybody listens."""
 
 READINGS: Final = 16
@@ -182,16 +183,16 @@ class Healer:
 
     async def _reading(self, key: Key, channel: _Channel, message_id: str) -> Reading | None:
         """What the log has, as soon as Redis answers; None when nobody needs it any more."""
-        attempt = 0
+        waits: Backoff | None = None
         while self._channels.get(key) is channel and (first := channel.next(message_id)) is not None:
             try:
                 async with self._readings:
                     return await self._replies.missing(key, message_id, first)
             except BusError as error:
-                if attempt == 0:
+                if waits is None:
+                    waits = Backoff()
                     logger.warning("a reply cannot be read up yet: %s", error)
-                await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
-                attempt += 1
+                await waits.wait()
             except Exception:  # what is in Redis is not what a worker writes
                 logger.exception("reply %s: the log cannot be read", message_id)
                 return Reading(first, None)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from legato.broadcaster.bus.bus import RETRY_SECONDS, BusError
+from legato.broadcaster.bus.bus import BusError
 from legato.protocol.channels import LONGEST_NAME, Channel, ChannelError
+from legato.protocol.redis.retry import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -59,7 +59,7 @@ class Recovery:
             self._spawn(self._recover())
 
     async def _recover(self) -> None:
-        count = attempt = 0
+        count, backoff = 0, Backoff()
         try:
             while self._waiting:
                 batch = list(islice(self._waiting, BATCH))
@@ -69,8 +69,7 @@ class Recovery:
                     await self._read(batch)
                 except BusError:
                     self._waiting |= dict.fromkeys(batch)
-                    await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
-                    attempt += 1
+                    await backoff.wait()
                 else:
                     count += len(batch)
         finally:

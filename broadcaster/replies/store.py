@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from legato.broadcaster import scripts
 from legato.broadcaster.bus.bus import BusError, RefusedError, ask
 from legato.broadcaster.channels.hub import Key
 from legato.protocol import stream, wire
 from legato.protocol.healing import Reading
+from legato.protocol.redis import scripts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,9 +75,9 @@ class Replies:
         self._chat = chat
         self.app_id = app_id
         self.submitted = 0
-        self._enqueue = redis.register_script(scripts.text("enqueue"))
-        self._admit = redis.register_script(scripts.text("admit"))
-        self._settle_script = redis.register_script(scripts.text("settle"))
+        self._enqueue = scripts.load(redis, __package__, "enqueue")
+        self._admit = scripts.load(redis, __package__, "admit")
+        self._settle_script = scripts.load(redis, __package__, "settle")
 
     def is_chat(self, key: Key) -> bool:
         """Whether the channel carries replies."""
@@ -250,7 +250,7 @@ class Replies:
         return Reading(first, frames if first + len(frames) == count else None, end)
 
 
-AROUND: Final = scripts.text("around")
+AROUND: Final = scripts.text(__package__, "around")
 TEXT: Final = wire.LOG_TEXT.encode()
 MARKER: Final = wire.LOG_FINAL.encode()
 

@@ -19,7 +19,7 @@ _HEADS: Final = {
 
 
 class Exchange:
-    """One request and its answer, where uvicorn would have a ``RequestResponseCycle``.
+    """One request and its answer, where other requests have an :class:`~.asgi_cycle.AsgiCycle`.
 
     :ivar body: as far as it has come; None once it is larger than it may be.
     :ivar begun: its answer is known, or somebody is at work on it: whatever comes now changes nothing.

@@ -1,7 +1,7 @@
 """HTTP/1.1 on a connection: one request at a time, each within bounds of time and of memory.
 
 Requests to the Pusher HTTP API do not go through ASGI: a request is one call, and its answer one write
-(:mod:`.exchange`). All others go through ASGI, in uvicorn's ``RequestResponseCycle``.
+(:mod:`.exchange`). All others go through ASGI (:mod:`.asgi_cycle`).
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-from uvicorn.protocols.utils import is_ssl
-
-from .asgi import Flow, Parting, refusal, scope_of
+from .asgi import CONTINUE, Flow, Parting, refusal, scope_of
+from .asgi_cycle import AsgiCycle, Link
 from .budget import COST_SHIFT, SLICE, SLICE_BYTES
 from .exchange import Exchange
 from .farewell import Farewell
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
     from .framing import Body, Head
     from .websocket import Connection
 
-    Cycle = RequestResponseCycle | Exchange
+    Cycle = AsgiCycle | Exchange
 
 logger: Final = logging.getLogger("legato.http")
 
@@ -47,8 +45,6 @@ SKIPPED_BYTES: Final = 65_536
 
 HELD_BYTES: Final = 65_536
 """How much of a body waits for an ASGI application that does not take it."""
-
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class HttpProtocol(asyncio.Protocol):
@@ -115,7 +111,7 @@ class HttpProtocol(asyncio.Protocol):
         """Take the transport over (:mod:`.acceptor`)."""
         self.server_state.connections.add(self)  # type: ignore[arg-type]
         self.transport = transport
-        self.flow = Flow(transport, self._wanted)
+        self.flow = Flow(self._wanted)
         self._look_by(self._waiting_since + self._config.timeout_keep_alive)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -158,7 +154,7 @@ class HttpProtocol(asyncio.Protocol):
         if cycle is None or cycle.response_complete:
             return
         cycle.disconnected = True
-        if isinstance(cycle, RequestResponseCycle):
+        if isinstance(cycle, AsgiCycle):
             cycle.message_event.set()
 
     def shutdown(self) -> None:
@@ -306,7 +302,7 @@ class HttpProtocol(asyncio.Protocol):
         scope = (
             None
             if self._api.serves(head.target)
-            else scope_of(head, self._config, secure=is_ssl(self.transport))
+            else scope_of(head, self._config, secure=self.transport.get_extra_info("sslcontext") is not None)
         )
         self._due = None
         self._body = body = body_of(head)
@@ -335,27 +331,21 @@ class HttpProtocol(asyncio.Protocol):
             return
         length = None if body.left is None else body.left + exchange.size
         if not exchange.refused(self._api, length) and self._expects and not exchange.size:
-            self.transport.write(_CONTINUE)
+            self.transport.write(CONTINUE)
 
     def _begin_cycle(self, head: Head, scope: dict[str, Any], *, keep_alive: bool) -> None:
         whole = self._body is None
-        self.cycle = cycle = RequestResponseCycle(
-            scope=scope,  # type: ignore[arg-type]
-            transport=self.transport if whole else Parting(self.transport, self.part),  # type: ignore[arg-type]
-            flow=self.flow,
-            logger=logger,
-            access_logger=logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=head.expects and not whole,
+        self.cycle = cycle = AsgiCycle(
+            scope,
+            self.transport if whole else Parting(self.transport, self.part),
+            Link(self.flow, self.server_state.default_headers, self.on_response_complete),
+            expects=head.expects and not whole,
             keep_alive=keep_alive,
-            on_response=self.on_response_complete,
         )
         if whole:
             cycle.more_body = False
             cycle.message_event.set()
-        self.spawn(cycle.run_asgi(self._config.loaded_app))
+        self.spawn(cycle.run(self._config.loaded_app))
 
     def _read_body(self, body: Body) -> bool:
         """Give the request's answer what has come of it. Nobody wants it any more behind the answer."""

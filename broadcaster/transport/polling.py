@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 from legato.broadcaster.api.events import ApiError
 from legato.broadcaster.api.http_api import read_body
-from legato.broadcaster.bus.bus import end_task
 from legato.protocol import errors, fallback
 from legato.protocol.fallback import Handle, SendError
+from legato.protocol.redis.cancellation import end_task
 from legato.protocol.signatures import parse_query
 
 from .polling_client import FallbackClient, Receiver

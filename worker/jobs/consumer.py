@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from redis import exceptions
 
 from legato.protocol import stream
+from legato.protocol.redis.cancellation import obey_cancellation
 from legato.protocol.redis.connections import UnavailableError
-from legato.worker.providers.backoff import FIRST, Backend, delays, obey_cancellation, one_line
+from legato.protocol.redis.errors import reason_of
+from legato.protocol.redis.retry import FIRST, Backend, Backoff
 from legato.worker.replies.runner import Outcome
 from legato.worker.replies.stop import Control, Stop
 
@@ -175,7 +177,7 @@ class Consumer:
             running.control.stop(Stop.DRAIN)
 
     async def _claim(self) -> None:
-        waits, group_lost = delays(FIRST, TAKE_OVER_EVERY), False
+        waits, group_lost = Backoff(FIRST, TAKE_OVER_EVERY), False
         while not self.stopping:
             self._changed.clear()
             room = self._limits.concurrency - len(self._running)
@@ -189,13 +191,13 @@ class Consumer:
             except exceptions.RedisError as error:
                 group_lost = str(error).startswith("NOGROUP")  # the server came back without its data
                 self._redis.failed(error)
-                await self._pause(next(waits))
+                await self._pause(waits.next())
             except Exception:  # without this loop the process is of no use
                 log.exception("claiming failed")
-                await self._pause(next(waits))
+                await self._pause(waits.next())
             else:
                 group_lost = False
-                waits = delays(FIRST, TAKE_OVER_EVERY)
+                waits.reset()
                 self._redis.answered()
                 obey_cancellation()
                 for entry in entries:
@@ -295,7 +297,7 @@ class Consumer:
                 try:
                     await self._redis.insist(chore)
                 except exceptions.RedisError as error:
-                    log.warning("%s failed: %s", chore.__name__, one_line(error))
+                    log.warning("%s failed: %s", chore.__name__, reason_of(error))
                 except Exception:  # without the chore, leases run out and cancels go unheard
                     log.exception("%s failed", chore.__name__)
 

@@ -7,9 +7,9 @@ import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from legato.protocol.redis.retry import Backoff
 from legato.protocol.stream import Usage
 from legato.worker.providers import base
-from legato.worker.providers.backoff import delays
 from legato.worker.providers.circuit_breaker import OPEN
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Waits:
     """How long to wait between the requests of one reply."""
 
     def __init__(self) -> None:
-        self._delays = delays(FIRST_DELAY, LONGEST_DELAY)
+        self._backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)
         self._hurries = True
 
     def after(self, error: base.ProviderError) -> float:
@@ -44,7 +44,7 @@ class Waits:
         if error.retry is base.Retry.NOW and self._hurries:
             self._hurries = False
             return 0.0
-        return next(self._delays)
+        return self._backoff.next()
 
 
 async def attempt(

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
+    from legato.protocol.redis.scripts import Registered
     from legato.protocol.redis_url import Address
-    from legato.worker.scripts import Registered
 
 MOST: Final = 64
 """Calls in one round trip."""
@@ -47,7 +47,7 @@ class _Batch:
 
 
 class Together:
-    """A :class:`.scripts.Script` whose calls share round trips. Each gets its own answer or error."""
+    """A script whose calls share round trips. Each call gets its own answer or error."""
 
     def __init__(self, redis: Redis, script: Registered) -> None:
         self._redis = redis
@@ -55,7 +55,7 @@ class Together:
         self._next: dict[Address | None, _Batch] = {}
 
     async def __call__(self, keys: Sequence[str], args: Iterable[str | bytes | int]) -> Any:
-        """See :class:`.scripts.Script`. Who is cancelled meanwhile may have called all the same."""
+        """Run the script. A caller that is cancelled meanwhile may have run it all the same."""
         arguments, loop = tuple(args), asyncio.get_running_loop()
         shard = shards.owner(self._redis, keys[0])
         batch = self._next.get(shard)

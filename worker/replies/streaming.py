@@ -21,8 +21,8 @@ from .stop import Stop
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
+    from legato.protocol.redis.retry import Backend
     from legato.worker.observability.counters import Figures
-    from legato.worker.providers.backoff import Backend
     from legato.worker.providers.circuit_breaker import Gate
 
     from .attempts import Policy

@@ -7,7 +7,7 @@ its lease is lost, which would stop a zombie before it writes.
 import sys
 
 from legato.deploy import cli
-from legato.worker import scripts
+from legato.protocol.redis import scripts
 
 APPEND = """
 local next = redis.call('XLEN', KEYS[2])
@@ -25,9 +25,9 @@ BROKEN = {"append": APPEND, "renew": "return {}"}
 right = scripts.load
 
 
-def load(redis, name):
-    """As `legato.worker.scripts.load`, but for two scripts."""
-    return redis.register_script(BROKEN[name]) if name in BROKEN else right(redis, name)
+def load(redis, package, name):
+    """As `legato.protocol.redis.scripts.load`, but for two scripts."""
+    return redis.register_script(BROKEN[name]) if name in BROKEN else right(redis, package, name)
 
 
 if __name__ == "__main__":

@@ -168,7 +168,7 @@ async def test_who_unsubscribes_is_told_although_a_departure_before_is_still_hel
 @pytest.mark.proof
 @pytest.mark.parametrize("seed", range(amount(4, 50)))
 async def test_each_coming_and_going_is_told_once(seed, monkeypatch):
-    monkeypatch.setattr("legato.broadcaster.registry.writes.RETRY_SECONDS", (0.001,))
+    monkeypatch.setattr("legato.protocol.redis.retry.seconds", lambda *_: 0.001)
     chance = random.Random(seed)
     async with two_nodes(chance) as nodes:
         for _ in range(STEPS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -11,12 +12,12 @@ import pytest
 from redis.exceptions import RedisError
 
 from legato.protocol import wire
+from legato.protocol.redis.retry import Backend
 from legato.worker import redis_clients as clients
 from legato.worker.jobs import cancel as cancels
 from legato.worker.jobs import shards
 from legato.worker.jobs.cancel import CancelFlags
 from legato.worker.jobs.consumer import REDIS_DOWN
-from legato.worker.providers.backoff import Backend
 from legato.worker.replies.batch import Together
 from tests.waiting import WAIT, until
 
@@ -160,6 +161,11 @@ async def test_one_message_is_not_taken_for_uncancelled_when_it_cannot_be_asked(
     healthy, dead = flagged(half_dead, redis_cluster)
     flags = CancelFlags(half_dead)
     assert await flags.is_set(healthy) is False
-    assert await Backend("Redis", REDIS_DOWN).insist(lambda: flags.is_set(healthy)) is False
+    assert (
+        await Backend("Redis", REDIS_DOWN, logging.getLogger("legato.worker")).insist(
+            lambda: flags.is_set(healthy)
+        )
+        is False
+    )
     with pytest.raises(RedisError):
         await flags.is_set(dead)

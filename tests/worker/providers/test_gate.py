@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from legato.protocol import wire
+from legato.protocol.redis.retry import Backend
 from legato.worker.jobs.consumer import REDIS_DOWN
 from legato.worker.providers import base
 from legato.worker.providers import circuit_breaker as module
-from legato.worker.providers.backoff import Backend
 from legato.worker.providers.circuit_breaker import SharedGate
 from legato.worker.replies import attempts as attempts_module
 from legato.worker.replies.attempts import Policy, attempt
@@ -33,7 +34,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def gate(redis: Redis, key: str = KEY) -> SharedGate:
-    return SharedGate(redis, Backend("Redis", REDIS_DOWN), "", key)
+    return SharedGate(redis, Backend("Redis", REDIS_DOWN, logging.getLogger("legato.worker")), "", key)
 
 
 def later(seconds: float) -> float:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from legato.protocol import wire
+from legato.protocol.redis.retry import Backend
 from legato.protocol.stream import FAILED_TEXT, Job, Turn, Usage
 from legato.worker.jobs.cancel import CancelFlags
 from legato.worker.jobs.consumer import REDIS_DOWN
 from legato.worker.jobs.queue import Entry
 from legato.worker.observability.counters import Figures
 from legato.worker.providers import base
-from legato.worker.providers.backoff import Backend
 from legato.worker.providers.scripted import Scripted
 from legato.worker.replies import overlap as seam
 from legato.worker.replies.attempts import Policy
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 JOB = make_job()
 MESSAGE, LOG, ACTIVE = keys(JOB)
+LOGGER = logging.getLogger("legato.worker")
 
 
 class Stage:
@@ -58,8 +60,8 @@ class Stage:
             flags=CancelFlags(self.redis),
             store=self.store,
             model=Model(provider=provider, tries=tries, **options),
-            redis=Backend("Redis", REDIS_DOWN),
-            database=Backend("the database", (UnavailableError,)),
+            redis=Backend("Redis", REDIS_DOWN, LOGGER),
+            database=Backend("the database", (UnavailableError,), LOGGER),
             timeout=time_limit,
             figures=self.figures,
         )

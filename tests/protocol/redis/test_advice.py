@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 import resource
@@ -50,14 +51,14 @@ async def test_eviction_and_clock(server, caplog):
         (line,) = await warnings(server.url, caplog)
         assert "allkeys-lru" in line
         lines = await warnings(server.url, caplog, wall=lambda: time.time() + 40)
-        assert [re.search(r"allkeys-lru|40 seconds ahead", line)[0] for line in lines] == [
+        assert [re.search(r"allkeys-lru|seconds ahead", line)[0] for line in lines] == [
             "allkeys-lru",
-            "40 seconds ahead",
+            "seconds ahead",
         ]
         admin.config_set("maxmemory-policy", "noeviction")
     assert await warnings(server.url, caplog, wall=lambda: time.time() + 20) == []
     (line,) = await warnings(server.url, caplog, wall=lambda: time.time() - 40)
-    assert "40 seconds behind" in line
+    assert "seconds behind" in line
 
 
 async def test_a_user_who_may_not_ask_is_told_nothing(server, caplog):
@@ -70,8 +71,9 @@ async def test_a_user_who_may_not_ask_is_told_nothing(server, caplog):
 
 async def test_a_cluster_is_warned_of_once(redis_cluster, caplog):
     assert await warnings(redis_cluster.url, caplog) == []
-    (line,) = await warnings(redis_cluster.url, caplog, wall=lambda: time.time() + 40)
-    assert "40 seconds ahead" in line
+    ahead = itertools.count(40, 5)
+    (line,) = await warnings(redis_cluster.url, caplog, wall=lambda: time.time() + next(ahead))
+    assert re.search(r"[45]\d seconds ahead of Redis", line)
 
 
 @pytest.mark.parametrize("program", SAID)
