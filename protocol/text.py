@@ -1,7 +1,7 @@
-r"""Text that UTF-8 can carry: lone surrogates become U+FFFD, and pairs that were split are joined.
+r"""Makes text well-formed: replaces lone surrogates by U+FFFD and joins split pairs.
 
 Python strings, JavaScript strings and JSON escapes can hold half of a surrogate pair; UTF-8 cannot
-(RFC 3629, section 3), and a JSON reader may refuse it (RFC 8259, section 8.2). Halves come from programs that
+(RFC 3629, section 3), and a JSON reader may refuse it (RFC 8259, section 8.2). They come from programs that
 cut text between UTF-16 code units: an emoji arrives as ``"\ud83d"`` and ``"\ude00"``.
 """
 
@@ -40,13 +40,13 @@ def well_formed(text: str) -> str:
 
 
 class Joiner:
-    """Joins surrogate pairs over the pieces of a text: all pieces together give :func:`well_formed` of it."""
+    """Makes a text in pieces well-formed: the results joined are :func:`well_formed` of the whole text."""
 
     def __init__(self) -> None:
         self._high = ""
 
     def feed(self, piece: str) -> str:
-        """The piece, well-formed. A high surrogate at its end waits for the next piece."""
+        """Process a piece. A high surrogate at its end waits for the next piece."""
         if not piece:
             return piece
         piece = self._high + piece
@@ -54,7 +54,7 @@ class Joiner:
         return well_formed(piece[:-1] if self._high else piece)
 
     def rest(self) -> str:
-        """What still waits when the text has ended: U+FFFD, or nothing."""
+        """End the text: U+FFFD if a surrogate waits, else nothing."""
         high, self._high = self._high, ""
         return high and REPLACEMENT
 
@@ -71,7 +71,7 @@ def replace_lone_escapes(body: bytes) -> bytes:
 
 
 def decode_json(decoder: msgspec.json.Decoder[T], body: bytes | str) -> T:
-    """``decoder.decode(body)``, which refuses escapes of lone surrogates, with U+FFFD in their place.
+    """``decoder.decode(body)`` with U+FFFD for escapes of lone surrogates, which the decoder refuses.
 
     :raises msgspec.DecodeError: and :raises UnicodeError: as the decoder does.
     """

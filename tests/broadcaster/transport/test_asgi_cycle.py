@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from legato.broadcaster.transport.asgi import CONTINUE, Flow
 from legato.broadcaster.transport.asgi_cycle import AsgiCycle, Link
-from tests.waiting import until
 from tests.broadcaster.fed import Transport, door
+from tests.waiting import until
 
 OK = {"type": "http.response.start", "status": 200, "headers": [(b"Content-Length", b"2")]}
 HI = {"type": "http.response.body", "body": b"hi"}
