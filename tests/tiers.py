@@ -41,6 +41,7 @@ SERVER_PARAMS: Final = frozenset({"valkey", "redis", "cluster", "sentinel", "pos
 """Parameters of tests and fixtures that stand for a server."""
 
 PROGRAMS: Final = (
+    "tests/benchmarks/chaos/test_modules.py",
     "tests/benchmarks/chaos/test_runs.py",
     "tests/benchmarks/conformance/test_command.py",
     "tests/benchmarks/conformance/test_legato.py",
