@@ -37,7 +37,7 @@ SERVER_FIXTURES: Final = frozenset(
 )
 """What takes one of these, directly or not, is not a unit test."""
 
-SERVER_PARAMS: Final = frozenset({"valkey", "redis", "cluster", "sentinel", "postgresql", "mysql"})
+SERVER_PARAMS: Final = frozenset({"valkey", "redis", "hash", "cluster", "sentinel", "postgresql", "mysql"})
 """Parameters of tests and fixtures that stand for a server."""
 
 PROGRAMS: Final = (
@@ -45,22 +45,47 @@ PROGRAMS: Final = (
     "tests/benchmarks/chaos/test_runs.py",
     "tests/benchmarks/conformance/test_command.py",
     "tests/benchmarks/conformance/test_legato.py",
+    "tests/benchmarks/test_versus.py::test_baseline_that_does_not_compile_is_told",
+    "tests/benchmarks/test_versus.py::test_loop_delay_is_read_around_the_flushes",
+    "tests/broadcaster/api/test_chat.py::test_a_redis_that_refuses_is_not_called_one_that_does_not_answer",
+    "tests/broadcaster/api/test_chat.py::test_a_redis_without_memory_locks_nobody_out",
+    "tests/broadcaster/api/test_chat.py::test_with_redis_gone_chat_is_unavailable_and_comes_back",
+    "tests/broadcaster/api/test_http_api.py::test_redis_that_has_gone_is_a_503",
+    "tests/broadcaster/apps/test_app_table.py::test_a_broadcaster_without_a_table_does_without_sqlalchemy",
+    "tests/broadcaster/bus/",
+    "tests/broadcaster/clients/test_drain.py::test_a_redis_that_hangs_is_waited_for_once",
+    "tests/broadcaster/clients/test_entrance.py::test_without_redis_nobody_is_let_in_that_cannot_be_counted",
+    "tests/broadcaster/registry/test_connection_counts.py",
     "tests/broadcaster/registry/test_lease_thread.py",
+    "tests/broadcaster/registry/test_registry.py",
     "tests/broadcaster/test_cluster.py",
+    "tests/broadcaster/test_fan_out_cost.py::test_events_of_one_request_reach_a_receiver_by_one_system_call",
     "tests/broadcaster/test_least_rights.py",
     "tests/broadcaster/test_redis_faults.py",
     "tests/broadcaster/test_rolling_restart.py",
+    "tests/broadcaster/test_server.py",
+    "tests/broadcaster/transport/test_file_limit.py",
     "tests/broadcaster/transport/test_tls.py",
     "tests/broadcaster/webhooks/test_told_once.py",
+    "tests/broadcaster/webhooks/test_webhooks.py::test_without_a_webhook_no_http_client_is_loaded",
     "tests/deploy/test_children.py",
+    "tests/deploy/test_cli.py",
+    "tests/deploy/test_env_file.py",
+    "tests/deploy/test_loaded.py",
+    "tests/deploy/test_logs.py",
     "tests/deploy/test_processes.py",
     "tests/deploy/test_supervisor.py",
+    "tests/deploy/test_systemd.py",
     "tests/deploy/test_tools.py",
+    "tests/deploy/test_up.py",
     "tests/deploy/test_valkey.py",
     "tests/deploy/test_watch.py",
     "tests/deploy/test_wheel.py",
     "tests/e2e/",
     "tests/protocol/redis/test_advice.py",
+    "tests/protocol/redis/test_pipeline.py",
+    "tests/worker/jobs/test_consumer.py::test_redis_that_comes_back_empty_is_served_again",
+    "tests/worker/store/test_revisions.py::test_database_that_is_up_to_date_needs_no_alembic",
 )
 """Files, classes and tests that start programs without such a fixture: prefixes of node ids."""
 

@@ -165,13 +165,21 @@ async def test_who_unsubscribes_is_told_although_a_departure_before_is_still_hel
         assert len(told) == (2 if member is None else 4)
 
 
+def broken(nodes) -> int:
+    """How many pipelines have lost their answers."""
+    return sum(node.registry._changes.batches.broken for node in nodes)
+
+
 @pytest.mark.proof
 @pytest.mark.parametrize("seed", range(amount(4, 50)))
 async def test_each_coming_and_going_is_told_once(seed, monkeypatch):
     monkeypatch.setattr("legato.protocol.redis.retry.seconds", lambda *_: 0.001)
     chance = random.Random(seed)
     async with two_nodes(chance) as nodes:
-        for _ in range(STEPS):
+        steps = 0
+        while steps < STEPS or broken(nodes) <= STEPS / 10:  # a slow machine sends more changes at a time
+            assert steps < 10 * STEPS, "hardly any answer was lost"
+            steps += 1
             number = chance.randrange(2)
             move(nodes[number], number, chance)
             if chance.random() < 0.3:
@@ -181,7 +189,6 @@ async def test_each_coming_and_going_is_told_once(seed, monkeypatch):
         there = [place for node in nodes for place in node.places.items()]
     channels = {key.channel for (key, _), _ in there}
     users = {member.id for _, member in there if member is not None}
-    assert sum(node.registry._changes.batches.broken for node in nodes) > STEPS / 10
     for channel in (NEWS.channel, ROOM.channel):
         comings, goings = told["channel_occupied", channel, ""], told["channel_vacated", channel, ""]
         assert comings - goings == (channel in channels)
