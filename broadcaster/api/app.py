@@ -15,7 +15,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from legato.broadcaster.auth.endpoints import ChannelAuth, Signer, UserAuth
-from legato.broadcaster.auth.rules import verifier
+from legato.broadcaster.auth.verifier import verifier
 from legato.broadcaster.transport.polling import Fallback
 from legato.protocol.settings import SettingsError
 from legato.protocol.stream import InvalidRequest, parse_user_id

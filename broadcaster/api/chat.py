@@ -13,7 +13,8 @@ import msgspec
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from legato.broadcaster.auth.rules import AuthError, KeysUnavailable, user_of
+from legato.broadcaster.auth.errors import AuthError, KeysUnavailable
+from legato.broadcaster.auth.rules import user_of
 from legato.broadcaster.bus.bus import BusError, RefusedError
 from legato.broadcaster.replies.store import Conflict, Full, Gone, Replies, TooMany, is_refusal
 from legato.protocol import stream
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.routing import BaseRoute
 
-    from legato.broadcaster.auth.rules import Verifier
+    from legato.broadcaster.auth.verifier import Verifier
     from legato.broadcaster.node import Node
     from legato.protocol.stream import ChatRequest, UserId
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from legato.broadcaster.node import Node
     from legato.protocol.apps import App
 
-    from .rules import Verifier
+    from .verifier import Verifier
 
 BODY_LIMIT: Final = 16_384
 MASTER_KEY_BYTES: Final = 32
