@@ -20,8 +20,10 @@ from .bus.bus import BusError, end_task, redis_client
 from .channels import watchlists
 from .channels.cache import CachedChannels
 from .channels.counts import SubscriptionCounts
-from .channels.hub import Hub, Key, Subscriber
+from .channels.fanout import Fanout
+from .channels.hub import Hub
 from .channels.presence import Rosters
+from .channels.subscriber import Key, Subscriber
 from .channels.watchlists import Watchlists
 from .clients import drain
 from .clients.admission import Entrance
@@ -88,7 +90,10 @@ class Node:
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
         self.wall = time.time
-        self.hub = Hub(self.loop.call_soon, bus.subscribe, self._vacate, self._ready)
+        self.fanout = Fanout(self.loop.call_soon)
+        self.hub = Hub(self.loop.call_soon, self.fanout)
+        self.opened = bus.subscribe
+        self.hub.start(self)
         self.registry = self._registry(redis)
         self.peers = drain.Peers(self.registry)
         self.entrance = Entrance(self)
@@ -216,7 +221,7 @@ class Node:
         if missed:
             self.recovery.missed(key)
 
-    def _vacate(self, key: Key) -> None:
+    def vacated(self, key: Key) -> None:
         """The channel has lost its last subscriber here."""
         if self.healer is not None:
             self.healer.drop(key)
@@ -379,7 +384,7 @@ class Node:
                 name=name,
             )
 
-    def _ready(self, subscriber: Subscriber, key: Key) -> None:
+    def ready(self, subscriber: Subscriber, key: Key) -> None:
         """The channel delivers: join it with all nodes, then answer.
 
         Not before: whoever has the answer may rely on being counted everywhere.

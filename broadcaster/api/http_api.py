@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from legato.broadcaster.bus.bus import BusError
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.slices import slices
 from legato.protocol import signatures, users
 from legato.protocol.signatures import UNKNOWN_KEY, SignatureError

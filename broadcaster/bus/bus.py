@@ -44,7 +44,7 @@ from .topology import OneServer, Servers, Shards
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 
-    from legato.broadcaster.channels.hub import Key
+    from legato.broadcaster.channels.subscriber import Key
     from legato.protocol.redis.pipeline import Named
     from legato.protocol.redis_url import Address
     from legato.protocol.wire import Envelope

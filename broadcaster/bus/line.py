@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from legato.broadcaster.channels.hub import Key
+    from legato.broadcaster.channels.subscriber import Key
 
 
 class Line:

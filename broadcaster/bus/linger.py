@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from legato.broadcaster.channels.hub import Key
+    from legato.broadcaster.channels.subscriber import Key
     from legato.protocol.wire import Envelope
 
     from .bus import Bus, Confirmed, Deliver, Lost

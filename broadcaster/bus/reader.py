@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio.connection import AbstractConnection
 
-    from legato.broadcaster.channels.hub import Key
+    from legato.broadcaster.channels.subscriber import Key
 
 SUBSCRIBE_CHUNK: Final = 500
 """Channels per SSUBSCRIBE, where a command may name several; and commands per write."""

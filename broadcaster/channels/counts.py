@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from legato.broadcaster.registry.base import Registry
     from legato.broadcaster.webhooks.dispatcher import Webhooks
 
-    from .hub import Key
+    from .subscriber import Key
 
 logger: Final = logging.getLogger("legato.node")
 

@@ -14,7 +14,7 @@ from legato.protocol import users
 from legato.protocol.channels import SERVER_TO_USER
 from legato.protocol.wire import Envelope
 
-from .hub import Key
+from .subscriber import Key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.channels.subscriber import Key
 from legato.protocol import apps, errors, wire
 from legato.protocol.apps import App
 from legato.protocol.session import Session

@@ -22,7 +22,7 @@ from .client import LEFT
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-    from legato.broadcaster.channels.hub import Key
+    from legato.broadcaster.channels.subscriber import Key
     from legato.broadcaster.node import Node
     from legato.broadcaster.registry.base import Registry
     from legato.protocol.errors import PusherError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.channels.subscriber import Key
 from legato.protocol import presence
 
 from .base import Joined, Left

@@ -9,7 +9,7 @@ import msgspec
 
 from legato.broadcaster import scripts
 from legato.broadcaster.bus.bus import ask
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.slices import SLICE, in_order, slices
 from legato.protocol import presence
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from redis.exceptions import RedisError
 
 from legato.broadcaster.bus.bus import ask, end_task, reason_of
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.channels.subscriber import Key
 from legato.protocol import presence, wire
 
 from .base import added_envelope, removed_envelope

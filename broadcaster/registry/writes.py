@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard
 from redis.exceptions import NoScriptError, RedisError
 
 from legato.broadcaster import scripts
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.waiting import RETRY_SECONDS, end_task, reason_of
 from legato.protocol.redis.cluster import Cluster
 from legato.protocol.redis.slots import slot_of

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from legato.broadcaster.bus.line import Line
-    from legato.broadcaster.channels.channel import Outlet
-    from legato.broadcaster.channels.hub import Hub, Key
+    from legato.broadcaster.channels.hub import Hub
+    from legato.broadcaster.channels.state import ChannelState
+    from legato.broadcaster.channels.subscriber import Key
     from legato.protocol.healing import Healed
     from legato.protocol.wire import Envelope
 
@@ -53,11 +54,11 @@ class _Channel(Channel):
     As long as it has subscribers, where it goes stays the same. Then it is ``closed``.
     """
 
-    __slots__ = ("closed", "looks", "outlet")
+    __slots__ = ("closed", "looks", "state")
 
-    def __init__(self, outlet: Outlet, room: Room, now: float) -> None:
+    def __init__(self, state: ChannelState, room: Room, now: float) -> None:
         super().__init__(room, now)
-        self.outlet = outlet
+        self.state = state
         self.looks: list[ref[Look]] = []
         self.closed = False
 
@@ -120,7 +121,7 @@ class Healer:
         if verdict is DELIVER:
             if channel.looks:
                 channel.show(envelope)
-            self._hub.put(channel.outlet, envelope.payload, envelope.except_socket_id)
+            self._hub.put(channel.state, envelope.payload, envelope.except_socket_id)
         elif verdict is Verdict.ASK and envelope.stream is not None:
             self._heal(line.key, channel, envelope.stream[0])
 
@@ -133,8 +134,8 @@ class Healer:
 
     def _channel(self, key: Key) -> _Channel | None:
         channel = self._channels.get(key)
-        if channel is None and (outlet := self._hub.outlet(key)) is not None:
-            channel = self._channels[key] = _Channel(outlet, self._room, self._now())
+        if channel is None and (state := self._hub.channel(key)) is not None:
+            channel = self._channels[key] = _Channel(state, self._room, self._now())
         return channel
 
     def open(self, key: Key) -> None:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from legato.broadcaster.channels.cache import CachedChannels
-    from legato.broadcaster.channels.hub import Key
     from legato.broadcaster.channels.presence import Rosters
+    from legato.broadcaster.channels.subscriber import Key
 
     from .healer import Healer
 

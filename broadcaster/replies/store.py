@@ -13,7 +13,7 @@ import msgspec
 
 from legato.broadcaster import scripts
 from legato.broadcaster.bus.bus import BusError, RefusedError, ask
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.channels.subscriber import Key
 from legato.protocol import stream, wire
 from legato.protocol.healing import Reading
 

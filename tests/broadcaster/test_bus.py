@@ -15,7 +15,7 @@ from legato.broadcaster.bus import linger
 from legato.broadcaster.bus import reader as feed_module
 from legato.broadcaster.bus.bus import BusError, LocalBus, RedisBus, ask, redis_client
 from legato.broadcaster.bus.linger import LingeringBus
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.channels.subscriber import Key
 from legato.protocol import wire
 from legato.protocol.wire import Envelope
 from tests.broadcaster.conftest import until

@@ -196,7 +196,7 @@ async def test_requests_that_are_not_authentic():
             got, answer = await call(server.port, path, sent)
             assert (got, answer["code"]) == (status, status), path
             assert APP.secret not in json.dumps(answer)
-        assert server.node.hub.messages == 0
+        assert server.node.hub.fanout.messages == 0
 
 
 async def test_whoever_has_signed_nothing_does_not_learn_which_applications_there_are():

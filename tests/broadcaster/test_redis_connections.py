@@ -10,7 +10,7 @@ import pytest
 from redis import exceptions
 
 from legato.broadcaster.bus.bus import BusError, RedisBus, redis_client
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.channels.subscriber import Key
 from legato.protocol.redis.slots import slot_of
 from legato.protocol.wire import Envelope
 from legato.worker import redis_clients as clients

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from redis.exceptions import ClusterDownError
 
 from legato.broadcaster.bus.bus import BusError, RedisBus, redis_client
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.registry import lease as leases
 from legato.broadcaster.registry.base import Counts, Joined, Left, LocalRegistry
 from legato.broadcaster.registry.codec import Owner, decode_entry, encode_entry

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from legato.broadcaster.bus.bus import redis_client
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.clients.admission import socket_ids
 from legato.broadcaster.composition import running
 from legato.broadcaster.registry.base import Counts, LocalRegistry

@@ -24,7 +24,7 @@ from tests.redis_servers import RedisServer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from legato.broadcaster.channels.hub import Key
+    from legato.broadcaster.channels.subscriber import Key
     from legato.broadcaster.registry.base import Joined, Left
     from legato.protocol.holdback import Gone
     from legato.protocol.presence import Member
