@@ -19,7 +19,8 @@ from legato.protocol.redis import advice as redis_advice
 from legato.protocol.settings import SettingsError
 
 from . import notify
-from .api.app import Server
+from .api.app import Server, web
+from .api.http_api import HttpApi
 from .apps.source import AppHash, AppSource, Place, UnreadableError
 from .bus.bus import BusError, LocalBus, RedisBus, end_task, redis_client
 from .bus.linger import LingeringBus
@@ -32,6 +33,7 @@ from .transport import open_files
 from .transport.acceptor import Arrivals
 from .transport.file_limit import FileLimit
 from .transport.http11 import HttpProtocol
+from .transport.polling import Fallback
 from .transport.websocket import Connection
 
 if TYPE_CHECKING:
@@ -325,7 +327,12 @@ async def _reached(call: Awaitable[T]) -> T:
 
 
 def _config(settings: Settings, node: Node) -> uvicorn.Config:
-    server, app = settings.server, Server(node)
+    server = settings.server
+    app = Server(
+        HttpApi(server, node.apps, node.bus, node.registry, node.requests),
+        Fallback(node),
+        web(settings, node.apps, node.replies, node.unready, node.requests),
+    )
     seconds, connect = round(server.keep_alive), partial(Connection, node)
     http = partial(HttpProtocol, app.api, connect, node.budget, server.request_seconds)
     config = uvicorn.Config(

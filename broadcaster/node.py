@@ -16,6 +16,7 @@ from legato.protocol.channels import SERVER_TO_USER, Channel
 from legato.protocol.session import Relay, Session, SignIn, Subscribe
 from legato.protocol.wire import CACHED, CONNECTIONS, RECONNECT, TERMINATE, Envelope
 
+from .apps.directory import Directory
 from .bus.bus import BusError, end_task, redis_client
 from .channels import watchlists
 from .channels.cache import CachedChannels
@@ -104,9 +105,7 @@ class Node:
         self.wheel = Wheel(self.loop)
         self.loop_delay = LoopDelay(self.loop.call_later)
         self.webhooks = Webhooks(settings.apps, None if redis is None else self._confirm_departure)
-        self.apps: dict[str, App] = {}
-        self._apps_by_key: dict[str, App] = {}
-        self._know(settings.apps)
+        self.apps = Directory(settings.apps)
         self.connections: Counter[str] = Counter()
         self.refused: Counter[int] = Counter()
         self.requests: Counter[tuple[str, int]] = Counter()
@@ -131,7 +130,7 @@ class Node:
         self._counts = SubscriptionCounts(
             self.registry,
             self.webhooks,
-            wanted=lambda app_id: self._has(app_id, "subscription_count"),
+            wanted=lambda app_id: self.apps.has(app_id, "subscription_count"),
             local=self.hub.count,
             post=self._post,
             later=self._spawn_later,
@@ -139,7 +138,7 @@ class Node:
         self._watchlists = Watchlists(
             self.hub,
             self.registry,
-            wanted=lambda app_id: self._has(app_id, "watchlist"),
+            wanted=lambda app_id: self.apps.has(app_id, "watchlist"),
             post=self._post,
             spawn=self._spawn,
         )
@@ -150,7 +149,7 @@ class Node:
         return RedisRegistry(
             redis,
             leases.new_name(),
-            Owner(self.lapsed, lambda app_id: self._has(app_id, "webhooks"), self._joined, self._state),
+            Owner(self.lapsed, lambda app_id: self.apps.has(app_id, "webhooks"), self._joined, self._state),
             self.settings.server.lease_seconds,
             partial(redis_client, self.settings.redis.url, self.settings.redis.prefix),
         )
@@ -231,16 +230,12 @@ class Node:
 
     # --- applications
 
-    def _know(self, apps: tuple[App, ...]) -> None:
-        self.apps = {app.id: app for app in apps}
-        self._apps_by_key = {key: app for app in apps for key in app.keys}
-
     async def set_apps(self, apps: tuple[App, ...]) -> None:
         """Go on with these: from now on every look-up and every open connection is by them."""
-        if apps == tuple(self.apps.values()):
+        if apps == tuple(self.apps.by_id.values()):
             return
         logger.info("applications: %s", ", ".join(app.id for app in apps) or "none")
-        self._know(apps)
+        self.apps.replace(apps)
         self.webhooks.set_apps(apps)
         unwelcome: dict[PusherError, list[Client]] = {}
         async for part in slices(list(self.open)):
@@ -254,7 +249,7 @@ class Node:
 
     def _change_app(self, client: Client, session: Session) -> PusherError | None:
         """Why the client cannot stay; None if it goes on by the settings of now."""
-        app = self.apps.get(session.app.id)
+        app = self.apps.by_id.get(session.app.id)
         if app is None:
             return errors.UNKNOWN_APP
         if not app.enabled:
@@ -275,10 +270,6 @@ class Node:
         if self.leaving:
             return leases.LEAVING
         return leases.FULL if self.takes_nobody else leases.OPEN
-
-    def app_with_key(self, key: str) -> App | None:
-        """The application that has this key."""
-        return self._apps_by_key.get(key)
 
     def enter(self, client: Client, session: Session) -> None:
         """Count an accepted connection and watch over it."""
@@ -489,10 +480,6 @@ class Node:
     def _after_welcome(self, key: Key, member: Member | None, joined: Joined) -> None:
         if member is None:
             self._counts.changed(key, joined.subscriptions)
-
-    def _has(self, app_id: str, option: str) -> bool:
-        app = self.apps.get(app_id)
-        return app is not None and bool(getattr(app, option))
 
     def _confirm_departure(self, departure: Gone, answer: Callable[[bool], None]) -> None:
         """Whether nobody has come back on another node."""

@@ -109,10 +109,10 @@ async def test_an_application_is_there_from_the_start_or_comes_later(settings, p
         async with dial(server.port, "/app/k8") as bob:
             assert (await bob.receive())["data"]["code"] == 4001
         await place.put("8", key="k8", secret="s8")
-        await until(lambda: "8" in server.node.apps)
+        await until(lambda: "8" in server.node.apps.by_id)
         async with dial(server.port, "/app/k8") as bob:
             assert (await bob.receive())["event"] == "pusher:connection_established"
-        assert set(server.node.apps) == {APP.id, "7", "8"}
+        assert set(server.node.apps.by_id) == {APP.id, "7", "8"}
 
 
 @pytest.mark.parametrize(("change", "code"), [({"enabled": False}, 4003), (None, 4001)])
@@ -138,7 +138,7 @@ async def test_a_secret_is_rotated_without_a_break(settings, place):
     async with running(settings) as server, dial(server.port, "/app/k7") as ann:
         ann.socket_id = json.loads((await ann.receive())["data"])["socket_id"]
         await place.put("7", key="new", secret="fresh", old_keys={"k7": "old"})
-        await until(lambda: server.node.apps["7"].key == "new")
+        await until(lambda: server.node.apps.by_id["7"].key == "new")
         for key, secret in (("k7", "old"), ("new", "fresh")):
             channel = f"private-{key}"
             auth = signatures.sign_channel(key, secret, ann.socket_id, channel)
@@ -158,13 +158,13 @@ async def test_what_is_no_application_is_left_out_and_said_once(settings, place,
     await place.put("thief", key=APP.key, secret="x")
     await place.put("8", key="k8", secret="s8")
     async with running(settings) as server:
-        assert set(server.node.apps) == {APP.id, "8"}
+        assert set(server.node.apps.by_id) == {APP.id, "8"}
         await place.put("9", key="k9.", secret="hush-hush")
         await place.put("8", key="k8", secret="s8", max_connections=1)
-        await until(lambda: server.node.apps["8"].max_connections)
-        assert "9" not in server.node.apps
+        await until(lambda: server.node.apps.by_id["8"].max_connections)
+        assert "9" not in server.node.apps.by_id
         await place.put("9", key="k9", secret="s9")
-        await until(lambda: "9" in server.node.apps)
+        await until(lambda: "9" in server.node.apps.by_id)
     assert caplog.text.count("'7' is left out") == 1
     assert caplog.text.count("'junk' is left out") == 1
     assert caplog.text.count("'thief' is left out: its id or a key of it is another's") == 1
@@ -174,7 +174,7 @@ async def test_what_is_no_application_is_left_out_and_said_once(settings, place,
 async def test_the_settings_win_over_the_hash(settings, place):
     await place.put(APP.id, key="other", secret="other")
     async with running(settings) as server:
-        assert server.node.apps == {APP.id: APP}
+        assert server.node.apps.by_id == {APP.id: APP}
 
 
 async def test_while_the_place_is_away_what_is_known_stays(settings, place, caplog, monkeypatch):
@@ -190,12 +190,12 @@ async def test_while_the_place_is_away_what_is_known_stays(settings, place, capl
         looked = len(looks)
         await until(lambda: len(looks) > looked + 2)
         assert caplog.text.count("cannot be read") == 1
-        assert "7" in server.node.apps
+        assert "7" in server.node.apps.by_id
         await ann.send("pusher:ping")
         assert (await ann.receive())["event"] == "pusher:pong"
         await place.repair()
         await place.put("8", key="k8", secret="s8")
-        await until(lambda: "8" in server.node.apps)
+        await until(lambda: "8" in server.node.apps.by_id)
         assert caplog.text.count("can be read again") == 1
 
 
@@ -236,7 +236,7 @@ async def test_the_webhooks_of_an_application_change_with_it(settings, place):
     await place.put("7", key="k7", secret="s7")
     async with running(settings) as server:
         await place.put("7", key="k7", secret="s7", webhooks=[{"url": url}])
-        await until(lambda: server.node.apps["7"].webhooks)
+        await until(lambda: server.node.apps.by_id["7"].webhooks)
         async with dial(server.port, "/app/k7") as ann:
             await ann.receive()
             await ann.send("pusher:subscribe", {"channel": "x"})

@@ -160,7 +160,7 @@ class TestBusLost:
             await synced(server)
             writer = await Writer(redis).begin()
             await writer.says("a", "b")
-            await until(lambda: server.node.hub.fanout.deliveries >= 4)
+            await until(lambda: server.node.fanout.deliveries >= 4)
             await away(server, link)
             await writer.says("c", "d")
             link.heal()
@@ -181,7 +181,7 @@ class TestBusLost:
             await synced(server)
             writer = await Writer(redis).begin()
             await writer.says("a")
-            await until(lambda: server.node.hub.fanout.deliveries)
+            await until(lambda: server.node.fanout.deliveries)
             await away(server, link)
             await writer.says("b")
             await writer.ends(end[0], saved=end[1])
@@ -256,7 +256,7 @@ class TestBusLost:
             await synced(server)
             writer = await Writer(redis).begin()
             await writer.says("a")
-            await until(lambda: server.node.hub.fanout.deliveries)
+            await until(lambda: server.node.fanout.deliveries)
             refusing("around")
             refusing("missing")
             await away(server, link)
@@ -325,7 +325,7 @@ class TestHole:
             await synced(server)
             writer = await Writer(redis).begin()
             await writer.says("a")
-            await until(lambda: server.node.hub.fanout.deliveries)
+            await until(lambda: server.node.fanout.deliveries)
             with writer.unheard():
                 await writer.says("b")
                 await writer.ends(COMPLETE)
@@ -386,7 +386,7 @@ class TestSnapshots:
             await synced(server)
             writer = await Writer(redis).begin()
             await writer.says("a", "b")
-            await until(lambda: server.node.hub.fanout.deliveries)
+            await until(lambda: server.node.fanout.deliveries)
             with writer.unheard():
                 await writer.says("c", "d")
             async with reader(server) as bob:
@@ -418,9 +418,9 @@ class TestSnapshots:
 
         async def outrun(key, message_id):
             reply = await on_channel(key, message_id)
-            before = server.node.hub.fanout.messages
+            before = server.node.fanout.messages
             await happens()
-            await until(lambda: server.node.hub.fanout.messages > before)
+            await until(lambda: server.node.fanout.messages > before)
             reads.append(reply.next_index)
             return reply
 
@@ -609,7 +609,7 @@ class TestTokensOnTheirWay:
             writer = await Writer(redis).begin()
             if brought:
                 await writer.says(*"ab")
-            await until(lambda: server.node.hub.fanout.messages == brought)
+            await until(lambda: server.node.fanout.messages == brought)
             late = LateBus(server, monkeypatch)
             await writer.says("c", "d", "e")
             await until(lambda: len(late) == 3)
