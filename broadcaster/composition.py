@@ -21,13 +21,15 @@ from legato.protocol.settings import SettingsError
 from . import notify
 from .api.app import Server, web
 from .api.http_api import HttpApi
-from .apps.source import AppHash, AppSource, Place, UnreadableError
-from .bus.bus import BusError, LocalBus, RedisBus, end_task, redis_client
-from .bus.linger import LingeringBus
+from .apps.source import AppHash, AppStore, AppWatcher, UnreadableError
+from .bus.base import BusError
+from .bus.local import LocalBus
+from .bus.redis import RedisBus
 from .clients.drain import drain
 from .node import Node
 from .notify import Notifier
 from .observability import metrics
+from .redis_client import redis_client
 from .replies.store import Replies
 from .transport import open_files
 from .transport.acceptor import Arrivals
@@ -35,6 +37,7 @@ from .transport.file_limit import FileLimit
 from .transport.http11 import HttpProtocol
 from .transport.polling import Fallback
 from .transport.websocket import Connection
+from .waiting import end_task
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Coroutine, Generator, Iterable
@@ -283,8 +286,7 @@ def _composed(settings: Settings, redis: Named | None) -> Node:
         logger.warning("no Redis configured: local bus, one process, chat is off")
         return Node(settings, LocalBus(), None)
     chat_app = settings.app(settings.chat.app).id
-    bus = LingeringBus(RedisBus(redis))
-    return Node(settings, bus, Replies(redis, settings.chat, chat_app), redis)
+    return Node(settings, RedisBus(redis), Replies(redis, settings.chat, chat_app), redis)
 
 
 @contextlib.asynccontextmanager
@@ -297,19 +299,19 @@ async def _redis(settings: Settings) -> AsyncIterator[Named | None]:
 
 
 @contextlib.asynccontextmanager
-async def _source(settings: Settings, redis: Named | None) -> AsyncIterator[AppSource | None]:
+async def _source(settings: Settings, redis: Named | None) -> AsyncIterator[AppWatcher | None]:
     """Where applications come from beside the settings, if they do."""
-    place = _place(settings, redis)
-    if place is None:
+    store = _store(settings, redis)
+    if store is None:
         yield None
         return
     try:
-        yield AppSource(place, settings.apps, settings.app_source.seconds)
+        yield AppWatcher(store, settings.apps, settings.app_source.seconds)
     finally:
-        await place.close()
+        await store.close()
 
 
-def _place(settings: Settings, redis: Named | None) -> Place | None:
+def _store(settings: Settings, redis: Named | None) -> AppStore | None:
     if settings.app_source.database_url:
         from .apps.sql import AppTable  # noqa: PLC0415 - SQLAlchemy's megabytes are for those who use it
 

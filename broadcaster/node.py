@@ -17,7 +17,7 @@ from legato.protocol.session import Relay, Session, SignIn, Subscribe
 from legato.protocol.wire import CACHED, CONNECTIONS, RECONNECT, TERMINATE, Envelope
 
 from .apps.directory import Directory
-from .bus.bus import BusError, end_task, redis_client
+from .bus.base import BusError
 from .channels import watchlists
 from .channels.cache import CachedChannels
 from .channels.counts import SubscriptionCounts
@@ -32,6 +32,7 @@ from .clients.chores import Chores
 from .clients.client import LEFT
 from .clients.timer_wheel import Wheel
 from .observability.loop_delay import LoopDelay
+from .redis_client import redis_client
 from .registry import lease as leases
 from .registry.base import Joined, Left, LocalRegistry, Registry
 from .registry.codec import Owner
@@ -42,6 +43,7 @@ from .slices import slices
 from .transport.budget import Budget
 from .transport.frames import text_frame
 from .transport.throttle import Turns
+from .waiting import end_task
 from .webhooks import dispatcher as webhooks
 from .webhooks.dispatcher import Webhooks
 
@@ -54,8 +56,7 @@ if TYPE_CHECKING:
     from legato.protocol.presence import Member
     from legato.protocol.redis.pipeline import Named
 
-    from .bus.bus import Bus
-    from .bus.line import Line
+    from .bus.base import Bus, BusChannel
     from .clients.client import Asked, Client
     from .config import Settings
     from .replies.snapshot import Look
@@ -160,7 +161,7 @@ class Node:
         :raises BusError: it cannot be reached.
         """
         await self.webhooks.start()
-        await self.bus.start(self._heard, self._confirm, self._lost)
+        await self.bus.start(self)
         await self.registry.start(self._left)
         if self.healer is not None:
             self._sweep = self.loop.create_task(self.healer.sweep())
@@ -190,15 +191,15 @@ class Node:
             await end_task(task)
         await self.bus.close()
 
-    def _lost(self, keys: Collection[Key]) -> None:
+    def lost(self, keys: Collection[Key]) -> None:
         self.hub.suspend(keys)
         self.fence.lost(keys)
 
-    def _heard(self, line: Line, envelope: Envelope) -> None:
+    def message(self, channel: BusChannel, envelope: Envelope) -> None:
         if envelope.stream is not None and self.healer is not None:
-            self.healer.take(line, envelope)
+            self.healer.take(channel, envelope)
         else:
-            self._deliver(line.key, envelope)
+            self._deliver(channel.key, envelope)
 
     def _deliver(self, key: Key, envelope: Envelope) -> None:
         if not envelope.command:
@@ -211,7 +212,7 @@ class Node:
         else:
             self.hub.deliver(key, envelope.payload, envelope.except_socket_id)
 
-    def _confirm(self, key: Key) -> None:
+    def confirmed(self, key: Key) -> None:
         """The bus delivers the channel."""
         if self.healer is not None:
             self.healer.open(key)

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from legato.broadcaster.auth.errors import AuthError, KeysUnavailable
 from legato.broadcaster.auth.rules import user_of
-from legato.broadcaster.bus.bus import BusError, RefusedError
+from legato.broadcaster.bus.base import BusError, RefusedError
 from legato.broadcaster.replies.store import Conflict, Full, Gone, Replies, TooMany, is_refusal
 from legato.protocol import stream
 from legato.protocol.stream import InvalidRequest, Job

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from legato.broadcaster.bus.bus import BusError
+from legato.broadcaster.bus.base import BusError
 from legato.protocol import signatures
 from legato.protocol.signatures import UNKNOWN_KEY, SignatureError
 
@@ -17,7 +17,7 @@ from .asgi import read_body, send_json
 from .events import ApiError
 from .publishing import Publishing
 from .queries import Queries
-from .requests import Request
+from .requests import Accepted, Request
 from .routes import Paths, Route, RouteMatch
 from .running import Running
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from legato.broadcaster.apps.directory import Directory
-    from legato.broadcaster.bus.bus import Bus
+    from legato.broadcaster.bus.base import Bus
     from legato.broadcaster.config import Server
     from legato.broadcaster.registry.base import Registry
     from legato.protocol.apps import App
@@ -72,7 +72,7 @@ class HttpApi:
         self._starts = (f"{server.path}/apps/".encode(), f"{server.path}/users/".encode())
         self._loop = asyncio.get_running_loop()
         running, queries = Running(self._loop), Queries(registry)
-        publishing = Publishing(bus, registry, queries, running, self._loop)
+        publishing = Publishing(bus, registry, queries, running)
         self._paths = Paths(server.path, _routes(publishing, queries, running))
 
     def serves(self, raw_path: bytes) -> bool:
@@ -136,6 +136,8 @@ class HttpApi:
             return
         if isinstance(told, tuple):
             self._reply(route, reply, *told)
+        elif isinstance(told, Accepted):
+            told.when.add_done_callback(lambda done: self._follow_up(route, reply, done, told.told))
         else:
             told.add_done_callback(lambda done: self._follow_up(route, reply, done))
 
@@ -144,11 +146,16 @@ class HttpApi:
             raise ApiError(413, f"The body is larger than {self.max_body} bytes")
         return body
 
-    def _follow_up(self, route: Route, reply: Reply, done: asyncio.Future[Told]) -> None:
+    def _follow_up(
+        self, route: Route, reply: Reply, done: asyncio.Future[Any], told: Told | None = None
+    ) -> None:
+        """``told`` is the answer, or, if that is None, the result of ``done``."""
         if done.cancelled():  # the server stops
             return
         error = done.exception()
-        self._reply(route, reply, *(done.result() if error is None else _failed(error)))
+        if error is not None:
+            told = _failed(error)
+        self._reply(route, reply, *(done.result() if told is None else told))
 
     def _reply(self, route: Route | None, reply: Reply, status: int, told: Mapping[str, Any]) -> None:
         self._figures["unknown" if route is None else route.name, status] += 1

@@ -17,18 +17,17 @@ from .events import (
     publication,
     without_halves,
 )
-from .requests import ACCEPTED, attributes
+from .requests import ACCEPTED, Accepted, attributes
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Sequence
 
-    from legato.broadcaster.bus.bus import Bus
+    from legato.broadcaster.bus.base import Bus
     from legato.broadcaster.registry.base import Registry
     from legato.protocol.apps import App
 
     from .queries import Queries
-    from .requests import Request, Told
+    from .requests import Outcome, Request, Told
     from .running import Running
 
 
@@ -44,15 +43,13 @@ class Publishing:
         registry: Registry,
         queries: Queries,
         running: Running,
-        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._bus = bus
         self._registry = registry
         self._queries = queries
         self._running = running
-        self._loop = loop
 
-    def events(self, request: Request) -> Told | asyncio.Future[Told]:
+    def events(self, request: Request) -> Outcome:
         """``POST events``."""
         event = decode_event(request.params, request.body)
         names = event.channels if event.channels is not None else (event.channel,)
@@ -65,7 +62,7 @@ class Publishing:
             return self._published(request.app, rows, ACCEPTED)
         return self._running.start(self._publish_and_tell(request.app, rows, channels, event.info))
 
-    def batch_events(self, request: Request) -> Told | asyncio.Future[Told]:
+    def batch_events(self, request: Request) -> Outcome:
         """``POST batch_events``."""
         events = decode_batch(request.body)
         limit = request.app.max_events_per_batch
@@ -78,7 +75,7 @@ class Publishing:
             return self._published(request.app, rows, ACCEPTED)
         return self._running.start(self._publish_batch_and_tell(request.app, rows, events))
 
-    def event_on_channel(self, request: Request) -> Told | asyncio.Future[Told]:
+    def event_on_channel(self, request: Request) -> Outcome:
         """``POST channels/*/events``, deprecated: the body is the data itself (section 10.9)."""
         try:
             data = request.body.decode()
@@ -90,16 +87,14 @@ class Publishing:
         event = BatchEvent(name, data, request.names[0], request.params.get("socket_id") or None)
         return self._published(request.app, [publication(request.app, event, event.channel)], (202, {}))
 
-    def _published(self, app: App, rows: list[Publication], told: Told) -> Told | asyncio.Future[Told]:
+    def _published(self, app: App, rows: list[Publication], told: Told) -> Outcome:
         """Without waiting, where neither a cache channel nor the bus needs it: all are validated by now."""
         if any([row.cached for row in rows]):  # noqa: C419 - a generator costs more than so few rows
             return self._running.start(self._publish_then(app, rows, told))
         accepted = self._bus.post([(row.key, row.envelope) for row in rows])
         if accepted is None:
             return told
-        answer: asyncio.Future[Told] = self._loop.create_future()
-        accepted.add_done_callback(lambda done: _pass_on(done, answer, told))
-        return answer
+        return Accepted(accepted, told)
 
     async def _publish_then(self, app: App, rows: list[Publication], told: Told) -> Told:
         await self._publish(app, rows)
@@ -143,12 +138,3 @@ class Publishing:
         key = Key(request.app.id, users.user_channel(request.names[0]))
         await self._bus.publish([(key, Envelope(b"", command=command))])
         return 200, {}
-
-
-def _pass_on(accepted: asyncio.Future[None], answer: asyncio.Future[Told], told: Told) -> None:
-    if answer.cancelled() or accepted.cancelled():
-        answer.cancel()
-    elif (error := accepted.exception()) is not None:
-        answer.set_exception(error)
-    else:
-        answer.set_result(told)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -34,5 +35,15 @@ def attributes(info: str | None) -> frozenset[str]:
     return frozenset(name.strip() for name in (info or "").split(",")) - {""}
 
 
-Endpoint = Callable[[Request], Told | asyncio.Future[Told]]
-"""Answers a request, at once or when the future is done."""
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """``told`` is the answer once the bus has accepted the messages."""
+
+    when: asyncio.Future[None]
+    told: Told
+
+
+Outcome = Told | Accepted | asyncio.Future[Told]
+
+Endpoint = Callable[[Request], Outcome]
+"""Answers a request, at once or later."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from legato.broadcaster.bus.bus import BusError
+from legato.broadcaster.bus.base import BusError
 from legato.protocol import messages
 from legato.protocol.wire import Envelope
 

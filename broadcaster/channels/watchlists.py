@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from legato.broadcaster.bus.bus import BusError
+from legato.broadcaster.bus.base import BusError
 from legato.protocol import users
 from legato.protocol.channels import SERVER_TO_USER
 from legato.protocol.wire import Envelope

@@ -13,7 +13,7 @@ import random
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from legato.broadcaster.bus.bus import BusError
+from legato.broadcaster.bus.base import BusError
 from legato.protocol import errors
 from legato.protocol.session import SignIn, Subscribe
 

@@ -10,7 +10,8 @@ import logging
 from typing import TYPE_CHECKING, Final
 from weakref import ref
 
-from legato.broadcaster.bus.bus import RETRY_SECONDS, BusError
+from legato.broadcaster.bus.base import BusError
+from legato.broadcaster.waiting import RETRY_SECONDS
 from legato.protocol import stream
 from legato.protocol.healing import DELIVER, Channel, Reading, Room, Verdict
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
     from typing import Any
 
-    from legato.broadcaster.bus.line import Line
+    from legato.broadcaster.bus.base import BusChannel
     from legato.broadcaster.channels.hub import Hub
     from legato.broadcaster.channels.state import ChannelState
     from legato.broadcaster.channels.subscriber import Key
@@ -110,11 +111,11 @@ class Healer:
         self.endings = 0
         self.failed = 0
 
-    def take(self, line: Line, envelope: Envelope) -> None:
+    def take(self, source: BusChannel, envelope: Envelope) -> None:
         """A frame of a reply from the bus, one with ``stream``."""
-        channel: _Channel | None = line.at
+        channel: _Channel | None = source.cached
         if channel is None or channel.closed:
-            line.at = channel = self._channel(line.key)
+            source.cached = channel = self._channel(source.key)
             if channel is None:
                 return
         verdict = channel.take(envelope, self._now())
@@ -123,7 +124,7 @@ class Healer:
                 channel.show(envelope)
             self._hub.put(channel.state, envelope.payload, envelope.except_socket_id)
         elif verdict is Verdict.ASK and envelope.stream is not None:
-            self._heal(line.key, channel, envelope.stream[0])
+            self._heal(source.key, channel, envelope.stream[0])
 
     def drop(self, key: Key) -> None:
         """The channel has lost its last subscriber."""

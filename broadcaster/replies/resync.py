@@ -7,7 +7,8 @@ import logging
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from legato.broadcaster.bus.bus import RETRY_SECONDS, BusError
+from legato.broadcaster.bus.base import BusError
+from legato.broadcaster.waiting import RETRY_SECONDS
 from legato.protocol.channels import LONGEST_NAME, Channel, ChannelError
 
 if TYPE_CHECKING:

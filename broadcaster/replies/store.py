@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from legato.broadcaster import scripts
-from legato.broadcaster.bus.bus import BusError, RefusedError, ask
+from legato.broadcaster.bus.base import BusError, RefusedError
 from legato.broadcaster.channels.subscriber import Key
+from legato.broadcaster.redis_client import ask
 from legato.protocol import stream, wire
 from legato.protocol.healing import Reading
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from legato.broadcaster.api.asgi import read_body
 from legato.broadcaster.api.events import ApiError
-from legato.broadcaster.bus.bus import end_task
+from legato.broadcaster.waiting import end_task
 from legato.protocol import errors, fallback
 from legato.protocol.fallback import Handle, SendError
 from legato.protocol.signatures import parse_query

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from legato.broadcaster.apps import source as app_source
-from legato.broadcaster.apps.source import AppSource, UnreadableError
-from legato.broadcaster.bus.bus import redis_client
+from legato.broadcaster.apps.source import AppWatcher, UnreadableError
 from legato.broadcaster.composition import StartError, running
 from legato.broadcaster.config import AppSource as Config
 from legato.broadcaster.config import Auth, Chat
+from legato.broadcaster.redis_client import redis_client
 from legato.protocol import signatures
 from legato.protocol.apps import App
 from legato.protocol.settings import Redis, SettingsError
@@ -178,9 +178,9 @@ async def test_the_settings_win_over_the_hash(settings, place):
 
 
 async def test_while_the_place_is_away_what_is_known_stays(settings, place, caplog, monkeypatch):
-    looks: list[AppSource] = []
-    load = AppSource.load
-    monkeypatch.setattr(AppSource, "load", lambda self: looks.append(self) or load(self))
+    looks: list[AppWatcher] = []
+    load = AppWatcher.load
+    monkeypatch.setattr(AppWatcher, "load", lambda self: looks.append(self) or load(self))
     caplog.set_level(logging.INFO, "legato.apps")
     await place.put("7", key="k7", secret="s7")
     async with running(settings) as server, dial(server.port, "/app/k7") as ann:
@@ -276,7 +276,7 @@ class Made:
 
 async def test_what_has_not_changed_is_not_read_anew():
     place = Made(("7", "7"), ("8", "8"))
-    source = AppSource(place, (), 10)
+    source = AppWatcher(place, (), 10)
     seven, _ = await source.load()
     place.entries = [("7", "7"), ("8", "9")]
     assert [app.id for app in await source.load()] == ["7", "9"]
@@ -286,7 +286,7 @@ async def test_what_has_not_changed_is_not_read_anew():
 
 async def test_many_entries_leave_the_loop_its_turns():
     place = Made(*((str(number), str(number)) for number in range(5 * app_source.CHUNK)))
-    loading = asyncio.create_task(AppSource(place, (), 10).load())
+    loading = asyncio.create_task(AppWatcher(place, (), 10).load())
     seen = set()
     while not loading.done():
         await asyncio.sleep(0)
@@ -297,7 +297,7 @@ async def test_many_entries_leave_the_loop_its_turns():
 
 async def test_what_is_left_out_is_said_again_only_after_it_was_good(caplog):
     place = Made(("7", ""), ("7", "7"))
-    source = AppSource(place, (), 10)
+    source = AppWatcher(place, (), 10)
     for entries, times in (([("7", "")], 1), ([("7", "")], 1), ([("7", "7")], 1), ([("7", "")], 2)):
         place.entries = entries
         await source.load()
@@ -312,7 +312,7 @@ async def test_a_fault_of_ours_does_not_end_the_watch(caplog):
         if len(used) == 1:
             raise KeyError("x")
 
-    watch = asyncio.create_task(AppSource(Made(("7", "7")), (), 0.01).watch(use))
+    watch = asyncio.create_task(AppWatcher(Made(("7", "7")), (), 0.01).watch(use))
     await until(lambda: len(used) > 2)
     watch.cancel()
     assert caplog.text.count("the applications could not be changed") == 1

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from legato.broadcaster.bus.bus import redis_client
 from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.clients import chores as module
 from legato.broadcaster.clients.chores import Chores
 from legato.broadcaster.composition import running
+from legato.broadcaster.redis_client import redis_client
 from legato.protocol import signatures, wire
 from legato.protocol.settings import Redis
 from tests.broadcaster.conftest import APP, client, local_settings, until

@@ -113,7 +113,7 @@ async def test_what_is_accepted_while_somebody_is_subscribed_arrives(valkey_url)
     """
     settings = settings_for(valkey_url, drain_seconds=1)
     async with running(settings) as one, running(settings) as two, contextlib.AsyncExitStack() as stack:
-        bus, loop = one.node.bus._bus, asyncio.get_running_loop()
+        bus, loop = one.node.bus._feeds, asyncio.get_running_loop()
         for name in ("heard", "confirmed"):
             setattr(bus, name, functools.partial(loop.call_later, 0.1, getattr(bus, name)))
         people = {f"private-{n}": await stack.enter_async_context(client(one.port)) for n in range(10)}

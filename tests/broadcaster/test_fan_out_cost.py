@@ -115,7 +115,7 @@ async def tokens(settings: Settings) -> tuple[int, int]:
         for number, person in enumerate(people):
             await person.subscribe(stream.chat_channel(f"user-{number}"))
         node = server.node
-        (feed,) = node.bus._bus._feeds.values()
+        (feed,) = node.bus._feeds._feeds.values()
         said = [0] * TOKENS
 
         def turn(channels: int) -> int:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from legato.benchmarks.chaos.proxy import Link
-from legato.broadcaster.bus.bus import BusError, redis_client
+from legato.broadcaster.bus.base import BusError
 from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.composition import running
 from legato.broadcaster.config import Auth
+from legato.broadcaster.redis_client import redis_client
 from legato.broadcaster.replies import healer as healing
 from legato.protocol import signatures, stream, wire
 from legato.protocol.settings import Redis
@@ -549,11 +550,11 @@ class LateBus:
         bus = server.node.bus
         self._waiting: list[Callable[[], None]] = []
         self.confirmed = 0
-        self._deliver, self._confirm = bus._deliver, bus._confirmed
+        self._deliver, self._confirm = bus._on_message, bus._on_confirmed
         monkeypatch.setattr(
-            bus, "_deliver", lambda *frame: self._waiting.append(lambda: self._deliver(*frame))
+            bus, "_on_message", lambda *frame: self._waiting.append(lambda: self._deliver(*frame))
         )
-        monkeypatch.setattr(bus, "_confirmed", self._keep_confirmation)
+        monkeypatch.setattr(bus, "_on_confirmed", self._keep_confirmation)
         self._monkeypatch = monkeypatch
         self._bus = bus
 
@@ -566,8 +567,8 @@ class LateBus:
 
     def bring(self) -> None:
         """All of it, and from now on at once."""
-        self._monkeypatch.setattr(self._bus, "_deliver", self._deliver)
-        self._monkeypatch.setattr(self._bus, "_confirmed", self._confirm)
+        self._monkeypatch.setattr(self._bus, "_on_message", self._deliver)
+        self._monkeypatch.setattr(self._bus, "_on_confirmed", self._confirm)
         for one in self._waiting:
             one()
 

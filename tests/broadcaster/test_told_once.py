@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from legato.broadcaster.bus.bus import redis_client
+from legato.broadcaster.redis_client import redis_client
 from legato.broadcaster.registry.codec import Owner
 from legato.broadcaster.registry.redis import RedisRegistry
 from legato.broadcaster.registry.writes import Batches
