@@ -20,19 +20,23 @@ from legato.protocol.redis.cancellation import end_task
 from legato.protocol.settings import SettingsError
 
 from . import notify
-from .api.app import Server
-from .apps.source import AppHash, AppSource, Place, UnreadableError
-from .bus.bus import BusError, LocalBus, RedisBus, redis_client
-from .bus.linger import LingeringBus
+from .api.app import Server, web
+from .api.http_api import HttpApi
+from .apps.source import AppHash, AppStore, AppWatcher, UnreadableError
+from .bus.base import BusError
+from .bus.local import LocalBus
+from .bus.redis import RedisBus
 from .clients.drain import drain
 from .node import Node
 from .notify import Notifier
 from .observability import metrics
+from .redis_client import redis_client
 from .replies.store import Replies
 from .transport import open_files
 from .transport.acceptor import Arrivals
 from .transport.file_limit import FileLimit
 from .transport.http11 import HttpProtocol
+from .transport.polling import Fallback
 from .transport.websocket import Connection
 
 if TYPE_CHECKING:
@@ -294,8 +298,7 @@ def _composed(settings: Settings, redis: Named | None) -> Node:
         logger.warning("no Redis configured: local bus, one process, chat is off")
         return Node(settings, LocalBus(), None)
     chat_app = settings.app(settings.chat.app).id
-    bus = LingeringBus(RedisBus(redis))
-    return Node(settings, bus, Replies(redis, settings.chat, chat_app), redis)
+    return Node(settings, RedisBus(redis), Replies(redis, settings.chat, chat_app), redis)
 
 
 @contextlib.asynccontextmanager
@@ -308,19 +311,19 @@ async def _redis(settings: Settings) -> AsyncIterator[Named | None]:
 
 
 @contextlib.asynccontextmanager
-async def _source(settings: Settings, redis: Named | None) -> AsyncIterator[AppSource | None]:
+async def _source(settings: Settings, redis: Named | None) -> AsyncIterator[AppWatcher | None]:
     """Where applications come from beside the settings, if they do."""
-    place = _place(settings, redis)
-    if place is None:
+    store = _store(settings, redis)
+    if store is None:
         yield None
         return
     try:
-        yield AppSource(place, settings.apps, settings.app_source.seconds)
+        yield AppWatcher(store, settings.apps, settings.app_source.seconds)
     finally:
-        await place.close()
+        await store.close()
 
 
-def _place(settings: Settings, redis: Named | None) -> Place | None:
+def _store(settings: Settings, redis: Named | None) -> AppStore | None:
     if settings.app_source.database_url:
         from .apps.sql import AppTable  # noqa: PLC0415 - SQLAlchemy's megabytes are for those who use it
 
@@ -338,7 +341,12 @@ async def _reached(call: Awaitable[T]) -> T:
 
 
 def _config(settings: Settings, node: Node) -> uvicorn.Config:
-    server, app = settings.server, Server(node)
+    server = settings.server
+    app = Server(
+        HttpApi(server, node.apps, node.bus, node.registry, node.requests),
+        Fallback(node),
+        web(settings, node.apps, node.replies, node.unready, node.requests, node.budget),
+    )
     seconds, connect = round(server.keep_alive), partial(Connection, node)
     http = partial(HttpProtocol, app.api, connect, node.budget, server.request_seconds)
     config = uvicorn.Config(

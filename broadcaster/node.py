@@ -17,12 +17,15 @@ from legato.protocol.redis.cancellation import end_task
 from legato.protocol.session import Relay, Session, SignIn, Subscribe
 from legato.protocol.wire import CACHED, CONNECTIONS, RECONNECT, TERMINATE, Envelope
 
-from .bus.bus import BusError, redis_client
+from .apps.directory import Directory
+from .bus.base import BusError
 from .channels import watchlists
 from .channels.cache import CachedChannels
 from .channels.counts import SubscriptionCounts
-from .channels.hub import Hub, Key, Subscriber
+from .channels.fanout import Fanout
+from .channels.hub import Hub
 from .channels.presence import Rosters
+from .channels.subscriber import Key, Subscriber
 from .channels.watchlists import Watchlists
 from .clients import drain
 from .clients.admission import Entrance
@@ -30,6 +33,7 @@ from .clients.chores import Chores
 from .clients.client import LEFT
 from .clients.timer_wheel import Wheel
 from .observability.loop_delay import LoopDelay
+from .redis_client import redis_client
 from .registry import lease as leases
 from .registry.base import Joined, Left, LocalRegistry, Registry
 from .registry.codec import Owner
@@ -52,8 +56,7 @@ if TYPE_CHECKING:
     from legato.protocol.presence import Member
     from legato.protocol.redis.pipeline import Named
 
-    from .bus.bus import Bus
-    from .bus.line import Line
+    from .bus.base import Bus, BusChannel
     from .clients.client import Asked, Client
     from .config import Settings
     from .replies.snapshot import Look
@@ -89,7 +92,10 @@ class Node:
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
         self.wall = time.time
-        self.hub = Hub(self.loop.call_soon, bus.subscribe, self._vacate, self._ready)
+        self.fanout = Fanout(self.loop.call_soon)
+        self.hub = Hub(self.loop.call_soon, self.fanout)
+        self.opened = bus.subscribe
+        self.hub.start(self)
         self.registry = self._registry(redis)
         self.peers = drain.Peers(self.registry)
         self.entrance = Entrance(self)
@@ -100,9 +106,7 @@ class Node:
         self.wheel = Wheel(self.loop)
         self.loop_delay = LoopDelay(self.loop.call_later)
         self.webhooks = Webhooks(settings.apps, None if redis is None else self._confirm_departure)
-        self.apps: dict[str, App] = {}
-        self._apps_by_key: dict[str, App] = {}
-        self._know(settings.apps)
+        self.apps = Directory(settings.apps)
         self.connections: Counter[str] = Counter()
         self.refused: Counter[int] = Counter()
         self.requests: Counter[tuple[str, int]] = Counter()
@@ -127,7 +131,7 @@ class Node:
         self._counts = SubscriptionCounts(
             self.registry,
             self.webhooks,
-            wanted=lambda app_id: self._has(app_id, "subscription_count"),
+            wanted=lambda app_id: self.apps.has(app_id, "subscription_count"),
             local=self.hub.count,
             post=self._post,
             later=self._spawn_later,
@@ -135,7 +139,7 @@ class Node:
         self._watchlists = Watchlists(
             self.hub,
             self.registry,
-            wanted=lambda app_id: self._has(app_id, "watchlist"),
+            wanted=lambda app_id: self.apps.has(app_id, "watchlist"),
             post=self._post,
             spawn=self._spawn,
         )
@@ -146,7 +150,7 @@ class Node:
         return RedisRegistry(
             redis,
             leases.new_name(),
-            Owner(self.lapsed, lambda app_id: self._has(app_id, "webhooks"), self._joined, self._state),
+            Owner(self.lapsed, lambda app_id: self.apps.has(app_id, "webhooks"), self._joined, self._state),
             self.settings.server.lease_seconds,
             partial(redis_client, self.settings.redis.url, self.settings.redis.prefix),
         )
@@ -157,7 +161,7 @@ class Node:
         :raises BusError: it cannot be reached.
         """
         await self.webhooks.start()
-        await self.bus.start(self._heard, self._confirm, self._lost)
+        await self.bus.start(self)
         await self.registry.start(self._left)
         if self.healer is not None:
             self._sweep = self.loop.create_task(self.healer.sweep())
@@ -187,15 +191,15 @@ class Node:
             await end_task(task)
         await self.bus.close()
 
-    def _lost(self, keys: Collection[Key]) -> None:
+    def lost(self, keys: Collection[Key]) -> None:
         self.hub.suspend(keys)
         self.fence.lost(keys)
 
-    def _heard(self, line: Line, envelope: Envelope) -> None:
+    def message(self, channel: BusChannel, envelope: Envelope) -> None:
         if envelope.stream is not None and self.healer is not None:
-            self.healer.take(line, envelope)
+            self.healer.take(channel, envelope)
         else:
-            self._deliver(line.key, envelope)
+            self._deliver(channel.key, envelope)
 
     def _deliver(self, key: Key, envelope: Envelope) -> None:
         if not envelope.command:
@@ -208,7 +212,7 @@ class Node:
         else:
             self.hub.deliver(key, envelope.payload, envelope.except_socket_id)
 
-    def _confirm(self, key: Key) -> None:
+    def confirmed(self, key: Key) -> None:
         """The bus delivers the channel."""
         if self.healer is not None:
             self.healer.open(key)
@@ -217,7 +221,7 @@ class Node:
         if missed:
             self.recovery.missed(key)
 
-    def _vacate(self, key: Key) -> None:
+    def vacated(self, key: Key) -> None:
         """The channel has lost its last subscriber here."""
         if self.healer is not None:
             self.healer.drop(key)
@@ -227,16 +231,12 @@ class Node:
 
     # --- applications
 
-    def _know(self, apps: tuple[App, ...]) -> None:
-        self.apps = {app.id: app for app in apps}
-        self._apps_by_key = {key: app for app in apps for key in app.keys}
-
     async def set_apps(self, apps: tuple[App, ...]) -> None:
         """Go on with these: from now on every look-up and every open connection is by them."""
-        if apps == tuple(self.apps.values()):
+        if apps == tuple(self.apps.by_id.values()):
             return
         logger.info("applications: %s", ", ".join(app.id for app in apps) or "none")
-        self._know(apps)
+        self.apps.replace(apps)
         self.webhooks.set_apps(apps)
         unwelcome: dict[PusherError, list[Client]] = {}
         async for part in slices(list(self.open)):
@@ -250,7 +250,7 @@ class Node:
 
     def _change_app(self, client: Client, session: Session) -> PusherError | None:
         """Why the client cannot stay; None if it goes on by the settings of now."""
-        app = self.apps.get(session.app.id)
+        app = self.apps.by_id.get(session.app.id)
         if app is None:
             return errors.UNKNOWN_APP
         if not app.enabled:
@@ -271,10 +271,6 @@ class Node:
         if self.leaving:
             return leases.LEAVING
         return leases.FULL if self.takes_nobody else leases.OPEN
-
-    def app_with_key(self, key: str) -> App | None:
-        """The application that has this key."""
-        return self._apps_by_key.get(key)
 
     def enter(self, client: Client, session: Session) -> None:
         """Count an accepted connection and watch over it."""
@@ -380,7 +376,7 @@ class Node:
                 name=name,
             )
 
-    def _ready(self, subscriber: Subscriber, key: Key) -> None:
+    def ready(self, subscriber: Subscriber, key: Key) -> None:
         """The channel delivers: join it with all nodes, then answer.
 
         Not before: whoever has the answer may rely on being counted everywhere.
@@ -485,10 +481,6 @@ class Node:
     def _after_welcome(self, key: Key, member: Member | None, joined: Joined) -> None:
         if member is None:
             self._counts.changed(key, joined.subscriptions)
-
-    def _has(self, app_id: str, option: str) -> bool:
-        app = self.apps.get(app_id)
-        return app is not None and bool(getattr(app, option))
 
     def _confirm_departure(self, departure: Gone, answer: Callable[[bool], None]) -> None:
         """Whether nobody has come back on another node."""

@@ -11,8 +11,9 @@ from urllib.parse import quote
 from legato.protocol import signatures
 
 from . import http
+from .checks import NotApplicable, check, equal
 from .context import encode, member
-from .outcome import NotApplicable, case, check, equal
+from .outcome import case
 
 if TYPE_CHECKING:
     from collections.abc import Callable

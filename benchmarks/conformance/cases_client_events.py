@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from .checks import NotApplicable, check, equal
 from .client import ABSENT
 from .context import member
-from .outcome import NotApplicable, case, check, equal
+from .outcome import case
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -7,8 +7,9 @@ import json
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from .checks import Failure, check, equal
 from .client import ABSENT
-from .outcome import Failure, case, check, equal
+from .outcome import case
 
 if TYPE_CHECKING:
     from .client import Socket

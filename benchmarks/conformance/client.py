@@ -11,7 +11,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Opcode
 
-from .outcome import Failure, check, show
+from .checks import Failure, check, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

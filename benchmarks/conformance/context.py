@@ -17,8 +17,8 @@ from websockets.exceptions import InvalidHandshake
 from legato.protocol import signatures
 
 from . import http
+from .checks import Failure, check, equal, show
 from .client import Message, Socket, Wire
-from .outcome import Failure, check, equal, show
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import h11
 
-from .outcome import Failure, show
+from .checks import Failure, show
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

@@ -10,8 +10,8 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from . import http
+from .checks import Failure, check, show
 from .client import OPTIONAL, Message
-from .outcome import Failure, check, show
 
 if TYPE_CHECKING:
     from .context import Context

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from legato.benchmarks.load.run import Run
 
-    from .servers import Server
+    from .contestants import Server
 
 METRIC: Final = "legato_loop_delay_seconds"
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from legato.benchmarks.load.run import Sizes
 from legato.benchmarks.load.scenarios import SCENARIOS, fanout_paced, streams_through_redis
 
+from .contestants import BASELINE, LEGATO, OVER_REDIS, SOKETI
 from .loop_delay import flushes
 
 if TYPE_CHECKING:
@@ -14,14 +15,9 @@ if TYPE_CHECKING:
 
     from legato.benchmarks.load.run import Run
 
-    from .servers import Server
+    from .contestants import Server
 
     Work = Callable[[Run, Server], Awaitable[None]]
-
-LEGATO: Final = "legato"
-OVER_REDIS: Final = "legato over Redis"
-BASELINE: Final = "C baseline"
-SOKETI: Final = "soketi"
 
 IDLE_CONNECTIONS: Final = 15_000
 FLUSH_CONNECTIONS: Final = 10_000

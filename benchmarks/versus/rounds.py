@@ -13,7 +13,8 @@ from legato.benchmarks.errors import BenchmarkError
 from legato.benchmarks.load import markdown, probe
 from legato.benchmarks.load.run import Run
 
-from .measures import IDLE, LATENCY, ROUND, SOKETI, in_turn
+from .contestants import SOKETI
+from .measures import IDLE, LATENCY, ROUND, in_turn
 from .rates import RATES, best, sustained
 from .rows import Seen
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from legato.benchmarks.load.run import Sizes
     from legato.benchmarks.load.watch import Live
 
+    from .contestants import Server
     from .measures import Measure
-    from .servers import Server
 
 LOOK: Final = 0.3
 IDLE_CPU: Final = 0.02

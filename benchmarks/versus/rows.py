@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from .measures import BASELINE, LEGATO, OVER_REDIS, SOKETI
+from .contestants import BASELINE, LEGATO, OVER_REDIS, SOKETI
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

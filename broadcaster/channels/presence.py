@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from legato.protocol.presence import Member
     from legato.protocol.wire import Envelope
 
-    from .hub import Hub, Key
+    from .hub import Hub
+    from .subscriber import Key
 
 _CHANGE: Final = b'{"event":"pusher_internal:member_'
 

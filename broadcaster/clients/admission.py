@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.channels.subscriber import Key
 from legato.protocol import apps, errors, wire
 from legato.protocol.apps import App
 from legato.protocol.session import Session
@@ -67,7 +67,7 @@ class Entrance:
         prefix = f"{self._node.settings.server.path}/app/"
         if not path.startswith(prefix):
             return errors.PATH_NOT_FOUND
-        app = self._node.app_with_key(unquote(path.removeprefix(prefix)))
+        app = self._node.apps.with_key(unquote(path.removeprefix(prefix)))
         return apps.refuse(app, params, origin) or app or errors.UNKNOWN_APP
 
     def _refuse(self, client: Client, error: PusherError) -> None:
@@ -76,7 +76,7 @@ class Entrance:
 
     def _let_in(self, client: Client, app_id: str, socket_id: str) -> None:
         """Unless the application has changed while the client waited, or the node takes nobody."""
-        app = self._node.apps.get(app_id)
+        app = self._node.apps.by_id.get(app_id)
         if app is None or not app.enabled:
             self._refuse(client, errors.UNKNOWN_APP if app is None else errors.APP_DISABLED)
         elif self._node.takes_nobody:

@@ -13,7 +13,7 @@ import random
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from legato.broadcaster.bus.bus import BusError
+from legato.broadcaster.bus.base import BusError
 from legato.protocol import errors
 from legato.protocol.session import SignIn, Subscribe
 
@@ -22,7 +22,7 @@ from .client import LEFT
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-    from legato.broadcaster.channels.hub import Key
+    from legato.broadcaster.channels.subscriber import Key
     from legato.broadcaster.node import Node
     from legato.broadcaster.registry.base import Registry
     from legato.protocol.errors import PusherError

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from legato.broadcaster.bus.bus import ask
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.channels.subscriber import Key
+from legato.broadcaster.redis_client import ask
 from legato.broadcaster.slices import SLICE, in_order, slices
 from legato.protocol import presence
 from legato.protocol.redis import scripts

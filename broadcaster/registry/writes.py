@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from redis.exceptions import NoScriptError, RedisError
 
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.channels.subscriber import Key
 from legato.protocol.redis import scripts
 from legato.protocol.redis.cancellation import end_task
 from legato.protocol.redis.cluster import Cluster
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from legato.protocol.redis.pipeline import Named
     from legato.protocol.redis_url import Address
 
-    from .codec import Line
+    from .codec import NodeEntry
 
     Command = tuple[Any, ...]
 
@@ -301,7 +301,7 @@ class Batches:
         results = [next(found) if change.script else None for change in batch]
         return results, await self._forget(lines) if isinstance(self._redis, Cluster) else []
 
-    async def _forget(self, lines: dict[Line, Key]) -> list[Change]:
+    async def _forget(self, lines: dict[NodeEntry, Key]) -> list[Change]:
         answers = await self._pipe(_forgetting(lines, self._names))
         return [
             Change("", key, (), lambda _: None, forgets=(line,))
@@ -352,16 +352,16 @@ def _listing(batch: Iterable[Change], names: Names) -> list[Command]:
     return [*naming, *(("SADD", names.entries_key(node), entry) for node, entry in listed)]
 
 
-def _forgotten(batch: Iterable[Change]) -> dict[Line, Key]:
+def _forgotten(batch: Iterable[Change]) -> dict[NodeEntry, Key]:
     """What is to be listed no more once ``batch`` is carried out: not what is listed anew behind it."""
-    last: dict[Line, Key | None] = {}
+    last: dict[NodeEntry, Key | None] = {}
     for change in batch:
         last |= dict.fromkeys(change.lists)
         last |= dict.fromkeys(change.forgets, change.key)
     return {line: key for line, key in last.items() if key is not None}
 
 
-def _forgetting(lines: Iterable[Line], names: Names) -> list[Command]:
+def _forgetting(lines: Iterable[NodeEntry], names: Names) -> list[Command]:
     return [("SREM", names.entries_key(node), entry) for node, entry in lines]
 
 

@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 from weakref import ref
 
-from legato.broadcaster.bus.bus import BusError
+from legato.broadcaster.bus.base import BusError
 from legato.protocol import backoff, stream
 from legato.protocol.healing import DELIVER, Channel, Reading, Room, Verdict
 from legato.protocol.redis.retry import FIRST, LONGEST, Backoff
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
     from typing import Any
 
-    from legato.broadcaster.bus.line import Line
-    from legato.broadcaster.channels.channel import Outlet
-    from legato.broadcaster.channels.hub import Hub, Key
+    from legato.broadcaster.bus.base import BusChannel
+    from legato.broadcaster.channels.hub import Hub
+    from legato.broadcaster.channels.state import ChannelState
+    from legato.broadcaster.channels.subscriber import Key
     from legato.protocol.healing import Healed
     from legato.protocol.wire import Envelope
 
@@ -54,11 +55,11 @@ class _Channel(Channel):
     As long as it has subscribers, where it goes stays the same. Then it is ``closed``.
     """
 
-    __slots__ = ("closed", "looks", "outlet")
+    __slots__ = ("closed", "looks", "state")
 
-    def __init__(self, outlet: Outlet, room: Room, now: float) -> None:
+    def __init__(self, state: ChannelState, room: Room, now: float) -> None:
         super().__init__(room, now)
-        self.outlet = outlet
+        self.state = state
         self.looks: list[ref[Look]] = []
         self.closed = False
 
@@ -110,20 +111,20 @@ class Healer:
         self.endings = 0
         self.failed = 0
 
-    def take(self, line: Line, envelope: Envelope) -> None:
+    def take(self, source: BusChannel, envelope: Envelope) -> None:
         """A frame of a reply from the bus, one with ``stream``."""
-        channel: _Channel | None = line.at
+        channel: _Channel | None = source.cached
         if channel is None or channel.closed:
-            line.at = channel = self._channel(line.key)
+            source.cached = channel = self._channel(source.key)
             if channel is None:
                 return
         verdict = channel.take(envelope, self._now())
         if verdict is DELIVER:
             if channel.looks:
                 channel.show(envelope)
-            self._hub.put(channel.outlet, envelope.payload, envelope.except_socket_id)
+            self._hub.put(channel.state, envelope.payload, envelope.except_socket_id)
         elif verdict is Verdict.ASK and envelope.stream is not None:
-            self._heal(line.key, channel, envelope.stream[0])
+            self._heal(source.key, channel, envelope.stream[0])
 
     def drop(self, key: Key) -> None:
         """The channel has lost its last subscriber."""
@@ -134,8 +135,8 @@ class Healer:
 
     def _channel(self, key: Key) -> _Channel | None:
         channel = self._channels.get(key)
-        if channel is None and (outlet := self._hub.outlet(key)) is not None:
-            channel = self._channels[key] = _Channel(outlet, self._room, self._now())
+        if channel is None and (state := self._hub.channel(key)) is not None:
+            channel = self._channels[key] = _Channel(state, self._room, self._now())
         return channel
 
     def open(self, key: Key) -> None:

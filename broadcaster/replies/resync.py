@@ -6,7 +6,7 @@ import logging
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from legato.broadcaster.bus.bus import BusError
+from legato.broadcaster.bus.base import BusError
 from legato.protocol.channels import LONGEST_NAME, Channel, ChannelError
 from legato.protocol.redis.retry import Backoff
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from legato.broadcaster.channels.cache import CachedChannels
-    from legato.broadcaster.channels.hub import Key
     from legato.broadcaster.channels.presence import Rosters
+    from legato.broadcaster.channels.subscriber import Key
 
     from .healer import Healer
 

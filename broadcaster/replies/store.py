@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from legato.broadcaster.bus.bus import BusError, RefusedError, ask
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.bus.base import BusError, RefusedError
+from legato.broadcaster.channels.subscriber import Key
+from legato.broadcaster.redis_client import ask
 from legato.protocol import stream, wire
 from legato.protocol.healing import Reading
 from legato.protocol.redis import scripts

@@ -6,8 +6,8 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from legato.broadcaster.api.asgi import read_body
 from legato.broadcaster.api.events import ApiError
-from legato.broadcaster.api.http_api import read_body
 from legato.protocol import errors, fallback
 from legato.protocol.fallback import Handle, SendError
 from legato.protocol.redis.cancellation import end_task
@@ -16,7 +16,7 @@ from legato.protocol.signatures import parse_query
 from .polling_client import FallbackClient, Receiver
 
 if TYPE_CHECKING:
-    from legato.broadcaster.api.http_api import Receive, Scope, Send
+    from legato.broadcaster.api.asgi import Receive, Scope, Send
     from legato.broadcaster.node import Node
 
 MAX_SESSIONS: Final = 20_000

@@ -14,9 +14,9 @@ import msgspec
 import pytest
 from redis.asyncio import Redis as AnyRedis
 
-from legato.broadcaster.bus.bus import redis_client
 from legato.broadcaster.composition import running
 from legato.broadcaster.config import Auth, Server
+from legato.broadcaster.redis_client import redis_client
 from legato.protocol import stream
 from legato.protocol.apps import Webhook
 from legato.protocol.settings import Redis

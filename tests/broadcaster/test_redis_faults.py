@@ -196,7 +196,7 @@ async def test_a_node_that_reads_too_slowly_is_cut_off_and_subscribes_again():
     with RedisServer(SYSTEM, "--client-output-buffer-limit", "pubsub 1mb 1mb 1") as server:
         async with redis_node(server.url) as node, redis_node(server.url) as sender:
             await node.subscribe(KEY)
-            (feed,) = node.bus._feeds.values()
+            (feed,) = node.bus._feeds._feeds.values()
             transport = feed._connection._writer.transport
             transport.pause_reading()
             for _ in range(100):

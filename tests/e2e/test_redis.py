@@ -12,7 +12,7 @@ import jwt
 import pytest
 from redis.exceptions import RedisError
 
-from legato.broadcaster.bus.bus import redis_client
+from legato.broadcaster.redis_client import redis_client
 from tests import least_rights
 from tests.broadcaster.api.test_http_api import EVENTS, call, post
 from tests.broadcaster.conftest import client

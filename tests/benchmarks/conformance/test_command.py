@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from legato.benchmarks.conformance.outcome import Result, show
+from legato.benchmarks.conformance.checks import show
+from legato.benchmarks.conformance.outcome import Result
 from legato.benchmarks.conformance.report import FORMATS
 from tests.benchmarks.conformance.broken import running
 from tests.benchmarks.conformance.support import CASES, MAIN, OTHERS

@@ -15,9 +15,9 @@ import pusher
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from legato.broadcaster.bus.bus import redis_client
 from legato.broadcaster.composition import running
 from legato.broadcaster.config import LOCAL_HOSTS, Auth, Chat, Dev, Server
+from legato.broadcaster.redis_client import redis_client
 from legato.broadcaster.replies import healer as healing
 from legato.protocol import signatures, stream, wire
 from legato.protocol.settings import Redis, SettingsError

@@ -196,7 +196,7 @@ async def test_requests_that_are_not_authentic():
             got, answer = await call(server.port, path, sent)
             assert (got, answer["code"]) == (status, status), path
             assert APP.secret not in json.dumps(answer)
-        assert server.node.hub.messages == 0
+        assert server.node.fanout.messages == 0
 
 
 async def test_whoever_has_signed_nothing_does_not_learn_which_applications_there_are():
@@ -283,7 +283,7 @@ async def test_the_sdk_passes_the_reason_on():
 
 async def test_a_fault_of_ours_is_json_too(monkeypatch, caplog):
     async with running(local_settings()) as server:
-        monkeypatch.setattr(server.node, "bus", None)
+        monkeypatch.setattr(server.node.bus, "post", None)
         status, answer = await post(server.port, EVENTS, {"name": "e", "data": "x", "channel": "a"})
         monkeypatch.undo()
         assert (status, answer) == (500, {"error": "Server error", "code": 500})

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from legato.broadcaster.apps import source as app_source
-from legato.broadcaster.apps.source import AppSource, UnreadableError
-from legato.broadcaster.bus.bus import redis_client
+from legato.broadcaster.apps.source import AppWatcher, UnreadableError
 from legato.broadcaster.composition import StartError, running
 from legato.broadcaster.config import AppSource as Config
 from legato.broadcaster.config import Auth, Chat
+from legato.broadcaster.redis_client import redis_client
 from legato.protocol import signatures
 from legato.protocol.apps import App
 from legato.protocol.settings import Redis, SettingsError
@@ -110,10 +110,10 @@ async def test_an_application_is_there_from_the_start_or_comes_later(settings, p
         async with dial(server.port, "/app/k8") as bob:
             assert (await bob.receive())["data"]["code"] == 4001
         await place.put("8", key="k8", secret="s8")
-        await until(lambda: "8" in server.node.apps)
+        await until(lambda: "8" in server.node.apps.by_id)
         async with dial(server.port, "/app/k8") as bob:
             assert (await bob.receive())["event"] == "pusher:connection_established"
-        assert set(server.node.apps) == {APP.id, "7", "8"}
+        assert set(server.node.apps.by_id) == {APP.id, "7", "8"}
 
 
 @pytest.mark.parametrize(("change", "code"), [({"enabled": False}, 4003), (None, 4001)])
@@ -139,7 +139,7 @@ async def test_a_secret_is_rotated_without_a_break(settings, place):
     async with running(settings) as server, dial(server.port, "/app/k7") as ann:
         ann.socket_id = json.loads((await ann.receive())["data"])["socket_id"]
         await place.put("7", key="new", secret="fresh", old_keys={"k7": "old"})
-        await until(lambda: server.node.apps["7"].key == "new")
+        await until(lambda: server.node.apps.by_id["7"].key == "new")
         for key, secret in (("k7", "old"), ("new", "fresh")):
             channel = f"private-{key}"
             auth = signatures.sign_channel(key, secret, ann.socket_id, channel)
@@ -159,13 +159,13 @@ async def test_what_is_no_application_is_left_out_and_said_once(settings, place,
     await place.put("thief", key=APP.key, secret="x")
     await place.put("8", key="k8", secret="s8")
     async with running(settings) as server:
-        assert set(server.node.apps) == {APP.id, "8"}
+        assert set(server.node.apps.by_id) == {APP.id, "8"}
         await place.put("9", key="k9.", secret="hush-hush")
         await place.put("8", key="k8", secret="s8", max_connections=1)
-        await until(lambda: server.node.apps["8"].max_connections)
-        assert "9" not in server.node.apps
+        await until(lambda: server.node.apps.by_id["8"].max_connections)
+        assert "9" not in server.node.apps.by_id
         await place.put("9", key="k9", secret="s9")
-        await until(lambda: "9" in server.node.apps)
+        await until(lambda: "9" in server.node.apps.by_id)
     assert caplog.text.count("'7' is left out") == 1
     assert caplog.text.count("'junk' is left out") == 1
     assert caplog.text.count("'thief' is left out: its id or a key of it is another's") == 1
@@ -175,13 +175,13 @@ async def test_what_is_no_application_is_left_out_and_said_once(settings, place,
 async def test_the_settings_win_over_the_hash(settings, place):
     await place.put(APP.id, key="other", secret="other")
     async with running(settings) as server:
-        assert server.node.apps == {APP.id: APP}
+        assert server.node.apps.by_id == {APP.id: APP}
 
 
 async def test_while_the_place_is_away_what_is_known_stays(settings, place, caplog, monkeypatch):
-    looks: list[AppSource] = []
-    load = AppSource.load
-    monkeypatch.setattr(AppSource, "load", lambda self: looks.append(self) or load(self))
+    looks: list[AppWatcher] = []
+    load = AppWatcher.load
+    monkeypatch.setattr(AppWatcher, "load", lambda self: looks.append(self) or load(self))
     caplog.set_level(logging.INFO, "legato.apps")
     await place.put("7", key="k7", secret="s7")
     async with running(settings) as server, dial(server.port, "/app/k7") as ann:
@@ -191,12 +191,12 @@ async def test_while_the_place_is_away_what_is_known_stays(settings, place, capl
         looked = len(looks)
         await until(lambda: len(looks) > looked + 2)
         assert caplog.text.count("cannot be read") == 1
-        assert "7" in server.node.apps
+        assert "7" in server.node.apps.by_id
         await ann.send("pusher:ping")
         assert (await ann.receive())["event"] == "pusher:pong"
         await place.repair()
         await place.put("8", key="k8", secret="s8")
-        await until(lambda: "8" in server.node.apps)
+        await until(lambda: "8" in server.node.apps.by_id)
         assert caplog.text.count("can be read again") == 1
 
 
@@ -237,7 +237,7 @@ async def test_the_webhooks_of_an_application_change_with_it(settings, place):
     await place.put("7", key="k7", secret="s7")
     async with running(settings) as server:
         await place.put("7", key="k7", secret="s7", webhooks=[{"url": url}])
-        await until(lambda: server.node.apps["7"].webhooks)
+        await until(lambda: server.node.apps.by_id["7"].webhooks)
         async with dial(server.port, "/app/k7") as ann:
             await ann.receive()
             await ann.send("pusher:subscribe", {"channel": "x"})
@@ -277,7 +277,7 @@ class Made:
 
 async def test_what_has_not_changed_is_not_read_anew():
     place = Made(("7", "7"), ("8", "8"))
-    source = AppSource(place, (), 10)
+    source = AppWatcher(place, (), 10)
     seven, _ = await source.load()
     place.entries = [("7", "7"), ("8", "9")]
     assert [app.id for app in await source.load()] == ["7", "9"]
@@ -287,7 +287,7 @@ async def test_what_has_not_changed_is_not_read_anew():
 
 async def test_many_entries_leave_the_loop_its_turns():
     place = Made(*((str(number), str(number)) for number in range(5 * app_source.CHUNK)))
-    loading = asyncio.create_task(AppSource(place, (), 10).load())
+    loading = asyncio.create_task(AppWatcher(place, (), 10).load())
     seen = set()
     while not loading.done():
         await asyncio.sleep(0)
@@ -298,7 +298,7 @@ async def test_many_entries_leave_the_loop_its_turns():
 
 async def test_what_is_left_out_is_said_again_only_after_it_was_good(caplog):
     place = Made(("7", ""), ("7", "7"))
-    source = AppSource(place, (), 10)
+    source = AppWatcher(place, (), 10)
     for entries, times in (([("7", "")], 1), ([("7", "")], 1), ([("7", "7")], 1), ([("7", "")], 2)):
         place.entries = entries
         await source.load()
@@ -313,7 +313,7 @@ async def test_a_fault_of_ours_does_not_end_the_watch(caplog):
         if len(used) == 1:
             raise KeyError("x")
 
-    watch = asyncio.create_task(AppSource(Made(("7", "7")), (), 0.01).watch(use))
+    watch = asyncio.create_task(AppWatcher(Made(("7", "7")), (), 0.01).watch(use))
     await until(lambda: len(used) > 2)
     watch.cancel()
     assert caplog.text.count("the applications could not be changed") == 1

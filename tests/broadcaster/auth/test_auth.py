@@ -15,7 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from legato.broadcaster.auth.rules import AuthError, ChannelRule, allows, user_of, verifier
+from legato.broadcaster.auth.errors import AuthError
+from legato.broadcaster.auth.rules import ChannelRule, allows, user_of
+from legato.broadcaster.auth.verifier import verifier
 from legato.broadcaster.config import Auth
 from legato.protocol.settings import SettingsError
 

@@ -14,8 +14,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from legato.broadcaster.auth import jwks
+from legato.broadcaster.auth.errors import AuthError, KeysUnavailable
 from legato.broadcaster.auth.jwks import KeySet
-from legato.broadcaster.auth.rules import AuthError, KeysUnavailable, verifier
+from legato.broadcaster.auth.verifier import verifier
 from legato.broadcaster.composition import running
 from legato.broadcaster.config import Auth
 from legato.protocol.settings import SettingsError

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from redis.asyncio.connection import Connection, UnixDomainSocketConnection
 
-from legato.broadcaster.bus import bus as bus_module
-from legato.broadcaster.bus import linger
+from legato.broadcaster.bus import linger, outbox
 from legato.broadcaster.bus import reader as feed_module
-from legato.broadcaster.bus.bus import BusError, LocalBus, RedisBus, ask, redis_client
-from legato.broadcaster.bus.linger import LingeringBus
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.bus.base import BusError
+from legato.broadcaster.bus.local import LocalBus
+from legato.broadcaster.bus.redis import RedisBus
+from legato.broadcaster.channels.subscriber import Key
+from legato.broadcaster.redis_client import ask, redis_client
 from legato.protocol import wire
 from legato.protocol.wire import Envelope
 from tests.conftest import BINARIES
@@ -23,9 +24,19 @@ from tests.redis_servers import RedisServer
 from tests.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Collection
+
+    from legato.broadcaster.bus.base import BusChannel
 
 KEY, OTHER = Key("1", "private-a"), Key("1", "b")
+
+
+class Handler(NamedTuple):
+    """Calls functions: see ``BusHandler``."""
+
+    message: Callable[[BusChannel, Envelope], object] = lambda *_: None
+    confirmed: Callable[[Key], object] = lambda _: None
+    lost: Callable[[Collection[Key]], object] = lambda _: None
 
 
 class Node:
@@ -38,14 +49,12 @@ class Node:
         self.lost: list[set[Key]] = []
 
     async def start(self) -> None:
-        await self.bus.start(
-            lambda line, envelope: self.delivered.append((line.key, envelope)),
+        heard = Handler(
+            lambda channel, envelope: self.delivered.append((channel.key, envelope)),
             self.confirmed.append,
-            self.on_lost,
+            lambda keys: self.lost.append(set(keys)),
         )
-
-    def on_lost(self, keys) -> None:
-        self.lost.append(set(keys))
+        await self.bus.start(heard)
 
     async def subscribe(self, key: Key) -> None:
         count = len(self.confirmed)
@@ -62,10 +71,9 @@ class Node:
 
 
 @contextlib.asynccontextmanager
-async def redis_node(url: str, *, lingering: bool = False) -> AsyncIterator[Node]:
+async def redis_node(url: str, *, linger: float = 0.0) -> AsyncIterator[Node]:
     async with redis_client(url) as client:
-        bus = RedisBus(client)
-        node = Node(LingeringBus(bus) if lingering else bus)
+        node = Node(RedisBus(client, linger))
         await node.start()
         yield node
         await node.bus.close()
@@ -88,7 +96,7 @@ async def node(request) -> AsyncIterator[Node]:
         return
     lingering = request.param == "lingering"
     with RedisServer(BINARIES["valkey" if lingering else request.param]) as server:
-        async with redis_node(server.url, lingering=lingering) as started:
+        async with redis_node(server.url, linger=5.0 if lingering else 0.0) as started:
             yield started
 
 
@@ -189,10 +197,10 @@ async def test_after_a_restart_of_redis_the_subscriptions_come_back(server, capl
 async def test_a_fault_of_ours_does_not_leave_the_node_deaf(server, caplog):
     async with redis_node(server.url) as node:
         await node.subscribe(KEY)
-        deliver, node.bus._deliver = node.bus._deliver, None
+        deliver, node.bus._on_message = node.bus._on_message, None
         await node.publish(KEY, b"lost")
         await until(lambda: node.bus.gaps == 1)
-        node.bus._deliver = deliver
+        node.bus._on_message = deliver
         await until(lambda: node.confirmed.count(KEY) == 2)
         await node.publish(KEY, b"x")
         await node.got(b"x")
@@ -202,7 +210,7 @@ async def test_a_fault_of_ours_does_not_leave_the_node_deaf(server, caplog):
 async def test_a_fault_of_ours_does_not_leave_publishers_waiting(server, monkeypatch, caplog):
     async with redis_node(server.url) as node:
         await node.subscribe(KEY)
-        monkeypatch.setattr(node.bus._redis, "pipeline", None)
+        monkeypatch.setattr(node.bus._outbox._redis, "pipeline", None)
         with pytest.raises(BusError, match="could not be published"):
             await node.publish(KEY, b"x")
         monkeypatch.undo()
@@ -215,9 +223,7 @@ async def test_a_redis_without_sharded_pubsub_is_one_clear_error():
     with RedisServer(BINARIES["valkey"], "--rename-command", "SSUBSCRIBE", "") as old:
         async with redis_client(old.url) as client:
             with pytest.raises(BusError, match=r"Redis 7\.0 or newer"):
-                await RedisBus(client).start(
-                    lambda _key, _envelope: None, lambda _key: None, lambda _keys: None
-                )
+                await RedisBus(client).start(Handler())
 
 
 async def test_a_server_that_is_not_there_is_one_clear_error(tmp_path):
@@ -271,7 +277,7 @@ async def test_what_is_not_an_envelope_is_ignored(server, caplog):
 
 
 async def test_more_than_the_bound_is_refused_at_once(server, monkeypatch):
-    monkeypatch.setattr(bus_module, "MAX_OUTBOX", 2)
+    monkeypatch.setattr(outbox, "MAX_OUTBOX", 2)
     async with redis_node(server.url) as node:
         with pytest.raises(BusError, match="too many messages wait"):
             await node.publish(KEY, b"1", b"2", b"3")
@@ -330,7 +336,7 @@ class TestLingering:
             return (await other.info("commandstats"))["cmdstat_ssubscribe"]["calls"]
 
     async def test_a_channel_stays_and_is_confirmed_at_once(self, server):
-        async with redis_node(server.url, lingering=True) as node:
+        async with redis_node(server.url, linger=5.0) as node:
             await node.subscribe(KEY)
             calls = await self.commands(server)
             for count in range(2, 5):
@@ -341,9 +347,8 @@ class TestLingering:
             await node.got(b"x")
             assert await self.commands(server) == calls
 
-    async def test_it_goes_when_its_time_is_over(self, server, monkeypatch):
-        monkeypatch.setattr(linger, "LINGER_SECONDS", 0.05)
-        async with redis_node(server.url, lingering=True) as node:
+    async def test_it_goes_when_its_time_is_over(self, server):
+        async with redis_node(server.url, linger=0.05) as node:
             await node.subscribe(KEY)
             await node.subscribe(OTHER)
             node.bus.unsubscribe(KEY)
@@ -355,26 +360,22 @@ class TestLingering:
 
     async def test_many_go_a_few_at_a_time(self, monkeypatch):
         monkeypatch.setattr(linger, "AT_ONCE", 2)
-        monkeypatch.setattr(linger, "LINGER_SECONDS", 0.01)
-        node = Node(LingeringBus(LocalBus()))
-        await node.start()
+        gone: list[Key] = []
+        lingering = linger.Lingering(0.01, gone.append)
         keys = [Key("1", str(number)) for number in range(5)]
-        for key in keys:
-            await node.subscribe(key)
         left = []
-        let_go = node.bus._let_go_due
-        node.bus._let_go_due = lambda: (let_go(), left.append(len(node.bus._lingering)))
+        end_due = lingering._end_due
+        lingering._end_due = lambda: (end_due(), left.append(len(lingering.keys)))  # type: ignore[method-assign]
         for key in keys:
-            node.bus.unsubscribe(key)
-        await until(lambda: not node.bus._lingering)
+            lingering.put(key)
+        await until(lambda: not lingering.keys)
         assert all(before - after <= 2 for before, after in itertools.pairwise([5, *left]))
-        assert len(left) >= 3
-        await node.bus.close()
+        assert (len(left) >= 3, gone) == (True, keys)
+        lingering.close()
 
     async def test_beyond_the_bound_the_oldest_goes_at_once(self, server, monkeypatch):
         monkeypatch.setattr(linger, "MAX_LINGERING", 1)
-        monkeypatch.setattr(linger, "LINGER_SECONDS", 1_000.0)
-        async with redis_node(server.url, lingering=True) as node:
+        async with redis_node(server.url, linger=1_000.0) as node:
             await node.subscribe(KEY)
             await node.subscribe(OTHER)
             node.bus.unsubscribe(KEY)
@@ -382,7 +383,7 @@ class TestLingering:
             await self.becomes(server, [KEY, OTHER], [False, True])
 
     async def test_a_lost_connection_ends_it_and_who_comes_back_waits_for_the_confirmation(self, server):
-        async with redis_node(server.url, lingering=True) as node:
+        async with redis_node(server.url, linger=5.0) as node:
             await node.subscribe(KEY)
             await node.subscribe(OTHER)
             node.bus.unsubscribe(KEY)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from legato.broadcaster.bus.bus import BusError, redis_client
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.bus.base import BusError
+from legato.broadcaster.channels.subscriber import Key
+from legato.broadcaster.redis_client import redis_client
 from legato.broadcaster.registry.base import Left
 from legato.protocol import wire
 from legato.protocol.redis.slots import slot_of

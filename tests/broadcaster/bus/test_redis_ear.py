@@ -9,8 +9,8 @@ import redis as sync_redis
 import uvloop
 from redis.exceptions import ConnectionError as LostError
 
-from legato.broadcaster.bus.bus import redis_client
 from legato.broadcaster.bus.pubsub import LARGE, NOT_ENOUGH_DATA, listen
+from legato.broadcaster.redis_client import redis_client
 from legato.protocol.redis.cancellation import end_task
 from tests.conftest import SYSTEM
 from tests.redis_clusters import TcpServer

@@ -11,7 +11,7 @@ import pusher
 import pytest
 
 from legato.broadcaster.channels import counts as counts_module
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.composition import running
 from legato.protocol import messages, signatures
 from legato.protocol.apps import App

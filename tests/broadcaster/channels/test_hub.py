@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from legato.broadcaster.channels import hub as hub_module
-from legato.broadcaster.channels.hub import CHUNK, CROWD, FLUSH_SECONDS, Hub, Key
+from legato.broadcaster.channels import fanout as fanout_module
+from legato.broadcaster.channels.fanout import CHUNK, FLUSH_SECONDS, Fanout
+from legato.broadcaster.channels.hub import CROWD, Hub
+from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.transport.frames import text_frame
 
 KEY = Key("1", "a")
@@ -48,12 +50,13 @@ class Loop:
         self.scheduled: list = []
         self.first: list[Key] = []
         self.last: list[Key] = []
+        self.opened, self.vacated = self.first.append, self.last.append
         self.replies: dict[tuple[str, Key], bytes] = {}
         self.answers_at_once = True
         self.now = 0.0
-        self.hub = Hub(
-            self.scheduled.append, self.first.append, self.last.append, self.ready, self.clock, chunk
-        )
+        self.fanout = Fanout(self.scheduled.append, self.clock, chunk)
+        self.hub = Hub(self.scheduled.append, self.fanout)
+        self.hub.start(self)
 
     def clock(self) -> float:
         """Whenever somebody looks at it, a flush has lasted for long enough."""
@@ -165,7 +168,7 @@ def test_a_flush_leaves_out_who_has_it_or_must_not_have_it(loop, hub):
 
 
 def test_what_a_held_one_says_as_it_gives_up_is_kept_from_whom_it_must_not_reach(loop, hub, monkeypatch):
-    monkeypatch.setattr(hub_module, "HELD_WRITES", 0)
+    monkeypatch.setattr(fanout_module, "HELD_WRITES", 0)
     ann, bob, cid = Recorder("1.1"), Recorder("2.2"), Recorder("3.3")
     for person in (ann, bob):
         loop.subscribe(person, KEY, b"reply")
@@ -203,7 +206,7 @@ def test_messages_of_one_loop_turn_share_one_write(loop, hub):
     assert len(loop.scheduled) == 1
     loop.turn()
     assert ann.writes == [b"r", joined(b"1", b"2", b"3")]
-    assert (hub.messages, hub.deliveries, hub.writes) == (3, 3, 1)
+    assert (loop.fanout.messages, loop.fanout.deliveries, loop.fanout.writes) == (3, 3, 1)
 
 
 def test_an_event_from_before_the_subscription_is_not_delivered(loop, hub):
@@ -216,7 +219,7 @@ def test_an_event_from_before_the_subscription_is_not_delivered(loop, hub):
     loop.turn()
     assert bob.writes == [b"r", joined(b"after")]
     assert ann.writes == [b"r", joined(b"before", b"after")]
-    assert (hub.deliveries, hub.writes) == (3, 2)
+    assert (loop.fanout.deliveries, loop.fanout.writes) == (3, 2)
 
 
 def test_nothing_is_delivered_after_unsubscribing(loop, hub):
@@ -243,7 +246,7 @@ def test_the_last_one_out_gives_the_channel_back(loop, hub):
     assert loop.last == [KEY]
     assert (len(hub), hub.count(KEY)) == (0, 0)
     hub.deliver(KEY, b"x")
-    assert hub.messages == 1
+    assert loop.fanout.messages == 1
 
 
 def test_one_who_leaves_while_waiting_gets_no_reply(loop, hub):
@@ -267,7 +270,7 @@ def test_the_excluded_socket_misses_only_its_own(loop, hub):
     assert ann.writes[1:] == [joined(b"2", b"3", b"4")]
     assert bob.writes[1:] == [joined(b"1", b"2", b"4")]
     assert cyd.writes[1:] == [joined(b"1", b"2", b"3", b"4")]
-    assert hub.deliveries == 10
+    assert loop.fanout.deliveries == 10
 
 
 def test_who_is_excluded_from_everything_gets_no_write(loop, hub):
@@ -278,7 +281,7 @@ def test_who_is_excluded_from_everything_gets_no_write(loop, hub):
     hub.deliver(KEY, b"1", "1.1")
     loop.turn()
     assert ann.writes == [b"r"]
-    assert (hub.deliveries, hub.writes) == (1, 1)
+    assert (loop.fanout.deliveries, loop.fanout.writes) == (1, 1)
 
 
 def test_a_slow_subscriber_queues_and_holds_nobody_up(loop, hub):
@@ -359,7 +362,7 @@ def test_one_who_leaves_while_the_answer_is_awaited_gets_none(loop, hub):
 
 
 def test_what_is_kept_for_one_without_an_answer_is_bounded(loop, hub, monkeypatch):
-    monkeypatch.setattr(hub_module, "HELD_WRITES", 3)
+    monkeypatch.setattr(fanout_module, "HELD_WRITES", 3)
     loop.answers_at_once = False
     ann = Recorder("1.1")
     loop.subscribe(ann, KEY, b"roster")

@@ -9,8 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from legato.broadcaster.channels import hub as hub_module
-from legato.broadcaster.channels.hub import BEHIND, Key
+from legato.broadcaster.channels import fanout as fanout_module
+from legato.broadcaster.channels.fanout import BEHIND
+from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.transport.frames import payloads, text_frame
 from tests.broadcaster.channels.test_hub import KEY, OTHER, Loop, Recorder, joined
 from tests.tiers import amount
@@ -45,11 +46,11 @@ def test_a_flush_goes_on_in_the_next_turn_when_its_time_is_over(loop, hub):
         written.append([len(person.writes) for person in people])
     assert written == [[1, 1, 0, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
     assert {*people[0].writes, *people[4].writes} == {joined(b"1", b"2")}
-    assert (hub.messages, hub.deliveries, hub.writes) == (2, 10, 5)
+    assert (loop.fanout.messages, loop.fanout.deliveries, loop.fanout.writes) == (2, 10, 5)
 
 
 def test_a_flush_does_not_stop_before_its_time_is_over(loop, hub):
-    hub._clock = lambda: 0.0
+    loop.fanout._clock = lambda: 0.0
     people = crowd(loop, 50)
     hub.deliver(KEY, b"1")
     loop.turn()
@@ -205,7 +206,7 @@ def test_catching_up_writes_what_is_left_at_once_and_only_once(loop, hub):
     while loop.scheduled:
         loop.turn()
     assert people[0].writes[2:] == people[3].writes[1:] == [joined(b"4")]
-    assert (hub.deliveries, hub.writes) == (15, 4 + 2 + 4 - 1)
+    assert (loop.fanout.deliveries, loop.fanout.writes) == (15, 4 + 2 + 4 - 1)
 
 
 def test_what_an_admitted_one_is_sent_comes_behind_what_was_published_before(loop, hub):
@@ -257,7 +258,7 @@ def test_one_that_cannot_be_answered_does_not_keep_the_others_waiting(loop, hub)
 
 
 def test_one_that_cannot_be_closed_for_what_is_kept_keeps_nobody_from_theirs(loop, hub, monkeypatch):
-    monkeypatch.setattr(hub_module, "HELD_WRITES", 0)
+    monkeypatch.setattr(fanout_module, "HELD_WRITES", 0)
     people = crowd(loop, 3)
     loop.answers_at_once = False
     late = Recorder("9.9")
@@ -308,7 +309,8 @@ class HubMachine(RuleBasedStateMachine):
         super().__init__()
         self.loop = Loop(chunk=2)
         self.hub = self.loop.hub
-        self.hub._ready = self.ready
+        self.opened, self.vacated = self.loop.opened, self.loop.vacated
+        self.hub.start(self)
         self.people = [Person(number, self) for number in range(6)]
         self.owed: dict[tuple[Person, Key], list[bytes]] = {}
         self.held: set[tuple[Person, Key]] = set()

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from legato.broadcaster.channels.hub import Key
 from legato.broadcaster.channels.presence import Rosters
+from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.composition import running
 from legato.broadcaster.registry.base import added_envelope, removed_envelope
 from legato.broadcaster.registry.queries import Questions

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from legato.broadcaster.bus.bus import redis_client
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.clients.admission import socket_ids
 from legato.broadcaster.composition import running
+from legato.broadcaster.redis_client import redis_client
 from legato.broadcaster.registry.base import Counts, LocalRegistry
 from legato.broadcaster.registry.event_cache import DROPS, EventCache
 from legato.broadcaster.registry.queries import BATCH, Questions, glob_of

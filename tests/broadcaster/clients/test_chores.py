@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from legato.broadcaster.bus.bus import redis_client
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.clients import chores as module
 from legato.broadcaster.clients.chores import Chores
 from legato.broadcaster.composition import running
+from legato.broadcaster.redis_client import redis_client
 from legato.protocol import signatures, wire
 from legato.protocol.settings import Redis
 from tests.broadcaster.conftest import APP, client, local_settings
@@ -176,7 +176,7 @@ async def test_who_leaves_with_many_channels_leaves_them_over_many_turns(server,
         await until(lambda: server.node.subscriptions == 3)
         assert steps.close() <= module.MOST
         assert len(steps.turns) == MANY
-        assert (len(server.node.hub), server.node.hub._gone) == (3, set())
+        assert (len(server.node.hub), server.node.hub._departed) == (3, set())
         await bob.send("pusher:ping")
         assert (await bob.receive())["event"] == "pusher:pong"
         await until_async(lambda: occupied(server.node), names[:3])

@@ -17,7 +17,7 @@ from unittest import mock
 import msgspec
 import pytest
 
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.clients.drain import ASK_SECONDS, LAST_SECONDS, Peers, _Steps, drain
 from legato.broadcaster.composition import _stop_listening, running
 from legato.broadcaster.config import Server
@@ -90,12 +90,12 @@ async def test_a_fan_out_that_is_under_way_reaches_those_who_are_closed(end):
         for person in people:
             await person.subscribe("a")
         # Each flush writes to one, and none comes by itself.
-        with mock.patch.multiple(node.hub, _chunk=1, _clock=itertools.count().__next__, _call_soon=id):
+        with mock.patch.multiple(node.fanout, _chunk=1, _clock=itertools.count().__next__, _call_soon=id):
             for number in range(3):
                 node.hub.deliver(key, json.dumps({"event": "e", "data": number}).encode())
                 if number == 0:
-                    node.hub.flush()
-            assert node.hub.writes == 1
+                    node.fanout.flush()
+            assert node.fanout.writes == 1
             if end == "drain":
                 await drain(node)
             elif end == "terminate":
@@ -114,7 +114,7 @@ async def test_what_is_accepted_while_somebody_is_subscribed_arrives(valkey_url)
     """
     settings = settings_for(valkey_url, drain_seconds=1)
     async with running(settings) as one, running(settings) as two, contextlib.AsyncExitStack() as stack:
-        bus, loop = one.node.bus._bus, asyncio.get_running_loop()
+        bus, loop = one.node.bus._feeds, asyncio.get_running_loop()
         for name in ("heard", "confirmed"):
             setattr(bus, name, functools.partial(loop.call_later, 0.1, getattr(bus, name)))
         people = {f"private-{n}": await stack.enter_async_context(client(one.port)) for n in range(10)}

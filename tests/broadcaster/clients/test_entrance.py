@@ -9,7 +9,7 @@ import json
 import msgspec
 import pytest
 
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.clients import admission as entrance
 from legato.broadcaster.composition import running
 from legato.broadcaster.config import Server

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from legato.broadcaster.bus.bus import BusError, redis_client
+from legato.broadcaster.bus.base import BusError
 from legato.broadcaster.composition import running
+from legato.broadcaster.redis_client import redis_client
 from legato.broadcaster.registry import connection_counts
 from legato.broadcaster.registry import lease as leases
 from legato.broadcaster.registry.base import LocalRegistry

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from legato.broadcaster.bus.bus import redis_client
 from legato.broadcaster.composition import running
 from legato.broadcaster.config import Server
+from legato.broadcaster.redis_client import redis_client
 from legato.broadcaster.registry import lease as leases
 from legato.broadcaster.registry.lease_thread import LeaseThread
 from legato.protocol import wire

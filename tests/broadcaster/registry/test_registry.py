@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ClusterDownError
 
-from legato.broadcaster.bus.bus import BusError, RedisBus, redis_client
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.bus.base import BusError
+from legato.broadcaster.bus.redis import RedisBus
+from legato.broadcaster.channels.subscriber import Key
+from legato.broadcaster.redis_client import redis_client
 from legato.broadcaster.registry import lease as leases
 from legato.broadcaster.registry.base import Counts, Joined, Left, LocalRegistry
 from legato.broadcaster.registry.codec import Owner, decode_entry, encode_entry
@@ -21,6 +23,7 @@ from legato.broadcaster.registry.event_cache import Cached
 from legato.broadcaster.registry.redis import ANSWER_SECONDS, RedisRegistry
 from legato.protocol import wire
 from legato.protocol.presence import Member
+from tests.broadcaster.bus.test_bus import Handler
 from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer
 from tests.tiers import amount
@@ -98,7 +101,7 @@ async def redis_node(
         node.registry = RedisRegistry(redis, name, Owner(node.lapsed, holding, node.mine), lease)
         bus = RedisBus(redis)
         confirmed: list[Key] = []
-        await bus.start(node.publish, confirmed.append, lambda _keys: None)
+        await bus.start(Handler(node.publish, confirmed.append))
         bus.subscribe(room)
         await until(lambda: confirmed)
         await node.registry.start(lambda key, member, left: node.left.append((key, member, left)))

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from legato.benchmarks.chaos.proxy import Link
-from legato.broadcaster.bus.bus import BusError, redis_client
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.bus.base import BusError
+from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.composition import running
 from legato.broadcaster.config import Auth
+from legato.broadcaster.redis_client import redis_client
 from legato.broadcaster.replies import healer as healing
 from legato.protocol import signatures, stream, wire
 from legato.protocol.settings import Redis
@@ -161,7 +162,7 @@ class TestBusLost:
             await synced(server)
             writer = await Writer(redis).begin()
             await writer.says("a", "b")
-            await until(lambda: server.node.hub.deliveries >= 4)
+            await until(lambda: server.node.fanout.deliveries >= 4)
             await away(server, link)
             await writer.says("c", "d")
             link.heal()
@@ -182,7 +183,7 @@ class TestBusLost:
             await synced(server)
             writer = await Writer(redis).begin()
             await writer.says("a")
-            await until(lambda: server.node.hub.deliveries)
+            await until(lambda: server.node.fanout.deliveries)
             await away(server, link)
             await writer.says("b")
             await writer.ends(end[0], saved=end[1])
@@ -257,7 +258,7 @@ class TestBusLost:
             await synced(server)
             writer = await Writer(redis).begin()
             await writer.says("a")
-            await until(lambda: server.node.hub.deliveries)
+            await until(lambda: server.node.fanout.deliveries)
             refusing("around")
             refusing("missing")
             await away(server, link)
@@ -326,7 +327,7 @@ class TestHole:
             await synced(server)
             writer = await Writer(redis).begin()
             await writer.says("a")
-            await until(lambda: server.node.hub.deliveries)
+            await until(lambda: server.node.fanout.deliveries)
             with writer.unheard():
                 await writer.says("b")
                 await writer.ends(COMPLETE)
@@ -387,7 +388,7 @@ class TestSnapshots:
             await synced(server)
             writer = await Writer(redis).begin()
             await writer.says("a", "b")
-            await until(lambda: server.node.hub.deliveries)
+            await until(lambda: server.node.fanout.deliveries)
             with writer.unheard():
                 await writer.says("c", "d")
             async with reader(server) as bob:
@@ -419,9 +420,9 @@ class TestSnapshots:
 
         async def outrun(key, message_id):
             reply = await on_channel(key, message_id)
-            before = server.node.hub.messages
+            before = server.node.fanout.messages
             await happens()
-            await until(lambda: server.node.hub.messages > before)
+            await until(lambda: server.node.fanout.messages > before)
             reads.append(reply.next_index)
             return reply
 
@@ -550,11 +551,11 @@ class LateBus:
         bus = server.node.bus
         self._waiting: list[Callable[[], None]] = []
         self.confirmed = 0
-        self._deliver, self._confirm = bus._deliver, bus._confirmed
+        self._deliver, self._confirm = bus._on_message, bus._on_confirmed
         monkeypatch.setattr(
-            bus, "_deliver", lambda *frame: self._waiting.append(lambda: self._deliver(*frame))
+            bus, "_on_message", lambda *frame: self._waiting.append(lambda: self._deliver(*frame))
         )
-        monkeypatch.setattr(bus, "_confirmed", self._keep_confirmation)
+        monkeypatch.setattr(bus, "_on_confirmed", self._keep_confirmation)
         self._monkeypatch = monkeypatch
         self._bus = bus
 
@@ -567,8 +568,8 @@ class LateBus:
 
     def bring(self) -> None:
         """All of it, and from now on at once."""
-        self._monkeypatch.setattr(self._bus, "_deliver", self._deliver)
-        self._monkeypatch.setattr(self._bus, "_confirmed", self._confirm)
+        self._monkeypatch.setattr(self._bus, "_on_message", self._deliver)
+        self._monkeypatch.setattr(self._bus, "_on_confirmed", self._confirm)
         for one in self._waiting:
             one()
 
@@ -610,7 +611,7 @@ class TestTokensOnTheirWay:
             writer = await Writer(redis).begin()
             if brought:
                 await writer.says(*"ab")
-            await until(lambda: server.node.hub.messages == brought)
+            await until(lambda: server.node.fanout.messages == brought)
             late = LateBus(server, monkeypatch)
             await writer.says("c", "d", "e")
             await until(lambda: len(late) == 3)

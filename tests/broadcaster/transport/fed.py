@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from uvicorn.server import ServerState
 
-from legato.broadcaster.bus.bus import LocalBus
+from legato.broadcaster.bus.local import LocalBus
 from legato.broadcaster.composition import _config
 from legato.broadcaster.node import Node
 from tests.broadcaster.conftest import local_settings

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from legato.broadcaster.transport.asgi import CONTINUE, Flow
 from legato.broadcaster.transport.asgi_cycle import AsgiCycle, Link
-from tests.broadcaster.fed import Transport, door
+from tests.broadcaster.transport.fed import Transport, door
 from tests.waiting import until
 
 OK = {"type": "http.response.start", "status": 200, "headers": [(b"Content-Length", b"2")]}

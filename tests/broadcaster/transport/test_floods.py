@@ -17,7 +17,7 @@ import pytest
 import uvloop
 from websockets.frames import Frame, Opcode
 
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.clients import command_queue as order
 from legato.broadcaster.clients.drain import drain
 from legato.broadcaster.composition import running

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from legato.broadcaster.bus.bus import redis_client
+from legato.broadcaster.redis_client import redis_client
 from legato.broadcaster.registry.codec import Owner
 from legato.broadcaster.registry.redis import RedisRegistry
 from legato.broadcaster.registry.writes import Batches
@@ -25,7 +25,7 @@ from tests.waiting import until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from legato.broadcaster.channels.hub import Key
+    from legato.broadcaster.channels.subscriber import Key
     from legato.broadcaster.registry.base import Joined, Left
     from legato.protocol.holdback import Gone
     from legato.protocol.presence import Member

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from redis import Redis
 
-from legato.broadcaster.bus.bus import redis_client
+from legato.broadcaster.redis_client import redis_client
 from legato.protocol.redis import advice as redis_advice
 from tests.broadcaster.test_server import ENVIRON, legato
 from tests.conftest import BINARIES

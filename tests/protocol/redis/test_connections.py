@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 from redis import exceptions
 
-from legato.broadcaster.bus.bus import BusError, RedisBus, redis_client
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.bus.base import BusError
+from legato.broadcaster.bus.redis import RedisBus
+from legato.broadcaster.channels.subscriber import Key
+from legato.broadcaster.redis_client import redis_client
 from legato.protocol.redis.slots import slot_of
 from legato.protocol.wire import Envelope
 from legato.worker import redis_clients as clients
 from legato.worker.jobs.consumer import REDIS_DOWN
+from tests.broadcaster.test_bus import Handler
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -72,7 +75,7 @@ async def test_what_may_have_been_published_is_never_sent_again(mode):
     breaker = Breaker(mode)
     async with breaker.listening() as url, redis_client(url) as redis:
         bus = RedisBus(redis)
-        await bus.start(lambda _key, _envelope: None, lambda _key: None, lambda _keys: None)
+        await bus.start(Handler())
         with pytest.raises(BusError, match="Redis did not accept the messages"):
             await bus.publish([(KEY, Envelope(b"x"))])
         await bus.close()

@@ -13,7 +13,7 @@ import redis as sync_redis
 from redis import exceptions
 from redis.asyncio import Redis
 
-from legato.broadcaster.bus.bus import redis_client
+from legato.broadcaster.redis_client import redis_client
 from legato.protocol.redis.pipeline import SPARES, LeanPipeline
 from legato.worker import redis_clients as clients
 from tests.conftest import BINARIES

@@ -1,20 +1,20 @@
-"""What the hub has of one channel: who listens on this node, and what has not been written to them yet."""
+"""One channel on this node: its local subscribers, and the frames not yet written to them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .fanout import Pending
+from .passes import Pending
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .fanout import Pass
-    from .hub import Subscriber
+    from .passes import Pass
+    from .subscriber import Subscriber
 
 
-class Outlet:
-    """One channel's local subscribers. For others something to give back to :meth:`Hub.put`.
+class ChannelState:
+    """The local subscribers of one channel and its pending frames. Opaque outside of the hub and the fan-out.
 
     ``fast`` holds only sockets that take what is written, by their ``write_now``. ``waiting`` are those whose
     subscription the bus has not confirmed yet; ``held`` are those who have not got their answer yet, with
