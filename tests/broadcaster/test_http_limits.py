@@ -234,14 +234,14 @@ PIPELINED = {
 
 def count_slices(opened, one) -> list[int]:
     """How many answers each slice from now on has written."""
-    slices, give = [], opened.node.budget._give_slice
+    slices, give = [], opened.node.context.budget._give_slice
 
     def counted(reader) -> None:
         before = one.written.count(b"HTTP/1.1 ")
         give(reader)
         slices.append(one.written.count(b"HTTP/1.1 ") - before)
 
-    opened.node.budget._give_slice = counted
+    opened.node.context.budget._give_slice = counted
     return slices
 
 
@@ -303,14 +303,14 @@ async def test_reading_pauses_for_as_long_as_something_is_unread(monkeypatch):
         assert paused == [True]
         protocol = one.protocol
         assert isinstance(protocol, http.HttpProtocol)
-        protocol._due = opened.node.loop.time() - 1  # as if it had begun long ago
+        protocol._due = opened.node.context.loop.time() - 1  # as if it had begun long ago
         protocol._look()
-        assert protocol._due > opened.node.loop.time()
+        assert protocol._due > opened.node.context.loop.time()
         await opened.calm()
         assert paused == [True, False]
         assert one.written.count(b"HTTP/1.1 401 ") == 100
         one.read(get("/up")[:-1])
-        protocol._due = opened.node.loop.time() - 1
+        protocol._due = opened.node.context.loop.time() - 1
         protocol._look()
         assert one.written.count(b"HTTP/1.1 408 ") == 1
         protocol.connection_lost(None)
