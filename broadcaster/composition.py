@@ -26,8 +26,7 @@ from .apps.source import AppHash, AppStore, AppWatcher, UnreadableError
 from .bus.base import BusError
 from .bus.local import LocalBus
 from .bus.redis import RedisBus
-from .clients.drain import drain
-from .node import Node
+from .node import Node, compose
 from .notify import Notifier
 from .observability import metrics
 from .redis_client import redis_client
@@ -114,7 +113,7 @@ class _Uvicorn(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Give notice, close the listener, drain, then let uvicorn finish the requests that are running."""
-        self._node.leaving = True
+        self._node.clients.leaving = True
         # In place: requests that are running have the list already.
         self.server_state.default_headers.append((b"connection", b"close"))
         await self._unless_forced(self._node.peers.ask())  # tells them: those that stop too send nobody here
@@ -124,7 +123,7 @@ class _Uvicorn(uvicorn.Server):
         )
         for server in self.servers:
             server.close()
-        await self._unless_forced(drain(self._node))
+        await self._unless_forced(self._node.drain.run())
         await self._closed()
         await super().shutdown(sockets)
 
@@ -152,9 +151,9 @@ class _Uvicorn(uvicorn.Server):
 
     async def _closed(self) -> None:
         """Give the close handshakes a moment; a peer that does not answer is cut off."""
-        deadline = self._node.now() + CLOSE_SECONDS
+        deadline = self._node.context.now() + CLOSE_SECONDS
         while (  # noqa: ASYNC110 - uvicorn's set of connections has no event
-            self._websockets() and self._node.now() < deadline and not self.force_exit
+            self._websockets() and self._node.context.now() < deadline and not self.force_exit
         ):
             await asyncio.sleep(0.02)
         for connection in self._websockets():
@@ -284,7 +283,7 @@ async def _node(settings: Settings) -> AsyncIterator[Node]:
         await _reached(node.start())
         if redis is not None:
             await redis_advice.warn(redis, logger)
-        watch = None if source is None else asyncio.create_task(source.watch(node.set_apps))
+        watch = None if source is None else asyncio.create_task(source.watch(node.app_changes.apply))
         try:
             yield node
         finally:
@@ -296,9 +295,9 @@ async def _node(settings: Settings) -> AsyncIterator[Node]:
 def _composed(settings: Settings, redis: Named | None) -> Node:
     if redis is None:
         logger.warning("no Redis configured: local bus, one process, chat is off")
-        return Node(settings, LocalBus(), None)
+        return compose(settings, LocalBus(), None)
     chat_app = settings.app(settings.chat.app).id
-    return Node(settings, RedisBus(redis), Replies(redis, settings.chat, chat_app), redis)
+    return compose(settings, RedisBus(redis), Replies(redis, settings.chat, chat_app), redis)
 
 
 @contextlib.asynccontextmanager
@@ -344,11 +343,11 @@ def _config(settings: Settings, node: Node) -> uvicorn.Config:
     server = settings.server
     app = Server(
         HttpApi(server, node.apps, node.bus, node.registry, node.requests),
-        Fallback(node),
-        web(settings, node.apps, node.replies, node.unready, node.requests, node.budget),
+        Fallback(node.context),
+        web(settings, node.apps, node.replies, node.unready, node.requests, node.context.budget),
     )
-    seconds, connect = round(server.keep_alive), partial(Connection, node)
-    http = partial(HttpProtocol, app.api, connect, node.budget, server.request_seconds)
+    seconds, connect = round(server.keep_alive), partial(Connection, node.context)
+    http = partial(HttpProtocol, app.api, connect, node.context.budget, server.request_seconds)
     config = uvicorn.Config(
         app,
         http=Arrivals(node.turns, seconds, http, connect),  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from legato.broadcaster.auth.errors import AuthError, KeysUnavailable
 from legato.broadcaster.auth.rules import user_of
 from legato.broadcaster.bus.base import BusError, RefusedError
-from legato.broadcaster.replies.store import Conflict, Full, Gone, Replies, TooMany, is_refusal
+from legato.broadcaster.replies.store import Conflict, ExpiredError, Full, Replies, TooMany, is_refusal
 from legato.protocol import stream
 from legato.protocol.stream import InvalidRequest, Job
 
@@ -204,7 +204,7 @@ _ANSWERS: Final[dict[type[Exception], Callable[[Any], Answer]]] = {
     BusError: _saying(503, "Redis does not answer"),  # why is not for users to know
     RefusedError: _saying(503, "Redis does not accept it"),
     Conflict: _saying(409, "This Idempotency-Key came with another request before."),
-    Gone: _saying(410, "The log of this message has expired."),
+    ExpiredError: _saying(410, "The log of this message has expired."),
     TooMany: _saying(429, "Too many of your messages wait for their reply.", 5),
     Full: _saying(503, "Too many messages wait for a reply.", 10),
 }

@@ -125,7 +125,8 @@ class Fanout:
 
     def vacate(self, channel: ChannelState) -> None:
         """The channel has lost its last subscriber: drop what is pending."""
-        self._end_pass(channel)
+        if channel.going is not None:
+            self._end_pass(channel)
         channel.pending = Pending()
 
     def flush(self) -> None:

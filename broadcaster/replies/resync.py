@@ -14,11 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
     from typing import Any
 
-    from legato.broadcaster.channels.cache import CachedChannels
-    from legato.broadcaster.channels.presence import Rosters
+    from legato.broadcaster.channels.kinds import ChannelKinds
     from legato.broadcaster.channels.subscriber import Key
 
-    from .healer import Healer
 
 logger: Final = logging.getLogger("legato.node")
 
@@ -29,20 +27,17 @@ BATCH: Final = 200
 class Recovery:
     """Of the channels that the bus did not deliver for a while.
 
-    :param healer: None without replies.
     :ivar channels: how many channels may have missed something, those that were healed too, once per loss.
     """
 
     def __init__(
         self,
-        healer: Healer | None,
-        cached: CachedChannels,
-        rosters: Rosters,
+        kinds: ChannelKinds,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
-        self._healer = healer
-        self._cached = cached
-        self._rosters = rosters
+        self._healer = kinds.healer
+        self._cached = kinds.cached
+        self._rosters = kinds.rosters
         self._spawn = spawn
         self._waiting: dict[Key, None] = {}
         self._running = False

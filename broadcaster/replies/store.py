@@ -49,7 +49,7 @@ def is_refusal(error: Exception) -> bool:
     return isinstance(error, Full | TooMany | RefusedError)
 
 
-class Gone(Exception):  # noqa: N818 - an answer, not a fault
+class ExpiredError(Exception):
     """The log has expired, or the part that was asked for."""
 
 
@@ -189,7 +189,7 @@ class Replies:
     async def read(self, user_id: UserId, message_id: str, after: int) -> Reply | None:
         """The reply with the tokens behind index ``after`` (-1 for all); None if the user has none such.
 
-        :raises Gone: the log does not have all that the state says it should.
+        :raises ExpiredError: the log does not have all that the state says it should.
         """
         return await self.on_channel(Key(self.app_id, stream.chat_channel(user_id)), message_id, after)
 
@@ -203,7 +203,7 @@ class Replies:
             return None
         texts = [fields[wire.LOG_TEXT.encode()].decode() for _, fields in entries]
         if len(texts) != int(count or 0):
-            raise Gone
+            raise ExpiredError
         if after >= len(texts):
             after = len(texts) - 1
         return Reply(

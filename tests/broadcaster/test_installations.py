@@ -117,7 +117,7 @@ async def test_terminations_and_quotas(pair):
         await nothing_more(namesake)
         for _ in range(2):
             await stack.enter_async_context(client(other.port))
-        await until(lambda: other.server.node.connections["1"] == 3)
+        await until(lambda: other.server.node.connections.by_app["1"] == 3)
         for _ in range(3):  # the quota of one is free
             await stack.enter_async_context(client(one.port))
 

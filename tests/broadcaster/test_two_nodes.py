@@ -73,7 +73,9 @@ async def test_a_users_connections_end_on_all_nodes_and_nobody_elses(nodes, comm
             assert await one.closed() == code
         await bob.send("pusher:ping")
         assert (await bob.receive())["event"] == "pusher:pong"
-        await until(lambda: nodes[0].node.connections["1"] + nodes[1].node.connections["1"] == 1)
+        await until(
+            lambda: nodes[0].node.connections.by_app["1"] + nodes[1].node.connections.by_app["1"] == 1
+        )
 
 
 async def test_reconnecting_a_user_is_for_the_application_alone(nodes):

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import pytest
 from redis import Redis
 
-from legato.broadcaster.clients.drain import LAST_SECONDS, PATIENCE_SECONDS, PEER_SECONDS
+from legato.broadcaster.clients.drain import PATIENCE_SECONDS
+from legato.broadcaster.clients.peers import LAST_SECONDS, PEER_SECONDS
 from legato.broadcaster.composition import CLOSE_SECONDS, REQUEST_SECONDS
 from legato.broadcaster.node import FLUSH_SECONDS, REGISTRY_SECONDS
 from legato.broadcaster.webhooks import dispatcher as webhooks

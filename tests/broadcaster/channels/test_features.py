@@ -106,7 +106,7 @@ class TestPresence:
             reply = await join(tab, "ann", name="Other")
             assert json.loads(reply["data"])["presence"]["count"] == 2
             await ann.connection.close()
-            await until(lambda: server.node.connections[APP.id] == 2)
+            await until(lambda: server.node.connections.by_app[APP.id] == 2)
             await nothing_more(bob)
             await tab.connection.close()
             assert (await bob.receive())["event"] == "pusher_internal:member_removed"
@@ -133,7 +133,7 @@ class TestPresence:
                 assert (await join(tab, "ann"))["event"] == "pusher_internal:subscription_succeeded"
                 await ann.connection.close()
                 await tab.connection.close()
-                await until(lambda server=server: server.node.connections[APP.id] == 1)
+                await until(lambda server=server: server.node.connections.by_app[APP.id] == 1)
                 assert (await join(bob, "bob"))["event"] == "pusher_internal:subscription_succeeded"
 
     async def test_coming_and_going_at_once_leaves_the_truth(self, server):
@@ -163,10 +163,10 @@ class TestPresence:
 async def test_who_is_closed_for_its_own_sake_gets_first_what_was_published_before(server):
     async with clients(server, 1) as (ann,):
         await ann.subscribe("news")
-        (here,) = server.node.open
+        (here,) = server.node.clients.open
         server.node.hub.deliver(Key("1", "news"), messages.channel_event("e", "news", "1"))
-        here.check_at(server.node.now() + 1000)  # asks for a sign of life
-        here.check_at(server.node.now() + 2000)
+        here.check_at(server.node.context.now() + 1000)  # asks for a sign of life
+        here.check_at(server.node.context.now() + 2000)
         assert [(await ann.receive())["event"] for _ in range(3)] == ["pusher:ping", "e", "pusher:error"]
 
 
@@ -243,7 +243,7 @@ class TestUsers:
             }
             await sign_in(tab, "bob")
             await tab.connection.close()
-            await until(lambda: server.node.connections[APP.id] == 2)
+            await until(lambda: server.node.connections.by_app[APP.id] == 2)
             await ann.send("pusher:ping")
             online = {"events": [{"name": "online", "user_ids": ["bob"]}]}
             while (told := await ann.receive())["event"] != "pusher:pong":
@@ -317,7 +317,7 @@ class TestCounts:
     async def test_many_are_told_seldom_and_only_of_a_change(self, server, monkeypatch):
         due = []
         monkeypatch.setattr(counts_module, "ALWAYS", 1)
-        monkeypatch.setattr(server.node._counts, "_later", lambda _, work: due.append(work))
+        monkeypatch.setattr(server.node.announcements._counts, "_later", lambda _, work: due.append(work))
         async with clients(server, 6) as people:
             ann, *others = people
             await ann.subscribe("x")
@@ -335,7 +335,7 @@ class TestCounts:
     async def test_back_at_a_few_and_many_again_are_told(self, server, monkeypatch):
         due = []
         monkeypatch.setattr(counts_module, "ALWAYS", 1)
-        monkeypatch.setattr(server.node._counts, "_later", lambda _, work: due.append(work))
+        monkeypatch.setattr(server.node.announcements._counts, "_later", lambda _, work: due.append(work))
         async with clients(server, 2) as (ann, bob):
             await ann.subscribe("x")
             await self.counts(ann, 1)

@@ -7,9 +7,12 @@ import contextlib
 import json
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 
+from legato.broadcaster.channels.delivery import Delivery
+from legato.broadcaster.channels.kinds import ChannelKinds
 from legato.broadcaster.channels.presence import Rosters
 from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.composition import running
@@ -85,7 +88,7 @@ async def test_who_came_and_who_went_unheard_is_known_afterwards(server, link, v
                 await one.sees("ann", "bob")
             await away(server, link)
         cyd = await stack.enter_async_context(guest(other.port, "cyd"))
-        await until(lambda: other.node.connections["1"] == 1)
+        await until(lambda: other.node.connections.by_app["1"] == 1)
         await cyd.sees("ann", "cyd")
         link.heal()
         for one in (ann, again):
@@ -138,13 +141,15 @@ async def test_what_changes_while_the_list_is_read_is_told_behind_it(other):
     """Else who went then would be back in the list: nobody would ever tell of it again."""
     registry, hub = Slow([Member("ann"), Member("bob")]), Heard()
     rosters = Rosters(registry, hub)  # type: ignore[arg-type]
+    kinds = ChannelKinds(None, Mock(), rosters)
+    delivery = Delivery(hub, kinds, Mock(), Mock(), Mock())  # type: ignore[arg-type]
     gone, come = removed_envelope(KEY, "2.2", Member("bob")), added_envelope(KEY, "3.3", Member("cyd"))
-    rosters.take(KEY, come)  # before it is read: it is in the list, or was undone
+    delivery.deliver(KEY, come)  # before it is read: it is in the list, or was undone
     task = asyncio.create_task(rosters.tell_again([KEY]))
     await registry.asked.wait()
     for envelope in (gone, come) if other is None else (gone, other, come):
-        rosters.take(KEY, envelope)
-    rosters.take(Key("1", "presence-other"), come)
+        delivery.deliver(KEY, envelope)
+    delivery.deliver(Key("1", "presence-other"), come)
     registry.answer.set()
     await task
     live, (roster, nobody), *behind = [*hub.heard[:1], *hub.heard[-3:]]
@@ -162,7 +167,7 @@ async def test_nobody_is_told_that_they_have_gone_themselves():
             async with guest(alone.port, "ann") as ann:
                 await bob.sees("ann", "bob")
                 for event in (removed_envelope, added_envelope):
-                    alone.node._deliver(KEY, event(KEY, "9.9", Member("ann")))
+                    alone.node.delivery.deliver(KEY, event(KEY, "9.9", Member("ann")))
                     if event is removed_envelope:
                         await bob.sees("bob")
                 await bob.sees("ann", "bob")
@@ -213,7 +218,7 @@ async def test_who_waits_for_the_bus_is_not_told_an_older_list(server, link, val
         joining = asyncio.create_task(bob.join("bob"))
         await until(lambda: bool(server.node.hub.unanswered(KEY)))
         registry.rosters = slowly
-        registry.join = lambda *arguments: server.node._spawn(behind(*arguments))
+        registry.join = lambda *arguments: server.node.background.spawn(behind(*arguments))
         link.heal()
         await joining
         go_on.set()

@@ -124,19 +124,19 @@ async def test_redis_takes_the_prefix_literally(prefix, valkey_url):
 async def test_clients_hear_of_changed_applications_in_slices_and_those_that_leave_meanwhile_do_not():
     async with door() as opened:
         node = opened.node
-        node.entrance._socket_ids = socket_ids()
+        node.admission._socket_ids = socket_ids()
         clients = [opened.come() for _ in range(2 * SLICE)]
         for one in clients:
             one.read(FIREFOX)
-        assert len(node.open) == len(clients)
+        assert len(node.clients.open) == len(clients)
         changed = msgspec.structs.replace(APP, max_connections=10 * SLICE)
-        last = list(node.open)[-1]
+        last = list(node.clients.open)[-1]
         asyncio.get_running_loop().call_soon(last.close, errors.TERMINATED)
-        _, taken = await turns(node.set_apps((changed,)))
+        _, taken = await turns(node.app_changes.apply((changed,)))
         assert taken >= 2
-        assert all(client.session.app is changed for client in node.open)
+        assert all(client.session.app is changed for client in node.clients.open)
         (counted,) = await node.registry.counts([Key(APP.id, wire.CONNECTIONS)])
-        assert counted.subscriptions == len(node.open) < len(clients)
+        assert counted.subscriptions == len(node.clients.open) < len(clients)
 
 
 class TestEventCache:

@@ -170,10 +170,10 @@ async def test_who_leaves_with_many_channels_leaves_them_over_many_turns(server,
         async with client(server.port) as ann:
             await subscribe_to_many(ann, names)
             await subscribe_to_many(bob, names[:3])
-            assert server.node.subscriptions == MANY + 3
+            assert server.node.subscriptions.open == MANY + 3
             steps = Steps(server.node)
             ann.connection.transport.abort()
-        await until(lambda: server.node.subscriptions == 3)
+        await until(lambda: server.node.subscriptions.open == 3)
         assert steps.close() <= module.MOST
         assert len(steps.turns) == MANY
         assert (len(server.node.hub), server.node.hub._departed) == (3, set())
@@ -198,7 +198,7 @@ async def test_nothing_is_written_to_who_has_left_while_its_channels_wait(server
     async with client(server.port) as ann, client(server.port) as bob:
         await subscribe_to_many(ann, names)
         await subscribe_to_many(bob, names[-1:])
-        (left,) = [one for one in server.node.open if one.socket_id == ann.socket_id]
+        (left,) = [one for one in server.node.clients.open if one.socket_id == ann.socket_id]
         turn, server.node.chores._turn = server.node.chores._turn, lambda: None  # no step is done
         server.node.chores._left = 0
         left.leave()
@@ -251,11 +251,11 @@ async def test_many_who_are_dismissed_have_left_at_once_and_are_told_in_many_tur
         people = [await stack.enter_async_context(client(server.port)) for _ in range(9)]
         for one in people:
             await one.subscribe("private-a")
-        for one in server.node.open:
+        for one in server.node.clients.open:
             monkeypatch.setattr(type(one), "say_goodbye", _recording(type(one).say_goodbye, told))
             break
-        await server.node.set_apps((msgspec.structs.replace(APP, enabled=False),))
-        assert len(server.node.open) == 0
+        await server.node.app_changes.apply((msgspec.structs.replace(APP, enabled=False),))
+        assert len(server.node.clients.open) == 0
         assert len(told) <= 2
         for one in people:
             assert (await one.receive())["data"]["code"] == 4003
@@ -311,7 +311,7 @@ async def test_one_subscription_more_than_the_process_may_have_is_refused_in_its
             "error": "The server has 2 subscriptions already",
             "status": 4100,
         }
-        assert (server.node.subscriptions, server.node.subscriptions_refused) == (2, 3)
+        assert (server.node.subscriptions.open, server.node.subscriptions.refused) == (2, 3)
         await ann.send("pusher:unsubscribe", {"channel": "a"})
         assert (await ann.subscribe("e"))["event"] == "pusher_internal:subscription_succeeded"
-        assert server.node.subscriptions == 2
+        assert server.node.subscriptions.open == 2

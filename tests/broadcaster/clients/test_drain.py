@@ -18,7 +18,8 @@ import msgspec
 import pytest
 
 from legato.broadcaster.channels.subscriber import Key
-from legato.broadcaster.clients.drain import ASK_SECONDS, LAST_SECONDS, Peers, _Steps, drain
+from legato.broadcaster.clients.drain import ASK_SECONDS, Drain
+from legato.broadcaster.clients.peers import LAST_SECONDS, Peers
 from legato.broadcaster.composition import _stop_listening, running
 from legato.broadcaster.config import Server
 from legato.broadcaster.registry import lease as leases
@@ -54,10 +55,10 @@ async def test_clients_go_to_another_node_at_once_if_there_is_one_that_takes_the
     settings = settings_for(valkey_url)
     async with running(settings) as one, running(settings) as two:
         async with client(one.port) as ann:
-            await drain(one.node)
+            await one.node.drain.run()
             assert await goodbye(ann) == 4200
         async with client(two.port) as bob:  # now two is alone: one is leaving
-            await drain(two.node)
+            await two.node.drain.run()
             assert await goodbye(bob) == 1012
 
 
@@ -70,7 +71,7 @@ async def test_a_node_that_is_full_is_no_place_to_go(valkey_url):
     ):
         await two.node.registry.peers()  # tells the others what it is, as each renewal does
         assert leases.FULL in (await one.node.registry._lease.states()).values()
-        await drain(one.node)
+        await one.node.drain.run()
         assert await goodbye(ann) == 1012
 
 
@@ -97,13 +98,13 @@ async def test_a_fan_out_that_is_under_way_reaches_those_who_are_closed(end):
                     node.fanout.flush()
             assert node.fanout.writes == 1
             if end == "drain":
-                await drain(node)
+                await node.drain.run()
             elif end == "terminate":
-                node._deliver(key, Envelope(b"", command=TERMINATE))
+                node.delivery.deliver(key, Envelope(b"", command=TERMINATE))
             elif end == "lapse":
                 node.lapsed()
             else:
-                await node.set_apps(())
+                await node.app_changes.apply(())
         assert [await received(person) for person in people] == [[0, 1, 2]] * 4
 
 
@@ -135,7 +136,7 @@ async def test_what_is_accepted_while_somebody_is_subscribed_arrives(valkey_url)
         listening = [asyncio.ensure_future(received(person)) for person in people.values()]
         publishing = [asyncio.ensure_future(publish(channel)) for channel in people]
         await until(lambda: all(accepted.values()))
-        await drain(one.node)
+        await one.node.drain.run()
         await asyncio.gather(*publishing)
         for channel, numbers in zip(people, await asyncio.gather(*listening), strict=True):
             assert numbers[: len(accepted[channel])] == accepted[channel]
@@ -145,12 +146,12 @@ async def test_what_is_accepted_while_somebody_is_subscribed_arrives(valkey_url)
 async def test_what_is_on_its_way_to_a_slow_client_comes_before_the_goodbye():
     async with running(local_settings()) as server, client(server.port) as ann:
         await ann.subscribe("a")
-        (connection,) = server.node.open
+        (connection,) = server.node.clients.open
         connection.pause_writing()
         for number in range(3):
             await post(server.port, EVENTS, {"name": "e", "data": str(number), "channel": "a"})
         await until(lambda: len(connection._backlog) == 3)
-        await drain(server.node)
+        await server.node.drain.run()
         assert await received(ann) == [0, 1, 2]
 
 
@@ -163,7 +164,7 @@ async def test_without_redis_the_drain_ends_all_the_same(valkey_url, monkeypatch
             raise ConnectionError
 
         monkeypatch.setattr(server.node.registry._changes.batches, "send", away)
-        await drain(server.node)
+        await server.node.drain.run()
         assert await goodbye(ann) in (1012, 4200)
         assert server.node.peers._seconds == LAST_SECONDS  # it has had its time
         monkeypatch.undo()
@@ -188,7 +189,7 @@ def counted(node, monkeypatch, *, hangs: bool = False) -> list[str]:
 
 
 async def test_a_redis_that_hangs_is_waited_for_once(monkeypatch):
-    monkeypatch.setattr("legato.broadcaster.clients.drain.PEER_SECONDS", 0.3)
+    monkeypatch.setattr("legato.broadcaster.clients.peers.PEER_SECONDS", 0.3)
     monkeypatch.setattr("legato.broadcaster.clients.drain.ASK_SECONDS", 0)
     with RedisServer(BINARIES["valkey"]) as redis:
         settings = settings_for(redis.url, drain_seconds=0.5, lease_seconds=600)
@@ -197,8 +198,8 @@ async def test_a_redis_that_hangs_is_waited_for_once(monkeypatch):
             for number, person in enumerate(people):
                 await person.subscribe(f"private-{number}")
             became = counted(server.node, monkeypatch)
-            patience = mock.Mock(wraps=_Steps._depart)
-            monkeypatch.setattr(_Steps, "_depart", patience)
+            patience = mock.Mock(wraps=server.node.drain._handover.prepare)
+            monkeypatch.setattr(server.node.drain._handover, "prepare", patience)
             os.kill(redis.pid, signal.SIGSTOP)
             server.uvicorn._stop()
             assert [await goodbye(person) for person in people] == [1012] * 10
@@ -209,7 +210,7 @@ async def test_a_redis_that_hangs_is_waited_for_once(monkeypatch):
 
 
 async def test_a_second_signal_asks_redis_nothing_and_ends_the_question_that_waits(valkey_url, monkeypatch):
-    monkeypatch.setattr("legato.broadcaster.clients.drain.PEER_SECONDS", 2 * WAIT)
+    monkeypatch.setattr("legato.broadcaster.clients.peers.PEER_SECONDS", 2 * WAIT)
     async with running(settings_for(valkey_url)) as server:
         became = counted(server.node, monkeypatch, hangs=True)
         server.uvicorn._stop()
@@ -229,10 +230,10 @@ async def test_an_answer_holds_from_when_it_comes():
         time, asked = time + 3, asked + 1
         return asked > 1
 
-    steps = _Steps(SimpleNamespace(now=lambda: time, peers=SimpleNamespace(ask=ask)))
-    assert [await steps._why() for _ in range(2)] == [errors.DRAINING] * 2
+    drain = Drain(mock.Mock(), mock.Mock(), mock.Mock(), SimpleNamespace(ask=ask), 0, lambda: time)
+    assert [await drain._why() for _ in range(2)] == [errors.DRAINING] * 2
     time += ASK_SECONDS
-    assert await steps._why() == errors.GO_ELSEWHERE
+    assert await drain._why() == errors.GO_ELSEWHERE
 
 
 @pytest.mark.parametrize(("answers", "before"), [(True, True), (False, False), (None, True)])
@@ -265,7 +266,7 @@ async def test_balancers_are_told_first_and_kept_connections_are_closed():
         kept = await asyncio.open_connection("127.0.0.1", server.port)
         assert "200 ok" in (await answer(server.port, "/up?ready", kept))[0]
         server.uvicorn._stop()
-        await until(lambda: server.node.leaving)
+        await until(lambda: server.node.clients.leaving)
         head, body = await answer(server.port, "/up?ready", kept)
         assert head.startswith("http/1.1 503 ")
         assert "connection: close" in head
@@ -344,5 +345,5 @@ async def test_what_a_client_has_said_is_published_before_the_end(valkey_url, mo
 
             monkeypatch.setattr(one.node.bus, "publish", slowly)
             await ann.send("client-x", 1, channel="private-a")
-            await until(lambda: one.node.client_events)
+            await until(lambda: one.node.client_events.relayed)
         assert (await bob.receive())["event"] == "client-x"

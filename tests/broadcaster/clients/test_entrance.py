@@ -47,10 +47,10 @@ async def test_who_leaves_makes_room(few):
     async with running(few) as server:
         async with client(server.port), client(server.port):
             assert await refusal(server.port) == 4004
-        await until(lambda: not server.node.open)
+        await until(lambda: not server.node.clients.open)
         async with client(server.port), client(server.port):
             assert await refusal(server.port) == 4004
-        assert server.node.refused == {4004: 2}
+        assert server.node.connections.refused == {4004: 2}
 
 
 async def test_all_nodes_together_let_in_no_more_than_the_quota(valkey_url):
@@ -64,9 +64,9 @@ async def test_all_nodes_together_let_in_no_more_than_the_quota(valkey_url):
         assert [each["event"] for each in said].count("pusher:connection_established") == 7
         refused = [each["data"]["code"] for each in said if each["event"] == "pusher:error"]
         assert refused == [4100] * 13
-        assert len(one.node.open) + len(two.node.open) == 7
-        assert not one.node.entrance._waiting
-        assert not two.node.entrance._waiting
+        assert len(one.node.clients.open) + len(two.node.clients.open) == 7
+        assert not one.node.admission._waiting
+        assert not two.node.admission._waiting
 
 
 async def test_without_a_quota_nobody_waits(valkey_url, monkeypatch):
@@ -84,7 +84,7 @@ async def test_what_is_said_early_is_answered_after_the_greeting(valkey_url):
         async with dial(server.port) as ann:
             await ann.send("pusher:ping")
             await ann.send("pusher:subscribe", {"channel": "a"})
-            await until(lambda: [len(one.early) for one in server.node.entrance._waiting] == [2])
+            await until(lambda: [len(one.early) for one in server.node.admission._waiting] == [2])
             answer.set()
             events = [(await ann.receive())["event"] for _ in range(3)]
         assert events == [
@@ -103,8 +103,8 @@ def held(server) -> asyncio.Event:
             await answer.wait()
             done(admitted)
 
-        tasks = server.node._tasks
-        enter(app_id, socket_id, limit, lambda admitted: tasks.add(asyncio.ensure_future(wait(admitted))))
+        background = server.node.background
+        enter(app_id, socket_id, limit, lambda admitted: background.spawn(wait(admitted)))
 
     server.node.registry.enter = later
     return answer
@@ -123,7 +123,7 @@ async def test_what_is_said_early_is_bounded(valkey_url):
         answer.set()
         await server.node.registry.flush()
         assert await counted(server) == 0
-        assert not server.node.open
+        assert not server.node.clients.open
 
 
 async def test_one_who_goes_before_the_answer_is_not_counted(valkey_url):
@@ -131,12 +131,12 @@ async def test_one_who_goes_before_the_answer_is_not_counted(valkey_url):
     async with running(settings) as server:
         answer = held(server)
         async with dial(server.port) as ann:
-            await until(lambda: server.node.entrance._waiting)
+            await until(lambda: server.node.admission._waiting)
             ann.connection.transport.abort()
-            await until(lambda: not server.node.entrance._waiting)
+            await until(lambda: not server.node.admission._waiting)
         answer.set()
         await server.node.registry.flush()
-        assert (await counted(server), server.node.accepted) == (0, 0)
+        assert (await counted(server), server.node.connections.accepted) == (0, 0)
 
 
 async def test_without_redis_nobody_is_let_in_that_cannot_be_counted(monkeypatch):
@@ -160,7 +160,7 @@ async def test_without_redis_nobody_is_let_in_that_cannot_be_counted(monkeypatch
 async def test_a_quota_that_comes_later_counts_those_who_are_there(few):
     settings = msgspec.structs.replace(few, apps=(APP,))
     async with running(settings) as server, client(server.port), client(server.port):
-        await server.node.set_apps((FEW,))
+        await server.node.app_changes.apply((FEW,))
         assert await refusal(server.port) == 4004
         assert await counted(server) == 2
 
@@ -169,8 +169,8 @@ async def test_an_application_that_goes_while_a_client_waits(valkey_url):
     async with running(local_settings(FEW, redis=Redis(url=valkey_url))) as server:
         answer = held(server)
         async with dial(server.port) as ann:
-            await until(lambda: server.node.entrance._waiting)
-            await server.node.set_apps(())
+            await until(lambda: server.node.admission._waiting)
+            await server.node.app_changes.apply(())
             answer.set()
             assert (await ann.receive())["data"]["code"] == 4001
         await server.node.registry.flush()

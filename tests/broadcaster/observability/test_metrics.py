@@ -59,7 +59,7 @@ async def test_the_figures_follow_what_happens():
             }
             delay = {name for name in figures if name.startswith("legato_loop_delay_seconds")}
             assert {name: figures[name] for name in figures.keys() - delay} == expected
-        await until(lambda: server.node.connections["1"] == 0)
+        await until(lambda: server.node.connections.by_app["1"] == 0)
         assert (await scrape(server.metrics_port))["legato_channels"] == 0
 
 

@@ -517,7 +517,7 @@ class TestSnapshots:
             async with reader(server):
                 pass
             await until(lambda: server.node.hub.count(Key("1", CHANNEL)) == 1)
-            await until(lambda: not server.node.healer._channels[Key("1", CHANNEL)].looks)
+            await until(lambda: not server.node.healer._channels[Key("1", CHANNEL)].observers)
             await hears(ann)
 
     async def test_with_more_than_is_remembered_it_is_read_once_more(self, server, redis, monkeypatch):
@@ -538,7 +538,7 @@ class TestSnapshots:
             with writer.unheard():
                 await writer.says("a")
             async with reader(server) as bob:
-                await until(lambda: not server.node._tasks)  # he is welcomed
+                await until(lambda: not server.node.background)  # he is welcomed
                 await writer.says("b")
                 await hears(bob, *writer.said)
             await hears(ann, *writer.said)
@@ -618,7 +618,7 @@ class TestTokensOnTheirWay:
             waiting.set()
             async with reader(server) as bob:
                 # Either the node waits for the bus, or it has told all that it will.
-                await until(lambda: late.confirmed or not server.node._tasks)
+                await until(lambda: late.confirmed or not server.node.background)
                 late.bring()
                 await writer.says("f")
                 await writer.ends(COMPLETE)

@@ -12,7 +12,7 @@ from uvicorn.server import ServerState
 
 from legato.broadcaster.bus.local import LocalBus
 from legato.broadcaster.composition import _config
-from legato.broadcaster.node import Node
+from legato.broadcaster.node import compose
 from tests.broadcaster.conftest import local_settings
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ class Door:
     """Where connections come in."""
 
     def __init__(self) -> None:
-        self.node = Node(local_settings(), LocalBus(), None)
-        self.node.entrance._socket_ids = repeat(SOCKET_ID)
+        self.node = compose(local_settings(), LocalBus(), None)
+        self.node.admission._socket_ids = repeat(SOCKET_ID)
         self.state = ServerState()
         config = _config(self.node.settings, self.node)
         self._make = partial(config.http_protocol_class, config=config, server_state=self.state, app_state={})
@@ -82,7 +82,7 @@ class Door:
 
     async def calm(self) -> None:
         """Wait until nothing is under way."""
-        while self.state.tasks or len(self.node.budget):
+        while self.state.tasks or len(self.node.context.budget):
             await asyncio.sleep(0)
             if self.state.tasks:
                 await asyncio.wait(self.state.tasks, timeout=0.01)

@@ -102,13 +102,13 @@ def opcodes(written: bytes) -> Iterator[int]:
 async def test_any_bytes_after_the_handshake():
     async with running(local_settings()) as server:
         node = server.node
-        node.budget.refill = lambda: True  # else most of it would wait for the loop
+        node.context.budget.refill = lambda: True  # else most of it would wait for the loop
 
         @given(st.lists(FRAMES | st.binary(max_size=20), max_size=12), st.integers(1, 60))
         @settings(max_examples=amount(150, 5_000))
         def any_bytes(parts: list[bytes], size: int) -> None:
             transport = Transport()
-            connection = Connection(node, set())
+            connection = Connection(node.context, set())
             connection.connection_made(transport)
             connection.upgrade(b"GET", TARGET, HEADERS)
             answered = transport.written.index(b"\r\n\r\n") + 4
@@ -116,14 +116,14 @@ async def test_any_bytes_after_the_handshake():
             for at in range(0, len(sent), size):
                 if not transport.closing:
                     connection.data_received(sent[at : at + size])
-                while node.budget:
-                    node.budget._turn()
+                while node.context.budget:
+                    node.context.budget._turn()
             written = list(opcodes(bytes(transport.written[answered:])))
             ended = connection.session is None
             assert (CLOSE in written) == ended
             assert CLOSE not in written[:-1]
             assert not any(key.channel.startswith(("private", "presence", "#")) for key in node.hub._channels)
             connection.connection_lost(None)
-            assert (node.connections[APP.id], len(node.hub)) == (0, 0)
+            assert (node.connections.by_app[APP.id], len(node.hub)) == (0, 0)
 
         any_bytes()

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from legato.broadcaster.clients.drain import drain
 from legato.broadcaster.composition import running
 from legato.broadcaster.config import Server
 from legato.broadcaster.transport import (
@@ -184,7 +183,7 @@ def quick(monkeypatch, **seconds: float) -> None:
 
 
 def alone(server: Running) -> bool:
-    return server.node.connections[APP.id] == 0 and len(server.node.hub) == 0
+    return server.node.connections.by_app[APP.id] == 0 and len(server.node.hub) == 0
 
 
 # --- receiving
@@ -229,7 +228,7 @@ async def test_a_session_is_a_client_like_any_other(server):
     async with client(server.port) as ann:
         await ann.subscribe("private-x")
         await session.open()
-        assert server.node.connections[APP.id] == 2
+        assert server.node.connections.by_app[APP.id] == 2
         await session.subscribe("private-x")
         assert (await session.receive())["event"] == SUCCEEDED
         body = {"event": "client-a", "channel": "private-x", "data": {"b": "\u00e4\U0001f600\n"}}
@@ -291,7 +290,7 @@ async def test_a_new_stream_takes_over_and_the_old_one_ends(server):
             assert await old.frames() == []
             await session.send("pusher:ping", {})
             assert [message["event"] for message in await next_messages(new)] == ["pusher:pong"]
-            assert server.node.connections[APP.id] == 1
+            assert server.node.connections.by_app[APP.id] == 1
 
 
 async def test_a_session_ends_when_no_request_comes_back(monkeypatch):
@@ -300,7 +299,7 @@ async def test_a_session_ends_when_no_request_comes_back(monkeypatch):
         session = Session(server)
         async with session.stream() as stream:
             await listen(session, stream)
-            assert server.node.connections[APP.id] == 1
+            assert server.node.connections.by_app[APP.id] == 1
         await until(lambda: alone(server))
         assert await session.push(b"[]") == 404
 
@@ -308,8 +307,8 @@ async def test_a_session_ends_when_no_request_comes_back(monkeypatch):
 async def test_a_session_outlives_the_moment_between_two_polls(server):
     session = Session(server)
     await session.open()
-    (entry,) = server.node.open
-    now = server.node.now()
+    (entry,) = server.node.clients.open
+    now = server.node.context.now()
     assert entry.check_at(now + fallback_client.GRACE - 1) is not None
     assert await session.push(b"[]") == 204
     assert entry.check_at(now + fallback_client.GRACE + 1) is None
@@ -341,8 +340,8 @@ def test_the_times_are_those_that_clients_stand():
 async def test_a_session_is_soon_on_the_wheel_once(server):
     """Its liveness puts it there too; both entries ask for the same time, where they are one."""
     await Session(server).open()
-    (entry,) = server.node.open
-    start = server.node.now() // fallback_client.TICK * fallback_client.TICK
+    (entry,) = server.node.clients.open
+    start = server.node.context.now() // fallback_client.TICK * fallback_client.TICK
     times = {entry.check_at(start + part * fallback_client.TICK) for part in (0.1, 0.5, 0.9)}
     assert times == {start + fallback_client.TICK}
 
@@ -382,7 +381,7 @@ async def test_a_refused_handshake_says_why_and_leaves_nothing(server, key, quer
     assert json.loads(found[2][1:])[0] == code
     assert found[2][0] == "c"
     assert len(found) == 3
-    assert server.node.refused[code] == 1
+    assert server.node.connections.refused[code] == 1
     assert await session.push(b"[]") == 404
 
 
@@ -412,7 +411,7 @@ async def test_sessions_are_bounded(server, monkeypatch):
     await Session(server).open()
     found = await Session(server).poll()
     assert json.loads(found[-1][1:])[0] == errors.OVER_CAPACITY.code
-    assert server.node.refused[errors.OVER_CAPACITY.code] == 1
+    assert server.node.connections.refused[errors.OVER_CAPACITY.code] == 1
 
 
 async def test_the_drain_closes_sessions():
@@ -421,7 +420,7 @@ async def test_the_drain_closes_sessions():
         async with streaming.stream() as stream:
             while (await stream.frame())[0] != "a":
                 pass
-            await drain(server.node)
+            await server.node.drain.run()
             assert [message["event"] for message in await next_messages(stream)] == ["pusher:error"]
             assert json.loads((await stream.frame())[1:])[0] == errors.DRAINING.code
             assert await stream.frames() == []
@@ -431,7 +430,7 @@ async def test_the_drain_closes_sessions():
 async def test_a_session_that_is_closed_between_two_polls_is_told_by_the_next(server):
     session = Session(server)
     await session.open()
-    await drain(server.node)
+    await server.node.drain.run()
     assert await session.push(b"[]") == 204
     said, closed = await session.poll()
     assert read(said)[0]["event"] == "pusher:error"
@@ -449,7 +448,7 @@ async def test_one_that_fetches_nothing_is_closed_at_the_bound_with_nothing_lost
         for _ in range(3):
             await publish(server, "x", "x" * 5_000)
         await until(lambda: alone(server))
-        assert server.node.slow_closed == 1
+        assert server.node.connections.slow_closed == 1
         said, closed = await session.poll()
         assert read(said)[0]["event"] == "pusher:error"
         assert json.loads(closed[1:]) == [errors.TOO_SLOW.code, errors.TOO_SLOW.message]
@@ -463,7 +462,7 @@ async def test_one_that_reads_nothing_of_its_stream_is_cut_off(monkeypatch):
         session = Session(server)
         async with session.stream() as stream:
             await listen(session, stream)
-            (entry,) = server.node.open
+            (entry,) = server.node.clients.open
             assert entry._receiver is not None
             stream._reader._transport.pause_reading()  # type: ignore[attr-defined]
             await publish(server, "x", "x" * 15_000_000)
@@ -488,7 +487,7 @@ async def test_one_that_reads_late_but_reads_is_not_cut_off(monkeypatch):
         session = Session(server)
         async with session.stream() as stream:
             await listen(session, stream)
-            (entry,) = server.node.open
+            (entry,) = server.node.clients.open
             transport = stream._reader._transport  # type: ignore[attr-defined]
             transport.pause_reading()
             await publish(server, "x", "x" * 15_000_000)
@@ -503,7 +502,7 @@ async def test_one_that_reads_late_but_reads_is_not_cut_off(monkeypatch):
 async def test_a_session_that_ends_twice_says_one_goodbye(server):
     session = Session(server)
     await session.open()
-    (entry,) = server.node.open
+    (entry,) = server.node.clients.open
     entry.close(errors.TERMINATED)
     entry.close(errors.DRAINING)
     entry.enqueue(text_frame(messages.PING))
@@ -515,7 +514,7 @@ async def test_a_session_that_ends_twice_says_one_goodbye(server):
 async def test_a_session_may_end_while_a_send_arrives(server):
     session = Session(server)
     await session.open()
-    (entry,) = server.node.open
+    (entry,) = server.node.clients.open
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     head = f"POST {session.path}/xhr_send HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n"
     writer.write(head.encode() + b"[")
@@ -580,7 +579,7 @@ async def test_a_preflight_is_answered(server):
             assert answer.headers["access-control-allow-origin"] == "*"
             assert answer.headers["access-control-allow-methods"] == "POST, OPTIONS"
             assert answer.headers["access-control-allow-headers"] == "Content-Type"
-    assert server.node.connections[APP.id] == 0
+    assert server.node.connections.by_app[APP.id] == 0
 
 
 async def test_other_methods_and_paths_are_refused(server):
@@ -595,7 +594,7 @@ async def test_other_methods_and_paths_are_refused(server):
     ):
         async with exchange(server.port, target, method=method) as answer:
             assert (target, answer.status) == (target, status)
-    assert server.node.connections[APP.id] == 0
+    assert server.node.connections.by_app[APP.id] == 0
 
 
 @pytest.mark.parametrize(
@@ -636,6 +635,6 @@ async def asked(raw_path: bytes, method: str, body: bytes) -> int:
 
     async with running(local_settings()) as server:
         scope = {"raw_path": raw_path, "method": method, "query_string": b"", "headers": []}
-        await fallback.Fallback(server.node)(scope, receive, send)
+        await fallback.Fallback(server.node.context)(scope, receive, send)
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
     return int(sent[0]["status"])

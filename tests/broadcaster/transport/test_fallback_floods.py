@@ -38,8 +38,8 @@ def pings(count: int) -> bytes:
 async def test_many_messages_of_one_request_are_read_a_few_at_a_time(session):
     """Others have their turn in between, and the request is answered when all are read."""
     node = session.node
-    node.budget._seconds = 0.0
-    (client,) = node.open
+    node.context.budget._seconds = 0.0
+    (client,) = node.clients.open
     slices = []
     go_on = client.go_on
     counted = type(
@@ -69,8 +69,8 @@ async def test_large_bodies_that_come_together_are_parsed_one_in_each_turn(sessi
     """One of a megabyte may take 50 ms."""
     turns: list[int] = []
     node = session.node
-    node.budget._seconds = 0.0
-    turn, parse = node.budget._turn, fallback.parse_send
+    node.context.budget._seconds = 0.0
+    turn, parse = node.context.budget._turn, fallback.parse_send
 
     def counted() -> None:
         turns.append(0)
@@ -82,7 +82,7 @@ async def test_large_bodies_that_come_together_are_parsed_one_in_each_turn(sessi
             turns[-1] += 1
         return parse(body, most)
 
-    monkeypatch.setattr(node.budget, "_turn", counted)
+    monkeypatch.setattr(node.context.budget, "_turn", counted)
     monkeypatch.setattr(fallback, "parse_send", parsed)
     body = json.dumps(500 * ['{"event":"pusher:pong","data":"' + "x" * 200 + '"}']).encode()
     assert await asyncio.gather(*(session.push(body) for _ in range(5))) == 5 * [204]
@@ -97,7 +97,7 @@ async def received(session: Session, count: int) -> list[dict[str, Any]]:
 async def test_who_does_not_receive_is_not_read(session, monkeypatch):
     """The requests wait for that; what they bring stays in order."""
     monkeypatch.setattr(fallback_client, "HIGH_WATER", 500)
-    (client,) = session.node.open
+    (client,) = session.node.clients.open
     pushes = [asyncio.create_task(session.push(body)) for body in (pings(20), pings(20))]
     await until(lambda: client.paused and len(client._unread) > 20)
     assert client._queue_bytes <= 500 + 60
@@ -109,14 +109,14 @@ async def test_who_does_not_receive_is_not_read(session, monkeypatch):
 
 async def test_requests_that_wait_are_answered_when_the_session_ends(session, monkeypatch):
     monkeypatch.setattr(fallback_client, "HIGH_WATER", 500)
-    (client,) = session.node.open
+    (client,) = session.node.clients.open
     push = asyncio.create_task(session.push(pings(200)))
     await until(lambda: client.paused and client._unread)
     before = client._queue_bytes
     client.abort()
     assert await push == 204
     assert (client._queue_bytes, len(client._unread)) == (before, 0)
-    assert not session.node.open
+    assert not session.node.clients.open
 
 
 async def test_what_requests_bring_that_wait_is_bounded(monkeypatch):
@@ -125,7 +125,7 @@ async def test_what_requests_bring_that_wait_is_bounded(monkeypatch):
     async with running(settings) as server:
         session = Session(server)
         await session.open()
-        (client,) = server.node.open
+        (client,) = server.node.clients.open
         bodies = [pings(50) for _ in range(3)]
         assert await asyncio.gather(*map(session.push, bodies)) == 3 * [204]
         assert client.session is None

@@ -19,7 +19,6 @@ from websockets.frames import Frame, Opcode
 
 from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.clients import command_queue as order
-from legato.broadcaster.clients.drain import drain
 from legato.broadcaster.composition import running
 from legato.broadcaster.config import Server
 from legato.broadcaster.transport import reading, websocket
@@ -104,13 +103,13 @@ async def peer(
     if buffers:
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
     name = None if context is None else "127.0.0.1"
-    before = set(server.node.open)
+    before = set(server.node.clients.open)
     reader, writer = await asyncio.open_connection(sock=plain, ssl=context, server_hostname=name, limit=4096)
     found = Peer(server, reader, writer)
     try:
         writer.write(UPGRADE)
         await found.read(lambda received: b"connection_established" in received)
-        ((found.connection),) = set(server.node.open) - before
+        ((found.connection),) = set(server.node.clients.open) - before
         if buffers:
             there = found.connection._transport.get_extra_info("socket")
             there.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
@@ -162,7 +161,7 @@ def test_large_messages_end_a_slice_sooner(before, run, monkeypatch):
 
     async def scenario() -> None:
         async with running(local_settings()) as server, peer(server) as eve:
-            server.node.budget._seconds = 0.0
+            server.node.context.budget._seconds = 0.0
             eve.writer.write(before)
             await until(lambda: bool(eve.connection._library) == bool(before))
             turns: list[int] = []
@@ -192,7 +191,7 @@ def test_large_messages_end_a_slice_sooner(before, run, monkeypatch):
 async def flooded(kind: bytes, certificates: Path | None = None) -> None:
     settings, context = of(certificates)
     async with running(settings) as server, peer(server, context=context) as bob:
-        server.node.budget._seconds = 0.0
+        server.node.context.budget._seconds = 0.0
         async with peer(server, context=context) as eve:
             turns = per_turn(eve.connection)
             eve.writer.write(kind * (FLOOD_BYTES // len(kind)))
@@ -202,7 +201,7 @@ async def flooded(kind: bytes, certificates: Path | None = None) -> None:
                 await bob.read(lambda received, number=number: received.count(b"pusher:pong") == number)
             assert eve.connection._unread  # far from done
             assert SLICE // 2 <= max(turns) <= 4 * SLICE
-        await until(lambda: len(server.node.open) == 1 and not server.node.budget)
+        await until(lambda: len(server.node.clients.open) == 1 and not server.node.context.budget)
 
 
 def per_turn(connection: Connection) -> list[int]:
@@ -318,9 +317,9 @@ async def ignored(kind: bytes, certificates: Path | None = None) -> None:
             assert most < websocket.WRITE_HIGH_WATER + 40_000
         assert connection.slow
         assert connection.paused
-        assert not server.node.budget
+        assert not server.node.context.budget
         for later in (10_000, 20_000):  # it is not silent: nobody listens to it
-            connection.check_at(server.node.now() + later)
+            connection.check_at(server.node.context.now() + later)
         assert connection.session is not None
         await eve.read(lambda received: b": the last one" in received[-300:])
         assert len(eve.frames()) == count + 2
@@ -353,8 +352,8 @@ async def test_a_peer_that_takes_nothing_for_too_long_is_cut() -> None:
     try:
         async with running(local_settings()) as server, peer(server, 4096) as eve:
             eve.writer.write(FLOODS["long pings"] * 10_000)
-            await until(lambda: server.node.slow_closed == 1)
-            await until(lambda: not server.node.open and not server.node.slow_connections)
+            await until(lambda: server.node.connections.slow_closed == 1)
+            await until(lambda: not server.node.clients.open and not server.node.connections.slow)
             assert eve.connection._unread == b""
     finally:
         websocket.STALLED_SECONDS = before
@@ -373,7 +372,7 @@ async def test_one_that_takes_a_little_between_two_looks_stays() -> None:
                 while connection.slow and connection._transport.get_write_buffer_size() == before:
                     await eve.reader.read(65_536)
         connection._look()
-        assert server.node.slow_closed == 0
+        assert server.node.connections.slow_closed == 0
         assert connection.session is not None
 
 
@@ -383,13 +382,13 @@ async def test_one_that_takes_a_little_between_two_looks_stays() -> None:
 @on_both_loops
 async def test_what_one_has_sent_that_is_gone_is_not_done_any_more() -> None:
     async with running(local_settings()) as server, peer(server) as eve:
-        server.node.budget._seconds = 0.0
+        server.node.context.budget._seconds = 0.0
         session = eve.connection.session
         assert session is not None
         eve.writer.write(PING * 4_000)
         await until(lambda: eve.connection._unread)
         eve.connection.abort()
-        await until(lambda: not server.node.open and not server.node.budget)
+        await until(lambda: not server.node.clients.open and not server.node.context.budget)
         assert eve.connection._unread == b""
         assert session.closed
 
@@ -397,10 +396,10 @@ async def test_what_one_has_sent_that_is_gone_is_not_done_any_more() -> None:
 @on_both_loops
 async def test_one_that_is_closed_has_its_close_frame_read_behind_a_flood() -> None:
     async with running(local_settings()) as server, peer(server) as eve:
-        server.node.budget._seconds = 0.0
+        server.node.context.budget._seconds = 0.0
         eve.writer.write(PING * 2_000 + frame(Opcode.CLOSE, b"\x03\xe8"))
         await until(lambda: eve.connection._unread)
-        await drain(server.node)
+        await server.node.drain.run()
         await eve.read(lambda _: False)  # until it has hung up
         frames = eve.frames()
         assert json.loads(frames[-2])["data"]["code"] == errors.DRAINING.code
@@ -420,12 +419,12 @@ async def test_a_goodbye_behind_messages_is_answered_behind_their_answers() -> N
 @on_both_loops
 async def test_a_half_closed_peer_is_read_to_the_end() -> None:
     async with running(local_settings()) as server, peer(server) as bob, peer(server) as eve:
-        server.node.budget._seconds = 0.0
+        server.node.context.budget._seconds = 0.0
         eve.writer.write(said("pusher:subscribe", X) * 500 + said("pusher:subscribe", {"channel": "last"}))
         eve.writer.write_eof()
         key = (APP.id, "last")
         await until(lambda: key in eve.connection.keys or eve.connection.session is None)
-        await until(lambda: len(server.node.open) == 1)
+        await until(lambda: len(server.node.clients.open) == 1)
         assert bob.connection.session is not None
 
 
@@ -439,10 +438,10 @@ async def test_a_client_with_much_under_way_is_read_when_it_is_answered(monkeypa
         count = 5 * order.MOST
         channels = [f"c{number}" for number in range(count)]
         eve.writer.write(b"".join(said("pusher:subscribe", {"channel": name}) for name in channels))
-        await until(lambda: eve.connection.paused and not server.node.budget)
+        await until(lambda: eve.connection.paused and not server.node.context.budget)
         assert len(asked) <= order.MOST + SLICE
         for later in (10_000, 20_000):  # it is not silent: nobody listens to it
-            eve.connection.check_at(server.node.now() + later)
+            eve.connection.check_at(server.node.context.now() + later)
         assert eve.connection.session is not None
         monkeypatch.undo()
         for arguments in asked:
@@ -472,8 +471,8 @@ async def test_a_client_that_waits_to_be_let_in_is_read_a_little(monkeypatch):
         writer.write(UPGRADE)
         await until(lambda: asked)
         writer.write(PING * 1_000)
-        (waiting,) = server.node.entrance._waiting
-        await until(lambda: waiting.paused and not server.node.budget)
+        (waiting,) = server.node.admission._waiting
+        await until(lambda: waiting.paused and not server.node.context.budget)
         assert len(waiting.early) == SLICE
         asked[0][-1](True)
         received = b""
@@ -505,7 +504,7 @@ async def test_what_many_have_said_before_they_are_let_in_is_read_in_turn(monkey
             writer.write(PING + said("pusher:subscribe", X) + PING)
         waiting = list(server.node.entrance._waiting)
         await until(lambda: all(len(one.early or ()) == 3 for one in waiting))
-        server.node.budget._seconds = 0.0
+        server.node.context.budget._seconds = 0.0
 
         def turn() -> None:
             turns.append(0)
@@ -571,7 +570,7 @@ async def test_text_that_is_not_utf8_ends_its_sender_and_reaches_nobody(way, bad
         assert await eve.closed() == 1007
         await bob.send("pusher:ping")
         assert (await bob.receive())["event"] == "pusher:pong"
-        await until(lambda: len(server.node.open) == 1)
+        await until(lambda: len(server.node.clients.open) == 1)
 
 
 @pytest.mark.parametrize("way", WAYS)

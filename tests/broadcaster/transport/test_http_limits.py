@@ -235,14 +235,14 @@ PIPELINED = {
 
 def count_slices(opened, one) -> list[int]:
     """How many answers each slice from now on has written."""
-    slices, give = [], opened.node.budget._give_slice
+    slices, give = [], opened.node.context.budget._give_slice
 
     def counted(reader) -> None:
         before = one.written.count(b"HTTP/1.1 ")
         give(reader)
         slices.append(one.written.count(b"HTTP/1.1 ") - before)
 
-    opened.node.budget._give_slice = counted
+    opened.node.context.budget._give_slice = counted
     return slices
 
 
@@ -304,14 +304,14 @@ async def test_reading_pauses_for_as_long_as_something_is_unread(monkeypatch):
         assert paused == [True]
         protocol = one.protocol
         assert isinstance(protocol, http.HttpProtocol)
-        protocol._due = opened.node.loop.time() - 1  # as if it had begun long ago
+        protocol._due = opened.node.context.loop.time() - 1  # as if it had begun long ago
         protocol._look()
-        assert protocol._due > opened.node.loop.time()
+        assert protocol._due > opened.node.context.loop.time()
         await opened.calm()
         assert paused == [True, False]
         assert one.written.count(b"HTTP/1.1 401 ") == 100
         one.read(get("/up")[:-1])
-        protocol._due = opened.node.loop.time() - 1
+        protocol._due = opened.node.context.loop.time() - 1
         protocol._look()
         assert one.written.count(b"HTTP/1.1 408 ") == 1
         protocol.connection_lost(None)
@@ -479,7 +479,7 @@ async def test_what_is_read_at_once_counts_by_its_size():
     """Otherwise many connections with large heads have a turn of the loop that is as long as all of them."""
     head = get("/apps/1/nowhere?" + "x" * 10_000)
     async with door() as opened:
-        budget, readers = opened.node.budget, [opened.come() for _ in range(3)]
+        budget, readers = opened.node.context.budget, [opened.come() for _ in range(3)]
         first, second, third = readers
         budget.left, budget._began = SLICE, 0.0  # this turn's time is over, but nobody has looked
         first.read(head)
@@ -498,7 +498,7 @@ async def test_what_is_read_at_once_counts_by_its_size():
 async def test_the_rest_of_a_large_head_counts_by_its_size():
     head = get("/apps/1/nowhere?" + "x" * 10_000)
     async with door() as opened:
-        budget, one = opened.node.budget, opened.come()
+        budget, one = opened.node.context.budget, opened.come()
         one.read(head[:1])
         budget.left, budget._began = SLICE, 0.0
         one.read(head[1:])

@@ -274,9 +274,9 @@ async def _said(reads: tuple[bytes, ...]) -> tuple[bytes, bool, int]:
             one.read(read)
             await opened.calm()
         written = re.sub(rb"Date: [^\r]*\r\n", b"", one.written)
-        found = written, one.ended, len(opened.node.open)
+        found = written, one.ended, len(opened.node.clients.open)
         one.protocol.connection_lost(None)
-        assert not opened.node.open
+        assert not opened.node.clients.open
         assert not opened.state.connections
         return found
 

@@ -113,11 +113,11 @@ async def test_a_crowd_comes_one_at_a_time_and_goes_a_few_at_a_time(monkeypatch)
             )
             for person in people:
                 await person.subscribe("news")
-            budget, gone = server.node.budget, []
+            budget, gone = server.node.context.budget, []
             monkeypatch.setattr(budget, "refill", lambda: False)  # each turn's time is used up
             put_off = budget.put
             monkeypatch.setattr(budget, "put", lambda one: (put_off(one), gone.append(one)))
             await asyncio.gather(*(person.connection.close() for person in people))
         assert most > 0
         assert len(gone) >= 50 - SLICE
-        await until(lambda: server.node.connections[APP.id] == 0 and not server.node.turns)
+        await until(lambda: server.node.connections.by_app[APP.id] == 0 and not server.node.turns)

@@ -13,7 +13,6 @@ from websockets.asyncio.client import connect
 from websockets.frames import Opcode
 
 from legato.broadcaster.clients import command_queue as order
-from legato.broadcaster.clients.drain import drain
 from legato.broadcaster.composition import running
 from legato.broadcaster.config import Server
 from legato.broadcaster.transport.budget import SLICE
@@ -79,15 +78,15 @@ async def test_subscribing_unsubscribing_and_subscribing_again_delivers_once(ser
 async def test_a_client_that_goes_away_leaves_nothing_behind(server):
     async with client(server.port) as ann:
         await ann.subscribe("x")
-        assert server.node.connections[APP.id] == 1
-    await until(lambda: server.node.connections[APP.id] == 0 and len(server.node.hub) == 0)
+        assert server.node.connections.by_app[APP.id] == 1
+    await until(lambda: server.node.connections.by_app[APP.id] == 0 and len(server.node.hub) == 0)
 
 
 async def test_a_client_that_is_cut_off_leaves_nothing_behind(server):
     async with client(server.port) as ann:
         await ann.subscribe("x")
         ann.connection.transport.abort()
-        await until(lambda: server.node.connections[APP.id] == 0 and len(server.node.hub) == 0)
+        await until(lambda: server.node.connections.by_app[APP.id] == 0 and len(server.node.hub) == 0)
 
 
 REFUSED = [
@@ -115,7 +114,7 @@ async def test_a_refused_handshake_gets_the_error_and_the_same_close_code(path, 
             error = await refused.receive()
             assert (error["event"], error["data"]["code"]) == ("pusher:error", code)
             assert await refused.closed() == code
-        assert server.node.refused[code] == 1
+        assert server.node.connections.refused[code] == 1
 
 
 async def test_a_foreign_origin_is_refused():
@@ -192,7 +191,7 @@ async def test_a_broken_frame_closes_only_its_own_connection():
         assert await ann.closed() == 1002
         await bob.send("pusher:ping")
         assert (await bob.receive())["event"] == "pusher:pong"
-        await until(lambda: server.node.connections[APP.id] == 1)
+        await until(lambda: server.node.connections.by_app[APP.id] == 1)
 
 
 async def test_bytes_that_are_no_handshake_do_not_harm():
@@ -220,7 +219,7 @@ async def test_a_silent_client_is_pinged_and_one_that_answers_stays():
 async def test_draining_closes_with_a_code_that_makes_clients_come_back():
     async with running(local_settings(server=Server(port=0, drain_seconds=0.2))) as server:
         async with client(server.port) as ann, client(server.port) as bob:
-            await drain(server.node)
+            await server.node.drain.run()
             for one in (ann, bob):
                 assert (await one.receive())["data"]["code"] == 1012
                 assert await one.closed() == 1012
@@ -264,7 +263,7 @@ async def test_many_subscribers_each_get_all_messages_in_order(server):
     for _ in range(subscribers):
         _, reader = await loop.create_connection(lambda: Reader(UPGRADE), "127.0.0.1", server.port)
         readers.append(reader)
-    await until(lambda: server.node.connections[APP.id] == subscribers)
+    await until(lambda: server.node.connections.by_app[APP.id] == subscribers)
     subscribe = json.dumps({"event": "pusher:subscribe", "data": {"channel": "news"}}).encode()
     for reader in readers:
         reader.transport.write(masked(subscribe))
@@ -290,7 +289,7 @@ async def test_a_client_that_does_not_read_is_closed_and_the_others_are_not_held
         stalled.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(stalled, UPGRADE)
-        await until(lambda: server.node.connections[APP.id] == 2)
+        await until(lambda: server.node.connections.by_app[APP.id] == 2)
         subscribe = json.dumps({"event": "pusher:subscribe", "data": {"channel": "x"}}).encode()
         await loop.sock_sendall(stalled, masked(subscribe))
         await healthy.subscribe("x")
@@ -298,15 +297,15 @@ async def test_a_client_that_does_not_read_is_closed_and_the_others_are_not_held
         await until(lambda: server.node.hub.count(key) == 2)
         data = "y" * 9_000
         sent = 0
-        while server.node.slow_closed == 0:
+        while server.node.connections.slow_closed == 0:
             assert sent < 5_000, "the stalled reader was never closed"
             await publish(server, "x", data)
             assert (await healthy.receive())["data"] == data
             sent += 1
         assert server.node.hub.count(key) == 1
         stalled.close()
-        await until(lambda: server.node.slow_connections == 0)
-        assert server.node.connections[APP.id] == 1
+        await until(lambda: server.node.connections.slow == 0)
+        assert server.node.connections.by_app[APP.id] == 1
 
 
 async def test_a_slow_client_that_catches_up_gets_everything():
@@ -316,12 +315,12 @@ async def test_a_slow_client_that_catches_up_gets_everything():
         slow.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(slow, UPGRADE)
-        await until(lambda: server.node.connections[APP.id] == 1)
+        await until(lambda: server.node.connections.by_app[APP.id] == 1)
         subscribe = json.dumps({"event": "pusher:subscribe", "data": {"channel": "x"}}).encode()
         await loop.sock_sendall(slow, masked(subscribe))
         await until(lambda: server.node.hub.count((APP.id, "x")) == 1)
         payloads = []
-        while server.node.slow_connections == 0:
+        while server.node.connections.slow == 0:
             data = f"{len(payloads)}:" + "y" * 9_000
             payloads.append(messages.channel_event("e", "x", data))
             await publish(server, "x", data)
@@ -336,7 +335,7 @@ async def test_a_slow_client_that_catches_up_gets_everything():
             while not received.endswith(expected[-9_050:]):
                 received += await loop.sock_recv(slow, 1_000_000)
         assert received.endswith(expected)
-        await until(lambda: server.node.slow_connections == 0)
+        await until(lambda: server.node.connections.slow == 0)
         slow.close()
 
 
@@ -361,7 +360,7 @@ async def test_empty_fragments_cost_nothing(server):
         start = bytes([Opcode.TEXT, 0x80]) + bytes(4)
         nothing = bytes([Opcode.CONT, 0x80]) + bytes(4)
         ann.connection.transport.write(start + nothing * 10_000)
-        (connection,) = server.node.open
+        (connection,) = server.node.clients.open
         await until(lambda: connection._library and connection._library.within_message)
         await ann.connection.ping()  # behind all of them, but a message goes on: nobody answers yet
         await until(lambda: not connection._unread)
@@ -383,7 +382,7 @@ async def asked_in_vain(server, monkeypatch) -> AsyncIterator[tuple[Client, list
 async def test_messages_behind_a_pending_subscription_wait_in_order(monkeypatch):
     """However many: while much waits nothing more is read, and the client stays."""
     async with running(local_settings()) as server, asked_in_vain(server, monkeypatch) as (ann, asked):
-        (connection,) = server.node.open
+        (connection,) = server.node.clients.open
         for _ in range(2 * order.MOST):
             await ann.send("pusher:ping")
         await ann.send("pusher:nonsense")
@@ -403,4 +402,4 @@ async def test_what_waits_behind_a_pending_subscription_is_bounded(monkeypatch):
         await ann.send("pusher:ping", "x" * 12_000)
         assert (await ann.receive())["data"]["code"] == 4100
         assert await ann.closed() == 4100
-        await until(lambda: server.node.connections[APP.id] == 0)
+        await until(lambda: server.node.connections.by_app[APP.id] == 0)

@@ -111,11 +111,11 @@ async def test_webhooks_follow_applications_that_change(receiver):
     async with running(settings) as server, client(server.port) as one:
         kept = server.node.webhooks
         (app,) = settings.apps
-        await server.node.set_apps((app, msgspec.structs.replace(APP, id="2", key="other")))
+        await server.node.app_changes.apply((app, msgspec.structs.replace(APP, id="2", key="other")))
         await one.subscribe("private-x")
         await until(lambda: receiver.names == ["channel_occupied"])
         assert server.node.webhooks is kept
-        await server.node.set_apps((APP,))
+        await server.node.app_changes.apply((APP,))
         await one.subscribe("private-y")
         await one.subscribe("private-z")
         await until(lambda: not kept._all)

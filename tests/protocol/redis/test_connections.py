@@ -17,7 +17,7 @@ from legato.protocol.redis.slots import slot_of
 from legato.protocol.wire import Envelope
 from legato.worker import redis_clients as clients
 from legato.worker.jobs.consumer import REDIS_DOWN
-from tests.broadcaster.test_bus import Handler
+from tests.broadcaster.bus.test_bus import Handler
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
