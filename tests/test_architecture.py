@@ -90,3 +90,10 @@ def test_what_is_wrong_would_be_seen(tmp_path):
         "protocol/wire.py",
         "tests/",
     }
+
+
+def test_every_make_target_that_a_guide_names_exists():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {name for guide in GUIDES for name in re.findall(r"`make ([a-z]+)", (ROOT / guide).read_text())}
+    assert named
+    assert named <= targets

@@ -39,7 +39,7 @@ BOUNDS: Final = {"users": 100, "readers": 20, "nodes": 16, "workers": 16}
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Make a run, or print its plan; 0 when the auditor has found nothing.
+    """Make a run, or print its plan; 0 without violations.
 
     :raises ChaosError: an option is wrong, or something that is needed is not there.
     """
@@ -64,13 +64,13 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _run_all(args: argparse.Namespace, options: Options, environ: Mapping[str, str]) -> int:
-    """A run of each seed, and what they come to together."""
+    """Run each seed, and judge all runs together."""
     numbers = series.seeds(args.seeds)
     if args.plan or args.keep is not None:
         raise ChaosError("--plan and --keep are for one seed: use --seed", BAD_USAGE)
     if not 1 <= args.parallel <= series.MOST_PARALLEL:
         raise ChaosError(f"--parallel {args.parallel}: expected 1 to {series.MOST_PARALLEL}", BAD_USAGE)
-    for path in (args.report, args.json):  # before an hour is spent
+    for path in (args.report, args.json):  # before a run of an hour
         if path is not None:
             _write(path, "")
     redis, modules = _redis(args.redis), pusher_js(args.modules, environ, _say)
@@ -90,7 +90,7 @@ def _run_all(args: argparse.Namespace, options: Options, environ: Mapping[str, s
 
 
 def options_of(args: argparse.Namespace) -> Options:
-    """What the plan depends on.
+    """The options of the plan.
 
     :raises ChaosError: a value is out of its range.
     """
@@ -128,7 +128,7 @@ def _redis(given: str | None) -> str:
 
 @contextmanager
 def _directory(keep: str | None) -> Iterator[Path]:
-    """Where logs and data go: kept, or gone afterwards."""
+    """The directory for logs and data, kept or temporary."""
     if keep is None:
         with tempfile.TemporaryDirectory(prefix="legato-chaos-", ignore_cleanup_errors=True) as temporary:
             yield Path(temporary)
@@ -156,7 +156,7 @@ def _replay(args: argparse.Namespace, options: Options) -> str:
 
 
 def _words(args: argparse.Namespace, options: Options) -> list[str]:
-    """The options that make a run what it is, but for its seed."""
+    """The options of a run without its seed."""
     defaults = plan.Options(options.seed, options.minutes)
     words = ["--minutes", f"{options.minutes:g}"]
     for name in BOUNDS:
@@ -175,7 +175,7 @@ async def carry_out(  # noqa: PLR0913 - each is a part of one run
     replay: str = "",
     worker: Sequence[str] = WORKER,
 ) -> report.Outcome:
-    """Start everything, make the run, and judge it.
+    """Start all processes, make the run, and audit it.
 
     :param worker: the command of a worker, for builds that are broken on purpose.
     :raises ChaosError: something cannot be started, or has failed by itself.
@@ -200,7 +200,7 @@ async def carry_out(  # noqa: PLR0913 - each is a part of one run
 
 
 def rules() -> Rules:
-    """What this build promises."""
+    """The promises of this build."""
     from legato.worker.config import Worker  # noqa: PLC0415 - its libraries are not needed for --plan
 
     return Rules(continues=hasattr(Worker(), "on_interrupted"), tries=TRIES)

@@ -1,4 +1,4 @@
-"""Sections 10.5 to 10.9: asking about channels and users, and what is deprecated."""
+"""Sections 10.5 to 10.9: queries of channels and users, and deprecated endpoints."""
 
 from __future__ import annotations
 

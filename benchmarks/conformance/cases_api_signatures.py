@@ -1,4 +1,4 @@
-"""Sections 10.1 and 10.2: who may call the API, and what an answer is like."""
+"""Sections 10.1 and 10.2: signatures of requests, and the form of answers."""
 
 from __future__ import annotations
 

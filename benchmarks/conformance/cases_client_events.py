@@ -1,4 +1,4 @@
-"""Section 6: what clients say to one another."""
+"""Section 6: client events."""
 
 from __future__ import annotations
 

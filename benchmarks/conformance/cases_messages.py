@@ -1,4 +1,4 @@
-"""Sections 2 and 3: the envelope, what is not one, and liveness."""
+"""Sections 2 and 3: valid and invalid messages, and liveness."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Section 5: who is on a presence channel, and who hears of it."""
+"""Section 5: presence channels and their notifications."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sections 11 and 16: what the server tells the application. Needs a server that sends its hooks here."""
+"""Sections 11 and 16: webhooks. Needs a server that sends them to this program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Pusher client without comfort: what it says and hears is what is on the wire."""
+"""A minimal Pusher client that exposes the raw messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a case works with: fresh names, sockets that are closed for it, signed requests."""
+"""The context of a case: unique names, sockets that close with it, signed requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server may do without, found out by trying."""
+"""Detects optional features of a server."""
 
 from __future__ import annotations
 

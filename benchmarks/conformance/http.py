@@ -1,4 +1,4 @@
-"""HTTP/1.1 as bytes on a socket: targets go out as they are written, which common clients do not allow."""
+"""An HTTP/1.1 client on a socket that sends request targets unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a case is, and how it can end."""
+"""The type of a case and its outcomes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTTP fallback transports of pusher-js, as it speaks them (section 12)."""
+"""A client of pusher-js's HTTP fallback transports (section 12)."""
 
 from __future__ import annotations
 
