@@ -53,7 +53,7 @@ async def test_many_messages_of_one_request_are_read_a_few_at_a_time(session):
 
 async def test_large_messages_end_a_slice_sooner(session, monkeypatch):
     monkeypatch.setattr(fallback_client, "SLICE_BYTES", 1_000)
-    (client,) = session.node.open
+    (client,) = session.node.clients.open
     slices: list[int] = []
     go_on, receive = client.go_on, client.receive
     methods = {

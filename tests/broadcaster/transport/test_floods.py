@@ -273,7 +273,7 @@ def test_a_crowd_is_accepted_many_in_a_turn_while_turns_are_full():
 
             def turn() -> None:
                 counts.append(len(server.uvicorn.server_state.connections))
-                server.node.loop.call_soon(turn)
+                asyncio.get_running_loop().call_soon(turn)
 
             crowd = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(100)]
             turn()
@@ -502,14 +502,14 @@ async def test_what_many_have_said_before_they_are_let_in_is_read_in_turn(monkey
             writer.write(UPGRADE)
             await until(lambda number=number: len(asked) == number + 1)
             writer.write(PING + said("pusher:subscribe", X) + PING)
-        waiting = list(server.node.entrance._waiting)
+        waiting = list(server.node.admission._waiting)
         await until(lambda: all(len(one.early or ()) == 3 for one in waiting))
         server.node.context.budget._seconds = 0.0
 
         def turn() -> None:
             turns.append(0)
             if sum(turns) < 3 * count:
-                server.node.loop.call_soon(turn)
+                asyncio.get_running_loop().call_soon(turn)
 
         for arguments in asked:
             arguments[-1](True)
