@@ -31,10 +31,9 @@ from .providers import base
 from .providers.backoff import Backend, one_line
 from .providers.circuit_breaker import OPEN, SharedGate
 from .providers.scripted import Scripted
-from .replies.attempts import Policy
 from .replies.log import TokenLog
+from .replies.model import Model, Policy
 from .replies.runner import Runner
-from .replies.streaming import Model
 from .store import conversations as store
 from .store import database
 from .supervisor import roster

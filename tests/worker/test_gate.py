@@ -13,12 +13,18 @@ from legato.worker.providers import base
 from legato.worker.providers import circuit_breaker as module
 from legato.worker.providers.backoff import Backend
 from legato.worker.providers.circuit_breaker import SharedGate
-from legato.worker.replies import attempts as attempts_module
-from legato.worker.replies.attempts import Policy, attempt
-from tests.worker.support import END, PATIENT, WAIT, Puppet
+from legato.worker.replies import model
+from legato.worker.replies.model import Policy
+from legato.worker.replies.runner import Outcome
+from tests.worker.support import END, PATIENT, WAIT, Puppet, make_job
+from tests.worker.test_runner import Stage
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from redis.asyncio import Redis
+
+    from legato.worker.store.conversations import Store
 
 KEY = "sk-secret-key"
 FULL = base.OverloadedError("full")
@@ -27,8 +33,8 @@ FULL = base.OverloadedError("full")
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PROBE", 0.3)
-    monkeypatch.setattr(attempts_module, "FIRST_DELAY", 0.001)
-    monkeypatch.setattr(attempts_module, "LONGEST_DELAY", 0.002)
+    monkeypatch.setattr(model, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(model, "LONGEST_DELAY", 0.002)
 
 
 def gate(redis: Redis, key: str = KEY) -> SharedGate:
@@ -114,7 +120,9 @@ async def test_after_the_pause_one_asks_and_its_answer_opens_for_the_others(
     assert await theirs.enter(later(0)) is False
 
 
-async def test_two_processes_do_not_hammer(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_two_processes_do_not_hammer(
+    redis: Redis, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of ten replies in two processes that find no room, few ask again before the provider has recovered."""
     monkeypatch.setattr(module, "FIRST", 0.5)
     begin, loop = later(0), asyncio.get_running_loop()
@@ -129,13 +137,21 @@ async def test_two_processes_do_not_hammer(redis: Redis, monkeypatch: pytest.Mon
             yield base.Text("a")
             yield END
 
-    async def reply(standing: SharedGate) -> list[base.Event]:
-        events = attempt(Crowded(), base.Request("x"), Policy(PATIENT, 50), later(WAIT), standing)
-        return [event async for event in events]
-
+    stage = Stage(redis, store, tmp_path / "turns.db")
     gates = [gate(redis), gate(redis)]
     async with asyncio.timeout(WAIT):
-        replies = await asyncio.gather(*(reply(standing) for standing in gates * 5))
-    assert all(END in events for events in replies)
+        outcomes = await asyncio.gather(
+            *(
+                stage.answer(
+                    Crowded(),
+                    make_job(message_id=f"m{number}"),
+                    policy=Policy(PATIENT, 50),
+                    gate=gates[number % 2],
+                )
+                for number in range(10)
+            )
+        )
+    assert outcomes == [Outcome.DONE] * 10
+    assert stage.figures.ended == {"complete": 10}
     early = [at for at in asked if at < 1.0]
     assert len(early) <= 10 + 4

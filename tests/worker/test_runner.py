@@ -18,12 +18,11 @@ from legato.worker.providers import base
 from legato.worker.providers.backoff import Backend
 from legato.worker.providers.scripted import Scripted
 from legato.worker.replies import overlap as seam
-from legato.worker.replies.attempts import Policy
 from legato.worker.replies.log import Token, TokenLog
+from legato.worker.replies.model import Model, Policy
 from legato.worker.replies.reply import Decision, encode_decision
 from legato.worker.replies.runner import Outcome, Runner
 from legato.worker.replies.stop import Control, Stop
-from legato.worker.replies.streaming import Model
 from legato.worker.store.conversations import RefusedError, UnavailableError
 from tests.worker.support import (
     END,

@@ -17,7 +17,7 @@ from legato.worker.jobs import shards
 from legato.worker.jobs.cancel import CancelFlags
 from legato.worker.jobs.consumer import REDIS_DOWN
 from legato.worker.providers.backoff import Backend
-from legato.worker.replies.batch import Together
+from legato.worker.replies.batch import BatchedScript
 from tests.worker.support import WAIT, eventually
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def flagged(redis: Redis, cluster: Cluster) -> list[str]:
 async def test_appends_do_not_wait_for_a_master_that_hangs(
     redis_cluster: Cluster, patient: Redis, hang: Callable[[TcpServer], None]
 ) -> None:
-    count = Together(patient, patient.register_script(COUNT))
+    count = BatchedScript(patient, patient.register_script(COUNT))
     healthy, hung = (of(patient, server, lambda name: [name]) for server in redis_cluster.masters[:2])
     assert await asyncio.gather(count([healthy], [1]), count([hung], [1])) == [1, 1]
     hang(redis_cluster.masters[1])

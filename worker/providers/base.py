@@ -5,9 +5,7 @@ Foreign errors are translated inside each provider; nothing else in the worker k
 
 from __future__ import annotations
 
-import asyncio
 import enum
-from contextlib import aclosing
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, TypeAlias
 
 from legato.protocol.stream import Usage
@@ -167,27 +165,3 @@ class Patience(NamedTuple):
 
     first: float
     next: float
-
-
-async def watched(events: AsyncGenerator[Event, None], patience: Patience) -> AsyncGenerator[Event, None]:
-    """Pass events through, and lose patience when no text comes.
-
-    A provider's keep-alives show that the connection lives, not that the model writes; only text counts.
-    The time that the consumer of these events takes does not.
-
-    :raises StalledError: no text for too long.
-    """
-    clock = asyncio.get_running_loop().time
-    deadline = clock() + patience.first
-    async with aclosing(events):
-        while True:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    event = await anext(events, None)
-            except TimeoutError:
-                raise StalledError("the model went silent") from None
-            if event is None:
-                return
-            yield event
-            if isinstance(event, Text):
-                deadline = clock() + patience.next

@@ -14,7 +14,7 @@ import msgspec
 from legato.protocol import wire
 from legato.worker import scripts
 
-from .batch import Together
+from .batch import BatchedScript
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +80,7 @@ class TokenLog:
         self.tries = tries
         self.retention = retention
         self.scripts: dict[str, scripts.Script] = {name: scripts.load(redis, name) for name in _SCRIPTS}
-        self.scripts["append"] = Together(redis, scripts.load(redis, "append"))
+        self.append = BatchedScript(redis, scripts.load(redis, "append"))
 
     def open(self, job: Job, claim: str, ticket: str = "") -> MessageLog:
         """The log of the job's message under ``claim``, a token that nobody else uses.
@@ -145,9 +145,9 @@ class MessageLog:
         keys = (self._message, self._tokens, self._bus)
         arguments: list[str | bytes | int] = [self._claim, tokens[0].index, wire.LOG_TEXT]
         for token in tokens:
-            envelope = _envelope(token.frame, (self._id, token.index))
+            envelope = wire.encode_token(token.frame, self._id, token.index)
             arguments += (wire.log_entry_id(token.index), token.text, envelope)
-        answer = await self._call("append", keys, *arguments)
+        answer = self._checked("append", await self._log.append(keys, arguments))
         self._next = answer[1]
         return bool(answer[2])
 
@@ -186,7 +186,9 @@ class MessageLog:
         return [fields[wire.LOG_TEXT.encode()].decode() for _, fields in entries]
 
     async def _call(self, name: str, keys: Sequence[str], *arguments: str | bytes | int) -> list[Any]:
-        answer: list[Any] = await self._log.scripts[name](keys, arguments)
+        return self._checked(name, await self._log.scripts[name](keys, arguments))
+
+    def _checked(self, name: str, answer: list[Any]) -> list[Any]:
         if answer[0] == b"fenced":
             raise FencedError(self._id)
         if answer[0] == b"gap":

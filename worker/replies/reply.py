@@ -14,7 +14,7 @@ from . import overlap as seam
 from .log import GapError, Token
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from .log import Claim
 
@@ -64,6 +64,7 @@ class Reply:
         """:param texts: of the tokens that ``claim`` found."""
         self.job = job
         self.model = model
+        self._channel = job.channel
         self.next = claim.next
         self.decision: Decision | None = None
         self._parts = list(texts)
@@ -79,6 +80,10 @@ class Reply:
     def begin_again(self, attempt: int) -> None:
         """Another attempt goes on from the text so far. What was held back is forgotten: nobody saw it."""
         self._begin(attempt, self.usage)
+
+    def ask_again(self) -> None:
+        """Another request of the same attempt, which has brought no text yet: its usage adds up."""
+        self._used_before, self._used_now = self.usage, None
 
     @property
     def text(self) -> str:
@@ -105,28 +110,33 @@ class Reply:
         self.model = well_formed(event.model)
         return stream.Started(self.job.message_id, self.attempt, self.model).frame(self.job.channel)
 
-    def tokens(self, event: base.Text) -> Iterator[Token]:
+    def tokens(self, text: str) -> list[Token]:
         """The token of the next piece of text; several where it is very long, none where it repeats.
 
         A provider may split an emoji: its first half waits for the second.
         """
-        yield from self._tokens(self._seam.feed(self._joiner.feed(event.text)))
+        piece = self._seam.feed(self._joiner.feed(text))
+        if 0 < len(piece) <= MAX_TOKEN:
+            return [self._add(piece)]
+        return self._split(piece)
 
-    def rest(self) -> Iterator[Token]:
-        """What was held back, as a repetition or half a character. To be asked for before :meth:`final`."""
-        yield from self._tokens(self._seam.feed(self._joiner.rest()) + self._seam.rest())
+    def rest(self) -> list[Token]:
+        """What was held back, as a repetition or half a character. Call it before :meth:`final`."""
+        return self._split(self._seam.feed(self._joiner.rest()) + self._seam.rest())
 
-    def _tokens(self, piece: str) -> Iterator[Token]:
-        for begin in range(0, len(piece), MAX_TOKEN):
-            text = piece[begin : begin + MAX_TOKEN]
-            yield self._token(self.next, text)
-            self.next += 1
-            self._parts.append(text)
+    def _split(self, piece: str) -> list[Token]:
+        return [self._add(piece[begin : begin + MAX_TOKEN]) for begin in range(0, len(piece), MAX_TOKEN)]
+
+    def _add(self, text: str) -> Token:
+        token = self._token(self.next, text)
+        self.next += 1
+        self._parts.append(text)
+        return token
 
     def _token(self, index: int, text: str) -> Token:
         job = self.job
         received = stream.TokenReceived(job.user_id, job.message_id, text, index)
-        return Token(index, text, received.frame(job.channel))
+        return Token(index, text, received.frame(self._channel))
 
     def again(self, first: int, most: int) -> list[Token]:
         """The tokens from index ``first`` on once more, the very same, but no more than ``most``.

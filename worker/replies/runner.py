@@ -15,8 +15,7 @@ import msgspec
 from legato.worker.observability.counters import Figures
 from legato.worker.store.conversations import ConversationDeniedError, RefusedError
 
-from . import log_repair as whole
-from . import reply
+from . import log_repair, reply
 from .log import FencedError
 from .stop import Control, Stop
 from .streaming import Streaming
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from legato.worker.store.conversations import Store
 
     from .log import Claim, MessageLog, TokenLog
-    from .streaming import Model
+    from .model import Model
 
 log: Final = logging.getLogger("legato.worker")
 
@@ -138,7 +137,7 @@ class Runner:
         return msgspec.structs.replace(job, history=history)
 
     async def _hand_over(self, answer: reply.Reply, message: MessageLog) -> Outcome:
-        released = await whole.insist(self.redis, message, answer, message.release)
+        released = await log_repair.insist(self.redis, message, answer, message.release)
         return Outcome.HANDED_BACK if released else Outcome.LEFT
 
     async def _finish(self, answer: reply.Reply, decision: reply.Decision, message: MessageLog) -> bool:
@@ -147,12 +146,12 @@ class Runner:
         Whatever becomes of persisting, it is told. Answers whether the turns are persisted.
         """
         marker = reply.encode_decision(decision)
-        await whole.insist(self.redis, message, answer, lambda: message.decide(marker))
+        await log_repair.insist(self.redis, message, answer, lambda: message.decide(marker))
         saved = await self._save(answer, decision)
         decision = decision if saved else decision.unsaved()
         frame, error = answer.terminal(decision)
         finish = functools.partial(message.finish, decision.state, frame, error)
-        await whole.insist(self.redis, message, answer, finish, marker)
+        await log_repair.insist(self.redis, message, answer, finish, marker)
         self.figures.end(decision)
         detail = f" ({decision.code or decision.stop_reason})" if decision.state != "cancelled" else ""
         log.info("reply %s: %s%s, %d tokens", answer.job.message_id, decision.state, detail, answer.next)

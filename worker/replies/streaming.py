@@ -1,4 +1,4 @@
-"""One reply on its way from the model to the log, and on again where it was cut off."""
+"""The writer of one reply: from the model's events to the log, and on again where the model was cut off."""
 
 from __future__ import annotations
 
@@ -6,50 +6,52 @@ import asyncio
 import functools
 import logging
 import secrets
-from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from legato.worker.providers import base
-from legato.worker.providers.circuit_breaker import OPEN
 
-from . import log_repair as whole
-from . import pump
-from .attempts import Waits, attempt
+from . import log_repair
+from .log import GapError
+from .model import RetryDelays
+from .model_request import ModelRequest
 from .stop import Stop
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import Sequence
 
     from legato.worker.observability.counters import Figures
     from legato.worker.providers.backoff import Backend
-    from legato.worker.providers.circuit_breaker import Gate
 
-    from .attempts import Policy
     from .log import MessageLog, Token
+    from .model import Model
+    from .model_request import Arrival
     from .reply import Reply
     from .stop import Control
 
 log: Final = logging.getLogger("legato.worker")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """Who is asked, and how. One per process.
+@dataclass
+class _Attempt:
+    """What has happened in one attempt, which is one request or, as long as no text comes, several.
 
-    :param tries: attempts at one reply, those of other workers included.
-    :param goes_on: whether a reply that was cut off goes on; else it fails.
+    :ivar retries_left: further requests that it may make.
+    :ivar started: ``stream.started`` was told.
+    :ivar has_text: text has arrived, so that no request is repeated any more.
     """
 
-    provider: base.Provider
-    policy: Policy
-    tries: int
-    goes_on: bool = True
-    gate: Gate = OPEN
+    retries_left: int
+    started: bool = False
+    has_text: bool = False
+    delays: RetryDelays = field(default_factory=RetryDelays)
 
 
 class Streaming:
-    """One reply under one claim, until it is decided how it ends."""
+    """One reply under one claim, until it is decided how it ends.
+
+    One append is in flight at a time; events that arrive meanwhile are written together by the next.
+    """
 
     def __init__(
         self, model: Model, answer: Reply, message: MessageLog, redis: Backend, figures: Figures
@@ -58,109 +60,151 @@ class Streaming:
         self._answer = answer
         self._message = message
         self._redis = redis
+        self._repeated: tuple[type[Exception], ...] = (*redis.down, GapError)
         self._figures = figures
         self._clock = asyncio.get_running_loop().time
-        self._waits = Waits()
         self._begun = self._clock()
         self._last_text: float | None = None
+        self._delays = RetryDelays()
+        self._attempt = self._new_attempt()
+
+    def _new_attempt(self) -> _Attempt:
+        self._figures.attempts += 1
+        return _Attempt(self._model.policy.retries)
 
     async def run(self, control: Control, deadline: float) -> None:
-        """Ask the model and write what it says, in as many attempts as it takes.
+        """Ask the model and write what it says, with as many requests as it takes.
 
         Leaves ``decision`` of the reply None only when drained.
 
-        :param deadline: time of the running loop by which a further attempt must have begun.
+        :param deadline: loop time by which a further request must have been sent.
         :raises FencedError: somebody else has the message.
         """
-        wait = 0.0
-        while error := await self._attempt(control, deadline, wait):
-            if control.reason is not None:
-                break
-            wait = self._waits.after(error)
-            if not self._may_go_on(error) or self._clock() + wait >= deadline:
-                self._answer.fail(error.code)
-                return
-            await self._begin_again()
+        delay: float | None = 0.0
+        while delay is not None and (error := await self._ask(control, deadline, delay)):
+            delay = self._delay_of_retry(error, deadline)
+            if delay is None:
+                delay = await self._continue_after(error, deadline)
         if self._answer.decision is None:
             _decide_stopped(self._answer, control.reason)
 
-    def _may_go_on(self, error: base.ProviderError) -> bool:
-        """Whether there is something to go on from, and a try left."""
+    def _delay_of_retry(self, error: base.ProviderError, deadline: float) -> float | None:
+        """Seconds after which to repeat the request; None if it is not to be repeated.
+
+        It is repeated only while nothing of the reply has arrived.
+        """
+        attempt = self._attempt
+        delay = attempt.delays.after(error)
+        lasting = error.retry is base.Retry.NEVER
+        if attempt.has_text or lasting or not attempt.retries_left or self._clock() + delay >= deadline:
+            return None
+        log.info("provider: %s (%s); asking again in %.1f s", error.code, error, delay)
+        attempt.retries_left -= 1
+        self._answer.ask_again()
+        return delay
+
+    async def _continue_after(self, error: base.ProviderError, deadline: float) -> float | None:
+        """Begin another attempt, which goes on from the text so far.
+
+        Answers the seconds after which to send its request; None if the reply fails instead.
+        """
+        answer = self._answer
+        self._figures.provider_errors[error.code] += 1
+        log.warning("reply %s: %s: %s", answer.job.message_id, error.code, error)
+        delay = self._delays.after(error)
+        if not self._may_continue(error) or self._clock() + delay >= deadline:
+            answer.fail(error.code)
+            return None
+        await self._claim_again()
+        return delay
+
+    def _may_continue(self, error: base.ProviderError) -> bool:
+        """Whether there is text to go on from, and an attempt left."""
         answer, model = self._answer, self._model
         lasting = error.retry is base.Retry.NEVER
         return model.goes_on and not lasting and answer.next > 0 and answer.attempt < model.tries
 
-    async def _begin_again(self) -> None:
+    async def _claim_again(self) -> None:
         """Claim anew: that counts the attempt, and makes sure that the message is still ours."""
         token = secrets.token_hex(8)
         claim = await self._redis.insist(lambda: self._message.claim_again(token))
         if claim.next < self._answer.next:
-            await whole.write_again(self._redis, self._message, self._answer, claim.next)
+            await log_repair.write_again(self._redis, self._message, self._answer, claim.next)
         self._answer.begin_again(claim.attempt)
+        self._attempt = self._new_attempt()
         self._figures.continued += 1
         log.info("reply %s: goes on from token %d", self._answer.job.message_id, self._answer.next)
 
-    async def _attempt(self, control: Control, deadline: float, wait: float) -> base.ProviderError | None:
-        """Ask once. Answers what cut the answer off."""
-        self._figures.attempts += 1
-        self._last_text = None
-        source = pump.Pump(self._events(deadline, wait))
-        control.asks(source)
+    async def _ask(self, control: Control, deadline: float, delay: float) -> base.ProviderError | None:
+        """Send one request and write what it brings. Answers the error that ended it."""
+        answer, self._last_text = self._answer, None
+        request = ModelRequest(self._model, answer.request(), deadline=deadline, delay=delay)
+        control.asks(request)
         try:
-            while self._answer.decision is None and (arrivals := await source.take()):
+            while answer.decision is None and (arrivals := await request.take()):
                 if await self._write(arrivals):
                     control.stop(Stop.CANCELLED)
         except base.ProviderError as error:
-            self._figures.provider_errors[error.code] += 1
-            log.warning("reply %s: %s: %s", self._answer.job.message_id, error.code, error)
             return error
         finally:
-            source.stop()  # the end is told whether it closes or not: whoever has the control waits for that
+            request.stop()  # whoever has the control waits for it to close; the end of the reply does not
         return None
 
-    async def _events(self, deadline: float, wait: float) -> AsyncGenerator[base.Event, None]:
-        await asyncio.sleep(wait)
-        model, request = self._model, self._answer.request()
-        events = attempt(model.provider, request, model.policy, deadline, model.gate)
-        async with aclosing(events):
-            async for event in events:
-                yield event
-
-    async def _write(self, arrivals: Sequence[pump.Arrival]) -> bool:
-        """Take what the model has said over into the log. Answers whether somebody asked to cancel."""
+    async def _write(self, arrivals: Sequence[Arrival]) -> bool:
+        """Write what has arrived to the log. Answers whether somebody asked to cancel."""
         answer, frame, used = self._answer, b"", False
         tokens: list[Token] = []
         for at, event in arrivals:
-            match event:
-                case base.Text():
-                    self._count_gap(at)
-                    tokens += answer.tokens(event)
-                case base.Started():
-                    frame = answer.started(event)
-                case base.Used():
-                    answer.used(event)
-                    used = True
-                case base.Final():
-                    tokens += answer.rest()
-                    answer.final(event)
-                    break  # what comes behind the end is not of the reply
+            if isinstance(event, base.Text):
+                self._text_arrived(at)
+                tokens += answer.tokens(event.text)
+            elif isinstance(event, base.Started):
+                frame = frame or self._started(event)
+            elif isinstance(event, base.Used):
+                answer.used(event)
+                used = True
+            else:
+                tokens += answer.rest()
+                answer.final(event)
+                break  # what comes after the model's end does not belong to the reply
         if frame or used:
             usage = answer.encoded_usage() if used else b""
             await self._redis.insist(lambda: self._message.tell(frame, usage))
-        return bool(tokens) and await self._append(tokens, arrivals[0].at)
+        return bool(tokens) and await self._append(tokens, arrivals[0][0])
+
+    def _started(self, event: base.Started) -> bytes:
+        """The frame of ``stream.started``, once per attempt; then empty."""
+        if self._attempt.started:
+            return b""
+        self._attempt.started = True
+        return self._answer.started(event)
 
     async def _append(self, tokens: list[Token], oldest: float) -> bool:
-        append = functools.partial(self._message.append, tokens)
-        cancel = await whole.insist(self._redis, self._message, self._answer, append)
-        now = self._clock()
-        self._figures.tokens += len(tokens)
-        self._figures.publish_delay.observe(now - oldest)
+        """Append the tokens, as often as it takes. Answers whether somebody asked to cancel."""
+        try:
+            cancel = await self._message.append(tokens)
+            self._redis.answered()
+        except self._repeated as error:
+            cancel = await self._append_again(tokens, error)
+        figures, now = self._figures, self._clock()
+        figures.tokens += len(tokens)
+        figures.publish_delay.observe(now - oldest)
         if tokens[0].index == 0:
-            self._figures.first_token.observe(now - self._begun)
+            figures.first_token.observe(now - self._begun)
         return cancel
 
-    def _count_gap(self, at: float) -> None:
-        if self._last_text is not None:
+    async def _append_again(self, tokens: list[Token], error: Exception) -> bool:
+        if isinstance(error, GapError):
+            await log_repair.close_gap(self._redis, self._message, self._answer, error)
+        else:
+            self._redis.failed(error)
+        append = functools.partial(self._message.append, tokens)
+        return await log_repair.insist(self._redis, self._message, self._answer, append)
+
+    def _text_arrived(self, at: float) -> None:
+        if self._last_text is None:
+            self._attempt.has_text = True
+        else:
             self._figures.token_gap.observe(at - self._last_text)
         self._last_text = at
 

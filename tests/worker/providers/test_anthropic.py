@@ -14,9 +14,10 @@ from legato.worker.providers import anthropic as module
 from legato.worker.providers import base
 from legato.worker.providers.anthropic import Anthropic, Waits
 from legato.worker.replies import overlap as seam
+from legato.worker.replies.model_request import ModelRequest
 from tests.worker import sse_server as sse
 from tests.worker.sse_server import SseServer
-from tests.worker.support import WAIT, eventually
+from tests.worker.support import WAIT, eventually, model_of, said
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -45,22 +46,17 @@ async def connected(
 async def events(
     provider: Anthropic, request: base.Request = REQUEST, patience: base.Patience | None = None
 ) -> list[base.Event]:
-    async with asyncio.timeout(WAIT):
-        return [
-            event async for event in base.watched(provider.stream(request), patience or base.Patience(9, 9))
-        ]
+    seen, error = await said(provider, request, patience or base.Patience(9, 9))
+    assert error is None
+    return seen
 
 
 async def failing(
     provider: Anthropic, patience: base.Patience | None = None
 ) -> tuple[list[base.Event], base.ProviderError]:
     """The events before the error, and the error."""
-    seen: list[base.Event] = []
-    try:
-        async with asyncio.timeout(WAIT):
-            async for event in base.watched(provider.stream(REQUEST), patience or base.Patience(9, 9)):
-                seen.append(event)  # noqa: PERF401 - the error comes in the middle
-    except base.ProviderError as error:
+    seen, error = await said(provider, REQUEST, patience or base.Patience(9, 9))
+    if error is not None:
         return seen, error
     pytest.fail(f"no error after {seen}")
 
@@ -346,11 +342,14 @@ async def test_silence_ends_after_the_patience_for_the_first_text(silence: list[
 
 
 async def test_slow_consumer_is_not_the_models_silence() -> None:
-    async with connected(sse.whole("a", "b")) as (provider, _):
-        seen = []
-        async for event in base.watched(provider.stream(REQUEST), base.Patience(first=9, next=0.2)):
-            await asyncio.sleep(0.25 if isinstance(event, base.Text) else 0)
-            seen.append(event)
+    async with connected(sse.whole("a", "b", "c")) as (provider, _):
+        model = model_of(provider, base.Patience(first=9, next=0.2))
+        request = ModelRequest(model, REQUEST, ahead=1)
+        seen: list[base.Event] = []
+        while arrivals := await request.take():
+            seen += [event for _, event in arrivals]
+            await asyncio.sleep(0.25 if isinstance(seen[-1], base.Text) else 0)
+    assert seen[-1] == base.Final("end_turn", Usage(input=11, output=9, cache_read=5, cache_write=0))
     assert seen[2:4] == [base.Text("a"), base.Text("b")]
 
 
