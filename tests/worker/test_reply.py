@@ -62,21 +62,21 @@ def test_tokens_count_without_gaps_and_join_to_the_text(pieces: list[str]) -> No
 def test_tokens_again_are_the_very_same() -> None:
     answer = make(next_=1, text="a")
     said = [token for text in ("b", "cc" * reply.MAX_TOKEN) for token in answer.tokens(text)]
-    assert answer.again(1, 99) == said
-    assert [token.text for token in answer.again(0, 2)] == ["a", "b"]
+    assert answer.tokens_from(1, 99) == said
+    assert [token.text for token in answer.tokens_from(0, 2)] == ["a", "b"]
 
 
 def test_tokens_whose_text_was_never_known_are_not_made_up() -> None:
     answer = make(next_=2, text="a")
     list(answer.tokens("c"))
     with pytest.raises(GapError):
-        answer.again(1, 9)
+        answer.tokens_from(1, 9)
 
 
 def test_another_attempt_goes_on_from_the_text_without_what_was_held_back() -> None:
     answer = make(next_=1, text="The quick brown")
     assert list(answer.tokens("The quick")) == []
-    answer.begin_again(3)
+    answer.next_attempt(3)
     assert (answer.attempt, answer.next, answer.request().so_far) == (3, 1, "The quick brown")
     (token,) = answer.tokens("The quick brown fox")
     assert (token.index, token.text) == (1, " fox")
@@ -97,7 +97,7 @@ def test_halves_of_a_character_are_joined_over_pieces_and_never_told_alone(text:
 def test_half_a_character_that_was_held_back_is_forgotten_with_its_attempt() -> None:
     answer = make()
     list(answer.tokens("One two three. \ud83d"))
-    answer.begin_again(2)
+    answer.next_attempt(2)
     list(answer.tokens("One two three. \ude00"))
     list(answer.rest())
     assert answer.text == "One two three. \ufffd"

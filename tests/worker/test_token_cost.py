@@ -16,7 +16,7 @@ import uvloop
 from legato.worker import redis_clients as clients
 from legato.worker.jobs.cancel import CancelFlags
 from legato.worker.jobs.consumer import REDIS_DOWN
-from legato.worker.observability.counters import Figures
+from legato.worker.observability.counters import Counters
 from legato.worker.providers import base
 from legato.worker.providers.backoff import Backend
 from legato.worker.replies.log import TokenLog
@@ -40,8 +40,8 @@ ROUNDS = 20
 IDS = itertools.count()
 
 
-class Counted(Figures):
-    """Figures that tell when a number of tokens is published."""
+class Counted(Counters):
+    """Counters that tell when a number of tokens is published."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,8 +59,8 @@ class Chorus:
 
     model = "chorus"
 
-    def __init__(self, figures: Counted, replies: int, rounds: int, joined: int) -> None:
-        self.figures = figures
+    def __init__(self, counters: Counted, replies: int, rounds: int, joined: int) -> None:
+        self.counters = counters
         self.replies = replies
         self.rounds = rounds
         self.joined = joined
@@ -76,20 +76,20 @@ class Chorus:
 
     async def conduct(self) -> None:
         for number, begin in enumerate(self.round, 1):
-            self.figures.reached.clear()
-            self.figures.expected = number * self.joined * self.replies
+            self.counters.reached.clear()
+            self.counters.expected = number * self.joined * self.replies
             begin.set()
             async with asyncio.timeout(WAIT):
-                await self.figures.reached.wait()
+                await self.counters.reached.wait()
 
     async def aclose(self) -> None:
         pass
 
 
 async def stream(url: str, path: Path, replies: int, rounds: int, joined: int) -> None:
-    redis, store, figures = clients.connect(url), Store(f"sqlite:///{path}/turns.db"), Counted()
+    redis, store, counters = clients.connect(url), Store(f"sqlite:///{path}/turns.db"), Counted()
     await store.prepare()
-    chorus = Chorus(figures, replies, rounds, joined)
+    chorus = Chorus(counters, replies, rounds, joined)
     runner = Runner(
         messages=TokenLog(redis, tries=1, retention=60),
         flags=CancelFlags(redis),
@@ -98,12 +98,12 @@ async def stream(url: str, path: Path, replies: int, rounds: int, joined: int) -
         redis=Backend("Redis", REDIS_DOWN),
         database=Backend("the database", (UnavailableError,)),
         timeout=WAIT,
-        figures=figures,
+        counters=counters,
     )
     jobs = [make_job(message_id=f"m{next(IDS)}") for _ in range(replies)]
     outcomes = await asyncio.gather(*(runner.run(job, Control()) for job in jobs), chorus.conduct())
     assert outcomes[:-1] == [Outcome.DONE] * replies
-    assert figures.tokens == replies * rounds * joined
+    assert counters.tokens == replies * rounds * joined
     await store.aclose()
     await redis.aclose()
 

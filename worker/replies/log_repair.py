@@ -67,7 +67,7 @@ async def write_again(redis: Backend, message: MessageLog, answer: Reply, first:
     lost = answer.next - first
     log.warning("reply %s: Redis has lost %d tokens, written again", answer.job.message_id, lost)
     while first < answer.next:
-        some = answer.again(first, AT_ONCE)
+        some = answer.tokens_from(first, AT_ONCE)
         try:
             await redis.insist(functools.partial(message.append, some))
         except GapError as gap:  # it has happened again

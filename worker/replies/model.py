@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from legato.worker.providers import base
 from legato.worker.providers.backoff import delays
-from legato.worker.providers.circuit_breaker import OPEN
+from legato.worker.providers.circuit_breaker import ALWAYS_CLOSED
 
 if TYPE_CHECKING:
-    from legato.worker.providers.circuit_breaker import Gate
+    from legato.worker.providers.circuit_breaker import CircuitBreaker
 
 FIRST_DELAY: Final = 0.5
 LONGEST_DELAY: Final = 8.0
@@ -32,14 +32,14 @@ class Model:
     """The model that answers. One per process.
 
     :param tries: attempts at one reply, those of other workers included.
-    :param goes_on: whether a reply that was cut off is continued; otherwise it fails.
+    :param continues: whether a reply that was cut off is continued; otherwise it fails.
     """
 
     provider: base.Provider
     policy: Policy
     tries: int
-    goes_on: bool = True
-    gate: Gate = OPEN
+    continues: bool = True
+    breaker: CircuitBreaker = ALWAYS_CLOSED
 
 
 class RetryDelays:

@@ -101,14 +101,14 @@ class ModelRequest:
         """Ask the circuit breaker, then the provider, and tell the breaker how it went."""
         if delay:
             await asyncio.sleep(delay)
-        gate = self._model.gate
-        probe = await gate.enter(deadline)
+        breaker = self._model.breaker
+        probe = await breaker.acquire(deadline)
         try:
             async with aclosing(self._model.provider.stream(request)) as events:
                 await self._read(events, probe=probe)
         except base.ProviderError as error:
             if error.crowded:
-                await gate.refused(error)
+                await breaker.overloaded(error)
             raise
 
     async def _read(self, events: AsyncGenerator[base.Event, None], *, probe: bool) -> None:
@@ -121,7 +121,7 @@ class ModelRequest:
                 if probe:
                     probe = False
                     with watchdog.paused():
-                        await self._model.gate.answered()
+                        await self._model.breaker.succeeded()
                 now = clock()
                 if isinstance(event, base.Text):
                     watchdog.text_at(now)

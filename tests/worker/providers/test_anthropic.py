@@ -13,7 +13,7 @@ from legato.worker import cli, config
 from legato.worker.providers import anthropic as module
 from legato.worker.providers import base
 from legato.worker.providers.anthropic import Anthropic, Waits
-from legato.worker.replies import overlap as seam
+from legato.worker.replies import overlap
 from legato.worker.replies.model_request import ModelRequest
 from tests.worker import sse_server as sse
 from tests.worker.sse_server import SseServer
@@ -104,7 +104,7 @@ async def test_request_to_go_on_keeps_all_before_it_as_it_was_and_adds_two_turns
     """To the byte, for the prompt cache. No prefill: the last turn is the user's."""
     request = base.Request("three", (Turn("user", "one"), Turn("assistant", "two")))
     so_far = "Swallows fly to Africa. They "
-    rest = request._replace(so_far=so_far, go_on=seam.go_on(so_far), attempt=2)
+    rest = request._replace(so_far=so_far, continuation=overlap.continuation(so_far), attempt=2)
     async with connected(sse.whole("x"), sse.whole("They winter"), system="Be brief.") as (provider, server):
         await events(provider, request)
         await events(provider, rest)
@@ -125,7 +125,7 @@ async def test_request_to_go_on_keeps_all_before_it_as_it_was_and_adds_two_turns
 
 async def test_blank_text_so_far_is_not_sent() -> None:
     """The API refuses blank turns; nothing is lost by asking as if for the first time."""
-    request = base.Request("Hi", so_far="\n\n", go_on=seam.go_on("\n\n"), attempt=2)
+    request = base.Request("Hi", so_far="\n\n", continuation=overlap.continuation("\n\n"), attempt=2)
     async with connected(sse.whole("x")) as (provider, server):
         await events(provider, request)
     assert server.requests[0]["messages"] == [{"role": "user", "content": "Hi"}]

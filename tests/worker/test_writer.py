@@ -12,7 +12,7 @@ from legato.worker.providers import base
 from legato.worker.providers.anthropic import Anthropic
 from legato.worker.replies import model
 from legato.worker.replies.model import Policy
-from legato.worker.replies.stop import Control, Stop
+from legato.worker.replies.stop import Control, StopReason
 from tests.worker import sse_server as sse
 from tests.worker.sse_server import SseServer
 from tests.worker.support import END, PATIENT, STARTED, WAIT, Ears, Puppet, eventually, make_job
@@ -58,7 +58,7 @@ async def test_trouble_before_any_text_is_asked_again(stage: Stage, error: type[
     puppet = Puppet(error("no"), error("no"), STARTED, TEXT, END)
     assert await play(stage, puppet) == (WHOLE, "")
     assert len(puppet.asked) == 3
-    assert (stage.figures.attempts, sum(stage.figures.provider_errors.values())) == (1, 0)
+    assert (stage.counters.attempts, sum(stage.counters.provider_errors.values())) == (1, 0)
 
 
 async def test_started_is_told_once_over_all_requests_of_an_attempt(stage: Stage) -> None:
@@ -70,7 +70,7 @@ async def test_after_text_nothing_is_asked_again(stage: Stage) -> None:
     puppet = Puppet(STARTED, TEXT, base.OverloadedError("no"), STARTED, TEXT, END)
     assert await play(stage, puppet) == ([*WHOLE[:2], "stream.failed"], "overloaded")
     assert len(puppet.asked) == 1
-    assert stage.figures.provider_errors == {"overloaded": 1}
+    assert stage.counters.provider_errors == {"overloaded": 1}
 
 
 async def test_text_that_is_held_back_counts_as_text(stage: Stage) -> None:
@@ -114,13 +114,13 @@ async def test_use_is_summed_over_the_requests_of_an_attempt(stage: Stage) -> No
     assert spent(stage) == (13, 3)
 
 
-async def test_cancel_while_waiting_to_ask_again(stage: Stage) -> None:
+async def test_cancel_while_waiting_to_next_request(stage: Stage) -> None:
     puppet, control = Puppet(base.OverloadedError("no", retry_after=15)), Control()
     async with Ears(stage.redis, JOB) as ears, asyncio.timeout(WAIT):
         runner = stage.runner(puppet, time_limit=60, policy=Policy(PATIENT, 3))
         task = asyncio.create_task(runner.run(JOB, control))
         await eventually(puppet.closed.is_set)
-        control.stop(Stop.CANCELLED)
+        control.stop(StopReason.CANCELLED)
         await task
         await ears.all()
     assert (ears.ends, len(puppet.asked)) == (["stream.cancelled"], 1)

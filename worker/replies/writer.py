@@ -15,12 +15,12 @@ from . import log_repair
 from .log import GapError
 from .model import RetryDelays
 from .model_request import ModelRequest
-from .stop import Stop
+from .stop import StopReason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from legato.worker.observability.counters import Figures
+    from legato.worker.observability.counters import Counters
     from legato.worker.providers.backoff import Backend
 
     from .log import MessageLog, Token
@@ -47,21 +47,21 @@ class _Attempt:
     delays: RetryDelays = field(default_factory=RetryDelays)
 
 
-class Streaming:
+class ReplyWriter:
     """One reply under one claim, until it is decided how it ends.
 
     One append is in flight at a time; events that arrive meanwhile are written together by the next.
     """
 
     def __init__(
-        self, model: Model, answer: Reply, message: MessageLog, redis: Backend, figures: Figures
+        self, model: Model, answer: Reply, message: MessageLog, redis: Backend, counters: Counters
     ) -> None:
         self._model = model
         self._answer = answer
         self._message = message
         self._redis = redis
         self._repeated: tuple[type[Exception], ...] = (*redis.down, GapError)
-        self._figures = figures
+        self._counters = counters
         self._clock = asyncio.get_running_loop().time
         self._begun = self._clock()
         self._last_text: float | None = None
@@ -69,7 +69,7 @@ class Streaming:
         self._attempt = self._new_attempt()
 
     def _new_attempt(self) -> _Attempt:
-        self._figures.attempts += 1
+        self._counters.attempts += 1
         return _Attempt(self._model.policy.retries)
 
     async def run(self, control: Control, deadline: float) -> None:
@@ -100,7 +100,7 @@ class Streaming:
             return None
         log.info("provider: %s (%s); asking again in %.1f s", error.code, error, delay)
         attempt.retries_left -= 1
-        self._answer.ask_again()
+        self._answer.next_request()
         return delay
 
     async def _continue_after(self, error: base.ProviderError, deadline: float) -> float | None:
@@ -109,7 +109,7 @@ class Streaming:
         Answers the seconds after which to send its request; None if the reply fails instead.
         """
         answer = self._answer
-        self._figures.provider_errors[error.code] += 1
+        self._counters.provider_errors[error.code] += 1
         log.warning("reply %s: %s: %s", answer.job.message_id, error.code, error)
         delay = self._delays.after(error)
         if not self._may_continue(error) or self._clock() + delay >= deadline:
@@ -122,7 +122,7 @@ class Streaming:
         """Whether there is text to go on from, and an attempt left."""
         answer, model = self._answer, self._model
         lasting = error.retry is base.Retry.NEVER
-        return model.goes_on and not lasting and answer.next > 0 and answer.attempt < model.tries
+        return model.continues and not lasting and answer.next > 0 and answer.attempt < model.tries
 
     async def _claim_again(self) -> None:
         """Claim anew: that counts the attempt, and makes sure that the message is still ours."""
@@ -130,20 +130,20 @@ class Streaming:
         claim = await self._redis.insist(lambda: self._message.claim_again(token))
         if claim.next < self._answer.next:
             await log_repair.write_again(self._redis, self._message, self._answer, claim.next)
-        self._answer.begin_again(claim.attempt)
+        self._answer.next_attempt(claim.attempt)
         self._attempt = self._new_attempt()
-        self._figures.continued += 1
+        self._counters.continued += 1
         log.info("reply %s: goes on from token %d", self._answer.job.message_id, self._answer.next)
 
     async def _ask(self, control: Control, deadline: float, delay: float) -> base.ProviderError | None:
         """Send one request and write what it brings. Answers the error that ended it."""
         answer, self._last_text = self._answer, None
         request = ModelRequest(self._model, answer.request(), deadline=deadline, delay=delay)
-        control.asks(request)
+        control.attach(request)
         try:
             while answer.decision is None and (arrivals := await request.take()):
                 if await self._write(arrivals):
-                    control.stop(Stop.CANCELLED)
+                    control.stop(StopReason.CANCELLED)
         except base.ProviderError as error:
             return error
         finally:
@@ -169,7 +169,7 @@ class Streaming:
                 break  # what comes after the model's end does not belong to the reply
         if frame or used:
             usage = answer.encoded_usage() if used else b""
-            await self._redis.insist(lambda: self._message.tell(frame, usage))
+            await self._redis.insist(lambda: self._message.publish(frame, usage))
         return bool(tokens) and await self._append(tokens, arrivals[0][0])
 
     def _started(self, event: base.Started) -> bytes:
@@ -186,11 +186,11 @@ class Streaming:
             self._redis.answered()
         except self._repeated as error:
             cancel = await self._append_again(tokens, error)
-        figures, now = self._figures, self._clock()
-        figures.tokens += len(tokens)
-        figures.publish_delay.observe(now - oldest)
+        counters, now = self._counters, self._clock()
+        counters.tokens += len(tokens)
+        counters.publish_delay.observe(now - oldest)
         if tokens[0].index == 0:
-            figures.first_token.observe(now - self._begun)
+            counters.first_token.observe(now - self._begun)
         return cancel
 
     async def _append_again(self, tokens: list[Token], error: Exception) -> bool:
@@ -205,12 +205,12 @@ class Streaming:
         if self._last_text is None:
             self._attempt.has_text = True
         else:
-            self._figures.token_gap.observe(at - self._last_text)
+            self._counters.token_gap.observe(at - self._last_text)
         self._last_text = at
 
 
-def _decide_stopped(answer: Reply, reason: Stop | None) -> None:
-    if reason is Stop.CANCELLED:
+def _decide_stopped(answer: Reply, reason: StopReason | None) -> None:
+    if reason is StopReason.CANCELLED:
         answer.cancel()
-    elif reason is Stop.TIMEOUT:
+    elif reason is StopReason.TIMEOUT:
         answer.fail("timeout")
