@@ -93,6 +93,32 @@ async def test_stop_drops_what_waits() -> None:
     assert await request.close(WAIT)
 
 
+async def test_stream_without_an_end_is_cut_off() -> None:
+    class Unfinished(Puppet):
+        async def stream(self, _request: base.Request) -> AsyncGenerator[base.Event, None]:
+            yield STARTED
+            yield base.Text("a")
+
+    request = ModelRequest(model_of(Unfinished()), REQUEST)
+    assert await taken(request) == [STARTED, base.Text("a")]
+    with pytest.raises(base.CutError):
+        await request.take()
+
+
+async def test_stop_ends_a_waiting_take_though_the_request_does_not_close() -> None:
+    puppet = Stubborn(STARTED)
+    request = ModelRequest(model_of(puppet), REQUEST)
+    assert await taken(request) == [STARTED]
+    waiting = asyncio.create_task(request.take())
+    await asyncio.sleep(0)
+    request.stop()
+    async with asyncio.timeout(WAIT):
+        assert await waiting == []
+    assert not request.closed
+    puppet.gives_in.set()
+    assert await request.close(WAIT)
+
+
 async def test_error_nobody_takes_is_no_trouble() -> None:
     request = ModelRequest(model_of(Puppet(base.CutError("gone"))), REQUEST)
     await eventually(request._task.done)
