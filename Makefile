@@ -1,7 +1,7 @@
 # Everything here needs Python 3.11, Node.js 20 and make. What is set up once is remembered in stamp files.
 
 .DEFAULT_GOAL := help
-.PHONY: help up setup test check fmt clean
+.PHONY: help up setup unit test proof check check-python check-types check-js test-js fmt wheel clean
 .DELETE_ON_ERROR:
 .SUFFIXES:
 MAKEFLAGS += --no-print-directory
@@ -11,9 +11,12 @@ PYTHON ?= $(or $(shell for python in python3 python3.14 python3.13 python3.12 py
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; \
 	done),python3)
 PYTEST_ARGS ?=
-# A process for each core and one more, since many tests wait. Neighbours stay together until one process has
-# nothing left to do.
-ON_ALL_CORES = --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 5 --dist worksteal
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+# Two processes more than cores, since many tests wait. The longest tests begin first (tests/tiers.py).
+SPREAD := --dist loadgroup --no-loadscope-reorder
+ON_ALL_CORES = --numprocesses $$(($(CORES) + 2)) --maxprocesses 6 $(SPREAD)
+# Without byte code each of the processes that the tests start compiles all its modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -41,29 +44,54 @@ up: setup ## set up if needed, then serve a chat on http://127.0.0.1:8080 (PORT,
 setup: $(INSTALLED) $(PAGE) ## make everything ready without starting it
 	@:
 
-test: check ## check, then run every test, and ask for coverage
+unit: $(INSTALLED_DEV) ## run the tests that need no server, browser or other process (a minute)
+	$(BIN)/python -m pytest -m unit --numprocesses $(CORES) $(SPREAD) $(PYTEST_ARGS)
+
+test: ## check, then run every test, and ask for coverage
 	@tests/setup-debian.sh
-	@$(MAKE) $(PAGE) $(E2E_MODULES)
-	npm --prefix client-js test
+	@$(MAKE) $(INSTALLED_DEV) $(PAGE) $(E2E_MODULES) $(TYPED)
+	@$(MAKE) --jobs $(CORES) --output-sync=target check-python check-types check-js test-js
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(ON_ALL_CORES) $(PYTEST_ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --include 'protocol/*' --omit 'protocol/redis/*' --fail-under=100
 	$(BIN)/coverage report --fail-under=90
 
+proof: ## run what proves more the longer it runs: many seeds and examples, whole crowds, attacks, chaos
+	@tests/setup-debian.sh
+	@$(MAKE) $(INSTALLED_DEV) $(PAGE) $(E2E_MODULES)
+	LEGATO_PROOF=1 $(BIN)/python -m pytest -m proof --numprocesses $(CORES) $(SPREAD) $(PYTEST_ARGS)
+	$(BIN)/legato chaos --seeds 1-10 --minutes 2
+
 check: $(INSTALLED_DEV) $(NODE_MODULES) $(TYPED) ## lint, format and types, Python and TypeScript
+	@$(MAKE) --jobs $(CORES) --output-sync=target check-python check-types check-js
+
+check-python: $(INSTALLED_DEV)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+check-types: $(INSTALLED_DEV) $(TYPED)
 	$(BIN)/mypy
+
+check-js: $(NODE_MODULES)
 	npm --prefix client-js run check
+
+test-js: $(NODE_MODULES)
+	npm --prefix client-js test
 
 fmt: $(INSTALLED_DEV) $(NODE_MODULES) ## format and fix what can be fixed
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 	npm --prefix client-js run fmt --if-present
+	$(BIN)/python -m tests.sample
+
+wheel: $(INSTALLED_DEV) $(PAGE) ## build the wheel and the source distribution, in dist
+	@rm -rf dist && mkdir -p build
+	@$(BIN)/python -m build --no-isolation --outdir dist >build/wheel.log 2>&1 || { cat build/wheel.log; exit 1; }
+	@ls dist/*
 
 clean: ## remove what was set up and built (not .legato, where the data is)
-	rm -rf $(VENV) build *.egg-info .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	rm -rf client-js/node_modules client-js/dist tests/e2e/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,1 +1,1 @@
-"""Load and comparison runs."""
+"""Benchmarks, conformance tests, chaos tests and attacks, for Legato and other Pusher servers."""

@@ -1,4 +1,4 @@
-"""The readers' process, seen from whoever asks for replies."""
+"""Controls the process of :mod:`.readers`."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ LONGEST_LINE: Final = 64 * 1024 * 1024
 
 
 class Audience:
-    """What the readers have told so far.
+    """The readers' process and its results so far.
 
-    :ivar pid: of their process.
-    :ivar began: ids of replies whose first token was read.
-    :ivar readings: of replies that have ended, by id.
+    :ivar pid: pid of the process.
+    :ivar began: ids of replies whose first token arrived.
+    :ivar readings: results of ended replies, by id.
     """
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
@@ -38,9 +38,9 @@ class Audience:
         self._listening: asyncio.Task[None] | None = None
 
     async def greet(self, order: Order) -> None:
-        """Hand over what to read, and wait until all have subscribed.
+        """Send the order, and wait until all readers have subscribed.
 
-        :raises BenchmarkError: they do not get there.
+        :raises BenchmarkError: they cannot subscribe.
         """
         stdin = self._process.stdin
         if stdin is None:
@@ -52,14 +52,14 @@ class Audience:
         self._listening = asyncio.create_task(self._listen())
 
     async def until_ended(self, count: int) -> None:
-        """Wait until so many replies have ended in all.
+        """Wait until this many replies have ended in all.
 
         :raises BenchmarkError: the readers have ended.
         """
         await self._until(lambda: len(self.readings) >= count)
 
     async def until_begun(self, count: int) -> None:
-        """Wait until so many replies have begun in all.
+        """Wait until this many replies have begun in all.
 
         :raises BenchmarkError: the readers have ended.
         """
@@ -94,7 +94,7 @@ class Audience:
         return f"the readers have ended: {lines[-1] if lines else 'they say nothing'}"
 
     async def close(self) -> None:
-        """End them."""
+        """End the process."""
         if self._listening is not None:
             self._listening.cancel()
             await asyncio.wait({self._listening})
@@ -103,9 +103,9 @@ class Audience:
 
 @asynccontextmanager
 async def audience(stage: Stage, users: Sequence[str]) -> AsyncIterator[Audience]:
-    """A reader of each user, subscribed.
+    """Start a subscribed reader for each user.
 
-    :raises BenchmarkError: they cannot read.
+    :raises BenchmarkError: they cannot subscribe.
     """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "legato.benchmarks.readers"),

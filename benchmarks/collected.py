@@ -1,8 +1,7 @@
-"""``legato`` with a record of its garbage collections, started by :mod:`.garbage`.
+"""Runs ``legato`` and records its garbage collections; started by :mod:`.garbage`.
 
-``python -m legato.benchmarks.collected FILE SETTLED COMMAND``. FILE gets the :class:`Collections` since the
-start is over, as JSON, when COMMAND has ended. SETTLED ``no``: the broadcaster leaves the collector as
-Python has it.
+``python -m legato.benchmarks.collected FILE SETTLED COMMAND``. When COMMAND has ended, FILE contains the
+:class:`Collections` after its start, as JSON. With SETTLED ``no`` the broadcaster keeps Python's settings.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ class Collections(msgspec.Struct):
     """One entry for each collection, in order.
 
     :ivar at: when it began, in seconds of the monotonic clock, which all processes of a machine share.
-    :ivar seconds: how long everything else stood still for it.
-    :ivar collected: objects that it has freed.
+    :ivar seconds: duration of the pause.
+    :ivar collected: number of freed objects.
     """
 
     at: list[float]
@@ -35,7 +34,7 @@ class Collections(msgspec.Struct):
 
 
 class Recorder:
-    """A callback of :data:`gc.callbacks`. Arrays of numbers: what it keeps is no work for the collector."""
+    """A callback of :data:`gc.callbacks`. Stores numbers in arrays, which the collector does not traverse."""
 
     def __init__(self) -> None:
         self._at, self._seconds = array("d"), array("d")
@@ -43,7 +42,7 @@ class Recorder:
         self._begun = 0.0
 
     def __call__(self, phase: str, info: dict[str, Any]) -> None:
-        """Note a collection that begins, or one that has ended."""
+        """Record the begin or the end of a collection."""
         now = time.monotonic()
         if phase == "start":
             self._begun = now
@@ -54,14 +53,14 @@ class Recorder:
         self._collected.append(info["collected"])
 
     def collections(self) -> Collections:
-        """All there were."""
+        """All recorded collections."""
         return Collections(
             self._at.tolist(), self._seconds.tolist(), self._generation.tolist(), self._collected.tolist()
         )
 
 
 def main(file: str, settled: str, *command: str) -> int:
-    """Run the command; its exit status."""
+    """Run the command and return its exit status."""
     recorder, settle = Recorder(), legato.broadcaster.composition._settle_garbage  # noqa: SLF001 - what is compared
 
     def begin() -> None:

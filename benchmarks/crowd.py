@@ -1,8 +1,8 @@
-"""Many light clients, as a process of its own, started by :mod:`.crowds`.
+"""A process with many cheap clients, started by :mod:`.crowds`.
 
-Standard input: one line, the :class:`Order`; it ends with standard input. Standard output: ``{"ready": n}``
-once all have subscribed, then for each further line of input ``{"received": n}``: how many events of channels
-all have got together.
+Standard input: one line, the :class:`Order`; the process ends with standard input. Standard output:
+``{"ready": n}`` once all have subscribed, then ``{"received": n}`` for each further line of input: the number
+of channel events that all clients have received.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import uvloop
 from legato.protocol import signatures
 
 AT_ONCE: Final = 100
-"""Handshakes that are under way at the same time: a crowd that comes through a door, not through the wall."""
+"""Largest number of concurrent handshakes."""
 
 _MASK: Final = b"\0\0\0\0"
 
 
 class Order(msgspec.Struct, frozen=True):
-    """Who comes. ``{}`` in ``channel`` and ``data`` stands for a client's number.
+    """The clients to connect. ``{}`` in ``channel`` and ``data`` is replaced by a client's number.
 
     :ivar data: channel_data of a presence channel; empty for none.
     """
@@ -47,7 +47,7 @@ _decode = msgspec.json.Decoder(_Message).decode
 
 
 class Client(asyncio.Protocol):
-    """Subscribes to one channel, and counts what comes. ``subscribed`` is set when it may."""
+    """Subscribes to one channel and counts events. ``subscribed`` is set by the confirmation."""
 
     __slots__ = ("_buffer", "_number", "_order", "_transport", "_upgraded", "received", "subscribed")
 
@@ -60,7 +60,7 @@ class Client(asyncio.Protocol):
         self.received = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask for the upgrade."""
+        """Send the upgrade request."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.write(
             f"GET /app/{self._order.key}?protocol=7&client=benchmark HTTP/1.1\r\nHost: 127.0.0.1\r\n"
@@ -69,12 +69,12 @@ class Client(asyncio.Protocol):
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nobody closes a client but who started it."""
+        """Fail: only the parent closes a client."""
         if not self.subscribed.done():
             self.subscribed.set_exception(exc or ConnectionError("the server has closed a connection"))
 
     def data_received(self, data: bytes) -> None:
-        """Take whole frames off what has come."""
+        """Process the complete frames in the buffer."""
         self._buffer += data
         if not self._upgraded:
             head, found, rest = self._buffer.partition(b"\r\n\r\n")
@@ -88,7 +88,7 @@ class Client(asyncio.Protocol):
             self._on_message(text)
 
     def _frame(self) -> bytes | None:
-        """The text of the next frame (RFC 6455 section 5.2), None if it is not whole."""
+        """The text of the next frame (RFC 6455 section 5.2), None if it is incomplete."""
         buffer, begin = self._buffer, 2
         if len(buffer) < begin:
             return None

@@ -1,4 +1,4 @@
-"""Crowds of light clients, seen from who starts them."""
+"""Controls the processes of :mod:`.crowd`."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Crowd:
         self._process = process
 
     async def come(self, order: Order) -> None:
-        """Wait until all have subscribed.
+        """Wait until all clients have subscribed.
 
-        :raises BenchmarkError: not all could.
+        :raises BenchmarkError: one cannot.
         """
         await self._tell(msgspec.json.encode(order))
 
     async def received(self) -> int:
-        """How many events of channels all have got together."""
+        """Number of channel events that all clients have received."""
         return int((await self._tell(b"?"))["received"])
 
     async def _tell(self, line: bytes) -> dict[str, Any]:
@@ -48,15 +48,15 @@ class Crowd:
         raise BenchmarkError(f"a crowd has ended: {said[-1] if said else 'it says nothing'}")
 
     async def go(self) -> None:
-        """All leave at once."""
+        """Disconnect all clients at once."""
         await end(self._process)
 
 
 @asynccontextmanager
 async def crowds(orders: Sequence[Order]) -> AsyncIterator[list[Crowd]]:
-    """A process for each order; all of them are there.
+    """Start a process for each order, and wait until all clients have subscribed.
 
-    :raises BenchmarkError: not all could come.
+    :raises BenchmarkError: one cannot.
     """
     async with AsyncExitStack() as stack:
         started = []

@@ -1,4 +1,4 @@
-"""What ends a benchmark early."""
+"""The error that ends a benchmark."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ FAILED = 1
 
 
 class BenchmarkError(Exception):
-    """One line for the user. ``status``: 2 when an option is wrong, else 1."""
+    """One line for the user. ``status``: 2 if an option is invalid, else 1."""
 
     def __init__(self, text: str, status: int = FAILED) -> None:
         super().__init__(text)

@@ -1,4 +1,4 @@
-"""Numbers out of many numbers."""
+"""Percentiles and summaries of samples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SHARES: Final = (50, 90, 99)
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """The smallest of the ``ordered`` values that at least ``share`` percent do not exceed; 0 of none."""
+    """The percentile ``share`` of the ``ordered`` values; 0 without values."""
     if not ordered:
         return 0.0
     rank = -(-len(ordered) * share // 100)
@@ -19,7 +19,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 
 def milliseconds(seconds: Sequence[float]) -> dict[str, float]:
-    """Percentiles and the greatest, in milliseconds."""
+    """Percentiles and the maximum, in milliseconds."""
     ordered = sorted(seconds)
     found = {f"p{share}": percentile(ordered, share) for share in SHARES} | {"max": percentile(ordered, 100)}
     return {name: round(value * 1000, 2) for name, value in found.items()}

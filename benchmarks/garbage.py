@@ -1,4 +1,4 @@
-"""Pauses for garbage collection: ``python -m legato.benchmarks.garbage``. ``--help`` says what it does."""
+"""Measures garbage collection pauses: ``python -m legato.benchmarks.garbage --help``."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ exit status:
 
 BOUNDS: Final = {"connections": (2, 15_000), "events": (1, 100_000), "seconds": (1, 3600)}
 SETTINGS: Final = {"legato": "yes", "python": "no"}
-"""By name in the result: whether the broadcaster settles the collector."""
+"""Name in the result -> whether the broadcaster configures the collector."""
 
 CHANNEL: Final = "private-user-{}"
 DATA: Final = "x" * 200
@@ -57,7 +57,7 @@ POLL: Final = 0.05
 
 
 async def _load(port: int, secret: str, args: argparse.Namespace) -> None:
-    """Clients come, half of them twice, and get events."""
+    """Connect clients, reconnect half of them, and send events."""
     half = args.connections // 2
     stay = Order(port, APP_KEY, secret, 0, args.connections - half, CHANNEL)
     leave = Order(port, APP_KEY, secret, stay.count, half, CHANNEL)
@@ -73,7 +73,7 @@ async def _load(port: int, secret: str, args: argparse.Namespace) -> None:
 
 
 async def _publish(port: int, secret: str, events: int, channels: int) -> None:
-    """One event after the other, each to the next channel."""
+    """Publish events one after the other, each to the next channel."""
     target = Target("legato", "127.0.0.1", port, "127.0.0.1", port, APP_ID, APP_KEY, secret)
     connection = Connection(target, None)
     try:
@@ -89,7 +89,7 @@ async def _publish(port: int, secret: str, events: int, channels: int) -> None:
 
 
 def summed(found: Collections, ended: float) -> dict[str, Any]:
-    """What there was until ``ended`` (monotonic): collections per generation, pauses of all together."""
+    """Collections per generation and pauses until ``ended`` (monotonic)."""
     rows = [row for row in zip(*msgspec.structs.astuple(found), strict=True) if row[0] < ended]
     pauses = [seconds for _, seconds, _, _ in rows]
     return {
@@ -101,7 +101,7 @@ def summed(found: Collections, ended: float) -> dict[str, Any]:
 
 
 async def _one(args: argparse.Namespace, settled: str) -> dict[str, Any]:
-    """A broadcaster from start to end."""
+    """Run a broadcaster and measure it."""
     secret = secrets.token_hex(16)
     environ = {
         "LEGATO_APP_ID": APP_ID,
@@ -143,9 +143,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def check(args: argparse.Namespace) -> None:
-    """See that the options are within their bounds.
+    """Check the bounds of the options.
 
-    :raises BenchmarkError: one is not.
+    :raises BenchmarkError: one is out of bounds.
     """
     for name, (least, most) in BOUNDS.items():
         if not least <= getattr(args, name) <= most:

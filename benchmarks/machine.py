@@ -1,4 +1,4 @@
-"""On what a benchmark ran: without it the figures say nothing."""
+"""Describes the machine of a benchmark."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def machine() -> dict[str, object]:
-    """Processor, cores that may be used, memory, system."""
+    """Processor, usable cores, memory, system."""
     return {
         "processor": _first(r"^model name\s*: (.+)$", "/proc/cpuinfo") or platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
@@ -22,7 +22,7 @@ def machine() -> dict[str, object]:
 
 
 def versions(redis: str) -> dict[str, str]:
-    """Of all that took part. ``redis`` is the path of the server."""
+    """Versions of all programs that took part. ``redis`` is the path of the server."""
     printed = subprocess.run([redis, "--version"], capture_output=True, text=True, check=False).stdout  # noqa: S603
     found = re.search(r"(\w+) (?:server )?v=(\S+)", printed)
     return {

@@ -1,4 +1,4 @@
-"""What the kernel knows of a process: processor time and memory, out of Linux's ``/proc``."""
+"""Reads processor time and memory of a process from Linux's ``/proc``."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _PAGE_KIB: Final = os.sysconf("SC_PAGE_SIZE") // 1024
 
 
 class Use(NamedTuple):
-    """What a process has used since it began. ``cpu``: seconds, user and system. ``resident``: KiB, now."""
+    """Usage of a process. ``cpu``: seconds since its start, user and system. ``resident``: KiB now."""
 
     cpu: float
     resident: int
 
 
 def use(pid: int) -> Use:
-    """Of one process, all its threads together.
+    """The usage of one process with all its threads.
 
     :raises BenchmarkError: there is no such process, or no ``/proc``.
     """

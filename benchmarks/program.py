@@ -1,4 +1,4 @@
-"""What every measuring program does between its options and its exit status."""
+"""The common frame of the measuring programs: options, result, time-out, exit status."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def parser(name: str, description: str, epilog: str) -> argparse.ArgumentParser:
-    """Without options yet. ``name``: of the module below ``benchmarks``."""
+    """A parser without options. ``name``: name of the module below ``benchmarks``."""
     return argparse.ArgumentParser(
         prog=f"python -m legato.benchmarks.{name}",
         description=description,
@@ -30,9 +30,9 @@ def parser(name: str, description: str, epilog: str) -> argparse.ArgumentParser:
 
 
 def head(name: str, kind: str, args: argparse.Namespace, redis: str) -> dict[str, Any]:
-    """What every result begins with.
+    """The first fields of every result.
 
-    :param kind: what the result calls itself.
+    :param kind: name of the kind of result.
     """
     return {
         "benchmark": kind,
@@ -44,10 +44,10 @@ def head(name: str, kind: str, args: argparse.Namespace, redis: str) -> dict[str
 
 @asynccontextmanager
 async def limited(seconds: float, done: Callable[[], str] = str) -> AsyncIterator[None]:
-    """Give the block up after so long.
+    """Abort the block after this time.
 
-    :param done: how far it came, in words, if that is known.
-    :raises BenchmarkError: it was not through.
+    :param done: describes the progress, if known.
+    :raises BenchmarkError: the time is over.
     """
     try:
         async with asyncio.timeout(seconds):
@@ -64,9 +64,9 @@ def measured(
     check: Callable[[argparse.Namespace], None],
     measure: Callable[[argparse.Namespace, str], Awaitable[dict[str, Any]]],
 ) -> dict[str, Any] | int:
-    """The result, written to ``args.json`` too if given; or, after a line for the user, the exit status.
+    """The result, also written to ``args.json`` if given; or, after a line for the user, the exit status.
 
-    :param measure: is given the path of the Redis to run.
+    :param measure: gets the path of the Redis to run.
     """
     args.argv = words
     try:

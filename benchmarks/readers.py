@@ -1,12 +1,10 @@
-"""Readers of streamed replies, as a process of its own, started by others.
+"""A process with readers of streamed replies, started by :mod:`.audience`.
 
-Each reader is a WebSocket client with the private channel of one user. Every token is held to account as it
-comes: index by index, with the text that the scripted provider says. Times are of the monotonic clock, which
-all processes of a machine share.
+Each reader is a WebSocket client on the private channel of one user. It checks the index and the text of
+every token. Times are of the monotonic clock, which all processes of a machine share.
 
 Standard input: one line, the :class:`Order`. Standard output: ``{"ready": true}`` once all have subscribed,
-then a line ``{"began": id, "at": t}`` with the first token of each reply, and the :class:`Reading` with its
-end.
+then ``{"began": id, "at": t}`` at the first token of each reply, and its :class:`Reading` at its end.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from legato.protocol.stream import chat_channel
 
 
 class Order(msgspec.Struct, frozen=True):
-    """Where and whom to read. It ends with standard input."""
+    """The server and the users. The process ends with standard input."""
 
     url: str
     key: str
@@ -35,11 +33,11 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Reading(msgspec.Struct):
-    """One reply as its reader got it.
+    """One reply as its reader received it.
 
-    :ivar at: when each token came.
-    :ivar end: the terminal event, and when it came.
-    :ivar wrong: what was not as it has to be, in words; empty if nothing was.
+    :ivar at: arrival time of each token.
+    :ivar end: the terminal event and its arrival time.
+    :ivar wrong: the violations, in words; empty without any.
     """
 
     id: str
@@ -49,13 +47,13 @@ class Reading(msgspec.Struct):
     wrong: str = ""
 
     def token(self, index: int, text: str, now: float) -> None:
-        """Take a token."""
+        """Process a token."""
         if not self.wrong and (index, text) != (len(self.at), f"w{len(self.at)} "):
             self.wrong = f"token {index} is {text!r}, where token {len(self.at)} has to come"
         self.at.append(now)
 
     def finish(self, event: str, total: int | None, now: float) -> None:
-        """Take the terminal event."""
+        """Process the terminal event."""
         if not self.wrong and total is not None and total != len(self.at):
             self.wrong = f"{event} counts {total} tokens, and {len(self.at)} came"
         self.end, self.ended = event, now

@@ -1,4 +1,4 @@
-"""Counts what passes between a node and its Redis."""
+"""A relay that counts the bytes between a node and its Redis."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ CHUNK = 65_536
 
 
 class Relay:
-    """Leads from one unix socket to another.
+    """Relays from one unix socket to another.
 
-    :ivar received: bytes that the server has sent to the node.
-    :ivar sent: bytes that the node has sent.
+    :ivar received: bytes from the server to the node.
+    :ivar sent: bytes from the node.
     """
 
     def __init__(self, server: Path, own: Path) -> None:
@@ -32,7 +32,7 @@ class Relay:
         self._listener = await asyncio.start_unix_server(self._accept, self._own)
 
     async def close(self) -> None:
-        """Cut everything."""
+        """Close all connections."""
         self._listener.close()
         for pipe in list(self._pipes):
             pipe.cancel()

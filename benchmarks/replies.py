@@ -1,4 +1,4 @@
-"""Replies through the worker: ``python -m legato.benchmarks.replies``. ``--help`` says what it does."""
+"""Measures replies through the worker: ``python -m legato.benchmarks.replies --help``."""
 
 from __future__ import annotations
 
@@ -66,20 +66,20 @@ BOUNDS: Final = {
     "seconds": (1, 3600),
 }
 CANCEL_SPREAD: Final = 5.0
-"""Seconds over which the cancels are spread: many times the pause between two looks at the flags."""
+"""Seconds over which the cancels are spread: many times the interval of reading the flags."""
 
 GREEDY_TIMES: Final = 200
-"""How many times the tokens of the others a reply without a rate has, so that it lasts as long as they do."""
+"""A reply without a rate has this many times the tokens of the others, so that it lasts as long."""
 
 MAX_TOKENS: Final = 100_000  # of the scripted provider
 
 SAMPLES: Final = 50
-"""How often memory is read in a run in sequence."""
+"""Number of memory readings in a sequential run."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What a run works with."""
+    """The processes and results of a run."""
 
     stage: Stage
     redis: Redis
@@ -87,26 +87,26 @@ class Bench:
     users: Sequence[str]
 
     async def ask(self, number: int, line: str) -> str:
-        """Queue a message of the next user; answers its id."""
+        """Queue a message of the next user; returns its id."""
         user = self.users[number % len(self.users)]
         job = stream.Job(f"m{number}", APP_ID, user, line, queued_at=time.time_ns() // 1_000_000)
         await self.redis.xadd(wire.jobs_key(QUEUE), {wire.JOB_FIELD: stream.encode_job(job)})
         return job.message_id
 
     def uses(self) -> dict[str, proc.Use]:
-        """Of all processes, that of the readers included."""
+        """The usage of all processes, the readers' included."""
         return {
             name: proc.use(pid) for name, pid in (*self.stage.pids.items(), ("readers", self.readers.pid))
         }
 
 
 def script(tokens: int, rate: int) -> str:
-    """What has the scripted provider say so many tokens."""
+    """A message that makes the scripted provider write this many tokens."""
     return f"#script tokens={tokens} rate={rate}"
 
 
 async def at_once(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
-    """``args.replies`` at a steady rate, and ``args.greedy`` more as fast as they can."""
+    """Run ``args.replies`` at a steady rate, and ``args.greedy`` more at full speed."""
     commands, before, begun = await _commands(bench.redis), bench.uses(), time.monotonic()
     paced = [await bench.ask(number, script(args.tokens, args.rate)) for number in range(args.replies)]
     for number in range(args.replies, args.replies + args.greedy):
@@ -133,7 +133,7 @@ async def at_once(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
 
 
 async def in_sequence(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
-    """``args.jobs`` replies, ``args.at_once`` of them at a time."""
+    """Run ``args.jobs`` replies, ``args.at_once`` of them concurrently."""
     begun, before, samples = time.monotonic(), bench.uses(), []
     every = max(1, args.jobs // SAMPLES)
     asked = 0
@@ -164,7 +164,7 @@ async def in_sequence(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
 
 
 async def cancelled(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
-    """Cancel replies that are silent, at moments that have nothing to do with those of the looks."""
+    """Cancel silent replies, at times independent of the worker's reading of the flags."""
     ids = [await bench.ask(number, "#script tokens=2 rate=0 fail=hang@1") for number in range(args.cancels)]
     await bench.readers.until_begun(len(ids))
     chance = random.Random(args.cancels)  # noqa: S311 - spreads moments, keeps no secret
@@ -196,7 +196,7 @@ def _reply(reading: Reading) -> dict[str, Any]:
 
 
 def _spread(replies: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Of each percentile of the gaps: the reply that has the smallest, the median one, the greatest."""
+    """For each percentile of the gaps: the smallest, median and largest over the replies."""
     found = {}
     for name in replies[0]["gap_ms"]:
         ordered = sorted(reply["gap_ms"][name] for reply in replies)
@@ -217,7 +217,7 @@ def _slope(samples: Sequence[Sequence[int]]) -> float:
 
 
 async def _commands(redis: Redis) -> dict[str, int]:
-    """What Redis has done: commands of clients, without those of scripts, reads from their sockets, bytes."""
+    """Redis' counts: commands of clients without those of scripts, reads from sockets, bytes."""
     info: dict[str, Any] = await redis.info("stats")
     commands: dict[str, Any] = await redis.info("commandstats")
     calls = {name: int(commands.get(f"cmdstat_{name}", {}).get("calls", 0)) for name in ("evalsha", "xadd")}
@@ -227,7 +227,7 @@ async def _commands(redis: Redis) -> dict[str, int]:
 
 
 def wrong(readings: Mapping[str, Reading], end: str) -> list[str]:
-    """What was not as it has to be, reply by reply."""
+    """The violations, reply by reply."""
     return [
         f"{reading.id}: {reading.wrong or f'ended with {reading.end}'}"
         for reading in readings.values()
@@ -281,9 +281,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def check(args: argparse.Namespace) -> None:
-    """See that the options are within their bounds.
+    """Check the bounds of the options.
 
-    :raises BenchmarkError: one is not.
+    :raises BenchmarkError: one is out of bounds.
     """
     for name, (least, most) in BOUNDS.items():
         value = getattr(args, name)
@@ -293,7 +293,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def _summary(body: Mapping[str, Any]) -> str:
-    """What people read: all but the raw numbers."""
+    """The result without the raw numbers."""
     raw = ("replies", "samples", "raw_ms")
     result = {name: value for name, value in body["result"].items() if name not in raw}
     lines = [body["command"], json.dumps(body["machine"]), json.dumps(body["versions"])]

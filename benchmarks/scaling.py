@@ -1,4 +1,4 @@
-"""What several nodes cost on Redis: ``python -m legato.benchmarks.scaling``. ``--help`` says what it does."""
+"""Measures the load of several nodes on Redis: ``python -m legato.benchmarks.scaling --help``."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ BOUNDS: Final = {
     "seconds": (1, 3600),
 }
 CHANNELS: Final = 100
-"""In a run of shares. The second node has the last one."""
+"""Channels in a run of shares. The second node has the last one."""
 
 DATA: Final = "x" * 200
 SETTLED: Final = 0.3
 IDLE: Final = 3.0
-"""Seconds over which is counted what happens anyway."""
+"""Seconds for measuring the background load."""
 
 POLL: Final = 0.1
 BATCH: Final = 10
@@ -87,7 +87,7 @@ max_presence_members = {members}
 
 @dataclass(frozen=True)
 class Bench:
-    """What a run works with."""
+    """The processes of a run."""
 
     stage: Stage
     redis: Redis
@@ -98,7 +98,7 @@ class Bench:
         return Order(self.stage.ports[node], APP_KEY, self.stage.secret, first, count, channel, data)
 
     async def cost(self, work: Awaitable[Any], count: int) -> dict[str, Any]:
-        """What ``work`` costs Redis and the nodes, divided by ``count``, without what they do anyway."""
+        """The cost of ``work`` for Redis and the nodes, divided by ``count``, without the background load."""
         idle = await self._difference(asyncio.sleep(IDLE))
         busy = await self._difference(work)
         share = busy.pop("seconds") / idle.pop("seconds")
@@ -129,18 +129,18 @@ class Bench:
         }
 
     async def listed(self) -> int:
-        """How many subscriptions hang on the nodes' leases."""
+        """Number of subscriptions under the nodes' leases."""
         nodes = await self.redis.keys(wire.entries_key("*").replace("{", "[{]").replace("}", "[}]"))
         return sum([await self.redis.scard(node) for node in nodes])
 
     async def memory(self) -> dict[str, int]:
-        """Resident KiB of the nodes together, and what Redis uses of its own, in KiB."""
+        """Resident memory of all nodes, and Redis' used memory, in KiB."""
         info: dict[str, Any] = await self.redis.info("memory")
         nodes = [pid for name, pid in self.stage.pids.items() if name.startswith("broadcaster")]
         return {"nodes": sum(proc.use(pid).resident for pid in nodes), "redis": info["used_memory"] // 1024}
 
     async def publish(self, channels: Sequence[str], rounds: int) -> None:
-        """An event to each channel, ``rounds`` times, through the nodes in turn."""
+        """Publish an event to each channel, ``rounds`` times, through the nodes in turn."""
         async with httpx2.AsyncClient() as client:
             for number in range(rounds * len(channels)):
                 port = self.stage.ports[number % len(self.stage.ports)]
@@ -163,7 +163,7 @@ class Bench:
 
 
 async def received(gathered: Sequence[Crowd], count: int) -> None:
-    """Wait until the clients have got so many events; they never get more."""
+    """Wait until the clients have received this many events, and no more."""
     while (got := sum([await crowd.received() for crowd in gathered])) < count:  # noqa: ASYNC110
         await asyncio.sleep(POLL)
     if got > count:
@@ -171,7 +171,7 @@ async def received(gathered: Sequence[Crowd], count: int) -> None:
 
 
 async def connections(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
-    """Everybody comes, everybody goes."""
+    """Connect and disconnect all clients."""
     orders = [
         bench.order(node, node * args.connections, args.connections, "private-user-{}")
         for node in range(args.nodes)
@@ -203,7 +203,7 @@ async def connections(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
 
 
 async def publish(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
-    """One event at a time, each for one subscriber of one node."""
+    """Publish one event at a time, each for one subscriber of one node."""
     channels = [f"private-user-{number}" for number in range(args.nodes * CHANNELS)]
     orders = [bench.order(node, node * CHANNELS, CHANNELS, "private-user-{}") for node in range(args.nodes)]
     rounds = -(-args.events // len(channels))
@@ -220,7 +220,7 @@ async def publish(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
 
 
 async def presence(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
-    """Members come a tenth at a time, over all nodes; of each tenth what a join costs."""
+    """Join members in ten parts over all nodes, and measure the cost of a join in each part."""
     steps, size = [], args.members // 10
     data = '{"user_id":"user-{}","user_info":{"name":"Somebody {}"}}'
     async with AsyncExitStack() as stack:
@@ -244,7 +244,7 @@ async def share(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
         quiet = await _passed(bench, asyncio.sleep(IDLE))
 
         async def send() -> None:
-            # Through a client of Redis' own: what nodes publish would be counted as theirs.
+            # Published by another Redis client: publishes of nodes would count as their bytes.
             await _spublish(bench.redis, channels, rounds)
             await received(gathered, rounds * CHANNELS)
 
@@ -321,9 +321,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def check(args: argparse.Namespace) -> None:
-    """See that the options are within their bounds.
+    """Check the bounds of the options.
 
-    :raises BenchmarkError: one is not.
+    :raises BenchmarkError: one is out of bounds.
     """
     for name, (least, most) in BOUNDS.items():
         if not least <= getattr(args, name) <= most:

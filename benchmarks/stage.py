@@ -1,4 +1,4 @@
-"""The processes that a benchmark measures: started on 127.0.0.1, ready when they say so, gone afterwards."""
+"""Starts and stops the measured processes on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _WORKS: Final = re.compile(r"ready: queue")
 
 
 def redis_server(given: str | None) -> str:
-    """The server to run: ``given``, else the system's, else the embedded Valkey.
+    """The Redis server to run: ``given``, else the system's, else the embedded Valkey.
 
     :raises BenchmarkError: there is none.
     """
@@ -55,11 +55,11 @@ def redis_server(given: str | None) -> str:
 
 @dataclass(frozen=True)
 class Stage:
-    """What runs.
+    """The running processes.
 
-    :ivar pids: by ``redis``, ``broadcaster``, ``broadcaster 2`` and so on, and ``worker``.
-    :ivar ports: of the broadcasters.
-    :ivar metrics: URLs of their figures; empty where a broadcaster has not said any.
+    :ivar pids: by name: ``redis``, ``broadcaster``, ``broadcaster 2`` and so on, ``worker``.
+    :ivar ports: ports of the broadcasters.
+    :ivar metrics: URLs of their metrics; empty for a broadcaster without.
     """
 
     directory: Path
@@ -77,13 +77,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Cast:
-    """What is to run beside Redis.
+    """The processes to run beside Redis.
 
-    :ivar concurrency: replies at once in the one worker; 0 for no worker.
-    :ivar nodes: broadcasters.
-    :ivar config: of the broadcasters, as TOML.
-    :ivar alone: no Redis: the one broadcaster is all there is.
-    :ivar through: where a broadcaster finds Redis, given its number and the server's socket.
+    :ivar concurrency: concurrent replies of the worker; 0 for no worker.
+    :ivar nodes: number of broadcasters.
+    :ivar config: configuration of the broadcasters, as TOML.
+    :ivar alone: one broadcaster without Redis.
+    :ivar through: the socket on which a broadcaster finds Redis, from its number and the server's socket.
     """
 
     concurrency: int = 0
@@ -95,9 +95,9 @@ class Cast:
 
 @asynccontextmanager
 async def stage(redis: str, cast: Cast) -> AsyncIterator[Stage]:
-    """A Redis that keeps nothing, and who works with it. The worker's provider is the scripted one.
+    """Run a Redis without persistence, broadcasters, and a worker with the scripted provider.
 
-    :raises BenchmarkError: one of them does not get ready.
+    :raises BenchmarkError: one of them does not become ready.
     """
     async with AsyncExitStack() as stack:
         directory = Path(
@@ -162,10 +162,10 @@ async def start(
     settings: Mapping[str, str],
     ready: re.Pattern[str],
 ) -> tuple[int, re.Match[str]]:
-    """Start a process that ends with ``stack``; its pid, and what it has said to be ready.
+    """Start a process that ends with ``stack``; returns its pid and the match of its ready line.
 
-    :param settings: of its environment, which has nothing else of Legato's.
-    :raises BenchmarkError: it does not say so.
+    :param settings: Legato's variables in its environment.
+    :raises BenchmarkError: it does not become ready.
     """
     log = _log(directory, name)
     kind = "broadcaster" if name.startswith("broadcaster") else "worker"
@@ -190,7 +190,7 @@ async def start(
 
 
 async def end(process: asyncio.subprocess.Process) -> None:
-    """Ask a process to end, and see to it."""
+    """Stop a process; kill it if it does not end."""
     if process.returncode is None:
         with suppress(ProcessLookupError):
             process.terminate()

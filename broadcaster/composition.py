@@ -16,22 +16,26 @@ import msgspec
 import uvicorn
 
 from legato.protocol.redis import advice as redis_advice
+from legato.protocol.redis.cancellation import end_task
 from legato.protocol.settings import SettingsError
 
 from . import notify
-from .api.app import Server
-from .apps.source import AppHash, AppSource, Place, UnreadableError
-from .bus.bus import BusError, LocalBus, RedisBus, end_task, redis_client
-from .bus.linger import LingeringBus
-from .clients.drain import drain
-from .node import Node
+from .api.app import Server, web
+from .api.http_api import HttpApi
+from .apps.source import AppHash, AppStore, AppWatcher, UnreadableError
+from .bus.base import BusError
+from .bus.local import LocalBus
+from .bus.redis import RedisBus
+from .node import Node, compose
 from .notify import Notifier
 from .observability import metrics
+from .redis_client import redis_client
 from .replies.store import Replies
 from .transport import open_files
 from .transport.acceptor import Arrivals
 from .transport.file_limit import FileLimit
 from .transport.http11 import HttpProtocol
+from .transport.polling import Fallback
 from .transport.websocket import Connection
 
 if TYPE_CHECKING:
@@ -51,6 +55,9 @@ CLOSE_SECONDS: Final = 1.0
 
 FILES_TICKS: Final = 20
 """Ticks of uvicorn between two looks whether there are files for more connections."""
+
+ACCEPTED: Final = 16
+"""Connections that are accepted in one turn of the loop at least, if so many come."""
 
 YOUNG_OBJECTS: Final = 20_000
 """How many more objects than before there are when the garbage collector looks for cycles among them."""
@@ -106,7 +113,7 @@ class _Uvicorn(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Give notice, close the listener, drain, then let uvicorn finish the requests that are running."""
-        self._node.leaving = True
+        self._node.clients.leaving = True
         # In place: requests that are running have the list already.
         self.server_state.default_headers.append((b"connection", b"close"))
         await self._unless_forced(self._node.peers.ask())  # tells them: those that stop too send nobody here
@@ -116,7 +123,7 @@ class _Uvicorn(uvicorn.Server):
         )
         for server in self.servers:
             server.close()
-        await self._unless_forced(drain(self._node))
+        await self._unless_forced(self._node.drain.run())
         await self._closed()
         await super().shutdown(sockets)
 
@@ -144,9 +151,9 @@ class _Uvicorn(uvicorn.Server):
 
     async def _closed(self) -> None:
         """Give the close handshakes a moment; a peer that does not answer is cut off."""
-        deadline = self._node.now() + CLOSE_SECONDS
+        deadline = self._node.context.now() + CLOSE_SECONDS
         while (  # noqa: ASYNC110 - uvicorn's set of connections has no event
-            self._websockets() and self._node.now() < deadline and not self.force_exit
+            self._websockets() and self._node.context.now() < deadline and not self.force_exit
         ):
             await asyncio.sleep(0.02)
         for connection in self._websockets():
@@ -212,7 +219,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             settings = node.settings
             server = _Uvicorn(_config(settings, node), node)
             with _metrics(settings, node) as metrics_port:
-                ended = asyncio.create_task(server.serve(sockets=[listener]))
+                ended = asyncio.create_task(server.serve(sockets=_doors(listener)))
                 await asyncio.wait({ended, server.ready}, return_when=asyncio.FIRST_COMPLETED)
                 port = listener.getsockname()[1]
                 _announce(settings, port)
@@ -245,6 +252,15 @@ def _listening(settings: Settings) -> Generator[socket.socket, None, None]:
         yield listener
 
 
+def _doors(listener: socket.socket) -> list[socket.socket]:
+    """Several descriptors of one listener. uvicorn closes them.
+
+    libuv accepts one connection of each in a turn of the loop. While turns are full, one would be so few that
+    a crowd that connects kept everybody behind it waiting for its turn.
+    """
+    return [listener, *(listener.dup() for _ in range(ACCEPTED - 1))]
+
+
 def _stop_listening(listeners: Iterable[socket.socket]) -> list[socket.socket]:
     """Who has connected already, but was not accepted yet: closing the listener would cut them off."""
     accepted = []
@@ -267,7 +283,7 @@ async def _node(settings: Settings) -> AsyncIterator[Node]:
         await _reached(node.start())
         if redis is not None:
             await redis_advice.warn(redis, logger)
-        watch = None if source is None else asyncio.create_task(source.watch(node.set_apps))
+        watch = None if source is None else asyncio.create_task(source.watch(node.app_changes.apply))
         try:
             yield node
         finally:
@@ -279,10 +295,9 @@ async def _node(settings: Settings) -> AsyncIterator[Node]:
 def _composed(settings: Settings, redis: Named | None) -> Node:
     if redis is None:
         logger.warning("no Redis configured: local bus, one process, chat is off")
-        return Node(settings, LocalBus(), None)
+        return compose(settings, LocalBus(), None)
     chat_app = settings.app(settings.chat.app).id
-    bus = LingeringBus(RedisBus(redis))
-    return Node(settings, bus, Replies(redis, settings.chat, chat_app), redis)
+    return compose(settings, RedisBus(redis), Replies(redis, settings.chat, chat_app), redis)
 
 
 @contextlib.asynccontextmanager
@@ -295,19 +310,19 @@ async def _redis(settings: Settings) -> AsyncIterator[Named | None]:
 
 
 @contextlib.asynccontextmanager
-async def _source(settings: Settings, redis: Named | None) -> AsyncIterator[AppSource | None]:
+async def _source(settings: Settings, redis: Named | None) -> AsyncIterator[AppWatcher | None]:
     """Where applications come from beside the settings, if they do."""
-    place = _place(settings, redis)
-    if place is None:
+    store = _store(settings, redis)
+    if store is None:
         yield None
         return
     try:
-        yield AppSource(place, settings.apps, settings.app_source.seconds)
+        yield AppWatcher(store, settings.apps, settings.app_source.seconds)
     finally:
-        await place.close()
+        await store.close()
 
 
-def _place(settings: Settings, redis: Named | None) -> Place | None:
+def _store(settings: Settings, redis: Named | None) -> AppStore | None:
     if settings.app_source.database_url:
         from .apps.sql import AppTable  # noqa: PLC0415 - SQLAlchemy's megabytes are for those who use it
 
@@ -325,9 +340,14 @@ async def _reached(call: Awaitable[T]) -> T:
 
 
 def _config(settings: Settings, node: Node) -> uvicorn.Config:
-    server, app = settings.server, Server(node)
-    seconds, connect = round(server.keep_alive), partial(Connection, node)
-    http = partial(HttpProtocol, app.api, connect, node.budget, server.request_seconds)
+    server = settings.server
+    app = Server(
+        HttpApi(server, node.apps, node.bus, node.registry, node.requests),
+        Fallback(node.context),
+        web(settings, node.apps, node.replies, node.unready, node.requests, node.context.budget),
+    )
+    seconds, connect = round(server.keep_alive), partial(Connection, node.context)
+    http = partial(HttpProtocol, app.api, connect, node.context.budget, server.request_seconds)
     config = uvicorn.Config(
         app,
         http=Arrivals(node.turns, seconds, http, connect),  # type: ignore[arg-type]

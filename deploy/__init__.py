@@ -1,1 +1,1 @@
-"""How Legato runs: the command line, `legato up`, process supervision."""
+"""The command line, `legato up`, and process supervision."""

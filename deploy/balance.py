@@ -1,8 +1,8 @@
-"""How many worker processes each queue gets. Arithmetic only: who measures and who starts are elsewhere.
+"""Computes how many worker processes each queue gets. No I/O.
 
-As in Laravel Horizon: a queue's share of the processes is its share of the waiting, and changes by a bounded
-step at a time. Other than there, what waits is measured by age, not by an estimate of the work in it; and
-processes that are busy with long replies are not taken away because nothing waits for the moment.
+As in Laravel Horizon, a queue's share of the processes follows its share of the waiting, and changes by a
+bounded step. Unlike Horizon, waiting is measured by the age of the oldest job, not by an estimate of the
+work; and a queue keeps the processes that its running replies need, even if no job waits at the moment.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 SETTLED: Final = 1.0
-"""Seconds below which a job does not count as waiting: it is on its way to a worker."""
+"""Age in seconds below which a job does not count as waiting."""
 
 
 class Load(NamedTuple):
-    """One queue.
+    """The load of one queue.
 
-    :ivar oldest: seconds that the oldest job waits, 0 when none does.
-    :ivar running: replies that run in the processes of this queue.
+    :ivar oldest: age of the oldest waiting job in seconds, 0 without any.
+    :ivar running: running replies in the processes of this queue.
     """
 
     oldest: float
@@ -29,12 +29,12 @@ class Load(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """What balancing keeps to.
+    """The limits of balancing.
 
-    :ivar least: processes that each queue has.
-    :ivar most: processes of all queues together.
+    :ivar least: smallest number of processes per queue.
+    :ivar most: largest number of processes of all queues together.
     :ivar shift: processes that a queue gains or loses in one step.
-    :ivar concurrency: replies at once in one process.
+    :ivar concurrency: concurrent replies in one process.
     """
 
     least: int
@@ -44,13 +44,13 @@ class Bounds(NamedTuple):
 
 
 def evenly(queues: Sequence[str], processes: int) -> dict[str, int]:
-    """``processes`` shared out; what is left over goes to the queues named first."""
+    """Divide ``processes`` evenly; the first queues get the remainder."""
     each, over = divmod(processes, len(queues))
     return {queue: each + (index < over) for index, queue in enumerate(queues)}
 
 
 def wanted(loads: Mapping[str, Load], bounds: Bounds) -> dict[str, int]:
-    """The processes each queue should have if they could be had at once; together they may be too many."""
+    """The number of processes that each queue should have. The sum may exceed ``most``."""
     ages = {queue: load.oldest if load.oldest >= SETTLED else 0.0 for queue, load in loads.items()}
     total = sum(ages.values())
     most_of_one = bounds.most - bounds.least * (len(loads) - 1)
@@ -63,9 +63,9 @@ def wanted(loads: Mapping[str, Load], bounds: Bounds) -> dict[str, int]:
 
 
 def step(current: Mapping[str, int], loads: Mapping[str, Load], bounds: Bounds) -> dict[str, int]:
-    """The processes each queue has after one step.
+    """The number of processes of each queue after one step.
 
-    Those that have too many give first, and what is free then goes to where jobs wait longest.
+    Queues with too many give up processes first; the queues with the longest waits get them.
     """
     goal = wanted(loads, bounds)
     after = {queue: max(goal[queue], count - bounds.shift) for queue, count in current.items()}

@@ -1,4 +1,4 @@
-"""``legato bench``: where its options are, and how it is started."""
+"""``legato bench``: its options and its start."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def run(args: argparse.Namespace, argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Load a server; 0 if every delivery came in order and every attack was borne, else 1.
+    """Load a server. 0 if all deliveries arrived in order and no attack harmed others, else 1.
 
-    :raises CommandError: an option is wrong, or something that is needed is not there.
+    :raises CommandError: an option is invalid, or something that is needed is missing.
     """
     from legato.benchmarks.load import command  # noqa: PLC0415 - only --help is fast without it
 

@@ -1,11 +1,11 @@
-"""Child processes: started, watched, restarted when they crash, and all gone when their parent is.
+"""Starts child processes, restarts those that crash, and ends all with the parent.
 
-A :class:`Family` is a list of tiers in start order. It ends when somebody asks for it (SIGINT, SIGTERM,
-SIGHUP), or when a child fails in a way that a restart cannot mend: it never became ready, or it calls its
-configuration bad. Tiers are then stopped in reverse order within a fixed time, whatever they do about it.
+A :class:`Family` is a list of tiers in start order. It ends on SIGINT, SIGTERM or SIGHUP, or when a child
+fails in a way that a restart cannot fix: it never became ready, or it reports an invalid configuration. Then
+tiers are stopped in reverse order, and killed after a fixed time.
 
-Each child has a session of its own, so that Ctrl-C reaches the parent alone, which stops them in order;
-and each is on a leash (:mod:`legato.deploy.leash`), so that it does not outlive a parent that was killed.
+Each child has its own session, so that Ctrl-C reaches only the parent, which stops the children in order.
+Each is on a leash (:mod:`legato.deploy.leash`), so that it does not outlive a parent that is killed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from legato.protocol.redis.retry import Backoff
+
 from .console import LineSplitter
 from .errors import BAD_USAGE, FAILED, CommandError
 from .leash import NOT_STARTED
@@ -32,35 +34,35 @@ if TYPE_CHECKING:
 
 BACKOFF_FIRST: Final = 1.0
 BACKOFF_MAX: Final = 10.0
-"""Seconds before a restart: doubled from first to max."""
+"""Seconds before a restart, doubled from the first to the longest."""
 
 FORGIVEN_SECONDS: Final = 10.0
-"""A run as long as this brings the back-off to its beginning."""
+"""A run of at least this long resets the back-off."""
 
 STOP_SECONDS: Final = 4.5
-"""From being told to stop until nothing is left, unless a family says otherwise: a command ends in 5."""
+"""Default time from the stop until no process is left, so that a command ends within 5 seconds."""
 
 SAME_SECONDS: Final = 0.5
-"""Signals within this time of the first mean the same wish: who closes a terminal sends two SIGHUPs (the
-kernel and the shell), ``timeout`` two SIGTERMs, systemd a SIGTERM and a SIGHUP.
+"""Signals within this time count as one: closing a terminal sends two SIGHUPs (from the kernel and the
+shell), ``timeout`` two SIGTERMs, systemd a SIGTERM and a SIGHUP.
 """
 
-_KEPT_SECONDS: Final = 0.5  # of those, for each tier that comes later, and for what has to be killed
+_KEPT_SECONDS: Final = 0.5  # reserved of that time for each later tier, and for kills
 _POLL_SECONDS: Final = 0.05
 _LEASH: Final = str(Path(__file__).with_name("leash.py"))
 
 OWN_NAME: Final = "legato"
-"""The name before the supervisor's own lines."""
+"""The name before the lines of the parent itself."""
 
 
 @dataclass(frozen=True)
 class Spec:
     """One program to run.
 
-    ``ready`` tells when it can be used: a pattern that one of its lines matches, or a function that is
-    asked again and again until it says yes. Without it a child is ready as soon as it runs.
-    Lines that match ``hide`` are not shown. ``starts`` is called before each start.
-    ``lasting``: no end of it ends the family, for the same program has been ready here before.
+    ``ready`` determines when it is ready: a pattern that matches one of its lines, or a function that is
+    polled. Without it, a child is ready as soon as it runs. Lines that match ``hide`` are not shown.
+    ``starts`` is called before each start. ``lasting``: its end never ends the family, because the same
+    program was ready before.
     """
 
     name: str
@@ -75,7 +77,7 @@ class Spec:
 
 
 def describe(status: int) -> str:
-    """An exit status as ``subprocess`` gives it, in words: negative is the signal that killed it."""
+    """Describe an exit status of ``subprocess``; a negative one is the signal that killed the process."""
     if status >= 0:
         return f"ended with exit status {status}"
     try:
@@ -85,7 +87,7 @@ def describe(status: int) -> str:
 
 
 class Child:
-    """One program, run again whenever it ends, until it is to end for good."""
+    """One program, restarted whenever it ends, until it is stopped."""
 
     def __init__(self, spec: Spec, console: Console, failed: Callable[[CommandError], None]) -> None:
         self.spec = spec
@@ -99,7 +101,7 @@ class Child:
         self._task.add_done_callback(self._report_defect)
 
     async def ready(self) -> None:
-        """Wait until it is ready for the first time.
+        """Wait until the program is ready for the first time.
 
         :raises CommandError: it took longer than ``ready_seconds``.
         """
@@ -116,25 +118,25 @@ class Child:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it has ended for good."""
+        """Whether it has ended and will not be restarted."""
         return self._task.done()
 
     def retire(self, number: signal.Signals | None = None) -> None:
-        """Do not run it again when it ends: by itself, or because signal ``number`` asks it to."""
+        """Stop restarting it; it ends by itself, or on signal ``number``."""
         self._stopping.set()
         if number is not None:
             self._signal(number)
 
     def restart(self) -> None:
-        """Kill it, and run it again as after any other crash."""
+        """Kill it, and restart it as after a crash."""
         self._signal(signal.SIGKILL)
 
     def terminate(self) -> None:
-        """Ask it to end, and do not run it again."""
+        """Send SIGTERM, and do not restart it."""
         self._stop_with(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it, and every process of its group."""
+        """Kill it with its process group."""
         self._stop_with(signal.SIGKILL)
 
     async def ended(self) -> None:
@@ -157,7 +159,7 @@ class Child:
                 process.send_signal(number)
 
     async def _run(self) -> None:
-        delay = BACKOFF_FIRST
+        backoff = Backoff(BACKOFF_FIRST, BACKOFF_MAX, jitter=0)
         while not self._stopping.is_set():
             started = time.monotonic()
             status = await self._run_once()
@@ -169,14 +171,14 @@ class Child:
                 self._failed(CommandError(line, BAD_USAGE if status == BAD_USAGE else FAILED))
                 return
             if time.monotonic() - started >= FORGIVEN_SECONDS:
-                delay = BACKOFF_FIRST
+                backoff.reset()
+            delay = backoff.next()
             self._say(f"{self.spec.name} {describe(status)}; it starts again in {delay:g} s")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay)
-            delay = min(delay * 2, BACKOFF_MAX)
 
     async def _run_once(self) -> int:
-        """Start it, show what it writes, and return its exit status, negative for a signal."""
+        """Start it, show its output, and return its exit status, negative for a signal."""
         if self.spec.starts is not None:
             self.spec.starts()
         try:
@@ -184,19 +186,20 @@ class Child:
         except OSError as error:  # no more processes, no more descriptors
             self._say(f"{self.spec.name} cannot be started: {error.strerror}")
             return NOT_STARTED
-        if self._stopping.is_set():  # somebody asked in between
+        if self._stopping.is_set():  # stopped in between
             self._signal(self._last_signal)
         if self.spec.ready is None:
             self._ready.set()
         status = await self._process.wait()
-        self._signal(signal.SIGKILL)  # whatever it left behind in its group
+        self._signal(signal.SIGKILL)  # processes that it left behind in its group
         self._process = None
         await _finish(reading)
         return status
 
     async def _spawn(self) -> tuple[asyncio.subprocess.Process, asyncio.Task[None]]:
-        """The process, and the task that reads what it writes: a pipe of our own, since asyncio's
-        ``wait`` would not return while a grandchild holds its pipe open.
+        """The process, and the task that reads its output.
+
+        It uses our own pipe, because asyncio's ``wait`` does not return while a grandchild holds a pipe open.
         """
         read, write = os.pipe()
         try:
@@ -240,13 +243,13 @@ class Child:
         self._console.line(OWN_NAME, text)
 
     def _report_defect(self, task: asyncio.Task[None]) -> None:
-        """A fault of this module must not leave a child unwatched in silence."""
+        """Report a fault of this module, which would otherwise leave a child unwatched."""
         if not task.cancelled() and (error := task.exception()):
             self._failed(CommandError(f"{self.spec.name} is no longer watched: {error!r}"))
 
 
 async def _finish(reading: asyncio.Task[None]) -> None:
-    """Let the reader see the end; what is in the pipe is there already, so a short while is enough."""
+    """Wait briefly for the reader to reach the end of the pipe."""
     try:
         await asyncio.wait_for(reading, 0.25)
     except TimeoutError:  # a grandchild holds the pipe open
@@ -254,17 +257,17 @@ async def _finish(reading: asyncio.Task[None]) -> None:
 
 
 class Family:
-    """Children in tiers. Use :meth:`run`."""
+    """Children in tiers. Call :meth:`run`."""
 
     def __init__(self, console: Console, stop_seconds: float = STOP_SECONDS) -> None:
         self.console = console
         self._stop_seconds = stop_seconds
         self._tiers: list[list[Child]] = []
-        self._asked: tuple[float, signal.Signals] | None = None  # when first, and how
+        self._asked: tuple[float, signal.Signals] | None = None  # time and signal of the first stop
         self._end: asyncio.Future[CommandError | None] = asyncio.get_running_loop().create_future()
 
     def start(self, *specs: Spec) -> list[Child]:
-        """Start a tier: children that are stopped at the same time, before all that were started earlier."""
+        """Start a tier: children that are stopped together, before all earlier tiers."""
         self._tiers.append([Child(spec, self.console, self._fail) for spec in specs])
         return list(self._tiers[-1])
 
@@ -275,16 +278,16 @@ class Family:
         return child
 
     def remove(self, child: Child) -> None:
-        """Think no more of a child of the last tier that has ended for good."""
+        """Forget a child of the last tier that has ended."""
         self._tiers[-1].remove(child)
 
     def end(self) -> None:
-        """Stop everything, as a signal would."""
+        """Stop all children, as a signal does."""
         if not self._end.done():
             self._end.set_result(None)
 
     async def ready(self) -> None:
-        """Wait until all that were started are ready.
+        """Wait until all started children are ready.
 
         :raises CommandError: one of them was not ready in time.
         """
@@ -293,9 +296,9 @@ class Family:
                 await child.ready()
 
     async def run(self, begin: Callable[[Family], Coroutine[Any, Any, None]]) -> None:
-        """Run ``begin``, which starts tiers, then stay until told to stop, and stop everything.
+        """Run ``begin``, which starts tiers, wait for a stop, and stop all children.
 
-        :raises CommandError: what ``begin`` raises, or a child that cannot be helped by a restart.
+        :raises CommandError: of ``begin``, or for a child that a restart cannot fix.
         """
         with self._signals():
             beginning = asyncio.create_task(begin(self))
@@ -303,7 +306,7 @@ class Family:
                 either: set[asyncio.Future[Any]] = {beginning, self._end}
                 await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
                 if beginning.done():
-                    await beginning  # raise what it raised
+                    await beginning  # raise its exception
                 error = await self._end
             finally:
                 beginning.cancel()
@@ -320,7 +323,7 @@ class Family:
     def _signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         numbers = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # that is how nohup asks to stay
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores SIGHUP
             numbers.append(signal.SIGHUP)
         for number in numbers:
             loop.add_signal_handler(number, self._asked_to_stop, number)
@@ -332,7 +335,7 @@ class Family:
 
     def _asked_to_stop(self, number: signal.Signals) -> None:
         if number is signal.SIGINT:
-            self.console.print("")  # the terminal has just echoed ^C
+            self.console.print("")  # after the ^C that the terminal echoed
         if self._asked is None:
             self._asked = time.monotonic(), number
             self.console.line(OWN_NAME, "stopping; the same again stops at once")
@@ -342,7 +345,7 @@ class Family:
                 child.kill()
 
     def _means_it(self, number: signal.Signals) -> bool:
-        """Whether one more signal is one more wish. A second Ctrl-C is: it comes from the keyboard alone."""
+        """Whether a further signal is a second request to stop. A second Ctrl-C always is."""
         if self._asked is None:
             return False
         when, first = self._asked
@@ -353,7 +356,7 @@ class Family:
             yield from tier
 
     async def _stop(self) -> None:
-        """End the tiers, last first. One that hangs leaves time for the others to end as they should."""
+        """Stop the tiers, last first. A tier that hangs leaves the others enough time to stop in order."""
         deadline = time.monotonic() + self._stop_seconds
         while self._tiers:
             tier = self._tiers[-1]

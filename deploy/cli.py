@@ -1,4 +1,4 @@
-"""The command ``legato``."""
+"""The ``legato`` command and its subcommands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ exit status:
 
 
 class Command(NamedTuple):
-    """One subcommand. Its modules are loaded when it runs: ``--help`` loads no more than its options."""
+    """One subcommand. Its modules are imported when it runs; ``--help`` imports only its options."""
 
     summary: str
     examples: str
@@ -87,13 +87,19 @@ def _conformance(args: argparse.Namespace, _argv: Sequence[str]) -> int:
 def _chaos(args: argparse.Namespace, _argv: Sequence[str]) -> int:
     from . import chaos  # noqa: PLC0415 - see Command
 
-    return chaos.run(args)
+    return chaos.run(args, os.environ)
 
 
 def _bench(args: argparse.Namespace, argv: Sequence[str]) -> int:
     from . import bench  # noqa: PLC0415 - see Command
 
     return bench.run(args, argv, os.environ)
+
+
+def _sample(args: argparse.Namespace, _argv: Sequence[str]) -> int:
+    from . import sample  # noqa: PLC0415 - see Command
+
+    return sample.run(args)
 
 
 def _log(level: str) -> None:
@@ -132,14 +138,20 @@ COMMANDS: Final = {
         _worker,
     ),
     "migrate": Command(
-        "bring the tables of the worker's database up to date",
+        "upgrade the tables of the worker's database",
         "  legato migrate --config legato.toml\n"
         "  DATABASE_URL=postgresql://legato@127.0.0.1/legato legato migrate --check",
         "legato.worker.migrate_options",
         _migrate,
     ),
+    "sample": Command(
+        "print a sample of the settings, or a unit for systemd",
+        "  legato sample > legato.toml\n  legato sample legato-worker.service",
+        "legato.deploy.sample",
+        _sample,
+    ),
     "conformance": Command(
-        "prove a Pusher server against the protocol, case by case",
+        "test a Pusher server against the protocol, case by case",
         "  legato conformance --url ws://127.0.0.1:8080 --app-id 1 --key app-key --secret app-secret\n"
         "  legato conformance --url wss://ws.example.com --api https://api.example.com --section 10"
         " --format markdown --output report.md",
@@ -147,7 +159,7 @@ COMMANDS: Final = {
         _conformance,
     ),
     "chaos": Command(
-        "prove that no token is lost or repeated, whatever dies",
+        "prove that faults lose and repeat no token",
         "  legato chaos --seed 7 --minutes 2\n"
         "  legato chaos --seed 7 --minutes 2 --faults zombie,restart-redis --keep evidence\n"
         "  legato chaos --seeds 1-10 --minutes 2 --parallel 2 --report report.md",
@@ -155,7 +167,7 @@ COMMANDS: Final = {
         _chaos,
     ),
     "bench": Command(
-        "load a Pusher server, and report how it bears it",
+        "load a Pusher server and report how it performs",
         "  legato bench --quick\n"
         "  legato bench fanout streams --html report.html --json legato.json\n"
         "  legato bench fanout --preset soketi --pid 4321 --json soketi.json\n"
@@ -168,7 +180,7 @@ COMMANDS: Final = {
 
 
 class _Version(argparse.Action):
-    """Prints the version, which is looked up only then: that reads the installed packages."""
+    """Prints the version, and looks it up only then, because that reads the installed packages."""
 
     def __init__(self, option_strings: Sequence[str], dest: str) -> None:
         super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
@@ -181,7 +193,7 @@ class _Version(argparse.Action):
 
 
 def build_parser(detailed: Iterable[str]) -> argparse.ArgumentParser:
-    """The parser of ``legato``, with the options of the commands in ``detailed``, whose modules it loads."""
+    """The parser of ``legato``, with the options of the commands in ``detailed``, which it imports."""
     parser = argparse.ArgumentParser(
         prog="legato",
         description="Self-hosted Pusher Channels server, and a worker that streams AI replies through it.",

@@ -1,4 +1,4 @@
-"""``legato conformance``: its options, and how it is started."""
+"""``legato conformance``: its options and its start."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--list", action="store_true", help="list the cases and run none")
     parser.add_argument(
-        "--slow", action="store_true", help="also wait for the server's timers, and fill channels"
+        "--slow", action="store_true", help="include cases that wait for the server's timers or fill channels"
     )
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
         type=float,
         default=5.0,
-        help="how long each answer may take; default: 5",
+        help="time-out of each answer; default: 5",
     )
     parser.add_argument(
-        "--format", choices=("text", "json", "markdown"), default="text", help="of the report; default: text"
+        "--format", choices=("text", "json", "markdown"), default="text", help="report format; default: text"
     )
     parser.add_argument(
         "--output", metavar="FILE", help="write the report to a file; default: standard output"
     )
     parser.add_argument(
-        "--webhook-port", metavar="PORT", type=int, help="listen for the server's webhooks, and check them"
+        "--webhook-port", metavar="PORT", type=int, help="listen for the server's webhooks and check them"
     )
     parser.add_argument(
         "--webhook-host", metavar="HOST", default="127.0.0.1", help="address to listen on; default: 127.0.0.1"
@@ -61,9 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Run the suite; 0 when no case has failed, else 1.
+    """Run the suite. 0 if no case failed, else 1.
 
-    :raises CommandError: an option is wrong, or the server is not there.
+    :raises CommandError: an option is invalid, or the server cannot be reached.
     """
     from legato.benchmarks.conformance import command  # noqa: PLC0415 - only --help is fast without it
 

@@ -1,7 +1,7 @@
-"""The terminal: lines of many processes, each with its name before it, written by one thread.
+"""Writes the output of many processes to the terminal, each line with the process' name, in one thread.
 
-A terminal that is stopped (Ctrl-S) or a reader that is slow must hold up neither the processes nor their
-supervisor. So whoever has a line puts it on a bounded queue, and what no longer fits is counted, not kept.
+A stopped terminal (Ctrl-S) or a slow reader must block neither the processes nor their parent. So lines go
+through a bounded queue; lines that do not fit are counted and dropped.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 MAX_LINE: Final = 8192
-"""Bytes of one line that are shown; the rest of it is left out."""
+"""Longest line in bytes; the rest is cut off."""
 
 MAX_WAITING: Final = 10_000
-"""Lines that wait for the terminal."""
+"""Size of the queue in lines."""
 
-# Whatever a log line quotes, it does not steer the terminal: control characters are written out.
+# A quoted text must not control the terminal: control characters are escaped.
 _VISIBLE: Final = {code: f"\\x{code:02x}" for code in (*range(9), *range(10, 32), *range(127, 160))}
 
 _COLOURS: Final = (36, 35, 34, 33, 32, 96, 95, 94)  # ANSI foregrounds that are readable on dark and on light
 
 
 def wants_colour(fd: int, environ: Mapping[str, str]) -> bool:
-    """Whether to colour what is written to ``fd``: a terminal that can, and nobody said no (no-color.org)."""
+    """Whether to use colours on ``fd``: a terminal with colours, without NO_COLOR (no-color.org)."""
     return os.isatty(fd) and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
 
 
 class LineSplitter:
-    """Bytes in pieces of any size to lines of bounded length. Only ``MAX_LINE`` bytes are ever held."""
+    """Splits bytes into lines of bounded length. Never holds more than ``MAX_LINE`` bytes."""
 
     def __init__(self) -> None:
         self._held = b""
-        self._cut = False  # the line at hand is over-long and was shown: skip to its end
+        self._cut = False  # the current line was too long and has been shown: skip its rest
 
     def feed(self, data: bytes) -> list[str]:
         """The lines that ``data`` completes."""
@@ -55,7 +55,7 @@ class LineSplitter:
         return lines
 
     def end(self) -> list[str]:
-        """What is left when no newline comes any more."""
+        """The last line, without a newline."""
         held, self._held = self._held, b""
         return [_text(held)] if held else []
 
@@ -66,7 +66,7 @@ def _text(line: bytes) -> str:
 
 
 class Console:
-    """Writes lines to ``fd``; never waits for it, except in :meth:`close`, and there for a bounded time."""
+    """Writes lines to ``fd``. Never blocks on it, except in :meth:`close` for a bounded time."""
 
     def __init__(self, fd: int, names: Iterable[str], *, colour: bool) -> None:
         self._fd = fd
@@ -79,18 +79,18 @@ class Console:
         self._thread.start()
 
     def line(self, name: str, text: str) -> None:
-        """One line of the process ``name``."""
+        """Write a line of the process ``name``."""
         self.print(self._prefix(name) + text)
 
     def print(self, text: str) -> None:
-        """Text as it is, and a newline."""
+        """Write a text unchanged, with a newline."""
         try:
             self._lines.put_nowait(text)
         except queue.Full:
             self._dropped += 1
 
     def close(self, seconds: float = 0.25) -> None:
-        """Write what waits, for at most twice ``seconds``."""
+        """Write the queued lines, for at most twice ``seconds``."""
         try:
             self._lines.put(None, timeout=seconds)
         except queue.Full:
@@ -116,11 +116,11 @@ class Console:
             self._write("".join(f"{text}\n" for text in batch if text is not None).encode(errors="replace"))
 
     def _write(self, data: bytes) -> None:
-        """To the descriptor itself: a Python file's lock, held here, would block the interpreter's exit."""
+        """Write to the descriptor, since the lock of a Python file would block the interpreter's exit."""
         while data:
             try:
                 data = data[os.write(self._fd, data) :]
-            except BlockingIOError:  # some other program made the terminal non-blocking
+            except BlockingIOError:  # another program made the terminal non-blocking
                 select.select([], [self._fd], [])
             except OSError:  # nobody reads any more
                 return

@@ -1,4 +1,4 @@
-"""``--env-file``: variables of a ``.env`` file, for what the environment does not say."""
+"""``--env-file``: adds the variables of a ``.env`` file to the environment."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ MAX_BYTES: Final = 1_048_576
 
 PREFIXES: Final = ("LEGATO_", "REVERB_", "SOKETI_", "REDIS_", "ANTHROPIC_", "PG")
 NAMES: Final = ("DATABASE_URL",)
-"""What is taken from a file. The rest concerns the application, not the processes that are started here."""
+"""The names that are read from a file. The others concern the application, not our processes."""
 
 
 def apply(path: str, environ: MutableMapping[str, str]) -> None:
-    """Add the variables of a file to an environment, which wins.
+    """Add the variables of a file to an environment, which takes precedence.
 
     :raises SettingsError: one line for the user, without any value.
     """

@@ -1,4 +1,4 @@
-"""The environment of a child: what it needs to run, its own settings, and nothing of anybody else's."""
+"""The environment of a child process: what it needs to run, and its own settings only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SYSTEM: Final = frozenset(
     }
 )
 
-# COVERAGE_: a test run measures what its children do.
+# COVERAGE_: a test run measures its children.
 _SYSTEM_PREFIXES: Final = ("COVERAGE_", "LC_", "PYTHON")
 
 _OWN_PREFIXES: Final = {
@@ -31,13 +31,13 @@ _OWN_PREFIXES: Final = {
     ),
     "worker": (
         *(f"{PREFIX}{table}_" for table in ("WORKER", "PROVIDER", "DATABASE", "REDIS", "LOG")),
-        "PG",  # PGSSLROOTCERT and its like, for the PostgreSQL driver
+        "PG",  # PGSSLROOTCERT and the like, for the PostgreSQL driver
     ),
 }
 
 
 def of_child(kind: str, environ: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:
-    """What the child ``kind`` gets: of ``environ`` the part that concerns it, and then ``settings``."""
+    """The environment of a child of this ``kind``: its part of ``environ``, then ``settings``."""
     prefixes = _SYSTEM_PREFIXES + _OWN_PREFIXES[kind]
     kept = {name: value for name, value in environ.items() if name in _SYSTEM or name.startswith(prefixes)}
     return kept | {"PYTHONUNBUFFERED": "1"} | dict(settings)

@@ -1,14 +1,14 @@
-"""What ends a command of ``legato`` with one line on standard error."""
+"""The error that ends a ``legato`` command with one line on standard error."""
 
 from __future__ import annotations
 
 from typing import Final
 
 FAILED: Final = 1
-"""Exit status: something outside is not as it must be (a port is taken, Redis does not answer)."""
+"""Exit status: a failure outside the command (a port is in use, Redis does not answer)."""
 
 BAD_USAGE: Final = 2
-"""Exit status: an option, an environment variable or a configuration file is wrong."""
+"""Exit status: an option, an environment variable or a configuration file is invalid."""
 
 
 class CommandError(Exception):

@@ -1,8 +1,8 @@
-"""Become a program that dies with its parent: ``python leash.py PARENT_PID PROGRAM [ARGUMENT...]``.
+"""Runs a program that dies with its parent: ``python leash.py PARENT_PID PROGRAM [ARGUMENT...]``.
 
-The kernel is asked to kill this process as soon as its parent ends, however that ends, and then the
-process becomes PROGRAM by exec, which keeps the request. It is a program of its own because the other
-way, ``preexec_fn``, runs Python between fork and exec, where a lock held by another thread never opens.
+It asks the kernel to kill this process as soon as the parent ends, and then becomes PROGRAM by exec, which
+keeps the request. The alternative, ``preexec_fn``, runs Python between fork and exec, where a lock that
+another thread holds is never released.
 
 It imports nothing of Legato, so that it starts in a few milliseconds.
 """
@@ -15,14 +15,14 @@ import sys
 from typing import Final
 
 PR_SET_PDEATHSIG: Final = 1
-"""From ``<linux/prctl.h>``. Elsewhere there is no such request, and a killed parent leaves its children."""
+"""From ``<linux/prctl.h>``. On other systems a killed parent leaves its children running."""
 
 NOT_STARTED: Final = 127
-"""Exit status when PROGRAM could not be started, as a shell has it."""
+"""Exit status if PROGRAM cannot be started, as in a shell."""
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when ``parent`` ends; end it now if that has happened already."""
+    """Ask the kernel to kill this process when ``parent`` ends; exit now if it has already ended."""
     if sys.platform == "linux":
         import ctypes  # noqa: PLC0415 - costs more than all else here, and only Linux has use for it
 
@@ -32,10 +32,10 @@ def die_with_parent(parent: int) -> None:
 
 
 def main() -> None:
-    """Read the command line and become what it names."""
+    """Read the command line and become the program that it names."""
     parent, *command = sys.argv[1:]
     die_with_parent(int(parent))
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and exec would hand that on
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and exec would keep that
         signal.signal(number, signal.SIG_DFL)
     try:
         os.execvp(command[0], command)  # noqa: S606 - no shell is wanted

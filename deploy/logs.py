@@ -17,14 +17,14 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 
 _COLOURS: Final = {"debug": 2, "warning": 33, "error": 31, "critical": 31}
 
-# They log every request at info, and at debug what they send: more than anybody asked for.
+# They log every request at info, and at debug its content.
 _QUIET: Final = ("anthropic", "asyncio", "httpcore2", "httpx2", "sqlalchemy", "aiosqlite")
 
 
 def of_child(level: str) -> tuple[dict[str, str], re.Pattern[str] | None]:
-    """How to run a child that says at info that it is ready, where only ``level`` and above is to be shown.
+    """How to run a child that reports at info that it is ready, if only ``level`` and above is to be shown.
 
-    Returns settings for its environment, and which of its lines to hide.
+    Returns settings for its environment, and a pattern of the lines to hide.
     """
     if level not in ("warning", "error"):
         return {}, None
@@ -33,14 +33,14 @@ def of_child(level: str) -> tuple[dict[str, str], re.Pattern[str] | None]:
 
 
 class Format(logging.Formatter):
-    """One line, with the level in a colour when ``colour``."""
+    """Formats a record as one line, with a coloured level if ``colour``."""
 
     def __init__(self, *, colour: bool) -> None:
         super().__init__("%(asctime)s %(level)s %(name)s  %(message)s", "%H:%M:%S")
         self._colour = colour
 
     def format(self, record: logging.LogRecord) -> str:
-        """As the base class; ``%(level)s`` is the level in lower case, padded."""
+        """Format with ``%(level)s`` as the level in lower case, padded."""
         name = record.levelname.lower()
         code = _COLOURS.get(name) if self._colour else None
         record.level = f"\x1b[{code}m{name:<7}\x1b[0m" if code else f"{name:<7}"
@@ -48,7 +48,7 @@ class Format(logging.Formatter):
 
 
 def configure(level: str) -> None:
-    """Log ``level`` and above. Debug is for Legato's own loggers only: others may print secrets there.
+    """Log ``level`` and above. Only Legato's own loggers use debug, because others may log secrets there.
 
     :param level: one of :data:`LEVELS`.
     """

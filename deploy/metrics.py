@@ -1,8 +1,8 @@
-"""One ``/metrics`` for several processes: the sum of their own.
+"""Serves one ``/metrics`` for several processes: the sum of their metrics.
 
-Counters must not go backwards when a process dies, so what each has counted is remembered: a process that
-starts anew goes on from there. What it had counted since it was read last goes with it; it is read at least
-every :data:`READ_SECONDS`. A gauge is the sum of those that live.
+Counters must not decrease when a process dies. So the last value of each process is remembered, and its
+successor adds to it. What the process counted after its last read is lost; processes are read at least every
+:data:`READ_SECONDS`. A gauge is the sum over the running processes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ logger: Final = logging.getLogger("legato.metrics")
 
 READ_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 2.0
-"""How long a process may take to answer; one that is busy for longer counts as it was."""
+"""Time-out of a read. A process that does not answer counts with its last values."""
 
 MAX_BYTES: Final = 4_000_000
 
@@ -40,26 +40,26 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 class Source:
-    """One process after another, in the same place, with their figures at one address."""
+    """The metrics of successive processes with the same address."""
 
     def __init__(self, read: Callable[[], str]) -> None:
         self._read = read
         self._lock = threading.Lock()
         self._reads = itertools.count(1)
-        self._latest = 0  # the number of the read that was taken over, or of the start since
+        self._latest = 0  # the number of the last accepted read, or of the last start
         self._before: Samples = {}
         self._now: dict[str, Metric] = {}
         self._absent = False
 
     def begins(self) -> None:
-        """A process starts, with counters at zero; whatever was there before has ended."""
+        """Record that a new process starts with counters at zero, in place of the previous one."""
         with self._lock:
             self._latest = next(self._reads)
             self._before = self._counters()
             self._now = {}
 
     def look(self) -> None:
-        """Read it. One that does not answer counts as it was."""
+        """Read the process. One that does not answer counts with its last values."""
         number = next(self._reads)
         found: dict[str, Metric] | None = None
         absent = False
@@ -68,7 +68,7 @@ class Source:
         except Exception as error:  # noqa: BLE001 - whatever it says instead, what it had counted stands
             absent = isinstance(getattr(error, "reason", error), ConnectionRefusedError)
         with self._lock:
-            if number < self._latest:  # it has been replaced, or read again, meanwhile
+            if number < self._latest:  # replaced, or read again, meanwhile
                 return
             self._latest = number
             self._absent = absent
@@ -76,7 +76,7 @@ class Source:
                 self._now = found
 
     def figures(self) -> tuple[dict[str, Metric], list[Metric], Samples]:
-        """What the process says, its gauges if it lives, and the counters of all that were and are here."""
+        """The process' metrics: gauges if it runs, and the counters of all processes of this address."""
         with self._lock:
             gauges = [metric for metric in self._now.values() if metric.type == "gauge"]
             return self._now, [] if self._absent else gauges, self._counters()
@@ -91,7 +91,7 @@ class Source:
 
 
 class Sum(Collector):
-    """What Prometheus reads: the same names, summed over all sources."""
+    """Serves the sum over all sources to Prometheus, under the same names."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sources = sources
@@ -99,15 +99,15 @@ class Sum(Collector):
         self._shapes: dict[str, Metric] = {}
 
     def look(self) -> None:
-        """Read all, at the same time."""
+        """Read all sources concurrently."""
         list(self._pool.map(Source.look, self._sources))
 
     def close(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def collect(self) -> Iterable[Metric]:
-        """Read all, and add up."""
+        """Read all sources and add them up."""
         self.look()
         total: Samples = {}
         for source in self._sources:
@@ -118,7 +118,7 @@ class Sum(Collector):
         return list(self._families(total))
 
     def _families(self, total: Samples) -> Iterator[Metric]:
-        """``total`` in the shape in which the processes give it."""
+        """Convert ``total`` to the metric families of the processes."""
         of: dict[str, list[tuple[str, dict[str, str], float]]] = {}
         for (name, labels), value in total.items():
             of.setdefault(name, []).append((name, dict(labels), value))
@@ -137,9 +137,9 @@ def _samples(metrics: Iterable[Metric]) -> Iterator[tuple[Any, float]]:
 
 
 def reader(host: str, port: int) -> Callable[[], str]:
-    """Reads ``/metrics`` there; raises ``OSError``, ``ValueError`` or ``HTTPException``.
+    """Read ``/metrics``; raises ``OSError``, ``ValueError`` or ``HTTPException``.
 
-    An answer that was cut short is an error: half a number is a number, too.
+    A truncated answer is an error, because a truncated number would be read as another number.
     """
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     name = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - where to ask
@@ -147,7 +147,7 @@ def reader(host: str, port: int) -> Callable[[], str]:
 
     def read() -> str:
         with opener.open(url, timeout=ANSWER_SECONDS) as response:
-            # Without a bound it is read to its announced end, or raises IncompleteRead.
+            # Without a size, it reads to the announced end or raises IncompleteRead.
             if response.length is None or response.length > MAX_BYTES:
                 raise ValueError("the answer says no length, or too great a one")
             content: bytes = response.read()
@@ -158,7 +158,7 @@ def reader(host: str, port: int) -> Callable[[], str]:
 
 @contextmanager
 def served(host: str, port: int, sources: Sequence[Source]) -> Iterator[int]:
-    """Serve the sum while the block runs; the port it is on.
+    """Serve the sum while the block runs; yields the port.
 
     :raises CommandError: the address cannot be used.
     """

@@ -1,4 +1,4 @@
-"""By which hosts browsers find ``legato up``: pages of these may use it."""
+"""The hosts under which browsers reach ``legato up``; their pages may use it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104 - it is looked up, not bound
 _NAME: Final = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 
 _ELSEWHERE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
-"""Addresses for documentation, which are nobody's: what leads there leads everywhere."""
+"""Addresses for documentation, which nobody uses. The route there is the default route."""
 
 
 def of(host: str, port: int, environ: Mapping[str, str]) -> list[str]:
-    """Origin patterns: this machine, where it listens, what ``LEGATO_DEV_HOSTS`` adds."""
+    """Origin patterns: this machine, the address it listens on, and ``LEGATO_DEV_HOSTS``."""
     from legato.broadcaster.config import LOCAL_HOSTS  # noqa: PLC0415 - as in legato.deploy.up
 
     names = list(_machine()) if host in WILDCARDS else [host]
@@ -28,14 +28,14 @@ def of(host: str, port: int, environ: Mapping[str, str]) -> list[str]:
 
 
 def _machine() -> Iterator[str]:
-    """The machine's name, and the addresses that others reach it by."""
+    """The machine's name and its external addresses."""
     name = socket.gethostname()
-    if _NAME.fullmatch(name):  # the kernel takes any text
+    if _NAME.fullmatch(name):  # the kernel accepts any text
         yield name
     for family, address in _ELSEWHERE:
         try:
             with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                probe.connect((address, 9))  # sends nothing: it only chooses an address of ours
+                probe.connect((address, 9))  # sends nothing: it only selects a local address
                 yield probe.getsockname()[0]
-        except OSError:  # no such network
+        except OSError:  # no route
             continue

@@ -1,4 +1,4 @@
-"""Whether a TCP port can be had, asked of the kernel by binding it."""
+"""Checks whether a TCP port is free, by binding it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from .errors import BAD_USAGE, FAILED, CommandError
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether a server could listen there now.
+    """Whether a server could listen on the port now.
 
-    :raises CommandError: never mind who else listens, this host or port cannot be listened on.
+    :raises CommandError: the host or port cannot be used, whether or not another program listens on it.
     """
     try:
         _bound(host, port).close()
@@ -24,19 +24,19 @@ def is_free(host: str, port: int) -> bool:
 
 
 def any_free(host: str) -> int:
-    """Some port that is free now."""
+    """A port that is free now."""
     with _bound(host, 0) as sock:
         return int(sock.getsockname()[1])
 
 
 def reserve(host: str, port: int) -> socket.socket:
-    """Bind without listening, so that several processes may listen there and nobody else can.
+    """Bind a port without listening, to reserve it for our processes.
 
-    The kernel hands connections only to sockets that listen. Port 0 takes a free one.
+    The kernel gives connections only to listening sockets. Port 0 picks a free one.
 
-    :raises CommandError: the port is taken or cannot be had.
+    :raises CommandError: the port is in use or cannot be used.
     """
-    if port and not is_free(host, port):  # SO_REUSEPORT alone would let us join another's port
+    if port and not is_free(host, port):  # SO_REUSEPORT alone would share the port with another program
         raise CommandError(f"port {port} is taken: stop what uses it or choose another one")
     try:
         return _bound(host, port, socket.SO_REUSEPORT)

@@ -1,4 +1,4 @@
-"""Files that only their owner reads: those of ``legato up``."""
+"""Private files and directories of ``legato up``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UMASK: Final = 0o077
 
 MARK: Final = ".gitignore"
 IGNORE_ALL: Final = "*\n"
-"""The first file of a data directory: it keeps version control out, and marks the directory as ours."""
+"""The first file of a data directory: excludes it from version control, and marks it as ours."""
 
 _OURS: Final = (
     "jwt-secret*",
@@ -26,18 +26,18 @@ _OURS: Final = (
     "*.aof",
     "*.log",
 )
-"""What earlier versions may have left readable."""
+"""Files that earlier versions may have left readable."""
 
 
 def directory(path: Path) -> None:
-    """Make a data directory. One that is there loses what others may do in it, if it is nobody else's too.
+    """Create a private data directory. An existing one becomes private if it is ours alone.
 
     :raises OSError: it cannot be used.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     mark = path / MARK
     ours = not any(path.iterdir()) or (mark.is_file() and mark.read_bytes() == IGNORE_ALL.encode())
-    if not mark.exists():  # where somebody keeps more, it may be theirs
+    if not mark.exists():  # a directory with other files may belong to the user
         mark.write_text(IGNORE_ALL)
     for found in [*([path] if ours else []), *([mark] if ours else []), *_files(path)]:
         _tighten(found)
@@ -49,11 +49,11 @@ def _files(path: Path) -> Iterator[Path]:
 
 
 def _tighten(path: Path) -> None:
-    """Take away what group and others may do. A link, and what belongs to somebody else, stays as it is."""
+    """Remove the permissions of group and others. Links and files of other owners stay unchanged."""
     try:
         found = path.lstat()
         shared = stat.S_ISLNK(found.st_mode) or found.st_mode & stat.S_ISVTX
         if not shared and found.st_uid == os.geteuid() and found.st_mode & UMASK:
             path.chmod(stat.S_IMODE(found.st_mode) & ~UMASK)
-    except FileNotFoundError:  # of a `legato up` that runs, or ends, meanwhile
+    except FileNotFoundError:  # removed by another `legato up`
         return

@@ -1,4 +1,4 @@
-"""``--processes N``: several broadcasters on one port, or several workers on one queue, under one parent."""
+"""``--processes N``: several broadcasters on one port, or several workers, under one parent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 BROADCASTER_STOP_SECONDS: Final = 15.0
-"""From the end of the drain: webhooks and what is on its way to Redis are sent."""
+"""Time after the drain for webhooks and pending commands to Redis."""
 
 _BROADCASTER_READY: Final = re.compile(r"\blistening on ")
 
@@ -33,10 +33,10 @@ def run_broadcasters(
 ) -> int:
     """Run ``settings.server.processes`` broadcasters that share the port. Returns the exit status.
 
-    The port is held here for as long as any of them runs, so that nobody takes it between two restarts.
+    The parent holds the port as long as any of them runs, so that no other program takes it during a restart.
 
-    :param argv: the options that ``legato broadcaster`` was given.
-    :raises CommandError: a port is taken; a copy did not get ready, or cannot be helped by a restart.
+    :param argv: the options of ``legato broadcaster``.
+    :raises CommandError: a port is in use; a process did not become ready, or a restart cannot fix it.
     """
     server = settings.server
     figures = _metrics_ports(settings)
@@ -63,7 +63,7 @@ def run_broadcasters(
 
 
 def _metrics_ports(settings: legato.broadcaster.config.Settings) -> list[int]:
-    """Where each process serves its own figures: behind the parent's port, which has the sum."""
+    """The metrics ports of the processes: those after the parent's port, which serves the sum."""
     host, port, count = settings.metrics.host, settings.metrics.port, settings.server.processes
     if port or not settings.metrics.enabled:
         return [port and port + 1 + index for index in range(count)]
@@ -75,8 +75,8 @@ def run_workers(
 ) -> int:
     """Run worker processes under a :class:`.supervisor.Supervisor`. Returns the exit status.
 
-    :param argv: the options that ``legato worker`` was given.
-    :raises CommandError: a process did not get ready at the start, or cannot be helped by a restart.
+    :param argv: the options of ``legato worker``.
+    :raises CommandError: a process did not become ready at the start, or a restart cannot fix it.
     """
     asyncio.run(_supervise(argv, settings, environ))
     return 0

@@ -1,4 +1,4 @@
-"""Keeps what strangers, or a flapping Redis, can cause at any rate from filling the log."""
+"""Limits repeated warnings and errors, so that clients or a flapping Redis cannot fill the log."""
 
 from __future__ import annotations
 
@@ -11,20 +11,18 @@ if TYPE_CHECKING:
 
 LINES: Final = 20
 SECONDS: Final = 60.0
-"""How many warnings and errors of one kind, which is one text before its values are put in, there may be in
-how long a time.
-"""
+"""Largest number of warnings and errors of one kind within a period. A kind is a format string."""
 
 KINDS: Final = 512
-"""Kinds that are counted at the same time. Few texts hold values; if they do, all are counted anew."""
+"""Largest number of counted kinds. Beyond it, all counts restart."""
 
 
 class Seldom(logging.Filter):
-    """Lets :data:`LINES` lines of a kind through in :data:`SECONDS`.
+    """Passes :data:`LINES` lines of a kind per :data:`SECONDS`.
 
-    The last of them says that more are left out, and the first one after them how many were.
+    The last line says that more are omitted; the first line of the next period says how many were.
 
-    A worker's lines are each about another reply, and all are kept.
+    Lines of workers are not limited, because each is about another reply.
 
     :param clock: seconds.
     """
@@ -35,7 +33,7 @@ class Seldom(logging.Filter):
         self._kinds: dict[tuple[str, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the line is written."""
+        """Whether to write the line."""
         if record.levelno < logging.WARNING or record.name.startswith("legato.worker"):
             return True
         kind, now = (record.name, str(record.msg)), self._clock()

@@ -1,4 +1,4 @@
-"""Signs of life of children: a socket for each, on which it speaks sd_notify(3)."""
+"""Heartbeats of child processes: one socket per child, on which it speaks sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _NUMBERS: Final = {notify.RUNNING: "running", notify.OLDEST: "oldest"}
 
 
 class Signs:
-    """What one child has said of itself.
+    """The last status of one child.
 
-    :ivar stopping: it claims no more, and will end.
-    :ivar running: replies that run in it.
+    :ivar stopping: it claims no more jobs and will end.
+    :ivar running: its running replies.
     :ivar oldest: seconds since the oldest of them was claimed.
     """
 
@@ -41,21 +41,21 @@ class Signs:
         asyncio.get_running_loop().add_reader(self._socket, self._receive)
 
     def silent(self, seconds: float, starting: float) -> bool:
-        """Whether it has said nothing for ``seconds``, or ``starting`` seconds while it is not ready."""
+        """Whether it has been silent for ``seconds``, or for ``starting`` seconds before it is ready."""
         bound = seconds if self._ready else max(seconds, starting)
         return time.monotonic() - self._seen > bound
 
     def excuse(self, seconds: float) -> None:
-        """Nobody could be heard for so long: it does not count."""
+        """Do not count these seconds, in which this process itself did not run."""
         self._seen = min(self._seen + seconds, time.monotonic())
 
     def forget(self) -> None:
-        """The process is another one now, and begins."""
+        """Reset the status for a new process."""
         self._ready, self.stopping, self.running, self.oldest = False, False, 0, 0
         self._seen = time.monotonic()
 
     def close(self) -> None:
-        """Listen no more."""
+        """Close the socket."""
         asyncio.get_running_loop().remove_reader(self._socket)
         self._socket.close()
         Path(self.address).unlink(missing_ok=True)
@@ -77,11 +77,11 @@ class Signs:
 
 
 class Gaps:
-    """How long this process itself did not run: who was silent in that time is not to be blamed for it.
+    """Measures how long this process itself did not run. Silence of children in that time does not count.
 
-    A machine that stands still as a whole must not make a parent kill all of its children.
+    Otherwise a machine that stands still as a whole would make a parent kill all of its children.
 
-    :param every: how often :meth:`look` is called, in seconds.
+    :param every: interval between two calls of :meth:`look`, in seconds.
     """
 
     def __init__(self, every: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -90,7 +90,7 @@ class Gaps:
         self._last = clock()
 
     def look(self) -> float:
-        """How much later than it should be this call comes after the one before, in seconds."""
+        """By how many seconds this call is later than expected after the previous one."""
         now = self._clock()
         late = now - self._last - self._every
         self._last = now
@@ -98,14 +98,14 @@ class Gaps:
 
 
 class Ears:
-    """A private directory of such sockets."""
+    """A private directory with the sockets."""
 
     def __init__(self) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="legato-"))
         self._count = 0
 
     def listen(self, changed: Callable[[], None]) -> Signs:
-        """A new socket. ``changed`` is called when its child begins to stop."""
+        """Create a socket. ``changed`` is called when its child begins to stop."""
         self._count += 1
         return Signs(self._directory / str(self._count), changed)
 

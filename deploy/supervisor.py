@@ -1,7 +1,7 @@
-"""Worker processes under one parent: shared out over the queues, replaced when worn, killed when stuck.
+"""Supervises worker processes: balances them over queues, replaces worn ones, kills stuck ones.
 
-:class:`Crew` decides nothing by itself about Redis: it holds how many processes each queue is to have, and
-brings the processes into line with that. :class:`Supervisor` asks Redis how the queues stand, and tells it.
+:class:`Crew` does not use Redis: it has a number of processes per queue as its goal, and starts and stops
+processes accordingly. :class:`Supervisor` reads the load of the queues from Redis and sets the goal.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from redis.exceptions import RedisError
 
+from legato.protocol.redis.cancellation import obey_cancellation
 from legato.protocol.settings import SUPERVISOR_NAME
 from legato.worker import redis_clients as clients
 from legato.worker.jobs import backlog
-from legato.worker.providers.backoff import obey_cancellation
 from legato.worker.supervisor import directory, notify
 from legato.worker.supervisor.directory import Status, WorkerDirectory
 
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 
 TICK: Final = 0.5
 GRACE: Final = 10
-"""Seconds beyond ``worker.timeout`` after which a process that has not ended a reply is killed."""
+"""A process that has not ended a reply this many seconds after ``worker.timeout`` is killed."""
 
 LEAVE_SECONDS: Final = 2
-"""For the last word to Redis."""
+"""Time-out of the last commands to Redis."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ class Member:
 
 
 class Crew:
-    """The processes. They have the numbers from 0, and a new one takes the smallest that is free.
+    """The processes, numbered from 0. A new one gets the smallest free number.
 
-    :ivar goal: how many processes each queue is to have; a queue may be several with commas between them.
+    :ivar goal: wanted number of processes per queue; a queue may be several, separated by commas.
     """
 
     def __init__(self, first: Spec, settings: Worker, goal: Mapping[str, int]) -> None:
-        """:param first: how to start one; name, queue and the address of its signs are added."""
+        """:param first: how to start a process; name, queue and heartbeat socket are added."""
         self.goal = dict(goal)
         self.active: list[Member] = []
         self.leaving: list[Member] = []
@@ -77,7 +77,7 @@ class Crew:
         self._family: Family | None = None
 
     async def begin(self, family: Family) -> None:
-        """Start all, and wait until they are ready.
+        """Start all processes, and wait until they are ready.
 
         :raises CommandError: one of them was not.
         """
@@ -88,25 +88,25 @@ class Crew:
         self._first = replace(self._first, lasting=True)
 
     def close(self) -> None:
-        """Listen to nobody any more. The family sees to the processes."""
+        """Close the heartbeat sockets. The family stops the processes."""
         for member in (*self.active, *self.leaving):
             member.signs.close()
         self._ears.close()
 
     def counts(self) -> dict[str, int]:
-        """How many processes claim jobs, per queue."""
+        """Number of processes that claim jobs, per queue."""
         return {queue: len(self._of(queue)) for queue in self.goal}
 
     def running(self, queue: str) -> int:
-        """How many replies run in the processes of a queue that claim jobs."""
+        """Number of running replies in the processes of a queue that claim jobs."""
         return sum(member.signs.running for member in self._of(queue))
 
     def all_running(self) -> int:
-        """How many replies run."""
+        """Number of running replies."""
         return sum(member.signs.running for member in (*self.active, *self.leaving))
 
     def reconcile(self) -> None:
-        """Bring the processes into line with the goal; see to those that are worn, stuck or gone."""
+        """Start and stop processes to reach the goal; replace those that are worn, stuck or dead."""
         self._kill_the_stuck()
         self._part_with_those_who_stop()
         for queue, goal in self.goal.items():
@@ -129,7 +129,7 @@ class Crew:
                 member.child.restart()
 
     def _stuck(self, signs: Signs) -> str:
-        """Why a process has to be killed, empty when it has not."""
+        """Why a process must be killed; empty if it need not."""
         if signs.silent(self._settings.stall_seconds, self._first.ready_seconds):
             return "gives no sign of life"
         if signs.oldest > self._settings.timeout + GRACE:
@@ -150,7 +150,7 @@ class Crew:
         self.leaving.append(member)
 
     def _hire(self, queue: str) -> None:
-        """One more process, unless as many as may work are about to leave: their memory is not free yet."""
+        """Start a process, unless too many are still ending: their memory is not free yet."""
         if len(self.leaving) >= self._settings.processes:
             return
         taken = {member.index for member in (*self.active, *self.leaving)}
@@ -180,12 +180,12 @@ class Crew:
 
 
 class Supervisor:
-    """Keeps a crew at work until its family ends."""
+    """Runs a crew until its family ends."""
 
     def __init__(
         self, argv: Sequence[str], settings: legato.worker.config.Settings, environ: Mapping[str, str]
     ) -> None:
-        """:param argv: the options that ``legato worker`` was given."""
+        """:param argv: the options of ``legato worker``."""
         self._settings = settings.worker
         self._redis = settings.redis
         self._notifier = notify.Notifier(environ)
@@ -210,11 +210,11 @@ class Supervisor:
 
     @property
     def names(self) -> list[str]:
-        """The names that its processes usually have."""
+        """The usual names of its processes."""
         return [f"worker.{index}" for index in range(self._settings.processes)]
 
     async def run(self, family: Family) -> None:
-        """Work until cancelled.
+        """Supervise until cancelled.
 
         :raises CommandError: a process was not ready in time at the start.
         """
@@ -257,7 +257,7 @@ class Supervisor:
             await asyncio.sleep(directory.INTERVAL)
 
     def status(self) -> Status:
-        """What there is to say of it now."""
+        """Its current status."""
         crew = self._crew
         fields = {"running": crew.all_running(), "processes": len(crew.active), "stopping": len(crew.leaving)}
         return msgspec.structs.replace(self._status, memory=directory.memory(), **fields)
@@ -289,7 +289,7 @@ class Supervisor:
 
 
 def first_goal(worker: Worker) -> dict[str, int]:
-    """How many processes each queue begins with; without balancing all queues are one."""
+    """Initial number of processes per queue; without balancing, all queues are one."""
     if worker.balance == "off":
         return {worker.queue: worker.processes}
     if worker.balance == "simple":

@@ -1,7 +1,8 @@
-"""``legato up``: everything on one machine for development, configured by nothing but a few variables.
+"""``legato up``: runs everything on one machine for development.
 
-Valkey (or the Redis of ``REDIS_URL``), a broadcaster with the chat page, and a worker. The application's
-key and secret are fixed and public, and the page hands out tokens to anybody: never for production.
+It starts Valkey (or uses the Redis of ``REDIS_URL``), a broadcaster with the chat page, and a worker. The
+application's key and secret are fixed and public, and the page issues tokens to anybody: never for
+production.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from urllib.parse import quote
 
 from legato.protocol.settings import SettingsError
 
-from . import console, environment, logs, own_hosts, ports, private, valkey
+from . import chat_page, console, environment, logs, own_hosts, ports, private, valkey
 from .children import OWN_NAME, Family, Spec
 from .errors import BAD_USAGE, CommandError
 from .up_options import port_number
@@ -38,23 +39,21 @@ DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8080
 DEFAULT_DATA: Final = ".legato"
 DRAIN_SECONDS: Final = "1"
-"""What broadcaster and worker each get to finish: all of ``up`` has to end within five."""
-
-PAGE: Final = Path(__file__).parent.parent / "client-js" / "dist" / "page"
+"""Time for broadcaster and worker each to finish: all of ``up`` must end within five seconds."""
 
 LEGATO: Final = (sys.executable, "-P", "-m", "legato.deploy")
-"""The ``legato`` command. ``-P``: a directory called ``deploy`` where the user happens to be is not ours."""
+"""The ``legato`` command. ``-P``: ignore modules in the user's current directory."""
 
 WORKER_READY: Final = re.compile(r"\bready: ")
-"""What a worker says as soon as it takes jobs."""
+"""The line of a worker that is ready for jobs."""
 
 _SECRET_CHARACTERS: Final = 32
-"""HS256 wants a key as long as its hash (RFC 7518, 3.2)."""
+"""HS256 requires a key as long as its hash (RFC 7518, 3.2)."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the command line and the environment ask for, checked."""
+    """The checked options of the command line and the environment."""
 
     host: str
     port: int
@@ -67,26 +66,26 @@ class Plan:
 
     @property
     def url(self) -> str:
-        """Where a browser on this machine finds the page."""
+        """URL of the page for a browser on this machine."""
         return f"http://{_in_url(_reachable(self.host))}:{self.port}"
 
     @property
     def metrics_url(self) -> str:
-        """Where Prometheus finds the metrics."""
+        """URL of the metrics."""
         return f"http://{_in_url(_reachable(self.metrics_host))}:{self.metrics_port}/metrics"
 
     @property
     def metrics_host(self) -> str:
-        """Where the metrics are served: this machine only, unless told otherwise."""
+        """Address of the metrics: this machine only, unless configured otherwise."""
         return self.environ.get("LEGATO_METRICS_HOST") or DEFAULT_HOST
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Run until Ctrl-C or SIGTERM, and leave nothing behind.
+    """Run until Ctrl-C or SIGTERM, and leave no process behind.
 
-    :raises CommandError: it cannot start, or a part of it cannot go on.
+    :raises CommandError: it cannot start, or a restart cannot fix a part of it.
     """
-    os.umask(private.UMASK)  # of the children too: what they write holds conversations and secrets
+    os.umask(private.UMASK)  # of the children too: their files contain conversations and secrets
     asyncio.run(_up(_plan(args, environ)))
     return 0
 
@@ -98,9 +97,7 @@ def _plan(args: argparse.Namespace, environ: Mapping[str, str]) -> Plan:
         raise CommandError(f"port {port} is taken: stop what uses it or set PORT to another one")
     metrics_host = environ.get("LEGATO_METRICS_HOST") or DEFAULT_HOST
     metrics_port, metrics_notes = _metrics_port(metrics_host, port, environ)
-    page = Path(environ.get("LEGATO_DEV_PAGE") or PAGE).absolute()
-    if not (page / "index.html").is_file():
-        raise CommandError(f"there is no chat page in {page}: run `make setup`")
+    page = chat_page.directory(environ)
     data = _directory((args.data or Path(environ.get("LEGATO_DATA") or DEFAULT_DATA)).absolute())
     has_key = environ.get("ANTHROPIC_API_KEY") or environ.get("LEGATO_PROVIDER_API_KEY")
     provider = "anthropic" if has_key and not args.scripted else "scripted"
@@ -108,7 +105,7 @@ def _plan(args: argparse.Namespace, environ: Mapping[str, str]) -> Plan:
 
 
 def _host(option: str | None, environ: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
-    """The address to listen on. Some shells export HOST as the machine's name or type: that is no wish."""
+    """The address to listen on. Some shells export HOST as the machine's name or type, which is ignored."""
     if option:
         return option, ()
     host = environ.get("HOST") or DEFAULT_HOST
@@ -137,9 +134,9 @@ def _metrics_port(host: str, port: int, environ: Mapping[str, str]) -> tuple[int
 
 
 def _directory(path: Path) -> Path:
-    """Make ``path`` a directory that only its owner reads, and that no version control takes in."""
+    """Make ``path`` a private directory that version control ignores."""
     try:
-        str(path).encode()  # its name becomes part of URLs
+        str(path).encode()  # it becomes part of URLs
         private.directory(path)
     except (OSError, UnicodeEncodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "its name is not UTF-8"
@@ -149,15 +146,15 @@ def _directory(path: Path) -> Path:
 
 
 def _jwt_secret(data: Path) -> str:
-    """The secret of this data directory's tokens, made on first use and readable by the owner only.
+    """The secret for this data directory's tokens, created on first use and readable by the owner only.
 
-    One that is too short to sign with (a disk that was full, a file that was emptied) is replaced.
+    A secret that is too short to sign with, after a full disk or an emptied file, is replaced.
 
     :raises CommandError: it cannot be read or written.
     """
     path = data / "jwt-secret"
     try:
-        with _locked(data):  # of two that start at the same time, the second reads what the first made
+        with _locked(data):  # of two concurrent starts, the second reads the secret of the first
             kept = path.read_text().strip() if path.exists() else ""
             return kept if len(kept) >= _SECRET_CHARACTERS else _replace(path, secrets.token_urlsafe(32))
     except (OSError, UnicodeDecodeError) as error:
@@ -167,7 +164,7 @@ def _jwt_secret(data: Path) -> str:
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    """Nobody else is in here."""
+    """Hold an exclusive lock on the directory."""
     fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
@@ -177,9 +174,9 @@ def _locked(directory: Path) -> Iterator[None]:
 
 
 def _replace(path: Path, text: str) -> str:
-    """Write a private file whole or not at all, whatever happens to this machine; returns ``text``."""
+    """Write a private file atomically; returns ``text``."""
     made = path.with_name(f"{path.name}.new")
-    made.unlink(missing_ok=True)  # of one that was killed
+    made.unlink(missing_ok=True)  # left by a killed process
     with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
         file.flush()
@@ -210,7 +207,7 @@ async def _up(plan: Plan) -> None:
 
 
 async def _redis(plan: Plan, stack: ExitStack) -> tuple[str, Spec | None]:
-    """The Redis to use, and the embedded one to run if it is that."""
+    """The URL of the Redis to use, and the embedded Valkey to run, if any."""
     url = plan.environ.get("LEGATO_REDIS_URL") or plan.environ.get("REDIS_URL")
     if url:
         await valkey.check(url)
@@ -233,7 +230,7 @@ def _terminal(names: list[str]) -> Iterator[console.Console]:
 def _children(plan: Plan, redis_url: str) -> tuple[Spec, Spec, str]:
     """Broadcaster, worker, and the model that answers (empty for none).
 
-    Their settings are read here as they will read them, so that a mistake is one line before anything runs.
+    Loads their settings as they will, so that a mistake is one line before anything runs.
     """
     import legato.broadcaster.config  # noqa: PLC0415 - here, so that an error above costs no loading time
     import legato.worker.config  # noqa: PLC0415 - as above
@@ -290,7 +287,7 @@ def _worker_settings(plan: Plan, redis_url: str) -> dict[str, str]:
         "LEGATO_WORKER_DRAIN_SECONDS": DRAIN_SECONDS,
     }
     if plan.provider == "scripted":
-        return settings | {"LEGATO_PROVIDER_API_KEY": ""}  # no use for it
+        return settings | {"LEGATO_PROVIDER_API_KEY": ""}  # it does not need the key
     passed = {name: plan.environ[name] for name in _ANTHROPIC_NAMES if plan.environ.get(name)}
     return settings | passed
 
@@ -315,7 +312,7 @@ def _banner(plan: Plan, model: str, redis_url: str | None) -> str:
 
 
 def _reachable(host: str) -> str:
-    """An address to connect to, for one to listen on."""
+    """The address to connect to, for an address to listen on."""
     return {"0.0.0.0": DEFAULT_HOST, "::": "::1"}.get(host, host)  # noqa: S104 - it is looked up, not bound
 
 
@@ -324,7 +321,7 @@ def _in_url(host: str) -> str:
 
 
 async def _answers(host: str, port: int, path: str) -> bool:
-    """Whether an HTTP GET gets a 200."""
+    """Whether an HTTP GET returns 200."""
     try:
         async with asyncio.timeout(1):
             reader, writer = await asyncio.open_connection(host, port)

@@ -1,4 +1,4 @@
-"""The options of ``legato up``. Loads nothing that only a run needs."""
+"""The options of ``legato up``, without the imports that only a run needs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``legato up``."""
     parser.add_argument("--port", type=port_number, help="port of the page and the API (PORT; 8080)")
     parser.add_argument("--host", help="address to listen on (HOST; 127.0.0.1)")
-    parser.add_argument("--data", type=Path, help="directory for everything kept (LEGATO_DATA; .legato)")
+    parser.add_argument("--data", type=Path, help="directory for all data (LEGATO_DATA; .legato)")
     parser.add_argument(
         "--scripted", action="store_true", help="scripted replies even with ANTHROPIC_API_KEY"
     )

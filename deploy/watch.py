@@ -1,4 +1,4 @@
-"""Broadcasters under one parent: one whose event loop stands still is killed, and started again."""
+"""Watches broadcaster processes, and kills and restarts one whose event loop hangs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from .signs import Signs
 
 TICK: Final = 0.5
-"""Seconds between two looks."""
+"""Interval between two checks, in seconds."""
 
 
 class Watch:
-    """Hears the signs of life that the children give from their event loops.
+    """Receives the heartbeats of the children's event loops.
 
-    :param seconds: how long one may be silent. One that is not ready has the time that its start may take.
+    :param seconds: longest silence. Before a child is ready, the time-out of its start applies.
     """
 
     def __init__(self, specs: Sequence[Spec], seconds: float) -> None:
@@ -34,7 +34,7 @@ class Watch:
         self._specs = [_told(spec, signs) for spec, signs in zip(specs, self._signs, strict=True)]
 
     async def run(self, family: Family) -> None:
-        """Start all, and watch them until cancelled.
+        """Start all children, and watch them until cancelled.
 
         :raises CommandError: one of them was not ready in time.
         """
@@ -60,7 +60,7 @@ class Watch:
 
 
 def _told(spec: Spec, signs: Signs) -> Spec:
-    """The child is told where to give them, and its successor begins anew."""
+    """Pass the socket to the child, and reset the status at each restart."""
 
     def starts() -> None:
         signs.forget()

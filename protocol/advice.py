@@ -1,4 +1,4 @@
-"""What an operator should hear at the start about Redis, the clock and the file limit: one line each."""
+"""Warnings at the start about Redis, the clock and the file limit, one line each."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_SKEW: Final = 30.0
-"""Seconds that a clock may differ from Redis' before it is worth a warning."""
+"""Largest difference between our clock and Redis' without a warning, in seconds."""
 
 RESERVED_FILES: Final = 128
 """Files that a broadcaster needs beside its clients' sockets: Redis, webhooks, listeners, its own."""
 
 
 def eviction(memory: Mapping[str, Any]) -> str | None:
-    """A warning if Redis may drop what it holds.
+    """A warning if Redis may evict keys.
 
-    :param memory: the section ``memory`` of ``INFO``. Fields that are missing say nothing.
+    :param memory: the section ``memory`` of ``INFO``. A missing field causes no warning.
     """
     policy, limit = memory.get("maxmemory_policy"), memory.get("maxmemory")
     if policy in (None, "noeviction") or not limit:
@@ -29,15 +29,15 @@ def eviction(memory: Mapping[str, Any]) -> str | None:
 
 
 def skew(before: float, redis: float, after: float) -> float:
-    """Seconds by which Redis' clock is ahead of ours; 0 if the answer's way alone explains the difference.
+    """Seconds by which Redis' clock is ahead of ours; 0 if the round trip explains the difference.
 
-    :param before: our clock when Redis was asked for its ``redis`` time; ``after``: when the answer came.
+    :param before: our clock when the request for Redis' time was sent; ``after``: when the answer arrived.
     """
     return redis - min(max(redis, before), after)
 
 
 def clock(ahead: float) -> str | None:
-    """A warning if Redis' clock is more than :data:`MAX_SKEW` ahead of ours, or behind it."""
+    """A warning if Redis' clock is more than :data:`MAX_SKEW` ahead of ours or behind it."""
     if abs(ahead) <= MAX_SKEW:
         return None
     where = "behind" if ahead > 0 else "ahead of"
@@ -48,7 +48,7 @@ def clock(ahead: float) -> str | None:
 
 
 def files(limit: int, max_connections: int) -> str | None:
-    """A warning if a process that may have ``limit`` files cannot serve ``max_connections`` (0: no bound)."""
+    """A warning if ``limit`` open files are too few for ``max_connections`` (0: no bound)."""
     if not max_connections or limit >= max_connections + RESERVED_FILES:
         return None
     return (

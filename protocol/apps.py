@@ -1,4 +1,4 @@
-"""An application as the rules see it, and who may connect to it (protocol section 1)."""
+"""Applications: their settings, and who may connect to them (protocol section 1)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from .errors import PusherError
 
 PROTOCOLS: Final = range(4, 8)
-"""Protocol versions that real clients speak (section 1.2)."""
+"""Supported protocol versions (section 1.2)."""
 
 SUBPROTOCOL: Final = re.compile(r"pusher-channels-protocol-[4-7]")
-"""WebSocket sub-protocols that may be selected (section 1.3); use with ``fullmatch``."""
+"""Supported WebSocket sub-protocols (section 1.3); use with ``fullmatch``."""
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
@@ -30,7 +30,7 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 Length = Annotated[int, msgspec.Meta(ge=1, le=LONGEST_NAME)]
 
 ANY_ORIGIN: Final = ("*",)
-"""What ``allowed_origins`` is by default."""
+"""Default of ``allowed_origins``."""
 
 WebhookEvent = Literal[
     "channel_occupied",
@@ -41,7 +41,7 @@ WebhookEvent = Literal[
     "cache_miss",
     "subscription_count",
 ]
-"""What a webhook may tell (section 11.2)."""
+"""Names of webhook events (section 11.2)."""
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
@@ -54,17 +54,17 @@ _OWN_HEADERS: Final = frozenset(
         "transfer-encoding",
     }
 )
-"""Headers of a webhook that are not the user's to set (section 11.1), or that frame the request."""
+"""Headers that a webhook's settings must not contain: ours (section 11.1), and those that frame a request."""
 
 _OVERRIDDEN_HEADERS: Final = frozenset({"x-pusher-key", "x-pusher-signature"})
-"""Headers that may be set, as soketi's configurations do, and have no effect: the request is signed by us."""
+"""Headers that settings may contain, as soketi's do, without effect: Legato signs the request itself."""
 
 
 class Webhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[[apps.webhooks]]``: where an application is told of which events, on which channels.
+    """``[[apps.webhooks]]``: a receiver of webhooks, with its events and channels.
 
     ``batch`` lets one request carry up to ``max_events``. ``timeout`` is in seconds, for the whole request.
-    A ``ValueError`` says in one line what is wrong.
+    :raises ValueError: a value is invalid; the text is one line.
     """
 
     url: str
@@ -94,17 +94,17 @@ class Webhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def host(self) -> str:
-        """Host and port, to name the webhook by."""
+        """Host and port, to identify the webhook in logs."""
         return urlsplit(self.url).netloc.rpartition("@")[2]
 
     @property
     def overridden(self) -> tuple[str, ...]:
-        """Names of configured headers that have no effect."""
+        """Configured headers that have no effect."""
         return tuple(name for name in self.headers if name.lower() in _OVERRIDDEN_HEADERS)
 
     @property
     def batch_size(self) -> int:
-        """Events that one request may carry."""
+        """Largest number of events in one request."""
         return self.max_events if self.batch else 1
 
 
@@ -122,7 +122,7 @@ class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[[apps]]``: one application. A limit of 0 means none.
 
     ``allowed_origins`` are patterns of :mod:`legato.protocol.origins`. Sizes are in bytes, times in seconds.
-    ``over_quota``: whether clients beyond ``max_connections`` stay away or try again.
+    ``over_quota``: whether clients beyond ``max_connections`` are refused for good or told to back off.
     """
 
     id: Name
@@ -155,19 +155,22 @@ class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     old_keys: dict[str, Secret] = {}
 
     def __post_init__(self) -> None:
-        """Check what types alone cannot tell. A ``ValueError`` says in one line what is wrong."""
+        """Check what types cannot express.
+
+        :raises ValueError: a value is invalid; the text is one line.
+        """
         try:
             origins(self.allowed_origins)
         except ValueError as error:
             raise ValueError(f"allowed_origins: {error}") from error
 
     def __repr__(self) -> str:
-        """Without the secret: an app may end up in an error's text."""
+        """Without the secret, because an error's text may contain an application."""
         return f"App(id={self.id!r}, key={self.key!r})"
 
     @property
     def keys(self) -> Mapping[str, str]:
-        """Active key -> secret. Old ones are accepted too, so that secrets can be rotated."""
+        """Accepted keys -> secrets, the old pairs included, so that secrets can be rotated."""
         return {**self.old_keys, self.key: self.secret}
 
 
@@ -175,12 +178,12 @@ _OVER_QUOTA: Final = {"refuse": errors.OVER_QUOTA, "back_off": errors.OVER_QUOTA
 
 
 def over_quota(app: App) -> PusherError:
-    """Why a client is refused that would be one more than ``max_connections``."""
+    """The error for a client beyond ``max_connections``."""
     return _OVER_QUOTA[app.over_quota]
 
 
 def refuse(app: App | None, params: Mapping[str, str], origin: str) -> PusherError | None:
-    """Why a handshake is refused, in the order of section 1.5, or None. The quota comes after these.
+    """Why a handshake is refused, or None. Checks in the order of section 1.5; the quota comes after these.
 
     :param app: the application by the key in the path, None if there is none.
     :param params: the query, keys lower-cased.

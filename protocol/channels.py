@@ -1,6 +1,6 @@
 """Channel names and kinds (protocol sections 4.1 and 4.5).
 
-A kind is three independent flags and one more, not eight classes. A name is authorised by parsing it.
+A kind is a set of four flags (private, presence, encrypted, cache) instead of eight classes.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import re
 from typing import Final, NamedTuple
 
 MAX_NAME: Final = 200
-"""Characters, prefixes included: what every server SDK allows."""
+"""Default length limit in characters, prefixes included: the limit of every server SDK."""
 
 LONGEST_NAME: Final = 1024
-"""Characters that no application's own limit may exceed: for a name that was accepted before."""
+"""Upper bound of every application's length limit."""
 
 CHANNEL_NAME: Final = re.compile(r"[A-Za-z0-9_\-=@,.;]+")
 """Use with ``fullmatch``."""
@@ -24,7 +24,7 @@ SOCKET_ID: Final = re.compile(r"[0-9]{1,20}\.[0-9]{1,20}")
 
 
 class ChannelError(ValueError):
-    """A name that no channel can have. ``type`` and ``status`` are those of section 4.5."""
+    """An invalid channel name. ``type`` and ``status`` are those of section 4.5."""
 
     def __init__(self, type_: str, reason: str, status: int = 4009) -> None:
         super().__init__(reason)
@@ -43,10 +43,10 @@ class Channel(NamedTuple):
 
     @classmethod
     def parse(cls, name: str, max_name: int = MAX_NAME) -> Channel:
-        """Read the kind off the name. Prefixes are anchored and case-sensitive, longest first.
+        """Derive the kind from the name. Prefixes are anchored and case-sensitive, longest first.
 
-        :raises ChannelError: too long, or characters that a name may not have. ``#server-to-user-``
-            names are refused too: they are not channels that anybody subscribes by name (section 7).
+        :raises ChannelError: too long, or with a character that is not allowed. Also for names with
+           ``#server-to-user-``: clients cannot subscribe to them by name (section 7).
         """
         if len(name) > max_name:
             raise ChannelError("LimitReached", f"The channel name is longer than {max_name} characters")

@@ -1,13 +1,13 @@
-"""What waits for one webhook, and what is sent when (protocol section 11.3). No I/O, and no clock: ``now`` is
-an argument, in seconds of any clock that does not go back.
+"""The queue and the retries of one webhook (protocol section 11.3).
 
-* Events of one channel go in order: while a request with some of them is out or waits for its retry, the
-  channel's other events stay back. Other channels go on.
-* A request that is repeated is the same, byte for byte. Only one that carried several channels comes apart,
-  as one of them may be what the receiver chokes on; unless the receiver could not be reached, which is
-  nobody's fault among them.
-* After :attr:`Policy.down_after` failures in a row the receiver is down: it is asked only every
-  :attr:`Policy.probe` seconds, whatever waits, and when it takes a request the rest is repeated at once.
+No I/O and no clock: ``now`` is an argument, in seconds of any monotonic clock.
+
+* Events of one channel are sent in order. While a request with some of them is in flight or waits for its
+ retry, the channel's other events wait. Other channels do not.
+* A retry has the same body, byte for byte. Only a request with several channels is split, because one of
+ them may be what the receiver rejects. It is not split if the receiver could not be reached.
+* After :attr:`Policy.down_after` consecutive failures the receiver is down: it gets one request every
+ :attr:`Policy.probe` seconds. When it accepts one, the others are retried at once.
 """
 
 from __future__ import annotations
@@ -16,12 +16,17 @@ from collections import deque
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
+from legato.protocol import backoff
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
 class Policy(NamedTuple):
-    """Times are in seconds. A wait of ``first_retry`` doubles with every retry, up to ``longest_retry``."""
+    """When to retry and when to drop, in seconds.
+
+    The first retry comes after ``first_retry``; the wait doubles with each, up to ``longest_retry``.
+    """
 
     collect: float = 0.05
     first_retry: float = 1.0
@@ -34,8 +39,8 @@ class Policy(NamedTuple):
     max_bytes: int = 16_777_216
 
     def wait(self, failures: int) -> float:
-        """Seconds from a failure to the next attempt."""
-        return min(self.first_retry * 2.0 ** min(failures - 1, 60), self.longest_retry)
+        """Seconds until the next attempt after this many failures."""
+        return backoff.wait(failures, self.first_retry, self.longest_retry)
 
 
 class _Event(NamedTuple):
@@ -44,9 +49,9 @@ class _Event(NamedTuple):
 
 
 class Hook(NamedTuple):
-    """One request: events by channel, each channel's in order.
+    """One request: events by channel, in order per channel.
 
-    ``time_ms`` is when it was made, Unix time in milliseconds; after ``deadline`` it is not tried again.
+    ``time_ms`` is when it was made, Unix time in milliseconds; after ``deadline`` it is not retried.
     """
 
     parts: Mapping[str, tuple[bytes, ...]]
@@ -56,18 +61,18 @@ class Hook(NamedTuple):
 
     @property
     def events(self) -> list[bytes]:
-        """In the order to send them."""
+        """The events in sending order."""
         return [content for part in self.parts.values() for content in part]
 
 
 class Delivery:
     """The queue of one webhook.
 
-    ``waiting`` counts events that are neither accepted nor dropped, ``dropped`` those that never will be.
+    ``waiting`` counts events that are neither accepted nor dropped, ``dropped`` those that were dropped.
     """
 
     def __init__(self, policy: Policy, batch_size: int) -> None:
-        """``batch_size`` is how many events one request may carry."""
+        """``batch_size`` is the largest number of events in one request."""
         self.waiting = 0
         self.dropped = 0
         self._bytes = 0
@@ -84,7 +89,7 @@ class Delivery:
         self._last_start = 0.0
 
     def add(self, channel: str, content: bytes, now: float) -> bool:
-        """Queue an event, or drop it because too much waits already."""
+        """Queue an event, or drop it if the queue is full."""
         size = len(content)
         if self.waiting >= self._policy.max_events or self._bytes + size > self._policy.max_bytes:
             self.dropped += 1
@@ -98,7 +103,7 @@ class Delivery:
         return True
 
     def wake_at(self) -> float | None:
-        """From when on :meth:`take` may give something; None if not before another method was called."""
+        """When :meth:`take` may next return a request; None if not before another method is called."""
         times = [self._retries[0][0]] if self._retries else []
         times += [self._ready_at] if self._ready else []
         if not times or self._in_flight >= self._policy.concurrency:
@@ -107,7 +112,7 @@ class Delivery:
         return max(min(times), self._last_start + self._policy.probe if down else 0.0)
 
     def take(self, now: float, time_ms: int) -> Hook | None:
-        """The next request to send: end it with :meth:`accepted` or :meth:`failed`."""
+        """The next request to send. Finish it with :meth:`accepted` or :meth:`failed`."""
         while (wake := self.wake_at()) is not None and wake <= now:
             if self._retries and (not self._ready or self._retries[0][0] <= self._ready_at):
                 hook = heappop(self._retries)[2]
@@ -120,7 +125,7 @@ class Delivery:
         return None
 
     def accepted(self, hook: Hook, now: float) -> None:
-        """The receiver has taken it."""
+        """The receiver accepted the request."""
         self._in_flight -= 1
         if self._failures_in_a_row >= self._policy.down_after:
             self._retries = [(now, order, waiting) for _, order, waiting in self._retries]
@@ -129,9 +134,9 @@ class Delivery:
         self._end(hook, now)
 
     def failed(self, hook: Hook, now: float, *, reached: bool) -> None:
-        """Try it again later, or drop it.
+        """Schedule a retry of the request, or drop it.
 
-        :param reached: whether the receiver may have judged what the request says.
+        :param reached: whether the receiver may have read the request.
         """
         self._in_flight -= 1
         self._failures_in_a_row += 1
@@ -170,7 +175,7 @@ class Delivery:
         return parts
 
     def _drop_stale(self, events: deque[_Event], now: float) -> None:
-        """What has waited so long behind others comes too late."""
+        """Drop the events that waited past their deadline."""
         while events and events[0].created + self._policy.give_up < now:
             self._forget(events.popleft().content)
             self.dropped += 1

@@ -1,7 +1,7 @@
-"""``.env`` files as phpdotenv reads them, which reads those of Laravel. Nothing is executed.
+"""Reads ``.env`` files by the rules of phpdotenv, which Laravel uses. Executes nothing.
 
-The one difference: a double quote that is never closed is always an error here. If the value begins with it,
-phpdotenv leaves out the rest of the file without a word.
+The one difference: an unclosed double quote is always an error here. If a value begins with one, phpdotenv
+silently ignores the rest of the file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _QUOTE: Final = re.compile(r'(?=[^\\]")')
 _REFERENCE: Final = re.compile(r"\$\{([a-zA-Z0-9_.]+)\}")
 _EXPORT: Final = re.compile(r"export[ \t\n\r\v\f]+")
 _CATEGORIES: Final = frozenset({"Ll", "Lu", "Mc", "Me", "Mn", "Nd", "Nl", "No"})
-"""Of characters in names: letters of either case, marks and numbers."""
+"""Unicode categories of characters in names: letters, marks and numbers."""
 
 _ESCAPES: Final = {"f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
@@ -29,18 +29,18 @@ UNCLOSED: Final = "a quote is not closed"
 
 
 class DotenvError(ValueError):
-    """What is wrong in which line. The text repeats no value."""
+    """An invalid file. The text names the line and repeats no value."""
 
     def __init__(self, line: int, reason: str) -> None:
         super().__init__(f"line {line}: {reason}")
 
 
 class _SyntaxError(Exception):
-    """What is wrong in an entry."""
+    """An invalid entry."""
 
 
 class _Text(NamedTuple):
-    """A value: pieces, and for each whether it is a ``$`` that may begin a reference."""
+    """A value in pieces, with a mark for each ``$`` that may begin a reference."""
 
     pieces: list[str]
     marks: list[int]  # of pieces
@@ -56,8 +56,8 @@ class _Text(NamedTuple):
 def parse(text: str, known: Mapping[str, str]) -> dict[str, str]:
     """The variables that a file sets.
 
-    :param known: the environment, which ``${NAME}`` is looked up in before the file: it wins over the file.
-    :raises DotenvError: phpdotenv would refuse the file, or leave out a part of it.
+    :param known: the environment. It takes precedence over the file, also for ``${NAME}``.
+    :raises DotenvError: phpdotenv would refuse the file, or ignore a part of it.
     """
     found: dict[str, str] = {}
     for number, entry in _entries(text.removeprefix("\ufeff")):
@@ -73,7 +73,7 @@ def parse(text: str, known: Mapping[str, str]) -> dict[str, str]:
 
 
 def _entries(text: str) -> Iterator[tuple[int, str]]:
-    """Each entry with the number of its first line; comments and empty lines are left out."""
+    """Each entry with the number of its first line, without comments and empty lines."""
     held: list[str] = []
     first = 0
     for number, line in enumerate(_LINE_END.split(text), start=1):
@@ -92,7 +92,7 @@ def _entries(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _closes(line: str, quotes: int) -> bool:
-    """Whether so many double quotes without a backslash before them are in a line."""
+    """Whether a line has this many unescaped double quotes."""
     return line == '"' or len(_QUOTE.findall(line.replace("\\\\", ""))) >= quotes
 
 
@@ -120,7 +120,7 @@ def _in_name(character: str) -> bool:
 
 
 def _value(text: str) -> _Text:
-    """A value without its quotes, escapes and comment: phpdotenv's automaton, a state being a function."""
+    """Parse a value with phpdotenv's state machine: remove quotes, escapes and the comment."""
     value = _Text([], [])
     state: _State = _start
     for piece in _TOKEN.findall(text):
@@ -195,7 +195,7 @@ if TYPE_CHECKING:
 
 
 def _resolve(value: _Text, look_up: Callable[[str], str | None]) -> str:
-    """The text, with ``${NAME}`` replaced from the last to the first: one may be part of another's name."""
+    """Replace each ``${NAME}``, from the last to the first, because one may be part of another's name."""
     pieces = value.pieces
     for at in reversed(value.marks):
         if not pieces[at + 1 : at + 2] or not pieces[at + 1].startswith("{"):

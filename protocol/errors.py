@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 
 class Reconnect(enum.Enum):
-    """What a client does after a close frame with the code."""
+    """How a client reconnects after a close code."""
 
     NEVER = "never"
     BACK_OFF = "back off"
@@ -18,7 +18,7 @@ class Reconnect(enum.Enum):
 
 
 class PusherError(NamedTuple):
-    """One row: what goes out as ``pusher:error`` and, if it closes, in the close frame."""
+    """One row of the table: the content of ``pusher:error`` and of the close frame."""
 
     code: int
     message: str
@@ -49,9 +49,9 @@ TOO_MANY_MESSAGES: Final = PusherError(4100, "Over capacity: too many messages",
 DRAINING: Final = PusherError(1012, "The server restarts, reconnect", Reconnect.BACK_OFF)
 GO_ELSEWHERE: Final = PusherError(4200, "The server restarts, another one is there", Reconnect.AT_ONCE)
 RESTARTS: Final = frozenset({DRAINING, GO_ELSEWHERE})
-"""Nothing is wrong with the client: it gets everything that waits for it first."""
+"""Closes for no fault of the client: it first receives everything that is queued for it."""
 
-LEASE_LAPSED: Final = PusherError(  # not at once: it has many clients, and all are told together
+LEASE_LAPSED: Final = PusherError(  # with a pause: all clients of the node reconnect together
     4100, "Over capacity: this node was cut off from the others", Reconnect.BACK_OFF
 )
 RECONNECT: Final = PusherError(4200, "The application asks this connection to reconnect", Reconnect.AT_ONCE)
@@ -81,10 +81,10 @@ ERRORS: Final = (
 )
 
 MESSAGE_RATE: Final = "Rate limit exceeded"
-"""Goes out with 4301 for a message that is not looked at."""
+"""Text of error 4301 for an ignored message."""
 
 CLIENT_EVENT_RATE: Final = "Client event rejected due to rate limit"
-"""Goes out with 4301, which closes nothing (section 6)."""
+"""Text of error 4301 for a client event, which does not close the connection (section 6)."""
 
 WATCHLIST_LIMIT: Final = "The watchlist has more than 100 users; the first 100 are watched"
-"""Goes out with 4302, which closes nothing (section 7.4)."""
+"""Text of error 4302, which does not close the connection (section 7.4)."""

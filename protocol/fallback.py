@@ -1,7 +1,7 @@
-"""The words of pusher-js's HTTP fallback transports, both ways (protocol section 12).
+"""Encodes and decodes pusher-js's HTTP fallback transports (protocol section 12).
 
-A receive answer is lines of one frame each, the first character being its type. A send is a JSON array of
-messages.
+The body of a receive response has one frame per line; the first character is the frame's type. The body of a
+send request is a JSON array of messages.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 OPEN: Final = b"o{}\n"
-"""The first frame of a session; what pins later requests to a host is left out."""
+"""The first frame of a session, without the optional host for later requests."""
 
 HEARTBEAT: Final = b"h\n"
-"""Something to receive; over a stream the client answers it with an empty send."""
+"""A frame without a message; a streaming client answers it with an empty send."""
 
 PRELUDE: Final = b"h" * 2048 + b"\n"
-"""A heartbeat long enough that what buffers the first bytes of an answer passes it on."""
+"""A heartbeat long enough to fill buffers that hold back the first bytes of a response."""
 
 STREAM_LIMIT: Final = 256 * 1024
-"""UTF-16 code units of one stream past which the client abandons it and opens another."""
+"""Length of a stream after which the client opens another, in UTF-16 code units."""
 
 MAX_MESSAGES: Final = 1000
-"""Messages that one send may carry; pusher-js sends one each time."""
+"""Largest number of messages in one send; pusher-js sends one each time."""
 
 Action = Literal["xhr", "xhr_streaming", "xhr_send"]
 
@@ -40,7 +40,7 @@ _decoder: Final = msgspec.json.Decoder(list[str])
 
 
 class Handle(NamedTuple):
-    """What names a session: the key as the path spells it, and two parts that the client has drawn."""
+    """Identifies a session: the key in the path, and two random parts that the client chose."""
 
     key: str
     server: str
@@ -48,7 +48,7 @@ class Handle(NamedTuple):
 
 
 class SendError(ValueError):
-    """A send that cannot be used. ``status`` is the HTTP status."""
+    """An invalid send. ``status`` is the HTTP status."""
 
     def __init__(self, reason: str, status: int) -> None:
         super().__init__(reason)
@@ -56,7 +56,7 @@ class SendError(ValueError):
 
 
 def parse_address(path: str) -> tuple[Handle, Action] | None:
-    """The session and what is asked of it, from a path behind ``/app/``; None if there is no such path."""
+    """Parse the part of a path after ``/app/``: the session and the action; None if it is invalid."""
     match = _ADDRESS.fullmatch(path)
     if match is None:
         return None
@@ -65,26 +65,26 @@ def parse_address(path: str) -> tuple[Handle, Action] | None:
 
 
 def messages_frame(payloads: Iterable[bytes]) -> bytes:
-    """One line with all the messages, UTF-8 JSON each: the client has either none of them or all."""
+    """One line with all messages, each UTF-8 JSON, so that the client receives all of them or none."""
     return b"a" + _encoder.encode([payload.decode("utf-8", "replace") for payload in payloads]) + b"\n"
 
 
 def close_frame(code: int, reason: str) -> bytes:
-    """The last line of a session."""
+    """The closing line of a session."""
     return b"c" + _encoder.encode([code, reason]) + b"\n"
 
 
 def code_units(frame: bytes) -> int:
-    """Length of a frame as the client counts it, to know when it abandons the stream."""
+    """Length of a frame as the client counts it for :data:`STREAM_LIMIT`."""
     return len(frame.decode().encode("utf-16-le")) // 2
 
 
 def parse_send(body: bytes, max_message_bytes: int) -> list[bytes]:
-    """The messages of a send, as they would have been in text frames.
+    """The messages of a send, as the payloads of text frames.
 
-    :raises SendError: 400 for what is no array of strings, 413 for too many of them or too long ones.
+    :raises SendError: 400 if it is not an array of strings; 413 for too many or too long messages.
     """
-    if _strings(body) > MAX_MESSAGES:  # before they are made: a megabyte may have 300,000 of them
+    if _strings(body) > MAX_MESSAGES:  # before decoding: a megabyte may contain 300,000 of them
         raise SendError(f"Expected at most {MAX_MESSAGES} messages", 413)
     try:
         messages = [text.encode() for text in decode_json(_decoder, body)]
@@ -96,7 +96,7 @@ def parse_send(body: bytes, max_message_bytes: int) -> list[bytes]:
 
 
 def _strings(body: bytes) -> int:
-    """How many strings an array has, at most: half of the quotation marks that no backslash escapes."""
+    """Upper bound of the strings in an array: half of the unescaped quotation marks."""
     quotes = body.count(b'"')
     if quotes > 2 * MAX_MESSAGES:
         body = body.replace(rb"\\", b"")

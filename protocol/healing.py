@@ -1,23 +1,23 @@
-"""Replies without holes for readers who only listen: what to deliver, to hold back, and to read up.
+"""Heals gaps in replies: decides which frames to deliver, to hold, and to read from the log.
 
-A node that forwards a channel sees the frames of each message with their indexes. When one is missing, it
-holds back what comes, reads the message's log from the first missing index on, and goes on behind it: so
-everybody on the channel gets each token once, in order, and then one terminal event. Whatever is read up goes
-to all of the channel together, never to one reader.
+A node that forwards a channel sees the frames of each message with their indexes. When an index is missing,
+it holds the frames that follow, reads the log from the first missing index, delivers that, and continues. So
+every subscriber gets each token once, in order, and then one terminal event. What is read goes to all
+subscribers of the channel together, never to one.
 
-Where a message begins for the node:
+The first index of a message at this node:
 
-* One that streams when the channel gets its first subscriber begins with what the bus brings first. That
-  subscriber's snapshot ends where the channel is once the bus has caught up with the log.
-* One that begins later begins at 0, even if it begins, or ends too, while the node is deaf
-  (:meth:`Channel.resync`).
-* If the node is deaf before it knows what streamed at first (:meth:`Channel.deafen`), nobody can tell the two
-  apart: all that is not known by then begins at 0. Nothing of it has been delivered.
+* A message that streams when the channel gets its first subscriber starts at the first frame that the bus
+ delivers. The subscriber's snapshot ends there, once the bus has caught up with the log.
+* A message that begins later starts at 0, even if it begins or ends during a gap of the bus
+ (:meth:`Channel.resync`).
+* After a gap before the node knows what streamed at first (:meth:`Channel.deafen`), the two cannot be told
+ apart: every message that is still unknown starts at 0. Nothing of it has been delivered.
 
-If the log does not have what is missing, nothing of the message is delivered any more, and its end only if it
-is not ``complete``: a part is never passed off as the whole.
+If the log lacks what is missing, nothing more of the message is delivered, and its end only if it is not
+``complete``: a part is never delivered as the whole.
 
-``now`` is any clock that does not go back, in seconds.
+``now`` is in seconds of any monotonic clock.
 """
 
 from __future__ import annotations
@@ -33,35 +33,35 @@ if TYPE_CHECKING:
     from .wire import Envelope
 
 HELD_BYTES: Final = 16 * 2**20
-"""What a node holds back of all messages together. Beyond it drops: the log has it, and is read once more."""
+"""Bound on held frames of all messages of a node. Beyond it, frames are dropped and read from the log."""
 
 IDLE_SECONDS: Final = 60.0
-"""Silence after which a message is looked up: its end may have been lost with nothing behind it."""
+"""Silence after which a message is read from the log, because its terminal event may have been missed."""
 
 FORGET_SECONDS: Final = 2.0 * ENDED_SECONDS
-"""How long a message is known to have ended. Longer than Redis lists it, so that it never ends twice."""
+"""How long an ended message is remembered: longer than Redis lists it, so that it never ends twice."""
 
 
 class Verdict(enum.Enum):
-    """What becomes of a frame."""
+    """What to do with a frame."""
 
     DELIVER = enum.auto()
     DROP = enum.auto()
     HOLD = enum.auto()
     ASK = enum.auto()
-    """It is held, and the message's log is to be read."""
+    """Hold it, and read the message's log."""
 
 
 DELIVER: Final = Verdict.DELIVER
-"""For each token: Python 3.11 finds a member of an enum by a call, which takes as long as the rest of it."""
+"""The member as a constant for the hot path: Python 3.11 looks enum members up with a call."""
 
 
 class Reading(NamedTuple):
-    """What the log says of a message.
+    """What the log contains of a message.
 
-    :ivar first: the index from which it was read.
-    :ivar frames: of the tokens from ``first`` on, all there are; None if the log does not have them.
-    :ivar end: of a message that has ended its state and its terminal frame.
+    :ivar first: the first index that was read.
+    :ivar frames: all tokens from ``first`` on; None if the log does not have them.
+    :ivar end: the state and the terminal frame of an ended message.
     """
 
     first: int
@@ -70,13 +70,13 @@ class Reading(NamedTuple):
 
 
 class Healed(NamedTuple):
-    """What a reading has brought.
+    """The result of a read of the log.
 
     :ivar frames: to deliver now, in this order.
-    :ivar tokens: how many of them are tokens out of the log.
-    :ivar ended: whether the last of them is an end that was not heard.
-    :ivar lost: what is missing cannot be had.
-    :ivar again: read once more.
+    :ivar tokens: how many of them are tokens from the log.
+    :ivar ended: whether the last of them is a missed terminal event.
+    :ivar lost: the missing frames are not in the log.
+    :ivar again: read the log once more.
     """
 
     frames: tuple[bytes, ...] = ()
@@ -87,14 +87,14 @@ class Healed(NamedTuple):
 
 
 class Room:
-    """How many bytes a node may hold back."""
+    """The bytes that a node may hold."""
 
     def __init__(self, limit: int = HELD_BYTES) -> None:
         self._limit = limit
         self.used = 0
 
     def take(self, size: int) -> bool:
-        """Whether there is room; then it is taken."""
+        """Reserve bytes; False if there is no room."""
         if self.used + size > self._limit:
             return False
         self.used += size
@@ -108,10 +108,10 @@ class Room:
 class _Message:
     """One message that is being forwarded; ``next`` is the index of the token to deliver next.
 
-    ``soft``: ``next`` is from the log, and what was published before may still be on its way: delivered,
-    for whoever knows no snapshots, and no snapshot is told before it is known to have come. ``asked``: a
-    reading is under way. ``missed``: it may be too old, or something was dropped that would have been held.
-    ``stalled``: the last reading did not help.
+    ``soft``: ``next`` comes from the log, and earlier frames may still be in flight. They are delivered, for
+    clients without snapshots, and no snapshot is sent before they have arrived. ``asked``: a read is in
+    progress. ``missed``: that read may be too old, or a frame was dropped that should have been held.
+    ``stalled``: the last read did not help.
     """
 
     __slots__ = ("asked", "at", "held", "lost", "missed", "next", "soft", "stalled")
@@ -136,7 +136,7 @@ class Channel:
         self._room = room
         self._messages: dict[str, _Message] = {}
         self._ended: dict[str, float] = {}
-        # Until it is synced, a message that is not known begins with the frame that is heard of it first.
+        # Before the sync, an unknown message starts at the first frame that arrives.
         self._synced = False
         self._deaf = False
         self._opened = now
@@ -147,21 +147,21 @@ class Channel:
 
     @property
     def synced(self) -> bool:
-        """Whether all that streamed when the channel was opened is known."""
+        """Whether all messages that streamed when the channel was opened are known."""
         return self._synced
 
     @property
     def messages(self) -> list[str]:
-        """Those that are being forwarded."""
+        """The messages that are being forwarded."""
         return [message_id for message_id, message in self._messages.items() if not message.lost]
 
     @property
     def soft(self) -> bool:
-        """Whether tokens that a snapshot would have may still be on their way: :meth:`settle`."""
+        """Whether tokens of a snapshot may still be in flight, see :meth:`settle`."""
         return any(message.soft for message in self._messages.values())
 
     def settle(self) -> None:
-        """All that was published before :meth:`sync` was called has been delivered, or is lost."""
+        """Everything published before the call of :meth:`sync` has been delivered or is lost."""
         for message in self._messages.values():
             message.soft = False
 
@@ -171,15 +171,15 @@ class Channel:
         return None if message is None or message.lost else message.next
 
     def close(self) -> None:
-        """Nobody listens any more."""
+        """The channel has lost its last subscriber."""
         for message in self._messages.values():
             self._release(message)
         self._messages.clear()
 
-    # --- what the bus brings
+    # --- frames from the bus
 
     def take(self, envelope: Envelope, now: float) -> Verdict:
-        """A frame of a message, one with ``stream``: what becomes of it."""
+        """Decide what to do with a frame of a message, one with ``stream``."""
         stream = envelope.stream
         assert stream is not None  # noqa: S101 - the caller's promise
         message_id, index = stream
@@ -189,7 +189,7 @@ class Channel:
                 return Verdict.DROP
             message = self._messages[message_id] = _Message(0 if self._synced or self._deaf else index, now)
         message.at = now
-        # Nearly all: the next token, with nothing to think of. What is held is asked for, too.
+        # The common case: the next token. When frames are held, a read is in progress.
         if index == message.next and not (envelope.command or message.asked or message.soft or message.lost):
             message.next = index + 1
             return DELIVER
@@ -235,13 +235,13 @@ class Channel:
         self._end(message_id, now)
         return Verdict.DROP if envelope.detail == "complete" else Verdict.DELIVER
 
-    # --- what was read
+    # --- reads of the log
 
     def read(self, message_id: str, reading: Reading, now: float) -> Healed:
-        """The log, from :meth:`next` on as it was when it was asked for."""
+        """Take what was read from the log, from the :meth:`next` of the request on."""
         message = self._messages.get(message_id)
         if message is None or not message.asked:
-            return Healed()  # it went on by itself, to its end
+            return Healed()  # it ended meanwhile
         message.asked = False
         held, missed, message.missed = self._release(message), message.missed, False
         if reading.frames is None:
@@ -279,14 +279,14 @@ class Channel:
         state, frame = end
         return Healed(() if state == "complete" else (frame,), lost=True)
 
-    # --- what else is known
+    # --- state of the channel
 
     def sync(self, streaming: Mapping[str, int], ended: Mapping[str, float], now: float) -> None:
-        """The channel's first subscriber is told what streams already.
+        """Take the messages that streamed when the channel got its first subscriber.
 
-        :param streaming: message -> how many tokens the subscriber is told.
-        :param ended: messages that have ended of late -> how many seconds ago.
-        :param now: when that was asked for.
+        :param streaming: message -> number of tokens in the subscriber's snapshot.
+        :param ended: recently ended messages -> how many seconds ago.
+        :param now: when the request was sent.
         """
         if self._synced or self._deaf:
             return
@@ -300,15 +300,15 @@ class Channel:
         self._before = frozenset(name for name, age in ended.items() if age >= now - self._opened)
 
     def deafen(self) -> None:
-        """The node may have been deaf, and hears again: :meth:`resync` follows, when Redis has answered."""
+        """The bus may have missed messages and works again; :meth:`resync` follows once Redis answers."""
         self._deaf = True
 
     def resync(self, streaming: Collection[str], ended: Mapping[str, float], now: float) -> list[str]:
-        """The node may have been deaf: which messages are to be read.
+        """The messages to read from the log after a gap of the bus.
 
         :param streaming: messages that stream on the channel now.
-        :param ended: those that have ended of late -> how many seconds ago.
-        :param now: when that was asked for.
+        :param ended: recently ended messages -> how many seconds ago.
+        :param now: when the request was sent.
         """
         if not self._synced:
             self._know(ended, now)
@@ -316,11 +316,11 @@ class Channel:
             if message_id not in self._ended and message_id not in self._messages:
                 self._messages[message_id] = _Message(0, now)
         for message in self._messages.values():
-            message.missed = message.asked  # that reading may be from before
+            message.missed = message.asked  # that read may be older than the gap
         return self._ask(self._messages.items())
 
     def idle(self, now: float) -> list[str]:
-        """Messages that are silent for long, to be read. Forgets what nobody asks for any more."""
+        """Silent messages to read from the log. Also forgets messages that ended long ago."""
         for message_id, at in list(self._ended.items()):
             if now - at > FORGET_SECONDS:
                 del self._ended[message_id]

@@ -1,8 +1,8 @@
-"""Webhooks that wait whether somebody comes back (protocol section 11.4).
+"""Holds back the webhooks of departures, in case the client returns (protocol section 11.4).
 
-After a disconnect, that a channel is vacated or a member removed is told only after a while. Whoever is back
-by then has never been away: neither the departure nor the return is told. Departures come out in the order
-``member_removed``, ``channel_vacated``. ``now`` is any clock that does not go back, in seconds.
+After a disconnect, ``member_removed`` and ``channel_vacated`` wait for a while. If the user or a subscriber
+returns by then, neither the departure nor the return is reported. Departures are reported in the order
+``member_removed``, ``channel_vacated``. ``now`` is in seconds of any monotonic clock.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 HOLD_SECONDS: Final = 3.0
 
 MAX_HELD: Final = 100_000
-"""Departures that may wait; beyond, the oldest are told early."""
+"""Bound on held departures; beyond it, the oldest are reported early."""
 
 
 class Place(NamedTuple):
@@ -25,26 +25,26 @@ class Place(NamedTuple):
 
 
 class Gone(NamedTuple):
-    """A departure to tell: ``member_removed`` of a user, or with None ``channel_vacated``."""
+    """A departure: ``member_removed`` of a user, or ``channel_vacated`` without one."""
 
     place: Place
     user_id: str | None
 
 
 class HoldBack:
-    """The departures that wait, each for ``seconds``, which may be changed."""
+    """The held departures. Each waits for ``seconds``, which may be changed."""
 
     def __init__(self, seconds: float = HOLD_SECONDS, limit: int = MAX_HELD) -> None:
         self.seconds = seconds
         self._limit = limit
-        # When a departure is due, and its number. Entries of those who came back stay in the queue until they
-        # are due; those that count are here.
+        # When a departure is due, and its number. Entries of clients that returned stay in the queue until
+        # due; this holds the valid ones.
         self._held: dict[Place, dict[str | None, tuple[float, int]]] = defaultdict(dict)
         self._queue: list[tuple[float, int, Gone]] = []
         self._order = 0
 
     def back(self, place: Place, user_id: str | None = None) -> bool:
-        """Whether a return (of a user, or the first to a channel) undoes a departure: then tell neither."""
+        """Whether a return (of a user, or of a first subscriber) cancels a departure: then report neither."""
         held = self._held.get(place)
         if held is None or held.pop(user_id, None) is None:
             return False
@@ -53,7 +53,7 @@ class HoldBack:
         return True
 
     def gone(self, place: Place, user_id: str | None, now: float, *, disconnect: bool) -> bool:
-        """A user, or with None a channel's last subscriber, has gone: whether to tell it at once."""
+        """Hold a departure of a user, or of a channel's last subscriber; True if it is to be reported now."""
         # A channel is not vacated before its last members are removed.
         members = [due for due, _ in self._held.get(place, {}).values()] if user_id is None else []
         if not disconnect and not members:
@@ -66,7 +66,7 @@ class HoldBack:
         return False
 
     def due(self, now: float) -> list[Gone]:
-        """What has waited long enough, or is over the bound, in the order to tell it."""
+        """The departures to report now, in order: those that waited long enough or exceed the bound."""
         told = []
         while self._queue and (self._queue[0][0] <= now or len(self._queue) > self._limit):
             told += self._pop()
@@ -74,12 +74,12 @@ class HoldBack:
 
     @property
     def next_due(self) -> float | None:
-        """When to ask :meth:`due` again."""
+        """When to call :meth:`due` again."""
         return self._queue[0][0] if self._queue else None
 
     def _pop(self) -> list[Gone]:
         due, number, gone = heappop(self._queue)
         if self._held.get(gone.place, {}).get(gone.user_id) != (due, number):
-            return []  # came back, and may have gone again since
+            return []  # returned, and may have left again since
         self.back(gone.place, gone.user_id)
         return [gone]

@@ -18,7 +18,7 @@ class TokenBucket:
         self._since = now
 
     def take(self, now: float) -> bool:
-        """Whether one more event may pass at ``now``."""
+        """Take a token; False if none is left at ``now``."""
         self._left = min(self._burst, self._left + (now - self._since) * self._rate)
         self._since = now
         if self._left < 1:

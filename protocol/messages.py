@@ -1,4 +1,4 @@
-"""Pusher messages as bytes: decode what clients send, encode what the server says (protocol section 2)."""
+"""Decodes the messages of clients and encodes those of the server (protocol section 2)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ T = TypeVar("T")
 
 
 class MessageError(ValueError):
-    """A client's message that is not one. The text is fit for the client."""
+    """An invalid message of a client. The text may be sent to the client."""
 
 
 class ClientMessage(msgspec.Struct, frozen=True):
-    """The envelope of a client's message; ``data`` stays raw until the event's name tells its shape."""
+    """A client's message. ``data`` stays raw JSON until the event's name determines its type."""
 
     event: str
     data: msgspec.Raw = msgspec.Raw(b"")
@@ -54,9 +54,9 @@ _data_decoders: Final[dict[type[Any], msgspec.json.Decoder[Any]]] = {
 
 
 def decode_message(text: str | bytes) -> ClientMessage:
-    """Parse one frame. ``data`` keeps its bytes, escapes of lone surrogates too.
+    """Parse one frame. ``data`` keeps its bytes, also escapes of lone surrogates.
 
-    :raises MessageError: not JSON, not an object, or no string ``event``.
+    :raises MessageError: it is not JSON, not an object, or has no string ``event``.
     """
     try:
         return _message_decoder.decode(text)
@@ -68,10 +68,10 @@ def decode_message(text: str | bytes) -> ClientMessage:
 
 
 def _decode_with_halves(text: bytes) -> ClientMessage | None:
-    """A frame with escapes of lone surrogates, which are grammatical JSON, but which msgspec refuses.
+    """Parse a frame with escapes of lone surrogates, which are valid JSON but refused by msgspec.
 
-    ``data`` is a view into the buffer that is decoded. So the original bytes can be put back there: what
-    replaced them has the same length.
+    ``data`` is a view into the decoded buffer, and the replacements have the same length, so the original
+    bytes can be restored there.
     """
     replaced = replace_lone_escapes(text)
     if replaced == text:
@@ -88,10 +88,10 @@ def _decode_with_halves(text: bytes) -> ClientMessage | None:
 def decode_data(message: ClientMessage, kind: type[T]) -> T:
     """Parse a message's ``data``, which is an object or, from some clients, that object as a JSON string.
 
-    Escapes of lone surrogates become U+FFFD, as in what an application signs where it cuts an emoji.
+    Escapes of lone surrogates become U+FFFD.
 
-    :param kind: one of those above.
-    :raises MessageError: anything else.
+    :param kind: one of the structs above.
+    :raises MessageError: it does not fit.
     """
     raw = bytes(message.data) or b"null"
     try:
@@ -105,12 +105,12 @@ def decode_data(message: ClientMessage, kind: type[T]) -> T:
 
 
 def channel_event(event: str, channel: str, data: str) -> bytes:
-    """An event on a channel; ``data`` goes out byte for byte as the JSON string it is (section 4.7)."""
+    """An event on a channel; ``data`` is sent unchanged, as a JSON string (section 4.7)."""
     return _encoder.encode({"event": event, "channel": channel, "data": data})
 
 
 def client_event(event: str, channel: str, data: bytes, user_id: str | None) -> bytes:
-    """A client event as the others get it: its data unchanged, no other key of the sender's (section 6)."""
+    """A client event for other subscribers: its data unchanged, without other keys (section 6)."""
     body: dict[str, Any] = {"event": event, "channel": channel}
     if data:
         body["data"] = msgspec.Raw(data)
@@ -120,13 +120,13 @@ def client_event(event: str, channel: str, data: bytes, user_id: str | None) -> 
 
 
 def subscription_count(channel: str, count: int) -> bytes:
-    """How many connections a channel has (section 8.2)."""
+    """The number of subscriptions of a channel (section 8.2)."""
     data = _encoder.encode({"subscription_count": count}).decode()
     return channel_event("pusher_internal:subscription_count", channel, data)
 
 
 def cache_miss(channel: str) -> bytes:
-    """A cache channel has nothing to replay (section 8.1)."""
+    """The message for a cache channel without a stored event (section 8.1)."""
     return _encoder.encode({"event": "pusher:cache_miss", "channel": channel})
 
 

@@ -1,9 +1,8 @@
-"""The names in Redis of one installation: :mod:`.wire` with a prefix and the database's number.
+"""The Redis names of one installation: those of :mod:`.wire` with its prefix and database number.
 
-Several installations may share a Redis. Databases keep keys apart, but pub/sub knows no databases: so the
-names of the bus carry the number, unless it is 0. A prefix stands before every name, of keys and of the bus.
-
-Both are part of nothing else: hash tags are those of :mod:`.wire`, since a prefix has no brace.
+Several installations may share a Redis. Databases separate keys but not pub/sub, so the bus channels carry
+the database number, unless it is 0. The prefix precedes every key and channel. It has no brace, so the hash
+tags are those of :mod:`.wire`.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ def _prefixed(name: Callable[P, str]) -> Callable[Concatenate[Names, P], str]:
 
 
 class Names:
-    """Each method and attribute is the function or constant :mod:`.wire` has under its name."""
+    """Each method and attribute is the function or constant of the same name in :mod:`.wire`, prefixed."""
 
     __slots__ = ("_database", "nodes_key", "paused_key", "prefix", "queues_key", "workers_key")
 

@@ -1,9 +1,9 @@
-"""Which ``Origin`` headers a list of patterns allows. Patterns are parsed once, at the start.
+"""Matches ``Origin`` headers against a list of patterns, which are parsed once at the start.
 
-A pattern is ``*``, or a host with an optional scheme in front and an optional port behind. Without a scheme,
-scheme and port may be any; with one, the port is that scheme's own unless the pattern names it. ``*`` as the
-first label stands for one or more labels, as a port for any port, and elsewhere for a part of one label:
-``*.example.com``, ``preview-*.example.com``, ``http://localhost:*``, ``192.168.1.*``.
+A pattern is ``*``, or a host with an optional scheme and an optional port. Without a scheme, any scheme and
+port match; with one, the port is the scheme's default unless the pattern names it. ``*`` as the first label
+matches one or more labels, as a port any port, and elsewhere a part of one label: ``*.example.com``,
+``preview-*.example.com``, ``http://localhost:*``, ``192.168.1.*``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 MAX_ORIGIN: Final = 512
-"""Characters of an ``Origin`` header that is looked at."""
+"""Longest ``Origin`` header that is parsed, in characters."""
 
 _AUTHORITY: Final = r"(?P<host>\[[^\[\]]*\]|[^\s:/?#@\[\],]*)(?::(?P<port>[0-9]{1,5}|\*))?"
 _PATTERN: Final = re.compile(rf"(?:(?P<scheme>[a-z][a-z0-9+.-]*)://)?{_AUTHORITY}/?")
@@ -28,12 +28,12 @@ _LABEL: Final = re.compile(r"[a-z0-9_-]{1,63}")
 _WILD_LABEL: Final = re.compile(r"[a-z0-9_*-]{1,63}")
 _NUMBERS: Final = re.compile(r"[0-9*]+(\.[0-9*]+){3}")
 
-# Letters that browsers and Python's codec for host names (IDNA 2003) turn into different names.
+# Letters that browsers and Python's codec for host names (IDNA 2003) encode differently.
 _DEVIATIONS: Final = frozenset("ßς\u200c\u200d")
 
 
 class _Origin(NamedTuple):
-    """An origin in parts. ``labels`` of an IPv6 address are one, in brackets."""
+    """A parsed origin. An IPv6 address is one label, in brackets."""
 
     scheme: str
     labels: tuple[str, ...]
@@ -41,7 +41,7 @@ class _Origin(NamedTuple):
 
 
 class _Rule(NamedTuple):
-    """A pattern in parts; None where anything will do. ``numbers``: its host is an IPv4 address."""
+    """A parsed pattern; None matches anything. ``numbers``: its host is an IPv4 address."""
 
     scheme: str | None
     labels: tuple[str, ...] | None
@@ -57,7 +57,7 @@ class _Rule(NamedTuple):
 
     def _has_host(self, pattern: tuple[str, ...], host: tuple[str, ...]) -> bool:
         if self.numbers and not _is_ipv4(".".join(host)):
-            return False  # `192.168.1.*` is about addresses: the name 192.168.1.evil is none
+            return False  # `192.168.1.*` matches addresses only, not the name 192.168.1.evil
         if pattern[0] == "*" and not self.numbers:
             pattern, left = pattern[1:], len(host) - len(pattern) + 1
             return left > 0 and all(map(_label_matches, pattern, host[left:]))
@@ -65,11 +65,11 @@ class _Rule(NamedTuple):
 
 
 class Origins:
-    """Patterns, parsed.
+    """A list of parsed patterns.
 
     :ivar any: every origin is allowed, ``null`` included.
-    :param scheme: every pattern has to name one.
-    :raises ValueError: one line that names the pattern which cannot be used, and what is expected.
+    :param scheme: whether every pattern must name a scheme.
+    :raises ValueError: a pattern is invalid; one line with the pattern and what is expected.
     """
 
     def __init__(self, patterns: Iterable[str], *, scheme: bool = False) -> None:
@@ -78,7 +78,7 @@ class Origins:
         self._rules = tuple(_rule(text, scheme=scheme) for text in found if text != "*")
 
     def allow(self, origin: str) -> bool:
-        """Whether a page of this origin, as its browser says it, may come in."""
+        """Whether the value of an ``Origin`` header is allowed."""
         if self.any:
             return True
         parsed = _parse(origin)
@@ -87,7 +87,7 @@ class Origins:
 
 @functools.lru_cache(maxsize=4096)
 def origins(patterns: tuple[str, ...]) -> Origins:
-    """The patterns, parsed when they are first seen."""
+    """The parsed patterns, cached."""
     return Origins(patterns)
 
 
@@ -104,7 +104,7 @@ def _parse(origin: str) -> _Origin | None:
 
 
 def _address(host: str) -> tuple[str, ...] | None:
-    """An IPv6 address in its one spelling, or None for any other host."""
+    """The canonical form of an IPv6 address; None for any other host."""
     if not host.startswith("["):
         return None
     try:
@@ -118,7 +118,7 @@ def _rule(text: str, *, scheme: bool) -> _Rule:
     if low == "null":
         raise ValueError("'null': pages without an origin can only be let in with all others, by '*'")
     if low.count(":") > 1 and "[" not in low and "://" not in low:
-        low = f"[{low}]"  # an IPv6 address as people write it
+        low = f"[{low}]"  # an IPv6 address without brackets
     match = _PATTERN.fullmatch(low)
     if match is None or not match["host"]:
         raise ValueError(f"{text!r}: expected a host such as 'app.example.com', '*.example.com' or '*'")
@@ -140,7 +140,7 @@ def _port(text: str, scheme: str | None, port: str | None) -> int | None:
 
 
 def _labels(text: str, host: str) -> tuple[str, ...] | None:
-    """The host of a pattern in labels, or None for any host."""
+    """The labels of a pattern's host; None for any host."""
     if host == "*":
         return None
     if host.startswith("["):
@@ -157,7 +157,7 @@ def _labels(text: str, host: str) -> tuple[str, ...] | None:
 
 
 def _ascii(text: str, label: str) -> str:
-    """A label as browsers send it: in punycode."""
+    """A label in punycode, as browsers send it."""
     if label.isascii():
         return label
     try:

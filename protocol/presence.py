@@ -1,7 +1,7 @@
-"""Who is on a presence channel (protocol section 5).
+"""Members of presence channels (protocol section 5).
 
-A member is a user; a user may have several connections. Members are told apart by the string form of their
-id, and keep the JSON type that their first connection gave it.
+A member is a user; a user may have several connections. Members are identified by the string form of their
+id, and the id keeps the JSON type that the first connection gave it.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ MAX_USER_INFO: Final = 1024
 
 
 class Member(NamedTuple):
-    """``user_info`` is JSON as it was given, empty if it was not."""
+    """A member. ``user_info`` is unchanged JSON, empty if absent."""
 
     user_id: int | str
     user_info: bytes = b""
 
     @property
     def id(self) -> str:
-        """What members are told apart by."""
+        """The id in string form, which identifies the member."""
         return str(self.user_id)
 
 
@@ -47,12 +47,12 @@ _encoder: Final = msgspec.json.Encoder()
 
 
 def parse_member(channel_data: str, max_user_info: int = MAX_USER_INFO) -> Member:
-    """The member that a signed ``channel_data`` names; other keys are ignored (section 5.1).
+    """Parse the member in a signed ``channel_data``; other keys are ignored (section 5.1).
 
-    Escapes of lone surrogates become U+FFFD: everybody on the channel reads what is kept, and some JSON
-    readers refuse them.
+    Escapes of lone surrogates become U+FFFD: every member receives the stored JSON, and some JSON readers
+    refuse them.
 
-    :raises ChannelError: not such JSON, or over a limit of section 15.
+    :raises ChannelError: it is invalid, or exceeds a limit of section 15.
     """
     try:
         data = decode_json(_decoder, channel_data)
@@ -64,9 +64,9 @@ def parse_member(channel_data: str, max_user_info: int = MAX_USER_INFO) -> Membe
 
 
 def check_member(member: Member, max_user_info: int = MAX_USER_INFO) -> Member:
-    """The member, if it keeps the limits.
+    """Check the limits of a member.
 
-    :raises ChannelError: it does not.
+    :raises ChannelError: it exceeds one.
     """
     if not 1 <= len(member.id) <= MAX_USER_ID:
         raise ChannelError("LimitReached", f"user_id must have 1 to {MAX_USER_ID} characters", 4301)
@@ -83,7 +83,7 @@ def roster_data(members: Collection[Member]) -> str:
 
 
 def member_added(channel: str, member: Member) -> bytes:
-    """To everybody else when a user's first connection comes (section 5.3)."""
+    """Sent to the other members when a user's first connection joins (section 5.3)."""
     data: dict[str, Any] = {"user_id": member.user_id}
     if member.user_info:
         data["user_info"] = msgspec.Raw(member.user_info)
@@ -91,7 +91,7 @@ def member_added(channel: str, member: Member) -> bytes:
 
 
 def member_removed(channel: str, member: Member) -> bytes:
-    """To everybody else when a user's last connection goes (section 5.3)."""
+    """Sent to the other members when a user's last connection leaves (section 5.3)."""
     data = _encoder.encode({"user_id": member.user_id}).decode()
     return channel_event("pusher_internal:member_removed", channel, data)
 
@@ -111,7 +111,7 @@ _REMOVED: Final = b'{"event":"pusher_internal:member_removed"'
 
 
 def removed_user(payload: bytes) -> str | None:
-    """Whom a message made by :func:`member_removed` tells of, as :attr:`Member.id`; None for any other."""
+    """The :attr:`Member.id` in a message of :func:`member_removed`; None for any other message."""
     if not payload.startswith(_REMOVED):
         return None
     try:
@@ -125,11 +125,11 @@ def _raw(member: Member) -> msgspec.Raw:
 
 
 def encode_member(member: Member) -> bytes:
-    """For Redis; :func:`decode_member` undoes it."""
+    """Encode a member for Redis."""
     return _encoder.encode([member.user_id, _raw(member), bool(member.user_info)])
 
 
 def decode_member(data: bytes) -> Member:
-    """Undo :func:`encode_member`."""
+    """Decode the result of :func:`encode_member`."""
     user_id, user_info, given = _member_decoder.decode(data)
     return Member(user_id, bytes(user_info) if given else b"")

@@ -1,4 +1,4 @@
-"""The address of a Redis out of a Laravel application's variables, read as ``config/database.php`` does."""
+"""Composes ``REDIS_URL`` from a Laravel application's variables, as ``config/database.php`` does."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _NO_PASSWORD: Final = re.compile(r"(?P<scheme>redis|rediss|tcp|tls)://(?P<rest>[
 
 
 def with_redis_url(environ: Mapping[str, str], *, default: bool = False) -> dict[str, str]:
-    """The environment with ``REDIS_URL``, put together from ``REDIS_HOST`` and its like unless it is there.
+    """Add ``REDIS_URL`` to the environment, composed from ``REDIS_HOST`` and the like, unless it is set.
 
-    :param default: without any of them it is Laravel's default, on this machine.
-    :raises SettingsError: a variable cannot be used. The line names it, and repeats no password.
+    :param default: use Laravel's default, a Redis on this machine, if none of them is set.
+    :raises SettingsError: a variable is invalid. The line names it and repeats no password.
     """
     url = _text(environ, "REDIS_URL")
     host = _text(environ, "REDIS_HOST")
@@ -55,7 +55,7 @@ def _from_parts(host: str, environ: Mapping[str, str]) -> str:
 
 
 def _with_password(url: str, environ: Mapping[str, str]) -> str:
-    """Laravel takes what an address does not say from the other variables: the password matters here."""
+    """Complete a URL from the other variables, as Laravel does: above all the password."""
     match = _NO_PASSWORD.fullmatch(url)
     if match is None or "password=" in url:
         return url
@@ -64,7 +64,7 @@ def _with_password(url: str, environ: Mapping[str, str]) -> str:
 
 def _user(environ: Mapping[str, str], end: str) -> str:
     username, password = _text(environ, "REDIS_USERNAME"), _text(environ, "REDIS_PASSWORD")
-    if not password:  # Redis wants both or neither
+    if not password:  # Redis expects both or neither
         return ""
     return f"{quote(username, safe='')}:{quote(password, safe='')}{end}"
 

@@ -1,4 +1,4 @@
-"""The address of a Redis, as one text: a single server, a Cluster, or a master that Sentinels watch over.
+"""Parses Redis URLs: of a single server, a Cluster, or a master behind Sentinels.
 
 =============================================== =====================================================
 ``redis://USER:PASSWORD@HOST:PORT/DATABASE``    one server; every part but the host may be left out
@@ -8,7 +8,7 @@
 =============================================== =====================================================
 
 ``rediss`` instead of ``redis`` is TLS, everywhere; Laravel's names for one server are ``tcp`` and ``tls``.
-What is special in user or password is written as ``%XX``.
+Special characters in user and password are written as ``%XX``.
 Options follow a ``?``: those of :data:`OPTIONS`.
 """
 
@@ -34,7 +34,7 @@ EXPECTED: Final = (
     "redis.url: expected redis://HOST:PORT, rediss://HOST:PORT, unix:///PATH, "
     "redis+cluster://HOST:PORT,HOST:PORT or redis+sentinel://HOST:PORT,HOST:PORT/NAME"
 )
-"""No error repeats any part of an address: what was meant to be a password may stand anywhere in it."""
+"""No error repeats any part of a URL, because a misplaced password may be anywhere in it."""
 
 _KINDS: Final[dict[str, Kind]] = {"": "single", "cluster": "cluster", "sentinel": "sentinel"}
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
@@ -44,19 +44,19 @@ _HOST: Final = re.compile(
 
 
 class Address(NamedTuple):
-    """Where a server listens."""
+    """Host and port of a server."""
 
     host: str
     port: int
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What an address says.
+    """A parsed URL.
 
-    :ivar addresses: the server; nodes of the Cluster, at least one; or the Sentinels. None for a unix socket.
-    :ivar path: the unix socket, empty for none.
-    :ivar master: the name that Sentinels know the master by, empty for none.
-    :ivar options: of :data:`OPTIONS`, those that are given, with their values.
+    :ivar addresses: the server, at least one node of the Cluster, or the Sentinels; empty for a unix socket.
+    :ivar path: path of the unix socket, or empty.
+    :ivar master: name of the master at the Sentinels, or empty.
+    :ivar options: the given :data:`OPTIONS` with their values.
     """
 
     kind: Kind
@@ -70,11 +70,11 @@ class Plan(msgspec.Struct, frozen=True):
     options: dict[str, Any] = {}
 
     def __repr__(self) -> str:
-        """Without user, password and options, which may hold one."""
+        """Without user, password, and the options, which may contain a password."""
         return f"Plan({self.shown()!r})"
 
     def shown(self) -> str:
-        """The address for people: no user, no password, no options."""
+        """The URL for logs: without user, password and options."""
         if self.path:
             return f"unix://{self.path}"
         scheme = "rediss" if self.tls else "redis"
@@ -96,7 +96,7 @@ def _truth(text: str) -> bool:
 
 def _seconds(text: str) -> float:
     seconds = float(text)
-    if not 0 < seconds < 86_400:  # not a number is none of these
+    if not 0 < seconds < 86_400:  # false for NaN too
         raise ValueError
     return seconds
 
@@ -134,10 +134,7 @@ OPTIONS: Final[dict[str, Callable[[str], Any]]] = {
     "sentinel_username": str,
     "sentinel_password": str,
 }
-"""What may stand behind the ``?``, under redis-py's names, and how its text is read.
-
-The last two are what the Sentinels want to see; without them they are asked without a password.
-"""
+"""The options by redis-py's names, with their parsers. The last two are the credentials for Sentinels."""
 
 _PARTS: Final[dict[str, Callable[[str], Any]]] = {
     "db": _database,
@@ -145,15 +142,15 @@ _PARTS: Final[dict[str, Callable[[str], Any]]] = {
     "username": str,
     "password": str,
 }
-"""What may be said behind the ``?`` too, for those who are used to it; ``database`` is Laravel's ``db``."""
+"""Parts of the address that may also be options; ``database`` is Laravel's name of ``db``."""
 
 _SCHEMES: Final = {"tcp": "redis", "tls": "rediss"}
 
 
 def parse(url: str) -> Plan:
-    """Understand an address.
+    """Parse a URL.
 
-    :raises SettingsError: it is none. The text repeats nothing of it.
+    :raises SettingsError: it is invalid. The text repeats nothing of it.
     """
     scheme, found, rest = url.partition("://")
     place, _, query = rest.partition("?")
@@ -211,7 +208,7 @@ def _options(query: str) -> dict[str, Any]:
 
 
 def _path(kind: Kind, path: str, database: int | None) -> tuple[str, int]:
-    """The master's name and the database."""
+    """Split the path into the master's name and the database."""
     master, _, number = path.partition("/") if kind == "sentinel" else ("", "", path)
     if kind == "sentinel" and not _NAME.fullmatch(master):
         raise SettingsError(

@@ -1,10 +1,10 @@
-"""One client's session as a pure state machine: what comes in, and the effects that go out.
+"""The session of one client: a pure state machine from messages to effects.
 
 Two rules on top of the tables:
 
 1. A session is OPEN until it emits :class:`Close`; a CLOSED session has no effects.
-2. A channel is the session's own from the :class:`Subscribe` effect on. Whoever runs the effects sends
-   the reply when the channel delivers, and nothing of the channel before it (section 4.4).
+2. The session has a channel from the :class:`Subscribe` effect on. The caller, who carries out the effects,
+  sends the reply once the channel delivers, and nothing of the channel before it (section 4.4).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .presence import Member
 
 ECHO_LIMIT: Final = 300
-"""How many characters of a client's own text an error repeats."""
+"""Largest number of characters of a client's text that an error repeats."""
 
 
 CLIENT_EVENT: Final = "client-"
@@ -43,9 +43,10 @@ class Send(NamedTuple):
 
 
 class Subscribe(NamedTuple):
-    """Deliver the channel to the client, the answer first (section 4.4). Idempotent.
+    """Deliver the channel to the client, the reply first (section 4.4). Idempotent.
 
-    ``member`` is who joins, on presence channels only. ``first`` is false for a channel that the session has.
+    ``member`` is the joining member, on presence channels only. ``first`` is false if the session already has
+    the channel.
     """
 
     channel: Channel
@@ -54,13 +55,13 @@ class Subscribe(NamedTuple):
 
 
 class Unsubscribe(NamedTuple):
-    """Deliver the channel no longer."""
+    """Stop delivering the channel to the client."""
 
     channel: str
 
 
 class Relay(NamedTuple):
-    """A client event for all other subscribers (section 6); ``data`` is its JSON, empty if it had none."""
+    """Send a client event to all other subscribers (section 6). ``data`` is its JSON, or empty."""
 
     channel: str
     event: str
@@ -69,7 +70,7 @@ class Relay(NamedTuple):
 
 
 class SignIn(NamedTuple):
-    """The client is this user from now on; ``reply`` goes first."""
+    """Sign the client in as this user. Send ``reply`` first."""
 
     user: User
     reply: bytes
@@ -85,7 +86,7 @@ Effect = Send | Subscribe | Unsubscribe | Relay | SignIn | Close
 
 
 class Session:
-    """The server's side of one connection. Times are seconds on any one steady clock."""
+    """The server's side of one connection. Times are in seconds of any monotonic clock."""
 
     __slots__ = (
         "_bucket",
@@ -113,16 +114,16 @@ class Session:
         self.closed = False
 
     def greeting(self) -> Send:
-        """The first message on the socket; nothing may go out before it (section 1.5)."""
+        """The first message on the socket; nothing may be sent before it (section 1.5)."""
         return Send(messages.connection_established(self.socket_id, self.app.activity_timeout))
 
     def seen(self, now: float) -> None:
-        """Any frame arrived, control frames included (section 3.2)."""
+        """Record that a frame arrived, control frames included (section 3.2)."""
         self.last_seen = now
         self.pinged_at = None
 
     def receive(self, text: bytes, now: float) -> list[Effect]:
-        """One text frame from the client. Never raises: a bad message is answered (section 2)."""
+        """Process one text frame. Never raises: an invalid message is answered with an error (section 2)."""
         if self.closed:
             return []
         self.seen(now)
@@ -153,9 +154,9 @@ class Session:
         return Send(messages.error(errors.MESSAGE_RATE, 4301))
 
     def check(self, now: float) -> list[Effect]:
-        """Liveness: a silent client is pinged, and closed only if nothing comes back (section 3.2).
+        """Ping a silent client, and close it if it does not answer (section 3.2).
 
-        Where the application wants it, one that has not authorised in time is closed too (section 7.3).
+        Also closes a client that has not authorised in time, if the application requires it (section 7.3).
         """
         if self.closed:
             return []
@@ -170,7 +171,7 @@ class Session:
 
     @property
     def deadline(self) -> float:
-        """When :meth:`check` has something to do unless a frame comes first."""
+        """When to call :meth:`check`, unless a frame arrives first."""
         if self._unauthorized:
             return min(self._silence_deadline, self._opened + self.app.authorized_seconds)
         return self._silence_deadline
@@ -188,7 +189,7 @@ class Session:
         return not any(Channel.parse(name, LONGEST_NAME).private for name in self.channels)
 
     def close(self, error: PusherError) -> Close:
-        """Close for a reason of the server's."""
+        """Close the session for a reason of the server."""
         self.closed = True
         return Close(error)
 
@@ -213,13 +214,13 @@ class Session:
         return [Subscribe(channel, self.channels[channel.name], first)]
 
     def _subscribe_to_user(self, name: str) -> Send:
-        """The signed-in user gets its events by the sign-in: answered, not subscribed (section 7.2)."""
+        """Answer without subscribing: the sign-in already delivers the user's events (section 7.2)."""
         if self.user is None or name != users.user_channel(self.user.id):
             raise ChannelError("AuthError", "Not signed in as this user", 401)
         return Send(messages.subscription_succeeded(name))
 
     def _authorize(self, data: SubscribeData) -> tuple[Channel, Member | None]:
-        """The channel that ``data`` may subscribe, and as whom.
+        """The channel to which ``data`` may subscribe, and the member.
 
         :raises ChannelError: a case of section 4.5.
         """
@@ -253,15 +254,15 @@ class Session:
         return [Unsubscribe(name)]
 
     def dropped(self, channel: str, member: Member | None) -> None:
-        """Whoever runs the effects could not carry a :class:`Subscribe` out: the session has it no more.
+        """Undo a :class:`Subscribe` that the caller could not carry out.
 
-        Unless it has been asked for anew meanwhile, which ``member`` shows: it is that of the effect.
+        ``member`` is that of the effect. If it differs from the session's, the client has subscribed again.
         """
         if self.channels.get(channel) is member:
             self.channels.pop(channel, None)
 
     def _client_event(self, message: ClientMessage, now: float) -> Effect:
-        """The rules of section 6 in their order; the connection stays whatever is broken."""
+        """Apply the rules of section 6 in order. No violation closes the connection."""
         name, data = message.channel or "", bytes(message.data)
         checks = (
             (not self.app.client_events, CLIENT_EVENTS_OFF),
@@ -303,7 +304,7 @@ class Session:
         return [SignIn(user, reply), *cut]
 
     def _authenticate(self, data: SigninData) -> User:
-        """The user that ``data`` proves.
+        """Verify a sign-in and return the user.
 
         :raises UserError: the signature or the data is wrong, or the session is another user's.
         """

@@ -1,8 +1,8 @@
-"""From TOML text and an environment to one frozen struct of settings, or one line that says what is wrong.
+"""Loads settings from TOML and the environment into one frozen struct.
 
-Broadcaster and worker read the same file: each takes its own tables and leaves the other's alone, but a
-table that neither knows is an error, as is an unknown key. Precedence: command line, ``LEGATO_TABLE_KEY``,
-an alias such as ``REVERB_APP_ID``, the file, the default.
+Broadcaster and worker read the same file. Each uses its own tables and ignores the other's; an unknown table
+or key is an error. Precedence: command line, ``LEGATO_TABLE_KEY``, an alias such as ``REVERB_APP_ID``, the
+file, the default.
 """
 
 from __future__ import annotations
@@ -31,38 +31,38 @@ TABLES: Final = frozenset(
         "log",
     }
 )
-"""Every table that a configuration file may have, whoever reads it."""
+"""Every table of a configuration file, of either program."""
 
 PREFIX: Final = "LEGATO_"
 
 SUPERVISOR_NAME: Final = "LEGATO_SUPERVISOR"
-"""Where a supervisor gives the processes that it starts its id."""
+"""The variable with which a supervisor passes its id to its processes."""
 
 OTHER_NAMES: Final = frozenset(
     {"LEGATO_DATA", "LEGATO_APP_ID", "LEGATO_APP_KEY", "LEGATO_APP_SECRET", SUPERVISOR_NAME}
 )
-"""``LEGATO_`` names that stand for no single key of a table."""
+"""``LEGATO_`` names that are not ``LEGATO_TABLE_KEY``."""
 
 NO_FILE: Final = "settings"
-"""What errors name as the source when there is no file."""
+"""The source in errors if there is no file."""
 
 Queue = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
-"""The name of a job stream, which broadcaster and worker have to agree on."""
+"""A name of a job stream, shared by broadcaster and worker."""
 
 Prefix = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:-]{0,64}\Z")]
-"""What may stand before every name in Redis. A brace would move the hash tag, ``*`` would be a pattern."""
+"""A prefix of Redis names. A brace would change the hash tag; ``*`` would be a pattern."""
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 
 class SettingsError(ValueError):
-    """One line for the user: source, key, what is expected."""
+    """An invalid setting. One line for the user: source, key, expected value."""
 
 
 class Redis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[redis]``: ``url`` is an address as :mod:`legato.protocol.redis_url` knows them; empty for none.
+    """``[redis]``: ``url`` is a URL of :mod:`legato.protocol.redis_url`, or empty.
 
-    :ivar prefix: stands before every name in Redis, see :mod:`legato.protocol.names`.
+    :ivar prefix: prefix of every name in Redis, see :mod:`legato.protocol.names`.
     """
 
     url: str = ""
@@ -84,13 +84,13 @@ def load(
     aliases: Mapping[str, str],
     overrides: Mapping[str, Any],
 ) -> T:
-    """Build a ``kind``, whose fields are tables: structs, or lists of structs.
+    """Load a ``kind``, whose fields are tables: structs, or lists of structs.
 
-    :param path: the configuration file, or None without one; ``read`` gives its text, or raises OSError
+    :param path: the configuration file, or None; ``read`` returns its text, or raises OSError
         or UnicodeDecodeError.
     :param aliases: environment name -> ``table.key``.
     :param overrides: ``table.key`` -> value from the command line; None means not given.
-    :raises SettingsError: anything that does not fit.
+    :raises SettingsError: a setting is unknown or invalid.
     """
     tables = get_type_hints(kind)
     source = path or NO_FILE
@@ -133,7 +133,7 @@ def _parse(text: str, source: str, tables: Mapping[str, Any]) -> dict[str, Any]:
 def _environment(
     tables: Mapping[str, Any], environ: Mapping[str, str], aliases: Mapping[str, str]
 ) -> list[tuple[str, Any]]:
-    """Settings out of the environment, aliases first so that the ``LEGATO_`` name wins."""
+    """The settings in the environment, aliases first, so that ``LEGATO_`` names take precedence."""
     _refuse_unknown_tables(environ)
     names = dict(aliases)
     for table, kind in tables.items():
@@ -152,7 +152,7 @@ def _environment(
 
 
 def _refuse_unknown(prefix: str, known: Mapping[str, str], environ: Mapping[str, str]) -> None:
-    """A misspelt name would otherwise do nothing, silently."""
+    """Refuse unknown ``LEGATO_`` names, so that a misspelt one is not ignored."""
     for name in environ:
         if name.startswith(prefix) and name not in known:
             raise SettingsError(f"environment: {name}: no such setting; expected one of {', '.join(known)}")
@@ -171,9 +171,9 @@ def _field_type(tables: Mapping[str, Any], key: str) -> Any:
 
 
 def from_text(name: str, text: str, kind: Any) -> Any:
-    """The value of a type that an environment variable says; lists are separated by commas.
+    """Convert the text of an environment variable to a type; lists are separated by commas.
 
-    :raises SettingsError: it is none. The line names the variable.
+    :raises SettingsError: it does not fit. The line names the variable.
     """
     value: Any = text
     if get_origin(kind) in (list, tuple):
@@ -187,5 +187,5 @@ def from_text(name: str, text: str, kind: Any) -> Any:
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:
     table, _, name = key.partition(".")
     section = tree.setdefault(table, {})
-    if isinstance(section, dict):  # anything else is a mistake in the file, which convert() names
+    if isinstance(section, dict):  # convert() reports anything else
         section[name] = value

@@ -1,6 +1,6 @@
-"""Sign and verify: channel authorisation (section 4.3) and HTTP API requests (section 10.1).
+"""Signs and verifies channel authorisations (section 4.3) and API requests (section 10.1).
 
-Comparisons are constant-time. Secrets come in as arguments and appear in no error.
+Comparisons take constant time. Secrets are arguments, and no error contains one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 CLOCK_SKEW: Final = 600
-"""Seconds that ``auth_timestamp`` of an API request may be away from now."""
+"""Largest difference between ``auth_timestamp`` of an API request and now, in seconds."""
 
 _BLOCK: Final = hashlib.sha256().block_size
 _INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
@@ -25,7 +25,7 @@ UNKNOWN_KEY: Final = "Unknown auth_key"
 
 
 class SignatureError(ValueError):
-    """A request that is not authentic. ``status`` is the HTTP status of section 10.2."""
+    """An unauthentic request. ``status`` is the HTTP status of section 10.2."""
 
     def __init__(self, reason: str, status: int = 401) -> None:
         super().__init__(reason)
@@ -33,7 +33,7 @@ class SignatureError(ValueError):
 
 
 def sign(secret: str, text: str) -> str:
-    """Lowercase hex HMAC-SHA256 over the UTF-8 bytes of ``text``; undecodable bytes stay what they were."""
+    """Lowercase hex HMAC-SHA256 of the UTF-8 bytes of ``text``; surrogate escapes become their bytes."""
     keyed_inner, keyed_outer = _keyed(secret)
     inner, outer = keyed_inner.copy(), keyed_outer.copy()
     inner.update(text.encode("utf-8", "surrogateescape"))
@@ -43,9 +43,9 @@ def sign(secret: str, text: str) -> str:
 
 @lru_cache(maxsize=256)
 def _keyed(secret: str) -> tuple[hashlib._Hash, hashlib._Hash]:
-    """The two hashes of HMAC (RFC 2104) with the key in them, to copy.
+    """The inner and outer hash of HMAC (RFC 2104), keyed and ready to copy.
 
-    :mod:`hmac` sets the key up for each text, which costs three times what a short text does.
+    :mod:`hmac` sets up the key for every text, which costs three times as much as hashing a short text.
     """
     key = secret.encode()
     if len(key) > _BLOCK:
@@ -55,30 +55,30 @@ def _keyed(secret: str) -> tuple[hashlib._Hash, hashlib._Hash]:
 
 
 def same(given: str, expected: str) -> bool:
-    """Compare in constant time; any characters are allowed in ``given``."""
+    """Compare in constant time. ``given`` may contain any characters."""
     return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())
 
 
 def channel_text(socket_id: str, channel: str, channel_data: str | None = None) -> str:
-    """What is signed for a private or presence subscription, ``channel_data`` exactly as received."""
+    """The text to sign for a private or presence subscription, with ``channel_data`` exactly as received."""
     text = f"{socket_id}:{channel}"
     return text if channel_data is None else f"{text}:{channel_data}"
 
 
 def user_text(socket_id: str, user_data: str) -> str:
-    """What is signed for ``pusher:signin``, ``user_data`` exactly as received."""
+    """The text to sign for ``pusher:signin``, with ``user_data`` exactly as received."""
     return f"{socket_id}::user::{user_data}"
 
 
 def sign_channel(key: str, secret: str, socket_id: str, channel: str, channel_data: str | None = None) -> str:
-    """The ``auth`` that an application's authorisation endpoint answers: ``KEY:signature``."""
+    """The ``auth`` that an authorisation endpoint returns: ``KEY:signature``."""
     return f"{key}:{sign(secret, channel_text(socket_id, channel, channel_data))}"
 
 
 def verify_channel(keys: Mapping[str, str], auth: str, text: str) -> bool:
     """Whether ``auth`` is ``KEY:signature`` of ``text`` by one of the application's keys.
 
-    :param keys: active key -> secret.
+    :param keys: accepted keys -> secrets.
     """
     key, _, given = auth.partition(":")
     secret = keys.get(key)
@@ -88,7 +88,7 @@ def verify_channel(keys: Mapping[str, str], auth: str, text: str) -> bool:
 def query_pairs(query: bytes) -> Iterator[tuple[str, str]]:
     """Split a raw query at ``&`` only, each part at its first ``=``, and percent-decode (10.1, step 1).
 
-    ``+`` is itself, not a space: SDKs sign the decoded text and send ``+`` only for a plus.
+    ``+`` is a plus, not a space: SDKs sign the decoded text and send ``+`` only for a plus.
     """
     for part in query.split(b"&"):
         if part:
@@ -101,13 +101,13 @@ def _decoded(part: bytes) -> str:
 
 
 def parse_query(query: bytes) -> dict[str, str]:
-    """The query as the signature sees it: keys lower-cased, ``name[]`` values joined with ``,``."""
+    """The query as it is signed: keys lower-cased, ``name[]`` values joined with ``,``."""
     plain = _plain(query)
     return _spelled(query) if plain is None else plain
 
 
 def parse_text_query(query: bytes) -> dict[str, str]:
-    """The same of a query that is text.
+    """The same for a query as text.
 
     :raises SignatureError: it is not UTF-8.
     """
@@ -135,7 +135,7 @@ def _spelled(query: bytes) -> dict[str, str]:
 
 
 def _plain(query: bytes) -> dict[str, str] | None:
-    """The same for a query as SDKs send it, in which nothing is escaped, listed or in capitals."""
+    """The fast path for queries of SDKs: nothing escaped, no lists, no capitals."""
     if b"%" in query or b"[" in query:
         return None
     try:
@@ -146,7 +146,7 @@ def _plain(query: bytes) -> dict[str, str] | None:
 
 
 def request_text(method: str, path: str, params: Mapping[str, str]) -> str:
-    """What is signed for an API request: every parameter but ``auth_signature``, sorted, not escaped."""
+    """The text to sign for an API request: all parameters but ``auth_signature``, sorted, not escaped."""
     pairs = "&".join([f"{name}={params[name]}" for name in sorted(params) if name != "auth_signature"])
     return f"{method.upper()}\n{path}\n{pairs}"
 
@@ -161,12 +161,12 @@ def verify_request(
 ) -> None:
     """Check one API request in the order of section 10.1, steps 2 to 5.
 
-    :param keys: active key -> secret of the application in the path.
-    :param paths: the spellings of the path that the client may have signed, likeliest first.
+    :param keys: accepted keys -> secrets of the application in the path.
+    :param paths: the spellings of the path that the client may have signed, most likely first.
     :param params: :func:`parse_query` of the raw query.
-    :param body: None while it has not come: then only its MD5 has to be there.
+    :param body: None if it has not arrived: then only the presence of its MD5 is checked.
     :param now: Unix time in seconds.
-    :raises SignatureError: what is wrong, without any secret.
+    :raises SignatureError: the request is not authentic. The text contains no secret.
     """
     secret = keys.get(params.get("auth_key", ""))
     if secret is None:
@@ -185,7 +185,7 @@ def verify_request(
 
 
 def _is_md5(given: str | None, body: bytes | bytearray) -> bool:
-    """Only an empty body needs none; but whatever is given has to be right."""
+    """Check ``body_md5``. Only an empty body may omit it."""
     if given is None:
         return not body
     return same(given, hashlib.md5(body, usedforsecurity=False).hexdigest())

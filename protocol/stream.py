@@ -1,7 +1,7 @@
-"""A streamed reply: the events on its channel, the job that asks for it, the request that makes the job.
+"""Types of a streamed reply: the events on its channel, the job, the chat request.
 
-Event names and the fields of the first three are fixed: stock front ends rely on them. ``data`` of each
-event is a JSON string inside the frame, as for every Pusher event (protocol section 2).
+Event names and the fields of the first three are fixed, because stock front ends rely on them. ``data`` of
+each event is a JSON string inside the frame, as for every Pusher event (protocol section 2).
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from .text import decode_json
 UserId = int | str
 
 FAILED_TEXT: Final = "Response unavailable. Please try again."
-"""What people read when a reply fails, whatever the reason."""
+"""The text for users when a reply fails, for any reason."""
 
 End = Literal["complete", "failed", "cancelled"]
 State = Literal["queued", "streaming", "complete", "failed", "cancelled"]
 ENDS: Final[frozenset[str]] = frozenset({"complete", "failed", "cancelled"})
 
-_INTEGER: Final = re.compile(r"0|[1-9][0-9]{0,14}")  # what every JSON reader keeps exact: below 2**53
+_INTEGER: Final = re.compile(r"0|[1-9][0-9]{0,14}")  # exact in every JSON reader: below 2**53
 
 
 def parse_user_id(sub: object) -> UserId:
-    """The user id that a token's ``sub`` carries: an integer if it looks like one, else the string.
+    """The user id in a token's ``sub``: an integer if it looks like one, else the string.
 
-    :raises ValueError: ``sub`` is not an integer or a string of 1 to 128 characters that a channel name
-        may hold. (It becomes part of ``private-ai-chat.{userId}``.)
+    :raises ValueError: ``sub`` is neither an integer nor a string of 1 to 128 characters of a channel name.
+       (It becomes part of ``private-ai-chat.{userId}``.)
     """
     text = str(sub) if isinstance(sub, int) and not isinstance(sub, bool) else sub
     if not isinstance(text, str) or not 1 <= len(text) <= 128 or not CHANNEL_NAME.fullmatch(text):
@@ -40,12 +40,12 @@ def parse_user_id(sub: object) -> UserId:
 
 
 def chat_channel(user_id: UserId) -> str:
-    """The channel that carries the replies to a user."""
+    """The channel for the replies to a user."""
     return f"private-ai-chat.{user_id}"
 
 
 class Usage(msgspec.Struct, frozen=True, rename="camel"):
-    """Tokens as the model's provider counts them."""
+    """Numbers of tokens as the provider counts them."""
 
     input: int = 0
     output: int = 0
@@ -57,7 +57,7 @@ class _Event(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     event: ClassVar[str]
 
     def frame(self, channel: str) -> bytes:
-        """The Pusher message that carries this event, UTF-8 JSON."""
+        """The Pusher message of this event, UTF-8 JSON."""
         return channel_event(self.event, channel, msgspec.json.encode(self).decode())
 
 
@@ -93,15 +93,15 @@ _token_decoder: Final = msgspec.json.Decoder(_Token)
 
 
 def token_of(frame: bytes) -> str:
-    """The text that a frame of :class:`TokenReceived` carries.
+    """The text in a frame of :class:`TokenReceived`.
 
-    :raises msgspec.DecodeError: it is no such frame.
+    :raises msgspec.DecodeError: it is not such a frame.
     """
     return _token_decoder.decode(_frame_decoder.decode(frame).data).token
 
 
 class Completed(_Event, frozen=True):
-    """The reply is whole and persisted. ``total_tokens`` is the number of ``token.received`` events."""
+    """The reply is complete and stored. ``total_tokens`` is the number of ``token.received`` events."""
 
     event = "stream.completed"
     user_id: UserId
@@ -112,7 +112,7 @@ class Completed(_Event, frozen=True):
 
 
 class Failed(_Event, frozen=True):
-    """The reply will not go on. ``partial``: some text was sent. ``code`` is for programs."""
+    """The reply failed. ``partial``: some text was sent. ``code`` is for programs."""
 
     event = "stream.failed"
     user_id: UserId
@@ -123,7 +123,7 @@ class Failed(_Event, frozen=True):
 
 
 class Cancelled(_Event, frozen=True):
-    """The user stopped it; ``total_tokens`` were sent."""
+    """The user cancelled the reply after ``total_tokens``."""
 
     event = "stream.cancelled"
     message_id: str
@@ -131,10 +131,10 @@ class Cancelled(_Event, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """How a reply ends. Its JSON is the final marker in the log, so any worker can carry it out.
+    """How a reply ends. Its JSON is the final marker in the log, so that any worker can finish the reply.
 
-    :ivar stop_reason: the model's own, None if it did not come to an end.
-    :ivar code: with ``failed`` only, for programs.
+    :ivar stop_reason: as the model reported it; None if the model did not finish.
+    :ivar code: for programs, with ``failed`` only.
     """
 
     stop_reason: str | None = None
@@ -144,7 +144,7 @@ class Decision(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     code: str = ""
 
     def unsaved(self) -> Decision:
-        """The same for turns that are not in the database: then nothing is complete."""
+        """The decision for turns that cannot be stored: a complete reply becomes a failed one."""
         if self.state != "complete":
             return self
         return msgspec.structs.replace(self, state="failed", code="internal")
@@ -153,7 +153,7 @@ class Decision(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 def ending(
     decision: Decision, user_id: UserId, message_id: str, tokens: int
 ) -> Completed | Failed | Cancelled:
-    """The one terminal event of a message that has ``tokens``."""
+    """The terminal event of a message with this number of ``tokens``."""
     if decision.state == "complete":
         return Completed(user_id, message_id, tokens, decision.stop_reason, decision.usage)
     if decision.state == "failed":
@@ -162,7 +162,7 @@ def ending(
 
 
 class Snapshot(_Event, frozen=True):
-    """The text so far, for a client that subscribes while a reply streams."""
+    """The text so far, for a client that subscribes to a running reply."""
 
     event = "stream.snapshot"
     message_id: str
@@ -182,7 +182,7 @@ MESSAGE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Use with ``fullmatch``."""
 
 EXACT: Final = 2**53
-"""The largest integer up to which every JSON reader keeps all of them exact (RFC 8259, section 6)."""
+"""The largest integer that is exact in every JSON reader (RFC 8259, section 6)."""
 
 Id = Annotated[str, msgspec.Meta(pattern=rf"^{MESSAGE_ID.pattern}\Z")]
 Message = Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
@@ -192,7 +192,7 @@ History = Annotated[tuple[Turn, ...], msgspec.Meta(max_length=40)]
 class ChatRequest(msgspec.Struct, frozen=True):
     """Body of ``POST /api/chat/send``. Unknown keys are ignored.
 
-    With ``conversation_id`` the worker knows the history, and there must be none here.
+    With ``conversation_id`` the worker reads the history from the database, and ``history`` must be absent.
     """
 
     message: Message
@@ -206,7 +206,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a worker needs to answer one message. Any program may add one to the job stream.
+    """A job: one message to answer. Any program may add one to the job stream.
 
     ``queued_at`` is in milliseconds since the epoch.
     """
@@ -230,7 +230,7 @@ class Job(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class InvalidRequest(ValueError):  # noqa: N818 - reads as what it is where it is caught
-    """A body that is not what it should be. ``field`` is a dotted path, ``$`` for the whole body."""
+    """An invalid body. ``field`` is a dotted path, ``$`` for the whole body."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
@@ -267,8 +267,8 @@ def _refuse_two_histories(asked: ChatRequest | Job) -> None:
 def decode_chat_request(body: bytes) -> ChatRequest:
     """Parse the body of ``POST /api/chat/send``. Escapes of lone surrogates become U+FFFD.
 
-    :raises InvalidRequest: not JSON, a field missing, of a wrong type, or over its limit; a history besides
-        a ``conversation_id``.
+    :raises InvalidRequest: it is not JSON, or a field is missing, of the wrong type, or over its limit; or it
+       has both ``history`` and ``conversation_id``.
     """
     request: ChatRequest = _decode(_chat_decoder, body)
     _refuse_two_histories(request)
@@ -286,5 +286,5 @@ def decode_job(text: bytes | str) -> Job:
 
 
 def encode_job(job: Job) -> bytes:
-    """JSON for :data:`legato.protocol.wire.JOB_FIELD`."""
+    """Encode a job for :data:`legato.protocol.wire.JOB_FIELD`."""
     return _encoder.encode(job)

@@ -1,19 +1,16 @@
-r"""Text that UTF-8 can carry: lone surrogates become U+FFFD, and pairs that were split are joined.
+r"""Makes text well-formed: replaces lone surrogates by U+FFFD and joins split pairs.
 
 Python strings, JavaScript strings and JSON escapes can hold half of a surrogate pair; UTF-8 cannot
-(RFC 3629, section 3), and a JSON reader may refuse it (RFC 8259, section 8.2). Halves come from programs that
+(RFC 3629, section 3), and a JSON reader may refuse it (RFC 8259, section 8.2). They come from programs that
 cut text between UTF-16 code units: an emoji arrives as ``"\ud83d"`` and ``"\ude00"``.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 T = TypeVar("T")
 
@@ -22,13 +19,15 @@ REPLACEMENT: Final = "\ufffd"
 _LAST_HIGH: Final = "\udbff"
 _FIRST_HIGH: Final = "\ud800"
 
-_ESCAPE: Final = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair
-    rb"|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})"
-    rb"|.)",
-    re.DOTALL,
+_LONE: Final = re.compile(
+    rb"\\u[dD](?:"
+    rb"[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"  # a high one without a low one behind it
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F][0-9a-fA-F]\\u[dD])[c-fC-F][0-9a-fA-F]{2}"  # and the other way round
+    rb")"
 )
-_REPLACED: Final = rb"\ufffd"  # as long as what it replaces: offsets stay
+_REPLACED: Final = rb"\\ufffd"  # a template, of what is as long as what it replaces: offsets stay
+_BACKSLASH: Final = rb"\\"
+_NO_ESCAPE: Final = b"\0\0"  # stands for an escaped backslash for a while: no JSON has these bytes
 
 
 def well_formed(text: str) -> str:
@@ -41,13 +40,13 @@ def well_formed(text: str) -> str:
 
 
 class Joiner:
-    """Joins surrogate pairs over the pieces of a text: all pieces together give :func:`well_formed` of it."""
+    """Makes a text in pieces well-formed: the results joined are :func:`well_formed` of the whole text."""
 
     def __init__(self) -> None:
         self._high = ""
 
     def feed(self, piece: str) -> str:
-        """The piece, well-formed. A high surrogate at its end waits for the next piece."""
+        """Process a piece. A high surrogate at its end waits for the next piece."""
         if not piece or (not self._high and piece.isascii()):
             return piece
         piece = self._high + piece
@@ -55,30 +54,24 @@ class Joiner:
         return well_formed(piece[:-1] if self._high else piece)
 
     def rest(self) -> str:
-        """What still waits when the text has ended: U+FFFD, or nothing."""
+        """End the text: U+FFFD if a surrogate waits, else nothing."""
         high, self._high = self._high, ""
         return high and REPLACEMENT
 
 
 def replace_lone_escapes(body: bytes) -> bytes:
-    r"""JSON with each escape of a lone surrogate (``\ud83d``) replaced by ``\ufffd``: of the same length."""
-    if b"\\ud" not in body and b"\\uD" not in body:
+    r"""JSON with each escape of a lone surrogate (``\ud83d``) replaced by ``\ufffd``: of the same length.
+
+    No Python code runs for each escape: a client may send nothing else. What is no JSON may stay as it is.
+    """
+    if (b"\\ud" not in body and b"\\uD" not in body) or b"\0" in body:
         return body
-    return b"".join(_replaced(body))
-
-
-def _replaced(body: bytes) -> Iterator[bytes]:
-    end = 0
-    for escape in _ESCAPE.finditer(body):
-        if escape["lone"] is not None:
-            yield body[end : escape.start()]
-            yield _REPLACED
-            end = escape.end()
-    yield body[end:]
+    replaced = _LONE.sub(_REPLACED, body.replace(_BACKSLASH, _NO_ESCAPE))
+    return replaced.replace(_NO_ESCAPE, _BACKSLASH)
 
 
 def decode_json(decoder: msgspec.json.Decoder[T], body: bytes | str) -> T:
-    """``decoder.decode(body)``, which refuses escapes of lone surrogates, with U+FFFD in their place.
+    """``decoder.decode(body)`` with U+FFFD for escapes of lone surrogates, which the decoder refuses.
 
     :raises msgspec.DecodeError: and :raises UnicodeError: as the decoder does.
     """

@@ -16,11 +16,11 @@ _encoder: Final = msgspec.json.Encoder()
 
 
 class UserError(ValueError):
-    """A ``user_data`` that names no user. The text is fit for the client."""
+    """An invalid ``user_data``. The text may be sent to the client."""
 
 
 class User(NamedTuple):
-    """``watchlist`` has at most :data:`MAX_WATCHLIST` ids; ``cut`` tells that there were more."""
+    """A signed-in user. ``watchlist`` has at most :data:`MAX_WATCHLIST` ids; ``cut``: there were more."""
 
     id: str
     user_info: bytes = b""
@@ -28,7 +28,7 @@ class User(NamedTuple):
     cut: bool = False
 
     def member(self) -> Member:
-        """Who this is on a presence channel subscribed without channel_data (section 5.1)."""
+        """The user as a member of a presence channel subscribed without channel_data (section 5.1)."""
         return Member(self.id, self.user_info)
 
 
@@ -42,9 +42,9 @@ _decoder: Final = msgspec.json.Decoder(_UserData)
 
 
 def parse_user(user_data: str, max_user_info: int = MAX_USER_INFO) -> User:
-    """The user that a signed ``user_data`` names. Escapes of lone surrogates become U+FFFD.
+    """Parse the user in a signed ``user_data``. Escapes of lone surrogates become U+FFFD.
 
-    :raises UserError: not such JSON, or over a limit of section 15.
+    :raises UserError: it is invalid, or exceeds a limit of section 15.
     """
     try:
         data = decode_json(_decoder, user_data)
@@ -60,23 +60,23 @@ def parse_user(user_data: str, max_user_info: int = MAX_USER_INFO) -> User:
 
 
 def user_channel(user_id: str) -> str:
-    """The channel of a user's own events; nobody subscribes it by name (section 7.2)."""
+    """The channel of a user's events, to which clients cannot subscribe by name (section 7.2)."""
     return SERVER_TO_USER + user_id
 
 
 def watch_channel(user_id: str) -> str:
-    """Where the node tells those who watch a user; never seen by clients."""
+    """The internal channel for the watchers of a user; clients never see it."""
     return f"#watch-{user_id}"
 
 
 def signin_success(user_data: str) -> bytes:
-    """The answer to a good ``pusher:signin``, with the same string unchanged (section 7.1)."""
+    """The answer to a valid ``pusher:signin``, with ``user_data`` unchanged (section 7.1)."""
     data = _encoder.encode({"user_data": user_data}).decode()
     return _encoder.encode({"event": "pusher:signin_success", "data": data})
 
 
 def watchlist_events(**user_ids: list[str]) -> bytes | None:
-    """``online`` and ``offline`` ids for a watcher; None when there is nothing to tell (section 7.4)."""
+    """The event with ``online`` and ``offline`` ids for a watcher; None without any (section 7.4)."""
     events = [{"name": name, "user_ids": ids} for name, ids in user_ids.items() if ids]
     if not events:
         return None

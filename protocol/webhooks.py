@@ -1,4 +1,4 @@
-"""What a webhook says and how it is signed (protocol sections 11.1 and 11.2)."""
+"""Encodes and signs webhooks (protocol sections 11.1 and 11.2)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from .apps import App, Webhook, WebhookEvent
 
 CACHE_MISS_SECONDS: Final = 3.0
-"""After a ``cache_miss`` the same channel tells no other for this long: clients that miss at once are one."""
+"""Interval between two ``cache_miss`` events of a channel: misses within it are one event."""
 
 _encoder: Final = msgspec.json.Encoder()
 _text_decoder: Final = msgspec.json.Decoder(str)
 
 
 def event(name: WebhookEvent, channel: str, **fields: Any) -> bytes:
-    """One entry of ``events``; lone surrogates, which UTF-8 cannot carry, become U+FFFD."""
+    """One entry of ``events``. Lone surrogates become U+FFFD, because UTF-8 cannot encode them."""
     content = {"name": name, "channel": channel} | fields
     try:
         return _encoder.encode(content)
@@ -34,7 +34,7 @@ def event(name: WebhookEvent, channel: str, **fields: Any) -> bytes:
 def client_event(channel: str, name: str, data: bytes | None, socket_id: str, user_id: str | None) -> bytes:
     """The entry for a relayed client event.
 
-    :param data: JSON as it was relayed, None if there was none.
+    :param data: JSON as it was relayed, or None.
     :param user_id: the sender on a presence channel, else None.
     """
     sender = {} if user_id is None else {"user_id": user_id}
@@ -42,7 +42,7 @@ def client_event(channel: str, name: str, data: bytes | None, socket_id: str, us
 
 
 def _data_text(data: bytes | None) -> str:
-    """A JSON string's text; any other value's JSON, as it is: SDKs want a string (section 11.2)."""
+    """The text of a JSON string; of any other value the JSON, because SDKs expect a string (section 11.2)."""
     if data is None:
         return ""
     try:
@@ -56,12 +56,12 @@ def _sayable(value: Any) -> Any:
 
 
 def body(time_ms: int, events: Iterable[bytes]) -> bytes:
-    """The request's body; ``time_ms`` is when it was first made, Unix time in milliseconds."""
+    """The request's body. ``time_ms`` is the time of the first attempt, Unix time in milliseconds."""
     return b'{"time_ms":%d,"events":[%b]}' % (time_ms, b",".join(events))
 
 
 def headers(app: App, webhook: Webhook, content: bytes) -> dict[str, str]:
-    """The request's headers. ``content`` is signed as it is, with the oldest of the application's keys."""
+    """The request's headers, with the signature of ``content`` by the application's oldest key."""
     key, secret = next(iter(app.keys.items()))
     theirs = {name: value for name, value in webhook.headers.items() if name not in webhook.overridden}
     return theirs | {
@@ -72,7 +72,7 @@ def headers(app: App, webhook: Webhook, content: bytes) -> dict[str, str]:
 
 
 def wants(webhook: Webhook, name: WebhookEvent, channel: str) -> bool:
-    """Whether an event is for this webhook. A user's own ``#server-to-user-`` is for none (section 7.2)."""
+    """Whether a webhook receives an event. Events of ``#server-to-user-`` are for none (section 7.2)."""
     return (
         name in webhook.events
         and channel.startswith(webhook.channel_prefix)
@@ -82,14 +82,14 @@ def wants(webhook: Webhook, name: WebhookEvent, channel: str) -> bool:
 
 
 class Misses:
-    """Which cache misses are worth telling."""
+    """Limits the ``cache_miss`` events of each channel."""
 
     def __init__(self, seconds: float = CACHE_MISS_SECONDS) -> None:
         self._seconds = seconds
         self._told: dict[tuple[str, str], float] = {}
 
     def tell(self, app_id: str, channel: str, now: float) -> bool:
-        """Whether this is the first miss in a while; ``now`` is any clock that does not go back."""
+        """Whether to report this miss. ``now`` is in seconds of any monotonic clock."""
         self._forget(now)
         key = (app_id, channel)
         if key in self._told:
@@ -98,7 +98,7 @@ class Misses:
         return True
 
     def _forget(self, now: float) -> None:
-        # In order of time, so that the old ones are in front.
+        # Ordered by time, the oldest first.
         while self._told:
             key = next(iter(self._told))
             if now - self._told[key] < self._seconds:

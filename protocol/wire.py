@@ -1,23 +1,23 @@
-"""Every name and byte layout that crosses Redis, in one place.
+"""Every Redis name and byte layout that the two programs share.
 
-Braces in a key are literal: they are Redis Cluster hash tags, so that all keys of one channel of one
-application live in one slot and one script may touch them together. Names are unambiguous because
-neither application ids nor channel names can contain ``{``, ``}`` or ``:`` (:mod:`legato.protocol.channels`).
+Braces in a key are literal: they are the hash tags of Redis Cluster. All keys of one channel of one
+application are in one slot, so that one script can use them together. Names are unambiguous because neither
+application ids nor channel names can contain ``{``, ``}`` or ``:`` (:mod:`legato.protocol.channels`).
 
-The programs use these names through :class:`.names.Names`, which knows the installation's prefix.
+The programs use these names through :class:`.names.Names`, which adds the installation's prefix.
 
 The hash at :func:`message_key` has these fields:
 
 =============  =========================================================================
 ``user``       the owner's id as JSON (``7`` or ``"ann"``)
 ``state``      ``queued``, ``streaming``, or an end: ``complete``, ``failed``, ``cancelled``
-``attempt``    how many times the message was claimed, not counting claims that were handed back
-``claim``      the fence: the unique token of the newest claim. Only who holds it may write
-``ticket``     which delivery of which job the claim came by. An older delivery cannot claim any more
-``usage``      what all attempts up to now have used, as JSON (:class:`legato.protocol.stream.Usage`)
+``attempt``    number of claims, without claims that were handed back
+``claim``      the fencing token: the unique token of the newest claim. Scripts refuse writes with another
+``ticket``     the delivery of the job that led to the claim. An older delivery cannot claim any more
+``usage``      usage of all attempts so far, as JSON (:class:`legato.protocol.stream.Usage`)
 ``next``       the number of indexes in the log, which is the next index to append
-``cancel``     ``1`` once somebody asked to stop it
-``error``      text for people, when ``failed``
+``cancel``     ``1`` once a cancel was requested
+``error``      text for users, when ``failed``
 =============  =========================================================================
 """
 
@@ -29,24 +29,24 @@ GROUP: Final = "workers"
 """The consumer group on every job stream."""
 
 JOB_FIELD: Final = "job"
-"""The one field of a job entry; its value is a :class:`legato.protocol.stream.Job` as JSON."""
+"""The field of a job entry; its value is a :class:`legato.protocol.stream.Job` as JSON."""
 
 CANCEL_SECONDS: Final = 300
-"""How long a cancel flag lives. A job that waits longer than this is cancelled by its hash instead."""
+"""Lifetime of a cancel flag. The field ``cancel`` of the message's hash covers longer waits."""
 
 
 def jobs_key(queue: str) -> str:
-    """Stream of jobs that wait or run. Entries leave by XACK and XDEL, never by trimming."""
+    """Stream of waiting and running jobs. Entries leave by XACK and XDEL, never by trimming."""
     return f"legato:jobs:{{{queue}}}"
 
 
 def queued_mark(queue: str, message_id: str) -> str:
-    """String that is there once the job of an idempotent request is queued."""
+    """String that exists once the job of an idempotent request is queued."""
     return f"legato:queued:{{{queue}}}:{message_id}"
 
 
 def dead_key(queue: str) -> str:
-    """Stream of jobs given up on, with the reason."""
+    """Stream of dead letters: jobs that could not be answered, with the reason."""
     return f"legato:dead:{{{queue}}}"
 
 
@@ -54,25 +54,25 @@ QUEUES_KEY: Final = "legato:queues"
 """Set of the names of all queues that a worker ever served."""
 
 WORKERS_KEY: Final = "legato:workers"
-"""Set of the ids of worker processes and their supervisors: a hint, which a killed one stays in."""
+"""Set of the ids of worker processes and supervisors. A hint: a killed one stays in it."""
 
 PAUSED_KEY: Final = "legato:paused"
-"""Hash of what workers do not claim from: queue or :data:`ALL_QUEUES` -> since when, in ms since 1970."""
+"""Hash of paused queues: queue or :data:`ALL_QUEUES` -> when it was paused, in ms since 1970."""
 
 ALL_QUEUES: Final = "*"
 """Stands for every queue in :data:`PAUSED_KEY`."""
 
 ORDER_DRAIN: Final = "drain"
-"""Value of :func:`order_key`: claim no more, finish, exit."""
+"""Value of :func:`order_key`: claim no more jobs, finish, exit."""
 
 
 def worker_key(worker_id: str) -> str:
-    """String with what a worker process or supervisor is and does, as JSON; gone soon after it is."""
+    """String with the status of a worker process or supervisor, as JSON. Expires soon after its end."""
     return f"legato:worker:{{{worker_id}}}"
 
 
 def order_key(worker_id: str) -> str:
-    """String with what a worker process or supervisor is to do."""
+    """String with an order for a worker process or supervisor."""
     return f"legato:order:{{{worker_id}}}"
 
 
@@ -87,31 +87,31 @@ def log_key(app_id: str, channel: str, message_id: str) -> str:
 
 
 def active_key(app_id: str, channel: str) -> str:
-    """Set of the ids of messages that stream on the channel now."""
+    """Set of the ids of messages that are streaming on the channel."""
     return f"legato:active:{{{app_id}:{channel}}}"
 
 
 def open_key(app_id: str, channel: str) -> str:
-    """Sorted set: id of a message that waits or streams on the channel -> when to forget it, in Unix time."""
+    """Sorted set: id of a waiting or streaming message of the channel -> when to forget it, in Unix time."""
     return f"legato:open:{{{app_id}:{channel}}}"
 
 
 ENDED_SECONDS: Final = 300
-"""How long :func:`ended_key` remembers: a node that is deaf for longer misses what began and ended then."""
+"""How long :func:`ended_key` remembers. In a longer gap a node misses replies that began and ended in it."""
 
 MAX_ENDED: Final = 16
-"""How many messages :func:`ended_key` remembers, the newest."""
+"""Largest number of messages that :func:`ended_key` remembers, the newest."""
 
 
 def ended_key(app_id: str, channel: str) -> str:
-    """Sorted set: id of a message that has ended on the channel -> when, in milliseconds by Redis's clock."""
+    """Sorted set: id of an ended message of the channel -> when it ended, in milliseconds of Redis' clock."""
     return f"legato:ended:{{{app_id}:{channel}}}"
 
 
 def bus_channel(app_id: str, channel: str, database: int = 0) -> str:
-    """The sharded pub/sub channel that carries one Pusher channel of one application.
+    """The sharded pub/sub channel of one Pusher channel of one application.
 
-    ``database`` keeps those apart who share a Redis: it delivers to all who listen, in whatever database.
+    ``database`` separates installations that share a Redis, because pub/sub ignores databases.
     """
     if database:
         return f"legato:bus:{database}:{{{app_id}:{channel}}}"
@@ -121,17 +121,17 @@ def bus_channel(app_id: str, channel: str, database: int = 0) -> str:
 def subscriptions_key(app_id: str, channel: str) -> str:
     """Hash with one field per subscription of the whole cluster: socket id -> node id.
 
-    Behind ``:`` follow two digits if it was the first of the channel, or of its user (``join.lua``).
+    Two digits follow after ``:`` if it was the first of the channel or of its user (``join.lua``).
     """
     return f"legato:subs:{{{app_id}:{channel}}}"
 
 
 CONNECTIONS: Final = "#connections"
-"""Stands for a channel that every connection of an application with a quota is on."""
+"""Pseudo-channel of all connections of an application with a quota."""
 
 
 def users_key(app_id: str, channel: str) -> str:
-    """Hash of a presence channel: user id -> how many connections the user has on it."""
+    """Hash of a presence channel: user id -> number of the user's connections on it."""
     return f"legato:users:{{{app_id}:{channel}}}"
 
 
@@ -141,12 +141,12 @@ def members_key(app_id: str, channel: str) -> str:
 
 
 def held_key(app_id: str, channel: str) -> str:
-    """Hash of the departures whose webhooks are held back: ``c`` or ``u`` and the user id -> node id."""
+    """Hash of the departures with held webhooks: ``c``, or ``u`` and the user id -> node id."""
     return f"legato:held:{{{app_id}:{channel}}}"
 
 
 def answer_key(app_id: str, channel: str, call: str) -> str:
-    """String for a minute: what a script has answered, for the caller that comes again as it heard nothing.
+    """String with the answer of a script, kept for a minute in case the answer is lost and the call repeated.
 
     ``call`` is unique to the call (``leave.lua``, ``release.lua``).
     """
@@ -159,36 +159,36 @@ def cache_key(app_id: str, channel: str) -> str:
 
 
 def occupied_key(app_id: str) -> str:
-    """Set of the channels that may be occupied: a hint, in another slot than theirs."""
+    """Set of the channels that may be occupied. A hint, because it is in another slot than theirs."""
     return f"legato:occupied:{{{app_id}}}"
 
 
 NODES_KEY: Final = "legato:nodes"
-"""Set of the ids of all broadcaster nodes that have not said goodbye."""
+"""Set of the ids of all broadcaster nodes that have not stopped in order."""
 
 
 def lease_key(node_id: str) -> str:
-    """String that is there as long as the node lives: its state."""
+    """String with the state of a node; it exists as long as the node lives."""
     return f"legato:lease:{{{node_id}}}"
 
 
 def entries_key(node_id: str) -> str:
-    """Set of the subscriptions that hang on the node's lease."""
+    """Set of the subscriptions that depend on the node's lease."""
     return f"legato:entries:{{{node_id}}}"
 
 
 def connections_key(node_id: str) -> str:
-    """Hash: application id -> how many connections the node has. It counts while the node's lease stands."""
+    """Hash: application id -> number of the node's connections. Valid while the node holds its lease."""
     return f"legato:connections:{{{node_id}}}"
 
 
 def idempotency_key(app_id: str, user: str, key: str) -> str:
-    """String that remembers which message an ``Idempotency-Key`` of a user made."""
+    """String with the message of a user's ``Idempotency-Key``."""
     return f"legato:idempotency:{{{app_id}:{user}}}:{key}"
 
 
 def cancel_flags(message_id: str) -> tuple[str, str]:
-    """The cancel flag in both spellings: with a hash tag, which Legato writes, and without.
+    """The cancel flag in both spellings: with a hash tag, as Legato writes it, and without.
 
     Other programs may set either (``SET stream_cancel:ID 1 EX 300``).
     """
@@ -196,7 +196,7 @@ def cancel_flags(message_id: str) -> tuple[str, str]:
 
 
 def backoff_key(digest: str) -> str:
-    """Hash that is there while a provider has no room; ``digest`` stands for the account and hides it."""
+    """Hash that exists while a provider is overloaded; ``digest`` is a hash of the account."""
     return f"legato:backoff:{{{digest}}}"
 
 
@@ -204,39 +204,39 @@ LOG_TEXT: Final = "t"
 """Field of a token's log entry: its text."""
 
 LOG_FINAL: Final = "f"
-"""Field of the final marker: how the reply ends, as JSON (:class:`legato.protocol.stream.Decision`)."""
+"""Field of the final marker, a :class:`legato.protocol.stream.Decision` as JSON."""
 
 LOG_FINAL_ID: Final = "2-1"
-"""Id of the final marker, behind every token."""
+"""Id of the final marker, after every token."""
 
 
 def log_entry_id(index: int) -> str:
-    """The stream id of token ``index`` (from 0): ``1-1``, ``1-2`` ... A second XADD of one is refused."""
+    """The stream id of token ``index`` (from 0): ``1-1``, ``1-2`` ... Redis refuses a second XADD of one."""
     return f"1-{index + 1}"
 
 
 TERMINATE: Final = "terminate"
-"""Close all that have the channel: on a user's own channel, those who are signed in as the user."""
+"""Close all connections with the channel; with a user's channel, those signed in as the user."""
 
 RECONNECT: Final = "reconnect"
-"""The same, but they come back at once."""
+"""The same with a close code that makes them reconnect at once."""
 
 ASIDE: Final = "aside"
-"""The frame is about the message in ``stream`` and not in its log; ``index`` tokens are before it."""
+"""The frame belongs to the message in ``stream`` but not to its log; ``index`` tokens precede it."""
 
 END: Final = "end"
-"""The frame ends the message in ``stream``, which has ``index`` tokens. ``detail``: its state."""
+"""The frame ends the message in ``stream`` after ``index`` tokens. ``detail``: its state."""
 
 CACHED: Final = "cached"
-"""The frame is what a cache channel keeps. ``detail``: its version, a number that grows."""
+"""The frame is the last event of a cache channel. ``detail``: its version, which increases."""
 
 
 class Envelope(NamedTuple):
-    """One message on the bus: the Pusher frame as every subscriber gets it, and how to deliver it.
+    """One message on the bus: the Pusher frame for every subscriber, and how to deliver it.
 
-    ``stream`` is ``(message_id, index)`` for a frame of a reply: a node sees a gap without reading the frame.
-    ``command`` is for the nodes, not for subscribers: nothing, or one of the names above; a node delivers the
-    frame of one that it does not know. ``detail`` has neither ``;`` nor ``=``.
+    ``stream`` is ``(message_id, index)`` for a frame of a reply, so that a node detects a gap without parsing
+    the frame. ``command`` is for the nodes: empty, or one of the constants above; a node delivers the frame
+    of an unknown command. ``detail`` has neither ``;`` nor ``=``.
     """
 
     payload: bytes
@@ -247,7 +247,7 @@ class Envelope(NamedTuple):
 
 
 _new: Final = tuple.__new__
-"""Makes an ``Envelope`` of all its fields; its own ``__new__`` is a Python function, at twice the price."""
+"""Creates an ``Envelope`` from all fields. Its own ``__new__`` is a Python function and twice as slow."""
 
 
 class EnvelopeError(ValueError):
@@ -255,7 +255,7 @@ class EnvelopeError(ValueError):
 
 
 def encode_envelope(envelope: Envelope) -> bytes:
-    r"""``EXCEPT;MESSAGE_ID;INDEX;COMMAND\n`` before the payload, or just ``\n`` when all are absent.
+    r"""Put ``EXCEPT;MESSAGE_ID;INDEX;COMMAND\n`` before the payload, or just ``\n`` if all are absent.
 
     A command with a detail is ``COMMAND=DETAIL``.
     """
@@ -273,7 +273,7 @@ def encode_token(frame: bytes, message_id: str, index: int) -> bytes:
 
 
 def decode_envelope(data: bytes) -> Envelope:
-    """Undo :func:`encode_envelope`.
+    """Decode the result of :func:`encode_envelope`.
 
     :raises EnvelopeError: the header is missing or malformed.
     """

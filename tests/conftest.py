@@ -7,23 +7,71 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import redis_clusters, redis_servers
+from tests import redis_clusters, redis_servers, tiers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # How long an example takes says more of the machine than of the code.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "untimed",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    max_examples=tiers.amount(60, 2_000),
+)
 settings.load_profile("untimed")
 
 BINARIES = redis_servers.binaries()
+GUARD = tiers.Guard()
+GUARD.install()
 
 
-@pytest.fixture(scope="session", params=BINARIES)
-def redis_server(request: pytest.FixtureRequest) -> Iterator[redis_servers.RedisServer]:
-    """A server shared by the whole run, once per implementation. Do not kill it: start your own for that."""
-    with redis_servers.RedisServer(BINARIES[request.param]) as server:
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tiers; let what takes longest begin first, and keep together what shares a set-up."""
+    weights: dict[str, float] = {}
+    for item in items:
+        spec = getattr(item, "callspec", None)
+        params = spec.params.values() if spec else ()
+        if tiers.is_unit(item.nodeid, getattr(item, "fixturenames", ()), params):
+            item.add_marker("unit")
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker("proof")
+        if tiers.PROOF:
+            item.add_marker(pytest.mark.timeout(tiers.PROOF_TIMEOUT), append=False)
+        if group := tiers.group(item):
+            item.add_marker(pytest.mark.xdist_group(group))
+        name = group or item.nodeid
+        weights[name] = weights.get(name, 0.0) + tiers.seconds(item.nodeid)
+    items.sort(key=lambda item: -weights[tiers.group(item) or item.nodeid])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    GUARD.running = item.nodeid if item.get_closest_marker("unit") else None
+    try:
+        return (yield)
+    finally:
+        GUARD.running = None
+
+
+@pytest.fixture(scope="session")
+def _valkey() -> Iterator[redis_servers.RedisServer]:
+    with redis_servers.RedisServer(BINARIES["valkey"]) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def _redis() -> Iterator[redis_servers.RedisServer]:
+    with redis_servers.RedisServer(BINARIES["redis"]) as server:
+        yield server
+
+
+@pytest.fixture(params=BINARIES)
+def redis_server(request: pytest.FixtureRequest) -> redis_servers.RedisServer:
+    """A server shared by the whole run, once per implementation. Do not kill it: start your own for that."""
+    server: redis_servers.RedisServer = request.getfixturevalue(f"_{request.param}")
+    return server
 
 
 @pytest.fixture
@@ -31,12 +79,6 @@ def redis_url(redis_server: redis_servers.RedisServer) -> str:
     """The address of an empty server, ``unix:///...``; a test that takes it runs once per implementation."""
     redis_server.flush()
     return redis_server.url
-
-
-@pytest.fixture(scope="session")
-def _valkey() -> Iterator[redis_servers.RedisServer]:
-    with redis_servers.RedisServer(BINARIES["valkey"]) as server:
-        yield server
 
 
 @pytest.fixture

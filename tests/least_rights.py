@@ -45,7 +45,7 @@ def by_scripts() -> set[str]:
     """Commands that the Lua of both programs calls."""
     found = set()
     for program in PROGRAMS:
-        for file in (ROOT / program / "scripts").glob("*.lua"):
+        for file in (ROOT / program).rglob("*.lua"):
             text = file.read_text()
             calls = re.findall(r"redis\.p?call\('(\w+)'(?:, '(\w+)')?", text)
             assert len(calls) == len(re.findall(r"redis\.p?call\b", text)), (

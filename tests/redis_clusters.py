@@ -5,29 +5,16 @@ from __future__ import annotations
 import contextlib
 import random
 import socket
-import time
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import redis
 
 from tests.redis_servers import START_SECONDS, RedisServer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tests.waiting import wait_until
 
 SLOTS = 16_384
-SETTLE_SECONDS = 60
 BUS_OFFSET = 10_000
 """A node of a Cluster speaks to the others on its port and this."""
-
-
-def wait_until(condition: Callable[[], object], what: str, seconds: float = SETTLE_SECONDS) -> None:
-    """Wait for a condition that no server announces."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"timed out: {what}")
-        time.sleep(0.02)
 
 
 def free_port() -> int:
@@ -126,12 +113,12 @@ class Cluster:
             for server in self.servers[1:]:
                 clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", server.port)
             ids = [_text(client.execute_command("CLUSTER", "MYID")) for client in clients]
-            wait_until(lambda: all(_knows(client, len(ids)) for client in clients), "the nodes meet")
+            wait_until(lambda: all(_knows(client, len(ids)) for client in clients), what="the nodes meet")
             for at, client in enumerate(clients[count:]):
                 client.execute_command("CLUSTER", "REPLICATE", ids[at])
-            wait_until(lambda: all(_covers(client, count) for client in clients), "the slots are known")
+            wait_until(lambda: all(_covers(client, count) for client in clients), what="the slots are known")
             for client in clients[count:]:
-                wait_until(lambda: _linked(client), "a replica follows")  # noqa: B023 - called at once
+                wait_until(lambda: _linked(client), what="a replica follows")  # noqa: B023 - called at once
 
     def owner(self, slot: int) -> TcpServer:
         """The master that has a slot."""
@@ -252,12 +239,14 @@ class Sentinels:
             )
             self.servers.append(replica)
             with replica.client() as client:
-                wait_until(lambda: _linked(client), "the replica follows")
+                wait_until(lambda: _linked(client), what="the replica follows")
             for _ in range(self._sentinels):
                 self.watchers.append(self._watcher(master))
             with contextlib.ExitStack() as stack:
                 clients = [stack.enter_context(watcher.client()) for watcher in self.watchers]
-                wait_until(lambda: all(self._ready(client) for client in clients), "the Sentinels know all")
+                wait_until(
+                    lambda: all(self._ready(client) for client in clients), what="the Sentinels know all"
+                )
         except BaseException:
             self.__exit__()
             raise
@@ -291,7 +280,7 @@ class Sentinels:
         """Kill the master, and wait until the replica is promoted."""
         old = self.master
         old.kill()
-        wait_until(lambda: self.master is not old, "the replica is promoted")
+        wait_until(lambda: self.master is not old, what="the replica is promoted")
 
 
 class SentinelServer(TcpServer):

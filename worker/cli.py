@@ -18,6 +18,8 @@ from redis.exceptions import RedisError
 
 from legato.protocol import databases
 from legato.protocol.redis import advice as redis_advice
+from legato.protocol.redis.errors import reason_of
+from legato.protocol.redis.retry import Backend
 from legato.protocol.settings import SUPERVISOR_NAME, SettingsError
 
 from . import config
@@ -28,7 +30,6 @@ from .jobs.priority_queues import PriorityQueues
 from .jobs.queue import JobQueue
 from .observability import metrics
 from .providers import base
-from .providers.backoff import Backend, one_line
 from .providers.circuit_breaker import ALWAYS_CLOSED, SharedCircuitBreaker
 from .providers.scripted import Scripted
 from .replies.log import TokenLog
@@ -102,7 +103,7 @@ def _exit_with(remaining: int) -> NoReturn:
 
 
 def _complain(error: Exception, status: int) -> int:
-    sys.stderr.write(f"legato worker: {one_line(error)}\n")
+    sys.stderr.write(f"legato worker: {reason_of(error)}\n")
     return status
 
 
@@ -153,7 +154,7 @@ async def _prepare(
         await workers.register(heartbeat.status().queues)
         heartbeat.apply(await workers.report(heartbeat.status()))  # queues may be paused
     except (RedisError, OSError) as error:
-        raise StartError(f"Redis cannot be used: {one_line(error)}") from error
+        raise StartError(f"Redis cannot be used: {reason_of(error)}") from error
     try:
         await turns.prepare()
     except database.FAULTS as error:
@@ -197,7 +198,7 @@ def compose(
 ) -> Consumer:
     """Wire the parts together. Starts nothing."""
     worker, model = settings.worker, settings.provider
-    backend = Backend("Redis", REDIS_DOWN)
+    backend = Backend("Redis", REDIS_DOWN, log)
     flags = CancelFlags(redis)
     runner = Runner(
         messages=TokenLog(redis, tries=worker.tries, retention=worker.retention),
@@ -211,7 +212,7 @@ def compose(
             breaker=_circuit_breaker(model, redis, backend),
         ),
         redis=backend,
-        database=Backend("the database", (store.UnavailableError,)),
+        database=Backend("the database", (store.UnavailableError,), log),
         timeout=worker.timeout,
     )
     limits = Limits(worker.concurrency, worker.lease, worker.drain_seconds)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from legato.protocol import redis_url
@@ -31,12 +29,12 @@ def connect(url: str, prefix: str = "") -> Named:
     :param prefix: of all names that the installation uses (:mod:`legato.protocol.names`).
     :raises SettingsError: ``url`` is not an address. The text leaves it out, for it may hold a password.
     """
-    return _client(url, prefix, retry=Retry(NoBackoff(), 1), socket_timeout=5.0, health_check_interval=15)
+    return _client(url, prefix, repeats=1, socket_timeout=5.0, health_check_interval=15)
 
 
 def connect_reader(url: str, prefix: str = "") -> Named:
     """The client for blocking reads: nothing is sent twice, and a long BLOCK is no timeout."""
-    return _client(url, prefix, retry=Retry(NoBackoff(), 0), socket_timeout=READ_TIMEOUT)
+    return _client(url, prefix, socket_timeout=READ_TIMEOUT)
 
 
 def _client(url: str, prefix: str, **options: Any) -> Named:

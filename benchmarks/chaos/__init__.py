@@ -1,5 +1,5 @@
-"""The delivery proof: real processes under seeded faults, and an auditor that holds every token to account.
+"""The delivery proof: real processes under seeded faults, and an auditor that checks every token.
 
-It ships with the ``legato`` command, so it must not depend on the rest of the tests. What happens is planned
-(:mod:`.plan`) and judged (:mod:`.audit`) by pure functions; everything between is real.
+It is part of the ``legato`` command, so it must not depend on the tests. Pure functions plan the run
+(:mod:`.plan`) and check its record (:mod:`.audit`); everything in between is real.
 """

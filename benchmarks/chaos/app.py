@@ -1,4 +1,4 @@
-"""The application whose users write: signed tokens; submitting and cancelling until that is answered."""
+"""The application of the users: signs tokens, and submits and cancels messages with retries."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ PAUSE: Final = 0.3
 
 
 class App:
-    """Speaks to the nodes behind ``ports``; when one does not answer, to the next.
+    """Calls the nodes at ``ports``; if one does not answer, the next.
 
-    :param secret: what signs the users' tokens.
+    :param secret: signs the users' tokens.
     """
 
     def __init__(self, secret: str, ports: Sequence[int]) -> None:
@@ -45,23 +45,23 @@ class App:
         await self._client.aclose()
 
     def token(self, user: str) -> str:
-        """A token of that user."""
+        """Sign a token for a user."""
         return jwt.encode({"sub": user, "exp": 2**32}, self._secret, "HS256")
 
     async def send(self, user: str, node: int, message: str, key: str) -> str:
-        """Submit a message until it is accepted; ``key`` makes that one message. Answers its id."""
+        """Submit a message until it is accepted, under the idempotency ``key``. Returns its id."""
         answer = await self._insist(
             user, node, "/api/chat/send", {"message": message}, {"Idempotency-Key": key}
         )
         return str(answer.json()["message_id"])
 
     async def cancel(self, user: str, node: int, message_id: str) -> bool:
-        """Cancel a message until that is answered: whether it was accepted."""
+        """Cancel a message until a node answers. Returns whether the cancel was accepted."""
         answer = await self._insist(user, node, f"/api/chat/{message_id}/cancel", {}, {})
         return bool(answer.status_code == httpx2.codes.OK)
 
     async def users(self, node: int, channel: str) -> frozenset[str]:
-        """Whom a node names as the users of a presence channel."""
+        """The users of a presence channel, as a node returns them."""
         answer = await self._ask(node, f"/apps/{APP_ID}/channels/{channel}/users", {})
         return frozenset(str(user["id"]) for user in answer["users"])
 
@@ -71,7 +71,7 @@ class App:
         return {name: channel["subscription_count"] for name, channel in answer["channels"].items()}
 
     async def _ask(self, node: int, path: str, params: dict[str, str]) -> Any:
-        """The answer of one node to a signed question, as soon as it gives one."""
+        """Send a signed request to one node until it answers."""
         while True:
             now = str(int(time.time()))
             signed = {**params, "auth_key": APP_KEY, "auth_timestamp": now, "auth_version": "1.0"}

@@ -1,13 +1,13 @@
-"""The auditor: holds a whole run to account. Pure: a record goes in, findings come out.
+"""The auditor: checks a whole run. A pure function from a record to findings.
 
-What it demands, place by place:
+The checks:
 
-* **log**: the words of the script, each once, in order, up to where the reply ended; all of them when it is
-  complete. One end, which is the script's, or cancelled if somebody asked for that.
+* **log**: the words of the script, each once, in order, up to the end of the reply; all of them if it is
+ complete. One end: that of the script, or cancelled if a cancel was requested.
 * **database**: the user's turn and the reply's turn, once each, with that text and that end.
 * **live**: see :mod:`.live`.
 * **whole**: see :mod:`.whole`.
-* **queue**: no job is left, and no dead letter is there but of a reply that has used up its tries.
+* **queue**: no job is left, and only replies without attempts left are dead letters.
 * **list**, **api**: see :mod:`.room`. **webhooks**: see :mod:`.hooks`.
 """
 
@@ -28,26 +28,26 @@ if TYPE_CHECKING:
     from .record import Kept, Record, Rules, Sent
 
 CANCEL_SLACK: Final = 128
-"""Tokens that may follow an accepted cancel: one append that was under way, and what one append can hold."""
+"""Tokens that may follow an accepted cancel: an append in flight, with as many as one append can have."""
 
 _WORD: Final = re.compile(r"w(0|[1-9]\d*) ")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the auditor says; ``findings`` are violations."""
+    """The result of the audit; ``findings`` are violations."""
 
     findings: Sequence[Finding]
     figures: Mapping[str, int]
 
     @property
     def clean(self) -> bool:
-        """Whether everything was as it must be, and something happened at all."""
+        """Whether there is no violation, and the run is not empty."""
         return not self.findings and bool(self.figures["complete"]) and bool(self.figures["frames"])
 
 
 def audit(record: Record) -> Verdict:
-    """Hold a run to account."""
+    """Check a run."""
     findings = [*_strangers(record), *_queue(record)]
     for sent in record.sent:
         kept = record.kept.get(sent.id)
@@ -77,7 +77,7 @@ def _queue(record: Record) -> Iterator[Finding]:
     for message_id, reason in record.dead.items():
         kept = record.kept.get(message_id)
         if kept is not None and kept.state == "failed" and kept.attempt > record.rules.tries:
-            continue  # it has used up its tries, which is what dead letters are for
+            continue  # no attempts left: a legitimate dead letter
         yield Finding("left over", "queue", message_id, f"a dead letter: {reason}")
 
 
@@ -93,7 +93,7 @@ def _log(sent: Sent, kept: Kept) -> Iterator[Finding]:
 
 
 def _words(sent: Sent, text: str) -> Iterator[Finding]:
-    """Why ``text`` is not the beginning of what the script says."""
+    """Why ``text`` is not a prefix of the script's text."""
     numbers = [int(word) for word in _WORD.findall(text)]
     rest = _WORD.sub("", text)
     beyond = [number for number in numbers if number >= sent.script.tokens]
@@ -121,7 +121,7 @@ def _ending(sent: Sent, kept: Kept, rules: Rules) -> Iterator[Finding]:
 
 
 def _may_end(sent: Sent, kept: Kept, rules: Rules) -> bool:
-    """Whether the reply may have ended as it did."""
+    """Whether the reply may have this end."""
     if kept.state == "cancelled":
         return sent.cancel_index is not None
     if kept.state == "complete":
@@ -152,7 +152,7 @@ def _rows(sent: Sent, kept: Kept) -> Iterator[Finding]:
 
 
 def _figures(record: Record) -> Mapping[str, int]:
-    """How much of what there was."""
+    """Counts of what was checked."""
     ends = Counter(kept.state for kept in record.kept.values())
     return {
         "messages": len(record.sent),

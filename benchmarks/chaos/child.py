@@ -1,4 +1,4 @@
-"""A process that is kept running until it is told otherwise, as a service manager does it."""
+"""A process that is restarted whenever it ends, as by a service manager."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 POLL: Final = 0.05
 PAUSE: Final = 0.3
-"""Seconds before a process that has ended by itself is started again."""
+"""Seconds before a process that ended by itself is restarted."""
 
 START_SECONDS: Final = 60.0
 PATIENCE: Final = 10.0
@@ -28,9 +28,9 @@ PATIENCE: Final = 10.0
 
 
 class Child:
-    """One process, with a log file that collects what all of its starts print.
+    """One process, with one log file for all of its starts.
 
-    :ivar exits: statuses with which it ended by itself.
+    :ivar exits: exit statuses with which it ended by itself.
     """
 
     def __init__(
@@ -56,18 +56,18 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Of the present process, 0 without one."""
+        """The pid of the current process, 0 without one."""
         return self._process.pid if self._process else 0
 
     @property
     def ready(self) -> re.Match[str] | None:
-        """What the present process has said to be ready; None before that."""
+        """The match of the current process' ready line; None before that."""
         return self._ready
 
     async def start(self) -> None:
-        """Start, and wait until it is ready.
+        """Start it, and wait until it is ready.
 
-        :raises ChaosError: it does not get there.
+        :raises ChaosError: it does not become ready.
         """
         self._wanted.set()
         self._task = asyncio.create_task(self._keep())
@@ -90,13 +90,13 @@ class Child:
     # --- faults
 
     async def restart(self, number: signal.Signals, seconds: float) -> None:
-        """End it by a signal, and start it again so many seconds later."""
+        """End it with a signal, and restart it after some seconds."""
         await self.down(number)
         await asyncio.sleep(seconds)
         self.up()
 
     async def down(self, number: signal.Signals) -> None:
-        """End it by a signal, until :meth:`up`."""
+        """End it with a signal, until :meth:`up`."""
         self._wanted.clear()
         await self._end(number)
 
@@ -105,7 +105,7 @@ class Child:
         self._wanted.set()
 
     async def freeze(self, seconds: float) -> None:
-        """Stop it in the middle of whatever it does, and let it go on so many seconds later."""
+        """Stop it (SIGSTOP), and continue it after some seconds."""
         process = self._process
         _signal(process, signal.SIGSTOP)
         try:

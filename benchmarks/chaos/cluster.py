@@ -1,4 +1,4 @@
-"""All that runs: Redis, nodes, workers, readers, and the links between them."""
+"""All processes of a run: Redis, nodes, workers, readers, and the links between them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LEGATO: Final = (sys.executable, "-P", "-m", "legato.deploy")
 WORKER: Final = (*LEGATO, "worker", "--concurrency", "8")
 
 TRIES: Final = 8
-"""Attempts of a reply: more than faults of processes use up, so that none ends because it was out of luck."""
+"""Attempts of a reply: more than the faults can use up."""
 
 SETTINGS: Final = """\
 [[apps]]
@@ -44,7 +44,7 @@ secret = "{secret}"
 activity_timeout = 10
 max_presence_members = 200
 
-# A path of its own for each node: a receiver can tell an event that comes again from one that is told twice.
+# Each node has its own path, so that the receiver can distinguish a retry from an event sent twice.
 [[apps.webhooks]]
 url = "{hook}"
 events = ["channel_occupied", "channel_vacated", "member_added", "member_removed"]
@@ -61,12 +61,12 @@ _READY: Final = re.compile(r"ready: queue")
 
 
 def guest_names() -> list[str]:
-    """Those who only come and go."""
+    """Users who only join and leave."""
     return [f"guest-{number}" for number in range(GUESTS)]
 
 
 class Cluster:
-    """Started by ``async with``; after that every process has a state of its own.
+    """Starts with ``async with``; afterwards every process has its own state.
 
     :param redis: the path of a redis-server or valkey-server.
     :param directory: for logs and data.
@@ -159,8 +159,8 @@ class Cluster:
             "REDIS_URL": way.url,
             "DATABASE_URL": f"sqlite:///{self.database}",
             "LEGATO_PROVIDER_NAME": "scripted",
-            # Longer than any process is stopped: else a zombie that wakes has lost patience with the
-            # provider, and never comes to write what the fence has to refuse.
+            # Longer than any process is stopped. Otherwise a zombie that wakes up times out at the
+            # provider, and never tries the write that the fence must refuse.
             "LEGATO_PROVIDER_NO_TOKEN_SECONDS": "12",
             "LEGATO_PROVIDER_FIRST_TOKEN_SECONDS": "4",
             "LEGATO_WORKER_LEASE": str(LEASE),
@@ -177,7 +177,7 @@ class Cluster:
 
 
 class _Dialer:
-    """Leads to whatever port a node has now."""
+    """Connect to the current port of a node."""
 
     def __init__(self, cluster: Cluster, number: int) -> None:
         self._cluster = cluster
@@ -191,6 +191,6 @@ class _Dialer:
 
 
 def _environ(kind: str, settings: dict[str, str]) -> dict[str, str]:
-    """What a child needs to run, and nothing that was set for another Legato on this machine."""
+    """The environment of a child, without variables for another Legato on this machine."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("LEGATO_", "PG"))}
     return environment.of_child(kind, clean, settings)

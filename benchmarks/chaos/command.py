@@ -25,36 +25,34 @@ from .audit import audit
 from .cluster import TRIES, WORKER, Cluster
 from .errors import BAD_USAGE, FAILED, ChaosError
 from .figures import healed
+from .modules import pusher_js
 from .record import Rules
 from .run import Run, user_names
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from .plan import Options, Plan
-
-MODULES: Final = Path(__file__).parents[2] / "tests" / "e2e"
-"""Where pusher-js is in a checkout in which ``make test`` has run."""
 
 BOUNDS: Final = {"users": 100, "readers": 20, "nodes": 16, "workers": 16}
 
 
-def run(args: argparse.Namespace) -> int:
-    """Make a run, or print its plan; 0 when the auditor has found nothing.
+def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Make a run, or print its plan; 0 without violations.
 
     :raises ChaosError: an option is wrong, or something that is needed is not there.
     """
     options = options_of(args)
     if args.seeds is not None:
-        return _run_all(args, options)
+        return _run_all(args, options, environ)
     if args.report is not None or args.parallel != 1:
         raise ChaosError("--report and --parallel go with --seeds", BAD_USAGE)
     made = plan.plan(options)
     if args.plan:
         sys.stdout.write(plan.listing(made))
         return 0
-    modules, redis = _modules(args.modules), _redis(args.redis)
+    redis, modules = _redis(args.redis), pusher_js(args.modules, environ, _say)
     with _directory(args.keep) as directory:
         outcome = asyncio.run(
             carry_out(options, made, redis, modules, directory, replay=_replay(args, options))
@@ -65,17 +63,17 @@ def run(args: argparse.Namespace) -> int:
     return 0 if outcome.verdict.clean else FAILED
 
 
-def _run_all(args: argparse.Namespace, options: Options) -> int:
-    """A run of each seed, and what they come to together."""
+def _run_all(args: argparse.Namespace, options: Options, environ: Mapping[str, str]) -> int:
+    """Run each seed, and judge all runs together."""
     numbers = series.seeds(args.seeds)
     if args.plan or args.keep is not None:
         raise ChaosError("--plan and --keep are for one seed: use --seed", BAD_USAGE)
     if not 1 <= args.parallel <= series.MOST_PARALLEL:
         raise ChaosError(f"--parallel {args.parallel}: expected 1 to {series.MOST_PARALLEL}", BAD_USAGE)
-    modules, redis = _modules(args.modules), _redis(args.redis)
-    for path in (args.report, args.json):  # before an hour is spent
+    for path in (args.report, args.json):  # before a run of an hour
         if path is not None:
             _write(path, "")
+    redis, modules = _redis(args.redis), pusher_js(args.modules, environ, _say)
     same = _words(args, options)
     own = [*same, "--modules", str(modules), "--redis", redis]
     on = machine()
@@ -92,7 +90,7 @@ def _run_all(args: argparse.Namespace, options: Options) -> int:
 
 
 def options_of(args: argparse.Namespace) -> Options:
-    """What the plan depends on.
+    """The options of the plan.
 
     :raises ChaosError: a value is out of its range.
     """
@@ -117,14 +115,6 @@ def _faults(text: str) -> frozenset[str]:
     return frozenset(names)
 
 
-def _modules(given: str | None) -> Path:
-    modules = Path(given) if given else MODULES
-    if not (modules / "node_modules" / "pusher-js" / "package.json").exists():
-        where = f"{modules}/node_modules/pusher-js is missing"
-        raise ChaosError(f"{where}: run `npm ci --prefix tests/e2e`, or name a directory with --modules")
-    return modules.resolve()
-
-
 def _redis(given: str | None) -> str:
     found = shutil.which(given or "redis-server")
     if found is None and given is None:
@@ -138,7 +128,7 @@ def _redis(given: str | None) -> str:
 
 @contextmanager
 def _directory(keep: str | None) -> Iterator[Path]:
-    """Where logs and data go: kept, or gone afterwards."""
+    """The directory for logs and data, kept or temporary."""
     if keep is None:
         with tempfile.TemporaryDirectory(prefix="legato-chaos-", ignore_cleanup_errors=True) as temporary:
             yield Path(temporary)
@@ -166,7 +156,7 @@ def _replay(args: argparse.Namespace, options: Options) -> str:
 
 
 def _words(args: argparse.Namespace, options: Options) -> list[str]:
-    """The options that make a run what it is, but for its seed."""
+    """The options of a run without its seed."""
     defaults = plan.Options(options.seed, options.minutes)
     words = ["--minutes", f"{options.minutes:g}"]
     for name in BOUNDS:
@@ -185,7 +175,7 @@ async def carry_out(  # noqa: PLR0913 - each is a part of one run
     replay: str = "",
     worker: Sequence[str] = WORKER,
 ) -> report.Outcome:
-    """Start everything, make the run, and judge it.
+    """Start all processes, make the run, and audit it.
 
     :param worker: the command of a worker, for builds that are broken on purpose.
     :raises ChaosError: something cannot be started, or has failed by itself.
@@ -210,7 +200,7 @@ async def carry_out(  # noqa: PLR0913 - each is a part of one run
 
 
 def rules() -> Rules:
-    """What this build promises."""
+    """The promises of this build."""
     from legato.worker.config import Worker  # noqa: PLC0415 - its libraries are not needed for --plan
 
     return Rules(continues=hasattr(Worker(), "on_interrupted"), tries=TRIES)

@@ -1,4 +1,4 @@
-"""What ends a run with one line."""
+"""The error that ends a run with one line."""
 
 from __future__ import annotations
 

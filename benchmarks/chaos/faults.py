@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Faults:
-    """Does to a cluster what is planned, and undoes it.
+    """Injects planned faults into a cluster, and undoes them.
 
-    :param cancel_held: cancels some of what the worker process of that id has.
-    :ivar done: how many of each kind were carried out.
+    :param cancel_held: cancels some of the replies of a worker process.
+    :ivar done: number of injected faults of each kind.
     :ivar kills: when nodes were killed, in seconds since the epoch.
     """
 
@@ -33,24 +33,24 @@ class Faults:
         self._redis = asyncio.Lock()
 
     async def carry_out(self, fault: Fault) -> None:
-        """Do it, and return when it is over."""
+        """Inject a fault, and return when it is over."""
         await _ACTIONS[fault.kind](self, fault)
         self.done[fault.kind] += 1
 
     async def kill_worker(self, fault: Fault) -> None:
-        """As by the kernel, when memory is short."""
+        """Kill it, as the kernel does without memory."""
         await self._cluster.workers[fault.target].restart(signal.SIGKILL, fault.seconds)
 
     async def drain_worker(self, fault: Fault) -> None:
-        """As by a service manager."""
+        """Stop it in order, as a service manager does."""
         await self._cluster.workers[fault.target].restart(signal.SIGTERM, fault.seconds)
 
     async def stop_worker(self, fault: Fault) -> None:
-        """As on a machine that has no time for it."""
+        """Stop it for a while, as on an overloaded machine."""
         await self._cluster.workers[fault.target].freeze(fault.seconds)
 
     async def zombie(self, fault: Fault) -> None:
-        """Stop it beyond its lease; what it has is cancelled or goes on elsewhere, and it cannot know."""
+        """Stop it for longer than its lease; its replies are cancelled or taken over meanwhile."""
         worker = self._cluster.workers[fault.target]
         frozen = asyncio.create_task(worker.freeze(fault.seconds))
         await asyncio.sleep(0.1)
@@ -67,7 +67,7 @@ class Faults:
         await self._cluster.nodes[fault.target].freeze(fault.seconds)
 
     async def restart_redis(self, fault: Fault) -> None:
-        """It comes back with its append-only file."""
+        """Restart Redis from its append-only file."""
         async with self._redis:  # a fail-over may take longer than planned
             await self._cluster.store.master.restart(signal.SIGKILL, fault.seconds)
 
@@ -77,12 +77,12 @@ class Faults:
             await self._cluster.store.master.freeze(fault.seconds)
 
     async def fail_over(self, fault: Fault) -> None:
-        """Another server has the data from now on."""
+        """Fail over to the replica."""
         async with self._redis:
             await self._cluster.store.fail_over(fault.seconds)
 
     async def reconnect(self, fault: Fault) -> None:
-        """As when a laptop is closed and opened."""
+        """Disconnect and reconnect a reader, as a laptop that is closed and opened."""
         self._cluster.readers.tell("reconnect", reader=fault.target, seconds=fault.seconds)
 
     async def disturb(self, fault: Fault) -> None:

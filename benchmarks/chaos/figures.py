@@ -1,4 +1,4 @@
-"""What the nodes themselves count, as far as those that run at the end know."""
+"""The metrics of the nodes that run at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the auditor can find, and how a sequence is held against the order it should have."""
+"""The kinds of violations, and the check of a sequence of numbers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ that a client library has; the answers of the HTTP API; what webhooks told."""
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it must be. ``who`` is a message, and the reader where there is one."""
+    """One violation. ``who`` is a message, with the reader if there is one."""
 
     kind: str
     place: str
@@ -41,16 +41,16 @@ class Finding:
 
 
 class Flaw(NamedTuple):
-    """Something wrong in a sequence, at the number ``at``."""
+    """A violation in a sequence, at the number ``at``."""
 
     kind: str
     at: int
 
 
 def flaws(seen: Iterable[int], first: int) -> Iterator[Flaw]:
-    """What is wrong with ``seen``, which should count up from ``first``: repeated, reordered, lost.
+    """The violations in ``seen``, which should count up from ``first``: repeated, reordered, lost.
 
-    Numbers that come late are reordered, not lost. What is missing behind the last one cannot be told.
+    Late numbers are reordered, not lost. Numbers missing after the last one are unknown.
     """
     known: set[int] = set()
     highest = first - 1

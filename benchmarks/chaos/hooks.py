@@ -1,13 +1,12 @@
-"""What webhooks told: each change once, in turns, and in the end the truth.
+"""Checks the webhooks: each change once, alternating, and at the end the true state.
 
-For each channel ``channel_occupied`` and ``channel_vacated`` come in turns, for each user of a presence
-channel ``member_added`` and ``member_removed``; the last one says how it is. When one comes twice in a row,
-what the clients went through tells why: if nothing had happened in between, it was told twice; else what
-happened in between was not told. Who asked for a subscription may have had it without hearing of it.
+For each channel ``channel_occupied`` and ``channel_vacated`` alternate, for each user of a presence channel
+``member_added`` and ``member_removed``; the last one matches the state. If one arrives twice in a row, the
+clients' records show why: if nothing happened in between, it was sent twice; otherwise the change in between
+was not sent. A client may have been subscribed without receiving the answer.
 
-Nodes send for themselves: what one of them told late, since it was stopped or tried again, may arrive behind
-what another one told later. And what a killed node had not told yet is lost; that alone is excused, and
-counted.
+Each node sends for itself: an event that one node sent late, because it was stopped or retried, may arrive
+after a later event of another node. A killed node loses its unsent events; only that is excused, and counted.
 """
 
 from __future__ import annotations
@@ -31,20 +30,20 @@ IS_ENTRY: Final = {
 }
 
 LATE: Final = 20.0
-"""Seconds that an event of one node may come behind a later one of another."""
+"""Seconds that an event of one node may arrive after a later one of another."""
 
 EARLY: Final = 10.0
-"""Seconds that clients may know of a change before it is told."""
+"""Seconds that clients may know a change before its webhook."""
 
 EXCUSED: Final = 15.0
-"""Seconds between a change and the death of a node within which that may have had it to tell."""
+"""Seconds between a change and the death of a node within which the node may have had to send it."""
 
 Thing = tuple[str, str]
 """A channel, and a user of it or an empty text."""
 
 
 class _Change(NamedTuple):
-    """For the clients, somebody is there now, or nobody is."""
+    """A change between occupied and vacant, as the clients know it."""
 
     at: float
     entry: bool
@@ -56,12 +55,12 @@ class _Judged(NamedTuple):
 
 
 def audit(room: Room) -> list[Finding]:
-    """Hold all webhooks to account."""
+    """Check all webhooks."""
     return list(_judge(room).findings)
 
 
 def figures(room: Room) -> Mapping[str, int]:
-    """How much was told."""
+    """Counts of the events."""
     return {"webhook events": len(room.told), "of killed nodes, not told": _judge(room).excused}
 
 
@@ -84,7 +83,7 @@ def _judge(room: Room) -> _Judged:
 
 
 def _changes(room: Room) -> Mapping[Thing, list[_Change]]:
-    """For each thing, when the first client came and the last one went."""
+    """For each subject, when its first client joined and its last one left."""
     steps: defaultdict[Thing, list[_Change]] = defaultdict(list)
     for visitor in room.visitors:
         on: set[str] = set()
@@ -106,7 +105,7 @@ def _things(room: Room, visitor: Visitor, channel: str) -> Iterator[Thing]:
 
 
 def _asked(room: Room) -> Mapping[Thing, list[float]]:
-    """For each thing, when somebody may have come without hearing of it."""
+    """For each subject, when a client may have joined without receiving the answer."""
     asked: defaultdict[Thing, list[float]] = defaultdict(list)
     for visitor in room.visitors:
         for entry in visitor.entries:
@@ -117,7 +116,7 @@ def _asked(room: Room) -> Mapping[Thing, list[float]]:
 
 
 def _of_all(of_each: Sequence[_Change]) -> Iterator[_Change]:
-    """Out of the changes of single clients."""
+    """Derive occupancy changes from the joins and leaves of single clients."""
     count = 0
     for change in sorted(of_each):
         count += 1 if change.entry else -1
@@ -132,7 +131,7 @@ def _are_excused(times: Sequence[float], kills: Sequence[float]) -> bool:
 def _flaws(
     told: Sequence[Told], changes: Sequence[_Change], asked: Sequence[float], kills: Sequence[float]
 ) -> Iterator[tuple[str, str, list[float]]]:
-    """Kind, detail, and when that happened which was not told."""
+    """Kind, detail, and the time of the missing change."""
     rest, there, before = sorted(told, key=lambda event: event.at), False, 0.0
     last = "nothing"
     while rest:

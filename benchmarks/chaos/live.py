@@ -1,12 +1,12 @@
-"""What a stock client must get, frame by frame, within one subscription.
+"""Checks the frames that a stock client received within one subscription.
 
-Tokens of a message come in order, each once, without a hole, with the texts of the log; at most one terminal
-event, behind the last token, equal to what the log says. Where the subscription began before the message was
-submitted, from index 0; else from an index that the snapshot of the message covers. Up to its end, terminal
-event included, if the subscription lasted: to the end of the run, or until a later message of the same user
-was seen, and some time longer: so long the earlier message may have waited for what the node had missed.
+Tokens of a message arrive in order, each once, without a gap, with the texts of the log. At most one terminal
+event follows the last token, equal to that of the log. If the subscription began before the message was
+submitted, the tokens start at index 0; otherwise at an index that the message's snapshot covers. They reach
+the end, with the terminal event, if the subscription lasted: to the end of the run, or for some time after a
+later message of the same user, because the node may hold the earlier message while it recovers missed frames.
 
-All this holds as well while the connection of a node to Redis is interrupted: the node has to make up for it.
+All this also holds while a node's connection to Redis is interrupted: the node must recover.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ TOKEN: Final = "token.received"  # noqa: S105 - an event
 STARTED: Final = "stream.started"
 
 SLACK: Final = 6.0
-"""Seconds that a frame may come behind one of a later message: a fault held up the node, or what it reads."""
+"""Seconds that a frame may arrive after one of a later message, if a fault delays the node or its reads."""
 
 WELCOME: Final = 10.0
-"""Seconds after which a subscriber must have been sent its snapshots."""
+"""Seconds within which a subscriber must receive its snapshots."""
 
 
 @dataclass
 class Session:
-    """One subscription. ``end`` is None for one that lasted to the end of the run."""
+    """One subscription. ``end`` is None if it lasted to the end of the run."""
 
     begin: float
     end: float | None = None
@@ -56,7 +56,7 @@ class Session:
 
 
 def message_id_of(frame: Frame) -> str:
-    """The message that a frame is about, empty if it does not say."""
+    """The message of a frame, empty without one."""
     return str(frame.data.get("messageId", "")) if isinstance(frame.data, dict) else ""
 
 
@@ -78,7 +78,7 @@ def sessions(reader: Reader) -> tuple[list[Session], list[Frame]]:
 
 
 def audit(reader: Reader, record: Record) -> list[Finding]:
-    """Hold what the reader got live to account."""
+    """Check what the reader received live."""
     result: list[Finding] = []
     found, strays = sessions(reader)
     own = {sent.id: sent for sent in record.sent if sent.user == reader.user}
@@ -127,7 +127,7 @@ def _lasted(session: Session, sent: Sent, own: Mapping[str, Sent]) -> bool:
 
 
 class _View:
-    """One message as one subscription got it."""
+    """One message as one subscription received it."""
 
     def __init__(
         self, reader: Reader, session: Session, sent: Sent, kept: Kept, frames: Sequence[Frame]
@@ -195,7 +195,7 @@ def _terminal(view: _View) -> Iterator[Finding]:
 def _order(view: _View) -> Iterator[Finding]:
     first = min(view.indexes, default=0)
     for kind, at in flaws(view.indexes, first):
-        if kind != "lost":  # a hole: see below
+        if kind != "lost":  # a gap: see below
             yield view.finding(kind, f"token {at}")
     ended = False
     for frame in view.frames:
@@ -225,7 +225,7 @@ def _range(begin: int, end: int) -> str:
 
 
 def figures(readers: Iterable[Reader]) -> Mapping[str, int]:
-    """How much the readers got."""
+    """Counts of what the readers received."""
     entries = [entry for reader in readers for entry in reader.entries]
     frames = [entry for entry in entries if isinstance(entry, Frame)]
     return {

@@ -1,4 +1,4 @@
-"""The report of several seeds, as Markdown."""
+"""Writes the report of several seeds as Markdown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LISTED: Final = 50
 
 
 def report(command: str, machine: Mapping[str, object], date: str, results: Sequence[Result]) -> str:
-    """What was run, where, and what the auditor says, seed by seed and in all."""
+    """The report: command, machine, versions, and the verdict per seed and in all."""
     made = [result.outcome for result in results if result.outcome is not None]
     lines = ["# Delivery report", "", *_head(command, machine, date, results, made), ""]
     lines += ["## Verdict", "", *_verdict(results, made), ""]

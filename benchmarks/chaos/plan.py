@@ -1,4 +1,4 @@
-"""What a run does, and when: a pure function of its options, so that a seed can be replayed."""
+"""The plan of a run: a pure function of its options, so that a seed can be replayed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ NODE_LEASE: Final = 5.0
 """Seconds of a node's lease in a run, for the same reason."""
 
 GUESTS: Final = 6
-"""Clients that come and go."""
+"""Clients that join and leave."""
 
 FIRST: Final = 3.0
 """Seconds before the first fault."""
 
 EVERY: Final = (1.2, 4.0)
-"""Seconds from one fault to the next: least and most."""
+"""Seconds from one fault to the next: shortest and longest."""
 
 SEND_EVERY: Final = (2.5, 8.0)
 """Seconds from one message of a user to the next."""
@@ -33,11 +33,11 @@ STAYS: Final = (1.0, 14.0)
 """Seconds that a guest stays."""
 
 AWAY: Final = ((0.5, 2.5), (4.0, 12.0))
-"""Seconds until it is back: before, or after webhooks are told that it has gone."""
+"""Seconds until a guest returns: before or after the webhooks of its departure are sent."""
 
 
 class Kind(NamedTuple):
-    """A kind of fault: what it is done to, how long it lasts at least and at most, how it reads."""
+    """A kind of fault: its target, shortest and longest duration, and description."""
 
     target: str
     seconds: tuple[float, float]
@@ -66,7 +66,7 @@ KINDS: Final = {
     "stop-redis": Kind("redis", (0.3, 2.5), "SIGSTOP, SIGCONT"),
     "fail-over": Kind("redis", (0.0, 2.5), "SIGKILL once the replica has everything, which is promoted"),
 }
-"""Faults of processes and connections. Their order is part of what a seed means."""
+"""Faults of processes and connections. A seed's plan depends on their order."""
 
 MESSAGE_KINDS: Final = {
     "provider": "the provider fails: overloaded, cut, silent, ended early, refused",
@@ -91,11 +91,11 @@ class Options:
 
     @property
     def seconds(self) -> float:
-        """How long messages are sent and faults begin."""
+        """Seconds in which messages are sent and faults begin."""
         return self.minutes * 60
 
     def targets(self, kind: str) -> int:
-        """How many there are of what a fault is done to."""
+        """The number of possible targets of a fault."""
         counts = {"worker": self.workers, "node": self.nodes, "readers": self.nodes, "redis": 1}
         return counts.get(kind, self.users * self.readers)
 
@@ -120,9 +120,9 @@ class Fault(NamedTuple):
 
 
 class Visit(NamedTuple):
-    """A guest comes, through a node, and goes so many seconds later; None for staying to the end.
+    """A guest joins through a node and leaves after some seconds; None for staying to the end.
 
-    :ivar unsubscribes: it says so when it goes; else it only closes its connection.
+    :ivar unsubscribes: it unsubscribes when it leaves; otherwise it only closes its connection.
     """
 
     at: float
@@ -133,7 +133,7 @@ class Visit(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Each in the order of time."""
+    """The actions, each list ordered by time."""
 
     sends: Sequence[Send]
     faults: Sequence[Fault]
@@ -141,7 +141,7 @@ class Plan(NamedTuple):
 
 
 def plan(options: Options) -> Plan:
-    """What the run with these options does. Messages do not depend on which faults of processes there are."""
+    """The plan for these options. The messages do not depend on the selected faults of processes."""
     return Plan(sorted(_sends(options)), list(_faults(options)), sorted(_visits(options), key=lambda v: v.at))
 
 
@@ -180,7 +180,7 @@ def _script(dice: random.Random, faults: bool) -> Script:
     rate = dice.choice((20, 40, 80))
     overlap = dice.choice((0, 0, 3, 20))
     fault, fail_at = dice.choice(tuple(FAULT_CODES)), dice.choice((0, *(dice.randrange(tokens),) * 3))
-    always = dice.random() < 0.2 and fault != "hang"  # at every attempt it would take minutes
+    always = dice.random() < 0.2 and fault != "hang"  # a hang at every attempt would take minutes
     if not faults or dice.random() > 0.3:
         return Script(tokens, rate, overlap=overlap)
     return Script(tokens, rate, fault, fail_at, always, overlap)
@@ -213,7 +213,7 @@ def _fault(dice: random.Random, options: Options, name: str, at: float) -> Fault
 
 
 def listing(made: Plan) -> str:
-    """The plan for people, a line for each action."""
+    """The plan as text, one line per action."""
     lines = [(send.at, _send_text(send)) for send in made.sends]
     lines += [
         (fault.at, f"{fault.kind} {fault.target} for {fault.seconds:.2f} s: {KINDS[fault.kind].text}")

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 CHUNK: Final = 65_536
 SLOW_CHUNK: Final = 2_048
 SLOW_SECONDS: Final = 0.06
-"""What a slow link takes for each bit of that size, or less."""
+"""Delay of a slow link for each piece of this size, or smaller."""
 
 
 class Link:
-    """A port on 127.0.0.1 that leads to somewhere. All faults hit all of its connections.
+    """A port on 127.0.0.1 that forwards to a target. A fault affects all of its connections.
 
-    :param dial: opens a connection to where the link leads; raises OSError while nothing is there.
-    :param change: what becomes of each piece of an answer; such a link is for short answers.
+    :param dial: opens a connection to the target; raises OSError while there is none.
+    :param change: transforms each piece of an answer; only for links with short answers.
     """
 
     def __init__(self, dial: Dial, change: Change | None = None) -> None:
@@ -43,7 +43,7 @@ class Link:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        """Listen no more, and cut all connections."""
+        """Stop listening, and cut all connections."""
         if not self.port:
             return
         self._server.close()
@@ -55,20 +55,20 @@ class Link:
     # --- faults, each undone by heal()
 
     def cut(self) -> None:
-        """Reset all connections, and every new one at once. What was on its way is lost."""
+        """Reset all connections, and every new one at once. Data in flight is lost."""
         self._open = False
         self._cut_all()
 
     def mute(self) -> None:
-        """Hold back all answers; what is asked still arrives."""
+        """Hold back all answers; requests still arrive."""
         self._audible.clear()
 
     def slow(self) -> None:
-        """Pass on little at a time, each bit after a while."""
+        """Forward small pieces, each with a delay."""
         self._delay = SLOW_SECONDS
 
     def heal(self) -> None:
-        """Be an ordinary link again. What :meth:`mute` held back is lost, and the connections with it."""
+        """End the fault. Answers held by :meth:`mute` are lost, and their connections cut."""
         if not self._audible.is_set():
             self._cut_all()
             self._audible.set()
@@ -95,7 +95,7 @@ class Link:
             far_reader, far_writer = await self._dial()
             if self._open:
                 await self._join((reader, writer), (far_reader, far_writer))
-        except OSError:  # nobody is there, or the connection broke: the other side learns it by the abort
+        except OSError:  # no target, or the connection broke: the abort shows it to the other side
             pass
         finally:
             for side in (writer, far_writer):

@@ -1,4 +1,4 @@
-"""The readers: one Node.js process with many stock pusher-js clients, and the record that it writes."""
+"""Runs the readers, one Node.js process with many stock pusher-js clients, and reads their record."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ PROGRAM: Final = Path(__file__).with_name("readers.mjs")
 READY_SECONDS: Final = 60.0
 
 ROOM: Final = "presence-room"
-"""The channel that all clients are on."""
+"""The presence channel of all clients."""
 
 
 class Readers:
-    """Takes commands, tells what was reached; see ``readers.mjs``."""
+    """Sends commands to the readers and receives their progress; see ``readers.mjs``."""
 
     def __init__(self, directory: Path) -> None:
         self.log = directory / "readers.jsonl"
@@ -43,7 +43,7 @@ class Readers:
     ) -> None:
         """Start, and wait until all have subscribed.
 
-        :raises ChaosError: Node.js is missing, or it does not get there.
+        :raises ChaosError: Node.js is missing, or a reader cannot subscribe.
         """
         node = shutil.which("node")
         if node is None:
@@ -64,7 +64,7 @@ class Readers:
             raise ChaosError("the readers cannot subscribe")
 
     def tell(self, command: str, **more: Any) -> None:
-        """Give a command."""
+        """Send a command."""
         self._write({"command": command, **more})
 
     def _write(self, line: Any) -> None:
@@ -100,7 +100,7 @@ class Readers:
             await self._process.wait()
 
     def record(self) -> list[Reader]:
-        """What all readers noted."""
+        """The records of all readers."""
         entries: dict[str, list[Entry]] = {person["name"]: [] for person in (*self._people, *self._guests)}
         for fact in self._facts():
             entries[fact["reader"]] += _entry(fact)
@@ -110,7 +110,7 @@ class Readers:
         ]
 
     def visitors(self, staying: Collection[str]) -> list[Visitor]:
-        """Who was where: the readers, who stay, and the guests, of whom those ``staying`` do."""
+        """The visits of all clients: the readers, who stay, and the guests, of whom only ``staying`` do."""
         clients = (*self._people, *self._guests)
         entries: dict[str, list[Asked | Came | Went | Members]] = {client["name"]: [] for client in clients}
         for fact in self._facts():
@@ -132,7 +132,7 @@ class Readers:
     def _facts(self) -> Iterator[Mapping[str, Any]]:
         with self.log.open(encoding="utf-8") as log:
             for line in log:
-                if line.endswith("\n"):  # else it is being written
+                if line.endswith("\n"):  # otherwise incomplete
                     yield json.loads(line)
 
 

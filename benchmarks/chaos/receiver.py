@@ -1,4 +1,4 @@
-"""Who is told by webhooks: a small HTTP server that keeps what was signed rightly, each event once."""
+"""A receiver of webhooks: an HTTP server that checks signatures and stores each event once."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 class Receiver:
     """Listens on a free port of 127.0.0.1. The last part of a request's path is the number of the node.
 
-    A request that comes again has the ``time_ms`` of the first one, which is by what a receiver knows that it
-    has an event already.
+    A retry has the ``time_ms`` of the first request, by which a receiver recognises known events.
 
-    :ivar told: in the order of arrival.
-    :ivar refused: requests that were not signed rightly.
-    :ivar again: events that came again.
+    :ivar told: the events in order of arrival.
+    :ivar refused: number of requests with a wrong signature.
+    :ivar again: number of repeated events.
     """
 
     def __init__(self, key: str, secret: str) -> None:
@@ -47,14 +46,14 @@ class Receiver:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         if self.port:
             self._server.close()
             for writer in self._writers:
                 writer.transport.abort()
 
     def save(self, path: Path) -> None:
-        """What was told, a line of JSON each."""
+        """The events, one line of JSON each."""
         path.write_text("".join(json.dumps(asdict(told)) + "\n" for told in self.told), encoding="utf-8")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""What a run leaves behind for the auditor. Nothing here does anything.
+"""The record of a run for the auditor. Data only.
 
 Times are seconds since the epoch, of one clock for all processes of the run.
 """
@@ -45,7 +45,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Kept:
-    """What Redis and the database have of a message at the end of the run.
+    """The state of a message in Redis and the database at the end of the run.
 
     :ivar log: the text of each index.
     :ivar decided: the state that the final marker names, empty without a marker; ``code`` is its code.
@@ -60,7 +60,7 @@ class Kept:
     rows: tuple[Row, ...] = ()
 
 
-# --- what a reader noted, in the order in which it happened
+# --- records of a reader, in order
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Subscribed:
 
 @dataclass(frozen=True)
 class Closed:
-    """The connection was lost, or given up."""
+    """The connection was lost or closed."""
 
     at: float
 
@@ -108,12 +108,12 @@ class Reader:
     entries: Sequence[Entry]
 
 
-# --- who is where
+# --- visits
 
 
 @dataclass(frozen=True)
 class Asked:
-    """It is about to subscribe. Whether the server took it, the client may never hear."""
+    """The client is about to subscribe. It may never receive the answer."""
 
     at: float
     channel: str
@@ -129,7 +129,7 @@ class Came:
 
 @dataclass(frozen=True)
 class Went:
-    """It has ended: unsubscribed, or the connection is lost."""
+    """The subscription has ended: unsubscribed, or the connection was lost."""
 
     at: float
     channel: str
@@ -137,7 +137,7 @@ class Went:
 
 @dataclass(frozen=True)
 class Members:
-    """The list of the presence channel as the client library has it from here on."""
+    """The member list of the presence channel in the client library from now on."""
 
     at: float
     ids: frozenset[str]
@@ -145,9 +145,9 @@ class Members:
 
 @dataclass(frozen=True)
 class Visitor:
-    """One client and the channels it was on.
+    """One client and its channels.
 
-    :ivar stays: whether it is to be there at the end of the run.
+    :ivar stays: whether it stays to the end of the run.
     """
 
     name: str
@@ -169,7 +169,7 @@ class Told:
 
 @dataclass(frozen=True)
 class Room:
-    """Who was on which channel, and who was said to be.
+    """Which clients were on which channels, and what lists, APIs and webhooks reported.
 
     :ivar presence: the channel that all visitors are on.
     :ivar users: node -> whom its HTTP API names as that channel's users.
@@ -189,7 +189,7 @@ class Room:
 
 @dataclass(frozen=True)
 class Rules:
-    """What the build under test promises.
+    """The promises of the build under test.
 
     :ivar continues: a reply that was interrupted goes on; else it fails, partial.
     :ivar tries: how many attempts a reply has.

@@ -1,4 +1,4 @@
-"""What a run has left behind in Redis and in the database."""
+"""Reads the final state of a run from Redis and the database."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ T = TypeVar("T")
 
 
 class Remains:
-    """Reads Redis past all links. Every method waits for a Redis that is away.
+    """Reads Redis without the links. Every method waits while Redis is unreachable.
 
-    :param redis: a client of the server that has the data now.
+    :param redis: returns a client of the server that has the data now.
     """
 
     def __init__(self, redis: Callable[[], Redis]) -> None:
@@ -45,7 +45,7 @@ class Remains:
         return self._find()
 
     async def states(self, messages: Collection[Sent]) -> list[str]:
-        """The state of each message, empty for one that is not known."""
+        """The state of each message, empty if unknown."""
 
         async def ask() -> list[bytes | None]:
             async with self._redis.pipeline(transaction=False) as pipe:
@@ -85,7 +85,7 @@ class Remains:
         }
 
     async def message_ids(self) -> set[str]:
-        """Every message that Redis knows."""
+        """Every message in Redis."""
 
         async def ask() -> set[str]:
             keys = self._redis.scan_iter(wire.message_key("*", "*", "*"), count=1000)
@@ -94,7 +94,7 @@ class Remains:
         return await _insist(ask)
 
     async def kept(self, sent: Sent, rows: Collection[Row]) -> Kept | None:
-        """A message's hash and log; None when there is none."""
+        """A message's hash and log; None if it does not exist."""
         fields = await _insist(lambda: self._any.hgetall(_message_key(sent)))
         log = wire.log_key(APP_ID, _channel(sent), sent.id)
         entries = await _insist(lambda: self._any.xrange(log))

@@ -1,4 +1,4 @@
-"""What a run came to, as text and as JSON."""
+"""Writes the outcome of a run as text and as JSON."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ SHOWN: Final = 20
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run that has been judged.
+    """An audited run.
 
-    :ivar command: what replays it.
-    :ivar versions: of everything that took part.
-    :ivar faults: how many of each kind were carried out.
-    :ivar observed: what else is worth knowing of the processes.
+    :ivar command: the command that replays it.
+    :ivar versions: versions of all programs that took part.
+    :ivar faults: number of injected faults of each kind.
+    :ivar observed: further observations of the processes.
     """
 
     command: str
@@ -36,7 +36,7 @@ class Outcome:
 
 
 def text(outcome: Outcome) -> str:
-    """For people: what happened, the table, the first violations, and how to replay them."""
+    """The outcome as text: counts, the table, the first violations, and how to replay them."""
     verdict = outcome.verdict
     lines = [
         ", ".join(f"{name} {version}" for name, version in outcome.versions.items()),

@@ -1,8 +1,8 @@
-"""Who is there in the end, by those who are: no ghost in any list, and nobody missing.
+"""Checks presence at the end of a run: no ghost in any list, and no member missing.
 
-When everything has come to rest, each client that is subscribed to the presence channel must have exactly
-those users in its list who are there; the HTTP API of each node must name the same users, and count for each
-channel as many subscriptions as there are.
+When everything has come to rest, each subscriber of the presence channel must have exactly the connected
+users in its list. The HTTP API of each node must return the same users, and the right number of subscriptions
+for each channel.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def audit(room: Room) -> Iterator[Finding]:
-    """Hold the end of a run to account."""
+    """Check the end of a run."""
     counts = Counter(channel for visitor in room.visitors for channel in channels_of(visitor))
     there = frozenset(visitor.user for visitor in room.visitors if room.presence in channels_of(visitor))
     for visitor in room.visitors:
@@ -40,7 +40,7 @@ def audit(room: Room) -> Iterator[Finding]:
 
 
 def channels_of(visitor: Visitor) -> set[str]:
-    """The channels that it is on in the end."""
+    """The client's channels at the end."""
     on: set[str] = set()
     for entry in visitor.entries:
         match entry:
@@ -54,7 +54,7 @@ def channels_of(visitor: Visitor) -> set[str]:
 
 
 def members_of(visitor: Visitor) -> frozenset[str]:
-    """Its last list."""
+    """The client's last member list."""
     lists = [entry.ids for entry in visitor.entries if isinstance(entry, Members)]
     return lists[-1] if lists else frozenset()
 

@@ -1,4 +1,4 @@
-"""Carries a plan out on a cluster, and makes the record for the auditor."""
+"""Carries out a plan on a cluster and makes the record for the auditor."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from .record import Rules
 
 END_SECONDS: Final = 120.0
-"""How long after the last fault every reply must have ended, and then every reader must know it."""
+"""Seconds after the last fault in which every reply must end, and then every reader must know it."""
 
 HEARD_SECONDS: Final = 40.0
-"""How long nodes may take then to tell readers what they have missed, and to agree on who is there."""
+"""Seconds in which nodes must then recover missed frames and agree on presence."""
 
 QUIET_SECONDS: Final = 4.0
-"""How long nothing may be wrong then: longer than webhooks wait with a departure."""
+"""Seconds without a violation at the end: longer than the hold-back of webhooks."""
 
 WAITED_FOR: Final = frozenset({"missing ending", "ghost", "absent", "missing webhook"})
 
@@ -71,9 +71,9 @@ class Run:
         return self._faults.done + Counter(cancel=self._cancels, provider=failing)
 
     async def carry_out(self, rules: Rules) -> Record:
-        """Do all that is planned, wait until everything has ended, and collect.
+        """Carry out the plan, wait until everything has ended, and collect the record.
 
-        :raises ChaosError: something failed that is no part of the faults.
+        :raises ChaosError: something failed that is not one of the faults.
         """
         self._begin = time.monotonic()
         chores = [asyncio.create_task(self._watch_ends()), asyncio.create_task(self._tell_progress())]
@@ -91,7 +91,7 @@ class Run:
         return await self._heard(rules)
 
     async def _heard(self, rules: Rules) -> Record:
-        """The record, once the nodes have made up for what they missed, or have had the time to."""
+        """The record, once the nodes have recovered what they missed, or their time is over."""
         now = time.monotonic()
         deadline, quiet_since = now + HEARD_SECONDS, now
         while True:
@@ -150,7 +150,7 @@ class Run:
         self._cancels += 1
 
     async def _cancel_held(self, pid: int) -> None:
-        """Cancel every other message that a worker process has."""
+        """Cancel every second message of a worker process."""
         held = [message_id for message_id in await self._remains.held_by(pid) if message_id in self._sent]
         for message_id in held[::2]:
             await self._cancel(message_id, node=0)
@@ -170,7 +170,7 @@ class Run:
             await asyncio.sleep(POLL)
 
     async def _within(self, seconds: float, reached: Callable[[], Awaitable[bool]]) -> None:
-        """Wait for something, but not for ever: the auditor says what is wrong then."""
+        """Wait for a condition with a time limit; afterwards the auditor reports what is wrong."""
         deadline = time.monotonic() + seconds
         while not await reached():
             if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""What a message asks of the scripted provider, and how its reply may end."""
+"""The script of a message for the scripted provider, and the possible ends of its reply."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ FAULT_CODES: Final = {
     "hang": frozenset({"timeout"}),
     "refusal": frozenset({"refusal"}),
 }
-"""The provider's fault -> the codes with which a reply that it ends may fail."""
+"""Fault of the provider -> possible codes of a reply that fails with it."""
 
 
 class Script(NamedTuple):
     """``tokens`` words at ``rate`` a second; in place of word ``fail_at`` the ``fault``, empty for none.
 
-    :ivar always: the fault comes at every attempt, not only at the first.
-    :ivar overlap: words that are said again when the reply goes on after an interruption.
+    :ivar always: the fault happens at every attempt, not only at the first.
+    :ivar overlap: words that are repeated when the reply continues after an interruption.
     """
 
     tokens: int
@@ -30,7 +30,7 @@ class Script(NamedTuple):
 
     @property
     def line(self) -> str:
-        """As the provider reads it."""
+        """The message for the provider."""
         fault = f" fail={self.fault}@{self.fail_at}{'/always' if self.always else ''}" if self.fault else ""
         overlap = f" overlap={self.overlap}" if self.overlap else ""
         return f"#script tokens={self.tokens} rate={self.rate}{fault}{overlap}"
@@ -41,7 +41,7 @@ class Script(NamedTuple):
         return "".join(f"w{index} " for index in range(self.tokens))
 
     def completes(self, attempts: int, *, continues: bool) -> bool:
-        """Whether so many attempts may have brought it to its own end."""
+        """Whether the reply may complete within this many attempts."""
         if not self.fault or self.always:
             return not self.fault
         if self.fault == "refusal":  # is final, but for a first attempt that did not come so far

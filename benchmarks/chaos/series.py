@@ -1,4 +1,4 @@
-"""Several seeds, one run each, some at the same time: every run is a `legato chaos` of its own."""
+"""Runs several seeds, some concurrently, each with a separate `legato chaos`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_PARALLEL: Final = 64
 
 
 class Result(NamedTuple):
-    """One seed. ``outcome`` is the JSON of its run, None when it came to none: ``said`` tells why."""
+    """One seed. ``outcome`` is the JSON of its run, or None with the reason in ``said``."""
 
     seed: int
     outcome: dict[str, Any] | None
@@ -32,7 +32,7 @@ class Result(NamedTuple):
 
     @property
     def clean(self) -> bool:
-        """Whether the auditor has found nothing."""
+        """Whether the auditor found no violation."""
         return self.outcome is not None and bool(self.outcome["clean"])
 
 

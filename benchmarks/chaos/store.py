@@ -1,4 +1,4 @@
-"""The Redis of a run: one server, or a master with a replica and a Sentinel; and the ways to it."""
+"""The Redis of a run, one server or a master with replica and Sentinel, and the links to it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from .proxy import Streams
 
 NAME: Final = "chaos"
-"""What the Sentinel calls the master."""
+"""The name of the master at the Sentinel."""
 
 PATIENCE: Final = 120.0
-"""Seconds for a replica to have all, or to be promoted: a Sentinel that was held up rests for thirty."""
+"""Time-out for replication and promotion, in seconds: a delayed Sentinel pauses for thirty."""
 
 PAUSE_SECONDS: Final = 5.0
-"""How long the master takes no writes at most, for the replica to have everything."""
+"""Longest time for which the master refuses writes, so that the replica catches up."""
 
 POLL: Final = 0.05
 ASK_EVERY: Final = 0.5
@@ -43,9 +43,9 @@ _WATCHES: Final = re.compile(r"\+monitor master")
 
 
 class Way:
-    """How one process gets to Redis: links, which all faults hit together.
+    """The links of one process to Redis. A fault affects all of them.
 
-    :param url: its address, once the links are started.
+    :param url: the address for the process, once the links are started.
     """
 
     def __init__(self, links: Sequence[Link], url: Callable[[], str]) -> None:
@@ -54,7 +54,7 @@ class Way:
 
     @property
     def url(self) -> str:
-        """What the process is told."""
+        """The address for the process."""
         return self._url()
 
     async def start(self) -> None:
@@ -110,7 +110,7 @@ class _Server:
             "unixsocket": self.socket,
             "dir": self._data,
             "appendonly": "yes",
-            # What was acknowledged, or told to anybody, is in the file before that: a kill loses nothing.
+            # Acknowledged and published writes are in the file before: a kill loses nothing.
             "appendfsync": "always",
             "save": '""',
             "daemonize": "no",
@@ -149,16 +149,16 @@ class Store:
 
     @property
     def master(self) -> Child:
-        """The server that takes writes now."""
+        """The server that accepts writes now."""
         return self._master.child
 
     @property
     def client(self) -> Redis:
-        """To that, past all links."""
+        """A client of that server, without links."""
         return self._master.client
 
     def way(self) -> Way:
-        """One more way to it."""
+        """Create the links of one more process."""
         link = Link(self._master.dial)
         return Way([link], lambda: f"redis://127.0.0.1:{link.port}")
 
@@ -181,9 +181,9 @@ class Store:
 class Pair(Store):
     """A master, a replica, and a Sentinel that promotes it.
 
-    The Sentinel is told when: by itself it would take a server for dead that was restarted or stopped, and
-    the replica may not have everything then. Each way has a link to either server and one to the Sentinel,
-    whose answer about the master is changed to the port of the way's own link.
+    The run tells the Sentinel when to promote: by itself it would declare a restarted or stopped server dead,
+    when the replica may be behind. Each process has a link to either server and one to the Sentinel, whose
+    answer about the master is changed to the port of the process' own link.
     """
 
     def __init__(self, binary: str, directory: Path, environ: Mapping[str, str]) -> None:
@@ -249,9 +249,9 @@ class Pair(Store):
         return bool((await self._ask.sentinel_master(NAME))["num-slaves"])
 
     async def fail_over(self, seconds: float) -> None:
-        """Kill the master when the replica has everything; so many seconds later have the replica promoted.
+        """Kill the master when the replica has everything; promote the replica after some seconds.
 
-        :raises ChaosError: it does not come to that.
+        :raises ChaosError: the fail-over does not succeed.
         """
         old = self._master
         (new,) = (server for server in self._servers if server is not old)

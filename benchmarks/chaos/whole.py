@@ -1,7 +1,7 @@
-"""What a reader must have in the end, whatever it went through: the whole text, and the right end.
+"""Checks what a reader has at the end: the whole text and the right end.
 
-Frames, snapshots and what was read over HTTP go through a reducer that is keyed by index, as that of
-``client-js``: it takes the index that is next, holds those beyond, ignores those it has.
+Frames, snapshots and HTTP answers go through a reducer keyed by index, like that of ``client-js``: it accepts
+the next index, holds later ones, and ignores known ones.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REAL: Final = frozenset({"queued", "streaming", *ENDS})
 
 
 class Reply:
-    """One message as a reader knows it."""
+    """One message in the state of a reader."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -30,7 +30,7 @@ class Reply:
         self._held: dict[int, str] = {}
 
     def token(self, index: int, text: str) -> None:
-        """A token, in whatever order."""
+        """Add a token, in any order."""
         if index >= self.next:
             self._held.setdefault(index, text)
         self._settle()
@@ -42,7 +42,7 @@ class Reply:
         self._settle()
 
     def status(self, status: str) -> None:
-        """What the server says of the whole."""
+        """Apply the server's state of the whole message."""
         if status in ENDS and status not in self.ends:
             self.ends.append(status)
 
@@ -53,7 +53,7 @@ class Reply:
 
 
 def reduce(reader: Reader) -> Mapping[str, Reply]:
-    """Every message as the reader knows it in the end."""
+    """The reader's state of every message at the end."""
     replies: dict[str, Reply] = {}
     for entry in reader.entries:
         match entry:
@@ -82,7 +82,7 @@ def _take_read(reply: Reply, body: Mapping[str, Any]) -> None:
 
 
 def audit(reader: Reader, record: Record) -> Iterator[Finding]:
-    """Hold what the reader has in the end to account, and what it was told over HTTP."""
+    """Check the reader's state at the end, and its HTTP answers."""
     replies = reduce(reader)
     for sent in record.sent:
         kept = record.kept.get(sent.id)
@@ -110,7 +110,7 @@ def _differences(reply: Reply, kept: Kept) -> Iterator[tuple[str, str]]:
 
 
 def _misreadings(body: Mapping[str, Any], kept: Kept) -> Iterator[tuple[str, str]]:
-    """What is wrong with one answer: a part is never passed off as the whole."""
+    """The violations in one answer: a part must never be presented as the whole."""
     count, log = body["nextIndex"], kept.log
     first = count - len(body["tokens"])
     if count > len(log) or body["text"] != "".join(log[:count]) or body["tokens"] != list(log[first:count]):

@@ -1,4 +1,4 @@
-"""Every case. Importing the modules enters them into the table."""
+"""All cases. Importing the modules registers them."""
 
 from __future__ import annotations
 

@@ -6,9 +6,10 @@ import json
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from .checks import check, equal
 from .client import ABSENT
 from .context import encode
-from .outcome import case, check, equal
+from .outcome import case
 
 if TYPE_CHECKING:
     from .client import Socket

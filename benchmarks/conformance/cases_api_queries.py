@@ -1,12 +1,13 @@
-"""Sections 10.5 to 10.9: asking about channels and users, and what is deprecated."""
+"""Sections 10.5 to 10.9: queries of channels and users, and deprecated endpoints."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .checks import NotApplicable, check, equal
 from .context import encode
-from .outcome import NotApplicable, case, check, equal
+from .outcome import case
 
 if TYPE_CHECKING:
     from .context import Context

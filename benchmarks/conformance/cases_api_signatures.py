@@ -1,4 +1,4 @@
-"""Sections 10.1 and 10.2: who may call the API, and what an answer is like."""
+"""Sections 10.1 and 10.2: signatures of requests, and the form of answers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from urllib.parse import quote
 from legato.protocol import signatures
 
 from . import http
+from .checks import NotApplicable, check, equal
 from .context import encode, member
-from .outcome import NotApplicable, case, check, equal
+from .outcome import case
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from .checks import check, equal
 from .context import member
-from .outcome import case, check, equal
+from .outcome import case
 
 if TYPE_CHECKING:
     from .client import Socket

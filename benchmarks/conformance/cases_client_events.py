@@ -1,13 +1,14 @@
-"""Section 6: what clients say to one another."""
+"""Section 6: client events."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from .checks import NotApplicable, check, equal
 from .client import ABSENT
 from .context import member
-from .outcome import NotApplicable, case, check, equal
+from .outcome import case
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

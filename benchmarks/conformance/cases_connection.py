@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Final
 from websockets.exceptions import InvalidHandshake
 from websockets.typing import Origin, Subprotocol
 
+from .checks import Failure, NotApplicable, check, equal
 from .client import Closed
 from .context import QUERY
-from .outcome import Failure, NotApplicable, case, check, equal
+from .outcome import case
 
 if TYPE_CHECKING:
     from .context import Context

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from . import http
-from .outcome import case, check, equal
+from .checks import check, equal
+from .outcome import case
 from .transports import HEADERS, QUERY, Poller, Stream, frames, messages, poll, push, session_path
 
 if TYPE_CHECKING:

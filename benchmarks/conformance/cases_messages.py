@@ -1,4 +1,4 @@
-"""Sections 2 and 3: the envelope, what is not one, and liveness."""
+"""Sections 2 and 3: valid and invalid messages, and liveness."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import json
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from .checks import Failure, check, equal
 from .client import ABSENT
-from .outcome import Failure, case, check, equal
+from .outcome import case
 
 if TYPE_CHECKING:
     from .client import Socket

@@ -1,12 +1,13 @@
-"""Section 5: who is on a presence channel, and who hears of it."""
+"""Section 5: presence channels and their notifications."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from .checks import check, equal
 from .context import member
-from .outcome import case, check, equal
+from .outcome import case
 
 if TYPE_CHECKING:
     from .client import Socket

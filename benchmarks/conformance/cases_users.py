@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from legato.protocol import signatures
 
+from .checks import check, equal
 from .context import member
-from .outcome import case, check, equal
+from .outcome import case
 
 if TYPE_CHECKING:
     from .client import Message, Socket

@@ -1,4 +1,4 @@
-"""Sections 11 and 16: what the server tells the application. Needs a server that sends its hooks here."""
+"""Sections 11 and 16: webhooks. Needs a server that sends them to this program."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from legato.protocol import signatures
 
+from .checks import check, equal
 from .context import member
-from .outcome import case, check, equal
+from .outcome import case
 
 if TYPE_CHECKING:
     from .client import Socket

@@ -1,4 +1,4 @@
-"""A Pusher client without comfort: what it says and hears is what is on the wire."""
+"""A minimal Pusher client that exposes the raw messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Opcode
 
-from .outcome import Failure, check, show
+from .checks import Failure, check, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What a case works with: fresh names, sockets that are closed for it, signed requests."""
+"""The context of a case: unique names, sockets that close with it, signed requests."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from websockets.exceptions import InvalidHandshake
 from legato.protocol import signatures
 
 from . import http
+from .checks import Failure, check, equal, show
 from .client import Message, Socket, Wire
-from .outcome import Failure, check, equal, show
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a server may do without, found out by trying."""
+"""Detects optional features of a server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Final
 
-from .outcome import Failure
+from .checks import Failure
 from .transports import poll, session_path
 
 if TYPE_CHECKING:

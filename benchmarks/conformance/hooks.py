@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import h11
 
-from .outcome import Failure
+from .checks import Failure
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

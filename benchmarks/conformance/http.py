@@ -1,4 +1,4 @@
-"""HTTP/1.1 as bytes on a socket: targets go out as they are written, which common clients do not allow."""
+"""An HTTP/1.1 client on a socket that sends request targets unchanged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import h11
 
-from .outcome import Failure, show
+from .checks import Failure, show
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

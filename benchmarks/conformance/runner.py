@@ -6,9 +6,10 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
+from .checks import Failure, NotApplicable, show
 from .context import Context
 from .features import PROBES
-from .outcome import Case, Failure, NotApplicable, Result, Verdict, show
+from .outcome import Case, Result, Verdict
 from .target import ROLES
 
 if TYPE_CHECKING:

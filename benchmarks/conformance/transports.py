@@ -1,4 +1,4 @@
-"""The HTTP fallback transports of pusher-js, as it speaks them (section 12)."""
+"""A client of pusher-js's HTTP fallback transports (section 12)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from . import http
+from .checks import Failure, check, show
 from .client import OPTIONAL, Message
-from .outcome import Failure, check, show
 
 if TYPE_CHECKING:
     from .context import Context

@@ -1,1 +1,1 @@
-"""``legato bench hostile``: what one hostile client costs everybody else."""
+"""``legato bench hostile``: measures the harm of one hostile client to all others."""

@@ -1,4 +1,4 @@
-"""The sockets of an attack: opened, written and read as fast as they go, within bounds of time and bytes."""
+"""The sockets of an attack, used as fast as possible within limits of time and bytes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 HOST: Final = "127.0.0.1"
-"""The only host that is ever attacked."""
+"""The only host to attack."""
 
 POLL: Final = 0.05
 PAUSE: Final = 0.02
-"""Seconds before a connection that the server closed is opened again."""
+"""Seconds before a connection that the server closed is reopened."""
 
 CONNECT_SECONDS: Final = 5.0
 READ: Final = 1 << 18
@@ -36,9 +36,9 @@ _BLOCKED: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 class Order(msgspec.Struct):
     """One attack, as its process reads it from standard input.
 
-    :ivar scale: seconds that were asked for, from which attacks take their sizes.
-    :ivar seconds: how long this one may take.
-    :ivar max_bytes: how much it may send.
+    :ivar scale: requested seconds, which determine the sizes of attacks.
+    :ivar seconds: time limit of this attack.
+    :ivar max_bytes: limit of sent bytes.
     """
 
     attack: str
@@ -58,7 +58,7 @@ class Order(msgspec.Struct):
 
 
 class Outcome(msgspec.Struct):
-    """What an attack did. ``opened``: connections; more than it needs says that the server closed some."""
+    """The result of an attack. ``opened``: connections; more than needed if the server closed some."""
 
     sent: int = 0
     opened: int = 0
@@ -67,7 +67,7 @@ class Outcome(msgspec.Struct):
 
 
 class Over(Exception):  # noqa: N818 - not an error: the attack has had its time
-    """The time or the bytes of the attack are used up."""
+    """The limit of time or bytes is reached."""
 
 
 class Closed(ConnectionError):  # noqa: N818 - as ConnectionError and its kind
@@ -75,16 +75,16 @@ class Closed(ConnectionError):  # noqa: N818 - as ConnectionError and its kind
 
 
 class Socket(NamedTuple):
-    """A WebSocket connection that the server has greeted."""
+    """An established WebSocket connection."""
 
     raw: socket.socket
     id: str
 
 
 class Arena:
-    """What an attack may do to the server, and how much of it.
+    """The operations of an attack, within its limits.
 
-    :ivar heard: what was read last.
+    :ivar heard: the last bytes that were read.
     """
 
     def __init__(self, order: Order, clock: Callable[[], float] = time.monotonic) -> None:
@@ -102,7 +102,7 @@ class Arena:
         return f"/apps/{self.order.app_id}"
 
     def check(self) -> None:
-        """Go on only within the bounds.
+        """Check the limits.
 
         :raises Over: they are reached.
         """
@@ -111,9 +111,9 @@ class Arena:
             raise Over
 
     def repeat(self, attack: Callable[[Arena], None]) -> None:
-        """Run the attack again whenever the server ends it, until the bounds are reached.
+        """Repeat the attack whenever the server ends it, until the limits are reached.
 
-        What is open then stays so: the server may not be through with what it was sent.
+        Open connections stay open, because the server may still be processing.
         """
         with suppress(Over):
             while True:
@@ -165,7 +165,7 @@ class Arena:
     # --- bytes
 
     def pour(self, sock: socket.socket, data: bytes, *, read: bool = True) -> None:
-        """Write ``data`` again and again until the bounds are reached."""
+        """Write ``data`` repeatedly until the limits are reached."""
         self.write(sock, itertools.repeat(data), read=read)
 
     def write(
@@ -176,9 +176,9 @@ class Arena:
         read: bool = True,
         also: Sequence[socket.socket] = (),
     ) -> None:
-        """Write all pieces as fast as the server takes them.
+        """Write all pieces as fast as the server accepts them.
 
-        :param read: whether to read what the server says meanwhile. ``also``: from these sockets, too.
+        :param read: whether to read from the server meanwhile. ``also``: read from these sockets too.
         :raises Closed: the server has closed one.
         """
         heard = [sock, *also] if read else []
@@ -201,7 +201,7 @@ class Arena:
         return sent
 
     def read(self, sock: socket.socket) -> bytes:
-        """What has come; empty if nothing has.
+        """The received bytes, or empty.
 
         :raises Closed: the server has closed.
         """
@@ -215,7 +215,7 @@ class Arena:
         return data
 
     def read_until(self, sock: socket.socket, wanted: re.Pattern[bytes]) -> re.Match[bytes]:
-        """Read until something is found; what was found."""
+        """Read until a pattern matches; returns the match."""
         data = b""
         while not (found := wanted.search(data)):
             self.check()
@@ -224,7 +224,7 @@ class Arena:
         return found
 
     def read_count(self, sock: socket.socket, wanted: re.Pattern[bytes], count: int) -> None:
-        """Read until something has come so many times."""
+        """Read until a text has arrived this many times."""
         data = b""
         while count > 0:
             self.check()
@@ -248,7 +248,7 @@ class Arena:
 
 
 def _trusting() -> ssl.SSLContext:
-    """A context for a certificate that was made for this run."""
+    """A TLS context for the certificate of this run."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -1,4 +1,4 @@
-"""What every attack is: a row of the catalogue."""
+"""The type of an attack, a row of the catalogue."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .arena import Arena
 
 UNREAD: Final = (8.0, 32.0)
-"""``times`` and ``memory`` of a client that does not read: what waits for it must not pile up."""
+"""``times`` and ``memory`` for a client that does not read: its queue must stay bounded."""
 
 CHUNK: Final = 1 << 20
 
@@ -18,9 +18,9 @@ CHUNK: Final = 1 << 20
 class Attack(NamedTuple):
     """One kind of hostile client.
 
-    :ivar run: drives the sockets; it is called again when the server closes them.
-    :ivar times: how many times longer than others it may take, since it has to prepare something first.
-    :ivar memory: what the attacked node may grow by, and keep, in MiB; 0: as usual.
+    :ivar run: drives the sockets; called again when the server closes them.
+    :ivar times: factor of its time limit, if it needs preparation.
+    :ivar memory: allowed growth of the attacked node, in MiB; 0: the default.
     """
 
     name: str
@@ -32,5 +32,5 @@ class Attack(NamedTuple):
 
 
 def filled(unit: bytes, size: int = CHUNK) -> bytes:
-    """Whole units, about ``size`` bytes together."""
+    """Repeat a unit to about ``size`` bytes."""
     return unit * max(1, size // len(unit))

@@ -1,7 +1,7 @@
 """The process of one attack: ``python -m legato.benchmarks.hostile.attacker``.
 
-Reads an :class:`.Order` from standard input, says that it is ready, begins with the next line, and says the
-:class:`.Outcome`. Its connections stay open until standard input ends.
+It reads an :class:`.Order` from standard input, reports that it is ready, starts at the next line, and writes
+the :class:`.Outcome`. Its connections stay open until standard input ends.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from .arena import Arena, Order
 from .catalogue import ATTACKS
 
 NICE = 5
-"""Observers have the cores first: they are to see what the server does, not what this process takes."""
+"""Lower priority than the observers, so that they measure the server and not this process."""
 
 
 def main() -> int:
-    """Carry the order out."""
+    """Carry out the order."""
     order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
     os.nice(NICE)
     sys.stdout.write("ready\n")

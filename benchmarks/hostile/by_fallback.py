@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 GROUP: Final = "fallback"
 MANY: Final = 1000
-"""Messages that one body may carry."""
+"""Largest number of messages in one body."""
 
 TOO_MANY: Final = 20_000
 LETTERS: Final = "0123456789abcdefghijklmnopqrstuv"
@@ -27,13 +27,13 @@ OPEN: Final = "protocol=7&client=js&version=8.4.0"
 
 
 def session_path(key: str) -> str:
-    """The path of a new session, without what is asked of it."""
+    """The path of a new session, without the action."""
     name = "".join(secrets.choice(LETTERS) for _ in range(8))
     return f"/pusher/app/{key}/{secrets.randbelow(1000):03}/{name}"
 
 
 def _session(arena: Arena) -> tuple[str, socket]:
-    """The path of a new session, and the stream that it is served on."""
+    """Open a session: its path and its stream."""
     path, stream = session_path(arena.order.key), arena.connect()
     arena.write(stream, [request(f"POST {path}/xhr_streaming?{OPEN}")])
     arena.read_until(stream, re.compile(rb"connection_established"))
@@ -41,14 +41,14 @@ def _session(arena: Arena) -> tuple[str, socket]:
 
 
 def _sends(message: dict[str, object], count: int, *, read: bool = True) -> Callable[[Arena], None]:
-    """Bodies with ``count`` messages each, as fast as they go. ``read``: whether the stream is read."""
+    """Send bodies with ``count`` messages each. ``read``: whether to read the stream."""
     body = json.dumps([json.dumps(message)] * count).encode()
 
     def run(arena: Arena) -> None:
         path, stream = _session(arena)
         data = filled(request(f"POST {path}/xhr_send", "", body))
         sock = arena.connect()
-        while b" 404 " not in arena.heard:  # then the session is over, and the next one begins
+        while b" 404 " not in arena.heard:  # the session is over: open the next one
             arena.write(sock, [data], also=[stream] if read else [])
 
     return run
@@ -60,7 +60,7 @@ def _empty_sends(arena: Arena) -> None:
 
 
 def _sessions(arena: Arena) -> None:
-    """Sessions that nobody receives from any more."""
+    """Open sessions without receiving from them."""
     while True:
         _session(arena)
         arena.close()

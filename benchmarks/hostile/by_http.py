@@ -1,4 +1,4 @@
-"""Attacks over HTTP, on the port of the server and on that of its figures."""
+"""Attacks over HTTP, on the port of the server and on that of its metrics."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 GROUP: Final = "http"
 METRICS: Final = "metrics"
 CROWD: Final = 300
-"""Sockets that hold a body back."""
+"""Sockets that withhold a body."""
 
 CROWDED: Final = (1.0, 96.0)
-"""``times`` and ``memory`` of that: over TLS each socket has buffers of 0.2 MB, whatever it is sent."""
+"""``times`` and ``memory`` for that: over TLS each socket has buffers of 0.2 MB."""
 
 SLOW: Final = 100
 SCRAPERS: Final = 200
 BODY: Final = 1 << 20
 PUBLISH_SECONDS: Final = 0.02
 WHOLE: Final = b'"whole"'
-"""What observers have to find in an event named :data:`HOSTILE`."""
+"""The required data of an event named :data:`HOSTILE`."""
 
 HOSTILE: Final = "hostile"
 
 
 def request(line: str, headers: str = "", body: bytes = b"", length: int | None = None) -> bytes:
-    """A request. ``length``: what it says of its body, if that is not so."""
+    """A request. ``length``: a wrong Content-Length, if given."""
     said = len(body) if length is None else length
     sized = f"Content-Length: {said}\r\n" if body or said else ""
     return f"{line} HTTP/1.1\r\nHost: {HOST}\r\n{headers}{sized}\r\n".encode() + body
@@ -45,7 +45,7 @@ def request(line: str, headers: str = "", body: bytes = b"", length: int | None 
 def _pipelined(
     line: str, headers: str = "", body: bytes = b"", *, read: bool = True
 ) -> Callable[[Arena], None]:
-    """The same request again and again on one connection. ``APP`` in ``line`` is the application's path."""
+    """Repeat a request on one connection. ``APP`` in ``line`` is the application's path."""
 
     def run(arena: Arena) -> None:
         one = request(line.replace("APP", arena.app), headers, body)
@@ -66,13 +66,13 @@ def _begun(first: str, unit: bytes) -> Callable[[Arena], None]:
 
 
 def _plausible(arena: Arena) -> str:
-    """A publish request by somebody who knows the public key and no secret."""
+    """A publish request with the public key but without the secret."""
     query = f"auth_key={arena.order.key}&auth_timestamp={int(time.time())}&auth_version=1.0"
     return f"POST {arena.app}/events?{query}&body_md5={'0' * 32}&auth_signature={'0' * 64}"
 
 
 def _held_back(line: str) -> Callable[[Arena], None]:
-    """Bodies of a megabyte that lack their last byte, on many sockets."""
+    """Send bodies of a megabyte without their last byte, on many sockets."""
 
     def run(arena: Arena) -> None:
         data = request(line.replace("APP", arena.app) or _plausible(arena), "", b"x" * (BODY - 1), BODY)
@@ -107,7 +107,7 @@ def _byte_by_byte(arena: Arena) -> None:
 
 
 def _h2c(arena: Arena) -> None:
-    """Events by a publisher whose client offers HTTP/2: each is to arrive whole, or not at all."""
+    """Publish with a client that offers HTTP/2: each event must arrive whole or not at all."""
     path = f"{arena.app}/channels/observed/events"
     headers = (
         "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
@@ -127,7 +127,7 @@ def _h2c(arena: Arena) -> None:
 
 
 def _scrapers(arena: Arena) -> None:
-    """Requests to the figures that never end."""
+    """Send endless requests to the metrics port."""
     sockets = [arena.connect(arena.order.metrics_port, plain=True) for _ in range(SCRAPERS)]
     pieces = itertools.chain([b"GET /metrics HTTP/1.1\r\n"], (b"X-%d: x\r\n" % n for n in itertools.count()))
     for data in pieces:

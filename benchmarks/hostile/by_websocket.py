@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 GROUP: Final = "websocket"
 OBSERVED: Final = "private-observed"
-"""The channel that observers and a hostile member are on."""
+"""The channel of the observers and of a hostile member."""
 
 CROWD: Final = 20
 """Sockets of a mass departure."""
 
 CHANNELS: Final = 10_000
-"""Channels that each of them subscribes to, or tries to."""
+"""Channels to which each of them tries to subscribe."""
 
 CHANNELS_PER_SECOND: Final = 1000
 
@@ -58,7 +58,7 @@ SAY_PING: Final = message("pusher:ping")
 
 
 def _flood(unit: bytes, first: bytes = b"", *, read: bool = True) -> Callable[[Arena], None]:
-    """``first`` once, then ``unit`` again and again."""
+    """Send ``first`` once, then ``unit`` repeatedly."""
 
     def run(arena: Arena) -> None:
         sock = arena.websocket().raw
@@ -79,7 +79,7 @@ def _subscribe_many(arena: Arena) -> None:
 
 
 def _mass_departure(arena: Arena) -> None:
-    """All subscribe to as many channels as the time allows, and close at the same moment."""
+    """Subscribe all sockets to as many channels as the time allows, and close them at once."""
     count = min(CHANNELS, round(CHANNELS_PER_SECOND * arena.order.scale))
     sockets = [arena.websocket().raw for _ in range(CROWD)]
     for place, sock in enumerate(sockets):
@@ -91,7 +91,7 @@ def _mass_departure(arena: Arena) -> None:
 
 
 def _member(arena: Arena) -> Socket:
-    """A WebSocket that has subscribed to the observers' private channel, as any member of it may."""
+    """A WebSocket that is subscribed to the observers' private channel, as any member may be."""
     member = arena.websocket()
     auth = sign_channel(arena.order.key, arena.order.secret, member.id, OBSERVED)
     arena.write(member.raw, [message("pusher:subscribe", channel=OBSERVED, auth=auth)])

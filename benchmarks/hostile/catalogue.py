@@ -1,4 +1,4 @@
-"""All attacks, by name."""
+"""The catalogue of attacks, by name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GROUPS: Final = tuple(dict.fromkeys(attack.group for attack in ATTACKS.values())
 
 
 def chosen(names: Sequence[str]) -> list[Attack]:
-    """Those of the names or groups given, in the order of the catalogue; all if none is given.
+    """The attacks of these names or groups, in the order of the catalogue; all without any.
 
     :raises BenchmarkError: one is unknown.
     """

@@ -1,4 +1,4 @@
-"""A certificate for 127.0.0.1 that signs itself, for the time of a run."""
+"""A self-signed certificate for 127.0.0.1, for one run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def made() -> Iterator[tuple[Path, Path]]:
-    """The files of certificate and private key, which are gone afterwards."""
+    """The files of certificate and private key, deleted afterwards."""
     with tempfile.TemporaryDirectory(prefix="legato-tls-") as folder:
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])

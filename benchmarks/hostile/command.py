@@ -28,16 +28,16 @@ SECONDS: Final = 5.0
 QUICK_SECONDS: Final = 1.0
 LONGEST_SECONDS: Final = 60.0
 QUIET: Final = 0.4
-"""Share of an attack's time that others are looked at before it; at least a second."""
+"""Duration of the quiet run before an attack, as a share of the attack's; at least a second."""
 
 QUICK: Final = Limits(p99=400.0, longest=1200.0, newcomer=2000.0)
-"""What ``--quick`` allows: too much for a user, and little beside what an attack costs that is not borne."""
+"""The limits of ``--quick``: too high for users, but far below the delay of a successful attack."""
 
 
 def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
-    """Make the attacks; 0 if all were borne, 1 if not, 130 if interrupted.
+    """Run the attacks; 0 if the server withstood all, 1 if not, 130 if interrupted.
 
-    :raises BenchmarkError: an option is wrong, or something that is needed is not there.
+    :raises BenchmarkError: an option is invalid, or something that is needed is missing.
     """
     if args.list:
         sys.stdout.write(catalogue.listed())

@@ -1,4 +1,4 @@
-"""Clients that do nothing wrong, and what they see of an attack on somebody else."""
+"""Well-behaved clients that measure the effects of an attack."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PING_EVERY: Final = 0.05
 PUBLISH_EVERY: Final = 0.1
 NEWCOMER_EVERY: Final = 0.5
 GIVE_UP: Final = 60.0
-"""Seconds that a new client waits at most."""
+"""Time-out of a new client, in seconds."""
 
 CHANNELS: Final = ("observed", OBSERVED)
 EVENT: Final = "seen"
@@ -39,7 +39,7 @@ _PING: Final = '{"event":"pusher:ping","data":{}}'
 
 
 class Sample(NamedTuple):
-    """One wait. ``due``: when it began, in seconds of the monotonic clock."""
+    """One delay. ``due``: its scheduled start, in seconds of the monotonic clock."""
 
     due: float
     seconds: float
@@ -60,33 +60,33 @@ class Place(NamedTuple):
 
 
 async def _paced(every: float) -> None:
-    """Let go of the loop until the next moment of a schedule."""
+    """Sleep until the next time of a schedule."""
     await asyncio.sleep(every - time.monotonic() % every)
 
 
 class Other(Protocol):
-    """Somebody who is there during an attack.
+    """An observer of an attack.
 
-    :ivar faults: what nobody who behaves well should ever see.
+    :ivar faults: errors that a well-behaved client must never see.
     """
 
     faults: list[str]
 
     @property
     def waiting(self) -> Iterable[float]:
-        """When that was due which has not come yet."""
+        """Scheduled times of everything that has not arrived."""
 
     async def __aenter__(self) -> Self:
-        """Begin."""
+        """Start."""
 
     async def __aexit__(self, *_: object) -> None:
-        """Go."""
+        """Stop."""
 
 
 class Follower:
-    """A client that pings by schedule, and follows the events of all publishers.
+    """A client that pings by schedule, and checks the events of all publishers.
 
-    :ivar pings: how long each pong took, from the moment at which the ping was due.
+    :ivar pings: delay of each pong, from the scheduled time of its ping.
     """
 
     def __init__(self, place: Place, name: str) -> None:
@@ -110,7 +110,7 @@ class Follower:
 
     @property
     def waiting(self) -> Iterable[float]:
-        """When the pings were due that have no answer yet."""
+        """Scheduled times of the pings without an answer."""
         return tuple(self._due)
 
     def subscription(self, channel: str, socket_id: str) -> dict[str, object]:
@@ -126,15 +126,15 @@ class Follower:
         raise NotImplementedError
 
     def _leave(self) -> None:
-        """Close: a server that is stuck does not answer a close frame."""
+        """Close without waiting for a close frame, which a stuck server does not send."""
         raise NotImplementedError
 
     async def _say(self, text: str) -> None:
-        """Send a message; return in any case, when the server has closed."""
+        """Send a message; also returns if the server has closed."""
         raise NotImplementedError
 
     async def _read(self) -> None:
-        """Hear all messages until the server closes."""
+        """Receive messages until the server closes."""
         raise NotImplementedError
 
     async def _ping(self) -> None:
@@ -199,9 +199,9 @@ class Observer(Follower):
 
 
 class Publisher:
-    """A server that publishes an event by schedule, one after the other.
+    """A publisher of one event after the other, by schedule.
 
-    :ivar accepted: events that the node has taken.
+    :ivar accepted: accepted events.
     """
 
     def __init__(self, place: Place, number: int) -> None:
@@ -224,7 +224,7 @@ class Publisher:
 
     @property
     def waiting(self) -> Iterable[float]:
-        """When the request was due that has no answer yet."""
+        """Scheduled time of the request without an answer."""
         return () if self._due is None else (self._due,)
 
     async def _publish(self) -> None:
@@ -239,7 +239,7 @@ class Publisher:
                 status = await self._connection.post(body)
             except (OSError, TimeoutError) as error:
                 self.faults.append(f"a publish failed: {type(error).__name__} {error}")
-                return  # whether the event was taken is not known, so nothing can be said of those behind it
+                return  # unknown whether the event was accepted, so later ones cannot be checked
             if status != 200:
                 self.faults.append(f"a publish was answered {status}")
                 return
@@ -249,7 +249,7 @@ class Publisher:
 
 
 class Newcomers:
-    """Clients that come now and then, are greeted, and go."""
+    """Clients that connect by schedule, wait for the greeting, and disconnect."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -268,7 +268,7 @@ class Newcomers:
 
     @property
     def waiting(self) -> Iterable[float]:
-        """When the client was due that is not greeted yet."""
+        """Scheduled time of the client without a greeting."""
         return () if self._due is None else (self._due,)
 
     async def _come(self) -> None:

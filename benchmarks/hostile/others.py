@@ -1,4 +1,4 @@
-"""Everybody who is there during an attack, together."""
+"""All observers of an attack."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 WARM: Final = 2
 LONGEST: Final = 60.0
-"""Seconds after which what has not come is lost."""
+"""Seconds after which a missing event counts as lost."""
 
 
 class Others:
-    """Everybody who is there during an attack, on all nodes. The first node is the one that is attacked."""
+    """All observers on all nodes. The first node is attacked."""
 
     def __init__(self, places: list[Place], per_node: int) -> None:
         self.observers: list[Follower] = [
@@ -48,9 +48,9 @@ class Others:
         return [*self.observers, *self.publishers, self.newcomers]
 
     async def warm(self) -> None:
-        """Wait until everybody has done everything a few times: what is done first takes longer.
+        """Wait until every observer has done everything a few times, because first times are slow.
 
-        :raises BenchmarkError: somebody cannot.
+        :raises BenchmarkError: one cannot.
         """
         everything = (
             *(one.pings for one in self.observers),
@@ -65,7 +65,7 @@ class Others:
         raise BenchmarkError(f"the servers do not serve: {self.faults() or 'they do not answer'}")
 
     async def settled(self, moment: float, limit: float = LONGEST) -> bool:
-        """Wait until all that was due before ``moment`` has its answer, and all events have come."""
+        """Wait until everything scheduled before ``moment`` is answered, and all events have arrived."""
         published = [publisher.accepted for publisher in self.publishers]
         with suppress(TimeoutError):
             async with asyncio.timeout(limit):
@@ -78,7 +78,7 @@ class Others:
         return any(due < moment for one in self._everyone if not one.faults for due in one.waiting)
 
     def missing(self, published: list[int]) -> int:
-        """Events of those published that have not come at an observer which is still there."""
+        """Published events that have not arrived at a connected observer."""
         return sum(
             max(0, count - observer.next.get(number, 0))
             for observer in self.observers
@@ -87,7 +87,7 @@ class Others:
         )
 
     def faults(self) -> list[str]:
-        """What is wrong. That which several saw is one of it, and says who they were."""
+        """The faults. A fault that several observers saw is one entry with their names."""
         seen: dict[str, list[str]] = {}
         for one in self.observers:
             for fault in one.faults:

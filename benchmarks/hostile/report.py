@@ -1,4 +1,4 @@
-"""The table of a run."""
+"""Writes the table of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs attacks one after the other, and measures what others saw."""
+"""Runs attacks one after the other, and measures their effects on others."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ ATTACKER: Final = (sys.executable, "-P", "-m", "legato.benchmarks.hostile.attack
 BYTES_PER_SECOND: Final = 128 << 20
 START_SECONDS: Final = 30.0
 EXTRA_SECONDS: Final = 15.0
-"""How long an attacker may take beyond its time: it may wait for the server."""
+"""Grace period of an attacker after its time, because it may wait for the server."""
 
 AFTER_SECONDS: Final = 0.5
-"""How long others are looked at beyond the end of an attack: that its connections close is part of it."""
+"""Observation after the end of an attack, because the closing of its connections is part of it."""
 
 ATTACK_SECONDS: Final = 1200.0
-"""How long an attack may take with all that is waited for before it and after it."""
+"""Time-out of an attack with everything before and after it."""
 
 METRICS_SECONDS: Final = 30.0
 RETURN_SECONDS: Final = 5.0
-"""How long the node may take to give memory back."""
+"""Time for the node to release memory."""
 
 
 class Plan(NamedTuple):
-    """What is asked for.
+    """The options of a run.
 
-    :ivar redis: the server to run.
-    :ivar seconds: of each attack. ``quiet``: of the run before it.
+    :ivar redis: the Redis to run.
+    :ivar seconds: duration of each attack. ``quiet``: of the quiet run before it.
     """
 
     redis: str
@@ -64,14 +64,14 @@ class Plan(NamedTuple):
 
 
 class Attacker:
-    """The process of an attack. It ends with the block."""
+    """The process of an attack. Ends with the block."""
 
     def __init__(self, order: Order) -> None:
         self._order = order
         self._process: asyncio.subprocess.Process | None = None
 
     async def ready(self) -> None:
-        """Start it, and wait until it could begin.
+        """Start it, and wait until it is ready.
 
         :raises BenchmarkError: it fails.
         """
@@ -86,20 +86,20 @@ class Attacker:
         await self._line(START_SECONDS)
 
     def begin(self) -> None:
-        """Let it begin."""
+        """Begin the attack."""
         assert self._process is not None  # noqa: S101 - it is ready
         assert self._process.stdin is not None  # noqa: S101 - asked for above
         self._process.stdin.write(b"begin\n")
 
     async def outcome(self) -> Outcome:
-        """What it did, when it has ended.
+        """Wait for its end and return the outcome.
 
         :raises BenchmarkError: it has failed.
         """
         return msgspec.json.decode(await self._line(self._order.seconds + EXTRA_SECONDS), type=Outcome)
 
     async def end(self) -> None:
-        """Let its connections close, and see that it is gone."""
+        """Close its connections and end the process."""
         if self._process is not None:
             if self._process.stdin is not None:
                 self._process.stdin.close()
@@ -118,7 +118,7 @@ class Attacker:
 
 
 def order_of(attack: Attack, on: Scene, plan: Plan) -> Order:
-    """What the process of an attack is told."""
+    """The order for the process of an attack."""
     seconds = plan.seconds * attack.times
     return Order(
         attack.name,
@@ -131,7 +131,7 @@ def order_of(attack: Attack, on: Scene, plan: Plan) -> Order:
 
 
 async def attacked(attack: Attack, on: Scene, plan: Plan) -> Row:
-    """Carry an attack out, and measure.
+    """Carry out an attack and measure its effects.
 
     :raises BenchmarkError: it could not be carried out.
     """
@@ -143,7 +143,7 @@ async def attacked(attack: Attack, on: Scene, plan: Plan) -> Row:
 
 
 class Work(Protocol):
-    """What is done to the first node while others are looked at."""
+    """The work on the first node while others are observed."""
 
     async def ready(self) -> None:
         """Prepare it."""
@@ -159,7 +159,7 @@ class Work(Protocol):
 
 
 async def measured(attack: Attack, on: Scene, plan: Plan, work: Work) -> Row:
-    """Look at others while nothing happens, then while ``work`` is done, then until all is well again."""
+    """Observe others during a quiet run, during ``work``, and until everything has recovered."""
     log, delay = Log(on.log), await _loop(on)
     await on.others.settled(time.monotonic())
     quiet = time.monotonic()
@@ -189,7 +189,7 @@ async def measured(attack: Attack, on: Scene, plan: Plan, work: Work) -> Row:
 
 
 def _row(attack: Attack, outcome: Outcome, on: Scene, moments: tuple[float, float, float, float]) -> Row:
-    """What others saw. ``moments``: of the quiet run the begin and end, then those of the attack."""
+    """The measurements of the others. ``moments``: begin and end of the quiet run and of the attack."""
     quiet, calm, begin, end = moments
     others = on.others
     nodes = [
@@ -216,7 +216,7 @@ def _limits(attack: Attack, plan: Plan) -> Limits:
 
 
 async def _loop(on: Scene) -> loop_delay.Buckets | None:
-    """The figure of the attacked node; None if it does not answer. In a thread: observers go on."""
+    """The loop delay of the attacked node; None if it does not answer. Read in a thread."""
 
     def read() -> loop_delay.Buckets:
         with urlopen(on.metrics, timeout=METRICS_SECONDS) as answer:  # noqa: S310 - of our own node
@@ -235,7 +235,7 @@ def _p99(after: loop_delay.Buckets | None, before: loop_delay.Buckets | None) ->
 
 
 async def rows(attacks: Sequence[Attack], plan: Plan) -> AsyncIterator[Row]:
-    """Each attack. After one that is not borne the next has servers that nobody has harmed.
+    """Run the attacks. After a failed one, the next gets new servers.
 
     :raises BenchmarkError: the servers do not start, or an attack cannot be carried out.
     """

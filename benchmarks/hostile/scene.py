@@ -1,4 +1,4 @@
-"""Two nodes on one Redis, and everybody who is connected to them."""
+"""The scene of an attack: two nodes on one Redis, and their observers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ secret = "from the environment"
 
 
 class Scene(NamedTuple):
-    """What an attack is made on. The first node is the one that is attacked."""
+    """The nodes and observers. The first node is attacked."""
 
     stage: stage.Stage
     redis: Redis
@@ -63,7 +63,7 @@ class Scene(NamedTuple):
 
     @property
     def metrics(self) -> str:
-        """Address of the attacked node's figures."""
+        """URL of the attacked node's metrics."""
         return self.stage.metrics[0]
 
     @property
@@ -74,10 +74,10 @@ class Scene(NamedTuple):
 
 @asynccontextmanager
 async def scene(redis: str, *, tls: bool) -> AsyncIterator[Scene]:
-    """Start everything; it ends with the block.
+    """Start everything; ends with the block.
 
-    :param redis: the server to run.
-    :raises BenchmarkError: something does not get ready.
+    :param redis: the Redis to run.
+    :raises BenchmarkError: a process does not become ready.
     """
     with certificate.made() as files:
         server = f'tls_cert = "{files[0]}"\ntls_key = "{files[1]}"' if tls else ""

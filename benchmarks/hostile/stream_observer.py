@@ -1,4 +1,4 @@
-"""A client that does nothing wrong, over the HTTP fallback (``xhr_streaming``)."""
+"""A well-behaved client over the HTTP fallback (``xhr_streaming``)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ END_OF_HEAD: Final = b"\r\n\r\n"
 
 
 class StreamObserver(Follower):
-    """Hears messages as lines of an answer that goes on, and says each with a request of its own."""
+    """Receives messages as lines of a streamed response, and sends each in its own request."""
 
     def __init__(self, place: Place) -> None:
         super().__init__(place, "observer over HTTP")
@@ -55,7 +55,7 @@ class StreamObserver(Follower):
             self.faults.append(f"disconnected: {error}")
 
     async def _judge(self, answers: asyncio.StreamReader) -> None:
-        """Read what each message was answered: none has a body."""
+        """Read the responses to sent messages, which have no body."""
         try:
             while b" 204" in (head := await answers.readuntil(END_OF_HEAD))[:13]:
                 pass
@@ -72,7 +72,7 @@ class StreamObserver(Follower):
         return reader, writer
 
     async def _heard(self) -> AsyncIterator[str]:
-        """All messages. As pusher-js does, this leaves a stream that has become long, and opens another."""
+        """Receive all messages. Like pusher-js, it replaces a stream that has become long."""
         while True:
             reader, writer = await self._open()
             writer.write(request(f"POST {self._path}/xhr_streaming?{OPEN}"))

@@ -1,4 +1,4 @@
-"""Tasks that end when they are asked to."""
+"""Cancels tasks reliably."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 AGAIN: Final = 0.5
-"""Seconds after which a task is cancelled again: redis-py may swallow a cancellation that meets an answer."""
+"""Seconds after which a task is cancelled again: redis-py may swallow a cancellation."""
 
 
 async def end(tasks: Collection[asyncio.Task[None]]) -> None:
-    """Cancel all of them until they have ended."""
+    """Cancel all tasks until they have ended."""
     left = set(tasks)
     while left:
         for task in left:

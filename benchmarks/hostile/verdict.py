@@ -1,4 +1,4 @@
-"""What was measured of an attack, and whether that is good enough."""
+"""The measurements of an attack and their limits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Waits(msgspec.Struct):
-    """How long something took, in milliseconds; zeros if it never happened."""
+    """Delays in milliseconds; zeros without any."""
 
     count: int = 0
     p50: float = 0.0
@@ -23,7 +23,7 @@ class Waits(msgspec.Struct):
 
 
 def waits(samples: Iterable[Sample], begin: float, end: float) -> Waits:
-    """Of all that were due between two moments."""
+    """The delays scheduled between two times."""
     found = sorted(sample.seconds * 1000 for sample in samples if begin <= sample.due < end)
     if not found:
         return Waits()
@@ -35,9 +35,9 @@ def _at(found: Sequence[float], share: float) -> float:
 
 
 class Limits(msgspec.Struct):
-    """The most that others may notice. Times in milliseconds, memory in MiB.
+    """The limits. Times in milliseconds, memory in MiB.
 
-    :ivar ratio: p99 may be so many times that of the quiet run, if that is more: a busy machine is no fault.
+    :ivar ratio: p99 may be this many times that of the quiet run, if that is more, for busy machines.
     """
 
     p99: float = 100.0
@@ -53,13 +53,13 @@ class Limits(msgspec.Struct):
 class Row(msgspec.Struct):
     """One attack. Times in milliseconds, memory in MiB.
 
-    :ivar sent: megabytes that the server took. ``opened``: connections that the attacker opened.
+    :ivar sent: megabytes that the server read. ``opened``: connections of the attacker.
     :ivar quiet: pings before the attack. ``attacked`` and ``other``: during it, on either node.
-    :ivar late: by how much the observers themselves were late, which is in every wait.
-    :ivar lease: what was left of the shortest lease when it was shortest.
-    :ivar grown: memory of the attacked node, at its most, above what it was. ``kept``: some time later.
-    :ivar loop_p99: of the attacked node's own figure; -1 if beyond its greatest bucket.
-    :ivar faults: whatever is wrong; empty if the attack was borne.
+    :ivar late: lateness of the observers themselves, which is part of every delay.
+    :ivar lease: shortest remaining time of a lease.
+    :ivar grown: largest memory growth of the attacked node. ``kept``: growth some time later.
+    :ivar loop_p99: p99 of the attacked node's loop delay; -1 beyond its last bucket.
+    :ivar faults: the violations; empty if the server withstood the attack.
     """
 
     attack: str
@@ -113,7 +113,7 @@ _BOUNDS: Final[tuple[tuple[str, Callable[[Row], float], Callable[[Limits, Row], 
 
 
 def faults(row: Row, limits: Limits) -> list[str]:
-    """What exceeds its limit."""
+    """The exceeded limits."""
     found = _pings(row, row.attacked, limits, "attacked") + _pings(row, row.other, limits, "other")
     if not row.attacked.count:
         found.append("no ping was answered on the attacked node")

@@ -1,4 +1,4 @@
-"""What is looked at from outside during an attack: the node's process, its log, and the leases in Redis."""
+"""Observes the attacked node from outside: its process, its log, and the leases in Redis."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def resident(pid: int) -> float:
 
 
 class Log:
-    """What a node writes from now on."""
+    """The log of a node from now on."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -64,7 +64,7 @@ class Log:
 
 
 async def leases(redis: Redis) -> set[str]:
-    """The names of all leases there are.
+    """The names of all leases.
 
     :raises RedisError: Redis does not answer.
     """
@@ -76,11 +76,11 @@ def _text(value: str | bytes) -> str:
 
 
 class Watch:
-    """Looks from entering to leaving.
+    """Observes the node within a block.
 
-    :ivar grown: of the attacked node's memory, in MiB.
-    :ivar lease: milliseconds that were left of a lease when least was.
-    :ivar faults: a node that has ended, a lease that was lost.
+    :ivar grown: growth of the attacked node's memory, in MiB.
+    :ivar lease: shortest remaining time of a lease, in milliseconds.
+    :ivar faults: an ended node, a lost lease.
     """
 
     def __init__(self, redis: Redis, held: set[str], pid: int) -> None:
@@ -102,13 +102,13 @@ class Watch:
 
     @property
     def cpu(self) -> float:
-        """Seconds of the processor since the beginning; 0 if it has ended."""
+        """CPU time in seconds since the start of the block; 0 if the process has ended."""
         with suppress(BenchmarkError):
             return proc.use(self._pid).cpu - self._cpu
         return 0.0
 
     async def given_back(self, limit: float, seconds: float) -> float:
-        """Wait until memory is below ``limit`` above what it was, but not for longer; what it is then."""
+        """Wait until the memory growth is below ``limit``, with a time limit; returns the growth."""
         with suppress(TimeoutError, BenchmarkError):
             async with asyncio.timeout(seconds):
                 while resident(self._pid) - self._before > limit:  # noqa: ASYNC110 - nothing announces it

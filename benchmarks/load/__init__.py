@@ -1,1 +1,1 @@
-"""``legato bench``: load on any Pusher server, and a report of how it was borne."""
+"""``legato bench``: loads any Pusher server and reports how it performs."""

@@ -1,7 +1,7 @@
-"""A generator's process: ``python -m legato.benchmarks.load.agent``, started by :mod:`.agents`.
+"""The process of a load generator: ``python -m legato.benchmarks.load.agent``, started by :mod:`.agents`.
 
-Lines of :class:`.orders.Asked` come on standard input, lines of :class:`.orders.Answer` go to standard
-output; it ends with standard input.
+It reads lines of :class:`.orders.Asked` from standard input and writes lines of :class:`.orders.Answer` to
+standard output. It ends with standard input.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ if TYPE_CHECKING:
     from .tokens import Writer
 
 AT_ONCE: Final = 100
-"""Handshakes under way at the same time, where there is no rate."""
+"""Largest number of concurrent handshakes without a rate."""
 
 JOIN_SECONDS: Final = 30.0
-"""After which a client is given up on."""
+"""Time-out of a client's start, in seconds."""
 
 SMALL_BUFFER: Final = 4096
-"""Of a client that stalls: what the kernel takes for it is not what is measured."""
+"""Receive buffer of a stalled client, small because the kernel's buffer is not measured."""
 
 
 class Agent:
-    """Carries out orders."""
+    """Carries out the orders."""
 
     def __init__(self) -> None:
         self._shared = Shared()
@@ -93,7 +93,7 @@ class Agent:
         return self._target
 
     async def _write(self, order: Claim | Tokens | Finish) -> dict[int, int] | None:
-        """One step on the way of messages: claimed, written, ended."""
+        """Carry out one step of the messages: claim, write or end."""
         if isinstance(order, Claim):
             from .tokens import Writer  # noqa: PLC0415 - a worker's parts, which few generators need
 
@@ -109,7 +109,7 @@ class Agent:
         return None
 
     async def _join(self, order: Join) -> None:
-        """All come; those that cannot are counted."""
+        """Connect all clients; count those that fail."""
         door = asyncio.Semaphore(AT_ONCE if not order.rate else order.count)
         pace = Pace(order.begin, order.rate) if order.rate else None
 
@@ -162,7 +162,7 @@ class Agent:
         self._clients.clear()
 
     def close(self) -> None:
-        """All leave."""
+        """Disconnect all clients."""
         self._leave()
         self._alarm.close()
 

@@ -1,4 +1,4 @@
-"""The generators' processes, seen from who gives the orders."""
+"""Controls the processes of the load generators."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ class Agent:
         self._listening = asyncio.create_task(self._listen())
 
     async def ask(self, order: Order) -> Any:
-        """Have an order carried out; what is answered.
+        """Send an order and return the answer.
 
-        :raises BenchmarkError: it cannot be, or the process has ended.
+        :raises BenchmarkError: it failed, or the process has ended.
         """
         stdin = self._process.stdin
         if stdin is None or self._listening.done():
@@ -113,24 +113,24 @@ class Generators:
         self._writers: Sequence[Agent] = ()
 
     async def aim(self, target: Target) -> None:
-        """From now on, all is for this server."""
+        """Set the server for all further orders."""
         await self._all(Aim(target))
         self.target = target
 
     async def reset(self) -> None:
-        """Forget all figures."""
+        """Reset all counts."""
         await self._all(Reset())
 
     async def read_on(self) -> None:
-        """Clients that have stalled read again."""
+        """Make stalled clients read again."""
         await self._all(Resume())
 
     async def leave(self) -> None:
-        """All clients leave."""
+        """Disconnect all clients."""
         await self._all(Leave())
 
     async def join(self, order: Join) -> None:
-        """Share the clients of ``order`` out, a rate likewise."""
+        """Divide the clients of ``order``, and its rate, over the processes."""
         await asyncio.gather(
             *(
                 agent.ask(part)
@@ -140,7 +140,7 @@ class Generators:
         )
 
     async def publish(self, order: Publish) -> dict[int, int]:
-        """Share the lanes out. Answers how many events of each stream were accepted."""
+        """Divide the lanes over the processes. Returns the accepted events of each stream."""
         count = len(self.publishers)
         parts = [msgspec.structs.replace(order, lanes=order.lanes[i::count]) for i in range(count)]
         answers = await asyncio.gather(
@@ -149,14 +149,14 @@ class Generators:
         return {int(stream): int(sent) for answer in answers for stream, sent in answer.items()}
 
     async def claim(self, streams: Sequence[tuple[int, str]]) -> None:
-        """Share the messages out, and claim them."""
+        """Divide the messages over the processes, and claim them."""
         self._writers = writers = self.publishers[: len(streams)]
         await asyncio.gather(
             *(agent.ask(Claim(list(streams[i :: len(writers)]))) for i, agent in enumerate(writers))
         )
 
     async def write(self, order: Tokens) -> dict[int, int]:
-        """Share a rate out over those who have messages. Answers how many tokens of each stream there are."""
+        """Divide a rate over the processes with messages. Returns the tokens of each stream."""
         count = len(self._writers)
         answers = await asyncio.gather(
             *(
@@ -171,7 +171,7 @@ class Generators:
         await asyncio.gather(*(agent.ask(Finish()) for agent in self._writers))
 
     async def figures(self) -> Counts:
-        """The counts of all, as one."""
+        """The sum of all counts."""
         answers = await asyncio.gather(*(agent.ask(Figures()) for agent in self.everyone))
         return together(msgspec.convert(answer, Counts, str_keys=True, strict=False) for answer in answers)
 
@@ -180,7 +180,7 @@ class Generators:
 
 
 def shares(order: Join, count: int) -> list[Join]:
-    """``order`` in ``count`` parts: as many clients together, at the same moments if it has a rate."""
+    """Split ``order`` into ``count`` parts with the same clients, at the same times if it has a rate."""
     parts, first = [], order.first
     for number in range(count):
         size = len(range(number, order.count, count))
@@ -195,7 +195,7 @@ def shares(order: Join, count: int) -> list[Join]:
 
 
 def together(parts: Iterable[Counts]) -> Counts:
-    """The sum of all."""
+    """Add up counts."""
     total = Counts(failed={}, lost={}, refused={}, histograms={})
     for part in parts:
         for name in NUMBERS:
@@ -219,9 +219,9 @@ def histogram(counts: Counts, name: str) -> Histogram:
 
 @asynccontextmanager
 async def generators(readers: int, publishers: int, cores: Sequence[int] = ()) -> AsyncIterator[Generators]:
-    """So many processes, which end with the block.
+    """Run this many processes until the block ends.
 
-    :param cores: which they may use; all if empty.
+    :param cores: the cores that they may use; all if empty.
     """
     async with AsyncExitStack() as stack:
         agents = []

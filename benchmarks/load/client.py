@@ -1,4 +1,4 @@
-"""One light client: subscribes to a channel, and follows what comes in raw bytes."""
+"""A cheap client: subscribes to a channel, and follows events without parsing their JSON."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class Client(asyncio.Protocol):
-    """A connection. ``done`` ends when it has subscribed, or cannot.
+    """A connection. ``done`` completes when it has subscribed or failed.
 
-    :param due: when it was to come, in microseconds: waits are measured from there.
+    :param due: its scheduled time in microseconds, from which delays are measured.
     """
 
     __slots__ = (
@@ -61,7 +61,7 @@ class Client(asyncio.Protocol):
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask for the upgrade."""
+        """Send the upgrade request."""
         self._transport = cast("asyncio.Transport", transport)
         target = self._target
         self._transport.write(
@@ -71,7 +71,7 @@ class Client(asyncio.Protocol):
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Say why: the server has closed it, unless this client has left."""
+        """Record the reason, if the server closed the connection."""
         reason = self._reason or (f"broken: {exc}" if exc else "closed without a reason")
         if not self.done.done():
             self.done.set_exception(ConnectionError(reason))
@@ -79,7 +79,7 @@ class Client(asyncio.Protocol):
             count(self._tally.counts.lost, reason)
 
     def data_received(self, data: bytes) -> None:
-        """Follow whole frames."""
+        """Process complete frames."""
         if self._tail:
             data = self._tail + data
         if not self._upgraded:
@@ -102,7 +102,7 @@ class Client(asyncio.Protocol):
             self._place.follow(piece, self._tally.counts)
 
     def _after_upgrade(self, data: bytes) -> bytes:
-        """What follows the answer to the upgrade; nothing while that is not whole."""
+        """The bytes after the upgrade response; empty while that is incomplete."""
         head, found, rest = data.partition(b"\r\n\r\n")
         status = head[:12].rpartition(b" ")[2].decode("latin-1")
         if found and status == "101":
@@ -161,12 +161,12 @@ class Client(asyncio.Protocol):
             self._transport.pause_reading()
 
     def read_on(self) -> None:
-        """No longer stall."""
+        """Read again after a stall."""
         if self._join.stalled and self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def leave(self) -> None:
-        """Close as a browser does that goes away."""
+        """Close as a browser does when a page is closed."""
         self._leaving = True
         if self._transport is not None and not self._transport.is_closing():
             if self._upgraded:
@@ -186,7 +186,7 @@ class Client(asyncio.Protocol):
 
 
 class Shared:
-    """What all clients of a process have in common. ``aside`` has the deliveries of those set apart."""
+    """The shared state of all clients of a process. ``aside`` counts late and stalled clients."""
 
     def __init__(self) -> None:
         self.tally = Tally()

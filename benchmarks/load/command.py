@@ -39,9 +39,9 @@ SECRET_OPTIONS: Final = ("--secret",)
 
 
 def run(args: argparse.Namespace, argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Do what is asked; 0 if every delivery came in order, else 1.
+    """Run the command; 0 if every delivery arrived in order, else 1.
 
-    :raises BenchmarkError: an option is wrong, or something that is needed is not there.
+    :raises BenchmarkError: an option is invalid, or something that is needed is missing.
     """
     options.check(args)
     if args.list:
@@ -79,9 +79,9 @@ def listed() -> str:
 
 
 def load(path: str) -> Report:
-    """A report that was written with ``--json``.
+    """Read a report written with ``--json``.
 
-    :raises BenchmarkError: it is none.
+    :raises BenchmarkError: it is not one.
     """
     try:
         report = msgspec.json.decode(Path(path).read_bytes(), type=Report)
@@ -105,11 +105,11 @@ def _write(path: str | None, text: str) -> None:
 
 
 def redacted(argv: Sequence[str]) -> str:
-    """The command as it may be shown."""
+    """The command line without the secret."""
     words = list(argv)
     for place, word in enumerate(words):
         option, equals, _ = word.partition("=")
-        # argparse takes any beginning of an option that is not also that of another.
+        # argparse accepts any unambiguous prefix of an option.
         if len(option) > 3 and any(name.startswith(option) for name in SECRET_OPTIONS):
             if equals:
                 words[place] = f"{option}=SECRET"
@@ -119,7 +119,7 @@ def redacted(argv: Sequence[str]) -> str:
 
 
 class Server(NamedTuple):
-    """Where it is, its processes, those of the Redis behind it, and versions of what was started."""
+    """The server, its processes, those of its Redis, and versions of what was started."""
 
     target: Target
     pids: Sequence[int]
@@ -186,7 +186,7 @@ def _report(
 async def _all(
     report: Report, load_makers: Generators, todo: Mapping[str, Sizes], server: Server, limit: int
 ) -> None:
-    """One scenario after the other; one that takes too long ends the run."""
+    """Run the scenarios in order; one that takes too long ends the run."""
     live = Live()
     for name, sizes in todo.items():
         run = Run(name, load_makers, sizes, server.pids, live, server.redis)

@@ -1,4 +1,4 @@
-"""Two reports beside each other."""
+"""Compares two reports."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from .result import Phase, Report
 
 SAME: Final = 0.05
-"""Differences below this share are not called better or worse: two runs of one server differ as much."""
+"""Differences below this share count as the same, because two runs of one server differ as much."""
 
 
 class Row(NamedTuple):
-    """One figure. ``ratio``: the second to the first, None where the first is 0."""
+    """One figure of both reports. ``ratio``: the second to the first, None if the first is 0."""
 
     name: str
     first: float
@@ -24,7 +24,7 @@ class Row(NamedTuple):
 
 
 def rows(first: Phase, second: Phase) -> list[Row]:
-    """What both have."""
+    """The figures that both reports have."""
     return [
         _row(name, first.figures[name], second.figures[name])
         for name in FIGURES
@@ -43,7 +43,7 @@ def _row(name: str, first: float, second: float) -> Row:
 
 
 def differences(first: Report, second: Report) -> list[str]:
-    """What makes the two hard to compare."""
+    """Differences in circumstances that make the comparison doubtful."""
     found = []
     for name in ("processor", "cores", "memory_mib", "system"):
         one, other = first.machine.get(name), second.machine.get(name)
@@ -67,7 +67,7 @@ def differences(first: Report, second: Report) -> list[str]:
 
 
 def markdown(first: Report, second: Report) -> str:
-    """A table for each phase that both have, and what is to be known beside it."""
+    """A table for each common phase, with the warnings."""
     lines = [f"# {second.label} against {first.label}", ""]
     lines += [f"- first: {first.command} ({first.started})", f"- second: {second.command} ({second.started})"]
     theirs = {phase.title: phase for phase in second.phases}

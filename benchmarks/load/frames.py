@@ -1,7 +1,7 @@
-"""What a server sends, read in raw bytes: WebSocket frames, and the stamps of events in them.
+"""Parses WebSocket frames from a server, and the stamps of events in them.
 
-Many connections of one process get the same bytes when a channel has many subscribers. Whole pieces are
-remembered, so that a piece is taken apart once however many get it.
+Many connections of one process receive the same bytes if a channel has many subscribers. Whole pieces are
+cached, so that each is parsed once.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ CLOSE: Final = 8
 PING: Final = 9
 
 REMEMBERED: Final = 256
-"""Pieces. Then all are forgotten: those that come again come within moments."""
+"""Size of the cache in pieces. When full, it is cleared: repeated pieces arrive within moments."""
 
 BEGINNING: Final = 128
-"""Bytes that pieces are looked up by, with their length; then all are compared. To hash all costs more."""
+"""Length of the prefix that is the key of the cache, with the length; hashing a whole piece costs more."""
 
 
 class Run(NamedTuple):
-    """Events of one stream that follow each other: ``first`` to ``last``."""
+    """Consecutive events of one stream: ``first`` to ``last``."""
 
     stream: int
     first: int
@@ -32,7 +32,7 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Piece:
-    """What bytes have held. Compared by identity: one that many connections get is one object.
+    """A parsed piece. Compared by identity: equal pieces of many connections are one object.
 
     :ivar runs: in the order in which they came, of each stream.
     :ivar times: of the stamps of all events, in microseconds.
@@ -49,7 +49,7 @@ class Piece:
 
 
 def take_apart(data: bytes) -> Piece:
-    """All whole frames of ``data``, which begins with one (RFC 6455 section 5.2; servers do not mask)."""
+    """Parse all complete frames of ``data`` (RFC 6455 section 5.2; servers do not mask)."""
     stamps, others, at, length = [], [], 0, len(data)
     while at + 2 <= length:
         size, begin = data[at + 1] & 127, at + 2
@@ -83,7 +83,7 @@ def _runs(stamps: list[stamp.Stamp]) -> tuple[Run, ...]:
 
 
 class Reader:
-    """Takes pieces apart, for all connections of a process."""
+    """Parses pieces for all connections of a process, with a cache."""
 
     __slots__ = ("_known",)
 

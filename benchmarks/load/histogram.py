@@ -1,4 +1,4 @@
-"""A log-linear (HDR) histogram: any value within 0.8 %, in memory that does not grow with the count."""
+"""A log-linear (HDR) histogram: values within 0.8 %, in constant memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 STEP_BITS: Final = 7
-"""Every power of two is cut into this power of two of equal buckets: 128, so that one is 0.8 % wide."""
+"""Every power of two is split into 2 ** this equal buckets: 128, each 0.8 % wide."""
 
 EXACT: Final = 2 << STEP_BITS
 """Values below this have a bucket of their own."""
@@ -42,22 +42,22 @@ class Histogram:
         self.counts: dict[int, int] = dict(counts or {})
 
     def record(self, value: int) -> None:
-        """Count a value; one below 0 is 0 (two clocks that are one may still be read in another order)."""
+        """Count a value; a negative one counts as 0 (two readings of one clock may be swapped)."""
         number = bucket(max(0, value))
         self.counts[number] = self.counts.get(number, 0) + 1
 
     def add(self, counts: Mapping[int, int]) -> None:
-        """Count what another one has counted."""
+        """Add the counts of another histogram."""
         for number, count in counts.items():
             self.counts[number] = self.counts.get(number, 0) + count
 
     @property
     def total(self) -> int:
-        """How many values."""
+        """Number of values."""
         return sum(self.counts.values())
 
     def percentile(self, share: float) -> int:
-        """The smallest bound that at least ``share`` percent of the values do not exceed; 0 of none."""
+        """The percentile ``share``, as the upper bound of its bucket; 0 without values."""
         wanted = self.total * share / 100
         seen = 0
         for number in sorted(self.counts):

@@ -1,4 +1,4 @@
-"""A report as one HTML file that loads nothing else."""
+"""Writes a report as one HTML file without external resources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One HTTP connection of a publisher: a signed POST at a time, kept alive if the server keeps it."""
+"""An HTTP connection of a publisher: one signed POST at a time, with keep-alive."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .orders import Target
 
 TIMEOUT: Final = 30.0
-"""Seconds until an answer is given up on."""
+"""Time-out of an answer, in seconds."""
 
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
 _CHUNKED: Final = re.compile(rb"\r\ntransfer-encoding:\s*chunked", re.IGNORECASE)
@@ -38,9 +38,9 @@ def signed(target: Target, body: bytes, at: int) -> bytes:
 
 
 def whole(data: bytes, *, ended: bool = False) -> tuple[int, bool] | None:
-    """Status of an answer and whether the connection goes on; None when more has to come.
+    """Status of an answer, and whether the connection stays open; None if the answer is incomplete.
 
-    :param ended: the server has closed: what has come is all there is.
+    :param ended: the server has closed the connection.
     """
     head, found, body = data.partition(b"\r\n\r\n")
     if not found:
@@ -85,7 +85,7 @@ class _Answers(asyncio.Protocol):
 
 
 class Connection:
-    """Posts events. ``opened`` counts connections: more than one says that the server does not keep them."""
+    """Posts events. ``opened`` counts connections: more than one means that the server closes them."""
 
     def __init__(self, target: Target, tls: ssl.SSLContext | None) -> None:
         self._target = target
@@ -124,7 +124,7 @@ class Connection:
         return answers
 
     def close(self) -> None:
-        """Let go of it; the next event opens another."""
+        """Close the connection; the next event opens another."""
         if self._answers is not None and self._answers.transport is not None:
             self._answers.transport.close()
         self._answers = None

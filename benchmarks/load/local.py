@@ -1,4 +1,4 @@
-"""Servers on this machine: the Legato that is measured, and who is kept to which core."""
+"""The measured Legato on this machine, and the pinning of processes to cores."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def legato(on: stage.Stage, *, over_redis: bool) -> Target:
 
 
 def cores(pin: int | None) -> dict[str, list[int]]:
-    """Who is kept to which core.
+    """The cores of server and generators.
 
-    :raises BenchmarkError: there is none left for the generators, or no such core.
+    :raises BenchmarkError: no core is left for the generators, or the core does not exist.
     """
     if pin is None:
         return {}
@@ -45,9 +45,9 @@ def cores(pin: int | None) -> dict[str, list[int]]:
 
 
 def keep(pid: int, to: Sequence[int]) -> None:
-    """Keep all threads of a process to some cores.
+    """Pin all threads of a process to some cores.
 
-    :raises BenchmarkError: it is not ours, or gone.
+    :raises BenchmarkError: it belongs to another user, or has ended.
     """
     try:
         for task in Path(f"/proc/{pid}/task").iterdir():

@@ -1,4 +1,4 @@
-"""A report as Markdown."""
+"""Writes a report as Markdown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def facts(report: Report) -> list[tuple[str, str]]:
-    """On what was measured, and how."""
+    """The machine, the versions and the command."""
     found = {**report.machine}
     load = found.pop("load_before", None)
     pinned = "; ".join(f"{who}: {', '.join(map(str, cores))}" for who, cores in report.cores.items())
@@ -53,7 +53,7 @@ def rows(phase: Phase) -> list[tuple[str, str]]:
 
 
 def sizes(phase: Phase) -> str:
-    """What was asked for."""
+    """The sizes of a phase."""
     s = phase.sizes
     return (
         f"{s['connections']:g} connections, rate {s['rate']:g}/s, {s['seconds']:g} s, "

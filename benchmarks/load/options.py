@@ -1,4 +1,4 @@
-"""The options of ``legato bench``, and their bounds. Imports little, so that ``--help`` is fast."""
+"""The options of ``legato bench`` and their bounds. Imports little, so that ``--help`` is fast."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ BOUNDS: Final[dict[str, tuple[float, float]]] = {
     "limit": (1, 3600),
     "delay": (1, 60_000),
 }
-"""Least and most of every number that may be asked for: a load test that has no end is an attack."""
+"""Smallest and largest value of every numeric option."""
 
 HOSTILE: Final = "hostile"
-"""Not one of the scenarios: it measures what one client can do to others, on servers of its own."""
+"""A run of its own, not a scenario: measures the harm of one client to others, on its own servers."""
 
 OF_HOSTILE: Final = frozenset({"list", "quick", "seconds", "redis", "json", "only", "tls", "delay"})
-"""The options that go with it."""
+"""The options for it."""
 
 SCENARIOS: Final = ("fanout", "streams", "connect", "idle", "publish", "presence", "churn", "slow")
 DIALECTS: Final = ("legato", "reverb", "soketi", "pusher")
 
 LONGEST_RAMP: Final = 600.0
-"""Seconds that clients which come at a rate may take."""
+"""Longest time for clients that connect at a rate, in seconds."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,8 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"{HOSTILE}",
     )
     add = parser.add_argument
-    add("--list", action="store_true", help="say what each scenario does and how big it is, and run none")
-    add("--quick", action="store_true", help="small and short: shows that all works, and measures nothing")
+    add("--list", action="store_true", help="describe each scenario with its size, and run none")
+    add("--quick", action="store_true", help="small and short: shows that everything works, measures nothing")
     _add_target(parser.add_argument_group("the server", "Without --preset and --url: a Legato of its own."))
     _add_sizes(
         parser.add_argument_group("how much", "Instead of what the scenario has by itself; see --list.")
@@ -78,8 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_target(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--preset", choices=DIALECTS, help="what speaks there: its usual address and credentials")
-    add("--url", metavar="URL", default="", help="its WebSockets: ws://HOST:PORT or wss://HOST:PORT/PATH")
+    add("--preset", choices=DIALECTS, help="the kind of server: its usual address and credentials")
+    add("--url", metavar="URL", default="", help="its WebSocket URL: ws://HOST:PORT or wss://HOST:PORT/PATH")
     add("--api", metavar="URL", default="", help="its HTTP API; default: that of --url")
     add("--app-id", metavar="ID", default="", help="the application's id; default: PUSHER_APP_ID")
     add("--key", metavar="KEY", default="", help="its key; default: PUSHER_APP_KEY")
@@ -90,7 +90,7 @@ def _add_target(group: argparse._ArgumentGroup) -> None:
         metavar="HOST",
         action="append",
         default=[],
-        help="load this host, which is not this machine: only what is yours; repeatable",
+        help="allow load on this host, which is not this machine: only your own; repeatable",
     )
     add(
         "--pid",
@@ -98,26 +98,26 @@ def _add_target(group: argparse._ArgumentGroup) -> None:
         type=int,
         action="append",
         default=[],
-        help="a process of the server on this machine: its CPU and memory are measured; repeatable",
+        help="a process of the server on this machine, to measure its CPU and memory; repeatable",
     )
     add(
         "--over-redis",
         action="store_true",
-        help="give the own Legato a Redis of its own, and write streams through it, too; default: none",
+        help="start Legato with a Redis, and also send streams through it; default: none",
     )
     add("--redis", metavar="PROGRAM", help="default: redis-server of the PATH, else the embedded Valkey")
-    add("--pin", metavar="CORE", type=int, help="keep the server to this core and all generators to others")
-    add("--label", metavar="TEXT", default="", help="what reports call the server: its name and version")
+    add("--pin", metavar="CORE", type=int, help="pin the server to this core, generators to the others")
+    add("--label", metavar="TEXT", default="", help="name of the server in reports")
 
 
 def _add_sizes(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--connections", metavar="N", type=int, help="clients")
-    add("--rate", metavar="R", type=float, help="events, or clients that come, per second, in all")
+    add("--rate", metavar="R", type=float, help="total events, or new clients, per second")
     add("--seconds", metavar="S", type=float, help="how long events are sent")
     add("--size", metavar="N", type=int, help="characters of an event's data, at least 31")
     add("--publishers", metavar="N", type=int, help="HTTP connections that publish")
-    add("--generators", metavar="N", type=int, help="processes with clients; default: a core each, at most 4")
+    add("--generators", metavar="N", type=int, help="processes with clients; default: one a core, at most 4")
     add(
         "--publisher-processes",
         metavar="N",
@@ -125,7 +125,7 @@ def _add_sizes(group: argparse._ArgumentGroup) -> None:
         default=1,
         help="processes that publish; default: 1",
     )
-    add("--limit", metavar="S", type=int, default=900, help="give up a scenario after so long; default: 900")
+    add("--limit", metavar="S", type=int, default=900, help="time-out of a scenario; default: 900")
 
 
 def _add_hostile(group: argparse._ArgumentGroup) -> None:
@@ -142,7 +142,7 @@ def _add_hostile(group: argparse._ArgumentGroup) -> None:
         "--delay",
         metavar="MS",
         type=float,
-        help="delay that others may see, 99th percentile; default: 100, with --quick 400",
+        help="largest delay for other clients, 99th percentile; default: 100, with --quick 400",
     )
 
 
@@ -153,20 +153,20 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         metavar="FILE",
         help="everything: figures, histograms, timelines, machine, versions, command",
     )
-    add("--html", metavar="FILE", help="the same to look at, with plots, in one file that needs no other")
+    add("--html", metavar="FILE", help="a report with plots, in one file that loads no other")
     add("--markdown", metavar="FILE", help="the figures as tables; default: standard output")
     add(
         "--compare",
         metavar="FILE",
         nargs=2,
-        help="run nothing: put two --json files beside each other, the second against the first",
+        help="run nothing; compare the second --json file with the first",
     )
 
 
 def check(args: argparse.Namespace) -> None:
-    """See that what is asked is there, and within bounds.
+    """Check names and bounds.
 
-    :raises BenchmarkError: it is not.
+    :raises BenchmarkError: one is invalid.
     """
     hostile = args.scenario == [HOSTILE]
     for name in args.scenario:
@@ -204,9 +204,9 @@ def _check_hostile(args: argparse.Namespace) -> None:
 
 
 def check_ramp(scenario: str, connections: int, rate: float) -> None:
-    """See that clients who come at a rate are all there in time.
+    """Check that clients that connect at a rate all connect in time.
 
-    :raises BenchmarkError: they would not be.
+    :raises BenchmarkError: they would not.
     """
     if scenario == "connect" and connections / rate > LONGEST_RAMP:
         raise BenchmarkError(

@@ -1,4 +1,4 @@
-"""What a generator is asked and answers, as JSON: one line each, in any order, matched by ``id``."""
+"""Orders to a generator and its answers: one line of JSON each, matched by ``id``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import msgspec
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A server. Its HTTP API may be somewhere else than its WebSockets.
+    """A server. Its HTTP API may have another address than its WebSockets.
 
-    :ivar dialect: the preset it came from.
-    :ivar redis_url: of the Redis that it hears workers on; empty if that is not known.
+    :ivar dialect: its preset.
+    :ivar redis_url: its Redis; empty if unknown.
     """
 
     dialect: str
@@ -32,12 +32,12 @@ class Target(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """As people say it."""
+        """The server for humans."""
         return f"{self.dialect} at {self.host}:{self.port}{self.path}"
 
 
 class Aim(msgspec.Struct, tag=True):
-    """From now on, all that is asked is for this server."""
+    """Set the server for all further orders."""
 
     target: Target
 
@@ -96,7 +96,7 @@ class Claim(msgspec.Struct, tag=True):
 
 
 class Tokens(msgspec.Struct, tag=True):
-    """Write tokens of the messages that were claimed, in turn.
+    """Write tokens of the claimed messages, in turn.
 
     :ivar rate: per second, of all together.
     :ivar offset: as in :class:`.schedule.Pace`.
@@ -111,23 +111,23 @@ class Tokens(msgspec.Struct, tag=True):
 
 
 class Finish(msgspec.Struct, tag=True):
-    """End the messages that were claimed."""
+    """End the claimed messages."""
 
 
 class Figures(msgspec.Struct, tag=True):
-    """What has come so far, as :class:`Counts`."""
+    """Return the :class:`Counts` so far."""
 
 
 class Reset(msgspec.Struct, tag=True):
-    """Forget all figures; clients stay."""
+    """Reset all counts; clients stay connected."""
 
 
 class Resume(msgspec.Struct, tag=True):
-    """Clients that have stalled read on."""
+    """Make stalled clients read again."""
 
 
 class Leave(msgspec.Struct, tag=True):
-    """All clients leave, and HTTP connections are closed."""
+    """Disconnect all clients, and close HTTP connections."""
 
 
 Order = Aim | Join | Publish | Claim | Tokens | Finish | Figures | Reset | Resume | Leave
@@ -141,7 +141,7 @@ class Asked(msgspec.Struct):
 
 
 class Answer(msgspec.Struct):
-    """One line from a generator. ``error``: why the order could not be carried out."""
+    """One line from a generator. ``error``: why the order failed."""
 
     id: int
     value: Any = None

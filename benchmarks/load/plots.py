@@ -1,4 +1,4 @@
-"""Plots as SVG, with nothing that is not in the file."""
+"""Draws plots as self-contained SVG."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Point = tuple[float, float]
 
 
 class Axis(NamedTuple):
-    """``ticks``: places on it and what stands there."""
+    """An axis. ``ticks``: positions and labels."""
 
     least: float
     most: float
@@ -33,7 +33,7 @@ class Axis(NamedTuple):
     label: str
 
     def share(self, value: float) -> float:
-        """Where ``value`` is, 0 to 1."""
+        """The position of ``value``, 0 to 1."""
         return (value - self.least) / (self.most - self.least or 1)
 
 

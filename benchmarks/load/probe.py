@@ -1,4 +1,4 @@
-"""What server and generators take of the machine, out of ``/proc``."""
+"""Measures CPU and memory of server and generators, from ``/proc``."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class Usage(NamedTuple):
-    """Of some processes together. ``cpu`` and ``waited`` are seconds, ``resident`` is bytes.
+    """Usage of some processes. ``cpu`` and ``waited`` are seconds, ``resident`` is bytes.
 
-    ``waited``: ready to run, and others had the cores.
+    ``waited``: ready to run while others had the cores.
     """
 
     cpu: float
@@ -27,14 +27,14 @@ class Usage(NamedTuple):
 
 
 class Kernel(NamedTuple):
-    """Of the whole machine, in bytes: buffers of TCP sockets, and the kernel's own objects (slab)."""
+    """Memory of the kernel in bytes: buffers of TCP sockets, and its own objects (slab)."""
 
     tcp: int
     slab: int
 
 
 def usage(pids: Sequence[int]) -> Usage:
-    """What they have used since they began.
+    """The usage of the processes since their start.
 
     :raises BenchmarkError: one has ended.
     """

@@ -1,4 +1,4 @@
-"""Publishes by schedule, and counts what the server says to it."""
+"""Publishes events by schedule, and counts the answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 async def publish(
     target: Target, order: Publish, tally: Tally, alarm: Alarm, tls: ssl.SSLContext | None
 ) -> dict[int, int]:
-    """All lanes at once. Answers how many events of each stream the server has accepted."""
+    """Run all lanes concurrently. Returns the accepted events of each stream."""
     accepted: dict[int, int] = {}
     lanes = [_Lane(order, lane, tally, alarm) for lane in order.lanes]
     await asyncio.gather(*(lane.run(Connection(target, tls), accepted) for lane in lanes))
@@ -31,18 +31,18 @@ async def publish(
 
 
 class _Lane:
-    """One connection's way through its streams."""
+    """Publish on the streams of one connection in turn."""
 
     def __init__(self, order: Publish, lane: Lane, tally: Tally, alarm: Alarm) -> None:
         self._order, self._lane, self._tally, self._alarm = order, lane, tally, alarm
 
     async def run(self, connection: Connection, accepted: dict[int, int]) -> None:
-        """Every event in its time. After a slow answer the next is late, and measured from its time."""
+        """Send events by schedule. After a slow answer the next one is late, but its time stays."""
         streams, number = self._lane.streams, 0
         try:
             async for due in self._moments():
                 stream, channel = streams[number % len(streams)]
-                # The next of a stream only counts up when accepted: what was refused is no gap.
+                # The index of a stream increases only with accepted events: a refused one is not a gap.
                 text = stamp.written(stream, accepted.get(stream, 0), due, self._order.size)
                 body = msgspec.json.encode({"name": "bench", "channel": channel, "data": text})
                 if await self._post(connection, body, due):
@@ -68,7 +68,7 @@ class _Lane:
         return True
 
     async def _moments(self) -> AsyncIterator[int]:
-        """When to send: by the lane's pace, or without one as soon as may be."""
+        """When to send: by the lane's schedule, or at once without one."""
         begin = self._order.begin
         end = begin + round(self._order.seconds * MICRO)
         await self._alarm.until(begin)

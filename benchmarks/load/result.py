@@ -1,4 +1,4 @@
-"""What a run has found, as it is written down."""
+"""The results of a run, as they are stored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SCHEMA: Final = 1
 
 
 class Moment(msgspec.Struct):
-    """What was seen in one interval that ends ``at`` seconds after the phase began.
+    """Measurements of the interval that ends ``at`` seconds after the phase began.
 
     Rates are per second, shares of one core, waits in milliseconds.
     """
@@ -30,7 +30,7 @@ class Moment(msgspec.Struct):
 
 
 class Delivery(msgspec.Struct):
-    """Whether all came. ``gaps`` and ``backwards`` as in :class:`.orders.Counts`."""
+    """Whether all events arrived. ``gaps`` and ``backwards`` as in :class:`.orders.Counts`."""
 
     expected: int
     received: int
@@ -39,7 +39,7 @@ class Delivery(msgspec.Struct):
 
     @property
     def ratio(self) -> float:
-        """1 if all came."""
+        """The share of expected events that arrived."""
         return self.received / self.expected if self.expected else 1.0
 
 
@@ -47,8 +47,8 @@ class Phase(msgspec.Struct):
     """One measurement.
 
     :ivar figures: by the names of :data:`FIGURES`.
-    :ivar faults: what must not be, in words; the run has failed with it.
-    :ivar warnings: what makes the figures doubtful.
+    :ivar faults: violations, in words; with any, the run has failed.
+    :ivar warnings: reasons to doubt the figures.
     :ivar histograms: raw, in microseconds: counts by the greatest value of a bucket.
     :ivar reasons: how often what went wrong: ``failed``, ``lost``, ``refused``.
     """
@@ -147,7 +147,7 @@ def waits(name: str, histogram: Histogram) -> dict[str, float]:
 
 
 def rounded(value: float) -> float:
-    """To four digits: more would be pretended."""
+    """Round to four significant digits."""
     return float(f"{value:.4g}") if abs(value) < 1000 else float(round(value))
 
 

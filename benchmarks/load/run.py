@@ -1,4 +1,4 @@
-"""Measures one phase of a scenario: what came, what it cost, and whether that may be believed."""
+"""Measures one phase of a scenario: deliveries, costs, and reasons to doubt them."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from .watch import Live
 
 LEAD: Final = 200_000
-"""Microseconds between an order and the first moment of its schedule: all generators have it by then."""
+"""Microseconds from an order to the start of its schedule, so that all generators have received it."""
 
 GRACE: Final = 10.0
-"""Seconds without any progress after which what has not come is given up."""
+"""Seconds without progress after which missing events count as lost."""
 
 POLL: Final = 0.05
 QUIET: Final = 0.4
 BUSY: Final = 0.9
-"""Share of a core from which a generator may be what is measured."""
+"""Share of a core from which a generator may be the bottleneck."""
 
 WAITED: Final = 0.05
 LATE_MS: Final = 5.0
@@ -58,7 +58,7 @@ class Sizes(msgspec.Struct, frozen=True):
 
 @dataclass
 class Run:
-    """What a scenario works with.
+    """The context of a scenario.
 
     :ivar pids: of the server; empty if not known.
     :ivar redis: of the Redis behind it, which is not the server.
@@ -259,7 +259,7 @@ class Measured:
         return max((usage.cpu / self.seconds for usage in self.generators), default=0.0)
 
     def warnings(self) -> list[str]:
-        """Why the figures may not be the server's."""
+        """Reasons why the figures may not reflect the server."""
         found = []
         if (busiest := self._busiest()) >= BUSY:
             found.append(

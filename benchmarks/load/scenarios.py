@@ -1,4 +1,4 @@
-"""What is done to a server, scenario by scenario."""
+"""The scenarios of ``legato bench``."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 MEMBER: Final = '{"user_id":"user-{}","user_info":{"name":"Somebody {}"}}'
 
 WARM: Final = 100
-"""Connections that come before memory is read: what a server makes once for all is not theirs."""
+"""Connections before memory is read, so that one-time allocations of the server do not count."""
 
 STALLED_SHARE: Final = 10
 """One reader in so many stalls."""
 
 STAY: Final = 1.0
-"""Seconds that a newcomer stays in the churn."""
+"""Seconds that a client stays in ``churn``."""
 
 
 async def fanout(run: Run) -> None:
@@ -128,7 +128,7 @@ async def idle(run: Run) -> None:
 
 
 async def publish(run: Run) -> None:
-    """HTTP alone: nobody subscribes."""
+    """Publish over HTTP without subscribers."""
     channels = [f"bench-publish-{number}" for number in range(run.sizes.publishers)]
     for name, rate in (("paced", run.sizes.rate), ("flat out", 0.0)):
         await run.phase(name, run.publish(run.streams(channels), rate), Measured.requests)

@@ -1,4 +1,4 @@
-"""When to send: moments fixed beforehand, so that a server that stalls delays no question but its answers."""
+"""Send times fixed beforehand, so that a server that stalls does not delay further requests."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class Pace(NamedTuple):
 
 
 class Alarm:
-    """Wakes tasks at a moment, to some 0.1 ms. Timers of an event loop know whole milliseconds only.
+    """Wakes tasks at a given time, to about 0.1 ms. Timers of an event loop have whole milliseconds.
 
-    Linux has ``timerfd``; elsewhere the loop's timers have to do.
+    Uses ``timerfd`` on Linux, and the loop's timers elsewhere.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Alarm:
             self._loop.add_reader(self._file, self._ring)
 
     async def until(self, moment: int) -> None:
-        """Wait. A moment that has passed gives others a turn all the same."""
+        """Wait until a time. Yields to other tasks even if it has passed."""
         wait = moment - now()
         if wait <= 0 or self._file < 0:
             await asyncio.sleep(max(0, wait) / MICRO)
@@ -96,7 +96,7 @@ class Alarm:
             self._libc.timerfd_settime(self._file, 1, value, None)
 
     def close(self) -> None:
-        """Let go of the timer."""
+        """Close the timer."""
         if self._file >= 0:
             self._loop.remove_reader(self._file)
             os.close(self._file)

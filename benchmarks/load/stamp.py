@@ -1,4 +1,4 @@
-"""What an event carries: which stream it is of, its place there, and when it was to be sent.
+"""The stamp in an event: its stream, its index there, and its scheduled send time.
 
 ``LGT`` and three numbers of fixed width in hexadecimal, then filling: found by a search for three bytes and
 read by position, whatever JSON a server wraps around it. Nothing in it needs an escape in JSON.

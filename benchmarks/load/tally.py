@@ -1,4 +1,4 @@
-"""Where a generator counts."""
+"""The counts of a load generator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 NAMES: Final = ("latency", "connected", "subscribed", "request", "late")
 
 REASONS: Final = 20
-"""Different reasons that are kept apart."""
+"""Largest number of separate reasons."""
 
 
 FEW: Final = 2
@@ -33,19 +33,19 @@ class Tally:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Reset all counts."""
         self.counts = Counts()
         self.histograms = {name: Histogram() for name in NAMES}
         self._pending: list[Piece] = []
 
     def told(self) -> Counts:
-        """All, as it is sent."""
+        """All counts, in the form of an answer."""
         self._settle()
         self.counts.histograms = {name: h.counts for name, h in self.histograms.items() if h.counts}
         return self.counts
 
     def delivered(self, piece: Piece, now: int) -> None:
-        """Events have come to one client: count them, and how long after their time they came."""
+        """Count the events that arrived at a client, with their latency."""
         self.counts.received += len(piece.times)
         if len(piece.times) <= FEW:
             for moment in piece.times:
@@ -72,9 +72,9 @@ class Tally:
 
 
 class _State:
-    """Where clients are in all streams: one object for all that are at the same place.
+    """A position in all streams: one object for all clients at the same position.
 
-    ``after`` remembers what a piece makes of it, and what was wrong then, for as long as a client is there.
+    ``after`` caches the position after each piece, with its faults, as long as a client is at this position.
     """
 
     __slots__ = ("__weakref__", "after", "expected")
@@ -89,7 +89,7 @@ _BRANCHES: Final = 16
 
 
 class Place:
-    """Where one client is in each stream. Sees what is missing, repeated or out of order."""
+    """The position of one client in each stream. Detects missing, repeated and reordered events."""
 
     __slots__ = ("_late", "_state")
 
@@ -127,7 +127,7 @@ class Place:
 
 
 def count(reasons: dict[str, int], reason: str) -> None:
-    """One more for a reason; those beyond :data:`REASONS` are one."""
+    """Count a reason; those beyond :data:`REASONS` are counted together."""
     if reason not in reasons and len(reasons) >= REASONS:
         reason = "others"
     reasons[reason] = reasons.get(reason, 0) + 1

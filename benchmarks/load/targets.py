@@ -1,4 +1,4 @@
-"""Which server: dialects of the peers as presets, and who may be loaded at all."""
+"""The server to load: presets of known servers, and the check that loading it is allowed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Dialect(NamedTuple):
-    """What a server is like when nobody has changed it.
+    """The defaults of a kind of server.
 
     :ivar url: where it is; ``{}`` is the cluster of the hosted service.
     :ivar api: where its HTTP API is, if elsewhere.
@@ -58,7 +58,7 @@ SECURE: Final = ("wss", "https")
 
 
 class Wanted(NamedTuple):
-    """What the command line says of the target; empty: not said."""
+    """The options of the target; empty if not given."""
 
     dialect: str
     url: str
@@ -118,7 +118,7 @@ def _address(option: str, url: str) -> tuple[str, str, int, str]:
 
 
 def is_local(host: str) -> bool:
-    """Whether it is surely this machine. Other names of it are not known, so they have to be allowed."""
+    """Whether the host is certainly this machine. Its other names must be allowed by option."""
     if host == "localhost":
         return True
     try:

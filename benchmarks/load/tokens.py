@@ -1,4 +1,4 @@
-"""Writes tokens as a worker does: into the fenced log of a message, through Redis and without HTTP."""
+"""Writes tokens as a worker does: into the fenced log of a message in Redis."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class Writer:
         return Token(index, text, event.frame(job.channel))
 
     async def finish(self) -> None:
-        """End all messages, so that none streams any more for who subscribes next; then let go of Redis."""
+        """End all messages, so that later subscribers get no snapshot of them, and close the connection."""
         try:
             await asyncio.gather(*(self._end(message) for message in self._messages if not message.broken))
         except (RedisError, FencedError, GapError) as error:

@@ -1,4 +1,4 @@
-"""Looks at a phase while it runs: a timeline for the report, and live figures for whoever waits."""
+"""Observes a running phase: a timeline for the report, and live figures on the terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 EVERY: Final = 0.5
 MIB: Final = 1024 * 1024
 LINES_EVERY: Final = 2.0
-"""Seconds between two lines where they cannot be written over each other."""
+"""Seconds between two lines of progress without a terminal."""
 
 
 class Live:
@@ -57,7 +57,7 @@ class Live:
         self._out.flush()
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Write a permanent line."""
         if not self._quiet:
             self._out.write(f"\r\x1b[K{text}\n" if self._over else f"{text}\n")
             self._out.flush()

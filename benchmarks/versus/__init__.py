@@ -1,1 +1,1 @@
-"""Servers side by side in one run: ``python -m legato.benchmarks.versus``."""
+"""Compares servers in one run: ``python -m legato.benchmarks.versus``."""

@@ -1,4 +1,4 @@
-"""Starts :mod:`.command`."""
+"""Runs :mod:`.command`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options and results of ``python -m legato.benchmarks.versus``. ``--help`` says what it does."""
+"""Options and results of ``python -m legato.benchmarks.versus``."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ BOUNDS: Final = {
 ROUNDS: Final = 3
 
 SPARE_FILES: Final = 200
-"""That a server has open besides its connections."""
+"""Open files of a server besides its connections."""
 
 
 def build_parser() -> argparse.ArgumentParser:

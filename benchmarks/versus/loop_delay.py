@@ -1,4 +1,4 @@
-"""How long the event loop of a broadcaster kept others waiting, out of its own figures."""
+"""Reads the loop delay of a broadcaster from its metrics."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
     from legato.benchmarks.load.run import Run
 
-    from .servers import Server
+    from .contestants import Server
 
 METRIC: Final = "legato_loop_delay_seconds"
 
 Buckets = dict[float, float]
-"""Of a Prometheus histogram: how many values were at most the key, in seconds; the last key is infinite."""
+"""Buckets of a Prometheus histogram: upper bound in seconds -> number of values up to it."""
 
 
 def parse(text: str) -> Buckets:
-    """The buckets of :data:`METRIC`, over all its labels; empty where there are none."""
+    """The buckets of :data:`METRIC`, over all labels; empty without any."""
     found: Buckets = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples if family.name == METRIC else ():
@@ -37,14 +37,14 @@ def parse(text: str) -> Buckets:
 
 
 def between(after: Mapping[float, float], before: Mapping[float, float]) -> Buckets:
-    """What was counted from ``before`` to ``after``."""
+    """The difference of two readings."""
     return {bound: count - before.get(bound, 0.0) for bound, count in after.items()}
 
 
 def quantile(share: float, buckets: Mapping[float, float]) -> float | None:
-    """The value that ``share`` of all do not exceed, as Prometheus reckons it: evenly spread in a bucket.
+    """The quantile ``share``, as Prometheus estimates it: values evenly spread within a bucket.
 
-    None of nothing, and infinite if it is beyond the last bound, so that it passes no limit.
+    None without values; infinite beyond the last bound, so that it passes no limit.
     """
     bounds = sorted(buckets)
     total = buckets[bounds[-1]] if bounds else 0.0
@@ -85,7 +85,7 @@ async def read(url: str) -> Buckets:
 
 
 async def flushes(run: Run, server: Server) -> None:
-    """Events to all at a pace, and how long the loop was held meanwhile; not while all subscribe."""
+    """Publish paced events to all subscribers, and measure the loop delay meanwhile."""
     await subscribe_all(run)
     before = await read(server.metrics) if server.metrics else {}
     await to_all(run, "paced", run.sizes.rate)

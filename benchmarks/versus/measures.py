@@ -1,4 +1,4 @@
-"""What is measured at which servers, and how much of it."""
+"""The measurements: their scenarios, servers and sizes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from legato.benchmarks.load.run import Sizes
 from legato.benchmarks.load.scenarios import SCENARIOS, fanout_paced, streams_through_redis
 
+from .contestants import BASELINE, LEGATO, OVER_REDIS, SOKETI
 from .loop_delay import flushes
 
 if TYPE_CHECKING:
@@ -14,21 +15,16 @@ if TYPE_CHECKING:
 
     from legato.benchmarks.load.run import Run
 
-    from .servers import Server
+    from .contestants import Server
 
     Work = Callable[[Run, Server], Awaitable[None]]
-
-LEGATO: Final = "legato"
-OVER_REDIS: Final = "legato over Redis"
-BASELINE: Final = "C baseline"
-SOKETI: Final = "soketi"
 
 IDLE_CONNECTIONS: Final = 15_000
 FLUSH_CONNECTIONS: Final = 10_000
 
 
 class Measure(NamedTuple):
-    """One of the list. ``quick``: the sizes of ``--quick``."""
+    """One measurement. ``quick``: its sizes with ``--quick``."""
 
     name: str
     work: Work
@@ -52,7 +48,7 @@ FANOUT: Final = Sizes(1000, 100, 10, 200, 32)
 QUICK: Final = Sizes(20, 50, 0.4, 100, 2)
 
 LATENCY: Final = Measure("latency", _of(fanout_paced), (LEGATO, SOKETI), FANOUT, QUICK)
-"""At a rate that is found first."""
+"""Runs at a rate that is determined first."""
 
 ROUND: Final = (
     Measure("fanout", _scenario("fanout"), (LEGATO, BASELINE, SOKETI), FANOUT, QUICK),
@@ -76,7 +72,7 @@ ROUND: Final = (
         "flushes", flushes, (LEGATO,), Sizes(FLUSH_CONNECTIONS, 2, 10, 200, 2), Sizes(50, 10, 0.4, 100, 2)
     ),
 )
-"""What each round has, in this order."""
+"""The measurements of each round, in this order."""
 
 IDLE: Final = Measure(
     "idle",
@@ -85,7 +81,7 @@ IDLE: Final = Measure(
     Sizes(IDLE_CONNECTIONS, 1, 5, 200, 1),
     Sizes(40, 1, 0.2, 100, 1),
 )
-"""Once, at servers that nobody has been to before: what they have kept of earlier clients would hide it."""
+"""Measured once, on freshly started servers: memory of earlier clients would distort it."""
 
 
 def in_turn(measure: Measure, number: int) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The rate of events that a server keeps up with."""
+"""Determines the highest rate of events that a server sustains."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ LONGER: Final = 1.05
 
 SLACK: Final = 0.5
 LONGEST_P99: Final = 1000.0
-"""Milliseconds: what waits longer waits in a queue that grows."""
+"""Longest p99 in milliseconds; a longer one means a growing queue."""
 
 
 def sustained(phase: Phase) -> bool:
-    """Whether everything came, nearly in the time of its schedule, and nothing waited long."""
+    """Whether all events arrived, on schedule and with a short delay."""
     return (
         phase.delivery is not None
         and not phase.faults
@@ -32,5 +32,5 @@ def sustained(phase: Phase) -> bool:
 
 
 def best(phases: Iterable[Phase]) -> float | None:
-    """The greatest rate that was sustained; None if none was."""
+    """The highest sustained rate; None without one."""
     return max((phase.sizes["rate"] for phase in phases if sustained(phase)), default=None)

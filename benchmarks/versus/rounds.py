@@ -1,4 +1,4 @@
-"""Measures round by round, one server after the other, so that what changes on the machine hits all alike."""
+"""Measures the servers in turn, round by round, so that changes of the machine affect all alike."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from legato.benchmarks.errors import BenchmarkError
 from legato.benchmarks.load import markdown, probe
 from legato.benchmarks.load.run import Run
 
-from .measures import IDLE, LATENCY, ROUND, SOKETI, in_turn
+from .contestants import SOKETI
+from .measures import IDLE, LATENCY, ROUND, in_turn
 from .rates import RATES, best, sustained
 from .rows import Seen
 
@@ -25,23 +26,23 @@ if TYPE_CHECKING:
     from legato.benchmarks.load.run import Sizes
     from legato.benchmarks.load.watch import Live
 
+    from .contestants import Server
     from .measures import Measure
-    from .servers import Server
 
 LOOK: Final = 0.3
 IDLE_CPU: Final = 0.02
-"""Seconds of processor time in :data:`LOOK`, of all servers together, up to which they have nothing to do."""
+"""Processor time of all servers within :data:`LOOK`, in seconds, up to which they count as idle."""
 
 CALM_SECONDS: Final = 20.0
 
 
 @dataclass
 class Rounds:
-    """What has been measured so far.
+    """The results so far.
 
-    :ivar limit: seconds that one measure at one server may take.
-    :ivar rates: phases in which a rate was looked for. What is lost in them tells that they are too much.
-    :ivar rate: what was found; None where there is no soketi, or it sustained none.
+    :ivar limit: time-out of one measurement at one server, in seconds.
+    :ivar rates: the phases that determined the rate. Losses in them mean that the rate was too high.
+    :ivar rate: the determined rate; None without soketi, or if it sustained none.
     """
 
     generators: Generators
@@ -53,14 +54,14 @@ class Rounds:
     rate: float | None = None
 
     async def idle(self, servers: Mapping[str, Server], connections: int) -> None:
-        """Memory, at servers that are new."""
+        """Measure memory on fresh servers."""
         sizes = IDLE.quick if self.quick else msgspec.structs.replace(IDLE.sizes, connections=connections)
         for name in IDLE.servers:
             if name in servers:
                 await self._see(1, IDLE, servers, name, sizes)
 
     async def look_for_rate(self, servers: Mapping[str, Server]) -> None:
-        """How many events a second soketi keeps up with."""
+        """Determine the rate that soketi sustains."""
         if SOKETI not in servers:
             return
         for rate in RATES:
@@ -72,7 +73,7 @@ class Rounds:
         self.rate = best(self.rates)
 
     async def round(self, number: int, servers: Mapping[str, Server]) -> None:
-        """Each measure at each of its servers, those that run."""
+        """Run each measurement at each of its servers."""
         for measure in ROUND:
             sizes = self._sizes(measure)
             if measure is LATENCY:
@@ -111,7 +112,7 @@ class Rounds:
         return run.phases
 
     async def _calm(self, servers: Mapping[str, Server]) -> None:
-        """Wait until all servers are through with what was before: they share the core."""
+        """Wait until all servers are idle, because they share a core."""
         pids = [pid for server in servers.values() for pid in server.pids]
         until, then = time.monotonic() + CALM_SECONDS, probe.usage(pids)
         while time.monotonic() < until:

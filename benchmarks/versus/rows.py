@@ -1,11 +1,11 @@
-"""What is to be shown of all that was measured: ratios, round by round, and their targets."""
+"""The rows of the table: ratios, round by round, and their targets."""
 
 from __future__ import annotations
 
 from statistics import median
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from .measures import BASELINE, LEGATO, OVER_REDIS, SOKETI
+from .contestants import BASELINE, LEGATO, OVER_REDIS, SOKETI
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -22,7 +22,7 @@ class Seen(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a figure is: of which phase of which measure, at which server."""
+    """Locates a figure: measurement, phase and server."""
 
     measure: str
     phase: str
@@ -31,13 +31,13 @@ class Place(NamedTuple):
 
 
 class Goal(NamedTuple):
-    """What a value has to reach. ``sign``: ``≤`` or ``≥``."""
+    """A target. ``sign``: ``≤`` or ``≥``."""
 
     sign: str
     value: float
 
     def reached(self, value: float) -> bool:
-        """Whether it does."""
+        """Whether a value reaches the target."""
         return value <= self.value if self.sign == "≤" else value >= self.value
 
 

@@ -18,7 +18,7 @@ from legato.benchmarks.load.targets import DIALECTS
 from legato.benchmarks.stage import Cast, stage, start
 from legato.deploy import ports
 
-from .measures import BASELINE, LEGATO, OVER_REDIS, SOKETI
+from .contestants import BASELINE, LEGATO, OVER_REDIS, SOKETI, Server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -28,20 +28,6 @@ SOURCE: Final = Path(__file__).parents[1] / "baseline" / "server.c"
 
 _PORT: Final = re.compile(r"^(\d+)$", re.MULTILINE)
 _RUNNING: Final = re.compile(r"Server is up and running")
-
-
-class Server(NamedTuple):
-    """One that runs.
-
-    :ivar redis: processes behind it, which are not counted as its own.
-    :ivar metrics: where it has figures for Prometheus; empty if nowhere.
-    """
-
-    name: str
-    target: Target
-    pids: Sequence[int]
-    redis: Sequence[int] = ()
-    metrics: str = ""
 
 
 class Programs(NamedTuple):

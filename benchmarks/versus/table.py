@@ -1,4 +1,4 @@
-"""All rows as Markdown."""
+"""Writes the rows as a Markdown table."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _behind(found: Found) -> str:
 
 
 def doubts(seen: Sequence[Seen]) -> list[str]:
-    """What must not be, and what makes figures doubtful, phase by phase."""
+    """Faults and warnings, phase by phase."""
     found = []
     for number, server, phase in seen:
         where = f"round {number}, {server}, {phase.title}"

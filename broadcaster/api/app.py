@@ -4,6 +4,7 @@ Starlette application for the rest.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,26 +16,30 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from legato.broadcaster.auth.endpoints import ChannelAuth, Signer, UserAuth
-from legato.broadcaster.auth.rules import verifier
-from legato.broadcaster.transport.polling import Fallback
+from legato.broadcaster.auth.verifier import verifier
 from legato.protocol.settings import SettingsError
 from legato.protocol.stream import InvalidRequest, parse_user_id
 
 from .chat import Chat, answered
 from .cors import Cors
 from .dev import Guard
-from .http_api import HttpApi
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Awaitable, Callable, Sequence
 
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.routing import BaseRoute
 
-    from legato.broadcaster.node import Node
+    from legato.broadcaster.apps.directory import Directory
+    from legato.broadcaster.config import Settings
+    from legato.broadcaster.replies.store import Replies
+    from legato.broadcaster.transport.budget import Budget
+    from legato.broadcaster.transport.polling import Fallback
 
-    from .http_api import Receive, Scope, Send
+    from .asgi import Receive, Scope, Send
+    from .http_api import HttpApi
 
 DEV_TOKEN_SECONDS: Final = 12 * 3600
 
@@ -53,14 +58,12 @@ class Server:
     """The ASGI application: routes by path to the API, the fallback transports or everything else.
 
     :ivar api: for requests that need no ASGI.
-
-    :raises SettingsError: ``[auth]`` cannot be used.
     """
 
-    def __init__(self, node: Node) -> None:
-        self.api = HttpApi(node)
-        self._fallback = Fallback(node)
-        self._rest = _starlette(node)
+    def __init__(self, api: HttpApi, fallback: Fallback, rest: Starlette) -> None:
+        self.api = api
+        self._fallback = fallback
+        self._rest = rest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point; HTTP only, since WebSockets do not come this way."""
@@ -72,19 +75,34 @@ class Server:
             await self._rest(scope, receive, send)
 
 
-def _starlette(node: Node) -> Starlette:
-    tokens = verifier(node.settings.auth)
-    signer = Signer(node, tokens)
-    channel_auth = ChannelAuth(signer, node.settings.auth)
+def web(
+    settings: Settings,
+    apps: Directory,
+    replies: Replies | None,
+    unready: Callable[[], str | None],
+    figures: Counter[tuple[str, int]],
+    budget: Budget,
+) -> Starlette:
+    """Everything but the API and the fallback transports.
+
+    :param replies: None when chat is off.
+    :param unready: why no new clients should come to this node now; None if they may.
+    :param figures: counts requests by route and status.
+    :param budget: parses large bodies one per turn of the loop.
+    :raises SettingsError: ``[auth]`` or ``[dev]`` cannot be used.
+    """
+    tokens = verifier(settings.auth)
+    signer = Signer(settings, apps, tokens)
+    channel_auth = ChannelAuth(signer, settings.auth)
+    chat = Chat(replies, tokens, settings.server.max_request_bytes, figures, budget)
     routes: list[BaseRoute] = [
-        Route("/up", _up(node), methods=["GET"]),
-        Route("/broadcasting/auth", answered(node, "auth", channel_auth), methods=["POST"]),
-        Route("/broadcasting/user-auth", answered(node, "user_auth", UserAuth(signer)), methods=["POST"]),
-        *Chat(node, tokens).routes(),
-        *(_dev_routes(node) if node.settings.dev.enabled else [Route("/", _root, methods=["GET"])]),
+        Route("/up", _up(unready), methods=["GET"]),
+        Route("/broadcasting/auth", answered(figures, "auth", channel_auth), methods=["POST"]),
+        Route("/broadcasting/user-auth", answered(figures, "user_auth", UserAuth(signer)), methods=["POST"]),
+        *chat.routes(),
+        *(_dev_routes(settings, figures) if settings.dev.enabled else [Route("/", _root, methods=["GET"])]),
     ]
-    prefix = node.settings.server.path
-    origins = node.settings.server.cors_origins
+    prefix, origins = settings.server.path, settings.server.cors_origins
     cors = Middleware(Cors, allow_origins=origins)
     return Starlette(
         routes=[Mount(prefix, routes=routes)] if prefix else routes,
@@ -93,11 +111,11 @@ def _starlette(node: Node) -> Starlette:
     )
 
 
-def _up(node: Node) -> Callable[[Request], Awaitable[Response]]:
+def _up(unready: Callable[[], str | None]) -> Callable[[Request], Awaitable[Response]]:
     """Alive, always; with ``?ready``, whether new clients should be sent here."""
 
     async def up(request: Request) -> Response:
-        reason = node.unready() if "ready" in request.query_params else None
+        reason = unready() if "ready" in request.query_params else None
         if reason is None:
             return JSONResponse({"health": "OK"})
         return JSONResponse({"health": "not ready", "reason": reason}, 503)
@@ -118,13 +136,13 @@ async def _server_error(_request: Request, _error: Exception) -> Response:
     return JSONResponse({"message": "Server error."}, 500)
 
 
-def _dev_routes(node: Node) -> Sequence[BaseRoute]:
+def _dev_routes(settings: Settings, figures: Counter[tuple[str, int]]) -> Sequence[BaseRoute]:
     """What ``legato up`` adds: tokens for any user, and the chat page."""
     import jwt  # noqa: PLC0415 - only `legato up` makes tokens
 
-    dev, auth = node.settings.dev, node.settings.auth
-    guard = Guard(node.settings)
-    app = node.settings.app(auth.app)
+    dev, auth = settings.dev, settings.auth
+    guard = Guard(settings)
+    app = settings.app(auth.app)
 
     async def token(request: Request) -> Response:
         sub = request.query_params.get("sub", "")
@@ -132,15 +150,15 @@ def _dev_routes(node: Node) -> Sequence[BaseRoute]:
             parse_user_id(sub)
         except ValueError as error:
             raise InvalidRequest("sub", str(error)) from error
-        claims: dict[str, Any] = {"sub": sub, "exp": int(node.wall()) + DEV_TOKEN_SECONDS}
+        claims: dict[str, Any] = {"sub": sub, "exp": int(time.time()) + DEV_TOKEN_SECONDS}
         return JSONResponse({"token": jwt.encode(claims, auth.jwt_secret, algorithm="HS256")})
 
     async def config(_request: Request) -> Response:
         return JSONResponse({"key": app.key, "provider": dev.provider, "model": dev.model or None})
 
     routes: list[BaseRoute] = [
-        Route("/dev/token", answered(node, "dev_token", guard.wrap(token)), methods=["GET"]),
-        Route("/dev/config", answered(node, "dev_config", guard.wrap(config)), methods=["GET"]),
+        Route("/dev/token", answered(figures, "dev_token", guard.wrap(token)), methods=["GET"]),
+        Route("/dev/config", answered(figures, "dev_config", guard.wrap(config)), methods=["GET"]),
     ]
     if dev.page and not Path(dev.page).is_dir():
         raise SettingsError(f"dev.page: {dev.page}: no such folder")

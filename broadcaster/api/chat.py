@@ -6,6 +6,7 @@ import logging
 import time
 import uuid
 from contextlib import suppress
+from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -13,24 +14,26 @@ import msgspec
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from legato.broadcaster.auth.rules import AuthError, KeysUnavailable, user_of
-from legato.broadcaster.bus.bus import BusError, RefusedError
-from legato.broadcaster.replies.store import Conflict, Full, Gone, Replies, TooMany, is_refusal
+from legato.broadcaster.auth.errors import AuthError, KeysUnavailable
+from legato.broadcaster.auth.rules import user_of
+from legato.broadcaster.bus.base import BusError, RefusedError
+from legato.broadcaster.replies.store import Conflict, ExpiredError, Full, Replies, TooMany, is_refusal
 from legato.protocol import stream
 from legato.protocol.stream import InvalidRequest, Job
 
+from .asgi import read_body
 from .events import ApiError
-from .http_api import read_body
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Awaitable, Callable, Sequence
 
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.routing import BaseRoute
 
-    from legato.broadcaster.auth.rules import Verifier
-    from legato.broadcaster.node import Node
+    from legato.broadcaster.auth.verifier import Verifier
+    from legato.broadcaster.transport.budget import Budget
     from legato.protocol.stream import ChatRequest, UserId
 
 logger: Final = logging.getLogger("legato.chat")
@@ -58,31 +61,44 @@ class Answer(NamedTuple):
 class Chat:
     """Endpoints below ``/api/chat`` (``streaming.md``, HTTP endpoints)."""
 
-    def __init__(self, node: Node, tokens: Verifier) -> None:
-        self._node = node
+    def __init__(
+        self,
+        replies: Replies | None,
+        tokens: Verifier,
+        max_body: int,
+        figures: Counter[tuple[str, int]],
+        budget: Budget,
+    ) -> None:
+        self._replies = replies
         self._tokens = tokens
+        self._max_body = max_body
+        self._figures = figures
+        self._budget = budget
 
     def routes(self) -> Sequence[BaseRoute]:
         """To mount on an application."""
+        rows: tuple[tuple[str, str, str, Callable[[Request], Awaitable[Response]]], ...] = (
+            ("/api/chat/send", "chat_send", "POST", self._send),
+            ("/api/chat/{id}/cancel", "chat_cancel", "POST", self._cancel),
+            ("/api/chat/{id}", "chat_read", "GET", self._read),
+        )
         return [
-            Route("/api/chat/send", answered(self._node, "chat_send", self._send), methods=["POST"]),
-            Route(
-                "/api/chat/{id}/cancel", answered(self._node, "chat_cancel", self._cancel), methods=["POST"]
-            ),
-            Route("/api/chat/{id}", answered(self._node, "chat_read", self._read), methods=["GET"]),
+            Route(path, answered(self._figures, name, handler), methods=[method])
+            for path, name, method, handler in rows
         ]
 
     async def _enter(self, request: Request) -> tuple[UserId, Replies]:
         user_id = user_of(await self._tokens.verify(request.headers.get("authorization", "")))
-        if self._node.replies is None:
+        if self._replies is None:
             raise Refused(503, "Chat is off: this server has no Redis.")
-        return user_id, self._node.replies
+        return user_id, self._replies
 
     async def _send(self, request: Request) -> Response:
         user_id, replies = await self._enter(request)
-        body = await read_body(request.receive, self._node.settings.server.max_request_bytes)
+        body = await read_body(request.receive, self._max_body)
         message_id = str(uuid.uuid4())
-        job = _job(user_id, replies.app_id, message_id, stream.decode_chat_request(body))
+        decode = partial(stream.decode_chat_request, body)
+        job = _job(user_id, replies.app_id, message_id, await self._budget.in_turn(decode, len(body)))
         key = request.headers.get("idempotency-key")
         if key is None:
             await replies.submit(job)
@@ -151,7 +167,7 @@ def _after(request: Request) -> int:
 
 
 def answered(
-    node: Node, route: str, handler: Callable[[Request], Awaitable[Response]]
+    figures: Counter[tuple[str, int]], route: str, handler: Callable[[Request], Awaitable[Response]]
 ) -> Callable[[Request], Awaitable[Response]]:
     """Wrap an endpoint: every refusal becomes a JSON answer, every answer is counted."""
 
@@ -165,7 +181,7 @@ def answered(
             response = JSONResponse(answer.body, answer.status)
             if answer.wait:
                 response.headers["retry-after"] = str(answer.wait)
-        node.requests[route, response.status_code] += 1
+        figures[route, response.status_code] += 1
         return response
 
     return endpoint
@@ -188,7 +204,7 @@ _ANSWERS: Final[dict[type[Exception], Callable[[Any], Answer]]] = {
     BusError: _saying(503, "Redis does not answer"),  # why is not for users to know
     RefusedError: _saying(503, "Redis does not accept it"),
     Conflict: _saying(409, "This Idempotency-Key came with another request before."),
-    Gone: _saying(410, "The log of this message has expired."),
+    ExpiredError: _saying(410, "The log of this message has expired."),
     TooMany: _saying(429, "Too many of your messages wait for their reply.", 5),
     Full: _saying(503, "Too many messages wait for a reply.", 10),
 }

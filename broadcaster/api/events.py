@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import msgspec
 
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.channels.subscriber import Key
 from legato.protocol import messages
 from legato.protocol.channels import SERVER_TO_USER, SOCKET_ID, Channel, ChannelError
 from legato.protocol.presence import MAX_USER_ID

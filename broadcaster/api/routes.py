@@ -10,10 +10,9 @@ from legato.broadcaster.transport.memo import remembered
 from .events import ApiError
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
-    from .http_api import Request, Told
+    from .requests import Endpoint
 
 KNOWN_PATHS: Final = 1024
 KNOWN_BYTES: Final = 256
@@ -28,11 +27,11 @@ class Route(NamedTuple):
 
     name: str
     method: str
-    handler: Callable[[Request], Told | asyncio.Future[Told]]
+    handler: Endpoint
     depth: int
 
 
-class Place(NamedTuple):
+class RouteMatch(NamedTuple):
     """Where a path leads.
 
     :ivar spellings: of the path, as clients may have signed it.
@@ -66,7 +65,7 @@ class Paths:
         self._routes = {route.name: route for route in routes}
         self.find = remembered(KNOWN_PATHS, KNOWN_BYTES, self._find)
 
-    def _find(self, path: bytes) -> Place:
+    def _find(self, path: bytes) -> RouteMatch:
         """By a path as it came, of any bytes; each part decoded once: a name may hold what a path may not.
 
         :raises ApiError: a part is not UTF-8.
@@ -80,7 +79,7 @@ class Paths:
         app_id = None
         if parts[0] == "apps":
             app_id, parts = (parts[1] if len(parts) > 1 else ""), parts[2:]
-        return Place(self._spellings(raw), app_id, self._route(parts), tuple(parts[1:2]))
+        return RouteMatch(self._spellings(raw), app_id, self._route(parts), tuple(parts[1:2]))
 
     def _route(self, parts: list[str]) -> Route | None:
         """What stands for ``*`` is in every name of one the second part."""

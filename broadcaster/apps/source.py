@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 from redis.exceptions import RedisError
 
-from legato.broadcaster.bus.bus import reason_of
 from legato.protocol.apps import App
+from legato.protocol.redis.errors import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -34,7 +34,7 @@ class UnreadableError(Exception):
     """The applications cannot be read now. One line, without credentials."""
 
 
-class Place(Protocol):
+class AppStore(Protocol):
     """Where applications are kept beside the settings."""
 
     name: str
@@ -43,7 +43,7 @@ class Place(Protocol):
     async def read(self) -> list[tuple[str, Any]]:
         """What to call each entry, and its content: the same (``==``) as long as nobody changes it.
 
-        :raises UnreadableError: it does not answer, or is no such place.
+        :raises UnreadableError: it does not answer, or is no such store.
         """
 
     def app(self, content: Any) -> App:
@@ -64,7 +64,7 @@ class AppHash:
         self._redis = redis
 
     async def read(self) -> list[tuple[str, tuple[bytes, bytes]]]:
-        """See :class:`Place`."""
+        """See :class:`AppStore`."""
         try:
             entries: dict[Any, Any] = await self._redis.hgetall(self.name)
         except (RedisError, OSError) as error:
@@ -72,23 +72,23 @@ class AppHash:
         return [(app_id.decode("utf-8", "replace"), (app_id, text)) for app_id, text in entries.items()]
 
     def app(self, content: tuple[bytes, bytes]) -> App:
-        """See :class:`Place`."""
+        """See :class:`AppStore`."""
         app_id, text = content
         values: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
         return msgspec.convert(values | {"id": app_id.decode()}, App)
 
     async def close(self) -> None:
-        """See :class:`Place`."""
+        """See :class:`AppStore`."""
 
 
-class AppSource:
-    """The applications of the settings, which win, and those of a place, looked at again and again.
+class AppWatcher:
+    """The applications of the settings, which win, and those of a store, looked at again and again.
 
     An entry that is no application is reported once and left out; the others are not held up.
     """
 
-    def __init__(self, place: Place, own: tuple[App, ...], seconds: float) -> None:
-        self._place = place
+    def __init__(self, store: AppStore, own: tuple[App, ...], seconds: float) -> None:
+        self._store = store
         self._own = own
         self._seconds = seconds
         self._known: dict[str, tuple[Any, App]] = {}
@@ -98,7 +98,7 @@ class AppSource:
         self._trouble = ""
 
     async def watch(self, use: Use) -> None:
-        """Look again every ``seconds``. While the place does not answer, what is known stays."""
+        """Look again every ``seconds``. While the store does not answer, what is known stays."""
         while True:
             await asyncio.sleep(self._seconds)
             try:
@@ -115,19 +115,19 @@ class AppSource:
         if trouble and trouble != self._trouble:
             logger.warning("%s; those known stay", trouble)
         elif self._trouble and not trouble:
-            logger.info("the applications in %s can be read again", self._place.name)
+            logger.info("the applications in %s can be read again", self._store.name)
         self._trouble = trouble
 
     async def load(self) -> tuple[App, ...]:
         """All that are there now.
 
-        :raises UnreadableError: the place does not answer, or is no such place.
+        :raises UnreadableError: the store does not answer, or is no such store.
         """
         try:
-            entries = await self._place.read()
+            entries = await self._store.read()
         except UnreadableError as error:
             raise UnreadableError(
-                f"the applications in {self._place.name} cannot be read: {error}"
+                f"the applications in {self._store.name} cannot be read: {error}"
             ) from error
         found, left_out = await self._checked(sorted(entries, key=lambda entry: entry[0]))
         if found != self._found:
@@ -149,7 +149,7 @@ class AppSource:
                 await asyncio.sleep(0)
             before = self._known.get(name)
             try:
-                app = before[1] if before and before[0] == content else self._place.app(content)
+                app = before[1] if before and before[0] == content else self._store.app(content)
             except (ValueError, RecursionError) as error:
                 left_out.add((name, str(error)))
             else:
@@ -160,7 +160,7 @@ class AppSource:
 
     def _report_left_out(self, left_out: set[tuple[str, str]]) -> None:
         for name, reason in sorted(left_out - self._left_out):
-            logger.warning("%s: %r is left out: %s", self._place.name, name, reason)
+            logger.warning("%s: %r is left out: %s", self._store.name, name, reason)
         self._left_out = left_out
 
 

@@ -65,7 +65,7 @@ _POOLED: Final = {"pool_size": 1, "max_overflow": 0, "pool_pre_ping": True, "poo
 
 
 class AppTable:
-    """The table of ``app_source.database_table``; a :class:`~legato.broadcaster.apps.source.Place`.
+    """The table of ``app_source.database_table``; a :class:`~legato.broadcaster.apps.source.AppStore`.
 
     :raises SettingsError: the address is not one, or its driver is not installed. The text never holds it.
     """
@@ -82,7 +82,7 @@ class AppTable:
         self._ignored: frozenset[str] = frozenset()
 
     async def read(self) -> list[tuple[str, Row]]:
-        """See :class:`~legato.broadcaster.apps.source.Place`."""
+        """See :class:`~legato.broadcaster.apps.source.AppStore`."""
         try:
             async with asyncio.timeout(READ_SECONDS):
                 rows = await self._fetched()
@@ -121,13 +121,13 @@ class AppTable:
         self._ignored = ignored
 
     def app(self, content: Row) -> App:
-        """See :class:`~legato.broadcaster.apps.source.Place`. NULL stands for the default."""
+        """See :class:`~legato.broadcaster.apps.source.AppStore`. NULL stands for the default."""
         columns = zip(*content, strict=True)
         values = {name: _value(name, value) for name, value in columns if value is not None}
         return msgspec.convert(values, App, strict=False)  # MySQL and SQLite have 0 and 1 for booleans
 
     async def close(self) -> None:
-        """See :class:`~legato.broadcaster.apps.source.Place`."""
+        """See :class:`~legato.broadcaster.apps.source.AppStore`."""
         logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # a farewell that fails harms nobody
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):

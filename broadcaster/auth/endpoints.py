@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from legato.broadcaster.config import Auth
-    from legato.broadcaster.node import Node
+    from legato.broadcaster.apps.directory import Directory
+    from legato.broadcaster.config import Auth, Settings
     from legato.protocol.apps import App
 
-    from .rules import Verifier
+    from .verifier import Verifier
 
 BODY_LIMIT: Final = 16_384
 MASTER_KEY_BYTES: Final = 32
@@ -44,11 +44,11 @@ class Signer:
     :raises SettingsError: ``auth.app`` is not an application's id.
     """
 
-    def __init__(self, node: Node, tokens: Verifier) -> None:
-        self._node = node
+    def __init__(self, settings: Settings, apps: Directory, tokens: Verifier) -> None:
+        self._apps = apps
         self._tokens = tokens
-        self._user_info = node.settings.auth.user_info
-        self._app_id = node.settings.app(node.settings.auth.app).id
+        self._user_info = settings.auth.user_info
+        self._app_id = settings.app(settings.auth.app).id
 
     async def read(self, request: Request) -> tuple[Mapping[str, Any], Mapping[str, str], str]:
         """The verified claims, the form, and its ``socket_id``.
@@ -74,7 +74,7 @@ class Signer:
 
         :raises Refused: 503, there is none any more.
         """
-        app = self._node.apps.get(self._app_id)
+        app = self._apps.by_id.get(self._app_id)
         if app is None:
             raise Refused(503, "The application is gone.")
         return app

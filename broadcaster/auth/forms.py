@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 import msgspec
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from legato.broadcaster.api.http_api import read_body
+from legato.broadcaster.api.asgi import read_body
 from legato.protocol.stream import InvalidRequest
 from legato.protocol.text import decode_json
 

@@ -15,7 +15,7 @@ import msgspec
 
 from legato.protocol.settings import SettingsError
 
-from .rules import KeysUnavailable
+from .errors import KeysUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

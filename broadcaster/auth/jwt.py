@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import serialization
 
 from legato.protocol.settings import SettingsError
 
+from .errors import AuthError
 from .jwks import KeySet
-from .rules import AuthError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

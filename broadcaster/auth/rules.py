@@ -7,64 +7,18 @@ name: there is no matching, so no name can slip through a pattern.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from legato.protocol.channels import CHANNEL_NAME
 from legato.protocol.settings import SettingsError
 from legato.protocol.stream import UserId, parse_user_id
 
+from .errors import AuthError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from legato.broadcaster.config import Auth
-
 _PLACEHOLDER: Final = re.compile(r"\{([A-Za-z0-9_]+)\}")
-
-
-class AuthError(ValueError):
-    """The token is missing, not valid, or lacks a user. The text is fit for the client."""
-
-
-class KeysUnavailable(Exception):  # noqa: N818 - it is a state of the server, not a mistake of the caller
-    """The keys that tokens are verified with cannot be had at the moment.
-
-    :ivar wait: seconds until it is worth trying again.
-    """
-
-    def __init__(self, wait: float) -> None:
-        super().__init__("Tokens cannot be verified at the moment.")
-        self.wait = wait
-
-
-class Verifier(Protocol):
-    """Tells who sends a request."""
-
-    async def verify(self, authorization: str) -> Mapping[str, Any]:
-        """The claims of an ``Authorization: Bearer`` header.
-
-        :raises AuthError: no valid token.
-        :raises KeysUnavailable: it cannot be known.
-        """
-
-
-class Nobody:
-    """Refuses every token: ``[auth]`` has no key."""
-
-    async def verify(self, _authorization: str) -> Mapping[str, Any]:
-        """As :meth:`Verifier.verify`."""
-        raise AuthError("Unauthenticated.")
-
-
-def verifier(auth: Auth) -> Verifier:
-    """Who verifies tokens as ``[auth]`` says.
-
-    :raises SettingsError: the key file cannot be used, or an algorithm does not fit the key.
-    """
-    if not (auth.jwt_secret or auth.jwt_public_key or auth.jwks_url or auth.algorithms):
-        return Nobody()
-    from .jwt import Tokens  # noqa: PLC0415 - cryptography's megabytes are for those who use it
-
-    return Tokens(auth)
 
 
 def user_of(claims: Mapping[str, Any]) -> UserId:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.exceptions import ConnectionError as LostError
+
+from legato.protocol.redis.internals import NOT_ENOUGH_DATA, reader_of, streams_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,13 +34,10 @@ async def listen(connection: AbstractConnection, hear: Callable[[Gets], None]) -
     :param hear: called with a function that gives the next reply, errors as they are, and
         :data:`NOT_ENOUGH_DATA` behind the last one.
     """
-    if not connection.is_connected:
-        raise LostError("the connection is closed")
-    private: Any = connection
-    stream, transport = private._reader, private._writer.transport  # noqa: SLF001 - there is no other way
+    stream, transport = streams_of(connection)
     if stream.at_eof() or transport.is_closing():  # it would not be told again
         raise LostError("the server has closed the connection")
-    ear = _Ear(transport, private._parser._reader, hear)  # noqa: SLF001 - nor to the parser
+    ear = _Ear(transport, reader_of(connection), hear)
     transport.set_protocol(ear)
     await ear.ended
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from redis.exceptions import ClusterDownError, MovedError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from legato.broadcaster.waiting import end_task
+from legato.protocol.redis.cancellation import end_task
 from legato.protocol.redis.slots import slot_of
 from legato.protocol.redis_url import Address
 
-from .line import Line
+from .base import BusChannel
 from .pubsub import NOT_ENOUGH_DATA, listen
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio.connection import AbstractConnection
 
-    from legato.broadcaster.channels.hub import Key
+    from legato.broadcaster.channels.subscriber import Key
 
 SUBSCRIBE_CHUNK: Final = 500
 """Channels per SSUBSCRIBE, where a command may name several; and commands per write."""
@@ -36,7 +36,7 @@ LOOK_SECONDS: Final = 1.0
 class Listener(Protocol):
     """Who is told what a feed hears. Names are those of sharded channels."""
 
-    def heard(self, line: Line, data: bytes) -> None:
+    def heard(self, channel: BusChannel, data: bytes) -> None:
         """A message."""
 
     def confirmed(self, name: bytes) -> None:
@@ -68,7 +68,7 @@ class Feed:
     """
 
     def __init__(self, connection: AbstractConnection, listener: Listener, *, sharded: bool) -> None:
-        self.names: dict[bytes, Line] = {}
+        self.names: dict[bytes, BusChannel] = {}
         self.connected = False
         self._connection = connection
         self._listener = listener
@@ -82,7 +82,7 @@ class Feed:
 
     def subscribe(self, name: bytes, key: Key) -> None:
         """Ask for a channel; it is confirmed when Redis answers."""
-        self.names[name] = Line(key)
+        self.names[name] = BusChannel(key)
         if self._sharded:
             self._by_slot.setdefault(slot_of(name), {})[name] = None
         self._command("SSUBSCRIBE", name)
@@ -174,8 +174,8 @@ class Feed:
         while (reply := gets()) is not NOT_ENOUGH_DATA:
             if isinstance(reply, list) and reply[0] == b"smessage":
                 _, name, data = reply
-                if (line := names.get(name)) is not None:
-                    heard(line, data)
+                if (channel := names.get(name)) is not None:
+                    heard(channel, data)
             else:
                 self._on_reply(reply)
 

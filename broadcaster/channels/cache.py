@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from legato.broadcaster.registry.base import Registry
     from legato.protocol.wire import Envelope
 
-    from .hub import Hub, Key
+    from .hub import Hub
+    from .subscriber import Key
 
 
 class _Told:

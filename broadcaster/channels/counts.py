@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from legato.broadcaster.bus.bus import BusError
+from legato.broadcaster.bus.base import BusError
 from legato.protocol import messages
 from legato.protocol.wire import Envelope
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from legato.broadcaster.registry.base import Registry
     from legato.broadcaster.webhooks.dispatcher import Webhooks
 
-    from .hub import Key
+    from .subscriber import Key
 
 logger: Final = logging.getLogger("legato.node")
 

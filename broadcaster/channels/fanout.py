@@ -1,176 +1,256 @@
-"""One pass over a channel's subscribers, which may be interrupted and go on later."""
+"""The fan-out with group commit: frames that are published together share one write per connection.
+
+:meth:`Fanout.put` appends to the channel's pending frames. One flush at the end of the loop iteration joins
+them and writes once per connection: the system call is the price of fan-out, so messages that arrive together
+share it. When the node is idle the added latency is one loop turn.
+
+A flush holds the loop for at most :data:`FLUSH_SECONDS` and goes on in the next turn, as long as it keeps up:
+channels take turns of :data:`CHUNK` writes, and what is published meanwhile waits until the pass over its
+channel has ended.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from legato.broadcaster.transport.cut import cut
+from legato.broadcaster.transport.frames import text_frame
+
+from .passes import Pass, Pending, write_each
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection
 
-    from .hub import Subscriber
+    from .passes import Write
+    from .state import ChannelState
+    from .subscriber import Subscriber
 
-    Write = Callable[[bytes], None]
-    Ways = dict[Subscriber, Write]
+    Group = dict[Subscriber, Any]
+
+HELD_WRITES: Final = 10_000
+"""What may be kept for a subscriber that has not been answered yet. They are shared by all subscribers."""
+
+FLUSH_SECONDS: Final = 0.003
+"""How long the writes of one loop turn may take, all channels together."""
+
+CHUNK: Final = 64
+"""Writes between two looks at the clock, and of one channel before another has its turn."""
+
+BEHIND: Final = 16
+"""Messages that may wait for passes to end. With more of them a flush takes its time: in between, more would
+come, and as publishers are answered at once, nothing else would slow them down.
+"""
 
 
-def write_each(writes: Iterable[Write], data: bytes, failed: Callable[[Write, Exception], None]) -> None:
-    """Call each of them; one that fails is told, and keeps nobody behind it waiting."""
-    left = iter(writes)
-    while True:
-        try:
-            for write in left:
-                write(data)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the others get theirs
-            failed(write, error)
-        else:
-            return
+class Fanout:
+    """Writes what is put to the subscribers of each channel.
 
-
-class Pass:
-    """Writes the same frames once to each of those who were subscribed when it began.
-
-    Whoever leaves meanwhile gets nothing more, though it may come back; who becomes slow or fast is written
-    to as it stands then. As long as neither happens there is nothing to look at but the list of writes.
-
-    :param targets: who gets all of ``frames``, and how; this pass keeps it.
-    :param shares: who gets some of them only, and which.
+    :param call_soon: runs a function at the end of the loop iteration.
+    :param clock: seconds, for the duration of a flush. Not the loop's: uvloop's stands still within a turn.
+    :param chunk: as :data:`CHUNK`.
+    :ivar dirty: channels with pending frames.
+    :ivar departed: subscribers that get nothing more, though channels still list them.
+    :ivar messages: messages put, all channels together.
+    :ivar deliveries: one per message and subscriber.
+    :ivar writes: socket writes.
     """
-
-    __slots__ = (
-        "_changed",
-        "_data",
-        "_gone",
-        "_places",
-        "_position",
-        "_receivers",
-        "_writes",
-        "frames",
-        "shares",
-    )
 
     def __init__(
-        self, frames: list[bytes], data: bytes, targets: Ways, shares: dict[Subscriber, list[bytes]]
+        self,
+        call_soon: Callable[[Callable[[], None]], object],
+        clock: Callable[[], float] = time.monotonic,
+        chunk: int = CHUNK,
     ) -> None:
-        self.frames = frames
-        self.shares = shares
-        self._data = data
-        self._receivers = list(targets)
-        self._writes = list(targets.values())
-        self._position = 0
-        self._changed = False
-        self._gone: set[Subscriber] = set()
-        self._places: dict[Subscriber, int] = {}
+        self._call_soon = call_soon
+        self._clock = clock
+        self._chunk = chunk
+        self.dirty: deque[ChannelState] = deque()
+        self._scheduled = False
+        self._behind = 0
+        self.departed: set[Subscriber] = set()
+        self.messages = 0
+        self.deliveries = 0
+        self.writes = 0
 
-    @property
-    def over(self) -> bool:
-        """Whether everybody has been written to."""
-        return self._position >= len(self._receivers) and not self.shares
+    def put(
+        self,
+        channel: ChannelState,
+        payload: bytes,
+        except_socket_id: str | None = None,
+        nor: Collection[str] = (),
+    ) -> None:
+        """Add a message to the channel's pending frames. The frame is built once.
 
-    def go_on(
-        self, limit: int, fast: Ways, slow: Ways, failed: Callable[[Write, Exception], None]
-    ) -> tuple[int, int]:
-        """Write to the next few, at most ``limit``.
-
-        :param fast: how those are written to who are subscribed now; with ``slow``, all of them.
-        :param failed: called with a write that has failed.
-        :returns: how many were written to, and the frames that these got in all.
+        :param payload: the Pusher message, UTF-8 JSON.
+        :param nor: more sockets that do not get it.
         """
-        start = self._position
-        # Moved first: a write that closes its own connection has been made; one that fails is not repeated.
-        self._position = start + limit
-        if self._changed:
-            writes = [
-                write
-                for receiver in self._receivers[start : start + limit]
-                if receiver not in self._gone
-                and (write := fast.get(receiver) or slow.get(receiver)) is not None
-            ]
-        else:
-            writes = self._writes[start : start + limit]
-        write_each(writes, self._data, failed)
-        written, frames = len(writes), len(writes) * len(self.frames)
-        room = min(limit, start + limit - len(self._receivers))
-        while room > 0 and self.shares:
-            room -= 1
-            receiver = next(iter(self.shares))
-            share = self.shares.pop(receiver)
-            write_each((fast.get(receiver) or slow[receiver],), b"".join(share), failed)
-            written, frames = written + 1, frames + len(share)
-        return written, frames
+        self.messages += 1
+        pending = channel.pending
+        if not channel.queued:
+            channel.queued = True
+            self.dirty.append(channel)
+            if not self._scheduled:
+                self._scheduled = True
+                self._call_soon(self.flush)
+        if except_socket_id is not None or nor:
+            channel.writes = None
+            pending.exclude(*(() if except_socket_id is None else (except_socket_id,)), *nor)
+        pending.frames.append(text_frame(payload))
+        if channel.going is not None:
+            self._behind += 1
 
-    def change(self) -> None:
-        """Somebody is written to in another way than when the pass began."""
-        self._changed = True
+    def catch_up(self, subscriber: Subscriber, channels: Collection[ChannelState | None]) -> None:
+        """Write at once what ``channels``, all that it is in, have pending for this subscriber."""
+        if len(self.dirty) < len(channels):  # nothing waits elsewhere
+            channels = list(self.dirty)
+        for channel in channels:
+            if channel is not None and (frames := self.owed(channel, subscriber)):
+                self.writes += 1
+                subscriber.write(b"".join(frames))
 
-    def leave(self, receiver: Subscriber) -> None:
-        """It gets nothing more. Idempotent."""
-        if self.shares.pop(receiver, None) is None:
-            self._gone.add(receiver)
-            self._changed = True
-
-    def owed(self, receiver: Subscriber) -> list[bytes]:
-        """The frames that it has not got yet; it gets no more by the pass."""
-        share = self.shares.pop(receiver, None)
-        if share is not None:
-            return share
-        if not self._places:
-            self._places = {one: place for place, one in enumerate(self._receivers)}
-        if self._places.get(receiver, -1) < self._position or receiver in self._gone:
+    def owed(self, channel: ChannelState, subscriber: Subscriber) -> list[bytes]:
+        """Take the frames that were not written to this subscriber yet: the caller writes them."""
+        if subscriber not in channel.fast and subscriber not in channel.slow:
             return []
-        self.leave(receiver)
-        return self.frames
+        frames = [] if channel.going is None else channel.going.owed(subscriber)
+        if channel.pending.frames:
+            frames = frames + channel.pending.share(subscriber)
+            channel.pending.begin(subscriber)
+            channel.writes = None
+        self.deliveries += len(frames)
+        return frames
+
+    def vacate(self, channel: ChannelState) -> None:
+        """The channel has lost its last subscriber: drop what is pending."""
+        if channel.going is not None:
+            self._end_pass(channel)
+        channel.pending = Pending()
+
+    def flush(self) -> None:
+        """Write what is pending, as much as the time allows; the rest in the next loop turn."""
+        dirty = self.dirty
+        departed = self.departed
+        until = self._clock() + FLUSH_SECONDS
+        credit = self._chunk
+        try:
+            while dirty:
+                channel = dirty.popleft()
+                if departed:
+                    self._let_go(channel)
+                if channel.writes is None:
+                    credit -= self._write_some(channel)
+                else:
+                    channel.queued = False
+                    frames, channel.pending.frames = channel.pending.frames, []
+                    credit -= self._write(channel, channel.writes, frames, b"".join(frames))
+                if credit <= 0:
+                    if self._clock() >= until and self._behind <= BEHIND:
+                        break
+                    credit = self._chunk
+        finally:
+            self._scheduled = bool(dirty)
+            if dirty:
+                self._call_soon(self.flush)
+
+    def _write(
+        self, channel: ChannelState, writes: tuple[Write, ...], frames: list[bytes], joined: bytes
+    ) -> int:
+        receivers = len(writes)
+        self.deliveries += receivers * len(frames)
+        self.writes += receivers
+        try:
+            for write in writes:  # one may move its socket to the slow set: for the next flush
+                write(joined)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others get theirs
+            _cut_receiver(channel, write, error)
+            write_each(writes[writes.index(write) + 1 :], joined, partial(_cut_receiver, channel))
+        return receivers
+
+    def _write_some(self, channel: ChannelState) -> int:
+        """At most a chunk; as many writes were tried."""
+        try:
+            if channel.going is not None:
+                return self._go_on(channel, channel.going)
+            pending, channel.pending = channel.pending, Pending()
+            frames = pending.frames
+            if not frames:  # its last subscriber has left
+                return 0
+            joined = b"".join(frames)
+            if channel.held:
+                self._keep(channel, pending, frames, joined)
+            if pending.partial or len(channel.fast) + len(channel.slow) > self._chunk:
+                return self._begin(channel, pending, joined)
+            writes = (*channel.fast.values(), *channel.slow.values())
+            if not channel.held and not channel.pending.partial:  # by what has come of keeping it
+                channel.writes = writes
+            return self._write(channel, writes, frames, joined)
+        finally:
+            channel.queued = channel.going is not None or bool(channel.pending.frames)
+            if channel.queued:
+                self.dirty.append(channel)
+
+    def _begin(self, channel: ChannelState, pending: Pending, joined: bytes) -> int:
+        """A pass that may be interrupted, or that not everybody has the same of."""
+        targets = {**channel.fast, **channel.slow}
+        shares = {receiver: pending.share(receiver) for receiver in pending.partial_of(targets)}
+        for receiver in shares:
+            del targets[receiver]
+        shares = {receiver: share for receiver, share in shares.items() if share}
+        channel.going = Pass(pending.frames, joined, targets, shares)
+        return self._go_on(channel, channel.going)
+
+    def _go_on(self, channel: ChannelState, going: Pass) -> int:
+        written, frames = going.go_on(
+            self._chunk, channel.fast, channel.slow, partial(_cut_receiver, channel)
+        )
+        self.writes += written
+        self.deliveries += frames
+        if going.over:
+            self._end_pass(channel)
+        return self._chunk
+
+    def _end_pass(self, channel: ChannelState) -> None:
+        if channel.going is not None:
+            channel.going = None
+            self._behind -= len(channel.pending.frames)
+
+    def _keep(self, channel: ChannelState, pending: Pending, frames: list[bytes], joined: bytes) -> None:
+        """For those who have not been answered yet. They are not in the pass: they have it with this."""
+        partial = {receiver: pending.share(receiver) for receiver in pending.partial_of(channel.held)}
+        full = []
+        for subscriber, kept in channel.held.items():
+            share = partial.get(subscriber, frames)
+            if not share:
+                continue
+            kept.append(joined if share is frames else b"".join(share))
+            self.writes += 1
+            self.deliveries += len(share)
+            if len(kept) > HELD_WRITES:
+                full.append(subscriber)
+        for subscriber in full:
+            try:
+                subscriber.overwhelmed()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others get theirs
+                cut(subscriber, "closing it", error)
+
+    def _let_go(self, channel: ChannelState) -> None:
+        """Before something is written: whoever has departed is not in the channel any more."""
+        groups: tuple[Group, ...] = channel.fast, channel.slow, channel.held
+        for group in groups:
+            if not group.keys().isdisjoint(self.departed):
+                channel.writes = None
+                for subscriber in [one for one in group if one in self.departed]:
+                    del group[subscriber]
+                    if channel.going is not None:
+                        channel.going.leave(subscriber)
 
 
-class Pending:
-    """What has been published and not been written yet, and who does not get which of it.
-
-    ``excluded`` are positions in ``frames`` by socket id; ``late`` has the first position that somebody gets
-    who came when others were there already. Both are None while everybody gets everything.
-    """
-
-    __slots__ = ("excluded", "frames", "late")
-
-    def __init__(self) -> None:
-        self.frames: list[bytes] = []
-        self.excluded: dict[str, set[int]] | None = None
-        self.late: dict[Subscriber, int] | None = None
-
-    @property
-    def partial(self) -> bool:
-        """Whether anybody, of whom it is not known whether they are there, does not get all."""
-        return self.late is not None or self.excluded is not None
-
-    def exclude(self, *socket_ids: str) -> None:
-        """The next frame is not for these."""
-        if self.excluded is None:
-            self.excluded = {}
-        for socket_id in socket_ids:
-            self.excluded.setdefault(socket_id, set()).add(len(self.frames))
-
-    def begin(self, receiver: Subscriber) -> None:
-        """It gets none of the frames up to now."""
-        if self.late is None:
-            self.late = {}
-        self.late[receiver] = len(self.frames)
-
-    def share(self, receiver: Subscriber) -> list[bytes]:
-        """What it gets of it."""
-        first = (self.late or {}).get(receiver, 0)
-        excluded: Collection[int] = (self.excluded or {}).get(receiver.socket_id, ())
-        if not excluded:
-            return self.frames[first:]
-        return [
-            frame
-            for position, frame in enumerate(self.frames)
-            if position >= first and position not in excluded
-        ]
-
-    def partial_of(self, receivers: Mapping[Subscriber, object]) -> list[Subscriber]:
-        """Those of ``receivers`` who do not get all."""
-        late, excluded = self.late or {}, self.excluded
-        found = [receiver for receiver in late if receiver in receivers]
-        if excluded:
-            found += [
-                receiver for receiver in receivers if receiver.socket_id in excluded and receiver not in late
-            ]
-        return found
+def _cut_receiver(channel: ChannelState, write: Write, error: Exception) -> None:
+    """The one whose ``write`` has failed."""
+    for receiver in (*channel.fast, *channel.slow):
+        if write in (receiver.write_now, receiver.enqueue):
+            cut(receiver, "writing to it", error)
+            return

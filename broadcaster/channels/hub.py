@@ -1,92 +1,61 @@
-"""The synchronous registry of this node's subscriptions, and the fan-out with group commit.
-
-Delivering appends to the channel's pending frames; one flush at the end of the loop iteration joins them
-and writes once per connection. The system call is the price of fan-out, so messages that arrive together
-share it; when the node is idle the added latency is one loop turn.
-
-A flush holds the loop for :data:`FLUSH_SECONDS` and goes on in the next turn, as long as it keeps up:
-channels take turns of :data:`CHUNK` writes, and what is published meanwhile waits until the pass over its
-channel has ended.
-"""
+"""The subscriptions of this node: who listens to which channel, and since when."""
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from legato.broadcaster.transport.cut import cut
-from legato.broadcaster.transport.frames import text_frame
 
-from .channel import Outlet
-from .fanout import Pass, Pending, write_each
-from .subscriber import Key, Subscriber
+from .state import ChannelState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-    from .fanout import Write
+    from .fanout import Fanout
+    from .subscriber import Key, Subscriber
 
     Group = dict[Subscriber, Any]
-
-__all__ = ["BEHIND", "CHUNK", "CROWD", "FLUSH_SECONDS", "HELD_WRITES", "Hub", "Key", "Subscriber"]
-
-
-HELD_WRITES: Final = 10_000
-"""What may be kept for a subscriber that has not been answered yet. They are shared by all subscribers."""
-
-FLUSH_SECONDS: Final = 0.003
-"""How long the writes of one loop turn may take, all channels together."""
-
-CHUNK: Final = 64
-"""Writes between two looks at the clock, and of one channel before another has its turn."""
 
 CROWD: Final = range(64)
 """Subscribers of one channel whose subscription goes on in one turn of the loop."""
 
-BEHIND: Final = 16
-"""Messages that may wait for passes to end. With more of them a flush takes its time: in between, more would
-come, and as publishers are answered at once, nothing else would slow them down.
-"""
+
+class HubHandler(Protocol):
+    """What the hub tells of its channels. The calls are synchronous, out of calls to the hub."""
+
+    def opened(self, key: Key) -> None:
+        """The channel has its first local subscriber. It delivers once :meth:`Hub.confirm` is called."""
+
+    def ready(self, subscriber: Subscriber, key: Key) -> None:
+        """The subscriber's channel delivers: what is published is kept for it until :meth:`Hub.admit`.
+
+        Called once for each subscription, and once more for one that is asked for again.
+        """
+
+    def vacated(self, key: Key) -> None:
+        """The channel has lost its last local subscriber."""
 
 
 class Hub:
     """All subscriptions of this node.
 
     :param call_soon: runs a function at the end of the loop iteration.
-    :param first: called when a channel gets its first local subscriber; the channel delivers once
-        :meth:`confirm` is called, at once or later.
-    :param last: called when a channel has lost its last local subscriber.
-    :param ready: called when a subscriber's channel delivers: from here on what is published is kept for it
-        until :meth:`admit`.
-    :param clock: seconds, for the time that a flush takes. Not the loop's: uvloop's stands still in a turn.
-    :param chunk: as :data:`CHUNK`.
+    :param fanout: writes what is delivered.
     """
 
-    def __init__(
-        self,
-        call_soon: Callable[[Callable[[], None]], object],
-        first: Callable[[Key], None],
-        last: Callable[[Key], None],
-        ready: Callable[[Subscriber, Key], None],
-        clock: Callable[[], float] = time.monotonic,
-        chunk: int = CHUNK,
-    ) -> None:
+    def __init__(self, call_soon: Callable[[Callable[[], None]], object], fanout: Fanout) -> None:
         self._call_soon = call_soon
-        self._clock = clock
-        self._chunk = chunk
-        self._first = first
-        self._last = last
-        self._ready = ready
-        self._channels: dict[Key, Outlet] = {}
-        self._dirty: deque[Outlet] = deque()
-        self._scheduled = False
-        self._behind = 0
-        self._gone: set[Subscriber] = set()
-        self.messages = 0
-        self.deliveries = 0
-        self.writes = 0
+        self._fanout = fanout
+        self._departed = fanout.departed
+        self._channels: dict[Key, ChannelState] = {}
+        self.put = fanout.put
+
+    def start(self, handler: HubHandler) -> None:
+        """Tell ``handler`` from now on."""
+        self._opened = handler.opened
+        self._ready = handler.ready
+        self._vacated = handler.vacated
 
     def __len__(self) -> int:
         return len(self._channels)
@@ -107,7 +76,7 @@ class Hub:
         if channel is None:
             return []
         there = (*channel.fast, *channel.slow, *channel.held, *channel.waiting)
-        return [one for one in there if one not in self._gone]
+        return [one for one in there if one not in self._departed]
 
     def unanswered(self, key: Key) -> list[Subscriber]:
         """Those of them who have not been answered yet."""
@@ -118,9 +87,9 @@ class Hub:
         """Add a subscriber; ``ready`` is called for it, at once or when the bus delivers the channel."""
         channel = self._channels.get(key)
         if channel is None:
-            channel = self._channels[key] = Outlet()
+            channel = self._channels[key] = ChannelState()
             channel.waiting[subscriber] = None
-            self._first(key)
+            self._opened(key)
             return
         if channel.ready:
             self._hold(key, channel, subscriber)
@@ -142,7 +111,7 @@ class Hub:
         self._hold_some(key, channel)
         return again
 
-    def _hold_some(self, key: Key, channel: Outlet) -> None:
+    def _hold_some(self, key: Key, channel: ChannelState) -> None:
         """Of those who wait a few in each turn of the loop: what follows costs more than a write."""
         # Answering one may close it, and so change what is left: one at a time, off the dict itself.
         for _ in CROWD:
@@ -150,7 +119,7 @@ class Hub:
                 break
             subscriber = next(iter(channel.waiting))
             del channel.waiting[subscriber]
-            if subscriber not in self._gone:
+            if subscriber not in self._departed:
                 try:
                     self._hold(key, channel, subscriber)
                 except Exception as error:  # noqa: BLE001 - whatever it is, the others are answered
@@ -166,7 +135,7 @@ class Hub:
             if channel := self._channels.get(key):
                 channel.ready = False
 
-    def _hold(self, key: Key, channel: Outlet, subscriber: Subscriber) -> None:
+    def _hold(self, key: Key, channel: ChannelState, subscriber: Subscriber) -> None:
         if (
             subscriber not in channel.fast
             and subscriber not in channel.slow
@@ -199,7 +168,7 @@ class Hub:
         elif subscriber not in channel.fast and subscriber not in channel.slow:
             return
         elif reply:
-            reply = b"".join((*self._owed(channel, subscriber), reply))
+            reply = b"".join((*self._fanout.owed(channel, subscriber), reply))
         if reply:
             subscriber.write(reply)
 
@@ -208,26 +177,9 @@ class Hub:
 
         For one that is about to be closed, or is sent something that must not come before that.
         """
-        keys = subscriber.subscriptions() if self._dirty else ()
-        channels: Iterable[Outlet | None] = map(self._channels.get, keys)
-        if len(self._dirty) < len(keys):  # nothing waits elsewhere
-            channels = list(self._dirty)
-        for channel in channels:
-            if channel is not None and (frames := self._owed(channel, subscriber)):
-                self.writes += 1
-                subscriber.write(b"".join(frames))
-
-    def _owed(self, channel: Outlet, subscriber: Subscriber) -> list[bytes]:
-        """What it has not been written yet, which is left to the caller from now on."""
-        if subscriber not in channel.fast and subscriber not in channel.slow:
-            return []
-        frames = [] if channel.going is None else channel.going.owed(subscriber)
-        if channel.pending.frames:
-            frames = frames + channel.pending.share(subscriber)
-            channel.pending.begin(subscriber)
-            channel.writes = None
-        self.deliveries += len(frames)
-        return frames
+        if self._fanout.dirty:
+            channels = [self._channels.get(key) for key in subscriber.subscriptions()]
+            self._fanout.catch_up(subscriber, channels)
 
     def unsubscribe(self, subscriber: Subscriber, key: Key) -> None:
         """Remove a subscriber; nothing of the channel reaches it any more. Idempotent."""
@@ -243,28 +195,16 @@ class Hub:
             channel.going.leave(subscriber)
         if not len(channel):
             del self._channels[key]
-            self._end_pass(channel)
-            channel.pending = Pending()
-            self._last(key)
+            self._fanout.vacate(channel)
+            self._vacated(key)
 
     def depart(self, subscriber: Subscriber) -> None:
         """Nothing reaches it any more, though it is unsubscribed from its channels one by one, later."""
-        self._gone.add(subscriber)
+        self._departed.add(subscriber)
 
     def departed(self, subscriber: Subscriber) -> None:
         """It has no channel any more. Idempotent."""
-        self._gone.discard(subscriber)
-
-    def _let_go(self, channel: Outlet) -> None:
-        """Before something is written: whoever has departed is not in the channel any more."""
-        groups: tuple[Group, ...] = channel.fast, channel.slow, channel.held
-        for group in groups:
-            if not group.keys().isdisjoint(self._gone):
-                channel.writes = None
-                for subscriber in [one for one in group if one in self._gone]:
-                    del group[subscriber]
-                    if channel.going is not None:
-                        channel.going.leave(subscriber)
+        self._departed.discard(subscriber)
 
     def set_slow(self, subscriber: Subscriber, slow: bool) -> None:
         """Move a subscriber out of the fast sets, or back, in all its channels."""
@@ -294,142 +234,6 @@ class Hub:
         if channel is not None:
             self.put(channel, payload, except_socket_id, nor)
 
-    def outlet(self, key: Key) -> Outlet | None:
-        """The channel for :meth:`put`, until ``last`` is called for it; None without subscribers."""
+    def channel(self, key: Key) -> ChannelState | None:
+        """The channel for :meth:`put`, until it is vacated; None without subscribers."""
         return self._channels.get(key)
-
-    def put(
-        self,
-        channel: Outlet,
-        payload: bytes,
-        except_socket_id: str | None = None,
-        nor: Collection[str] = (),
-    ) -> None:
-        """:meth:`deliver`, for who has the channel at hand."""
-        self.messages += 1
-        pending = channel.pending
-        if not channel.queued:
-            channel.queued = True
-            self._dirty.append(channel)
-            if not self._scheduled:
-                self._scheduled = True
-                self._call_soon(self.flush)
-        if except_socket_id is not None or nor:
-            channel.writes = None
-            pending.exclude(*(() if except_socket_id is None else (except_socket_id,)), *nor)
-        pending.frames.append(text_frame(payload))
-        if channel.going is not None:
-            self._behind += 1
-
-    def flush(self) -> None:
-        """Write what is pending, as much as the time allows; the rest in the next loop turn."""
-        dirty = self._dirty
-        gone = self._gone
-        until = self._clock() + FLUSH_SECONDS
-        credit = self._chunk
-        try:
-            while dirty:
-                channel = dirty.popleft()
-                if gone:
-                    self._let_go(channel)
-                if channel.writes is None:
-                    credit -= self._write_some(channel)
-                else:
-                    channel.queued = False
-                    frames, channel.pending.frames = channel.pending.frames, []
-                    credit -= self._write(channel, channel.writes, frames, b"".join(frames))
-                if credit <= 0:
-                    if self._clock() >= until and self._behind <= BEHIND:
-                        break
-                    credit = self._chunk
-        finally:
-            self._scheduled = bool(dirty)
-            if dirty:
-                self._call_soon(self.flush)
-
-    def _write(self, channel: Outlet, writes: tuple[Write, ...], frames: list[bytes], joined: bytes) -> int:
-        receivers = len(writes)
-        self.deliveries += receivers * len(frames)
-        self.writes += receivers
-        try:
-            for write in writes:  # one may move its socket to the slow set: for the next flush
-                write(joined)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the others get theirs
-            _cut_receiver(channel, write, error)
-            write_each(writes[writes.index(write) + 1 :], joined, partial(_cut_receiver, channel))
-        return receivers
-
-    def _write_some(self, channel: Outlet) -> int:
-        """At most a chunk; as many writes were tried."""
-        try:
-            if channel.going is not None:
-                return self._go_on(channel, channel.going)
-            pending, channel.pending = channel.pending, Pending()
-            frames = pending.frames
-            if not frames:  # its last subscriber has left
-                return 0
-            joined = b"".join(frames)
-            if channel.held:
-                self._keep(channel, pending, frames, joined)
-            if pending.partial or len(channel.fast) + len(channel.slow) > self._chunk:
-                return self._begin(channel, pending, joined)
-            writes = (*channel.fast.values(), *channel.slow.values())
-            if not channel.held and not channel.pending.partial:  # by what has come of keeping it
-                channel.writes = writes
-            return self._write(channel, writes, frames, joined)
-        finally:
-            channel.queued = channel.going is not None or bool(channel.pending.frames)
-            if channel.queued:
-                self._dirty.append(channel)
-
-    def _begin(self, channel: Outlet, pending: Pending, joined: bytes) -> int:
-        """A pass that may be interrupted, or that not everybody has the same of."""
-        targets = {**channel.fast, **channel.slow}
-        shares = {receiver: pending.share(receiver) for receiver in pending.partial_of(targets)}
-        for receiver in shares:
-            del targets[receiver]
-        shares = {receiver: share for receiver, share in shares.items() if share}
-        channel.going = Pass(pending.frames, joined, targets, shares)
-        return self._go_on(channel, channel.going)
-
-    def _go_on(self, channel: Outlet, going: Pass) -> int:
-        written, frames = going.go_on(
-            self._chunk, channel.fast, channel.slow, partial(_cut_receiver, channel)
-        )
-        self.writes += written
-        self.deliveries += frames
-        if going.over:
-            self._end_pass(channel)
-        return self._chunk
-
-    def _end_pass(self, channel: Outlet) -> None:
-        if channel.going is not None:
-            channel.going = None
-            self._behind -= len(channel.pending.frames)
-
-    def _keep(self, channel: Outlet, pending: Pending, frames: list[bytes], joined: bytes) -> None:
-        """For those who have not been answered yet. They are not in the pass: they have it with this."""
-        partial = {receiver: pending.share(receiver) for receiver in pending.partial_of(channel.held)}
-        full = []
-        for subscriber, kept in channel.held.items():
-            share = partial.get(subscriber, frames)
-            if not share:
-                continue
-            kept.append(joined if share is frames else b"".join(share))
-            self.writes += 1
-            self.deliveries += len(share)
-            if len(kept) > HELD_WRITES:
-                full.append(subscriber)
-        for subscriber in full:
-            try:
-                subscriber.overwhelmed()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the others get theirs
-                cut(subscriber, "closing it", error)
-
-
-def _cut_receiver(channel: Outlet, write: Write, error: Exception) -> None:
-    """The one whose ``write`` has failed."""
-    for receiver in (*channel.fast, *channel.slow):
-        if write in (receiver.write_now, receiver.enqueue):
-            cut(receiver, "writing to it", error)
-            return

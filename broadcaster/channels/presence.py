@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from legato.protocol.presence import Member
     from legato.protocol.wire import Envelope
 
-    from .hub import Hub, Key
+    from .hub import Hub
+    from .subscriber import Key
 
-_CHANGE: Final = b'{"event":"pusher_internal:member_'
+MEMBER_CHANGE: Final = b'{"event":"pusher_internal:member_'
+"""How the payload begins that tells of who comes and who goes."""
 
 
 class _Reading(NamedTuple):
@@ -55,8 +57,8 @@ class Rosters:
                 del self._sockets[key, member.id]
 
     def take(self, key: Key, envelope: Envelope) -> None:
-        """Deliver a message of the channel. While its list is read, it may be newer than the list."""
-        if key in self._reading and envelope.payload.startswith(_CHANGE):
+        """Deliver a change (:data:`MEMBER_CHANGE`). While the list is read, it may be newer than the list."""
+        if key in self._reading:
             self._reading[key].changes.append(envelope)
         self._hub.deliver(key, envelope.payload, envelope.except_socket_id, self._own(key, envelope.payload))
 
@@ -66,7 +68,7 @@ class Rosters:
         Redis has let them in after it, so they are in the list; they may hear of it behind their answer all
         the same, and their own ``member_added`` is not told to them.
         """
-        if not self._sockets or not payload.startswith(_CHANGE):
+        if not self._sockets:
             return ()
         user = presence.removed_user(payload)
         return () if user is None else self._sockets.get((key, user), ())

@@ -30,7 +30,7 @@ class Subscriber(Protocol):
         """One of the two, as the socket stands."""
 
     def overwhelmed(self) -> None:
-        """More than :data:`.hub.HELD_WRITES` was published before it could be answered."""
+        """More than :data:`.fanout.HELD_WRITES` was published before it could be answered."""
 
     def subscriptions(self) -> Collection[Key]:
         """Every channel that the connection has in the hub."""

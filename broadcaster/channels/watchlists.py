@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from legato.broadcaster.bus.bus import BusError
+from legato.broadcaster.bus.base import BusError
 from legato.protocol import users
 from legato.protocol.channels import SERVER_TO_USER
 from legato.protocol.wire import Envelope
 
-from .hub import Key
+from .subscriber import Key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.channels.subscriber import Key
 from legato.protocol import apps, errors, wire
 from legato.protocol.apps import App
 from legato.protocol.session import Session
@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterator, Mapping
 
-    from legato.broadcaster.node import Node
+    from legato.broadcaster.apps.directory import Directory
+    from legato.broadcaster.registry.base import Registry
     from legato.protocol.errors import PusherError
 
     from .client import Client
+    from .clients import Clients
+    from .figures import ConnectionFigures
 
 ANSWER_SECONDS: Final = 5.0
 """How long a client waits for Redis to say whether it is within the quota."""
@@ -43,15 +46,31 @@ def socket_ids() -> Iterator[str]:
             yield f"{first % 10**9}.{second % 10**10}"
 
 
-class Entrance:
-    """Of one node."""
+class Admission:
+    """Lets clients in, or refuses them.
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    :param prefix: of every path.
+    """
+
+    def __init__(
+        self,
+        prefix: str,
+        apps: Directory,
+        registry: Registry,
+        clients: Clients,
+        figures: ConnectionFigures,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._prefix = f"{prefix}/app/"
+        self._apps = apps
+        self._registry = registry
+        self._clients = clients
+        self._figures = figures
+        self._loop = loop
         self._waiting: dict[Client, tuple[Key, str, asyncio.TimerHandle]] = {}
         self._socket_ids = socket_ids()
 
-    def knock(self, client: Client, path: str, params: Mapping[str, str], origin: str) -> None:
+    def admit(self, client: Client, path: str, params: Mapping[str, str], origin: str) -> None:
         """A handshake is complete: greet the client, or refuse it (protocol section 1.5), now or soon."""
         found = self._app_for(path, params, origin)
         if not isinstance(found, App):
@@ -64,25 +83,24 @@ class Entrance:
             self._let_in(client, found.id, socket_id)
 
     def _app_for(self, path: str, params: Mapping[str, str], origin: str) -> App | PusherError:
-        prefix = f"{self._node.settings.server.path}/app/"
-        if not path.startswith(prefix):
+        if not path.startswith(self._prefix):
             return errors.PATH_NOT_FOUND
-        app = self._node.app_with_key(unquote(path.removeprefix(prefix)))
+        app = self._apps.with_key(unquote(path.removeprefix(self._prefix)))
         return apps.refuse(app, params, origin) or app or errors.UNKNOWN_APP
 
     def _refuse(self, client: Client, error: PusherError) -> None:
-        self._node.refused[error.code] += 1
+        self._figures.refused[error.code] += 1
         client.close(error)
 
     def _let_in(self, client: Client, app_id: str, socket_id: str) -> None:
         """Unless the application has changed while the client waited, or the node takes nobody."""
-        app = self._node.apps.get(app_id)
+        app = self._apps.by_id.get(app_id)
         if app is None or not app.enabled:
             self._refuse(client, errors.UNKNOWN_APP if app is None else errors.APP_DISABLED)
-        elif self._node.takes_nobody:
+        elif self._clients.takes_nobody:
             self._refuse(client, errors.OVER_CAPACITY)
         else:
-            client.greet(Session(app, socket_id, self._node.now()))
+            client.greet(Session(app, socket_id, self._loop.time()))
 
     # --- the quota
 
@@ -103,9 +121,9 @@ class Entrance:
                 self._take_off(client, key, socket_id)
 
         client.early = []
-        timer = self._node.loop.call_later(ANSWER_SECONDS, self._too_late, client)
+        timer = self._loop.call_later(ANSWER_SECONDS, self._too_late, client)
         self._waiting[client] = key, socket_id, timer
-        self._node.registry.enter(app.id, socket_id, app.max_connections, done)
+        self._registry.enter(app.id, socket_id, app.max_connections, done)
 
     def _too_late(self, client: Client) -> None:
         self._refuse(client, errors.OVER_CAPACITY)
@@ -115,7 +133,7 @@ class Entrance:
         key = Key(app.id, wire.CONNECTIONS)
         if app.max_connections and key not in client.keys:
             client.keys[key] = None
-            self._node.registry.enter(app.id, client.socket_id, 0, lambda _: None)
+            self._registry.enter(app.id, client.socket_id, 0, lambda _: None)
 
     def abandon(self, client: Client) -> None:
         """The client waits no longer. Idempotent."""
@@ -127,8 +145,8 @@ class Entrance:
 
     def _take_off(self, client: Client, key: Key, socket_id: str) -> None:
         client.keys.pop(key, None)
-        self._node.registry.leave(key, socket_id, None, lambda _: None, disconnect=True)
+        self._registry.leave(key, socket_id, None, lambda _: None, disconnect=True)
 
     def close(self, error: PusherError) -> None:
         """Send those who wait away."""
-        self._node.dismiss_all(list(self._waiting), error)
+        self._clients.dismiss_all(list(self._waiting), error)

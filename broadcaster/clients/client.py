@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
 
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.transport.budget import SLICE
 from legato.broadcaster.transport.frames import text_frame
 from legato.protocol import errors, messages
@@ -14,40 +15,115 @@ from legato.protocol.session import Close, Effect, Relay, Send, SignIn, Subscrib
 from .command_queue import EFFECT_BYTES, Order
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Collection, Mapping
 
-    from legato.broadcaster.node import Node
+    from legato.broadcaster.channels.hub import Hub
+    from legato.broadcaster.config import Server
+    from legato.broadcaster.transport.budget import Budget
     from legato.protocol.errors import PusherError
     from legato.protocol.session import Session
 
+    from .figures import ConnectionFigures
+    from .timer_wheel import Wheel
 
-class Left:
+
+class Ended:
     """Stands for a subscription that the registry has been told the end of already (:mod:`.drain`)."""
 
 
-LEFT: Final = Left()
+ENDED: Final = Ended()
 
-Asked = Subscribe | SignIn | Left | None
-"""What asked for a channel; None for one that nobody has asked for by name."""
+Claim = Subscribe | SignIn | Ended | None
+"""What a client has a channel for; None for one that it has not asked for by name."""
+
+
+class Gate(Protocol):
+    """Decides who gets in."""
+
+    def admit(self, client: Client, path: str, params: Mapping[str, str], origin: str) -> None:
+        """A handshake is complete: this ends in :meth:`Client.greet` or :meth:`Client.close`."""
+
+    def abandon(self, client: Client) -> None:
+        """The client waits for that no longer. Idempotent."""
+
+
+class Roll(Protocol):
+    """Knows the clients that are open."""
+
+    def enter(self, client: Client, session: Session) -> None:
+        """The client is let in."""
+
+    def leave(self, client: Client, session: Session) -> None:
+        """It has gone: all of its subscriptions end, now or soon."""
+
+    def dismiss(self, client: Client, error: PusherError) -> None:
+        """Close it, behind what was published before."""
+
+
+class Subscribing(Protocol):
+    """Carries out :class:`~legato.protocol.session.Subscribe`."""
+
+    def subscribe(self, client: Client, key: Key, effect: Subscribe) -> None:
+        """Answer when the channel delivers (protocol section 4.4)."""
+
+
+class Unsubscribing(Protocol):
+    """Carries out :class:`~legato.protocol.session.Unsubscribe`."""
+
+    def unsubscribe(self, client: Client, key: Key) -> None:
+        """End the subscription. Idempotent."""
+
+
+class SigningIn(Protocol):
+    """Carries out :class:`~legato.protocol.session.SignIn`."""
+
+    def sign_in(self, client: Client, session: Session, effect: SignIn) -> None:
+        """Answer when the user's channel delivers (section 7)."""
+
+
+class Relaying(Protocol):
+    """Carries out :class:`~legato.protocol.session.Relay`."""
+
+    def relay(self, client: Client, session: Session, effect: Relay) -> None:
+        """Publish a client event (section 6)."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ClientContext:
+    """What all clients of a process share: limits, clocks, and who carries out what sessions ask for."""
+
+    server: Server
+    loop: AbstractEventLoop
+    now: Callable[[], float]
+    budget: Budget
+    wheel: Wheel
+    hub: Hub
+    figures: ConnectionFigures
+    gate: Gate
+    clients: Roll
+    subscriptions: Subscribing
+    departures: Unsubscribing
+    sign_ins: SigningIn
+    client_events: Relaying
 
 
 class Client(ABC):
-    """Satisfies :class:`~legato.broadcaster.channels.hub.Subscriber` and :class:`.timer_wheel.Timed`.
+    """Satisfies :class:`~legato.broadcaster.channels.subscriber.Subscriber` and :class:`.timer_wheel.Timed`.
 
-    ``keys`` are its subscriptions in the hub, each with the effect that asked for it; ``early`` is what it
-    has said before it was let in, None when it does not wait for that; while it is ``paused`` nothing is read
-    of what it says.
+    ``keys`` are its subscriptions in the hub, each with its reason. ``early`` holds what it sent before
+    admission, until that is read; otherwise None. While it is ``paused`` nothing is read of what it sends.
     """
 
-    __slots__ = ("early", "keys", "node", "order", "paused", "session", "slow", "socket_id", "write_now")
+    __slots__ = ("context", "early", "keys", "order", "paused", "session", "slow", "socket_id", "write_now")
 
     write_now: Callable[[bytes], None]
 
-    def __init__(self, node: Node) -> None:
-        self.node = node
+    def __init__(self, context: ClientContext) -> None:
+        self.context = context
         self.session: Session | None = None
         self.early: list[bytes] | None = None
-        self.keys: dict[Key, Asked] = {}
+        self.keys: dict[Key, Claim] = {}
         self.order = Order()
         self.slow = False
         self.paused = False
@@ -83,19 +159,33 @@ class Client(ABC):
 
     def begin(self, path: str, params: Mapping[str, str], origin: str) -> None:
         """The handshake is complete: this ends in :meth:`greet` or :meth:`close`."""
-        self.node.entrance.knock(self, path, params, origin)
+        self.context.gate.admit(self, path, params, origin)
 
     def greet(self, session: Session) -> None:
         """The client is let in: what it has said meanwhile comes after the greeting (section 1.5)."""
         self.session = session
         self.socket_id = session.socket_id
-        self.node.enter(self, session)
+        self.context.clients.enter(self, session)
+        self.context.wheel.add(self, session.deadline)
         self._run(session.greeting())
-        early, self.early = self.early, None
-        for text in early or ():
-            self.receive(text)
+        if self.early:
+            self.hold_up()
+            self.context.budget.put(_Early(self))
+            return
+        self.early = None
         if self.paused:
             self.relieve()
+
+    def read_early(self) -> bool:
+        """One message of those that came before the greeting. Whether there are more."""
+        if self.early:
+            self.receive(self.early.pop(0))
+        if self.early:  # else there is no more, or the client has left meanwhile
+            return True
+        if self.session is not None:
+            self.early = None
+            self.relieve()
+        return False
 
     @property
     def held(self) -> bool:
@@ -107,7 +197,7 @@ class Client(ABC):
         if self.slow:
             return True
         if self.early is not None:
-            return len(self.early) >= SLICE
+            return self.session is not None or len(self.early) >= SLICE
         return self.order.full or 2 * self.order.waiting_bytes > self._bound
 
     def relieve(self) -> None:
@@ -125,7 +215,7 @@ class Client(ABC):
         if self.session is None:
             self._keep(text)
             return
-        for effect in self.session.receive(text, self.node.now()):
+        for effect in self.session.receive(text, self.context.now()):
             if self.session is not None:
                 self._run_in_turn(effect, len(text))
 
@@ -141,7 +231,7 @@ class Client(ABC):
 
     @property
     def _bound(self) -> int:
-        return self.node.settings.server.send_queue_bytes
+        return self.context.server.send_queue_bytes
 
     def _run_in_turn(self, effect: Effect, size: int) -> None:
         key = None
@@ -149,7 +239,7 @@ class Client(ABC):
             key = Key(self.session.app.id, effect.channel.name)
         if self.order.takes(key):
             if key is not None and isinstance(effect, Subscribe):
-                self.node.subscribe(self, key, effect)
+                self.context.subscriptions.subscribe(self, key, effect)
             else:
                 self._run(effect)
             return
@@ -180,15 +270,15 @@ class Client(ABC):
             case Send(payload):
                 self.send(payload)
             case Subscribe():
-                self.node.subscribe(self, Key(session.app.id, effect.channel.name), effect)
+                self.context.subscriptions.subscribe(self, Key(session.app.id, effect.channel.name), effect)
             case Unsubscribe(channel):
-                self.node.unsubscribe(self, session, channel)
+                self.context.departures.unsubscribe(self, Key(session.app.id, channel))
             case Relay():
-                self.node.relay(self, session, effect)
+                self.context.client_events.relay(self, session, effect)
             case SignIn():
-                self.node.sign_in(self, session, effect)
+                self.context.sign_ins.sign_in(self, session, effect)
             case Close(error):
-                self.node.dismiss(self, error)
+                self.context.clients.dismiss(self, error)
 
     def overwhelmed(self) -> None:
         """Too much waits for a subscription to be answered."""
@@ -196,7 +286,7 @@ class Client(ABC):
 
     def give_up(self, error: PusherError) -> None:
         """A bound of what is kept for this client is reached: it comes back, and starts anew."""
-        self.node.slow_closed += 1
+        self.context.figures.slow_closed += 1
         self.close(error)
 
     def subscriptions(self) -> Collection[Key]:
@@ -226,11 +316,31 @@ class Client(ABC):
         session, self.session = self.session, None
         if self.early is not None:
             self.early = None
-            self.node.entrance.abandon(self)
+            self.context.gate.abandon(self)
         if session is not None:
             session.closed = True
             self.order.clear()
-            self.node.leave(self, session)
+            self.context.clients.leave(self, session)
+
+
+class _Early:
+    """What a client has said before it was let in. Satisfies :class:`.budget.Reader`.
+
+    Many may be let in by one answer of Redis: they are not read in the same turn.
+    """
+
+    __slots__ = ("_client",)
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def go_on(self) -> bool:
+        """Read one message."""
+        return self._client.read_early()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._client.abort()
 
 
 def error_frame(error: PusherError) -> bytes:

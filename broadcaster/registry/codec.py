@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.channels.subscriber import Key
 from legato.protocol import presence
 
 from .base import Joined, Left
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from legato.protocol.names import Names
     from legato.protocol.presence import Member
 
-    Line = tuple[str, bytes | str]
+    NodeEntry = tuple[str, bytes | str]
     """A node's name, and what is listed under it."""
 
 
@@ -47,8 +47,8 @@ class Change(NamedTuple):
     key: Key
     arguments: tuple[str | bytes | int, ...]
     done: Callable[[Any], None]
-    lists: tuple[Line, ...] = ()
-    forgets: tuple[Line, ...] = ()
+    lists: tuple[NodeEntry, ...] = ()
+    forgets: tuple[NodeEntry, ...] = ()
     call: str = ""
 
 
@@ -56,7 +56,7 @@ class Hold(NamedTuple):
     """A departure that is held back: by which name of this node, and the line that others find it by."""
 
     holder: str
-    line: Line
+    line: NodeEntry
 
 
 def keys_of(key: Key, names: Names) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import RedisError
 
-from legato.broadcaster.waiting import RETRY_SECONDS, reason_of
+from legato.protocol.redis.errors import reason_of
+from legato.protocol.redis.retry import LONGEST
 
 from .lease import GONE
 
@@ -73,7 +74,7 @@ class ConnectionCounts:
 
     async def _try_later(self) -> None:
         self.tell_again()
-        await asyncio.sleep(RETRY_SECONDS[-1])
+        await asyncio.sleep(LONGEST)
 
     async def _tell(self) -> None:
         self._wake.clear()

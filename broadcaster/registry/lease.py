@@ -20,7 +20,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from legato.broadcaster import scripts
+from legato.protocol.redis import scripts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ GONE: Final = "gone"
 GONE_SECONDS: Final = 86_400
 """How long that is kept: a node that is stopped for longer finds no lease, and registers everything again."""
 
-_RENEW: Final = scripts.text("renew")
+_RENEW: Final = scripts.text(__package__, "renew")
 
 
 def _clock() -> float:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from redis.exceptions import RedisError
 
-from legato.broadcaster.waiting import reason_of
+from legato.protocol.redis.errors import reason_of
 
 from .lease import Renewal
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from legato.broadcaster import scripts
-from legato.broadcaster.bus.bus import ask
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.channels.subscriber import Key
+from legato.broadcaster.redis_client import ask
 from legato.broadcaster.slices import SLICE, in_order, slices
 from legato.protocol import presence
+from legato.protocol.redis import scripts
 
 from .base import Counts
 from .event_cache import Cached
@@ -45,7 +45,7 @@ class Questions:
     def __init__(self, redis: Named) -> None:
         self._redis = redis
         self._names = redis.names
-        self._remember = redis.register_script(scripts.text("remember"))
+        self._remember = scripts.load(redis, __package__, "remember")
 
     async def counts(self, keys: Sequence[Key]) -> list[Counts]:
         """Of each channel."""

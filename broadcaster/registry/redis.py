@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import RedisError
 
-from legato.broadcaster.bus.bus import ask, end_task, reason_of
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.channels.subscriber import Key
+from legato.broadcaster.redis_client import ask
 from legato.protocol import presence, wire
+from legato.protocol.redis.cancellation import end_task
+from legato.protocol.redis.errors import reason_of
 
 from .base import added_envelope, removed_envelope
 from .codec import Change, Hold, Owner, decode_entry, decode_joined, decode_left, encode_entry
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from legato.protocol.redis.pipeline import Named
 
     from .base import Joined, Left
-    from .codec import Line
+    from .codec import NodeEntry
 
 logger: Final = logging.getLogger("legato.registry")
 
@@ -80,7 +82,7 @@ class RedisRegistry(Questions):
         self._calls = (f"{node_id}:{number}" for number in itertools.count())
         self._joining: Counter[tuple[Key, str]] = Counter()
         self._holds: dict[tuple[Key, str], Hold] = {}
-        self._kept: Counter[Line] = Counter()
+        self._kept: Counter[NodeEntry] = Counter()
         self._tidy = asyncio.Event()
         self._renewing = asyncio.Lock()
         self._again = False
@@ -198,7 +200,7 @@ class RedisRegistry(Questions):
         key: Key,
         socket_id: str,
         member: Member | None,
-        line: Line,
+        line: NodeEntry,
         done: Callable[[Left], None],
         *,
         disconnect: bool,
@@ -247,7 +249,7 @@ class RedisRegistry(Questions):
             Change("release", key, arguments, lambda answer: done(bool(answer)), (), forgets, call)
         )
 
-    def _let_go(self, key: Key, field: str) -> tuple[Line, ...]:
+    def _let_go(self, key: Key, field: str) -> tuple[NodeEntry, ...]:
         """A departure is held back no more: the line that nothing else needs, if there is one."""
         hold = self._holds.pop((key, field), None)
         if hold is None or hold.line not in self._kept:
@@ -258,7 +260,7 @@ class RedisRegistry(Questions):
         del self._kept[hold.line]
         return (hold.line,)
 
-    def _forget(self, key: Key, lines: tuple[Line, ...]) -> None:
+    def _forget(self, key: Key, lines: tuple[NodeEntry, ...]) -> None:
         if lines:
             self._changes.put(Change("", key, (), lambda _: None, forgets=lines))
 

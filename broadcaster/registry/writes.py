@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from redis.exceptions import NoScriptError, RedisError
 
-from legato.broadcaster import scripts
-from legato.broadcaster.channels.hub import Key
-from legato.broadcaster.waiting import RETRY_SECONDS, end_task, reason_of
+from legato.broadcaster.channels.subscriber import Key
+from legato.protocol.redis import scripts
+from legato.protocol.redis.cancellation import end_task
 from legato.protocol.redis.cluster import Cluster
+from legato.protocol.redis.errors import reason_of
+from legato.protocol.redis.retry import Backoff
 from legato.protocol.redis.slots import slot_of
 
 from .codec import Change, keys_of
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from legato.protocol.redis.pipeline import Named
     from legato.protocol.redis_url import Address
 
-    from .codec import Line
+    from .codec import NodeEntry
 
     Command = tuple[Any, ...]
 
@@ -41,7 +43,7 @@ BATCH: Final = 128
 EVERYTHING: Final = Key("", "")
 """The key of a mark, which is reached when all before it is carried out."""
 
-_SCRIPTS: Final = {name: scripts.text(name) for name in ("join", "leave", "release")}
+_SCRIPTS: Final = {name: scripts.text(__package__, name) for name in ("join", "leave", "release")}
 
 
 class Changes:
@@ -149,21 +151,21 @@ class _Lane:
                 del self._lanes[change.key]
 
     async def _run(self) -> None:
-        attempt = 0
+        backoff = Backoff()
         while True:
             await self._ready.wait()
             self._ready.clear()
             while self.waiting:
                 error = await self._try()
                 if error is None:
-                    attempt, self.failing_since = 0, None
+                    backoff.reset()
+                    self.failing_since = None
                     continue
                 if self.failing_since is None:
                     self.failing_since = time.monotonic()
                     if not isinstance(error, NoScriptError):
                         logger.warning("Redis does not take changes (%s), trying on", reason_of(error))
-                await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
-                attempt += 1
+                await backoff.wait()
 
     async def _try(self) -> Exception | None:
         """One pipeline. Answers why not all of it was carried out: that is the next again."""
@@ -299,7 +301,7 @@ class Batches:
         results = [next(found) if change.script else None for change in batch]
         return results, await self._forget(lines) if isinstance(self._redis, Cluster) else []
 
-    async def _forget(self, lines: dict[Line, Key]) -> list[Change]:
+    async def _forget(self, lines: dict[NodeEntry, Key]) -> list[Change]:
         answers = await self._pipe(_forgetting(lines, self._names))
         return [
             Change("", key, (), lambda _: None, forgets=(line,))
@@ -350,16 +352,16 @@ def _listing(batch: Iterable[Change], names: Names) -> list[Command]:
     return [*naming, *(("SADD", names.entries_key(node), entry) for node, entry in listed)]
 
 
-def _forgotten(batch: Iterable[Change]) -> dict[Line, Key]:
+def _forgotten(batch: Iterable[Change]) -> dict[NodeEntry, Key]:
     """What is to be listed no more once ``batch`` is carried out: not what is listed anew behind it."""
-    last: dict[Line, Key | None] = {}
+    last: dict[NodeEntry, Key | None] = {}
     for change in batch:
         last |= dict.fromkeys(change.lists)
         last |= dict.fromkeys(change.forgets, change.key)
     return {line: key for line, key in last.items() if key is not None}
 
 
-def _forgetting(lines: Iterable[Line], names: Names) -> list[Command]:
+def _forgetting(lines: Iterable[NodeEntry], names: Names) -> list[Command]:
     return [("SREM", names.entries_key(node), entry) for node, entry in lines]
 
 

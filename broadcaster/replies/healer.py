@@ -10,20 +10,23 @@ import logging
 from typing import TYPE_CHECKING, Final
 from weakref import ref
 
-from legato.broadcaster.bus.bus import RETRY_SECONDS, BusError
-from legato.protocol import stream
+from legato.broadcaster.bus.base import BusError
+from legato.protocol import backoff, stream
 from legato.protocol.healing import DELIVER, Channel, Reading, Room, Verdict
+from legato.protocol.redis.cancellation import end_task
+from legato.protocol.redis.retry import FIRST, LONGEST, Backoff
 
-from .snapshot import Look, OutrunError
-from .store import Gone
+from .snapshot import Observer, OutrunError
+from .store import ExpiredError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
     from typing import Any
 
-    from legato.broadcaster.bus.line import Line
-    from legato.broadcaster.channels.channel import Outlet
-    from legato.broadcaster.channels.hub import Hub, Key
+    from legato.broadcaster.bus.base import BusChannel
+    from legato.broadcaster.channels.hub import Hub
+    from legato.broadcaster.channels.state import ChannelState
+    from legato.broadcaster.channels.subscriber import Key
     from legato.protocol.healing import Healed
     from legato.protocol.wire import Envelope
 
@@ -38,7 +41,7 @@ SNAPSHOT_TRIES: Final = 100
 SNAPSHOT_REST: Final = 0.05
 """Seconds before another look, when one was not enough."""
 
-SNAPSHOT_PAUSES: Final = (*RETRY_SECONDS, *(RETRY_SECONDS[-1],) * 13)
+SNAPSHOT_PAUSES: Final = tuple(backoff.wait(failures, FIRST, LONGEST) for failures in range(1, 19))
 """Between two looks while Redis does not answer: half a minute in all, as long as anybody listens."""
 
 READINGS: Final = 16
@@ -53,29 +56,29 @@ class _Channel(Channel):
     As long as it has subscribers, where it goes stays the same. Then it is ``closed``.
     """
 
-    __slots__ = ("closed", "looks", "outlet")
+    __slots__ = ("closed", "observers", "state")
 
-    def __init__(self, outlet: Outlet, room: Room, now: float) -> None:
+    def __init__(self, state: ChannelState, room: Room, now: float) -> None:
         super().__init__(room, now)
-        self.outlet = outlet
-        self.looks: list[ref[Look]] = []
+        self.state = state
+        self.observers: list[ref[Observer]] = []
         self.closed = False
 
-    def look(self) -> Look:
+    def observe(self) -> Observer:
         """One that sees what is delivered from now on, for as long as anybody has it."""
-        look = Look()
-        self.looks.append(ref(look, self.looks.remove))
-        return look
+        observer = Observer()
+        self.observers.append(ref(observer, self.observers.remove))
+        return observer
 
     @property
-    def looking(self) -> Iterable[Look]:
+    def observing(self) -> Iterable[Observer]:
         """All of them."""
-        return [look for one in self.looks if (look := one()) is not None]
+        return [observer for one in self.observers if (observer := one()) is not None]
 
     def show(self, envelope: Envelope) -> None:
         """It is delivered."""
-        for look in self.looking:
-            look.see(envelope)
+        for observer in self.observing:
+            observer.see(envelope)
 
 
 class Healer:
@@ -105,24 +108,34 @@ class Healer:
         self._room = Room()
         self._channels: dict[Key, _Channel] = {}
         self._readings = asyncio.Semaphore(READINGS)
+        self._sweeping: asyncio.Task[None] | None = None
         self.tokens = 0
         self.endings = 0
         self.failed = 0
 
-    def take(self, line: Line, envelope: Envelope) -> None:
+    def start(self) -> None:
+        """Look up silent messages from now on."""
+        self._sweeping = asyncio.create_task(self.sweep())
+
+    async def close(self) -> None:
+        """Look them up no more."""
+        if self._sweeping is not None:
+            await end_task(self._sweeping)
+
+    def take(self, source: BusChannel, envelope: Envelope) -> None:
         """A frame of a reply from the bus, one with ``stream``."""
-        channel: _Channel | None = line.at
+        channel: _Channel | None = source.cached
         if channel is None or channel.closed:
-            line.at = channel = self._channel(line.key)
+            source.cached = channel = self._channel(source.key)
             if channel is None:
                 return
         verdict = channel.take(envelope, self._now())
         if verdict is DELIVER:
-            if channel.looks:
+            if channel.observers:
                 channel.show(envelope)
-            self._hub.put(channel.outlet, envelope.payload, envelope.except_socket_id)
+            self._hub.put(channel.state, envelope.payload, envelope.except_socket_id)
         elif verdict is Verdict.ASK and envelope.stream is not None:
-            self._heal(line.key, channel, envelope.stream[0])
+            self._heal(source.key, channel, envelope.stream[0])
 
     def drop(self, key: Key) -> None:
         """The channel has lost its last subscriber."""
@@ -133,8 +146,8 @@ class Healer:
 
     def _channel(self, key: Key) -> _Channel | None:
         channel = self._channels.get(key)
-        if channel is None and (outlet := self._hub.outlet(key)) is not None:
-            channel = self._channels[key] = _Channel(outlet, self._room, self._now())
+        if channel is None and (state := self._hub.channel(key)) is not None:
+            channel = self._channels[key] = _Channel(state, self._room, self._now())
         return channel
 
     def open(self, key: Key) -> None:
@@ -146,10 +159,10 @@ class Healer:
         """Whether the channel carries replies, as far as is known."""
         return key in self._channels or self._replies.is_chat(key)
 
-    def look(self, key: Key) -> Look | None:
+    def observe(self, key: Key) -> Observer | None:
         """For a new subscriber, when frames begin to be kept for it; None where nothing can stream."""
         channel = self._channel(key) if self._replies.is_chat(key) else None
-        return None if channel is None else channel.look()
+        return None if channel is None else channel.observe()
 
     # --- reading up
 
@@ -182,16 +195,16 @@ class Healer:
 
     async def _reading(self, key: Key, channel: _Channel, message_id: str) -> Reading | None:
         """What the log has, as soon as Redis answers; None when nobody needs it any more."""
-        attempt = 0
+        waits: Backoff | None = None
         while self._channels.get(key) is channel and (first := channel.next(message_id)) is not None:
             try:
                 async with self._readings:
                     return await self._replies.missing(key, message_id, first)
             except BusError as error:
-                if attempt == 0:
+                if waits is None:
+                    waits = Backoff()
                     logger.warning("a reply cannot be read up yet: %s", error)
-                await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
-                attempt += 1
+                await waits.wait()
             except Exception:  # what is in Redis is not what a worker writes
                 logger.exception("reply %s: the log cannot be read", message_id)
                 return Reading(first, None)
@@ -201,8 +214,8 @@ class Healer:
         """Whether to read once more."""
         healed: Healed = channel.read(message_id, reading, self._now())
         if reading.end is not None and reading.frames is not None and channel.next(message_id) is None:
-            for look in channel.looking:
-                look.end(message_id, reading.end[0], reading.first + len(reading.frames))
+            for observer in channel.observing:
+                observer.end(message_id, reading.end[0], reading.first + len(reading.frames))
         for frame in healed.frames:
             self._hub.deliver(key, frame)
         self.tokens += healed.tokens
@@ -221,29 +234,29 @@ class Healer:
 
     # --- whoever comes later
 
-    async def snapshots(self, key: Key, look: Look) -> list[bytes]:
+    async def snapshots(self, key: Key, observer: Observer) -> list[bytes]:
         """What a new subscriber is told of the replies that stream, or have ended since it came.
 
         To be written before anything else is delivered: each snapshot ends exactly where the channel is.
 
-        :param look: its own, see :meth:`look`.
+        :param observer: its own, see :meth:`observe`.
         :raises BusError: Redis does not answer, nor does it a little later.
         """
         pauses = iter(SNAPSHOT_PAUSES)
         for _ in range(SNAPSHOT_TRIES):
             channel = self._channels.get(key)
-            if channel is None or look not in channel.looking:  # it has left meanwhile
+            if channel is None or observer not in channel.observing:  # it has left meanwhile
                 break
             try:
-                replies = await self._read_all(key, channel, look)
+                replies = await self._read_all(key, channel, observer)
                 await self._catch_up(key, channel)
                 return [
                     snapshot.frame(key.channel)
                     for name, reply in replies.items()
-                    if (snapshot := look.snapshot(name, reply, channel.next(name))) is not None
+                    if (snapshot := observer.snapshot(name, reply, channel.next(name))) is not None
                 ]
             except OutrunError:
-                look.forget()
+                observer.forget()
                 await asyncio.sleep(SNAPSHOT_REST)
             except BusError:  # connections that it has closed are found one by one
                 pause = next(pauses, None)
@@ -261,10 +274,10 @@ class Healer:
             await self._passed([key])
             channel.settle()
 
-    async def _read_all(self, key: Key, channel: Channel, look: Look) -> dict[str, Reply]:
+    async def _read_all(self, key: Key, channel: Channel, observer: Observer) -> dict[str, Reply]:
         asked = self._now()
         ((streaming, ended),) = await self._replies.around([key])
-        ids = sorted({*streaming, *channel.messages, *look.messages})[:MAX_SNAPSHOTS]
+        ids = sorted({*streaming, *channel.messages, *observer.messages})[:MAX_SNAPSHOTS]
         found = await asyncio.gather(*(self._reply(key, message_id) for message_id in ids))
         known = {name: reply for name, reply in zip(ids, found, strict=True) if reply is not None}
         live = {name: reply.next_index for name, reply in known.items() if reply.status not in stream.ENDS}
@@ -274,5 +287,5 @@ class Healer:
     async def _reply(self, key: Key, message_id: str) -> Reply | None:
         try:
             return await self._replies.on_channel(key, message_id)
-        except Gone:
+        except ExpiredError:
             return None

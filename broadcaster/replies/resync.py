@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from legato.broadcaster.bus.bus import RETRY_SECONDS, BusError
+from legato.broadcaster.bus.base import BusError
 from legato.protocol.channels import LONGEST_NAME, Channel, ChannelError
+from legato.protocol.redis.retry import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
     from typing import Any
 
-    from legato.broadcaster.channels.cache import CachedChannels
-    from legato.broadcaster.channels.hub import Key
-    from legato.broadcaster.channels.presence import Rosters
+    from legato.broadcaster.channels.kinds import ChannelKinds
+    from legato.broadcaster.channels.subscriber import Key
 
-    from .healer import Healer
 
 logger: Final = logging.getLogger("legato.node")
 
@@ -29,20 +27,17 @@ BATCH: Final = 200
 class Recovery:
     """Of the channels that the bus did not deliver for a while.
 
-    :param healer: None without replies.
     :ivar channels: how many channels may have missed something, those that were healed too, once per loss.
     """
 
     def __init__(
         self,
-        healer: Healer | None,
-        cached: CachedChannels,
-        rosters: Rosters,
+        kinds: ChannelKinds,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
-        self._healer = healer
-        self._cached = cached
-        self._rosters = rosters
+        self._healer = kinds.healer
+        self._cached = kinds.cached
+        self._rosters = kinds.rosters
         self._spawn = spawn
         self._waiting: dict[Key, None] = {}
         self._running = False
@@ -59,7 +54,7 @@ class Recovery:
             self._spawn(self._recover())
 
     async def _recover(self) -> None:
-        count = attempt = 0
+        count, backoff = 0, Backoff()
         try:
             while self._waiting:
                 batch = list(islice(self._waiting, BATCH))
@@ -69,8 +64,7 @@ class Recovery:
                     await self._read(batch)
                 except BusError:
                     self._waiting |= dict.fromkeys(batch)
-                    await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
-                    attempt += 1
+                    await backoff.wait()
                 else:
                     count += len(batch)
         finally:

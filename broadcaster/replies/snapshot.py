@@ -22,7 +22,7 @@ class OutrunError(Exception):
     """What was delivered meanwhile is not known: the log has to be read once more."""
 
 
-class Look:
+class Observer:
     """What goes by on a channel while the log of its replies is read for somebody.
 
     It begins when frames are kept for the new subscriber, before Redis is asked. Tokens are published behind

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from legato.broadcaster import scripts
-from legato.broadcaster.bus.bus import BusError, RefusedError, ask
-from legato.broadcaster.channels.hub import Key
+from legato.broadcaster.bus.base import BusError, RefusedError
+from legato.broadcaster.channels.subscriber import Key
+from legato.broadcaster.redis_client import ask
 from legato.protocol import stream, wire
 from legato.protocol.healing import Reading
+from legato.protocol.redis import scripts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +49,7 @@ def is_refusal(error: Exception) -> bool:
     return isinstance(error, Full | TooMany | RefusedError)
 
 
-class Gone(Exception):  # noqa: N818 - an answer, not a fault
+class ExpiredError(Exception):
     """The log has expired, or the part that was asked for."""
 
 
@@ -75,9 +76,9 @@ class Replies:
         self._chat = chat
         self.app_id = app_id
         self.submitted = 0
-        self._enqueue = redis.register_script(scripts.text("enqueue"))
-        self._admit = redis.register_script(scripts.text("admit"))
-        self._settle_script = redis.register_script(scripts.text("settle"))
+        self._enqueue = scripts.load(redis, __package__, "enqueue")
+        self._admit = scripts.load(redis, __package__, "admit")
+        self._settle_script = scripts.load(redis, __package__, "settle")
 
     def is_chat(self, key: Key) -> bool:
         """Whether the channel carries replies."""
@@ -188,7 +189,7 @@ class Replies:
     async def read(self, user_id: UserId, message_id: str, after: int) -> Reply | None:
         """The reply with the tokens behind index ``after`` (-1 for all); None if the user has none such.
 
-        :raises Gone: the log does not have all that the state says it should.
+        :raises ExpiredError: the log does not have all that the state says it should.
         """
         return await self.on_channel(Key(self.app_id, stream.chat_channel(user_id)), message_id, after)
 
@@ -202,7 +203,7 @@ class Replies:
             return None
         texts = [fields[wire.LOG_TEXT.encode()].decode() for _, fields in entries]
         if len(texts) != int(count or 0):
-            raise Gone
+            raise ExpiredError
         if after >= len(texts):
             after = len(texts) - 1
         return Reply(
@@ -250,7 +251,7 @@ class Replies:
         return Reading(first, frames if first + len(frames) == count else None, end)
 
 
-AROUND: Final = scripts.text("around")
+AROUND: Final = scripts.text(__package__, "around")
 TEXT: Final = wire.LOG_TEXT.encode()
 MARKER: Final = wire.LOG_FINAL.encode()
 

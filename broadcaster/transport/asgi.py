@@ -1,18 +1,17 @@
-"""What uvicorn's ``RequestResponseCycle`` needs beside a request, and answers that no application makes."""
+"""What an ASGI application is given beside the request itself, and answers that no application makes."""
 
 from __future__ import annotations
 
+import asyncio
 import urllib.parse
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import httptools
-from uvicorn.protocols.http.flow_control import FlowControl
 
 from .framing import INVALID, Refused
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Iterable
 
     from uvicorn import Config
@@ -20,16 +19,41 @@ if TYPE_CHECKING:
     from .framing import Head
 
 
-class Flow(FlowControl):
-    """uvicorn's, but reading is for the protocol to pause; here it is told when more is wanted."""
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-    def __init__(self, transport: asyncio.Transport, wanted: Callable[[], None]) -> None:
-        super().__init__(transport)
+
+class Flow:
+    """Flow control of one connection, in both directions.
+
+    :param wanted: called when an application is about to take what has come of a body.
+    :ivar write_paused: the peer does not read, and the transport holds as much as it may.
+    """
+
+    __slots__ = ("_wanted", "_writable", "write_paused")
+
+    def __init__(self, wanted: Callable[[], None]) -> None:
         self._wanted = wanted
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self.write_paused = False
+
+    async def drain(self) -> None:
+        """Wait until the transport takes more."""
+        await self._writable.wait()
 
     def resume_reading(self) -> None:
-        """An ASGI application is about to take what has come."""
+        """An application is about to take what has come."""
         self._wanted()
+
+    def pause_writing(self) -> None:
+        """Let whoever writes wait."""
+        self.write_paused = True
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """The transport takes more, or the connection is lost."""
+        self.write_paused = False
+        self._writable.set()
 
 
 class Parting:

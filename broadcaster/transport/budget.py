@@ -18,14 +18,17 @@ and its ``go_on`` returns False.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from .cut import cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+T = TypeVar("T")
 
 SLICE: Final = 8
 """Messages, frames or requests of one slice. The dearest, subscriptions, take 0.3 ms each."""
@@ -109,6 +112,22 @@ class Budget:
             self._queue.append(reader)
             self._schedule()
 
+    async def in_turn(self, call: Callable[[], T], size: int) -> T:
+        """What ``call`` returns or raises: at once if it is a small thing, otherwise in its turn, as a slice.
+
+        For what is read as a whole, such as the body of a request, and so cannot be read in slices.
+
+        :param size: of what it reads, in bytes.
+        """
+        if size <= SLICE_BYTES and self.spend(size):
+            return call()
+        piece = _Piece(call)
+        self.put(piece)
+        try:
+            return await piece.result
+        finally:
+            del piece  # an error would keep it by its traceback, and itself, until cycles are looked for
+
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
@@ -135,3 +154,25 @@ class Budget:
             return
         if more:
             self.put(reader)
+
+
+class _Piece(Generic[T]):
+    """One call that is a slice of its own. Satisfies :class:`Reader`."""
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        self._call = call
+        self.result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+    def go_on(self) -> bool:
+        """Make the call, if anybody still waits for it."""
+        if self.result.done():
+            return False
+        try:
+            self.result.set_result(self._call())
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is for who waits
+            self.result.set_exception(error.with_traceback(None))  # which has this piece, that has the error
+        return False
+
+    def abort(self) -> None:
+        """Nobody gets a result."""
+        self.result.cancel()

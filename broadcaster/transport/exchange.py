@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Coroutine
+
+    from uvicorn.server import ServerState
+
     from legato.broadcaster.api.http_api import HttpApi
 
-    from .http11 import HttpProtocol
+    from .asgi import Flow
 
 _HEADS: Final = {
     status.value: (
@@ -18,16 +23,35 @@ _HEADS: Final = {
 }
 
 
+class Carrier(Protocol):
+    """The connection that an exchange is on."""
+
+    transport: asyncio.Transport
+    flow: Flow
+    server_state: ServerState
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run it in the background."""
+
+    def part(self) -> None:
+        """Close after the answer, but let the peer finish what it is sending."""
+
+    def on_response_complete(self) -> None:
+        """The next request may begin."""
+
+
 class Exchange:
-    """One request and its answer, where uvicorn would have a ``RequestResponseCycle``.
+    """One request and its answer, where other requests have an :class:`~.asgi_cycle.AsgiCycle`.
 
     :ivar body: as far as it has come; None once it is larger than it may be.
+    :ivar begun: its answer is known, or somebody is at work on it: whatever comes now changes nothing.
     """
 
     __slots__ = (
+        "_carrier",
         "_method",
-        "_protocol",
         "_target",
+        "begun",
         "body",
         "disconnected",
         "keep_alive",
@@ -36,17 +60,18 @@ class Exchange:
 
     def __init__(
         self,
-        protocol: HttpProtocol,
+        carrier: Carrier,
         method: str,
         target: bytes,
         body: bytes | bytearray | None,
         *,
         keep_alive: bool,
     ) -> None:
-        self._protocol = protocol
+        self._carrier = carrier
         self._method = method
         self._target = target
         self.body = body
+        self.begun = False
         self.keep_alive = keep_alive
         self.disconnected = False
         self.response_complete = False
@@ -62,7 +87,10 @@ class Exchange:
         return 0 if self.body is None else len(self.body)
 
     def begin(self, api: HttpApi) -> None:
-        """Have it answered, now or later. Whatever it is, there is an answer."""
+        """Have it answered, now or later. Whatever it is, there is an answer, and only one."""
+        if self.begun:
+            return
+        self.begun = True
         api.answer(self._method, self._target, self.body, self._reply)
 
     def refused(self, api: HttpApi, length: int | None) -> bool:
@@ -70,7 +98,8 @@ class Exchange:
 
         :param length: of the body; None if nobody knows.
         """
-        return api.refuses(self._method, self._target, length, self._reply)
+        self.begun = api.refuses(self._method, self._target, length, self._reply)
+        return self.begun
 
     def add(self, data: bytes, limit: int) -> None:
         """Some of the body has come."""
@@ -81,14 +110,14 @@ class Exchange:
             self.body = None
 
     def _reply(self, status: int, answer: bytes) -> None:
-        protocol = self._protocol
+        carrier = self._carrier
         if self.disconnected:
             return
-        if protocol.flow.write_paused:
-            protocol.spawn(self._reply_later(status, answer))
+        if carrier.flow.write_paused:
+            carrier.spawn(self._reply_later(status, answer))
             return
         lines = [_HEADS[status], b"%d\r\n" % len(answer)]
-        for name, value in protocol.server_state.default_headers:
+        for name, value in carrier.server_state.default_headers:
             if name == b"connection":  # the server stops
                 self.keep_alive = False
             else:
@@ -96,13 +125,13 @@ class Exchange:
         lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
         if self._method != "HEAD":
             lines.append(answer)
-        protocol.transport.write(b"".join(lines))
+        carrier.transport.write(b"".join(lines))
         self.response_complete = True
         if not self.keep_alive:
-            protocol.part()
-        protocol.on_response_complete()
+            carrier.part()
+        carrier.on_response_complete()
 
     async def _reply_later(self, status: int, answer: bytes) -> None:
         """The peer does not read the answers before this one."""
-        await self._protocol.flow.drain()
+        await self._carrier.flow.drain()
         self._reply(status, answer)

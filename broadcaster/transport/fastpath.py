@@ -11,7 +11,7 @@ from typing import Final
 
 from .memo import recognised
 
-_TARGET: Final = re.compile(rb"/[!-~]*")
+_TARGET: Final = re.compile(rb"/[!-$&-~]{0,1024}")  # what may be dear to decode, the parser's caller bounds
 _LINE_END: Final = b" HTTP/1.1\r\n"
 _HEAD_END: Final = b"\r\n\r\n"
 _FIELDS: Final = re.compile(rb"(?:[!#-'*+\-.0-9A-Z^-z|~]{1,64}:[ \t!-~]{0,1000}\r\n){1,32}")

@@ -20,12 +20,19 @@ MAX_HEAD: Final = 65_536
 MAX_FIELDS: Final = 256
 """Header fields of a head: each costs a call, so that they are bounded by count as well."""
 
+MAX_PARTS: Final = 256
+"""Parts of a path and parameters of a query: as fields, they cost by count."""
+
+MAX_ESCAPES: Final = 2048
+"""Percent signs of an address."""
+
 MAX_CHUNKS: Final = 64
 """Chunks that are read in one piece."""
 
 INVALID: Final = "Invalid HTTP request received."
 
 _HEAD_END: Final = b"\r\n\r\n"
+_NO_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _CHUNK_LINE: Final = re.compile(
     rb"([0-9A-Fa-f]{1,8})"
     rb"(?:;[!#-'*+\-.0-9A-Z^-z|~]+(?:=(?:[!#-'*+\-.0-9A-Z^-z|~]+|\"[\t !#-\[\]-~\x80-\xff]*\"))?)*"
@@ -121,6 +128,7 @@ def parse_head(data: bytes) -> Head:
         del fields.parser  # each has the other: they would wait for the garbage collector
     if not fields.complete:
         raise Refused(400, INVALID)
+    _check_target(fields.target)
     version, headers = parser.get_http_version(), fields.headers
     by_name = dict(headers)
     # The parser has refused two lengths, what is no number, and a length beside an encoding.
@@ -140,6 +148,17 @@ def parse_head(data: bytes) -> Head:
         length=None if in_chunks else length,
         size=len(data),
     )
+
+
+def _check_target(target: bytes) -> None:
+    """What decodes an address takes far longer for many small parts, and for percent signs of no escape."""
+    if target.count(b"&") + target.count(b"/") > MAX_PARTS:
+        raise Refused(414, "The address of the request has too many parts.")
+    escapes = target.count(b"%")
+    if escapes > MAX_ESCAPES:
+        raise Refused(414, "The address of the request has too many escapes.")
+    if escapes and _NO_ESCAPE.search(target) is not None:
+        raise Refused(400, INVALID)
 
 
 def _named(headers: Sequence[tuple[bytes, bytes]], wanted: bytes) -> list[bytes]:

@@ -50,7 +50,7 @@ class Handshake(NamedTuple):
     accepted: bool
 
 
-class Asked(NamedTuple):
+class UpgradeRequest(NamedTuple):
     """What a client wants to be let in to. ``params``: the query, keys in lower case.
 
     ``origin`` is empty if it has said none. More than one is none that could be trusted.
@@ -73,12 +73,12 @@ def answer(method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]])
     return Handshake(_accept(key), accepted=True)
 
 
-def asked(target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Asked:
+def asked(target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> UpgradeRequest:
     """What a request for an upgrade asks for."""
     path, params = _known_target(target)
     origins = [value for name, value in headers if name == b"origin"]
     origin = origins[0].decode("latin-1") if origins else ""
-    return Asked(path, params, "null" if len(origins) > 1 else origin)
+    return UpgradeRequest(path, params, "null" if len(origins) > 1 else origin)
 
 
 def _target(target: bytes) -> tuple[str, Mapping[str, str]]:
@@ -89,7 +89,7 @@ def _target(target: bytes) -> tuple[str, Mapping[str, str]]:
 _known_target: Final = remembered(KNOWN_REQUESTS, KNOWN_BYTES, _target)
 
 
-def at_once(data: bytes) -> tuple[bytes, Asked] | None:
+def at_once(data: bytes) -> tuple[bytes, UpgradeRequest] | None:
     """The answer, and what is asked for, if ``data`` is a plain and usual request for an upgrade.
 
     All clients of a page send the same but for the key. So what the rest means is remembered, without it.
@@ -104,7 +104,7 @@ def at_once(data: bytes) -> tuple[bytes, Asked] | None:
     return None
 
 
-def _rest(data: bytes) -> Asked | None:
+def _rest(data: bytes) -> UpgradeRequest | None:
     """Of a request of which the key has been taken out: where it was there is nothing left."""
     plain = plain_upgrade(data)
     if plain is None:

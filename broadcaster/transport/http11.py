@@ -1,7 +1,7 @@
 """HTTP/1.1 on a connection: one request at a time, each within bounds of time and of memory.
 
 Requests to the Pusher HTTP API do not go through ASGI: a request is one call, and its answer one write
-(:mod:`.exchange`). All others go through ASGI, in uvicorn's ``RequestResponseCycle``.
+(:mod:`.exchange`). All others go through ASGI (:mod:`.asgi_cycle`).
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-from uvicorn.protocols.utils import is_ssl
-
-from .asgi import Flow, Parting, refusal, scope_of
-from .budget import SLICE, SLICE_BYTES
+from .asgi import CONTINUE, Flow, Parting, refusal, scope_of
+from .asgi_cycle import AsgiCycle, Link
+from .budget import COST_SHIFT, SLICE, SLICE_BYTES
 from .exchange import Exchange
 from .farewell import Farewell
 from .fastpath import plain_post
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
     from .framing import Body, Head
     from .websocket import Connection
 
-    Cycle = RequestResponseCycle | Exchange
+    Cycle = AsgiCycle | Exchange
 
 logger: Final = logging.getLogger("legato.http")
 
@@ -47,8 +45,6 @@ SKIPPED_BYTES: Final = 65_536
 
 HELD_BYTES: Final = 65_536
 """How much of a body waits for an ASGI application that does not take it."""
-
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class HttpProtocol(asyncio.Protocol):
@@ -115,7 +111,7 @@ class HttpProtocol(asyncio.Protocol):
         """Take the transport over (:mod:`.acceptor`)."""
         self.server_state.connections.add(self)  # type: ignore[arg-type]
         self.transport = transport
-        self.flow = Flow(transport, self._wanted)
+        self.flow = Flow(self._wanted)
         self._look_by(self._waiting_since + self._config.timeout_keep_alive)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -127,6 +123,22 @@ class HttpProtocol(asyncio.Protocol):
         self.flow.resume_writing()
         if exc is None:
             self.transport.close()
+
+    def close(self) -> None:
+        """What is still to be written gets out, as long as the peer takes any of it."""
+        self.transport.close()
+        self._see_off()
+
+    def _see_off(self, before: int = 0) -> None:
+        """Cut a peer that has taken nothing since the last look: a transport would wait for it for ever.
+
+        :param before: bytes that waited for it then.
+        """
+        left = self.transport.get_write_buffer_size()
+        if left and left == before:
+            self.transport.abort()
+        elif left:
+            self._patience = self.loop.call_later(STALLED_SECONDS, self._see_off, left)
 
     def _stop_reading(self) -> None:
         """Nothing that comes, or has come, is read by this object any more."""
@@ -142,13 +154,13 @@ class HttpProtocol(asyncio.Protocol):
         if cycle is None or cycle.response_complete:
             return
         cycle.disconnected = True
-        if isinstance(cycle, RequestResponseCycle):
+        if isinstance(cycle, AsgiCycle):
             cycle.message_event.set()
 
     def shutdown(self) -> None:
         """What uvicorn calls when it stops."""
         if self._gone or not self._answering():
-            self.transport.close()
+            self.close()
         elif self.cycle is not None:
             self._keep_alive = self.cycle.keep_alive = False
 
@@ -178,6 +190,7 @@ class HttpProtocol(asyncio.Protocol):
                     self.cycle = exchange
                     exchange.begin(self._api)
                     return
+                self._budget.left -= len(data) >> COST_SHIFT
                 self._unread += data
                 if not self._read_slice():
                     self._settle()
@@ -186,7 +199,7 @@ class HttpProtocol(asyncio.Protocol):
                 self._unread += data
         else:
             self._unread += data
-            if not self._queued and self._budget.spend() and not self._read_slice():
+            if not self._queued and self._budget.spend(len(data)) and not self._read_slice():
                 self._settle()
                 return
         self._read_later()
@@ -236,7 +249,7 @@ class HttpProtocol(asyncio.Protocol):
         """Read one head, or some of a body; whether there was anything that could be read."""
         if self._body is not None:
             return self._read_body(self._body)
-        if not self._unread or self._answering():
+        if not self._unread or self._waits():
             return False
         data = take_head(self._unread, self._searched)
         self._searched = len(self._unread) if data is None else 0
@@ -245,6 +258,13 @@ class HttpProtocol(asyncio.Protocol):
         self._begin(parse_head(data))
         return True
 
+    def _waits(self) -> bool:
+        """Whether the next request has to wait: for the answer before it, or until the peer takes answers.
+
+        Who gets the connection with a WebSocket has to know of all back-pressure.
+        """
+        return self._answering() or self.flow.write_paused
+
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
@@ -252,7 +272,7 @@ class HttpProtocol(asyncio.Protocol):
         """What can be read has been read. Wait for more, unless it is the peer that waits."""
         if self._gone:
             return
-        if self._unread and self._answering() and (self._body is None or self._held()):
+        if self._unread and (self._waits() if self._body is None else self._held()):
             self._pause()
             return
         self._resume()
@@ -282,7 +302,7 @@ class HttpProtocol(asyncio.Protocol):
         scope = (
             None
             if self._api.serves(head.target)
-            else scope_of(head, self._config, secure=is_ssl(self.transport))
+            else scope_of(head, self._config, secure=self.transport.get_extra_info("sslcontext") is not None)
         )
         self._due = None
         self._body = body = body_of(head)
@@ -311,27 +331,21 @@ class HttpProtocol(asyncio.Protocol):
             return
         length = None if body.left is None else body.left + exchange.size
         if not exchange.refused(self._api, length) and self._expects and not exchange.size:
-            self.transport.write(_CONTINUE)
+            self.transport.write(CONTINUE)
 
     def _begin_cycle(self, head: Head, scope: dict[str, Any], *, keep_alive: bool) -> None:
         whole = self._body is None
-        self.cycle = cycle = RequestResponseCycle(
-            scope=scope,  # type: ignore[arg-type]
-            transport=self.transport if whole else Parting(self.transport, self.part),  # type: ignore[arg-type]
-            flow=self.flow,
-            logger=logger,
-            access_logger=logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=head.expects and not whole,
+        self.cycle = cycle = AsgiCycle(
+            scope,
+            self.transport if whole else Parting(self.transport, self.part),
+            Link(self.flow, self.server_state.default_headers, self.on_response_complete),
+            expects=head.expects and not whole,
             keep_alive=keep_alive,
-            on_response=self.on_response_complete,
         )
         if whole:
             cycle.more_body = False
             cycle.message_event.set()
-        self.spawn(cycle.run_asgi(self._config.loaded_app))
+        self.spawn(cycle.run(self._config.loaded_app))
 
     def _read_body(self, body: Body) -> bool:
         """Give the request's answer what has come of it. Nobody wants it any more behind the answer."""
@@ -351,13 +365,11 @@ class HttpProtocol(asyncio.Protocol):
         return True
 
     def _held(self) -> bool:
-        """Whether an application has enough of the body, for now."""
+        """Whether an application has enough of the body for now, or the answer to it waits for the peer."""
         cycle = self.cycle
-        return (
-            isinstance(cycle, RequestResponseCycle)
-            and not cycle.response_complete
-            and len(cycle.body) >= HELD_BYTES
-        )
+        if cycle is None or cycle.response_complete:
+            return False
+        return cycle.begun if isinstance(cycle, Exchange) else len(cycle.body) >= HELD_BYTES
 
     def _give(self, data: bytes) -> None:
         cycle = self.cycle
@@ -427,7 +439,7 @@ class HttpProtocol(asyncio.Protocol):
             return
         self._stop_reading()
         if whole:
-            self.transport.close()
+            self.close()
         else:
             self._resume()
             self.transport.set_protocol(Farewell(self, self.transport))
@@ -451,6 +463,7 @@ class HttpProtocol(asyncio.Protocol):
         """One who has to say something and does not is let go."""
         self._patience = None
         if self.transport.is_closing():
+            self._see_off()
             return
         now = self.loop.time()
         if self._paused or (self._body is None and self._answering()):  # it waits for us
@@ -460,7 +473,7 @@ class HttpProtocol(asyncio.Protocol):
         if deadline > now:
             self._look_by(deadline)
         elif self._due is None:
-            self.transport.close()
+            self.close()
         else:
             self._refuse(408, "The request did not come in time.")
 
@@ -473,6 +486,7 @@ class HttpProtocol(asyncio.Protocol):
         """The peer reads."""
         self._moves()
         self.flow.resume_writing()
+        self._wanted()
 
     def _moves(self) -> None:
         if self._stalled is not None:

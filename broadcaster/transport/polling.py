@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from legato.broadcaster.api.asgi import read_body
 from legato.broadcaster.api.events import ApiError
-from legato.broadcaster.api.http_api import read_body
-from legato.broadcaster.bus.bus import end_task
 from legato.protocol import errors, fallback
 from legato.protocol.fallback import Handle, SendError
+from legato.protocol.redis.cancellation import end_task
 from legato.protocol.signatures import parse_query
 
 from .polling_client import FallbackClient, Receiver
 
 if TYPE_CHECKING:
-    from legato.broadcaster.api.http_api import Receive, Scope, Send
-    from legato.broadcaster.node import Node
+    from legato.broadcaster.api.asgi import Receive, Scope, Send
+    from legato.broadcaster.clients.client import ClientContext
 
 MAX_SESSIONS: Final = 20_000
 """Sessions of this process: unlike a socket, one that nobody receives from costs its client nothing."""
@@ -41,9 +42,9 @@ _SEND: Final = [*_CORS, (b"cache-control", b"no-store")]
 class Fallback:
     """ASGI application for everything below ``PREFIX/pusher/app/``."""
 
-    def __init__(self, node: Node) -> None:
-        server = node.settings.server
-        self._node = node
+    def __init__(self, context: ClientContext) -> None:
+        server = context.server
+        self._context = context
         self._app_path = f"{server.path}/app/"
         # Requests of one session come over many sockets; on a shared port any process may get them.
         served = server.fallback and not server.reuse_port
@@ -73,13 +74,14 @@ class Fallback:
 
     async def _push(self, handle: Handle, receive: Receive, send: Send) -> None:
         """Messages from the client; none at all is its ping."""
-        server = self._node.settings.server
+        server = self._context.server
         if handle not in self._sessions:
             await _answer(send, 404)
             return
         try:
             body = await read_body(receive, server.max_request_bytes)
-            messages = fallback.parse_send(body, server.max_message_bytes)
+            parse = partial(fallback.parse_send, body, server.max_message_bytes)
+            messages = await self._context.budget.in_turn(parse, len(body))
         except (ApiError, SendError) as error:
             await _answer(send, error.status)
             return
@@ -96,9 +98,9 @@ class Fallback:
         known = self._sessions.get(handle)
         if known is not None:
             return known
-        client = FallbackClient(self._node, lambda: self._forget(handle, client))
+        client = FallbackClient(self._context, lambda: self._forget(handle, client))
         if len(self._sessions) >= MAX_SESSIONS:
-            self._node.refused[errors.OVER_CAPACITY.code] += 1
+            self._context.figures.refused[errors.OVER_CAPACITY.code] += 1
             client.close(errors.OVER_CAPACITY)
             return client
         client.begin(self._app_path + handle.key, parse_query(scope["query_string"]), _origin(scope))
@@ -113,7 +115,7 @@ class Fallback:
 
 async def _carry(client: FallbackClient, streaming: bool, receive: Receive, send: Send) -> None:
     """Write what the client is sent: once for a poll, until one of both has enough for a stream."""
-    receiver = Receiver(client.node.now(), streaming=streaming)
+    receiver = Receiver(client.context.now(), streaming=streaming)
     gone = asyncio.create_task(_gone(receive))
     gone.add_done_callback(lambda _: receiver.wake())
     client.attach(receiver)

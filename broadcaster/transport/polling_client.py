@@ -17,13 +17,13 @@ from legato.broadcaster.clients.client import Client, error_frame
 from legato.broadcaster.clients.command_queue import EFFECT_BYTES
 from legato.protocol import errors, fallback
 
-from .budget import SLICE
+from .budget import SLICE, SLICE_BYTES
 from .frames import payloads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from legato.broadcaster.node import Node
+    from legato.broadcaster.clients.client import ClientContext
     from legato.protocol.errors import PusherError
 
 HIGH_WATER: Final = 65_536
@@ -90,12 +90,12 @@ class FallbackClient(Client):
         "over",
     )
 
-    def __init__(self, node: Node, forget: Callable[[], None]) -> None:
-        super().__init__(node)
+    def __init__(self, context: ClientContext, forget: Callable[[], None]) -> None:
+        super().__init__(context)
         self.write_now = self.write
         self._forget = forget
         self._receiver: Receiver | None = None
-        self._alone_since: float | None = node.now()
+        self._alone_since: float | None = context.now()
         self._queue: list[bytes] = []
         self._queue_bytes = 0
         self._goodbye = b""
@@ -108,7 +108,7 @@ class FallbackClient(Client):
         """As for every transport; one that is not refused is looked at each tick."""
         super().begin(path, params, origin)
         if self.there:
-            self.node.wheel.add(self, _next_tick(self.node.now()))
+            self.context.wheel.add(self, _next_tick(self.context.now()))
 
     # --- what the hub and the drain call
 
@@ -118,7 +118,7 @@ class FallbackClient(Client):
             return
         self._queue += payloads(data)
         self._queue_bytes += len(data)
-        if self._queue_bytes > self.node.settings.server.send_queue_bytes:
+        if self._queue_bytes > self.context.server.send_queue_bytes:
             self.give_up(errors.TOO_SLOW)
             return
         if self._queue_bytes > HIGH_WATER:
@@ -153,16 +153,16 @@ class FallbackClient(Client):
         size = sum(map(len, messages))
         self._unread.extend(messages)
         self._unread_bytes += size + EFFECT_BYTES * len(messages)
-        at_once = not self.paused and self.node.budget.spend(size)
+        at_once = not self.paused and self.context.budget.spend(size)
         if len(self._unread) > len(messages) and self._unread_bytes > self._bound:
             self.overwhelmed()
         self.hold_up()
         if at_once:
             at_once = not self.go_on()
         if not at_once and not self.held:
-            self.node.budget.put(self)
+            self.context.budget.put(self)
         if self._unread:
-            read: asyncio.Future[None] = self.node.loop.create_future()
+            read: asyncio.Future[None] = self.context.loop.create_future()
             self._unread.append(read)
             await read
 
@@ -173,7 +173,7 @@ class FallbackClient(Client):
     def read_on(self) -> None:
         """First what has come meanwhile."""
         if self._unread:
-            self.node.budget.put(self)
+            self.context.budget.put(self)
         else:
             self.paused = False
 
@@ -184,8 +184,8 @@ class FallbackClient(Client):
 
     def go_on(self) -> bool:
         """Read a few of the messages that have come."""
-        left = SLICE
-        while self._unread and left and not self.held:
+        left, until = SLICE, self._unread_bytes - SLICE_BYTES
+        while self._unread and left and self._unread_bytes > until and not self.held:
             message = self._unread.popleft()
             if isinstance(message, bytes):
                 left -= 1
@@ -221,12 +221,12 @@ class FallbackClient(Client):
         """The request is over. Idempotent."""
         if self._receiver is receiver:
             self._receiver = None
-            self._alone_since = self.node.now()
+            self._alone_since = self.context.now()
 
     def seen(self) -> None:
         """The client has sent a request."""
         if self.session is not None:
-            self.session.seen(self.node.now())
+            self.session.seen(self.context.now())
 
     def take(self, receiver: Receiver) -> bytes:
         """The frames that are due on this request, which ends once they are written if it is a poll."""
@@ -235,7 +235,7 @@ class FallbackClient(Client):
         frames = self._due(receiver)
         if frames:
             receiver.beat = False
-            receiver.last_frame = self.node.now()
+            receiver.last_frame = self.context.now()
             receiver.length += fallback.code_units(frames)
             if receiver.spent():
                 self._alone_since = receiver.last_frame

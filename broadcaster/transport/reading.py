@@ -14,14 +14,14 @@ from websockets.frames import Opcode
 
 from legato.broadcaster.clients.client import Client
 
-from .budget import COST_SHIFT, SLICE
+from .budget import COST_SHIFT, SLICE, SLICE_BYTES
 from .frames import goodbye, is_utf8, plain_text
 from .library import Library
 
 if TYPE_CHECKING:
     from websockets.frames import Frame
 
-    from legato.broadcaster.node import Node
+    from legato.broadcaster.clients.client import ClientContext
 
 GOODBYE: Final = 8
 """Bytes of the longest close frame that needs no library."""
@@ -36,8 +36,8 @@ class Reading(Client, asyncio.Protocol):
     _at: int
     """Where in what has come the next message begins, if anything is unread."""
 
-    def __init__(self, node: Node) -> None:
-        super().__init__(node)
+    def __init__(self, context: ClientContext) -> None:
+        super().__init__(context)
         self._library: Library | None = None
         self._unread = b""
 
@@ -62,13 +62,13 @@ class Reading(Client, asyncio.Protocol):
 
         Nearly all that comes is one plain message.
         """
-        node = self.node
-        node.budget.left -= 1 + (len(data) >> COST_SHIFT)
-        if self.paused or (node.budget.left < 0 and not node.budget.refill()):
+        budget = self.context.budget
+        budget.left -= 1 + (len(data) >> COST_SHIFT)
+        if self.paused or (budget.left < 0 and not budget.refill()):
             self._postpone(data)
             return
         if self._library is None:
-            found = plain_text(data, 0, node.settings.server.max_message_bytes)
+            found = plain_text(data, 0, self.context.server.max_message_bytes)
             if found is None:
                 at = self._other(data, 0, SLICE)
             elif found[1] == len(data) and found[0].isascii():
@@ -86,7 +86,7 @@ class Reading(Client, asyncio.Protocol):
         self._at = 0
         self.hold_up()
         if not self.held:
-            self.node.budget.put(self)
+            self.context.budget.put(self)
 
     def hold_up(self) -> None:
         """Take nothing more from the transport."""
@@ -100,7 +100,7 @@ class Reading(Client, asyncio.Protocol):
         if self._transport.is_closing():
             return
         if self._unread:
-            self.node.budget.put(self)
+            self.context.budget.put(self)
         else:
             self.paused = False
             self._transport.resume_reading()
@@ -131,9 +131,9 @@ class Reading(Client, asyncio.Protocol):
     # --- from bytes to messages
 
     def _slice(self, data: bytes, at: int) -> int:
-        """Read at most :data:`SLICE` messages that begin there. Where the next one begins."""
-        end, left = len(data), SLICE
-        limit = self.node.settings.server.max_message_bytes
+        """Read messages from there on, one slice at most. Where the next one begins."""
+        end, left, until = len(data), SLICE, at + SLICE_BYTES
+        limit = self.context.server.max_message_bytes
         while self._library is None:
             found = plain_text(data, at, limit)
             if found is None:
@@ -143,7 +143,7 @@ class Reading(Client, asyncio.Protocol):
             left -= 1
             if self._transport.is_closing():
                 return end
-            if at >= end or not left or self.held:
+            if at >= end or at >= until or not left or self.held:
                 return at
         return self._by_library(self._library, data, at, left)
 
@@ -165,8 +165,9 @@ class Reading(Client, asyncio.Protocol):
 
     def _by_library(self, library: Library, data: bytes, at: int, left: int) -> int:
         if self.session is not None:
-            self.session.seen(self.node.now())
-        while at < len(data) and left and not self.held:
+            self.session.seen(self.context.now())
+        until = min(len(data), at + SLICE_BYTES)
+        while at < until and left and not self.held:
             at = library.read(data, at)
             left -= 1
             for frame in library.frames():
@@ -179,7 +180,7 @@ class Reading(Client, asyncio.Protocol):
     def library(self) -> Library:
         """From now on it reads what comes."""
         if self._library is None:
-            self._library = Library(self.node.settings.server.max_message_bytes)
+            self._library = Library(self.context.server.max_message_bytes)
         return self._library
 
     def _frame(self, library: Library, frame: Frame) -> None:

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Sequence
 
-    from legato.broadcaster.node import Node
+    from legato.broadcaster.clients.client import ClientContext
     from legato.protocol.errors import PusherError
 
-    from .handshake import Asked
+    from .handshake import UpgradeRequest
 
 CLOSE_TIMEOUT: Final = 5.0
 """Seconds that a closing socket has to finish the close handshake before it is aborted."""
@@ -56,9 +56,9 @@ class Connection(Reading):
     _pending: int | None
     """What the transport had at the last look at a slow peer, if there was one."""
 
-    def __init__(self, node: Node, open_connections: set[Any]) -> None:
+    def __init__(self, context: ClientContext, open_connections: set[Any]) -> None:
         """``open_connections`` is uvicorn's set of what it waits for at shutdown."""
-        super().__init__(node)
+        super().__init__(context)
         self._open_connections = open_connections
         self._closing: asyncio.TimerHandle | None = None
         self._patience: asyncio.TimerHandle | None = None
@@ -83,7 +83,7 @@ class Connection(Reading):
             self._patience.cancel()
         if self.slow:
             self.slow = False
-            self.node.slow_connections -= 1
+            self.context.figures.slow -= 1
         self.leave()
         self._backlog = None
         self.forget_unread()
@@ -91,12 +91,12 @@ class Connection(Reading):
     def pause_writing(self) -> None:
         """The transport's buffer is full: from here on bytes are queued, and nothing is read."""
         self.slow = True
-        self.node.slow_connections += 1
-        self.node.hub.set_slow(self, slow=True)
+        self.context.figures.slow += 1
+        self.context.hub.set_slow(self, slow=True)
         self.hold_up()
         self._pending = None
         if self._patience is None:
-            self._patience = self.node.loop.call_later(STALLED_SECONDS, self._look)
+            self._patience = self.context.loop.call_later(STALLED_SECONDS, self._look)
 
     def _look(self) -> None:
         """Cut a peer that has taken nothing since the last look."""
@@ -105,21 +105,21 @@ class Connection(Reading):
             return
         pending = self._transport.get_write_buffer_size()
         if pending == self._pending:
-            self.node.slow_closed += 1
+            self.context.figures.slow_closed += 1
             self.abort()
             return
         self._pending = pending
-        self._patience = self.node.loop.call_later(STALLED_SECONDS, self._look)
+        self._patience = self.context.loop.call_later(STALLED_SECONDS, self._look)
 
     def resume_writing(self) -> None:
         """The transport's buffer has drained: write what has queued up, then be fast again."""
         self.slow = False
-        self.node.slow_connections -= 1
+        self.context.figures.slow -= 1
         while self._backlog and not self.slow:
             self._write_some(self._backlog)
         if not self.slow:
             self._backlog = None
-            self.node.hub.set_slow(self, slow=False)
+            self.context.hub.set_slow(self, slow=False)
             self.relieve()
 
     def _write_some(self, backlog: deque[bytes]) -> None:
@@ -152,7 +152,7 @@ class Connection(Reading):
             self._backlog_bytes = 0
         self._backlog.append(data)
         self._backlog_bytes += len(data)
-        if self._backlog_bytes > self.node.settings.server.send_queue_bytes:
+        if self._backlog_bytes > self.context.server.send_queue_bytes:
             self._drop_backlog()
             self.give_up(errors.TOO_SLOW)
 
@@ -199,9 +199,10 @@ class Connection(Reading):
             self.open(response, handshake.asked(target, headers))
         else:
             self._transport.write(response)
+            self.await_close()
             self._transport.close()
 
-    def open(self, response: bytes, asked: Asked) -> None:
+    def open(self, response: bytes, asked: UpgradeRequest) -> None:
         """The connection is a WebSocket, by this answer. What follows that at once is of the same write."""
         first = [response]
         self.write_now = first.append
@@ -216,7 +217,7 @@ class Connection(Reading):
     def await_close(self) -> None:
         """Not for ever."""
         if self._closing is None:
-            self._closing = self.node.loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
+            self._closing = self.context.loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
 
     def hang_up(self) -> None:
         """What the transport has is still written."""

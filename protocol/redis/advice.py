@@ -1,7 +1,4 @@
-"""Warns at the start about a Redis that may drop data, or whose clock is far from ours.
-
-This file is in ``broadcaster`` and in ``worker``, as ``redis_connections.py`` is, and for the same reason.
-"""
+"""Warns at the start about a Redis that may drop data, or whose clock is far from ours."""
 
 from __future__ import annotations
 
@@ -22,20 +19,24 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 SECONDS: Final = 2.0
-"""How long a server may think. One that does not answer is not warned about."""
+"""Time limit of each question. A server that does not answer in time is not warned about."""
 
 
 async def warn(redis: Redis, logger: logging.Logger, wall: Callable[[], float] = time.time) -> None:
-    """Log each warning once, whichever and however many servers it concerns."""
+    """Log at most one warning of each kind, however many servers it concerns. Never raises.
+
+    :param redis: one server's client, or that of a Cluster, whose masters are all asked.
+    :param wall: this machine's clock, in Unix seconds.
+    """
     clients = redis.masters() if isinstance(redis, Cluster) else [redis]
-    questions = [ask(client, wall) for client in clients for ask in (_eviction, _clock)]
-    for warning in dict.fromkeys(await asyncio.gather(*questions)):
+    evictions = await asyncio.gather(*map(_eviction, clients))
+    skews = await asyncio.gather(*(_skew(client, wall) for client in clients))
+    for warning in (*dict.fromkeys(evictions), advice.clock(max(skews, key=abs, default=0.0))):
         if warning is not None:
             logger.warning("%s", warning)
 
 
-async def _eviction(client: Redis, wall: Callable[[], float]) -> str | None:
-    del wall
+async def _eviction(client: Redis) -> str | None:
     try:
         async with asyncio.timeout(SECONDS):
             return advice.eviction(await client.info("memory"))
@@ -43,11 +44,12 @@ async def _eviction(client: Redis, wall: Callable[[], float]) -> str | None:
         return None
 
 
-async def _clock(client: Redis, wall: Callable[[], float]) -> str | None:
+async def _skew(client: Redis, wall: Callable[[], float]) -> float:
+    """Seconds by which the server's clock is ahead of ours; 0 if it does not say."""
     before = wall()
     try:
         async with asyncio.timeout(SECONDS):
             seconds, microseconds = await client.time()
     except (RedisError, OSError):
-        return None
-    return advice.clock(advice.skew(before, seconds + microseconds / 1_000_000, wall()))
+        return 0.0
+    return advice.skew(before, seconds + microseconds / 1_000_000, wall())

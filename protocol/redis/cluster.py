@@ -1,6 +1,7 @@
 """All masters of a Redis Cluster as one client.
 
-This file is in ``broadcaster`` and in ``worker``, as ``redis_connections.py`` is, and for the same reason.
+Only commands whose first key :func:`.slots.key_of` finds are routed. A command with several keys needs all of
+them in one slot, which hash tags in the names see to.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ if TYPE_CHECKING:
 Command = tuple[tuple[Any, ...], Mapping[str, Any]]
 
 ASK_SECONDS: Final = 2.0
-"""How long a node that is asked for the map of slots, or a Sentinel, may think before another is asked."""
+"""Time limit of a question for the map of slots, or to a Sentinel. Then the next one is asked."""
 
 LEARN_EVERY: Final = 0.1
-"""Seconds between two looks at the map of slots."""
+"""Seconds between two questions for the map of slots, at least."""
 
 HOPS: Final = 16
-"""How often a command follows a redirection, or waits for keys on their way to another node."""
+"""How often a command follows a redirection, or waits for keys that are being moved to another node."""
 
 TRY_AGAIN: Final = 0.05
-"""Seconds before a command is sent again whose keys are on their way; longer each time."""
+"""Seconds before a command is sent again whose keys are being moved; as many more each time."""
 
 
 class _Hop(NamedTuple):
@@ -49,12 +50,14 @@ class _Hop(NamedTuple):
 
 
 class Cluster(Named):
-    """All masters of a Cluster as one client: each command goes to who has its key's slot.
+    """All masters of a Cluster as one client: each command goes to the node that has its key's slot.
 
-    A transaction has to be of one slot; another pipeline is split by nodes, and what is of one slot stays in
-    order.
+    A transaction must be of one slot. Any other pipeline is split by node: commands of one slot stay in
+    order, and a node that fails does not affect those of others. ``SCRIPT LOAD`` goes to every master.
 
-    :ivar slots: who has which slot.
+    :param plan: its addresses are asked for the map of slots until one answers.
+    :param pool: makes the connection pool of a node.
+    :ivar slots: which node has which slot, as far as is known.
     """
 
     def __init__(self, plan: Plan, pool: Callable[[Address], BlockingConnectionPool], names: Names) -> None:
@@ -68,13 +71,13 @@ class Cluster(Named):
         self._learnt = 0.0
 
     def node(self, address: Address) -> Redis:
-        """The client of one node."""
+        """The client of one node. Made when it is first asked for, and kept."""
         if address not in self._nodes:
             self._nodes[address] = Client(self._pool(address), self.names)
         return self._nodes[address]
 
     def masters(self) -> list[Redis]:
-        """A client of each, as far as is known."""
+        """A client of each master that is known; none before the map was learnt."""
         return [self.node(address) for address in self.slots.masters]
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
@@ -85,9 +88,9 @@ class Cluster(Named):
             await node.aclose(close_connection_pool)
 
     async def learn(self) -> None:
-        """Ask who has which slot; who comes while the question is on its way shares the answer.
+        """Ask for the map of slots. Calls that come meanwhile share the answer.
 
-        :raises RedisError: nobody answers.
+        :raises ConnectionError: no node answers. The text names each with its reason.
         """
         if self._learning is None or self._learning.done():
             self._learning = asyncio.ensure_future(self._learn())
@@ -110,7 +113,7 @@ class Cluster(Named):
         raise LostError(f"no node of the Cluster answers ({'; '.join(reasons)})")
 
     async def _look(self) -> None:
-        """Learn the map if it may have changed. While nobody answers, an old one is better than none."""
+        """Learn the map if it may have changed. If nobody answers, the old one stays in use."""
         if not self.slots.known:
             await self.learn()
         elif self.slots.stale and asyncio.get_running_loop().time() - self._learnt > LEARN_EVERY:
@@ -129,7 +132,10 @@ class Cluster(Named):
         return answer
 
     async def _everywhere(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """On every master that answers: one that does not will say NOSCRIPT, and get it then."""
+        """Run a command on every master. One that does not answer gets the script later, after NOSCRIPT.
+
+        :raises RedisError: none answers.
+        """
         await self._look()
         hops = [_Hop(address) for address in self.slots.masters]
         answers = await asyncio.gather(
@@ -146,7 +152,11 @@ class Cluster(Named):
         return _ClusterPipeline(self, transaction)
 
     async def travel(self, commands: Sequence[Command], *, transaction: bool) -> list[Any]:
-        """Send commands to their nodes; answers, or the errors in their places."""
+        """Send commands to their nodes. Answers in the same order, with errors in the places of answers.
+
+        :raises ClusterCrossSlotError: a transaction is of several slots.
+        :raises ConnectionError: the map of slots is not known, and no node answers.
+        """
         await self._look()
         slots = [self._slot(args) for args, _ in commands]
         if transaction and len(set(slots)) > 1:
@@ -209,7 +219,7 @@ class Cluster(Named):
 
 
 def _seen(future: asyncio.Future[None]) -> None:
-    """Whoever waited for it may have gone: then nobody hears of its error."""
+    """Mark an error as retrieved: whoever waited may have been cancelled."""
     if not future.cancelled():
         future.exception()
 

@@ -1,11 +1,15 @@
 """Clients of Redis: of one server, of the master behind Sentinels, and of a Cluster.
 
-Broadcaster and worker share nothing but ``protocol``, which does no I/O. So this file is in both packages; a
-test holds the two equal.
+:func:`connect` makes one. Guarantees of all of them:
 
-Nothing is sent twice, but for what a server has refused to carry out (MOVED, ASK, TRYAGAIN), and as often as
-the caller's own ``retry`` says. redis-py's own clients of Clusters and Sentinels are not used; docs/decisions
-says why, under "own clients".
+* A command is sent once, but for what a server has refused to carry out (MOVED, ASK, TRYAGAIN), and as often
+  again as ``repeats`` says after a lost connection.
+* A connection is used only with a master that serves: not with a replica, and not while it loads its data.
+  When a server turns out to be a replica, all connections to it are closed.
+* What is lost is an error of redis-py: ``ConnectionError`` or ``TimeoutError`` when the command may have been
+  carried out, :class:`UnavailableError` when it was not.
+
+redis-py's own clients of Clusters and Sentinels are not used; docs/decisions/0008 says why.
 """
 
 from __future__ import annotations
@@ -17,17 +21,11 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
-import hiredis
 from redis import exceptions
-from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.asyncio import BlockingConnectionPool
-from redis.asyncio.connection import (
-    AbstractConnection,
-    Connection,
-    DefaultParser,
-    SSLConnection,
-    UnixDomainSocketConnection,
-)
+from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import RedisError
 
@@ -35,10 +33,13 @@ from legato.protocol.names import Names
 from legato.protocol.redis_url import Address
 
 from .cluster import ASK_SECONDS, Cluster
+from .internals import Inner, Parser
 from .pipeline import Client
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+
+    from redis.asyncio.connection import AbstractConnection
 
     from legato.protocol.redis_url import Plan
 
@@ -48,11 +49,15 @@ Find = Callable[[], Awaitable[Address]]
 
 
 class UnavailableError(exceptions.ResponseError):
-    """The server cannot write now, or has broken off a blocking read: it may change by itself."""
+    """The server cannot carry the command out now, and may be able to later.
+
+    It has too few replicas or cannot write to its disk (NOREPLICAS, MISCONF), or it has ended a blocking read
+    since it is no master any more (UNBLOCKED).
+    """
 
 
-class _Parser(DefaultParser):  # type: ignore[misc, valid-type] # which one it is depends on hiredis
-    EXCEPTION_CLASSES: Final = DefaultParser.EXCEPTION_CLASSES | dict.fromkeys(
+class _Parser(Parser):
+    EXCEPTION_CLASSES: Final = Parser.EXCEPTION_CLASSES | dict.fromkeys(
         ("NOREPLICAS", "MISCONF", "UNBLOCKED"), UnavailableError
     )
 
@@ -60,17 +65,18 @@ class _Parser(DefaultParser):  # type: ignore[misc, valid-type] # which one it i
 class _Link:
     """What the connections of one client have in common.
 
-    :ivar mode: what the servers have to be, in their own word.
-    :ivar find: asks where the master is; None where the address is known.
+    :ivar mode: in which the servers have to run, as ``HELLO`` names it.
+    :ivar find: asks where the master is; None if the address is fixed.
+    :ivar made: the connections that exist.
     """
 
     def __init__(self, mode: str, find: Find | None = None) -> None:
         self.mode = mode
         self.find = find
-        self.made: WeakSet[_Honest] = WeakSet()
+        self.made: WeakSet[_Checked] = WeakSet()
 
     def demoted(self, where: str) -> None:
-        """The server there is no master any more: its connections start anew before their next use."""
+        """The server at ``where`` is not a master any more: close its connections before their next use."""
         for connection in self.made:
             if connection.where == where:
                 connection.mark_for_reconnect()  # type: ignore[no-untyped-call]
@@ -83,11 +89,11 @@ _EXPECTED_URL: Final = {
 }
 
 
-class _Honest(AbstractConnection):
-    """A connection that says so when it is closed, or leads to a server that is not the one that is wanted.
+class _Checked(Inner):
+    """A connection to a server that is a master, runs in the mode that is wanted, and serves.
 
-    uvloop's transports raise a bare RuntimeError when they are closed. A replica takes SPUBLISH as a master
-    does, and tells it to nobody but its own subscribers.
+    Without the check a replica would accept SPUBLISH as a master does, and tell its own subscribers alone.
+    Also turns the bare RuntimeError of uvloop's closed transports into redis-py's ``ConnectionError``.
     """
 
     def __init__(self, *, link: _Link, **options: Any) -> None:
@@ -98,7 +104,7 @@ class _Honest(AbstractConnection):
     @property
     def where(self) -> str:
         """Host and port, or path, of the server."""
-        return str(self._host_error())
+        raise NotImplementedError
 
     async def connect(self) -> None:
         """See redis-py."""
@@ -107,7 +113,11 @@ class _Honest(AbstractConnection):
         await super().connect()  # type: ignore[no-untyped-call]
 
     async def on_connect_check_health(self, check_health: bool = True) -> None:
-        """See redis-py; then ask who it is that we have reached, and whether it serves already."""
+        """See redis-py; then check what the server is, and whether it serves already.
+
+        :raises ConnectionError: it is a replica, or runs in another mode.
+        :raises BusyLoadingError: it is still loading its data.
+        """
         await super().on_connect_check_health(check_health)
         await self.send_packed_command(self.pack_commands([("HELLO",), ("PING",)]), check_health=False)
         told = await self._tell()
@@ -132,7 +142,7 @@ class _Honest(AbstractConnection):
             return error
 
     async def exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """See :class:`.pipeline.Spare`. Repeats as often as redis-py does."""
+        """See :class:`.pipeline.Spare`. Repeats as often as :func:`connect` was told."""
         answers: list[Any] = await self.retry.call_with_retry(
             lambda: self._exchange(commands), lambda _error: self.disconnect(nowait=True)
         )
@@ -144,7 +154,7 @@ class _Honest(AbstractConnection):
             await self.connect()
         try:
             async with asyncio.timeout(self.socket_timeout):
-                await self._send_packed_command(self.pack_commands(commands))
+                await self.write(self.pack_commands(commands))
                 return await self._replies(len(commands))
         except BaseException as error:  # what is read next would be the answer to something else
             await self.disconnect(nowait=True)
@@ -155,32 +165,30 @@ class _Honest(AbstractConnection):
             raise
 
     async def _is_unusable(self) -> bool:
-        """Whether it is closed, the server has said what nobody asked for, or nothing after a silence."""
+        """Whether it is closed, has data that nobody asked for, or does not answer the health check."""
         try:
             await self.check_health()  # type: ignore[no-untyped-call]
-            return self._writer is None or self._writer.transport.is_closing() or bool(await self.can_read())
+            return self.is_cut() or bool(await self.can_read())
         except RedisError:
             return True
 
     async def _replies(self, count: int) -> list[Any]:
-        """Those that have come together are taken together: redis-py sets a timer for each."""
+        """Read so many replies, errors of single commands in their places.
+
+        Replies that came in one read are taken without a timer for each, as redis-py would set.
+
+        :raises ConnectionError: the server is a replica now, or the connection is lost.
+        """
         replies: list[Any] = []
         while len(replies) < count:
             replies.append(await self._tell(math.inf))
-            for reply in itertools.islice(self._buffered(), count - len(replies)):
+            for reply in itertools.islice(self.buffered(), count - len(replies)):
                 if isinstance(reply, exceptions.ReadOnlyError):
                     raise await self._is_replica_now() from reply
                 if isinstance(reply, LostError):
                     raise reply
                 replies.append(reply)
         return replies
-
-    def _buffered(self) -> Iterator[Any]:
-        """What has been read with the last reply, errors as they are."""
-        reader = getattr(self._parser, "_reader", None)  # it has no other way
-        if isinstance(reader, hiredis.Reader):
-            while (reply := reader.gets()) is not NOT_ENOUGH_DATA:
-                yield reply
 
     async def send_packed_command(self, *arguments: Any, **options: Any) -> None:
         """See redis-py."""
@@ -202,16 +210,21 @@ class _Honest(AbstractConnection):
         return LostError(f"{self.where} is a replica now")
 
 
-class _Found(_Honest):
-    """Asks where the server is, every time it connects, if its link says so."""
+class _Found(_Checked):
+    """A connection over TCP. Asks for the address every time it connects if its link says how."""
 
     host: str
     port: int
 
-    async def _connect(self) -> None:
+    @property
+    def where(self) -> str:
+        """See :class:`_Checked`."""
+        return f"{self.host}:{self.port}"
+
+    async def locate(self) -> None:
+        """See :class:`.internals.Inner`."""
         if self._link.find is not None:
             self.host, self.port = await self._link.find()
-        await super()._connect()  # type: ignore[no-untyped-call, safe-super] # beside a connection
 
 
 class _Plain(_Found, Connection):
@@ -222,18 +235,25 @@ class _Secure(_Found, SSLConnection):
     pass
 
 
-class _Local(_Honest, UnixDomainSocketConnection):
-    pass
+class _Local(_Checked, UnixDomainSocketConnection):
+    @property
+    def where(self) -> str:
+        """See :class:`_Checked`."""
+        return str(self.path)
 
 
-def connect(plan: Plan, prefix: str = "", **options: Any) -> Named:
-    """A client; nothing is sent yet.
+def connect(plan: Plan, prefix: str = "", *, repeats: int = 0, **options: Any) -> Named:
+    """Make the client that ``plan`` describes. Nothing is sent yet.
 
+    :param plan: the address, taken apart (:func:`legato.protocol.redis_url.parse`).
     :param prefix: of all names that the installation uses.
-    :param options: of :class:`BlockingConnectionPool`. What the address says goes before them.
+    :param repeats: how often a command is sent again, at once, after its connection was lost. The first one
+        may have been carried out all the same, so the command must be safe to repeat.
+    :param options: of :class:`BlockingConnectionPool`, as ``max_connections`` and ``socket_timeout``.
+        What the address says takes precedence. On a Cluster each master has a pool of its own.
     """
     # RESP2 whatever the default may become: the shape of many answers depends on it.
-    options = options | _settings(plan) | {"protocol": 2}
+    options = options | _settings(plan) | {"protocol": 2, "retry": Retry(NoBackoff(), repeats)}
     names = Names(prefix, plan.database)
     if plan.kind == "cluster":
         link = _Link("cluster")
@@ -264,7 +284,7 @@ def _settings(plan: Plan) -> dict[str, Any]:
 
 
 class _Sentinels:
-    """Knows where the master is."""
+    """Finds the address of the master by asking Sentinels."""
 
     def __init__(self, plan: Plan) -> None:
         self._name = plan.master
@@ -281,9 +301,9 @@ class _Sentinels:
         }
 
     async def master(self) -> Address:
-        """Ask one Sentinel after the other.
+        """Ask one Sentinel after the other, each for :data:`ASK_SECONDS` at most.
 
-        :raises LostError: none of them knows.
+        :raises ConnectionError: none of them knows. The text names each with its reason.
         """
         reasons = []
         for address in list(self._addresses):

@@ -1,6 +1,7 @@
-"""A client whose pipelines cost little: redis-py asks its pool, sets timers and keeps figures for each.
+"""The client of one server, with pipelines that cost little processor time.
 
-This file is in ``broadcaster`` and in ``worker``, as ``redis_connections.py`` is, and for the same reason.
+redis-py takes a connection from its pool, sets timers and keeps statistics for each pipeline and each reply.
+Here most pipelines have a connection outside of the pool, and one timer (figures: docs/decisions/0008).
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ if TYPE_CHECKING:
     from legato.protocol.names import Names
 
 SPARES: Final = 8
-"""Pipelines at a time that have a connection of their own kind; the others take one of the pool's."""
+"""Connections outside of the pool, at most. Pipelines that find none free take one of the pool's."""
 
 
 class Spare(Protocol):
-    """A connection of the pool's class, which is not one of the pool's."""
+    """A connection that the pool's class makes and the pool does not count."""
 
     async def exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """What each is answered, errors in their places; connects first if need be.
+        """Send commands in one write. Answers their replies, with errors in the places of replies.
 
-        :raises RedisError: the connection is lost: any of them may have been carried out.
+        Connects first if need be.
+
+        :raises RedisError: the connection is lost. Any of the commands may have been carried out.
         """
 
     async def disconnect(self, nowait: bool = False) -> None:
@@ -33,16 +36,16 @@ class Spare(Protocol):
 
 
 class Named(Redis):
-    """A client of one installation.
+    """A client that knows the names of its installation.
 
-    :ivar names: of the installation's keys and channels, the only ones that it is used with.
+    :ivar names: of the installation's keys and channels. No others are used with this client.
     """
 
     names: Names
 
 
 class Client(Named):
-    """One server. Like redis-py's, which takes over ``pool``, but for :meth:`pipeline`."""
+    """A client of one server: redis-py's, but for :meth:`pipeline`. Closes ``pool`` when it is closed."""
 
     def __init__(self, pool: BlockingConnectionPool, names: Names) -> None:
         super().__init__(connection_pool=pool)
@@ -58,7 +61,7 @@ class Client(Named):
         return LeanPipeline(self, transaction)
 
     def take_spare(self) -> Spare | None:
-        """One that nobody else uses; None if there are enough."""
+        """A connection that nobody else uses, to be given back; None if :data:`SPARES` are in use."""
         if self._idle:
             return self._idle.pop()
         if self._closed or self._made >= SPARES:
@@ -68,7 +71,7 @@ class Client(Named):
         return spare
 
     async def give_back(self, spare: Spare) -> None:
-        """It is not used any more."""
+        """Take back what :meth:`take_spare` gave."""
         if self._closed:
             await spare.disconnect(nowait=True)
         else:
@@ -104,7 +107,7 @@ class LeanPipeline(Pipeline):
         return answers
 
     def _is_plain(self) -> bool:
-        """Whether there is nothing in it that only redis-py knows how to do."""
+        """Whether it has nothing that is left to redis-py: transactions, WATCH, scripts to load, options."""
         special = self.is_transaction or self.explicit_transaction or self.watching or self.scripts
         return bool(self.command_stack) and not special and not any(map(_is_special, self.command_stack))
 
@@ -113,6 +116,11 @@ class LeanPipeline(Pipeline):
         return reply if shape is None else shape(reply)
 
 
+async def awaited(answer: Any) -> Any:
+    """The answer of a plain command, whose type in redis-py allows for a synchronous client too."""
+    return await answer
+
+
 def _is_special(command: tuple[tuple[Any, ...], Mapping[str, Any]]) -> bool:
-    """Whether its answer is to be read in a way of its own."""
+    """Whether options say how its answer is to be read."""
     return bool(command[1].keys() - {"keys"})

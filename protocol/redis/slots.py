@@ -1,4 +1,7 @@
-"""Which node of a Redis Cluster a command belongs to (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec)."""
+"""Which slot of a Redis Cluster a command belongs to, and which node has it. Does no I/O.
+
+See https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,15 @@ if TYPE_CHECKING:
 SLOTS: Final = 16_384
 
 KEYLESS: Final = frozenset({"PING", "INFO", "TIME", "COMMAND", "CLUSTER", "CONFIG", "SCRIPT LOAD"})
-"""Commands of ours that any node may answer."""
+"""Commands without a key, which any node may answer. Only those that Legato uses."""
 
 
 class SlotsError(ValueError):
-    """A node's answer does not say who has which slot."""
+    """A node's answer to ``CLUSTER SLOTS`` is malformed, or has no slots."""
 
 
 def slot_of(key: bytes) -> int:
-    """The slot of a key or a sharded channel: that of what its first braces hold, if they hold anything."""
+    """The slot of a key or a sharded channel, from its hash tag (in the first braces) if it has one."""
     start = key.find(b"{")
     end = key.find(b"}", start + 1)
     if start >= 0 and end > start + 1:
@@ -30,9 +33,11 @@ def slot_of(key: bytes) -> int:
 
 
 def key_of(command: Sequence[Any]) -> bytes | None:
-    """The first key of a command, as redis-py passes it: a name of two words is one text. None without a key.
+    """The first key of a command; None if it has none.
 
-    The others have to be in the same slot, or the node refuses.
+    The other keys must be in the same slot, or the node refuses the command.
+
+    :param command: as redis-py passes it: a name of two words, as ``XGROUP CREATE``, is one text.
     """
     name = str(command[0])
     if name in KEYLESS or len(command) == 1:
@@ -51,9 +56,9 @@ def _bytes(value: Any) -> bytes:
 
 
 class SlotMap:
-    """Who has which slot, as far as is known.
+    """Which node has which slot, as far as is known.
 
-    :ivar stale: something has happened since it was learnt that may have changed it.
+    :ivar stale: something has happened that may have changed the map since it was learnt.
     """
 
     def __init__(self) -> None:
@@ -69,20 +74,20 @@ class SlotMap:
 
     @property
     def masters(self) -> list[Address]:
-        """Every node that has a slot; those that did not answer the last time come last."""
+        """Every node that has a slot. Those that did not answer the last time come last."""
         return sorted(self._masters, key=self._suspects.__contains__)
 
     def owner(self, slot: int) -> Address | None:
-        """None while nobody has it."""
+        """The node that has a slot; None while none has it."""
         return self._owners[slot]
 
     def to_ask(self, seeds: Sequence[Address]) -> list[Address]:
-        """Whom to ask for the map, one after the other: who has answered before comes first."""
+        """The nodes to ask for the map, in this order: those that answered before come first."""
         everybody = dict.fromkeys((*self._masters, *seeds))
         return sorted(everybody, key=self._suspects.__contains__)
 
     def suspect(self, address: Address) -> None:
-        """The node did not answer: it may have lost its slots by now."""
+        """A node did not answer: it may have lost its slots."""
         self._suspects[address] = None
         self.stale = True
 

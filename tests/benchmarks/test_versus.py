@@ -19,10 +19,10 @@ from legato.benchmarks.load.result import FIGURES, Delivery
 from legato.benchmarks.load.run import Run, Sizes
 from legato.benchmarks.load.watch import Live
 from legato.benchmarks.versus import command, loop_delay, servers, table
-from legato.benchmarks.versus.measures import BASELINE, IDLE, LEGATO, OVER_REDIS, ROUND, SOKETI, in_turn
+from legato.benchmarks.versus.contestants import BASELINE, LEGATO, OVER_REDIS, SOKETI, Server
+from legato.benchmarks.versus.measures import IDLE, ROUND, in_turn
 from legato.benchmarks.versus.rates import LONGEST_P99, best, sustained
 from legato.benchmarks.versus.rows import ROWS, Goal, Place, Row, Seen, figures, fill
-from legato.benchmarks.versus.servers import Server
 from tests.benchmarks.fake_server import fake_server
 from tests.benchmarks.test_reports import phase
 

@@ -15,20 +15,12 @@ from legato.broadcaster.config import Metrics, Server, Settings
 from legato.protocol import signatures
 from legato.protocol.apps import App
 from legato.protocol.settings import Redis
+from tests.waiting import WAIT
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
 APP = App(id="1", key="app-key", secret="app-secret")
-WAIT = 30.0
-"""Seconds that a condition may take; far more than any needs."""
-
-
-async def until(condition: Callable[[], Any], seconds: float = WAIT) -> None:
-    """Wait for a condition that nothing announces."""
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - the conditions look into objects that have no events
-            await asyncio.sleep(0.005)
 
 
 def local_settings(app: App = APP, **changes: Any) -> Settings:

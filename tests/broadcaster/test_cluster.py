@@ -16,12 +16,13 @@ from redis.asyncio import Redis
 from websockets.exceptions import ConnectionClosed
 
 from legato.protocol import signatures, wire
-from tests.broadcaster.conftest import APP, WAIT, Client, client, dial
-from tests.broadcaster.test_http_api import call, signed
+from tests.broadcaster.api.test_http_api import call, signed
+from tests.broadcaster.conftest import APP, Client, client, dial
 from tests.broadcaster.test_server import ENVIRON, Process, legato
-from tests.broadcaster.webhook_receiver import Receiver
+from tests.broadcaster.webhooks.webhook_receiver import Receiver
 from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -93,7 +94,7 @@ class Person:
 
     async def hears(self, event: str) -> dict[str, Any]:
         """The first of that name, told or yet to be."""
-        await eventually(lambda: any(one["event"] == event for one in self.told))
+        await until(lambda: any(one["event"] == event for one in self.told))
         return next(one for one in self.told if one["event"] == event)
 
     def moves(self) -> list[tuple[str, str]]:
@@ -133,16 +134,6 @@ class Person:
         ]
 
 
-async def eventually(condition: Callable[[], Any], seconds: float = 2 * WAIT) -> None:
-    """Wait for a condition, which may be a coroutine's."""
-    async with asyncio.timeout(seconds):
-        while True:
-            answer = condition()
-            if await answer if asyncio.iscoroutine(answer) else answer:
-                return
-            await asyncio.sleep(0.05)
-
-
 def is_equal(ask: Callable[[], Awaitable[Any]], expected: Any) -> Callable[[], Any]:
     async def asked() -> bool:
         try:
@@ -168,7 +159,7 @@ class Stage:
         await person.join()
         await person.subscribe()
         channel = f"private-{name}"
-        await eventually(lambda: any(one.get("channel") == channel for one in person.told))
+        await until(lambda: any(one.get("channel") == channel for one in person.told))
         return person
 
     async def lets_in(self, *nodes: Node) -> int:
@@ -190,7 +181,7 @@ class Stage:
 
     async def told(self, *expected: str) -> None:
         """These were told once, and nothing was told twice."""
-        await eventually(lambda: set(expected) <= self.webhooks().keys())
+        await until(lambda: set(expected) <= self.webhooks().keys())
         assert set(self.webhooks().values()) == {1}, self.webhooks()
 
     async def has_taken_back(self, nodes: int) -> None:
@@ -201,7 +192,7 @@ class Stage:
             listed = {key.decode() async for key in self.redis.scan_iter("legato:entries:*")}
             return len(names) == nodes and listed <= {wire.entries_key(name) for name in names}
 
-        await eventually(only_these)
+        await until(only_these)
 
 
 async def test_many_nodes_are_one_whatever_happens_to_them(tmp_path: Path) -> None:
@@ -226,13 +217,13 @@ async def a_killed_node_takes_nothing_with_it(stage: Stage, first: Node, second:
     ]
     await ann.sign_in()
     await cyd.sign_in("ann")
-    await eventually(lambda: cyd.online()[-1:] == [("online", ["ann"])])
+    await until(lambda: cyd.online()[-1:] == [("online", ["ann"])])
     assert await stage.lets_in(second, third) == 1
     first.send(signal.SIGKILL)
     for person in (bob, cyd):
-        await eventually(lambda person=person: ("removed", "ann") in person.moves())
+        await until(lambda person=person: ("removed", "ann") in person.moves())
         assert person.moves().count(("removed", "ann")) == 1
-    await eventually(lambda: cyd.online()[-1:] == [("offline", ["ann"])])
+    await until(lambda: cyd.online()[-1:] == [("offline", ["ann"])])
     assert cyd.online().count(("offline", ["ann"])) == 1
     await stage.told(f"member_removed {ROOM} ann", "channel_vacated private-ann")
     await stage.has_taken_back(nodes=2)
@@ -267,9 +258,9 @@ async def redis_loses_its_connections_and_its_data(stage: Stage, second: Node, t
     stage.server.kill()
     stage.server.start()
     for node in (second, third):
-        await eventually(is_equal(node.members, {"cyd", "dan"}))
+        await until(is_equal(node.members, {"cyd", "dan"}))
     channels = {"channels": {ROOM: {}, "private-cyd": {}, "private-dan": {}}}
-    await eventually(is_equal(lambda: third.get("/apps/1/channels"), channels))
+    await until(is_equal(lambda: third.get("/apps/1/channels"), channels))
 
     # A snapshot from before eve came.
     await stage.redis.save()
@@ -277,7 +268,7 @@ async def redis_loses_its_connections_and_its_data(stage: Stage, second: Node, t
     stage.server.kill()
     stage.server.start()
     for node in (second, third):
-        await eventually(is_equal(node.members, {"cyd", "dan", "eve"}))
+        await until(is_equal(node.members, {"cyd", "dan", "eve"}))
     await eve.client.connection.close()
     await stage.told(f"member_removed {ROOM} eve", "channel_vacated private-eve")
     eves = {name for name in stage.webhooks() if name.endswith("eve")}

@@ -22,14 +22,14 @@ import pytest
 import uvloop
 
 from legato.broadcaster.bus.pubsub import NOT_ENOUGH_DATA
-from legato.broadcaster.channels.hub import CHUNK
+from legato.broadcaster.channels.fanout import CHUNK
 from legato.broadcaster.composition import running
 from legato.protocol import stream, wire
 from legato.protocol.settings import Redis
 from legato.protocol.wire import Envelope
+from tests.broadcaster.api.test_http_api import BATCH, post
+from tests.broadcaster.channels.test_hub import KEY, Loop, Recorder
 from tests.broadcaster.conftest import APP, client, local_settings
-from tests.broadcaster.test_http_api import BATCH, post
-from tests.broadcaster.test_hub import KEY, Loop, Recorder
 from tests.broadcaster.test_server import legato
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def instructions(work: Callable[[], object]) -> int:
 def fan_out(receivers: int, messages: int) -> int:
     """Instructions of delivering so many messages in one turn, the flush included."""
     loop = Loop()
-    loop.hub._clock = lambda: 0.0
+    loop.fanout._clock = lambda: 0.0
     for number in range(receivers):
         person = Recorder(f"{number}.1")
         person.write_now = collections.deque(maxlen=1).append  # no instruction of its own
@@ -86,7 +86,7 @@ def fan_out(receivers: int, messages: int) -> int:
         loop.turn()
 
     count = instructions(work)
-    assert loop.hub.deliveries == receivers * messages
+    assert loop.fanout.deliveries == receivers * messages
     return count
 
 
@@ -115,14 +115,14 @@ async def tokens(settings: Settings) -> tuple[int, int]:
         for number, person in enumerate(people):
             await person.subscribe(stream.chat_channel(f"user-{number}"))
         node = server.node
-        (feed,) = node.bus._bus._feeds.values()
+        (feed,) = node.bus._feeds._feeds.values()
         said = [0] * TOKENS
 
         def turn(channels: int) -> int:
             replies = [token(number, said[number]) for number in range(channels)]
             said[:channels] = [count + 1 for count in said[:channels]]
             gets = iter([*replies, NOT_ENOUGH_DATA]).__next__
-            return instructions(lambda: (feed._hear(gets), node.hub.flush()))
+            return instructions(lambda: (feed._hear(gets), node.fanout.flush()))
 
         turn(TOKENS)  # the first token of a reply is another matter
         half, full = turn(TOKENS // 2), turn(TOKENS)

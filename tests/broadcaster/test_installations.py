@@ -14,20 +14,21 @@ import msgspec
 import pytest
 from redis.asyncio import Redis as AnyRedis
 
-from legato.broadcaster.bus.bus import redis_client
 from legato.broadcaster.composition import running
 from legato.broadcaster.config import Auth, Server
+from legato.broadcaster.redis_client import redis_client
 from legato.protocol import stream
 from legato.protocol.apps import Webhook
 from legato.protocol.settings import Redis
 from legato.worker.jobs.cancel import CancelFlags
 from legato.worker.replies.log import Token, TokenLog
-from tests.broadcaster.conftest import APP, client, local_settings, until
-from tests.broadcaster.test_connection_counts import told
-from tests.broadcaster.test_features import get, nothing_more, sign_in
-from tests.broadcaster.test_http_api import EVENTS, call, post
-from tests.broadcaster.test_webhooks_node import join
-from tests.broadcaster.webhook_receiver import Receiver
+from tests.broadcaster.api.test_http_api import EVENTS, call, post
+from tests.broadcaster.channels.test_features import get, nothing_more, sign_in
+from tests.broadcaster.conftest import APP, client, local_settings
+from tests.broadcaster.registry.test_connection_counts import told
+from tests.broadcaster.webhooks.test_webhooks_node import join
+from tests.broadcaster.webhooks.webhook_receiver import Receiver
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -116,7 +117,7 @@ async def test_terminations_and_quotas(pair):
         await nothing_more(namesake)
         for _ in range(2):
             await stack.enter_async_context(client(other.port))
-        await until(lambda: other.server.node.connections["1"] == 3)
+        await until(lambda: other.server.node.connections.by_app["1"] == 3)
         for _ in range(3):  # the quota of one is free
             await stack.enter_async_context(client(one.port))
 

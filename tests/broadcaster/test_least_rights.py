@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 from redis import Redis
 
-from legato.broadcaster.bus.bus import BusError, ask, redis_client
+from legato.broadcaster.bus.base import BusError
+from legato.broadcaster.redis_client import ask, redis_client
 from legato.protocol import wire
 from tests import least_rights
-from tests.broadcaster.conftest import WAIT, until
-from tests.broadcaster.test_registry import ANN, NEWS, ROOM, redis_node
+from tests.broadcaster.registry.test_registry import ANN, NEWS, ROOM, redis_node
 from tests.broadcaster.test_server import ENVIRON, legato
 from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer
+from tests.waiting import WAIT, until
 
 PASSWORD = "hush-a-password"
 

@@ -14,12 +14,13 @@ import redis as sync_redis
 from legato.broadcaster.composition import StartError, running
 from legato.broadcaster.config import Auth, Server
 from legato.protocol.settings import Redis
-from tests.broadcaster.conftest import Client, client, local_settings, until
-from tests.broadcaster.test_bus import KEY, redis_node
-from tests.broadcaster.test_http_api import EVENTS, call, post
+from tests.broadcaster.api.test_http_api import EVENTS, call, post
+from tests.broadcaster.bus.test_bus import KEY, redis_node
+from tests.broadcaster.conftest import Client, client, local_settings
 from tests.conftest import BINARIES, SYSTEM
 from tests.redis_clusters import Sentinels, TcpServer
 from tests.redis_servers import RedisServer
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -195,7 +196,7 @@ async def test_a_node_that_reads_too_slowly_is_cut_off_and_subscribes_again():
     with RedisServer(SYSTEM, "--client-output-buffer-limit", "pubsub 1mb 1mb 1") as server:
         async with redis_node(server.url) as node, redis_node(server.url) as sender:
             await node.subscribe(KEY)
-            (feed,) = node.bus._feeds.values()
+            (feed,) = node.bus._feeds._feeds.values()
             transport = feed._connection._writer.transport
             transport.pause_reading()
             for _ in range(100):

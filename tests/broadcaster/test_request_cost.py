@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from legato.protocol import signatures
 from tests.broadcaster.conftest import APP
-from tests.broadcaster.fed import SOCKET_ID, door
 from tests.broadcaster.test_fan_out_cost import instructions
-from tests.broadcaster.test_http import event, post
-from tests.broadcaster.test_plain import FIREFOX, masked
+from tests.broadcaster.transport.fed import SOCKET_ID, door
+from tests.broadcaster.transport.test_http import event, post
+from tests.broadcaster.transport.test_plain import FIREFOX, masked
 
 if TYPE_CHECKING:
-    from tests.broadcaster.fed import Door
+    from tests.broadcaster.transport.fed import Door
 
 PUBLISH = 1400
 STEPS = {"come": 200, "handshake": 1050, "subscribe": 1850, "leave": 1350}

@@ -10,9 +10,9 @@ from typing import Any
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.broadcaster.conftest import WAIT, until
-from tests.broadcaster.test_http_api import EVENTS, post
+from tests.broadcaster.api.test_http_api import EVENTS, post
 from tests.broadcaster.test_server import ENVIRON, Process, legato
+from tests.waiting import WAIT, until
 
 PEOPLE = 20
 

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from legato.broadcaster.clients.drain import drain
 from legato.broadcaster.composition import StartError, running
 from legato.broadcaster.config import Auth, Server
 from legato.protocol.settings import Redis, SettingsError
+from tests.broadcaster.api.test_http_api import EVENTS, call, post
 from tests.broadcaster.conftest import client, local_settings
-from tests.broadcaster.test_http_api import EVENTS, call, post
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -202,7 +201,7 @@ async def test_one_who_leaves_during_the_drain_does_not_end_it_for_the_others():
     settings = local_settings(server=Server(port=0, drain_seconds=0.5))
     async with running(settings) as server, contextlib.AsyncExitStack() as stack:
         people = [await stack.enter_async_context(client(server.port)) for _ in range(20)]
-        drained = asyncio.ensure_future(drain(server.node))
+        drained = asyncio.ensure_future(server.node.drain.run())
         for person in people[10:15]:
             person.connection.transport.abort()
         codes = [await person.closed() for person in people[:10] + people[15:]]
@@ -219,7 +218,7 @@ async def test_whether_new_clients_should_come_is_said_with_the_reason(monkeypat
         assert await asked("/up") == await asked("/up?ready") == (200, {"health": "OK"})
         node = server.node
         for part, name, value, reason in (
-            (node, "leaving", True, "draining"),
+            (node.clients, "leaving", True, "draining"),
             (node.bus, "connected", False, "not connected to Redis"),
             (node.registry, "held", False, "the node's lease is not held"),
             (node.registry, "stuck", True, "Redis does not take subscriptions"),

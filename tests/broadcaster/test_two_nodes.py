@@ -10,9 +10,10 @@ import pytest
 
 from legato.broadcaster.composition import running
 from legato.protocol.settings import Redis
-from tests.broadcaster.conftest import APP, client, local_settings, until
-from tests.broadcaster.test_features import sign_in
-from tests.broadcaster.test_http_api import EVENTS, call, post, signed
+from tests.broadcaster.api.test_http_api import EVENTS, call, post, signed
+from tests.broadcaster.channels.test_features import sign_in
+from tests.broadcaster.conftest import APP, client, local_settings
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -72,7 +73,9 @@ async def test_a_users_connections_end_on_all_nodes_and_nobody_elses(nodes, comm
             assert await one.closed() == code
         await bob.send("pusher:ping")
         assert (await bob.receive())["event"] == "pusher:pong"
-        await until(lambda: nodes[0].node.connections["1"] + nodes[1].node.connections["1"] == 1)
+        await until(
+            lambda: nodes[0].node.connections.by_app["1"] + nodes[1].node.connections.by_app["1"] == 1
+        )
 
 
 async def test_reconnecting_a_user_is_for_the_application_alone(nodes):

@@ -5,38 +5,21 @@ Times are bounds for a machine that is slow and busy, and runs under coverage: n
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from legato.deploy import ports
 from legato.deploy.console import Console
+from tests.waiting import until
 
 SECONDS = 60.0
 """For anything that happens at once on a machine that has nothing else to do."""
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-
-async def until(condition: Callable[[], object], seconds: float = SECONDS) -> None:
-    """Wait for a condition, and fail when it does not come."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        await asyncio.sleep(0.01)
-
-
-def wait_until(condition: Callable[[], object], seconds: float = SECONDS) -> None:
-    """As :func:`until`, without an event loop."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.01)
+    from collections.abc import Iterator
 
 
 def quiet_port(neighbours: int = 0) -> int:

@@ -17,7 +17,8 @@ import pytest
 from legato.deploy import children
 from legato.deploy.children import Family, Spec, describe
 from legato.deploy.errors import CommandError
-from tests.deploy.screen import SECONDS, Screen, alive, screen, unmeasured, until, wait_until
+from tests.deploy.screen import SECONDS, Screen, alive, screen, unmeasured
+from tests.waiting import until, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -309,6 +310,7 @@ async def test_ctrl_c_while_they_start_ends_them(shown: Screen) -> None:
 @pytest.mark.usefixtures("quick")
 async def test_stopping_does_not_wait_for_a_restart(shown: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(children, "BACKOFF_FIRST", 600)
+    monkeypatch.setattr(children, "BACKOFF_MAX", 600)
     async with asyncio.timeout(SECONDS):
         await run(shown, [python("one", "print('ready')")], then=lambda: shown.shows("again in 600 s"))
 

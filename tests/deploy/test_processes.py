@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING
 import pytest
 from redis import Redis
 
-from legato.broadcaster.clients.drain import LAST_SECONDS, PATIENCE_SECONDS, PEER_SECONDS
+from legato.broadcaster.clients.drain import PATIENCE_SECONDS
+from legato.broadcaster.clients.peers import LAST_SECONDS, PEER_SECONDS
 from legato.broadcaster.composition import CLOSE_SECONDS, REQUEST_SECONDS
 from legato.broadcaster.node import FLUSH_SECONDS, REGISTRY_SECONDS
 from legato.broadcaster.webhooks import dispatcher as webhooks
 from legato.deploy import ports
 from legato.deploy.processes import BROADCASTER_STOP_SECONDS
 from legato.protocol import wire
-from tests.deploy.screen import SECONDS, alive, quiet_port, wait_until
+from tests.deploy.screen import SECONDS, alive, quiet_port
 from tests.redis_servers import RedisServer, binaries
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

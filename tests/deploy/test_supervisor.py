@@ -21,9 +21,9 @@ from legato.protocol.settings import Redis as RedisSettings
 from legato.worker.config import Settings
 from legato.worker.supervisor.directory import Orders
 from legato.worker.supervisor.heartbeat import UNLIMITED, Heartbeat
-from tests.deploy.screen import wait_until
 from tests.deploy.test_processes import children, legato
 from tests.redis_servers import RedisServer, binaries
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator

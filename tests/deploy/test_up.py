@@ -69,8 +69,8 @@ def test_an_option_that_is_no_port(environ: dict[str, str]) -> None:
     assert "expected a number from 1 to 65535, got '0'" in done.stderr
 
 
-def test_a_page_that_was_not_built(environ: dict[str, str], tmp_path: Path) -> None:
-    line = f"there is no chat page in {tmp_path}: run `make setup`"
+def test_a_page_that_is_not_there(environ: dict[str, str], tmp_path: Path) -> None:
+    line = f"there is no chat page in {tmp_path}: LEGATO_DEV_PAGE names this directory"
     assert refusal(environ | {"LEGATO_DEV_PAGE": str(tmp_path)}) == (1, line)
 
 

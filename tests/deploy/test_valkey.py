@@ -19,7 +19,8 @@ import redis.asyncio
 from legato.deploy import valkey
 from legato.deploy.children import Family
 from legato.deploy.errors import CommandError
-from tests.deploy.screen import SECONDS, Screen, alive, screen, unmeasured, wait_until
+from tests.deploy.screen import SECONDS, Screen, alive, screen, unmeasured
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

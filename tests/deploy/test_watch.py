@@ -16,7 +16,8 @@ from legato.deploy import children, watch
 from legato.deploy.children import Family, Spec
 from legato.deploy.signs import Ears, Gaps
 from legato.deploy.watch import Watch
-from tests.deploy.screen import SECONDS, Screen, screen, unmeasured, until
+from tests.deploy.screen import SECONDS, Screen, screen, unmeasured
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,7 @@ STALL = 2.0
 SERVER = """
 import asyncio, os, signal, time
 from legato.broadcaster import composition as server
-from tests.broadcaster.conftest import local_settings
+from tests.broadcaster.conftest import (local_settings)
 
 async def main():
     loop = asyncio.get_running_loop()

@@ -127,7 +127,10 @@ def legato_up(data: Path, **environ: str) -> Iterator[Legato]:
         legato.close()
 
 
-@pytest.fixture(scope="module", params=["embedded Valkey", "redis-server"])
+KINDS = ("embedded Valkey", "redis-server")
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def legato(request, tmp_path_factory) -> Iterator[Legato]:
     """A `legato up` shared by the tests of a file, once per kind of Redis."""
     data = tmp_path_factory.mktemp("legato")

@@ -24,4 +24,4 @@ async def test_pusher_js_over_http():
     async with running(SETTINGS) as server:
         url = f"http://127.0.0.1:{server.port}"
         await asyncio.to_thread(pass_all, "fallback", "--test-force-exit", seconds=300, LEGATO_URL=url)
-        assert server.node.slow_closed == 0
+        assert server.node.connections.slow_closed == 0

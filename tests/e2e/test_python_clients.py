@@ -14,8 +14,9 @@ import pytest
 from pusher.errors import PusherBadAuth, PusherBadRequest
 
 from legato.protocol import signatures
-from tests.broadcaster.conftest import client, until
+from tests.broadcaster.conftest import client
 from tests.e2e.server import legato_broadcaster
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

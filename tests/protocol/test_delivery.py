@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from legato.protocol.delivery import Delivery, Policy
+from tests.tiers import amount
 
 POLICY = Policy(collect=0)
 
@@ -290,7 +291,7 @@ moves = st.lists(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=amount(200, 5_000))
 @given(moves, st.integers(1, 4))
 def test_whatever_happens_order_is_kept_and_every_event_is_accounted_for(moves, batch_size):
     receiver = Receiver(batch_size)

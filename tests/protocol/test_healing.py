@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from legato.protocol import healing
 from legato.protocol.healing import FORGET_SECONDS, IDLE_SECONDS, Channel, Healed, Reading, Room, Verdict
 from legato.protocol.wire import ASIDE, END, MAX_ENDED, Envelope
+from tests.tiers import amount
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -377,7 +378,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=amount(100, 3_000))
 @given(st.lists(STEPS, max_size=60), st.sampled_from([0, 5, 1_000]))
 def test_each_token_once_in_order_then_one_end_whatever_is_lost(steps, room):
     world = World(room)

@@ -3,6 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from legato.protocol.holdback import Gone, HoldBack, Place
+from tests.tiers import amount
 
 X = Place("1", "presence-x")
 Y = Place("1", "presence-y")
@@ -143,7 +144,7 @@ class Told:
 moves = st.lists(st.tuples(st.sampled_from(["7", "8"]), st.booleans(), st.integers(0, 4)), max_size=30)
 
 
-@settings(max_examples=300)
+@settings(max_examples=amount(200, 5_000))
 @given(moves)
 def test_what_is_told_is_a_history_that_can_have_happened_and_ends_with_the_truth(moves):
     held, told, present, now = HoldBack(3), Told(), set(), 0.0

@@ -14,6 +14,7 @@ from legato.protocol.channels import Channel
 from legato.protocol.presence import Member
 from legato.protocol.session import Close, Relay, Send, Session, Subscribe, Unsubscribe
 from legato.protocol.users import User
+from tests.tiers import amount
 
 APP = App(id="1", key="key", secret="secret", activity_timeout=120, pong_timeout=30)
 SOCKET = "123.456"
@@ -468,7 +469,7 @@ DATA = JSON | st.fixed_dictionaries(
 
 
 @given(st.binary(max_size=200) | st.builds(frame, EVENTS | st.text(max_size=10), DATA))
-@settings(max_examples=500)
+@settings(max_examples=amount(300, 20_000))
 def test_any_frame_has_an_outcome_that_the_table_allows(text):
     session = Session(APP, SOCKET, 0)
     for effect in session.receive(text, 1):
@@ -506,7 +507,7 @@ AUTHS = (
 
 
 @given(channel=CHANNELS, given_auth=AUTHS, channel_data=st.none() | st.text(max_size=8))
-@settings(max_examples=1000)
+@settings(max_examples=amount(300, 20_000))
 def test_any_name_with_any_auth_opens_nothing_that_it_does_not_sign(channel, given_auth, channel_data):
     session = Session(APP, SOCKET, 0)
     text = subscribe(channel, auth=given_auth, channel_data=channel_data)

@@ -56,6 +56,26 @@ def test_what_is_signed_for_a_channel_verifies_for_that_channel_and_socket_alone
     assert not signatures.verify_channel({"other": SECRET}, auth, "1.2:private-x:{}")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        str.upper,
+        lambda hexdigits: hexdigits[:-1],
+        "{}0".format,
+        " {}".format,
+        lambda hexdigits: hexdigits[:0],
+    ],
+)
+def test_a_signature_that_is_nearly_right_is_refused(change):
+    """The specification says lowercase hex, and all of it."""
+    signature = signatures.sign(SECRET, "1.2:private-x")
+    assert signatures.verify_channel(KEYS, f"{KEY}:{signature}", "1.2:private-x")
+    assert not signatures.verify_channel(KEYS, f"{KEY}:{change(signature)}", "1.2:private-x")
+    signed = PARAMS | {"auth_signature": change(PARAMS["auth_signature"])}
+    with pytest.raises(SignatureError, match="signature"):
+        signatures.verify_request(KEYS, "POST", PATHS, signed, BODY, NOW)
+
+
 @given(st.text())
 def test_no_other_text_verifies(auth):
     text = "1.2:private-x"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import sys
 
 import msgspec
 import pytest
@@ -91,6 +92,25 @@ def test_any_bytes_keep_their_length_and_are_repaired_once(body):
 
 def test_a_backslash_that_is_escaped_escapes_nothing():
     assert replace_lone_escapes(rb'"\\ud83d \\\ud83d"') == rb'"\\ud83d \\\ufffd"'
+
+
+@pytest.mark.parametrize(
+    "escape", [b"\\ud83d", b"\\ude00", b"\\ud83dx", b"\\ud83d\\ude00", b"\\\\ud83d", b"\\n"]
+)
+def test_no_python_code_runs_for_each_escape(escape):
+    """Ten thousand of them may be in one message, and nobody else is served while it is decoded."""
+
+    def calls(count: int) -> int:
+        seen = []
+        body = b'["' + escape * count + b'\\ud83d"]'
+        sys.setprofile(lambda *about: seen.append(about[1]))
+        try:
+            replace_lone_escapes(body)
+        finally:
+            sys.setprofile(None)
+        return len(seen)
+
+    assert calls(1000) == calls(10)
 
 
 def test_a_string_with_halves_is_decoded_too():

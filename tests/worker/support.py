@@ -15,17 +15,16 @@ from legato.protocol.stream import Job, Usage
 from legato.worker.providers import base
 from legato.worker.replies.model import Model, Policy
 from legato.worker.replies.model_request import ModelRequest
+from tests.waiting import WAIT
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator
     from types import TracebackType
     from typing import Self
 
     from redis.asyncio import Redis
 
 PATIENT = base.Patience(30, 30)
-WAIT = 40
-"""Seconds after which a test gives up waiting for something that should have happened at once."""
 
 TERMINAL = frozenset({"stream.completed", "stream.failed", "stream.cancelled"})
 
@@ -41,16 +40,6 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-async def eventually(condition: Callable[[], Awaitable[bool] | bool]) -> None:
-    """Wait until ``condition`` holds."""
-    async with asyncio.timeout(WAIT):
-        while True:
-            holds = condition()
-            if holds if isinstance(holds, bool) else await holds:
-                return
-            await asyncio.sleep(0.005)
 
 
 class Puppet:

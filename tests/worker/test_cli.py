@@ -17,7 +17,8 @@ import httpx2
 import pytest
 
 from legato.worker import cli, options
-from tests.worker.support import WAIT, Ears, enqueue, eventually, free_port, keys, logged, make_job
+from tests.waiting import WAIT, until
+from tests.worker.support import Ears, enqueue, free_port, keys, logged, make_job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,6 +66,12 @@ def worker(
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def redis_url(valkey_url: str) -> str:
+    """One implementation for whole processes: what they ask of Redis, other tests ask of both."""
+    return valkey_url
 
 
 def run(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> int:
@@ -197,7 +204,7 @@ async def test_killed_worker_is_followed_by_one_that_ends_its_reply(
             assert process.wait(20) == -signal.SIGKILL
         with worker(redis_url, database, LEGATO_WORKER_LEASE="1"):
             await ears.until("stream.completed")
-            await eventually(lambda: _empty(redis))
+            await until(lambda: _empty(redis))
         await ears.all()
     assert ears.ends == ["stream.completed"]
     assert ears.tokens == [f"w{index} " for index in range(300)]
@@ -215,13 +222,13 @@ async def test_zombie_that_wakes_after_the_takeover_has_every_write_refused(
         for job in jobs:
             await enqueue(redis, job)
         for job in jobs:
-            await eventually(partial(_has_tokens, redis, job))
+            await until(partial(_has_tokens, redis, job))
         zombie.send_signal(signal.SIGSTOP)
         with worker(redis_url, database, LEGATO_WORKER_LEASE="1"):
-            await eventually(lambda: _empty(redis))
+            await until(lambda: _empty(redis))
         async with Ears(redis, jobs[0]) as ears:
             zombie.send_signal(signal.SIGCONT)
-            await eventually(partial(_all_refused, port, len(jobs)))
+            await until(partial(_all_refused, port, len(jobs)))
             assert await ears.all() == []
     for job in jobs:
         assert await logged(redis, job) == [f"w{index} " for index in range(200)]

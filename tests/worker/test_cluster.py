@@ -8,12 +8,12 @@ from legato.protocol import stream
 from legato.worker.jobs import backlog
 from legato.worker.jobs.dead_letters import DeadLetters
 from legato.worker.supervisor.directory import Status, WorkerDirectory
+from tests.worker.jobs.test_cancels import *  # noqa: F403 - its tests, as they are
+from tests.worker.jobs.test_cancels import _patience  # noqa: F401
+from tests.worker.jobs.test_jobs import *  # noqa: F403
+from tests.worker.jobs.test_jobs import _short_block  # noqa: F401
+from tests.worker.replies.test_token_log import *  # noqa: F403
 from tests.worker.support import make_job
-from tests.worker.test_cancels import *  # noqa: F403 - its tests, as they are
-from tests.worker.test_cancels import _patience  # noqa: F401
-from tests.worker.test_jobs import *  # noqa: F403
-from tests.worker.test_jobs import _short_block  # noqa: F401
-from tests.worker.test_token_log import *  # noqa: F403
 
 
 @pytest.fixture

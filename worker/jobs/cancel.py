@@ -7,7 +7,7 @@ import logging
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
-from legato.worker.providers.backoff import one_line
+from legato.protocol.redis.errors import reason_of
 
 from . import shards
 
@@ -105,7 +105,7 @@ class CancelFlags:
     def _note(self, errors: Sequence[BaseException], *, answered: bool) -> None:
         """Log once when flags cannot be read, and once when all can be read again."""
         if errors and not self._failing:
-            log.warning("cancel flags of some replies cannot be read, trying on: %s", one_line(errors[0]))
+            log.warning("cancel flags of some replies cannot be read, trying on: %s", reason_of(errors[0]))
             self._failing = True
         elif self._failing and answered and not errors and not self._asking:
             log.info("the cancel flags of all replies can be read again")

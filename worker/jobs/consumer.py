@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from redis import exceptions
 
 from legato.protocol import stream
+from legato.protocol.redis.cancellation import obey_cancellation
 from legato.protocol.redis.connections import UnavailableError
-from legato.worker.providers.backoff import FIRST, Backend, delays, obey_cancellation, one_line
+from legato.protocol.redis.errors import reason_of
+from legato.protocol.redis.retry import FIRST, Backend, Backoff
 from legato.worker.replies.runner import Outcome
 from legato.worker.replies.stop import Control, StopReason
 
@@ -180,7 +182,7 @@ class Consumer:
             job.control.stop(StopReason.DRAIN)
 
     async def _claim(self) -> None:
-        waits, group_lost = delays(FIRST, TAKE_OVER_INTERVAL), False
+        waits, group_lost = Backoff(FIRST, TAKE_OVER_INTERVAL), False
         while not self.stopping:
             self._running.changed.clear()
             free = self._limits.concurrency - len(self._running)
@@ -194,13 +196,13 @@ class Consumer:
             except exceptions.RedisError as error:
                 group_lost = str(error).startswith("NOGROUP")  # the server came back without its data
                 self._redis.failed(error)
-                await self._pause(next(waits))
+                await self._pause(waits.next())
             except Exception:  # without this loop the process is of no use
                 log.exception("claiming failed")
-                await self._pause(next(waits))
+                await self._pause(waits.next())
             else:
                 group_lost = False
-                waits = delays(FIRST, TAKE_OVER_INTERVAL)
+                waits.reset()
                 self._redis.answered()
                 obey_cancellation()
                 for entry in entries:
@@ -285,7 +287,7 @@ class Consumer:
                 try:
                     await self._redis.insist(action)
                 except exceptions.RedisError as error:
-                    log.warning("%s failed: %s", name, one_line(error))
+                    log.warning("%s failed: %s", name, reason_of(error))
                 except Exception:  # without this task, leases expire and cancels are ignored
                     log.exception("%s failed", name)
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 import msgspec
 
 from legato.protocol import stream, wire
-from legato.worker import scripts
+from legato.protocol.redis import scripts
+from legato.protocol.redis.pipeline import awaited
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -68,7 +69,7 @@ class DeadLetters:
         self._redis = redis
         self._jobs = redis.names.jobs_key(queue)
         self._key = redis.names.dead_key(queue)
-        self._revive = scripts.load(redis, "revive")
+        self._revive = scripts.load(redis, __package__, "revive")
 
     async def newest(self, count: int) -> list[DeadLetter]:
         """Up to ``count``, newest first."""
@@ -103,7 +104,7 @@ class DeadLetters:
 
     async def _has_ended(self, letter: DeadLetter, job: stream.Job) -> bool:
         key = self._redis.names.message_key(job.app_id, job.channel, job.message_id)
-        state: bytes | None = await scripts.awaited(self._redis.hget(key, "state"))
+        state: bytes | None = await awaited(self._redis.hget(key, "state"))
         if state is None:  # it has expired
             return letter.reason in AFTER_THE_END
         return state.decode() in stream.ENDS

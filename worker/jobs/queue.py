@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from redis.exceptions import ResponseError
 
 from legato.protocol import wire
-from legato.worker import scripts
+from legato.protocol.redis import scripts
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -73,7 +73,7 @@ class JobQueue:
         self._dead = redis.names.dead_key(queue)
         self._consumer = consumer
         self._lease_ms = round(lease * 1000)
-        self._scripts = {name: scripts.load(redis, name) for name in _SCRIPTS}
+        self._scripts = {name: scripts.load(redis, __package__, name) for name in _SCRIPTS}
 
     async def prepare(self) -> None:
         """Create the consumer group if needed. It begins at id 0, so that jobs queued before are run too."""

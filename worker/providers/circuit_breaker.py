@@ -12,14 +12,13 @@ import hashlib
 import random
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from legato.worker import scripts
+from legato.protocol.redis import scripts
 
 from . import base
 
 if TYPE_CHECKING:
     from legato.protocol.redis.pipeline import Named
-
-    from .backoff import Backend
+    from legato.protocol.redis.retry import Backend
 
 FIRST: Final = 1.0
 LONGEST: Final = 30.0
@@ -78,7 +77,7 @@ class SharedCircuitBreaker:
         digest = hashlib.sha256("\n".join(secrets).encode()).hexdigest()[:32]
         self._key = redis.names.backoff_key(digest)
         self._backend = backend
-        self._scripts = {name: scripts.load(redis, name) for name in _SCRIPTS}
+        self._scripts = {name: scripts.load(redis, __package__, name) for name in _SCRIPTS}
 
     async def acquire(self, deadline: float) -> bool:
         """See :class:`CircuitBreaker`."""

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import NoScriptError
 
+from legato.protocol.redis.cancellation import obey_cancellation
 from legato.worker.jobs import shards
-from legato.worker.providers.backoff import obey_cancellation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from redis.asyncio import Redis
 
+    from legato.protocol.redis.scripts import Registered
     from legato.protocol.redis_url import Address
-    from legato.worker.scripts import Registered
 
     _Call = tuple[tuple[str | bytes | int, ...], asyncio.Future[Any]]
     """The words of a command, and its answer."""
@@ -48,7 +48,7 @@ class _Batch:
 
 
 class BatchedScript:
-    """A :class:`.scripts.Script` whose calls share round trips. Each gets its own answer or error."""
+    """A script whose calls share round trips. Each call gets its own answer or error."""
 
     def __init__(self, redis: Redis, script: Registered) -> None:
         self._redis = redis
@@ -56,7 +56,7 @@ class BatchedScript:
         self._next: dict[Address | None, _Batch] = {}
 
     async def __call__(self, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
-        """See :class:`.scripts.Script`. If the caller is cancelled, the script may have run all the same."""
+        """Run the script. A caller that is cancelled meanwhile may have run it all the same."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
         shard = shards.owner(self._redis, keys[0])

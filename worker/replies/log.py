@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 import msgspec
 
 from legato.protocol import wire
-from legato.worker import scripts
+from legato.protocol.redis import scripts
 
 from .batch import BatchedScript
 
@@ -79,8 +79,10 @@ class TokenLog:
         self.redis = redis
         self.tries = tries
         self.retention = retention
-        self.scripts: dict[str, scripts.Script] = {name: scripts.load(redis, name) for name in _SCRIPTS}
-        self.append = BatchedScript(redis, scripts.load(redis, "append"))
+        self.scripts: dict[str, scripts.Script] = {
+            name: scripts.load(redis, __package__, name) for name in _SCRIPTS
+        }
+        self.append = BatchedScript(redis, scripts.load(redis, __package__, "append"))
 
     def open(self, job: Job, claim: str, ticket: str = "") -> MessageLog:
         """The log of the job's message under ``claim``, a unique fencing token.

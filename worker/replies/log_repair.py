@@ -16,7 +16,7 @@ from .log import GapError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from legato.worker.providers.backoff import Backend
+    from legato.protocol.redis.retry import Backend
 
     from .log import MessageLog
     from .reply import Reply

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from legato.protocol.redis.retry import Backoff
 from legato.worker.providers import base
-from legato.worker.providers.backoff import delays
 from legato.worker.providers.circuit_breaker import ALWAYS_CLOSED
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class RetryDelays:
     """How long to wait before each further request."""
 
     def __init__(self) -> None:
-        self._delays = delays(FIRST_DELAY, LONGEST_DELAY)
+        self._backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)
         self._immediate = True
 
     def after(self, error: base.ProviderError) -> float:
@@ -56,4 +56,4 @@ class RetryDelays:
         if error.retry is base.Retry.NOW and self._immediate:
             self._immediate = False
             return 0.0
-        return next(self._delays)
+        return self._backoff.next()

@@ -21,9 +21,9 @@ from .stop import Control, StopReason
 from .writer import ReplyWriter
 
 if TYPE_CHECKING:
+    from legato.protocol.redis.retry import Backend
     from legato.protocol.stream import Job
     from legato.worker.jobs.cancel import CancelFlags
-    from legato.worker.providers.backoff import Backend
     from legato.worker.store.conversations import Store
 
     from .log import Claim, MessageLog, TokenLog

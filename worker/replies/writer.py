@@ -20,8 +20,8 @@ from .stop import StopReason
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from legato.protocol.redis.retry import Backend
     from legato.worker.observability.counters import Counters
-    from legato.worker.providers.backoff import Backend
 
     from .log import MessageLog, Token
     from .model import Model

@@ -12,13 +12,13 @@ import msgspec
 from redis.exceptions import RedisError
 
 from legato.protocol import wire
+from legato.protocol.redis.errors import reason_of
 from legato.protocol.settings import SettingsError
 from legato.worker import config
 from legato.worker import redis_clients as clients
 from legato.worker.jobs import backlog
 from legato.worker.jobs.dead_letters import DeadLetters
 from legato.worker.options import LISTED, UNITS
-from legato.worker.providers.backoff import one_line
 
 from .columns import table
 from .directory import WorkerDirectory
@@ -81,13 +81,13 @@ async def _run(args: argparse.Namespace, settings: config.ControlSettings) -> No
         await clients.check(redis)
         await ACTIONS[args.action](Context(redis, settings.worker), args)
     except (RedisError, OSError) as error:
-        raise RefusedError(f"Redis cannot be used: {one_line(error)}") from error
+        raise RefusedError(f"Redis cannot be used: {reason_of(error)}") from error
     finally:
         await redis.aclose()
 
 
 def _complain(args: argparse.Namespace, error: Exception, status: int) -> int:
-    sys.stderr.write(f"{args.prog}: {one_line(error)}\n")
+    sys.stderr.write(f"{args.prog}: {reason_of(error)}\n")
     return status
 
 

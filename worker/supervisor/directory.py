@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 import msgspec
 
 from legato.protocol import wire
-from legato.worker.scripts import awaited
+from legato.protocol.redis.pipeline import awaited
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

@@ -11,7 +11,7 @@ import msgspec
 from redis.exceptions import RedisError
 
 from legato.protocol import wire
-from legato.worker.providers.backoff import obey_cancellation
+from legato.protocol.redis.cancellation import obey_cancellation
 
 from . import directory, notify
 

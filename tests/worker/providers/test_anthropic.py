@@ -15,9 +15,10 @@ from legato.worker.providers import base
 from legato.worker.providers.anthropic import Anthropic, Waits
 from legato.worker.replies import overlap
 from legato.worker.replies.model_request import ModelRequest
-from tests.worker import sse_server as sse
-from tests.worker.sse_server import SseServer
-from tests.worker.support import WAIT, eventually, model_of, said
+from tests.waiting import WAIT, until
+from tests.worker.providers import sse_server as sse
+from tests.worker.providers.sse_server import SseServer
+from tests.worker.support import model_of, said
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -360,7 +361,7 @@ async def test_cancelling_who_waits_closes_the_request_though_the_model_is_silen
     async with connected([*before, sse.HANG]) as (provider, server):
         task = asyncio.create_task(events(provider))
         async with asyncio.timeout(WAIT):
-            await eventually(lambda: bool(server.requests))
+            await until(lambda: bool(server.requests))
             assert not server.closed.is_set()
             task.cancel()
             await server.closed.wait()

@@ -1,0 +1,36 @@
+"""Reading and writing by ASGI, for applications that do without a framework."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from .events import ApiError
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+async def read_body(receive: Receive, limit: int) -> bytes:
+    """The whole body, at most ``limit`` bytes.
+
+    :raises ApiError: 413 when there is more; 400 when the client goes away before the end.
+    """
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ApiError(400, "The request was cut off")
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise ApiError(413, f"The body is larger than {limit} bytes")
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+async def send_json(send: Send, status: int, body: bytes) -> None:
+    """Answer with JSON."""
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,30 @@
+"""The requests to the HTTP API that wait for something."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Coroutine
+
+    from .requests import Endpoint, Request, Told
+
+
+class Running:
+    """Runs coroutines of requests, and keeps their tasks from being collected."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._tasks: set[asyncio.Future[Told]] = set()
+
+    def start(self, work: Coroutine[Any, Any, Told]) -> asyncio.Future[Told]:
+        """Run it."""
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def wrap(self, handler: Callable[[Request], Coroutine[Any, Any, Told]]) -> Endpoint:
+        """Make an endpoint of a coroutine function."""
+        return lambda request: self.start(handler(request))

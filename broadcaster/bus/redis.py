@@ -1,0 +1,141 @@
+"""The bus over Redis: sharded pub/sub. A node receives only what its own subscribers need."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from redis.exceptions import RedisError
+
+from legato.protocol import wire
+from legato.protocol.redis.errors import reason_of
+
+from .base import BusError
+from .feeds import Feeds
+from .linger import LINGER_SECONDS, Lingering
+from .outbox import Outbox
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from legato.broadcaster.channels.subscriber import Key
+    from legato.protocol.redis.pipeline import Named
+    from legato.protocol.wire import Envelope
+
+    from .base import BusChannel, BusHandler
+
+logger: Final = logging.getLogger("legato.bus")
+
+
+class RedisBus:
+    """See :mod:`.base`.
+
+    A channel that nobody needs any more stays subscribed for a few seconds: a page that reloads finds it
+    confirmed at once. What arrives for it meanwhile goes nowhere.
+
+    :param linger_seconds: for how long.
+    """
+
+    def __init__(self, redis: Named, linger_seconds: float = LINGER_SECONDS) -> None:
+        self.gaps = 0
+        self._redis = redis
+        self._names = redis.names
+        self._delivering: set[Key] = set()
+        self._feeds = Feeds(redis, self)
+        self._outbox = Outbox(redis)
+        self._lingering = Lingering(linger_seconds, self._let_go)
+        self.post = self._outbox.post
+
+    async def start(self, handler: BusHandler) -> None:
+        """Connect and stay connected."""
+        self._on_message = handler.message
+        self._on_confirmed = handler.confirmed
+        self._on_lost = handler.lost
+        try:
+            await self._redis.ping()
+            await self._feeds.start()
+        except (RedisError, OSError) as error:
+            raise BusError(f"Redis cannot be reached: {reason_of(error)}") from error
+        self._outbox.start()
+
+    async def close(self) -> None:
+        """Deliver nothing any more; what still waits to be published fails."""
+        self._lingering.close()
+        await self._outbox.close()
+        await self._feeds.close()
+
+    @property
+    def connected(self) -> bool:
+        """Whether every server that is listened to is reached, and every channel has one."""
+        return self._feeds.connected
+
+    async def publish(self, messages: Sequence[tuple[Key, Envelope]]) -> None:
+        """:meth:`post`, and wait for Redis to accept it."""
+        await self.post(messages)
+
+    def subscribe(self, key: Key) -> None:
+        """Ask for a channel. One that lingers has been delivered all the time: it is confirmed at once."""
+        if self._lingering.take(key):
+            self._on_confirmed(key)
+        else:
+            self._feeds.subscribe(self._name(key), key)
+
+    def unsubscribe(self, key: Key) -> None:
+        """Ask for a channel no more: after a while, or at once if it is not delivered anyway."""
+        if key in self._delivering and self._lingering.seconds:
+            self._lingering.put(key)
+        else:
+            self._let_go(key)
+
+    def _let_go(self, key: Key) -> None:
+        self._delivering.discard(key)
+        self._feeds.unsubscribe(self._name(key))
+
+    def _name(self, key: Key) -> bytes:
+        return self._names.bus_channel(*key).encode()
+
+    # --- what the feeds tell: see .feeds.FeedsHandler
+
+    def heard(self, channel: BusChannel, data: bytes) -> None:
+        """Decode a message and pass it on."""
+        try:
+            envelope = wire.decode_envelope(data)
+        except wire.EnvelopeError as error:
+            logger.warning("ignored a message on the bus: %s", error)
+            return
+        lingering = self._lingering.keys
+        if not lingering or channel.key not in lingering:  # mostly none does: no key is hashed
+            self._on_message(channel, envelope)
+
+    def confirmed(self, name: bytes) -> None:
+        """Pass it on, unless nobody needs the channel any more."""
+        key = self._feeds.keys.get(name)
+        if key is None:
+            return
+        self._delivering.add(key)
+        if key not in self._lingering.keys:
+            self._on_confirmed(key)
+
+    def dropped(self, names: Collection[bytes]) -> None:
+        """Tell of those that were delivered."""
+        lost = self._not_delivering(names)
+        if lost:
+            self._lose(lost)
+
+    def cut_off(self, names: Collection[bytes]) -> None:
+        """Tell of it even if no channel was delivered."""
+        self._lose(self._not_delivering(names))
+
+    def _not_delivering(self, names: Collection[bytes]) -> list[Key]:
+        """From now on. Answers those that were delivered."""
+        keys = [key for name in names if (key := self._feeds.keys.get(name)) is not None]
+        lost = [key for key in keys if key in self._delivering]
+        self._delivering.difference_update(lost)
+        return lost
+
+    def _lose(self, lost: Collection[Key]) -> None:
+        self.gaps += 1
+        for key in lost:  # before anything is subscribed anew: what nobody needs is not asked for again
+            if self._lingering.take(key):
+                self._let_go(key)
+        self._on_lost(lost)

@@ -1,0 +1,83 @@
+"""How a subscription ends, for the client and for everybody else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from legato.broadcaster.clients.client import ENDED
+from legato.protocol.session import Subscribe
+
+from . import watchlists
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from legato.broadcaster.clients.client import Claim, Client
+    from legato.broadcaster.registry.base import Registry
+
+    from .announcements import Announcements
+    from .figures import SubscriptionFigures
+    from .hub import Hub
+    from .presence import Rosters
+    from .subscriber import Key
+
+
+class Departures:
+    """Ends subscriptions, here and in the registry."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        registry: Registry,
+        rosters: Rosters,
+        announcements: Announcements,
+        figures: SubscriptionFigures,
+    ) -> None:
+        self._hub = hub
+        self._registry = registry
+        self._rosters = rosters
+        self._announcements = announcements
+        self._figures = figures
+
+    def unsubscribe(self, client: Client, key: Key) -> None:
+        """The client wants it no more. Idempotent."""
+        if key in client.keys:
+            self.drop(client, key, client.keys.pop(key), disconnect=False)
+
+    def one_by_one(self, client: Client, keys: dict[Key, Claim], name: str) -> Iterator[None]:
+        """The subscriptions of a client that has left end, one at each step.
+
+        :param name: under which the registry has them.
+        """
+        for key, claim in keys.items():
+            self._hub.unsubscribe(client, key)
+            if claim is not ENDED:
+                self.end(client, key, claim, disconnect=True, name=name)
+            yield
+        self._hub.departed(client)
+
+    def drop(self, client: Client, key: Key, claim: Claim, *, disconnect: bool) -> None:
+        """Nothing of the channel reaches the client any more, and the subscription ends."""
+        self._hub.unsubscribe(client, key)
+        if claim is not ENDED:
+            self.end(client, key, claim, disconnect=disconnect)
+
+    def end(self, client: Client, key: Key, claim: Claim, *, disconnect: bool, name: str = "") -> None:
+        """The subscription ends for everybody else; the channel is still delivered to the client.
+
+        :param name: under which the registry has it, if not its present one.
+        """
+        member = None
+        if isinstance(claim, Subscribe):
+            self._figures.open -= 1
+            if (member := claim.member) is not None:
+                self._rosters.went(key, member, client.socket_id)
+        if not key.channel.startswith(watchlists.CHANNELS):
+            self._registry.leave(
+                key,
+                client.socket_id,
+                member,
+                lambda left: self._announcements.left(key, member, left, disconnect=disconnect),
+                disconnect=disconnect,
+                name=name,
+            )

@@ -1,0 +1,139 @@
+"""A subscription, from what the client asks for to its answer (protocol section 4.4).
+
+The methods of :class:`Subscriptions` stand in the order of the steps:
+
+1. authorise: the session has done it (:mod:`legato.protocol.session`); its effect is ``Subscribe``;
+2. :meth:`~Subscriptions.subscribe`: wait until the bus delivers the channel. Not answered before: whoever
+   has the answer misses nothing from then on;
+3. :meth:`~Subscriptions.register`: over all nodes. Not answered before: whoever has the answer is
+   counted everywhere;
+4. ``_registered``: tell others that somebody has come, and wait for the client's turn;
+5. ``_answer``: admit and reply, or refuse;
+6. :class:`.welcome.Welcome`: what follows the reply.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from legato.broadcaster.transport.frames import text_frame
+from legato.protocol import messages, presence
+from legato.protocol.channels import Channel
+from legato.protocol.session import Subscribe
+
+if TYPE_CHECKING:
+    from legato.broadcaster.clients.client import Client
+    from legato.broadcaster.registry.base import Joined, Registry
+    from legato.broadcaster.replies.snapshot import Observer
+
+    from .announcements import Announcements
+    from .figures import SubscriptionFigures
+    from .hub import Hub
+    from .presence import Rosters
+    from .subscriber import Key
+    from .welcome import Welcome
+
+ANSWERED: Final = Subscribe(Channel("answered"))
+"""Stands for all subscriptions that are answered and have no member: their own effect is needed no more."""
+
+
+class Subscriptions:
+    """Of all clients of this node."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        registry: Registry,
+        rosters: Rosters,
+        announcements: Announcements,
+        welcome: Welcome,
+        figures: SubscriptionFigures,
+    ) -> None:
+        self._hub = hub
+        self._registry = registry
+        self._rosters = rosters
+        self._announcements = announcements
+        self._welcome = welcome
+        self._observe = welcome.observe
+        self._figures = figures
+
+    def subscribe(self, client: Client, key: Key, effect: Subscribe) -> None:
+        """Wait for the bus, unless a limit forbids the subscription."""
+        if key not in client.keys:
+            if self._figures.open >= self._figures.most:
+                self._refuse_in_turn(client, key, effect)
+                return
+            if not effect.first:  # refused while this one waited for its turn
+                self._refuse(client, key, effect, _members_reason(client))
+                return
+            self._figures.open += 1
+        client.keys[key] = effect
+        if effect.member is not None:
+            self._rosters.came(key, effect.member, client.socket_id)
+        if client.order.begin(key):
+            client.hold_up()
+        self._hub.subscribe(client, key)
+
+    def register(self, client: Client, key: Key, effect: Subscribe) -> None:
+        """The bus delivers the channel, and frames are kept for the client: register it over all nodes."""
+        assert client.session is not None  # noqa: S101 - one that has left has no key in the hub
+        limit = client.session.app.max_presence_members
+        observer = None if self._observe is None else self._observe(key)
+
+        done = partial(self._registered, client, key, effect, observer)
+        self._registry.join(key, client.socket_id, effect.member, limit, done)
+
+    def _registered(
+        self, client: Client, key: Key, effect: Subscribe, observer: Observer | None, joined: Joined
+    ) -> None:
+        if not joined.full:  # at once: a departure, and what the welcome finds, are told after it
+            self._announcements.joined(key, effect.member, joined)
+        if client.keys.get(key) is effect:  # else it has left meanwhile
+            client.settle(key, lambda: self._answer(client, key, effect, joined, observer))
+        else:
+            self._announcements.counted(key, effect.member, joined)
+
+    def _answer(
+        self, client: Client, key: Key, effect: Subscribe, joined: Joined, observer: Observer | None
+    ) -> None:
+        if joined.full:
+            self._undo(client, key, effect)
+            self._refuse(client, key, effect, _members_reason(client))
+            return
+        roster = () if effect.member is None else (presence.roster_data(joined.members),)
+        welcome = effect.channel.cache or observer is not None
+        if effect.member is None and not welcome:
+            client.keys[key] = ANSWERED
+        self._hub.admit(client, key, text_frame(messages.subscription_succeeded(key.channel, *roster)))
+        if welcome:
+            self._welcome.begin(client, key, effect, joined, observer)
+        else:
+            self._announcements.counted(key, effect.member, joined)
+
+    # --- when a limit is reached (section 4.5)
+
+    def _refuse_in_turn(self, client: Client, key: Key, effect: Subscribe) -> None:
+        """The process has as many subscriptions as it may."""
+        self._figures.refused += 1
+        reason = f"The server has {self._figures.most} subscriptions already"
+        client.order.begin(key)
+        client.settle(key, lambda: self._refuse(client, key, effect, reason))
+
+    def _undo(self, client: Client, key: Key, effect: Subscribe) -> None:
+        """What :meth:`subscribe` has done."""
+        del client.keys[key]
+        self._figures.open -= 1
+        self._hub.unsubscribe(client, key)
+        if effect.member is not None:
+            self._rosters.went(key, effect.member, client.socket_id)
+
+    def _refuse(self, client: Client, key: Key, effect: Subscribe, reason: str) -> None:
+        if client.session is not None:
+            client.session.dropped(key.channel, effect.member)
+            client.send(messages.subscription_error(key.channel, "LimitReached", reason, 4100))
+
+
+def _members_reason(client: Client) -> str:
+    limit = 0 if client.session is None else client.session.app.max_presence_members
+    return f"The channel has {limit} members already"

@@ -1,0 +1,120 @@
+"""The connections of this node: who is open, and how they are closed for reasons of the server's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from legato.broadcaster.channels import watchlists
+from legato.broadcaster.channels.subscriber import Key
+from legato.broadcaster.registry import lease
+from legato.protocol.session import Subscribe
+from legato.protocol.wire import CONNECTIONS
+
+from .client import ENDED
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from legato.broadcaster.channels.departure import Departures
+    from legato.broadcaster.channels.hub import Hub
+    from legato.broadcaster.registry.base import Registry
+    from legato.protocol.errors import PusherError
+    from legato.protocol.presence import Member
+    from legato.protocol.session import Session
+
+    from .chores import Chores
+    from .client import Client
+    from .figures import ConnectionFigures
+
+
+class Clients:
+    """All that are let in.
+
+    :param most: how many this process takes; 0 for any number.
+    :ivar open: those that have not left.
+    :ivar leaving: the node is about to stop: new clients should be sent elsewhere.
+    :ivar draining: nobody is let in any more.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        registry: Registry,
+        departures: Departures,
+        chores: Chores,
+        figures: ConnectionFigures,
+        most: int,
+    ) -> None:
+        self._hub = hub
+        self._registry = registry
+        self._departures = departures
+        self.chores = chores
+        self._figures = figures
+        self._most = most
+        self.open: set[Client] = set()
+        self.leaving = False
+        self.draining = False
+
+    @property
+    def takes_nobody(self) -> bool:
+        """Whether no connection is let in."""
+        return self.draining or 0 < self._most <= len(self.open)
+
+    @property
+    def state(self) -> str:
+        """What the other nodes are told about this one."""
+        if self.leaving:
+            return lease.LEAVING
+        return lease.FULL if self.takes_nobody else lease.OPEN
+
+    def enter(self, client: Client, session: Session) -> None:
+        """Count an accepted connection."""
+        app_id, figures = session.app.id, self._figures
+        figures.accepted += 1
+        figures.by_app[app_id] = count = figures.by_app[app_id] + 1
+        self._registry.connected(app_id, count)
+        self.open.add(client)
+
+    def leave(self, client: Client, session: Session) -> None:
+        """Undo :meth:`enter`, and every subscription: nothing more reaches the client, the rest by and by."""
+        app_id, by_app = session.app.id, self._figures.by_app
+        by_app[app_id] = count = by_app[app_id] - 1
+        self._registry.connected(app_id, count)
+        self.open.discard(client)
+        keys, client.keys = client.keys, {}
+        if self.chores.take(len(keys)):
+            for key, claim in keys.items():
+                self._departures.drop(client, key, claim, disconnect=True)
+            return
+        if session.app.max_connections:  # somebody may wait for the place
+            key = Key(session.app.id, CONNECTIONS)
+            if key in keys:
+                self._departures.drop(client, key, keys.pop(key), disconnect=True)
+        if not self.chores.put(self._departures.one_by_one(client, keys, self._registry.name)):
+            self._hub.depart(client)
+
+    def dismiss(self, client: Client, error: PusherError) -> None:
+        """Close a connection for a reason of the server's, behind what was published before."""
+        self._hub.catch_up(client)
+        client.close(error)
+
+    def dismiss_all(self, clients: Collection[Client], error: PusherError) -> None:
+        """:meth:`dismiss` for many: all of them have left from now on, and are told so by and by."""
+
+        def goodbyes() -> Iterator[None]:
+            for client in clients:
+                self.dismiss(client, error)
+                yield
+
+        if not self.chores.put(goodbyes()):
+            for client in clients:
+                self._hub.catch_up(client)
+                client.leave()
+
+    def registered(self) -> Iterator[tuple[Key, str, Member | None]]:
+        """What this node holds in the registry."""
+        for client in list(self.open):
+            for key, claim in list(client.keys.items()):
+                counts = claim is not ENDED and not key.channel.startswith(watchlists.CHANNELS)
+                if counts and not self._hub.waits(client, key):
+                    yield key, client.socket_id, claim.member if isinstance(claim, Subscribe) else None

@@ -1,0 +1,198 @@
+"""One request to an ASGI application, and its answer in HTTP/1.1."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from .asgi import CONTINUE, Flow
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+    from .asgi import Parting
+
+    Message = Mapping[str, Any]
+    Application = Callable[
+        [dict[str, Any], Callable[[], Awaitable[dict[str, Any]]], Callable[[Message], Awaitable[None]]],
+        Awaitable[None],
+    ]
+
+logger: Final = logging.getLogger("legato.http")
+
+_BAD_NAME: Final = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]|\A\Z")
+"""What a field's name may not have (RFC 9110 section 5.1)."""
+
+_BAD_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+"""What a field's value may not have: with a line break, an application could be made to send other fields."""
+
+_WITHOUT_BODY: Final = frozenset({204, 304})
+
+_FAILED: Final = b"Internal Server Error"
+
+
+class Link(NamedTuple):
+    """What a request is given of its connection.
+
+    :ivar default_headers: of every answer. The server makes a new list every second, and adds to it when it
+        stops.
+    :ivar done: called after each answer that is complete.
+    """
+
+    flow: Flow
+    default_headers: list[tuple[bytes, bytes]]
+    done: Callable[[], None]
+
+
+class AsgiCycle:
+    """A request and its answer, where the fast path has an :class:`~.exchange.Exchange`.
+
+    The HTTP protocol adds to ``body``, clears ``more_body`` at its end, and sets ``message_event`` each time.
+
+    :param scope: of the request (https://asgi.readthedocs.io/en/latest/specs/www.html).
+    :param transport: where the answer goes. It is closed after the last answer of a connection.
+    :param expects: the peer waits for ``100 Continue``, which is sent when the application wants the body.
+    :param keep_alive: whether the connection may serve another request.
+    :ivar disconnected: the peer has gone: nothing is written any more, and the application is told.
+    """
+
+    __slots__ = (
+        *("_chunked", "_expects", "_flow", "_left", "_link", "_scope", "_transport"),
+        *("body", "disconnected", "keep_alive", "message_event", "more_body", "response_complete"),
+        "response_started",
+    )
+
+    def __init__(
+        self,
+        scope: dict[str, Any],
+        transport: asyncio.Transport | Parting,
+        link: Link,
+        *,
+        expects: bool,
+        keep_alive: bool,
+    ) -> None:
+        self._scope = scope
+        self._transport = transport
+        self._link = link
+        self._flow = link.flow
+        self._expects = expects
+        self._chunked = False
+        self._left = 0
+        self.keep_alive = keep_alive
+        self.disconnected = False
+        self.body = bytearray()
+        self.more_body = True
+        self.message_event = asyncio.Event()
+        self.response_started = False
+        self.response_complete = False
+
+    async def run(self, app: Application) -> None:
+        """Have the request answered. Never raises: a failed application is logged, and answered with 500."""
+        try:
+            await app(self._scope, self._receive, self._send)
+        except BaseException:
+            logger.exception("an application failed")
+            await self._fail()
+        else:
+            if not self.response_complete and not self.disconnected:
+                logger.error("an application has not completed its answer")
+                await self._fail()
+
+    async def _fail(self) -> None:
+        """Answer 500, or end an answer that has begun where it is: the peer sees that it is not whole."""
+        if self.response_started:
+            self._transport.close()
+            return
+        headers = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(_FAILED)),
+            (b"connection", b"close"),
+        ]
+        await self._send({"type": "http.response.start", "status": 500, "headers": headers})
+        await self._send({"type": "http.response.body", "body": _FAILED})
+
+    async def _receive(self) -> dict[str, Any]:
+        """Wait for more of the body, or for the end of the exchange."""
+        if self._expects and not self._transport.is_closing():
+            self._transport.write(CONTINUE)
+            self._expects = False
+        if not self.disconnected and not self.response_complete:
+            self._flow.resume_reading()
+            await self.message_event.wait()
+            self.message_event.clear()
+        if self.disconnected or self.response_complete:
+            return {"type": "http.disconnect"}
+        body, self.body = bytes(self.body), bytearray()
+        return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    async def _send(self, message: Message) -> None:
+        """Write a part of the answer, once the peer takes it.
+
+        :raises RuntimeError: it is not what has to come next, or it could not be sent as it is.
+        """
+        if self._flow.write_paused and not self.disconnected:
+            await self._flow.drain()
+        if self.disconnected:
+            return
+        expected = "http.response.body" if self.response_started else "http.response.start"
+        if self.response_complete or message["type"] != expected:
+            raise RuntimeError(f"unexpected ASGI message {message['type']!r}")
+        if self.response_started:
+            self._send_body(message.get("body", b""), more=message.get("more_body", False))
+        else:
+            self._send_head(message["status"], message.get("headers", ()))
+
+    def _send_head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        self.response_started = True
+        self._expects = False
+        lines = [b"HTTP/1.1 %d %b\r\n" % (status, _phrase(status))]
+        sized = closes = False
+        for given, value in (*self._link.default_headers, *headers):
+            name = given.lower()
+            if _BAD_NAME.search(name) or _BAD_VALUE.search(value):
+                raise RuntimeError("a header field cannot be sent")
+            if name == b"content-length" and not sized:
+                self._left, sized = int(value), True
+            elif name == b"transfer-encoding" and value.lower() == b"chunked":
+                self._left, self._chunked, sized = 0, True, True
+            elif name == b"connection" and b"close" in [one.strip() for one in value.lower().split(b",")]:
+                self.keep_alive, closes = False, True
+            lines += (name, b": ", value, b"\r\n")
+        if not self.keep_alive and not closes:
+            lines.append(b"connection: close\r\n")
+        if not sized and self._scope["method"] != "HEAD" and status not in _WITHOUT_BODY:
+            self._chunked = True
+            lines.append(b"transfer-encoding: chunked\r\n")
+        lines.append(b"\r\n")
+        self._transport.write(b"".join(lines))
+
+    def _send_body(self, body: bytes, *, more: bool) -> None:
+        if self._scope["method"] == "HEAD":
+            self._left = 0
+        elif self._chunked:
+            chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            self._transport.write(chunk if more else chunk + b"0\r\n\r\n")
+        else:
+            if len(body) > self._left:
+                raise RuntimeError("the body is longer than its content-length")
+            self._left -= len(body)
+            self._transport.write(body)
+        if more:
+            return
+        if self._left:
+            raise RuntimeError("the body is shorter than its content-length")
+        self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self._transport.close()
+        self._link.done()
+
+
+def _phrase(status: int) -> bytes:
+    try:
+        return HTTPStatus(status).phrase.encode()
+    except ValueError:  # an application may have its own
+        return b""

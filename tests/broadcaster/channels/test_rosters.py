@@ -1,0 +1,229 @@
+"""Who is on a presence channel, after the bus was away: those who stayed have the right list again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
+
+import pytest
+
+from legato.broadcaster.channels.delivery import Delivery
+from legato.broadcaster.channels.kinds import ChannelKinds
+from legato.broadcaster.channels.presence import Rosters
+from legato.broadcaster.channels.subscriber import Key
+from legato.broadcaster.composition import running
+from legato.broadcaster.registry.base import added_envelope, removed_envelope
+from legato.broadcaster.registry.queries import Questions
+from legato.protocol import signatures
+from legato.protocol.presence import Member
+from legato.protocol.settings import Redis
+from legato.protocol.wire import Envelope
+from tests.broadcaster.conftest import APP, Client, client, local_settings
+from tests.broadcaster.replies.test_healing import away, link, server  # noqa: F401 - fixtures
+from tests.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection
+
+ROOM = "presence-room"
+KEY = Key("1", ROOM)
+
+
+class Guest:
+    """A client that keeps the list as stock ones do."""
+
+    def __init__(self, one: Client) -> None:
+        self.one = one
+        self.users: set[str] = set()
+        self.lists = 0
+
+    async def join(self, user: str) -> None:
+        data = json.dumps({"user_id": user, "user_info": {"name": user.upper()}})
+        auth = signatures.sign_channel(APP.key, APP.secret, self.one.socket_id, ROOM, data)
+        await self.one.send("pusher:subscribe", {"channel": ROOM, "auth": auth, "channel_data": data})
+        await self.hear()
+
+    async def hear(self) -> None:
+        message = await self.one.receive()
+        data = json.loads(message["data"])
+        match message["event"].removeprefix("pusher_internal:"):
+            case "subscription_succeeded":
+                self.users = set(data["presence"]["ids"])
+                assert data["presence"]["hash"] == {user: {"name": user.upper()} for user in self.users}
+                self.lists += 1
+            case "member_added":
+                self.users.add(data["user_id"])
+            case "member_removed":
+                self.users.discard(data["user_id"])
+
+    async def sees(self, *users: str) -> None:
+        while self.users != set(users):
+            await self.hear()
+
+    async def hears_nothing(self) -> None:
+        await self.one.send("pusher:ping")
+        assert (await self.one.receive())["event"] == "pusher:pong"
+
+
+@contextlib.asynccontextmanager
+async def guest(port: int, user: str) -> AsyncIterator[Guest]:
+    async with client(port) as one:
+        made = Guest(one)
+        await made.join(user)
+        yield made
+
+
+async def test_who_came_and_who_went_unheard_is_known_afterwards(server, link, valkey_url):  # noqa: F811
+    """Once for all who stayed, whether they are the first of their user or not."""
+    async with contextlib.AsyncExitStack() as stack:
+        other = await stack.enter_async_context(running(local_settings(redis=Redis(url=valkey_url))))
+        ann = await stack.enter_async_context(guest(server.port, "ann"))
+        again = await stack.enter_async_context(guest(server.port, "ann"))
+        async with guest(other.port, "bob"):
+            for one in (ann, again):
+                await one.sees("ann", "bob")
+            await away(server, link)
+        cyd = await stack.enter_async_context(guest(other.port, "cyd"))
+        await until(lambda: other.node.connections.by_app["1"] == 1)
+        await cyd.sees("ann", "cyd")
+        link.heal()
+        for one in (ann, again):
+            await one.sees("ann", "cyd")
+        assert (server.node.rosters.told, other.node.rosters.told) == (1, 0)
+        dan = await stack.enter_async_context(guest(other.port, "dan"))
+        for one in (ann, again, cyd, dan):
+            await one.sees("ann", "cyd", "dan")
+            await one.hears_nothing()
+        assert (ann.lists, again.lists, cyd.lists) == (2, 2, 1)
+    assert not server.node.rosters._reading
+
+
+class Slow(Questions):
+    """Reads the list, and answers when it is told to."""
+
+    def __init__(self, members: list[Member]) -> None:
+        self.members_then = members
+        self.asked = asyncio.Event()
+        self.answer = asyncio.Event()
+
+    async def rosters(self, keys: Any) -> list[list[Member]]:
+        self.asked.set()
+        await self.answer.wait()
+        return [self.members_then for _ in keys]
+
+
+class Heard:
+    """In place of a hub."""
+
+    def __init__(self, *unanswered: str) -> None:
+        self.heard: list[tuple[bytes, str | None]] = []
+        self.nor: list[set[str]] = []
+        self._unanswered = unanswered
+
+    def unanswered(self, key: Key) -> list[Any]:
+        assert key == KEY
+        return [SimpleNamespace(socket_id=one) for one in self._unanswered]
+
+    def deliver(
+        self, key: Key, payload: bytes, except_socket_id: str | None = None, nor: Collection[str] = ()
+    ) -> None:
+        if key == KEY:
+            self.heard.append((payload, except_socket_id))
+            self.nor.append(set(nor))
+
+
+@pytest.mark.parametrize("other", [Envelope(b'{"event":"news"}'), None])
+async def test_what_changes_while_the_list_is_read_is_told_behind_it(other):
+    """Else who went then would be back in the list: nobody would ever tell of it again."""
+    registry, hub = Slow([Member("ann"), Member("bob")]), Heard()
+    rosters = Rosters(registry, hub)  # type: ignore[arg-type]
+    kinds = ChannelKinds(None, Mock(), rosters)
+    delivery = Delivery(hub, kinds, Mock(), Mock(), Mock())  # type: ignore[arg-type]
+    gone, come = removed_envelope(KEY, "2.2", Member("bob")), added_envelope(KEY, "3.3", Member("cyd"))
+    delivery.deliver(KEY, come)  # before it is read: it is in the list, or was undone
+    task = asyncio.create_task(rosters.tell_again([KEY]))
+    await registry.asked.wait()
+    for envelope in (gone, come) if other is None else (gone, other, come):
+        delivery.deliver(KEY, envelope)
+    delivery.deliver(Key("1", "presence-other"), come)
+    registry.answer.set()
+    await task
+    live, (roster, nobody), *behind = [*hub.heard[:1], *hub.heard[-3:]]
+    assert live == (come.payload, "3.3")
+    assert json.loads(json.loads(roster)["data"])["presence"]["ids"] == ["ann", "bob"]
+    assert nobody is None
+    assert behind == [(gone.payload, "2.2"), (come.payload, "3.3")]
+    assert not rosters._reading
+
+
+async def test_nobody_is_told_that_they_have_gone_themselves():
+    """Who comes back at once on another node may hear of their departure behind their answer."""
+    async with running(local_settings()) as alone, guest(alone.port, "bob") as bob:
+        for _ in range(2):
+            async with guest(alone.port, "ann") as ann:
+                await bob.sees("ann", "bob")
+                for event in (removed_envelope, added_envelope):
+                    alone.node.delivery.deliver(KEY, event(KEY, "9.9", Member("ann")))
+                    if event is removed_envelope:
+                        await bob.sees("bob")
+                await bob.sees("ann", "bob")
+                await ann.hear()  # only that ann has come, from elsewhere
+                assert ann.users == {"ann", "bob"}
+                await ann.hears_nothing()
+            await bob.sees("bob")
+            await until(lambda: list(alone.node.rosters._sockets) == [(KEY, "bob")])
+
+
+async def test_who_is_answered_while_the_list_is_read_does_not_get_it():
+    """It may be older than their answer: they would fall out of their own list, for good."""
+    registry, hub = Slow([Member("ann")]), Heard("2.2")
+    rosters = Rosters(registry, hub)  # type: ignore[arg-type]
+    rosters.came(KEY, Member("ann"), "1.1")
+    rosters.came(KEY, Member("bob"), "2.2")
+    task = asyncio.create_task(rosters.tell_again([KEY]))
+    await registry.asked.wait()
+    rosters.came(KEY, Member("cyd"), "3.3")
+    gone = removed_envelope(KEY, "4.4", Member("dan"))
+    rosters.take(KEY, gone)
+    registry.answer.set()
+    await task
+    rosters.take(KEY, gone)
+    assert hub.nor == [set(), {"2.2", "3.3"}, {"2.2", "3.3"}, set()]
+
+
+async def test_who_waits_for_the_bus_is_not_told_an_older_list(server, link, valkey_url):  # noqa: F811
+    """The list is asked for, and they are let in, in the same moment: when the bus is back."""
+    async with contextlib.AsyncExitStack() as stack:
+        ann = await stack.enter_async_context(guest(server.port, "ann"))
+        registry, asked, go_on = server.node.registry, asyncio.Event(), asyncio.Event()
+        read, join = registry.rosters, registry.join
+
+        async def slowly(keys: Any) -> Any:
+            found = await read(keys)
+            asked.set()
+            await go_on.wait()
+            return found
+
+        async def behind(*arguments: Any) -> None:
+            await asked.wait()
+            join(*arguments)
+
+        await away(server, link)
+        one = await stack.enter_async_context(client(server.port))
+        bob = Guest(one)
+        joining = asyncio.create_task(bob.join("bob"))
+        await until(lambda: bool(server.node.hub.unanswered(KEY)))
+        registry.rosters = slowly
+        registry.join = lambda *arguments: server.node.background.spawn(behind(*arguments))
+        link.heal()
+        await joining
+        go_on.set()
+        await ann.sees("ann", "bob")
+        await until(lambda: server.node.rosters.told == 1)
+        await bob.hears_nothing()
+        assert bob.users == {"ann", "bob"}
+        assert bob.lists == 1

@@ -1,0 +1,719 @@
+"""A node whose bus loses messages: what its clients, who know nothing of it, get all the same.
+
+The log is written by the worker's own hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from legato.benchmarks.chaos.proxy import Link
+from legato.broadcaster.bus.base import BusError
+from legato.broadcaster.channels.subscriber import Key
+from legato.broadcaster.composition import running
+from legato.broadcaster.config import Auth
+from legato.broadcaster.redis_client import redis_client
+from legato.broadcaster.replies import healer as healing
+from legato.protocol import signatures, stream, wire
+from legato.protocol.settings import Redis
+from legato.worker.replies.log import MessageLog, Token, TokenLog
+from legato.worker.replies.reply import Decision, Reply, encode_decision
+from tests.broadcaster.api.test_http_api import EVENTS, post
+from tests.broadcaster.conftest import APP, Client, client, local_settings
+from tests.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+CHANNEL = "private-ai-chat.7"
+USAGE = stream.Usage(3, 2)
+
+
+@pytest.fixture
+async def redis(valkey_url) -> AsyncIterator[Any]:
+    async with redis_client(valkey_url) as connected:
+        yield connected
+
+
+@pytest.fixture
+async def link(valkey_url) -> AsyncIterator[Link]:
+    """Between the node and Redis."""
+    path = valkey_url.removeprefix("unix://")
+    link = Link(lambda: asyncio.open_unix_connection(path))
+    await link.start()
+    yield link
+    await link.close()
+
+
+@pytest.fixture
+async def server(link) -> AsyncIterator[Any]:
+    settings = local_settings(
+        redis=Redis(url=f"redis://127.0.0.1:{link.port}"), auth=Auth(jwt_secret="s" * 32)
+    )
+    async with running(settings) as started:
+        yield started
+
+
+class Writer:
+    """A worker with one reply; what it has published is kept in ``said``."""
+
+    def __init__(self, redis: Any, message_id: str = "m") -> None:
+        self.redis = redis
+        self.job = stream.Job(message_id, "1", 7, "Hello", 1)
+        self.log: MessageLog = TokenLog(redis, tries=9, retention=3600).open(self.job, "claim")
+        self.said: list[tuple[str, Any]] = []
+
+    async def begin(self) -> Writer:
+        self.reply = Reply(self.job, await self.log.claim(), model="puppet")
+        return self
+
+    async def says(self, *texts: str) -> None:
+        first = self.reply.next
+        frames = [
+            stream.TokenReceived(7, self.job.message_id, text, index).frame(CHANNEL)
+            for index, text in enumerate(texts, first)
+        ]
+        await self.log.append(
+            [
+                Token(index, text, frame)
+                for index, (text, frame) in enumerate(zip(texts, frames, strict=True), first)
+            ]
+        )
+        self.reply.next += len(texts)
+        self._note(*frames)
+
+    async def ends(self, decision: Decision, *, saved: bool = True) -> None:
+        await self.log.decide(encode_decision(decision))
+        decision = decision if saved else decision.unsaved()
+        frame, error = self.reply.terminal(decision)
+        await self.log.finish(decision.state, frame, error)
+        self._note(frame)
+
+    def _note(self, *frames: bytes) -> None:
+        self.said += [told(json.loads(frame)) for frame in frames]
+
+    @contextlib.contextmanager
+    def unheard(self):
+        """What is published goes nowhere."""
+        bus, self.log._bus = self.log._bus, wire.bus_channel("1", CHANNEL) + ":nowhere"
+        yield
+        self.log._bus = bus
+
+
+COMPLETE = Decision("end_turn", USAGE, "puppet")
+ENDS = {
+    "complete": (COMPLETE, True),
+    "not persisted": (COMPLETE, False),
+    "failed": (Decision(usage=USAGE, model="puppet", state="failed", code="timeout"), True),
+    "cancelled": (Decision(model="puppet", state="cancelled"), True),
+}
+
+
+def told(message: dict[str, Any]) -> tuple[str, Any]:
+    return message["event"], json.loads(message["data"])
+
+
+@contextlib.asynccontextmanager
+async def reader(server) -> AsyncIterator[Client]:
+    async with client(server.port) as one:
+        assert (await one.subscribe(CHANNEL))["event"] == "pusher_internal:subscription_succeeded"
+        yield one
+
+
+async def hears(one: Client, *expected: tuple[str, Any]) -> None:
+    """Exactly these; nothing else comes before the answer to a ping."""
+    heard = [told(await one.receive()) for _ in expected]
+    assert heard == list(expected)
+    await one.send("pusher:ping")
+    assert (await one.receive())["event"] == "pusher:pong"
+
+
+@contextlib.asynccontextmanager
+async def streaming(server, redis, *texts: str) -> AsyncIterator[tuple[Client, Writer]]:
+    """Somebody who has been there from before a reply began, and has heard what it has said up to now."""
+    async with reader(server) as one:
+        await synced(server)
+        writer = await Writer(redis).begin()
+        await writer.says(*texts)
+        await hears(one, *writer.said)
+        yield one, writer
+
+
+async def synced(server) -> None:
+    """The node has learned what streamed before."""
+    await until(lambda: all(channel.synced for channel in server.node.healer._channels.values()))
+    assert server.node.healer._channels
+
+
+async def away(server, link: Link) -> None:
+    gaps = server.node.bus.gaps
+    link.cut()
+    await until(lambda: server.node.bus.gaps > gaps)
+
+
+class TestBusLost:
+    async def test_what_was_missed_comes_once_and_in_order(self, server, link, redis):
+        async with reader(server) as ann, reader(server) as bob:
+            await synced(server)
+            writer = await Writer(redis).begin()
+            await writer.says("a", "b")
+            await until(lambda: server.node.fanout.deliveries >= 4)
+            await away(server, link)
+            await writer.says("c", "d")
+            link.heal()
+            await until(lambda: server.node.healer.tokens == 2)
+            await writer.says("e")
+            await writer.ends(COMPLETE)
+            for one in (ann, bob):
+                await hears(one, *writer.said)
+        healer = server.node.healer
+        assert (healer.tokens, healer.endings, healer.failed) == (2, 0, 0)
+        assert server.node.recovery.channels == 1
+        await until(lambda: not healer._channels)
+        assert healer._room.used == 0
+
+    @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+    async def test_a_lost_end_is_the_one_that_the_worker_told(self, server, link, redis, end):
+        async with reader(server) as ann:
+            await synced(server)
+            writer = await Writer(redis).begin()
+            await writer.says("a")
+            await until(lambda: server.node.fanout.deliveries)
+            await away(server, link)
+            await writer.says("b")
+            await writer.ends(end[0], saved=end[1])
+            link.heal()
+            await hears(ann, *writer.said)
+        assert (server.node.healer.tokens, server.node.healer.endings) == (1, 1)
+
+    async def test_a_reply_that_began_and_ended_unheard_is_found_and_no_older_one(self, server, link, redis):
+        before = await Writer(redis, "before").begin()
+        await before.says("x")
+        await before.ends(COMPLETE)
+        async with reader(server) as ann:
+            await synced(server)
+            heard = await Writer(redis, "heard").begin()
+            await heard.says("x")
+            await heard.ends(COMPLETE)
+            await hears(ann, *heard.said)
+            await away(server, link)
+            writer = await Writer(redis).begin()
+            await writer.says("a", "b")
+            await writer.ends(ENDS["failed"][0])
+            link.heal()
+            await hears(ann, *writer.said)
+            await away(server, link)
+            link.heal()
+            await until(lambda: server.node.recovery.channels == 2 and not server.node.recovery._running)
+            await hears(ann)
+
+    async def test_a_channel_that_lingers_is_healed_for_who_comes_next(self, server, redis):
+        writer = await Writer(redis).begin()
+        async with reader(server) as ann:
+            await synced(server)
+            await writer.says("a")
+            await ann.receive()
+        await until(lambda: not server.node.healer._channels)
+        async with reader(server) as bob:
+            await synced(server)
+            assert told(await bob.receive())[1]["text"] == "a"
+            await writer.says("b")
+            with writer.unheard():
+                await writer.says("c")
+            await writer.says("d")
+            await hears(bob, *writer.said[1:])
+
+    async def test_one_that_streams_unheard_goes_on_live(self, server, link, redis):
+        async with reader(server) as ann:
+            await synced(server)
+            await away(server, link)
+            writer = await Writer(redis).begin()
+            await writer.says("a", "b")
+            link.heal()
+            await until(lambda: server.node.healer.tokens == 2)
+            await writer.says("c")
+            await hears(ann, *writer.said)
+
+    async def test_what_redis_does_not_answer_at_once_is_asked_again(self, server, link, redis, monkeypatch):
+        replies, refused = server.node.replies, []
+
+        def refusing(name: str, times: int = 2) -> None:
+            ask, until_then = getattr(replies, name), refused.count(name) + times
+
+            async def refuse(*arguments: Any) -> Any:
+                if refused.count(name) < until_then:
+                    refused.append(name)
+                    raise BusError("Redis does not answer")
+                return await ask(*arguments)
+
+            monkeypatch.setattr(replies, name, refuse)
+
+        refusing("around")
+        async with reader(server) as ann:
+            await synced(server)
+            writer = await Writer(redis).begin()
+            await writer.says("a")
+            await until(lambda: server.node.fanout.deliveries)
+            refusing("around")
+            refusing("missing")
+            await away(server, link)
+            await writer.says("b")
+            await writer.ends(COMPLETE)
+            link.heal()
+            await hears(ann, *writer.said)
+        assert refused == ["around"] * 4 + ["missing"] * 2
+
+    async def test_a_reply_that_begins_unheard_on_a_channel_nobody_has_looked_at_yet_comes_whole(
+        self, server, link, redis, monkeypatch
+    ):
+        """Redis does not say what streamed when the channel was opened until the reply is heard again."""
+        replies, answers, asked = server.node.replies, asyncio.Event(), []
+        around = replies.around
+
+        async def late(keys: Any) -> Any:
+            asked.append(keys)
+            if not answers.is_set():
+                raise BusError("Redis does not answer")
+            return await around(keys)
+
+        monkeypatch.setattr(replies, "around", late)
+        async with reader(server) as ann:
+            await until(lambda: asked)
+            await away(server, link)
+            writer = await Writer(redis).begin()
+            await writer.says("a", "b")
+            link.heal()
+            await until(lambda: server.node.recovery.channels == 1)
+            await writer.says("c")
+            await hears(ann, *writer.said)
+            answers.set()
+            await synced(server)
+            await writer.says("d")
+            await hears(ann, *writer.said[3:])
+
+
+class TestHole:
+    """The connection stands, and something is missing."""
+
+    async def test_a_hole_is_read_and_what_follows_it_waits(self, server, redis):
+        async with reader(server) as ann:
+            await synced(server)
+            writer = await Writer(redis).begin()
+            with writer.unheard():
+                await writer.says("a", "b")
+            await writer.says("c")
+            await writer.ends(COMPLETE)
+            await hears(ann, *writer.said)
+        assert server.node.healer.tokens >= 2
+
+    async def test_an_end_with_tokens_missing_before_it_waits_for_them(self, server, redis):
+        async with reader(server) as ann:
+            await synced(server)
+            writer = await Writer(redis).begin()
+            await writer.says("a")
+            with writer.unheard():
+                await writer.says("b")
+            await writer.ends(COMPLETE)
+            await hears(ann, *writer.said)
+        assert (server.node.healer.tokens, server.node.healer.endings) == (1, 0)
+
+    async def test_an_end_that_was_lost_without_a_trace_is_found(self, server, redis, monkeypatch):
+        async with reader(server) as ann:
+            await synced(server)
+            writer = await Writer(redis).begin()
+            await writer.says("a")
+            await until(lambda: server.node.fanout.deliveries)
+            with writer.unheard():
+                await writer.says("b")
+                await writer.ends(COMPLETE)
+            monkeypatch.setattr(healing, "SWEEP_SECONDS", 0.01)
+            now = server.node.healer._now
+            monkeypatch.setattr(server.node.healer, "_now", lambda: now() + 61)
+            sweep = asyncio.create_task(server.node.healer.sweep())
+            await hears(ann, *writer.said)
+            sweep.cancel()
+
+    @pytest.mark.parametrize("state", ["complete", "failed"])
+    async def test_without_the_log_a_part_is_not_passed_off_as_the_whole(self, server, redis, state, caplog):
+        async with reader(server) as ann:
+            await synced(server)
+            writer = await Writer(redis).begin()
+            await writer.says("a")
+            with writer.unheard():
+                await writer.says("b")
+            await redis.xdel(wire.log_key("1", CHANNEL, "m"), wire.log_entry_id(1))
+            await writer.says("c")
+            await writer.ends(ENDS[state][0])
+            await until(lambda: server.node.healer.failed == 1)
+            other = await Writer(redis, "other").begin()
+            await other.says("x")
+            end = [] if state == "complete" else [writer.said[3]]
+            await hears(ann, writer.said[0], *end, *other.said)
+        assert "the log does not have what is missing" in caplog.text
+
+    async def test_what_no_worker_writes_is_given_up(self, server, redis, caplog):
+        async with reader(server) as ann:
+            await synced(server)
+            writer = await Writer(redis).begin()
+            with writer.unheard():
+                await writer.says("a")
+            await redis.hset(wire.message_key("1", CHANNEL, "m"), "user", "junk")
+            await writer.says("b")
+            await until(lambda: server.node.healer.failed == 1)
+            await hears(ann)
+        assert "cannot be read" in caplog.text
+
+    async def test_a_marker_that_nobody_understands_is_an_internal_failure(self, server, redis):
+        async with reader(server) as ann:
+            await synced(server)
+            writer = await Writer(redis).begin()
+            with writer.unheard():
+                await writer.says("a")
+                await writer.log.decide(b"junk")
+                await writer.ends(Decision(state="failed", code="internal"))
+            await server.node.healer.resync([Key("1", CHANNEL)])
+            await hears(ann, *writer.said)
+
+
+class TestSnapshots:
+    """Whoever comes later is told exactly what the channel had; nothing twice."""
+
+    async def test_a_snapshot_ends_where_the_channel_goes_on(self, server, redis):
+        async with reader(server) as ann:
+            await synced(server)
+            writer = await Writer(redis).begin()
+            await writer.says("a", "b")
+            await until(lambda: server.node.fanout.deliveries)
+            with writer.unheard():
+                await writer.says("c", "d")
+            async with reader(server) as bob:
+                snapshot = told(await bob.receive())
+                assert snapshot[0] == "stream.snapshot"
+                assert (snapshot[1]["text"], snapshot[1]["nextIndex"]) == ("ab", 2)
+                await writer.says("e")
+                await writer.ends(COMPLETE)
+                await hears(bob, *writer.said[2:])
+            await hears(ann, *writer.said)
+
+    async def test_the_first_is_told_of_all_and_goes_on_from_there(self, server, link, redis):
+        writer = await Writer(redis).begin()
+        await writer.says("a", "b")
+        async with reader(server) as ann:
+            assert told(await ann.receive())[1]["nextIndex"] == 2
+            await away(server, link)
+            await writer.says("c")
+            link.heal()
+            await hears(ann, writer.said[2])
+            await writer.ends(COMPLETE)
+            await hears(ann, writer.said[3])
+
+    @contextlib.contextmanager
+    def while_reading(self, server, happens) -> Iterator[list[int]]:
+        """``happens`` each time that the log has been read, and the node has delivered it before it knows."""
+        replies = server.node.healer._replies
+        on_channel, reads = replies.on_channel, list[int]()
+
+        async def outrun(key, message_id):
+            reply = await on_channel(key, message_id)
+            before = server.node.fanout.messages
+            await happens()
+            await until(lambda: server.node.fanout.messages > before)
+            reads.append(reply.next_index)
+            return reply
+
+        replies.on_channel = outrun
+        yield reads
+        del replies.on_channel
+
+    async def test_tokens_that_outrun_every_reading_are_added_to_it(self, server, redis):
+        async with streaming(server, redis, "a", "b") as (_, writer):
+            with self.while_reading(server, lambda: writer.says("c", "d")) as reads:
+                async with reader(server) as bob:
+                    live = [told(await bob.receive()) for _ in "cd"]
+                    assert live == writer.said[2:]
+                    event, snapshot = told(await bob.receive())
+                    assert (event, snapshot["status"]) == ("stream.snapshot", "streaming")
+                    assert (snapshot["text"], snapshot["nextIndex"]) == ("abcd", 4)
+                    await writer.says("e")
+                    await hears(bob, writer.said[4])
+            assert reads == [2]
+
+    @pytest.mark.parametrize("end", ENDS)
+    async def test_a_reply_that_ends_while_it_is_read_is_told_whole(self, server, redis, end):
+        async with streaming(server, redis, "a", "b") as (ann, writer):
+            decision, saved = ENDS[end]
+
+            async def end_it() -> None:
+                await writer.says("c")
+                await writer.ends(decision, saved=saved)
+                await hears(ann, *writer.said[2:])
+
+            with self.while_reading(server, end_it):
+                async with reader(server) as bob:
+                    assert [told(await bob.receive()) for _ in "c."] == writer.said[2:]
+                    _, snapshot = told(await bob.receive())
+                    assert (snapshot["text"], snapshot["nextIndex"]) == ("abc", 3)
+                    assert snapshot["status"] == (end if end in stream.ENDS else "failed")
+
+    @pytest.mark.parametrize("heard", [True, False])
+    async def test_a_reply_that_ends_before_redis_answers_is_told_whole(
+        self, server, redis, monkeypatch, heard
+    ):
+        """Also when its end is not heard, but read up."""
+        monkeypatch.setattr(healing, "SNAPSHOT_PAUSES", (0.01,) * 10_000)
+        monkeypatch.setattr(healing, "SNAPSHOT_TRIES", 10_000)
+        async with streaming(server, redis, "a", "b") as (ann, writer):
+            replies, asked = server.node.healer._replies, list[Any]()
+            around = replies.around
+
+            async def refused(keys):
+                asked.append(keys)
+                raise BusError("Redis does not answer")
+
+            replies.around = refused
+            async with reader(server) as bob:
+                await until(lambda: asked)
+                with contextlib.nullcontext() if heard else writer.unheard():
+                    await writer.says("c")
+                    await writer.ends(COMPLETE)
+                if not heard:
+                    channel = server.node.healer._channels[Key("1", CHANNEL)]
+                    server.node.healer._heal(Key("1", CHANNEL), channel, *channel.resync(["m"], {}, 0.0))
+                await hears(ann, *writer.said[2:])
+                assert [told(await bob.receive()) for _ in "c."] == writer.said[2:]
+                del replies.around
+                assert replies.around == around
+                _, snapshot = told(await bob.receive())
+                assert (snapshot["text"], snapshot["nextIndex"]) == ("abc", 3)
+                assert snapshot["status"] == "complete"
+
+    async def test_a_reply_that_ends_while_the_subscription_is_registered_is_told_whole(
+        self, server, redis, monkeypatch
+    ):
+        async with streaming(server, redis, "a", "b") as (ann, writer):
+            join, waiting = server.node.registry.join, list[Any]()
+            monkeypatch.setattr(server.node.registry, "join", lambda *call: waiting.append(call))
+            async with client(server.port) as bob:
+                auth = signatures.sign_channel(APP.key, APP.secret, bob.socket_id, CHANNEL)
+                await bob.send("pusher:subscribe", {"channel": CHANNEL, "auth": auth})
+                await until(lambda: waiting)
+                await writer.says("c")
+                await writer.ends(COMPLETE)
+                await hears(ann, *writer.said[2:])
+                join(*waiting[0])
+                assert (await bob.receive())["event"] == "pusher_internal:subscription_succeeded"
+                assert [told(await bob.receive()) for _ in "c."] == writer.said[2:]
+                _, snapshot = told(await bob.receive())
+                assert (snapshot["text"], snapshot["status"]) == ("abc", "complete")
+
+    async def test_who_goes_while_it_waits_leaves_nothing_behind(self, server):
+        async with reader(server) as ann:
+            await synced(server)
+            async with reader(server):
+                pass
+            await until(lambda: server.node.hub.count(Key("1", CHANNEL)) == 1)
+            await until(lambda: not server.node.healer._channels[Key("1", CHANNEL)].observers)
+            await hears(ann)
+
+    async def test_with_more_than_is_remembered_it_is_read_once_more(self, server, redis, monkeypatch):
+        monkeypatch.setattr("legato.broadcaster.replies.snapshot.MOST", 1)
+        async with streaming(server, redis, "a") as (_, writer):
+            texts = iter([("b", "c"), ("d",)])
+            with self.while_reading(server, lambda: writer.says(*next(texts))) as reads:
+                async with reader(server) as bob:
+                    assert [told(await bob.receive()) for _ in "bcd"] == writer.said[1:]
+                    _, snapshot = told(await bob.receive())
+                    assert (snapshot["text"], snapshot["nextIndex"]) == ("abcd", 4)
+            assert reads == [1, 3]
+
+    async def test_one_that_is_about_to_be_healed_from_the_start_has_none(self, server, redis):
+        async with reader(server) as ann:
+            await synced(server)
+            writer = await Writer(redis).begin()
+            with writer.unheard():
+                await writer.says("a")
+            async with reader(server) as bob:
+                await until(lambda: not server.node.background)  # he is welcomed
+                await writer.says("b")
+                await hears(bob, *writer.said)
+            await hears(ann, *writer.said)
+
+
+class LateBus:
+    """What the bus of a node brings, kept until :meth:`bring`, in its order; the rest of Redis answers."""
+
+    def __init__(self, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        bus = server.node.bus
+        self._waiting: list[Callable[[], None]] = []
+        self.confirmed = 0
+        self._deliver, self._confirm = bus._on_message, bus._on_confirmed
+        monkeypatch.setattr(
+            bus, "_on_message", lambda *frame: self._waiting.append(lambda: self._deliver(*frame))
+        )
+        monkeypatch.setattr(bus, "_on_confirmed", self._keep_confirmation)
+        self._monkeypatch = monkeypatch
+        self._bus = bus
+
+    def _keep_confirmation(self, key: Key) -> None:
+        self.confirmed += 1
+        self._waiting.append(lambda: self._confirm(key))
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def bring(self) -> None:
+        """All of it, and from now on at once."""
+        self._monkeypatch.setattr(self._bus, "_on_message", self._deliver)
+        self._monkeypatch.setattr(self._bus, "_on_confirmed", self._confirm)
+        for one in self._waiting:
+            one()
+
+
+async def appended(one: Client) -> tuple[str, list[int]]:
+    """What a naive client has at the end, which appends, and replaces by a snapshot; the indexes it heard."""
+    text, indexes = "", []
+    while True:
+        event, data = told(await one.receive())
+        if event == "token.received":
+            text += data["token"]
+            indexes.append(data["tokenIndex"])
+        elif event == "stream.snapshot":
+            text = data["text"]
+        elif event == "stream.completed":
+            return text, indexes
+
+
+class TestTokensOnTheirWay:
+    """The log has tokens that the bus has not brought yet when somebody subscribes."""
+
+    @pytest.fixture
+    def waiting(self, server, monkeypatch) -> asyncio.Event:
+        """Until it is set, Redis does not tell what streams."""
+        gate, around = asyncio.Event(), server.node.healer._replies.around
+
+        async def later(keys: Any) -> Any:
+            await gate.wait()
+            return await around(keys)
+
+        monkeypatch.setattr(server.node.healer._replies, "around", later)
+        return gate
+
+    @pytest.mark.parametrize("brought", [0, 2], ids=["all of them", "those behind the first"])
+    async def test_none_is_doubled_for_who_appends_and_none_is_lost(
+        self, server, redis, monkeypatch, waiting, brought
+    ):
+        async with reader(server) as ann:
+            writer = await Writer(redis).begin()
+            if brought:
+                await writer.says(*"ab")
+            await until(lambda: server.node.fanout.messages == brought)
+            late = LateBus(server, monkeypatch)
+            await writer.says("c", "d", "e")
+            await until(lambda: len(late) == 3)
+            waiting.set()
+            async with reader(server) as bob:
+                # Either the node waits for the bus, or it has told all that it will.
+                await until(lambda: late.confirmed or not server.node.background)
+                late.bring()
+                await writer.says("f")
+                await writer.ends(COMPLETE)
+                text, indexes = await appended(ann)
+                whole = "ab"[:brought] + "cdef"
+                assert (text, indexes) == (whole, list(range(len(whole))))
+                text, indexes = await appended(bob)
+                assert (text, indexes) == (whole, indexes[:1] and list(range(indexes[0], len(whole))))
+
+    async def test_a_bus_that_is_lost_meanwhile_keeps_nobody_waiting(
+        self, server, redis, monkeypatch, waiting, link
+    ):
+        async with reader(server) as ann:
+            late = LateBus(server, monkeypatch)
+            writer = await Writer(redis).begin()
+            await writer.says("a", "b")
+            await until(lambda: len(late) == 2)
+            waiting.set()
+            await until(lambda: late.confirmed)
+            late._waiting.clear()
+            monkeypatch.undo()
+            await away(server, link)
+            event, snapshot = told(await ann.receive())
+            assert (event, snapshot["text"], snapshot["nextIndex"]) == ("stream.snapshot", "ab", 2)
+            link.heal()
+            await writer.says("c")
+            await writer.ends(COMPLETE)
+            assert await appended(ann) == ("c", [2])
+
+
+class TestCachedEvents:
+    """On a channel that keeps its last event."""
+
+    async def publish(self, port: int, data: str, **more: Any) -> None:
+        body = {"name": "e", "data": data, "channel": "cache-x"} | more
+        assert await post(port, EVENTS, body) == (200, {})
+
+    @contextlib.asynccontextmanager
+    async def reader(self, server) -> AsyncIterator[Client]:
+        async with client(server.port) as one:
+            await one.subscribe("cache-x")
+            yield one
+
+    async def heard(self, one: Client, *expected: str) -> None:
+        assert [(await one.receive())["data"] for _ in expected] == list(expected)
+        await one.send("pusher:ping")
+        assert (await one.receive())["event"] == "pusher:pong"
+
+    async def recovered(self, server, times: int) -> None:
+        recovery = server.node.recovery
+        await until(lambda: recovery.channels == times and not recovery._running)
+
+    async def test_the_last_one_that_was_missed_comes_once(self, server, link, valkey_url):
+        async with (
+            self.reader(server) as ann,
+            self.reader(server) as bob,
+            running(local_settings(redis=Redis(url=valkey_url))) as other,
+        ):
+            assert (await ann.receive())["event"] == "pusher:cache_miss"
+            assert (await bob.receive())["event"] == "pusher:cache_miss"
+            await self.publish(other.port, "1")
+            await self.heard(ann, "1")
+            await away(server, link)
+            await self.publish(other.port, "2")
+            await self.publish(other.port, "3")
+            link.heal()
+            await self.recovered(server, 1)
+            await self.heard(ann, "3")
+            await away(server, link)
+            link.heal()
+            await self.recovered(server, 2)
+            await self.publish(other.port, "4")
+            await self.heard(ann, "4")
+            await self.heard(bob, "1", "3", "4")
+        assert server.node.cached.read == 1
+        await until(lambda: not server.node.cached._told)
+
+    async def test_what_a_subscriber_was_sent_is_not_sent_again(self, server, link, valkey_url):
+        async with running(local_settings(redis=Redis(url=valkey_url))) as other:
+            await self.publish(other.port, "1")
+            async with self.reader(server) as ann:
+                await self.heard(ann, "1")
+                await away(server, link)
+                link.heal()
+                await self.recovered(server, 1)
+                await self.heard(ann)
+
+    async def test_an_older_one_that_comes_late_is_not_taken_for_the_last(self, server):
+        async with self.reader(server) as ann:
+            assert (await ann.receive())["event"] == "pusher:cache_miss"
+            key = Key("1", "cache-x")
+            version = await server.node.registry.remember(key, "e", "2", 60)
+            await server.node.cached.read_again([key])
+            for late in (version - 1, version, version + 1):
+                frame = json.dumps({"event": "e", "channel": "cache-x", "data": str(late - version)}).encode()
+                envelope = wire.Envelope(frame, command=wire.CACHED, detail=str(late))
+                await server.node.bus.publish([(key, envelope)])
+            await self.heard(ann, "2", "1")

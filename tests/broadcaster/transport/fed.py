@@ -1,0 +1,99 @@
+"""The protocols of a node, given bytes without sockets: what they do hangs on nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from functools import partial
+from itertools import repeat
+from typing import TYPE_CHECKING
+
+from uvicorn.server import ServerState
+
+from legato.broadcaster.bus.local import LocalBus
+from legato.broadcaster.composition import _config
+from legato.broadcaster.node import compose
+from tests.broadcaster.conftest import local_settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+SOCKET_ID = "1.2"
+"""Of every connection."""
+
+
+class Transport(asyncio.Transport):
+    """Remembers what is written, and to whom what comes is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.protocol: asyncio.Protocol = asyncio.Protocol()
+        self.ended = False
+
+    def read(self, data: bytes) -> None:
+        """Some has come."""
+        if not self.ended:
+            self.protocol.data_received(data)
+
+    def write(self, data: bytes) -> None:
+        self.written += b"" if self.ended else data
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+    def is_closing(self) -> bool:
+        return self.ended
+
+    def close(self) -> None:
+        self.ended = True
+
+    abort = close
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+class Door:
+    """Where connections come in."""
+
+    def __init__(self) -> None:
+        self.node = compose(local_settings(), LocalBus(), None)
+        self.node.admission._socket_ids = repeat(SOCKET_ID)
+        self.state = ServerState()
+        config = _config(self.node.settings, self.node)
+        self._make = partial(config.http_protocol_class, config=config, server_state=self.state, app_state={})
+
+    def come(self) -> Transport:
+        """One more."""
+        transport = Transport()
+        transport.protocol = self._make()
+        transport.protocol.connection_made(transport)
+        return transport
+
+    async def calm(self) -> None:
+        """Wait until nothing is under way."""
+        while self.state.tasks or len(self.node.context.budget):
+            await asyncio.sleep(0)
+            if self.state.tasks:
+                await asyncio.wait(self.state.tasks, timeout=0.01)
+
+
+@asynccontextmanager
+async def door() -> AsyncIterator[Door]:
+    """One that is open; its node does not outlive it."""
+    opened = Door()
+    await opened.node.start()
+    try:
+        yield opened
+    finally:
+        await opened.node.close()

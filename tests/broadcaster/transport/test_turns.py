@@ -1,0 +1,123 @@
+"""Crowds: a few begin in each turn of the loop, in order, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from legato.broadcaster.composition import running
+from legato.broadcaster.transport import throttle as turns
+from legato.broadcaster.transport.budget import SLICE
+from legato.broadcaster.transport.throttle import Turns
+from tests.broadcaster.conftest import APP, client, local_settings
+from tests.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Loop:
+    def __init__(self) -> None:
+        self.scheduled: list[Callable[[], None]] = []
+        self.begun: list[int] = []
+        self.turns = Turns(self.scheduled.append)
+
+    def come(self, number: int) -> None:
+        if self.turns.put(lambda: self.begun.append(number)):
+            self.begun.append(number)
+
+    def turn(self) -> None:
+        scheduled, self.scheduled[:] = list(self.scheduled), []
+        for function in scheduled:
+            function()
+
+
+@pytest.fixture
+def loop(monkeypatch) -> Loop:
+    monkeypatch.setattr(turns, "MOST", 2)
+    return Loop()
+
+
+def test_a_few_begin_at_once(loop):
+    for number in range(2):
+        loop.come(number)
+    assert loop.begun == [0, 1]
+    assert not loop.turns
+    loop.turn()
+    assert not loop.scheduled
+
+
+def test_one_alone_costs_no_turn(loop):
+    loop.come(0)
+    assert not loop.scheduled
+    loop.come(1)
+    assert len(loop.scheduled) == 1
+
+
+def test_the_others_begin_in_order_a_few_in_each_turn(loop):
+    for number in range(7):
+        loop.come(number)
+    seen = [len(loop.begun)]
+    while loop.scheduled:
+        loop.turn()
+        seen.append(len(loop.begun))
+    assert seen == [2, 4, 6, 7, 7]  # the last turn finds nobody, and there is no other
+    assert loop.begun == list(range(7))
+
+
+def test_who_comes_while_others_wait_comes_after_them(loop):
+    for number in range(4):
+        loop.come(number)
+    loop.turn()
+    for number in range(4, 6):
+        loop.come(number)
+    while loop.scheduled:
+        loop.turn()
+    assert loop.begun == list(range(6))
+
+
+def test_one_that_breaks_off_keeps_nobody_waiting(loop):
+    def broken() -> None:
+        raise LookupError
+
+    for number in range(2):
+        loop.come(number)
+    loop.turns.put(broken)
+    loop.come(2)
+    with pytest.raises(LookupError):
+        loop.turn()
+    loop.turn()
+    assert loop.begun == [0, 1, 2]
+
+
+async def test_a_crowd_comes_one_at_a_time_and_goes_a_few_at_a_time(monkeypatch):
+    """Everybody is let in, and everybody is seen to go."""
+    monkeypatch.setattr(turns, "MOST", 1)
+    async with running(local_settings()) as server:
+        most = 0
+        put = server.node.turns.put
+
+        def seen(begin: Callable[[], None]) -> bool:
+            nonlocal most
+            at_once = put(begin)
+            most = max(most, len(server.node.turns))
+            return at_once
+
+        monkeypatch.setattr(server.node.turns, "put", seen)
+        async with contextlib.AsyncExitStack() as stack:
+            people = await asyncio.gather(
+                *(stack.enter_async_context(client(server.port)) for _ in range(50))
+            )
+            for person in people:
+                await person.subscribe("news")
+            budget, gone = server.node.context.budget, []
+            monkeypatch.setattr(budget, "refill", lambda: False)  # each turn's time is used up
+            put_off = budget.put
+            monkeypatch.setattr(budget, "put", lambda one: (put_off(one), gone.append(one)))
+            await asyncio.gather(*(person.connection.close() for person in people))
+        assert most > 0
+        assert len(gone) >= 50 - SLICE
+        await until(lambda: server.node.connections.by_app[APP.id] == 0 and not server.node.turns)
