@@ -1,7 +1,7 @@
 """HTTP/1.1 on a connection: one request at a time, each within bounds of time and of memory.
 
 Requests to the Pusher HTTP API do not go through ASGI: a request is one call, and its answer one write
-(:mod:`.exchange`). All others go through ASGI, in uvicorn's ``RequestResponseCycle``.
+(:mod:`.exchange`). All others go through ASGI, in uvicorn's ``RequestResponseCycle`` (:mod:`.cycles`).
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import is_ssl
 
 from .asgi import Flow, Parting, refusal, scope_of
 from .budget import SLICE, SLICE_BYTES
+from .cycles import asgi_cycle, complete, disconnect, give, has_enough
+from .deadlines import Deadlines
 from .exchange import Exchange
 from .farewell import Farewell
 from .fastpath import plain_post
@@ -29,39 +30,28 @@ if TYPE_CHECKING:
     from legato.broadcaster.api.http_api import HttpApi
 
     from .budget import Budget
+    from .cycles import Cycle
     from .framing import Body, Head
     from .websocket import Connection
 
-    Cycle = RequestResponseCycle | Exchange
-
 logger: Final = logging.getLogger("legato.http")
-
-STALLED_SECONDS: Final = 30.0
-"""How long a peer may read nothing of an answer that waits for it."""
-
-PROGRESS_BYTES: Final = 32_768
-"""How much of a body has to come in ``request_seconds``, if it is not complete by then."""
 
 SKIPPED_BYTES: Final = 65_536
 """A connection outlives an answer that came before its request's end, if at most this much is missing."""
-
-HELD_BYTES: Final = 65_536
-"""How much of a body waits for an ASGI application that does not take it."""
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class HttpProtocol(asyncio.Protocol):
-    """Reads requests, and looks after time: until a request is complete, between two, and while nobody reads.
+    """Reads requests, and has them answered.
 
     What has come behind a request waits for its answer; meanwhile reading pauses. So at most one read is
-    kept, and answers keep the order of requests. One timer looks after all deadlines, and no request moves it
-    that comes whole.
+    kept, and answers keep the order of requests.
 
     :param api: what answers requests to the Pusher HTTP API.
     :param connect: makes what a WebSocket is for us, given uvicorn's set of what is open.
     :param budget: gives it slices of the loop's time, as its ``Reader``.
-    :param seconds: for a head, and for each :data:`PROGRESS_BYTES` of a body.
+    :param seconds: for a head, and for each :data:`.deadlines.PROGRESS_BYTES` of a body.
     :param since: when the peer has connected, in the loop's time.
     :ivar cycle: the request that is answered, or was.
     """
@@ -81,12 +71,6 @@ class HttpProtocol(asyncio.Protocol):
     _queued = False
     _reading = False
     _paused = False
-    _due: float | None = None
-    """When more of a request has to have come that is not complete."""
-    _progress = 0
-    _look_at = 0.0
-    _patience: asyncio.TimerHandle | None = None
-    _stalled: asyncio.TimerHandle | None = None
     _gone = False
 
     def __init__(
@@ -102,9 +86,8 @@ class HttpProtocol(asyncio.Protocol):
         self._api = api
         self._connect = connect
         self._budget = budget
-        self._seconds = seconds
         self._config: Config = of_uvicorn["config"]
-        self._waiting_since = since
+        self._deadlines = Deadlines(self, self._config.timeout_keep_alive, seconds, since)
         self._unread = bytearray()
         self.server_state: ServerState = of_uvicorn["server_state"]
         self.loop = asyncio.get_running_loop()
@@ -116,14 +99,14 @@ class HttpProtocol(asyncio.Protocol):
         self.server_state.connections.add(self)  # type: ignore[arg-type]
         self.transport = transport
         self.flow = Flow(transport, self._wanted)
-        self._look_by(self._waiting_since + self._config.timeout_keep_alive)
+        self._deadlines.start()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Whoever is at work for the peer learns that it has gone."""
         self.server_state.connections.discard(self)
-        self._moves()
+        self._deadlines.read_on()
         self._stop_reading()
-        self._disconnect()
+        disconnect(self.cycle)
         self.flow.resume_writing()
         if exc is None:
             self.transport.close()
@@ -132,18 +115,7 @@ class HttpProtocol(asyncio.Protocol):
         """Nothing that comes, or has come, is read by this object any more."""
         self._gone = True
         self._unread.clear()
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
-
-    def _disconnect(self) -> None:
-        """Nothing more is said to the peer about the request that runs."""
-        cycle = self.cycle
-        if cycle is None or cycle.response_complete:
-            return
-        cycle.disconnected = True
-        if isinstance(cycle, RequestResponseCycle):
-            cycle.message_event.set()
+        self._deadlines.stop()
 
     def shutdown(self) -> None:
         """What uvicorn calls when it stops."""
@@ -252,14 +224,14 @@ class HttpProtocol(asyncio.Protocol):
         """What can be read has been read. Wait for more, unless it is the peer that waits."""
         if self._gone:
             return
-        if self._unread and self._answering() and (self._body is None or self._held()):
+        if self._unread and self._answering() and (self._body is None or has_enough(self.cycle)):
             self._pause()
             return
         self._resume()
         if self._unchecked:
             self._check()
-        if (self._unread or self._body is not None) and self._due is None and not self._gone:
-            self._renew()
+        if (self._unread or self._body is not None) and self._deadlines.due is None and not self._gone:
+            self._deadlines.renew()
 
     def _pause(self) -> None:
         if not self._paused:
@@ -284,7 +256,7 @@ class HttpProtocol(asyncio.Protocol):
             if self._api.serves(head.target)
             else scope_of(head, self._config, secure=is_ssl(self.transport))
         )
-        self._due = None
+        self._deadlines.due = None
         self._body = body = body_of(head)
         self._keep_alive = head.keep_alive
         skipped = body is None or (body.left is not None and body.left <= SKIPPED_BYTES)
@@ -315,81 +287,44 @@ class HttpProtocol(asyncio.Protocol):
 
     def _begin_cycle(self, head: Head, scope: dict[str, Any], *, keep_alive: bool) -> None:
         whole = self._body is None
-        self.cycle = cycle = RequestResponseCycle(
-            scope=scope,  # type: ignore[arg-type]
-            transport=self.transport if whole else Parting(self.transport, self.part),  # type: ignore[arg-type]
-            flow=self.flow,
-            logger=logger,
-            access_logger=logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=head.expects and not whole,
-            keep_alive=keep_alive,
-            on_response=self.on_response_complete,
-        )
+        transport = self.transport if whole else Parting(self.transport, self.part)
+        headers, done = self.server_state.default_headers, self.on_response_complete
+        self.cycle = cycle = asgi_cycle(head, scope, transport, self.flow, headers, done)
+        cycle.keep_alive = keep_alive
         if whole:
-            cycle.more_body = False
-            cycle.message_event.set()
+            complete(cycle, self._api)
         self.spawn(cycle.run_asgi(self._config.loaded_app))
 
     def _read_body(self, body: Body) -> bool:
         """Give the request's answer what has come of it. Nobody wants it any more behind the answer."""
-        if self._held():
+        if has_enough(self.cycle):
             return False
         before = len(self._unread)
         data = body.take(self._unread, SLICE_BYTES)
-        self._give(data)
+        give(self.cycle, data, self._api)
         if body.done:
             self._complete()
             return True
         if before == len(self._unread):
             return False
-        self._progress += len(data)
-        if self._progress >= PROGRESS_BYTES:
-            self._renew()
+        self._deadlines.came(len(data))
         return True
-
-    def _held(self) -> bool:
-        """Whether an application has enough of the body, for now."""
-        cycle = self.cycle
-        return (
-            isinstance(cycle, RequestResponseCycle)
-            and not cycle.response_complete
-            and len(cycle.body) >= HELD_BYTES
-        )
-
-    def _give(self, data: bytes) -> None:
-        cycle = self.cycle
-        if not data or cycle is None or cycle.response_complete:
-            return
-        if isinstance(cycle, Exchange):
-            cycle.add(data, self._api.max_body)
-            if cycle.body is None:
-                cycle.begin(self._api)
-        else:
-            cycle.body += data
-            cycle.message_event.set()
 
     def _complete(self) -> None:
         """The whole request has come."""
-        self._body = self._due = None
+        self._body = self._deadlines.due = None
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
-            self._waiting_since = self.loop.time()
+            self._deadlines.idle_since = self.loop.time()
             return
         if not cycle.response_started:
             cycle.keep_alive = self._keep_alive
-        if isinstance(cycle, Exchange):
-            cycle.begin(self._api)
-        else:
-            cycle.more_body = False
-            cycle.message_event.set()
+        complete(cycle, self._api)
 
     def on_response_complete(self) -> None:
         """The next request may begin."""
         self.server_state.total_requests += 1
-        self._waiting_since = self.loop.time()
+        self._deadlines.idle_since = self.loop.time()
         self._wanted()
 
     def _hand_over(self, head: Head) -> None:
@@ -413,7 +348,7 @@ class HttpProtocol(asyncio.Protocol):
             self._stop_reading()  # it has an answer, or a part of one
             self.transport.abort()
             return
-        self._disconnect()
+        disconnect(self.cycle)
         logger.warning("a request is refused (%d): %s", status, reason)
         self.transport.write(refusal(status, reason, self.server_state.default_headers))
         self._part(whole=False)
@@ -434,47 +369,21 @@ class HttpProtocol(asyncio.Protocol):
 
     # --- deadlines
 
-    def _renew(self) -> None:
-        """More of the request has come, or its first bytes."""
-        self._progress = 0
-        self._due = self.loop.time() + self._seconds
-        if self._due < self._look_at:
-            self._look_by(self._due)
+    @property
+    def busy(self) -> bool:
+        """Whether the peer waits for us."""
+        return self._paused or (self._body is None and self._answering())
 
-    def _look_by(self, deadline: float) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-        self._look_at = deadline
-        self._patience = self.loop.call_at(deadline, self._look)
-
-    def _look(self) -> None:
-        """One who has to say something and does not is let go."""
-        self._patience = None
-        if self.transport.is_closing():
-            return
-        now = self.loop.time()
-        if self._paused or (self._body is None and self._answering()):  # it waits for us
-            self._waiting_since = now
-            self._due = None if self._due is None else now + self._seconds
-        deadline = self._waiting_since + self._config.timeout_keep_alive if self._due is None else self._due
-        if deadline > now:
-            self._look_by(deadline)
-        elif self._due is None:
-            self.transport.close()
-        else:
-            self._refuse(408, "The request did not come in time.")
+    def expire(self) -> None:
+        """The request has not come in time."""
+        self._refuse(408, "The request did not come in time.")
 
     def pause_writing(self) -> None:
         """The peer has to read on soon."""
         self.flow.pause_writing()
-        self._stalled = self.loop.call_later(STALLED_SECONDS, self.transport.abort)
+        self._deadlines.stall()
 
     def resume_writing(self) -> None:
         """The peer reads."""
-        self._moves()
+        self._deadlines.read_on()
         self.flow.resume_writing()
-
-    def _moves(self) -> None:
-        if self._stalled is not None:
-            self._stalled.cancel()
-            self._stalled = None

@@ -11,7 +11,7 @@ import pytest
 
 from legato.broadcaster.composition import running
 from legato.broadcaster.config import Server
-from legato.broadcaster.transport import farewell
+from legato.broadcaster.transport import deadlines, farewell
 from legato.broadcaster.transport import http11 as http
 from legato.broadcaster.transport.budget import SLICE
 from tests.broadcaster.conftest import client, local_settings, until
@@ -50,7 +50,7 @@ async def test_a_request_that_does_not_become_complete_ends(start):
 
 async def test_a_deadline_moves_with_what_comes(monkeypatch):
     """An upload may be slow, as long as it goes on; all together it takes far longer than one deadline."""
-    monkeypatch.setattr(http, "PROGRESS_BYTES", 100)
+    monkeypatch.setattr(deadlines, "PROGRESS_BYTES", 100)
     settings = local_settings(server=Server(port=0, drain_seconds=0, request_seconds=1))
     async with running(settings) as server, peer(server.port) as one:
         data, begun = post(event("slow", size=4000)), time.monotonic()
@@ -77,12 +77,12 @@ async def test_an_idle_connection_has_a_deadline_of_its_own():
         one.writer.write(get("/up"))
         assert (await one.answer())[0] == 200
         (open_,) = http_connections(server)
-        assert open_._due is None
+        assert open_._deadlines.due is None
         one.writer.write(get("/up")[:5])
-        await until(lambda: open_._due is not None)
+        await until(lambda: open_._deadlines.due is not None)
         one.writer.write(get("/up")[5:])
         assert (await one.answer())[0] == 200
-        assert open_._due is None
+        assert open_._deadlines.due is None
 
 
 async def test_a_request_that_waits_for_us_has_no_deadline(monkeypatch):
@@ -303,14 +303,14 @@ async def test_reading_pauses_for_as_long_as_something_is_unread(monkeypatch):
         assert paused == [True]
         protocol = one.protocol
         assert isinstance(protocol, http.HttpProtocol)
-        protocol._due = opened.node.context.loop.time() - 1  # as if it had begun long ago
-        protocol._look()
-        assert protocol._due > opened.node.context.loop.time()
+        protocol._deadlines.due = opened.node.context.loop.time() - 1  # as if it had begun long ago
+        protocol._deadlines.look()
+        assert protocol._deadlines.due > opened.node.context.loop.time()
         await opened.calm()
         assert paused == [True, False]
         assert one.written.count(b"HTTP/1.1 401 ") == 100
         one.read(get("/up")[:-1])
-        protocol._due = opened.node.context.loop.time() - 1
-        protocol._look()
+        protocol._deadlines.due = opened.node.context.loop.time() - 1
+        protocol._deadlines.look()
         assert one.written.count(b"HTTP/1.1 408 ") == 1
         protocol.connection_lost(None)
