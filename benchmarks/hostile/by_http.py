@@ -13,7 +13,8 @@ from .arena import HOST
 from .attack import UNREAD, Attack, filled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import socket
+    from collections.abc import Callable, Iterable
 
     from .arena import Arena
 
@@ -90,7 +91,12 @@ def _held_back(line: str) -> Callable[[Arena], None]:
 def _slow_bodies(arena: Arena) -> None:
     head = request("POST /api/chat/send", "", b"", BODY)
     sockets = [arena.connect() for _ in range(SLOW)]
-    for data in itertools.chain([head], itertools.repeat(b"x")):
+    _drip(arena, sockets, itertools.chain([head], itertools.repeat(b"x")), 0.05)
+
+
+def _drip(arena: Arena, sockets: list[socket.socket], pieces: Iterable[bytes], pause: float) -> None:
+    """Write each piece to all sockets, ``pause`` seconds apart, until the server has closed them all."""
+    for data in pieces:
         for sock in list(sockets):
             try:
                 arena.write(sock, [data])
@@ -98,7 +104,7 @@ def _slow_bodies(arena: Arena) -> None:
                 sockets.remove(sock)
         if not sockets:
             return
-        arena.hold(sockets, 0.05)
+        arena.hold(sockets, pause)
 
 
 def _byte_by_byte(arena: Arena) -> None:
@@ -130,15 +136,7 @@ def _scrapers(arena: Arena) -> None:
     """Send endless requests to the metrics port."""
     sockets = [arena.connect(arena.order.metrics_port, plain=True) for _ in range(SCRAPERS)]
     pieces = itertools.chain([b"GET /metrics HTTP/1.1\r\n"], (b"X-%d: x\r\n" % n for n in itertools.count()))
-    for data in pieces:
-        for sock in list(sockets):
-            try:
-                arena.write(sock, [data])
-            except OSError:
-                sockets.remove(sock)
-        if not sockets:
-            return
-        arena.hold(sockets, 0.2)
+    _drip(arena, sockets, pieces, 0.2)
 
 
 _EVENT: Final = b'{"name":"e","channel":"c","data":"x"}'
