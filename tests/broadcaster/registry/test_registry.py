@@ -523,7 +523,7 @@ async def test_what_redis_forgot_that_it_forgot_is_gone_again(server):
         await one.join(ROOM, "1.1", ANN)
         await one.join(ROOM, "2.2", BOB)
         one.joined.pop((ROOM, "2.2"))
-        one.registry._identity._known = {None: "another"}
+        one.registry._cleanup._identity._known = {None: "another"}
         one.registry._lease.doubt()
         await eventually(lambda: one.registry.counts([ROOM]), [Counts(1, 1)])
         assert [(key, member) for key, member, _ in one.left] == [(ROOM, BOB)]
@@ -681,7 +681,7 @@ async def test_nobody_is_judged_right_after_redis_is_another_one(server):
         await until(lease._may_judge)
         async with one.registry._renewing:
             await redis.sadd(wire.NODES_KEY, "other")
-            one.registry._identity._known = {None: "before"}
+            one.registry._cleanup._identity._known = {None: "before"}
             judged: list[str] = []
             declare = lease._declare_dead
 
@@ -728,7 +728,7 @@ async def test_registering_again_that_breaks_off_is_done_once_more(server, monke
             return await smembers(key)
 
         monkeypatch.setattr(one.registry._redis, "smembers", failing)
-        one.registry._identity._known = {None: "another"}
+        one.registry._cleanup._identity._known = {None: "another"}
         await eventually(lambda: one.registry.counts([ROOM]), [Counts(1, 1)])
         assert failed
         assert await redis.scard(wire.entries_key("one")) == 1
