@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from legato.protocol.redis.pipeline import Named
 
     from .lease import Lease
+    from .peers import Peers
 
     Mine = Callable[[], Iterable[tuple[Key, str, Member | None]]]
 
@@ -56,10 +57,11 @@ class Cleanup:
     :param mine: everything that this node has joined and not left.
     """
 
-    def __init__(self, redis: Named, lease: Lease, registrar: Registrar, mine: Mine) -> None:
+    def __init__(self, redis: Named, lease: Lease, peers: Peers, registrar: Registrar, mine: Mine) -> None:
         self._redis = redis
         self._names = redis.names
         self._lease = lease
+        self._peers = peers
         self._registrar = registrar
         self._mine = mine
         self._identity = Identity(redis)
@@ -81,7 +83,7 @@ class Cleanup:
     def something_lost(self) -> None:
         """All leases may be gone: nobody is judged before their nodes could say that they live."""
         logger.warning("Redis may have lost something: everything is registered again")
-        self._lease.unsteady()
+        self._lease.contact.restart(self._lease.clock())
         self._registrar.connections_lost()
         self._again = True
 
@@ -95,7 +97,7 @@ class Cleanup:
                     self.something_lost()
                 if self._again:
                     await self._register_again()
-                for node in await self._lease.dead():
+                for node in await self._peers.dead():
                     await self._take_back(node)
             except (RedisError, OSError) as error:
                 self._lease.doubt()
@@ -141,7 +143,7 @@ class Cleanup:
             for entry in entries:
                 self._registrar.take_back(node, entry)
             await self._registrar.flush()
-        await self._lease.forget(node)
+        await self._peers.forget(node)
 
     async def _some(self, listed: str) -> list[bytes]:
         entries: Any = await self._redis.srandmember(listed, BATCH)

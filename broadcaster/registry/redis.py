@@ -25,8 +25,10 @@ from .cleanup import Cleanup
 from .codec import Change, Hold, Owner, decode_entry, decode_joined, decode_left, encode_entry
 from .connection_counts import ConnectionCounts
 from .holds import Holds
-from .lease import OPEN, Lease, Renewal
+from .lease import OPEN, Lease
+from .lease_keeper import LeaseKeeper
 from .lease_thread import LeaseThread
+from .peers import Peers
 from .queries import Questions
 from .writes import Changes
 
@@ -74,25 +76,24 @@ class RedisRegistry(Questions):
     ) -> None:
         super().__init__(redis)
         self._lease = Lease(redis, node_id, lease, owner.state)
-        self._thread = None if connect is None else LeaseThread(self._lease, connect)
+        thread = None if connect is None else LeaseThread(self._lease, connect)
+        self._keeper = LeaseKeeper(self._lease, thread, self)
+        self._peers = Peers(redis, self._lease)
         self._owner = owner
-        self._changes = Changes(redis, self._steady, self._lease.doubt, self._stands)
-        self._cleanup = Cleanup(redis, self._lease, self, owner.mine)
-        self._connections = ConnectionCounts(redis, self._lease)
+        self._changes = Changes(redis, self._keeper.settle, self._lease.doubt, self._stands)
+        self._cleanup = Cleanup(redis, self._lease, self._peers, self, owner.mine)
+        self._connections = ConnectionCounts(redis, self._lease, self._peers)
         self._calls = (f"{node_id}:{number}" for number in itertools.count())
         self._joining: Counter[tuple[Key, str]] = Counter()
         self._holds = Holds()
-        self._renewing = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, left: Callable[[Key, Member | None, Left], None]) -> None:
         """Take the lease, and begin to carry changes out."""
         self._left = left
-        await ask(self._lease.renew())
+        await self._keeper.start()
         await self._cleanup.start()
-        if self._thread is not None:
-            self._thread.start()
-        works = self._keep_lease(), self._cleanup.run(), self._connections.keep_telling()
+        works = self._keeper.run(), self._cleanup.run(), self._connections.keep_telling()
         self._tasks = [asyncio.create_task(work) for work in works]
 
     @property
@@ -109,8 +110,7 @@ class RedisRegistry(Questions):
             logger.warning("%d changes are left to the others, when the lease lapses", len(self._changes))
         for task in self._tasks:
             await end_task(task)
-        if self._thread is not None:  # before the lease is given back: it would renew it
-            await self._thread.close()
+        await self._keeper.close()
         await self._changes.close()
         if not self._changes:
             try:
@@ -159,7 +159,7 @@ class RedisRegistry(Questions):
         users, subscriptions = limits
         node = self._lease.node
         arguments = (socket_id, node, user, encoded, users, envelope, subscriptions)
-        line = node, encode_entry(key, socket_id, member)
+        entry = node, encode_entry(key, socket_id, member)
 
         def answered(answer: list[Any]) -> None:
             self._joining[key, socket_id] -= 1
@@ -167,7 +167,7 @@ class RedisRegistry(Questions):
                 del self._joining[key, socket_id]
             joined = decode_joined(answer)
             if joined.full:  # before whoever hears of it tries again
-                self._forget(key, (line,))
+                self._forget(key, (entry,))
             if joined.back:
                 self._forget(key, self._holds.let_go(key, "c"))
             if joined.user_back:
@@ -175,8 +175,8 @@ class RedisRegistry(Questions):
             done(joined)
 
         self._joining[key, socket_id] += 1
-        self._holds.reclaim(line)
-        self._changes.put(Change("join", key, arguments, answered, lists=(line,)))
+        self._holds.reclaim(entry)
+        self._changes.put(Change("join", key, arguments, answered, lists=(entry,)))
 
     def leave(
         self,
@@ -189,20 +189,20 @@ class RedisRegistry(Questions):
         name: str = "",
     ) -> None:
         """In the next pipeline. What an old name has is taken over from it, as from another node."""
-        line = name or self._lease.node, encode_entry(key, socket_id, member)
-        self._leave(key, socket_id, member, line, done, disconnect=disconnect)
+        entry = name or self._lease.node, encode_entry(key, socket_id, member)
+        self._leave(key, socket_id, member, entry, done, disconnect=disconnect)
 
     def _leave(
         self,
         key: Key,
         socket_id: str,
         member: Member | None,
-        line: NodeEntry,
+        entry: NodeEntry,
         done: Callable[[Left], None],
         *,
         disconnect: bool,
     ) -> None:
-        """``line`` is where it is listed: under the name of this node, or of a dead one.
+        """``entry`` is where it is listed: under the name of this node, or of a dead one.
 
         What is held back stays listed until it is released, so that others find it if this node dies.
         """
@@ -210,16 +210,16 @@ class RedisRegistry(Questions):
         if member is not None:
             user = member.id
             envelope = wire.encode_envelope(removed_envelope(key, socket_id, member))
-        own = self._lease.node, line[1]
+        own = self._lease.node, entry[1]
         holder = own[0] if self._owner.holding(key.app_id) and not key.channel.startswith("#") else ""
         seconds = round(HELD_SECONDS + 4 * self._lease.seconds), ANSWER_SECONDS
-        arguments = (socket_id, user, envelope, holder, int(disconnect), line[0], *seconds)
+        arguments = (socket_id, user, envelope, holder, int(disconnect), entry[0], *seconds)
 
         def answered(answer: list[Any]) -> None:
             left = decode_left(answer)
             fields = [f"u{user}"] if left.last_of_user and disconnect else []
             fields += ["c"] if left.held else []
-            is_back = (key, socket_id) in self._joining  # and needs the line itself
+            is_back = (key, socket_id) in self._joining  # and needs the entry itself
             for field in fields if holder else ():
                 self._forget(key, self._holds.let_go(key, field))
                 self._holds.hold(key, field, Hold(holder, own), keep=not is_back)
@@ -227,8 +227,8 @@ class RedisRegistry(Questions):
                 self._forget(key, (own,))
             done(left)
 
-        lists = (own,) if holder and own != line else ()
-        forgets = (line,) if not holder or own != line else ()
+        lists = (own,) if holder and own != entry else ()
+        forgets = (entry,) if not holder or own != entry else ()
         call = next(self._calls) if holder else ""
         self._changes.put(Change("leave", key, arguments, answered, lists, forgets, call))
 
@@ -243,33 +243,18 @@ class RedisRegistry(Questions):
             Change("release", key, arguments, lambda answer: done(bool(answer)), (), forgets, call)
         )
 
-    def _forget(self, key: Key, lines: tuple[NodeEntry, ...]) -> None:
-        if lines:
-            self._changes.put(Change("", key, (), lambda _: None, forgets=lines))
+    def _forget(self, key: Key, entries: tuple[NodeEntry, ...]) -> None:
+        if entries:
+            self._changes.put(Change("", key, (), lambda _: None, forgets=entries))
 
     def _stands(self, change: Change) -> bool:
         """Whether it is to be carried out; not for who was closed because the lease had lapsed."""
         return change.lists[0][0] == self._lease.node
 
-    # --- the lease
+    # --- the lease: see .lease_keeper.Holder
 
-    async def _steady(self) -> None:
-        if self._lease.doubtful:
-            async with self._renewing:
-                if self._lease.doubtful:  # else somebody else has just renewed it
-                    await self._renew()
-
-    async def _renew(self) -> None:
-        renewal = await self._lease.renew()
-        if renewal is Renewal.GONE:
-            self._start_anew()
-            await self._lease.renew()
-        elif renewal is Renewal.REVIVED:
-            self._cleanup.something_lost()
-        self._cleanup.look()
-
-    def _start_anew(self) -> None:
-        """The others take back what this node had; it leaves that under the old name, and takes a new one."""
+    def start_anew(self) -> None:
+        """Give everything up, and take a new name. The others take back what is listed under the old one."""
         logger.error("the others have taken this node for dead: its connections start anew")
         self._changes.drop_joins()
         self._joining.clear()
@@ -278,17 +263,13 @@ class RedisRegistry(Questions):
         self._lease.rename()
         self._connections.tell_again()
 
-    async def _keep_lease(self) -> None:
-        while True:
-            await asyncio.sleep(self._lease.seconds / 3)
-            try:
-                async with self._renewing:
-                    await self._renew()
-            except (RedisError, OSError) as error:
-                self._lease.doubt()
-                logger.warning("the node's lease cannot be renewed: %s", reason_of(error))
-            except Exception:  # a fault of ours must not end the lease
-                logger.exception("looking after the lease broke off")
+    def lease_revived(self) -> None:
+        """Register everything again: Redis may have lost other data too."""
+        self._cleanup.something_lost()
+
+    def lease_renewed(self) -> None:
+        """Look for dead nodes."""
+        self._cleanup.look()
 
     @property
     def held(self) -> bool:
@@ -302,9 +283,8 @@ class RedisRegistry(Questions):
 
     async def peers(self) -> bool:
         """Whether another node takes connections; with what Redis knows of this one brought up to date."""
-        async with self._renewing:
-            await ask(self._renew())
-        return OPEN in (await ask(self._lease.states())).values()
+        await ask(self._keeper.renew())
+        return OPEN in (await ask(self._peers.states())).values()
 
     # --- for the clean-up: see .cleanup.Registrar
 

@@ -70,7 +70,7 @@ async def test_a_node_that_is_full_is_no_place_to_go(valkey_url):
         client(two.port),
     ):
         await two.node.registry.peers()  # tells the others what it is, as each renewal does
-        assert leases.FULL in (await one.node.registry._lease.states()).values()
+        assert leases.FULL in (await one.node.registry._peers.states()).values()
         await one.node.drain.run()
         assert await goodbye(ann) == 1012
 
