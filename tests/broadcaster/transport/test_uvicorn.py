@@ -12,7 +12,7 @@ from uvicorn.server import ServerState
 from legato.broadcaster.composition import running
 from tests.broadcaster.conftest import local_settings
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 SERVER = ("on_tick", "serve", "shutdown", "startup", "capture_signals")
 """Methods that ours extends or calls."""
