@@ -18,7 +18,7 @@ SERVER = ("on_tick", "serve", "shutdown", "startup", "capture_signals")
 """Methods that ours extends or calls."""
 
 OF_A_SERVER = ("config", "force_exit", "lifespan", "server_state", "servers", "should_exit")
-OF_A_STATE = ("connections", "default_headers", "tasks", "total_requests")
+OF_A_STATE = ("connections", "default_headers", "tasks")
 OF_A_CONFIG = (
     *("asgi_version", "http_protocol_class", "load", "loaded_app", "lifespan_class", "ssl"),
     "timeout_keep_alive",
