@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from legato.protocol.redis.pipeline import Named
 
     from .lease import Lease
-    from .peers import Peers
+    from .other_nodes import OtherNodes
 
     Mine = Callable[[], Iterable[tuple[Key, str, Member | None]]]
 
@@ -57,11 +57,13 @@ class Cleanup:
     :param mine: everything that this node has joined and not left.
     """
 
-    def __init__(self, redis: Named, lease: Lease, peers: Peers, registrar: Registrar, mine: Mine) -> None:
+    def __init__(
+        self, redis: Named, lease: Lease, others: OtherNodes, registrar: Registrar, mine: Mine
+    ) -> None:
         self._redis = redis
         self._names = redis.names
         self._lease = lease
-        self._peers = peers
+        self._others = others
         self._registrar = registrar
         self._mine = mine
         self._identity = Identity(redis)
@@ -97,7 +99,7 @@ class Cleanup:
                     self.something_lost()
                 if self._again:
                     await self._register_again()
-                for node in await self._peers.dead():
+                for node in await self._others.dead():
                     await self._take_back(node)
             except (RedisError, OSError) as error:
                 self._lease.doubt()
@@ -143,7 +145,7 @@ class Cleanup:
             for entry in entries:
                 self._registrar.take_back(node, entry)
             await self._registrar.flush()
-        await self._peers.forget(node)
+        await self._others.forget(node)
 
     async def _some(self, listed: str) -> list[bytes]:
         entries: Any = await self._redis.srandmember(listed, BATCH)

@@ -8,7 +8,7 @@ The lease is one key, so that what becomes of it has one order for everybody:
   other node may set it to :data:`GONE`: then the node is dead under this name, and everybody takes back
   what it had. A node that finds itself gone starts anew, under another name.
 
-What a node sees of the others is in :mod:`.peers`.
+What a node sees of the others is in :mod:`.other_nodes`.
 """
 
 from __future__ import annotations

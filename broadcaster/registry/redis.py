@@ -28,7 +28,7 @@ from .holds import Holds
 from .lease import OPEN, Lease
 from .lease_keeper import LeaseKeeper
 from .lease_thread import LeaseThread
-from .peers import Peers
+from .other_nodes import OtherNodes
 from .queries import Questions
 from .writes import Changes
 
@@ -78,11 +78,11 @@ class RedisRegistry(Questions):
         self._lease = Lease(redis, node_id, lease, owner.state)
         thread = None if connect is None else LeaseThread(self._lease, connect)
         self._keeper = LeaseKeeper(self._lease, thread, self)
-        self._peers = Peers(redis, self._lease)
+        self._others = OtherNodes(redis, self._lease)
         self._owner = owner
         self._changes = Changes(redis, self._keeper.settle, self._lease.doubt, self._stands)
-        self._cleanup = Cleanup(redis, self._lease, self._peers, self, owner.mine)
-        self._connections = ConnectionCounts(redis, self._lease, self._peers)
+        self._cleanup = Cleanup(redis, self._lease, self._others, self, owner.mine)
+        self._connections = ConnectionCounts(redis, self._lease, self._others)
         self._calls = (f"{node_id}:{number}" for number in itertools.count())
         self._joining: Counter[tuple[Key, str]] = Counter()
         self._holds = Holds()
@@ -284,7 +284,7 @@ class RedisRegistry(Questions):
     async def peers(self) -> bool:
         """Whether another node takes connections; with what Redis knows of this one brought up to date."""
         await ask(self._keeper.renew())
-        return OPEN in (await ask(self._peers.states())).values()
+        return OPEN in (await ask(self._others.states())).values()
 
     # --- for the clean-up: see .cleanup.Registrar
 

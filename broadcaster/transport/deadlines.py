@@ -12,7 +12,7 @@ PROGRESS_BYTES: Final = 32_768
 """How much of a body has to arrive in ``request_seconds``, if it is not complete by then."""
 
 
-class Peer(Protocol):
+class Timed(Protocol):
     """The connection whose peer has deadlines."""
 
     transport: asyncio.Transport
@@ -40,8 +40,8 @@ class Deadlines:
     _timer: asyncio.TimerHandle | None = None
     _stall: asyncio.TimerHandle | None = None
 
-    def __init__(self, peer: Peer, keep_alive: float, seconds: float, since: float) -> None:
-        self._peer = peer
+    def __init__(self, connection: Timed, keep_alive: float, seconds: float, since: float) -> None:
+        self._connection = connection
         self._keep_alive = keep_alive
         self._seconds = seconds
         self._loop = asyncio.get_running_loop()
@@ -80,11 +80,11 @@ class Deadlines:
     def look(self) -> None:
         """Close a connection that is idle for too long, and refuse a request that takes too long."""
         self._timer = None
-        peer, now = self._peer, self._loop.time()
-        if peer.transport.is_closing():
+        connection, now = self._connection, self._loop.time()
+        if connection.transport.is_closing():
             self._flush()
             return
-        if peer.busy:
+        if connection.busy:
             self.idle_since = now
             self.due = None if self.due is None else now + self._seconds
         deadline = self.idle_since + self._keep_alive if self.due is None else self.due
@@ -93,13 +93,13 @@ class Deadlines:
         elif self.due is None:
             self.close()
         else:
-            peer.expire()
+            connection.expire()
 
     # --- a peer that does not read
 
     def close(self) -> None:
         """Close the transport. What was written still goes out, as long as the peer reads any of it."""
-        self._peer.transport.close()
+        self._connection.transport.close()
         self._flush()
 
     def _flush(self, before: int = 0) -> None:
@@ -108,9 +108,9 @@ class Deadlines:
         :param before: bytes that were in the write buffer then.
         """
         self.stop()
-        left = self._peer.transport.get_write_buffer_size()
+        left = self._connection.transport.get_write_buffer_size()
         if left and left == before:
-            self._peer.transport.abort()
+            self._connection.transport.abort()
         elif left:
             self._timer = self._loop.call_later(STALLED_SECONDS, self._flush, left)
 
@@ -121,7 +121,7 @@ class Deadlines:
 
     def stall(self) -> None:
         """Start the write-stall timer: the write buffer is full."""
-        self._stall = self._loop.call_later(STALLED_SECONDS, self._peer.transport.abort)
+        self._stall = self._loop.call_later(STALLED_SECONDS, self._connection.transport.abort)
 
     def unstall(self) -> None:
         """Stop the write-stall timer: the peer reads, or has gone. Idempotent."""

@@ -1,7 +1,7 @@
 """HTTP/1.1 on a connection: one request at a time, within bounds of time and memory.
 
 Requests to the Pusher HTTP API do not go through ASGI: a request is one call, and its answer one write
-(:mod:`.exchange`). All others go through ASGI (:mod:`.asgi_cycle`). Unread bytes are in :mod:`.intake`, and
+(:mod:`.exchange`). All others go through ASGI (:mod:`.asgi_cycle`). Unread bytes are in :mod:`.read_buffer`,
 timeouts in :mod:`.deadlines`.
 """
 
@@ -19,7 +19,7 @@ from .exchange import Exchange
 from .farewell import Farewell
 from .fastpath import plain_post
 from .framing import Refused, body_of, parse_head
-from .intake import Intake
+from .read_buffer import ReadBuffer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -65,7 +65,7 @@ class HttpProtocol(asyncio.Protocol):
 
     :param api: what answers requests to the Pusher HTTP API.
     :param connect: makes a WebSocket connection, given uvicorn's set of open connections.
-    :param budget: gives its intake slices of the loop's time.
+    :param budget: gives its read buffer slices of the loop's time.
     :param seconds: for a head, and for each :data:`~.deadlines.PROGRESS_BYTES` of a body.
     :param since: when the peer has connected, in the loop's time.
     :ivar cycle: the request that is being answered, or was the last.
@@ -93,7 +93,7 @@ class HttpProtocol(asyncio.Protocol):
         self.server_state: ServerState = of_uvicorn["server_state"]
         self._loop = asyncio.get_running_loop()
         self.cycle = self._incomplete = None
-        self._intake = Intake(self, budget)
+        self._buffer = ReadBuffer(self, budget)
         self._deadlines = Deadlines(self, self._config.timeout_keep_alive, seconds, since)
 
     # --- the connection
@@ -102,7 +102,7 @@ class HttpProtocol(asyncio.Protocol):
         """Take the transport over (:mod:`.acceptor`)."""
         self.server_state.connections.add(self)  # type: ignore[arg-type]
         self.transport = transport
-        self.flow = Flow(self._intake.proceed)
+        self.flow = Flow(self._buffer.proceed)
         self._deadlines.start()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -123,11 +123,11 @@ class HttpProtocol(asyncio.Protocol):
     def _stop_reading(self) -> bytes:
         """Read nothing more. What was unread."""
         self._deadlines.stop()
-        return self._intake.close()
+        return self._buffer.close()
 
     def shutdown(self) -> None:
         """See uvicorn, which calls it when it stops: close after the answer that is under way."""
-        if self._intake.closed or not self._answering():
+        if self._buffer.closed or not self._answering():
             self.close()
             return
         if self.cycle is not None:
@@ -147,19 +147,19 @@ class HttpProtocol(asyncio.Protocol):
         """Nearly all requests to the HTTP API arrive whole and plain, and need no parser."""
         before = self.cycle
         if (
-            self._intake.unread
+            self._buffer.unread
             or self._incomplete is not None
             or not (before is None or before.response_complete)
         ):
-            self._intake.receive(data)
+            self._buffer.receive(data)
             return
         if not self._budget.spend():
-            self._intake.read_later(data)
+            self._buffer.read_later(data)
             return
         plain = plain_post(data)
         if plain is None or not self.api.serves(plain[0]):
             self._budget.left -= len(data) >> COST_SHIFT
-            self._intake.read(data)
+            self._buffer.read(data)
             return
         target, body = plain
         self.cycle = exchange = Exchange(self, "POST", target, body, keep_alive=True)
@@ -168,12 +168,12 @@ class HttpProtocol(asyncio.Protocol):
         exchange.begin()
 
     def step(self) -> bool:
-        """See :class:`~.intake.Requests`."""
+        """See :class:`~.read_buffer.Requests`."""
         if self._incomplete is not None:
             return self._read_body(self._incomplete)
-        if not self._intake.unread or self._waits():
+        if not self._buffer.unread or self._waits():
             return False
-        data = self._intake.take_head()
+        data = self._buffer.take_head()
         if data is None:
             return False
         self._begin(parse_head(data))
@@ -190,7 +190,7 @@ class HttpProtocol(asyncio.Protocol):
         return self._answering() or self.flow.write_paused
 
     def blocked(self) -> bool:
-        """See :class:`~.intake.Requests`."""
+        """See :class:`~.read_buffer.Requests`."""
         return self._waits() if self._incomplete is None else self._full()
 
     def _full(self) -> bool:
@@ -199,11 +199,11 @@ class HttpProtocol(asyncio.Protocol):
         return cycle is not None and not cycle.response_complete and cycle.full
 
     def expect(self) -> None:
-        """See :class:`~.intake.Requests`: refuse early what can only be refused, and set a deadline."""
+        """See :class:`~.read_buffer.Requests`: refuse early what can only be refused, and set a deadline."""
         if self._incomplete is not None and self._incomplete.unchecked:
             self._check(self._incomplete)
-        incomplete = self._intake.unread or self._incomplete is not None
-        if incomplete and self._deadlines.due is None and not self._intake.closed:
+        incomplete = self._buffer.unread or self._incomplete is not None
+        if incomplete and self._deadlines.due is None and not self._buffer.closed:
             self._deadlines.renew()
 
     # --- requests
@@ -261,7 +261,7 @@ class HttpProtocol(asyncio.Protocol):
         """Give a part of the body to the request's answer; skip it when the answer is complete."""
         if self._full():
             return False
-        unread = self._intake.unread
+        unread = self._buffer.unread
         before = len(unread)
         data = request.body.take(unread, SLICE_BYTES)
         if data and self.cycle is not None and not self.cycle.response_complete:
@@ -288,13 +288,13 @@ class HttpProtocol(asyncio.Protocol):
     def on_response_complete(self) -> None:
         """The next request may begin."""
         self._deadlines.idle_since = self._loop.time()
-        self._intake.proceed()
+        self._buffer.proceed()
 
     def _hand_over(self, head: Head) -> None:
         """Give the connection to a WebSocket."""
         unread = self._stop_reading()
         self.server_state.connections.discard(self)
-        self._intake.resume()
+        self._buffer.resume()
         connection = self._connect(self.server_state.connections)
         connection.connection_made(self.transport)
         self.transport.set_protocol(connection)
@@ -318,27 +318,27 @@ class HttpProtocol(asyncio.Protocol):
 
     def part(self) -> None:
         """Close after the answer, but let the peer finish what it is sending."""
-        self._part(whole=self._incomplete is None and not self._intake.unread)
+        self._part(whole=self._incomplete is None and not self._buffer.unread)
 
     def _part(self, *, whole: bool) -> None:
-        if self._intake.closed or self.transport.is_closing():
+        if self._buffer.closed or self.transport.is_closing():
             return
         self._stop_reading()
         if whole:
             self.close()
         else:
-            self._intake.resume()
+            self._buffer.resume()
             self.transport.set_protocol(Farewell(self, self.transport))
 
     # --- deadlines
 
     @property
     def busy(self) -> bool:
-        """See :class:`~.deadlines.Peer`."""
-        return self._intake.paused or (self._incomplete is None and self._answering())
+        """See :class:`~.deadlines.Timed`."""
+        return self._buffer.paused or (self._incomplete is None and self._answering())
 
     def expire(self) -> None:
-        """See :class:`~.deadlines.Peer`."""
+        """See :class:`~.deadlines.Timed`."""
         self.refuse(408, "The request did not come in time.")
 
     def pause_writing(self) -> None:
@@ -350,4 +350,4 @@ class HttpProtocol(asyncio.Protocol):
         """The peer reads."""
         self._deadlines.unstall()
         self.flow.resume_writing()
-        self._intake.proceed()
+        self._buffer.proceed()

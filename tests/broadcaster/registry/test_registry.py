@@ -20,7 +20,7 @@ from legato.broadcaster.registry import lease as leases
 from legato.broadcaster.registry.base import Counts, Joined, Left, LocalRegistry
 from legato.broadcaster.registry.codec import Owner, decode_entry, encode_entry
 from legato.broadcaster.registry.event_cache import Cached
-from legato.broadcaster.registry.peers import Peers
+from legato.broadcaster.registry.other_nodes import OtherNodes
 from legato.broadcaster.registry.redis import ANSWER_SECONDS, RedisRegistry
 from legato.protocol import wire
 from legato.protocol.presence import Member
@@ -468,7 +468,7 @@ async def test_nobody_is_judged_by_one_who_was_cut_off_itself(server):
     now = 100.0
     async with redis_client(server.url) as redis:
         lease = leases.Lease(redis, "judge", 15, lambda: leases.OPEN, lambda: now)
-        peers = Peers(redis, lease)
+        peers = OtherNodes(redis, lease)
         await redis.sadd(wire.NODES_KEY, "other")
         assert await lease.renew() is leases.Renewal.REVIVED
         assert await peers.dead() == []
@@ -679,7 +679,7 @@ async def test_who_is_refused_leaves_nothing_behind(server):
 async def test_nobody_is_judged_right_after_redis_is_another_one(server):
     """An older snapshot knows the nodes, but not their leases: they are all there, and all without one."""
     async with redis_node(server.url, "one", lease=2) as one, redis_client(server.url) as redis:
-        lease, peers = one.registry._lease, one.registry._peers
+        lease, peers = one.registry._lease, one.registry._others
         await until(peers._may_judge)
         async with one.registry._keeper.renewing:
             await redis.sadd(wire.NODES_KEY, "other")

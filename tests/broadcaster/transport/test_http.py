@@ -199,7 +199,7 @@ async def test_a_peer_that_does_not_read_its_answers_gets_all_of_them_later():
             one.writer.write(request * count)
             await until(lambda: any(open_.flow.write_paused for open_ in http_connections(server)))
             (open_,) = http_connections(server)
-            assert len(open_._intake.unread) <= 262_144
+            assert len(open_._buffer.unread) <= 262_144
             assert open_.transport.get_write_buffer_size() < 262_144
             before = server.node.requests["channels", 200]
             async with client(server.port) as bob:  # several turns of the loop

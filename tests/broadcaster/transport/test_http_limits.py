@@ -277,7 +277,7 @@ async def test_reading_pauses_while_requests_wait(kind):
             await ann.send("pusher:ping")
             await ann.receive()
             turns += 1
-            most = max([most, *(len(open_._intake.unread) for open_ in http_connections(server))])
+            most = max([most, *(len(open_._buffer.unread) for open_ in http_connections(server))])
             if turns == 20:
                 one.writer.transport.abort()
                 answered.cancel()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .lease import Lease
 
 
-class Peers:
+class OtherNodes:
     """What this node sees of the others, and decides about them. Methods raise what redis-py raises."""
 
     def __init__(self, redis: Named, lease: Lease) -> None:

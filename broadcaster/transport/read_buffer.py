@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Requests(Protocol):
-    """Reads requests from the unread bytes of an :class:`Intake`."""
+    """Reads requests from the unread bytes of an :class:`ReadBuffer`."""
 
     transport: asyncio.Transport
 
@@ -34,7 +34,7 @@ class Requests(Protocol):
         """Everything that can be read is read, and the connection reads on."""
 
 
-class Intake:
+class ReadBuffer:
     """The unread bytes, read in slices of the loop's time. It is a :class:`~.budget.Reader`.
 
     While bytes are unread the transport does not read, so at most one of its reads is kept.
