@@ -7,10 +7,9 @@ import contextlib
 import gc
 import logging
 import os
-import signal
 import socket
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import msgspec
 import uvicorn
@@ -26,6 +25,7 @@ from .apps.source import AppHash, AppStore, AppWatcher, UnreadableError
 from .bus.base import BusError
 from .bus.local import LocalBus
 from .bus.redis import RedisBus
+from .draining_server import DrainingServer
 from .node import Node, compose
 from .notify import Notifier
 from .observability import metrics
@@ -33,13 +33,13 @@ from .redis_client import redis_client
 from .replies.store import Replies
 from .transport import open_files
 from .transport.acceptor import Arrivals
-from .transport.file_limit import FileLimit
 from .transport.http11 import HttpProtocol
+from .transport.listener import descriptors
 from .transport.polling import Fallback
 from .transport.websocket import Connection
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Coroutine, Generator, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Generator
 
     from legato.protocol.redis.pipeline import Named
 
@@ -49,15 +49,6 @@ logger: Final = logging.getLogger("legato.broadcaster")
 
 
 T = TypeVar("T")
-
-CLOSE_SECONDS: Final = 1.0
-"""How long the end of the server waits for peers to answer their close frames."""
-
-FILES_TICKS: Final = 20
-"""Ticks of uvicorn between two looks whether there are files for more connections."""
-
-ACCEPTED: Final = 16
-"""Connections that are accepted in one turn of the loop at least, if so many come."""
 
 YOUNG_OBJECTS: Final = 20_000
 """How many more objects than before there are when the garbage collector looks for cycles among them."""
@@ -73,96 +64,6 @@ class StartError(Exception):
     """The server cannot start. The text is one line for the user."""
 
 
-class _Uvicorn(uvicorn.Server):
-    """uvicorn, with the drain between "accept no more" and "close what is left"."""
-
-    def __init__(self, config: uvicorn.Config, node: Node) -> None:
-        super().__init__(config)
-        self._node = node
-        self._interrupts = 0
-        self._files = FileLimit()
-        self.ready = asyncio.get_running_loop().create_future()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept connections, and say so."""
-        await super().startup(sockets)
-        self.ready.set_result(None)
-
-    async def on_tick(self, counter: int) -> bool:
-        """Every tenth of a second."""
-        if counter % FILES_TICKS == 0:
-            self._files.look()
-        return await super().on_tick(counter)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        """SIGTERM and SIGINT drain, a second one ends at once; neither is raised again at the end."""
-        loop = asyncio.get_running_loop()
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(signum, self._stop)
-        try:
-            yield
-        finally:
-            for signum in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(signum)
-
-    def _stop(self) -> None:
-        self._interrupts += 1
-        self.should_exit = True
-        self.force_exit = self._node.peers.hurried = self._interrupts > 1
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Give notice, close the listener, drain, then let uvicorn finish the requests that are running."""
-        self._node.clients.leaving = True
-        # In place: requests that are running have the list already.
-        self.server_state.default_headers.append((b"connection", b"close"))
-        await self._unless_forced(self._node.peers.ask())  # tells them: those that stop too send nobody here
-        await self._unless_forced(asyncio.sleep(self._node.settings.server.notice_seconds))
-        await asyncio.gather(
-            *(self._take(one) for one in _stop_listening(sockets or ())), return_exceptions=True
-        )
-        for server in self.servers:
-            server.close()
-        await self._unless_forced(self._node.drain.run())
-        await self._closed()
-        await super().shutdown(sockets)
-
-    async def _take(self, accepted: socket.socket) -> None:
-        """Serve a connection as if the loop had accepted it."""
-        config = self.config
-
-        def protocol() -> asyncio.Protocol:
-            made: asyncio.Protocol = config.http_protocol_class(  # type: ignore[call-arg]
-                config=config, server_state=self.server_state, app_state=self.lifespan.state
-            )
-            return made
-
-        await asyncio.get_running_loop().connect_accepted_socket(protocol, accepted, ssl=config.ssl)
-
-    async def _unless_forced(self, work: Coroutine[Any, Any, object]) -> None:
-        """Do it to its end, or until a second signal comes."""
-        drained = asyncio.ensure_future(work)
-        while not drained.done() and not self.force_exit:
-            await asyncio.wait([drained], timeout=0.1)
-        drained.cancel()
-        for error in await asyncio.gather(drained, return_exceptions=True):
-            if isinstance(error, Exception):
-                logger.error("the drain broke off", exc_info=error)
-
-    async def _closed(self) -> None:
-        """Give the close handshakes a moment; a peer that does not answer is cut off."""
-        deadline = self._node.context.now() + CLOSE_SECONDS
-        while (  # noqa: ASYNC110 - uvicorn's set of connections has no event
-            self._websockets() and self._node.context.now() < deadline and not self.force_exit
-        ):
-            await asyncio.sleep(0.02)
-        for connection in self._websockets():
-            connection.abort()
-
-    def _websockets(self) -> list[Connection]:
-        return [open_ for open_ in self.server_state.connections if isinstance(open_, Connection)]
-
-
 class Running(NamedTuple):
     """A server that accepts connections. ``metrics_port`` is 0 without metrics."""
 
@@ -170,7 +71,7 @@ class Running(NamedTuple):
     port: int
     metrics_port: int
     ended: asyncio.Task[None]
-    uvicorn: _Uvicorn
+    uvicorn: DrainingServer
 
 
 async def serve(settings: Settings) -> None:
@@ -217,9 +118,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     with _listening(settings) as listener:
         async with _node(settings) as node:
             settings = node.settings
-            server = _Uvicorn(_config(settings, node), node)
+            server = DrainingServer(_config(settings, node), node)
             with _metrics(settings, node) as metrics_port:
-                ended = asyncio.create_task(server.serve(sockets=_doors(listener)))
+                ended = asyncio.create_task(server.serve(sockets=descriptors(listener)))
                 await asyncio.wait({ended, server.ready}, return_when=asyncio.FIRST_COMPLETED)
                 port = listener.getsockname()[1]
                 _announce(settings, port)
@@ -250,28 +151,6 @@ def _listening(settings: Settings) -> Generator[socket.socket, None, None]:
         except OSError as error:
             raise StartError(f"{host}:{port} cannot be listened on: {error.strerror}") from error
         yield listener
-
-
-def _doors(listener: socket.socket) -> list[socket.socket]:
-    """Several descriptors of one listener. uvicorn closes them.
-
-    libuv accepts one connection of each in a turn of the loop. While turns are full, one would be so few that
-    a crowd that connects kept everybody behind it waiting for its turn.
-    """
-    return [listener, *(listener.dup() for _ in range(ACCEPTED - 1))]
-
-
-def _stop_listening(listeners: Iterable[socket.socket]) -> list[socket.socket]:
-    """Who has connected already, but was not accepted yet: closing the listener would cut them off."""
-    accepted = []
-    for listener in listeners:
-        listener.setblocking(False)
-        with contextlib.suppress(OSError):  # there is no one more
-            while True:
-                accepted.append(listener.accept()[0])
-        with contextlib.suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
-    return accepted
 
 
 @contextlib.asynccontextmanager

@@ -65,6 +65,43 @@ class Hook(NamedTuple):
         return [content for part in self.parts.values() for content in part]
 
 
+class _Receiver:
+    """What is known of the receiver: whether it is down, and when it may get the next request."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._in_flight = 0
+        self._failures = 0
+        self._last_start = 0.0
+
+    @property
+    def down(self) -> bool:
+        """Whether it has failed too often in a row."""
+        return self._failures >= self._policy.down_after
+
+    def next_at(self, earliest: float) -> float | None:
+        """When it may get a request that is due at ``earliest``; None if not before one is finished."""
+        if self._in_flight >= self._policy.concurrency:
+            return None
+        return max(earliest, self._last_start + self._policy.probe if self.down else 0.0)
+
+    def start(self, now: float) -> None:
+        """A request is sent."""
+        self._in_flight += 1
+        self._last_start = now
+
+    def accept(self) -> bool:
+        """It accepted a request. Whether it was down."""
+        self._in_flight -= 1
+        was_down, self._failures = self.down, 0
+        return was_down
+
+    def fail(self) -> None:
+        """A request failed."""
+        self._in_flight -= 1
+        self._failures += 1
+
+
 class Delivery:
     """The queue of one webhook.
 
@@ -84,9 +121,7 @@ class Delivery:
         self._ready_at = 0.0
         self._retries: list[tuple[float, int, Hook]] = []
         self._order = 0
-        self._in_flight = 0
-        self._failures_in_a_row = 0
-        self._last_start = 0.0
+        self._receiver = _Receiver(policy)
 
     def add(self, channel: str, content: bytes, now: float) -> bool:
         """Queue an event, or drop it if the queue is full."""
@@ -106,10 +141,7 @@ class Delivery:
         """When :meth:`take` may next return a request; None if not before another method is called."""
         times = [self._retries[0][0]] if self._retries else []
         times += [self._ready_at] if self._ready else []
-        if not times or self._in_flight >= self._policy.concurrency:
-            return None
-        down = self._failures_in_a_row >= self._policy.down_after
-        return max(min(times), self._last_start + self._policy.probe if down else 0.0)
+        return self._receiver.next_at(min(times)) if times else None
 
     def take(self, now: float, time_ms: int) -> Hook | None:
         """The next request to send. Finish it with :meth:`accepted` or :meth:`failed`."""
@@ -119,18 +151,15 @@ class Delivery:
             else:
                 hook = Hook(self._next_parts(now), time_ms, now + self._policy.give_up)
             if hook.parts:
-                self._in_flight += 1
-                self._last_start = now
+                self._receiver.start(now)
                 return hook
         return None
 
     def accepted(self, hook: Hook, now: float) -> None:
         """The receiver accepted the request."""
-        self._in_flight -= 1
-        if self._failures_in_a_row >= self._policy.down_after:
+        if self._receiver.accept():
             self._retries = [(now, order, waiting) for _, order, waiting in self._retries]
             self._retries.sort(key=lambda retry: retry[1])
-        self._failures_in_a_row = 0
         self._end(hook, now)
 
     def failed(self, hook: Hook, now: float, *, reached: bool) -> None:
@@ -138,8 +167,7 @@ class Delivery:
 
         :param reached: whether the receiver may have read the request.
         """
-        self._in_flight -= 1
-        self._failures_in_a_row += 1
+        self._receiver.fail()
         failures = hook.failures + 1
         retry_at = now + self._policy.wait(failures)
         if retry_at > hook.deadline:

@@ -53,10 +53,10 @@ class Change(NamedTuple):
 
 
 class Hold(NamedTuple):
-    """A departure that is held back: by which name of this node, and the line that others find it by."""
+    """A departure that is held back: by which name of this node, and the entry that others find it by."""
 
     holder: str
-    line: NodeEntry
+    entry: NodeEntry
 
 
 def keys_of(key: Key, names: Names) -> tuple[str, ...]:

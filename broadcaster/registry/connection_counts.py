@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from legato.protocol.redis.pipeline import Named
 
     from .lease import Lease
+    from .other_nodes import OtherNodes
 
 logger: Final = logging.getLogger("legato.registry")
 
@@ -34,10 +35,11 @@ KEPT: Final = 4
 class ConnectionCounts:
     """Of this node, and what the others have told of theirs. Methods raise what redis-py raises."""
 
-    def __init__(self, redis: Named, lease: Lease) -> None:
+    def __init__(self, redis: Named, lease: Lease, others: OtherNodes) -> None:
         self._redis = redis
         self._names = redis.names
         self._lease = lease
+        self._others = others
         self._counts: dict[str, int] = {}
         self._changed: dict[str, None] = {}
         self._told_as = ""
@@ -97,7 +99,7 @@ class ConnectionCounts:
 
     async def everywhere(self, app_id: str) -> int:
         """Of all nodes together."""
-        states = await self._lease.states()
+        states = await self._others.states()
         nodes = [name for name, state in states.items() if state not in (None, GONE)]
         async with self._redis.pipeline(transaction=False) as pipeline:
             for name in nodes:

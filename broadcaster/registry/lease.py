@@ -8,8 +8,7 @@ The lease is one key, so that what becomes of it has one order for everybody:
   other node may set it to :data:`GONE`: then the node is dead under this name, and everybody takes back
   what it had. A node that finds itself gone starts anew, under another name.
 
-Whoever was cut off from Redis, or was stopped, judges nobody for the time of one lease: after a failure of
-Redis all leases have lapsed, and their nodes need that time to say that they live.
+What a node sees of the others is in :mod:`.other_nodes`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import enum
 import secrets
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from legato.protocol.redis import scripts
 
@@ -67,15 +66,46 @@ class Renewal(enum.Enum):
     """It had lapsed, or Redis has lost its data; nobody has noticed."""
 
 
+class Contact:
+    """Since when this node has been in touch with the same Redis, without a long pause.
+
+    :param lease: seconds.
+    """
+
+    def __init__(self, lease: float) -> None:
+        self._lease = lease
+        self._since: float | None = None
+        self._last = 0.0
+
+    def made(self, now: float) -> None:
+        """Redis has renewed the lease."""
+        if self._since is None or now - self._last > self._lease * 2 / 3:
+            self._since = now
+        self._last = now
+
+    def lost(self) -> None:
+        """Redis has failed to answer, or this node has a new name."""
+        self._since = None
+
+    def restart(self, now: float) -> None:
+        """Redis is another server, or has lost leases: count from now."""
+        self._since = now
+
+    def lasts(self, now: float) -> float:
+        """Seconds; negative without contact."""
+        return -1.0 if self._since is None else now - self._since
+
+
 class Lease:
-    """The lease of this node, and what the node sees of others. Methods raise what redis-py raises.
+    """The lease of this node. Methods raise what redis-py raises.
 
     All of it is for the node's event loop; :attr:`runs_out`, :attr:`key` and :meth:`renew_beside` are for one
     more thread.
 
-    :ivar node: the name it is under; another one after :meth:`rename`.
-    :ivar clock: seconds, those too during which the machine slept.
-    :param seconds: how long it lasts without being renewed.
+    :ivar node: the name of this node; another one after :meth:`rename`.
+    :ivar clock: seconds, including those during which the machine slept.
+    :ivar contact: since when this node may judge others.
+    :param seconds: how long the lease lasts without being renewed.
     :param state: what the others are told, :data:`OPEN`, :data:`FULL` or :data:`LEAVING`.
     """
 
@@ -90,17 +120,15 @@ class Lease:
         self.node = node
         self.seconds = seconds
         self.clock = clock
+        self.contact = Contact(seconds)
         self._redis = redis
-        self._names = redis.names
         self._state = state
         self._told = OPEN
-        self._lock = threading.Lock()  # held for a few assignments, never while anything is waited for
+        self._lock = threading.Lock()  # held for a few assignments, never across an await
         self._until = 0.0
         self._doubted = False
         self._revived = False  # by the thread; the loop has not heard of it yet
-        self._steady_since: float | None = None
-        self._renewed_at = 0.0
-        self._past: set[str] = set()  # names to list again, since what was on its way may have come after
+        self._past: set[str] = set()  # names to list again: changes under them may have arrived late
 
     @property
     def doubtful(self) -> bool:
@@ -115,11 +143,7 @@ class Lease:
     def doubt(self) -> None:
         """Redis has failed to answer."""
         self._doubted = True
-        self._steady_since = None
-
-    def unsteady(self) -> None:
-        """Redis is another, or has lost leases: nobody is judged for the time of one."""
-        self._steady_since = self.clock()
+        self.contact.lost()
 
     def rename(self) -> None:
         """Go on as another node. The old name stays listed until everything is taken back."""
@@ -128,33 +152,30 @@ class Lease:
             self.node = new_name()
             self._until = 0.0
             self._revived = False
-        self._steady_since = None
+        self.contact.lost()
 
     async def renew(self) -> Renewal:
         """Say that the node lives."""
         began = self.clock()
         self._told = self._state()
         async with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.sadd(self._names.nodes_key, self.node, *self._past)
+            pipeline.sadd(self._redis.names.nodes_key, self.node, *self._past)
             self._call(pipeline, self.node)
             _, answer = await pipeline.execute()
         self._past.clear()
         renewal = Renewal(answer)
-        now = self.clock()
         with self._lock:
             if renewal is not Renewal.GONE:
                 self._until = max(self._until, began + self.seconds)
                 self._doubted = False
                 renewal = Renewal.REVIVED if self._revived else renewal
             self._revived = False
-        if self._steady_since is None or now - self._renewed_at > self.seconds * 2 / 3:
-            self._steady_since = now
-        self._renewed_at = now
+        self.contact.made(self.clock())
         return renewal
 
     def _call(self, pipeline: Pipeline, node: str) -> None:
         milliseconds = round(self.seconds * 1000)
-        pipeline.eval(_RENEW, 1, self._names.lease_key(node), self._told, milliseconds, GONE)
+        pipeline.eval(_RENEW, 1, self._redis.names.lease_key(node), self._told, milliseconds, GONE)
 
     # --- for another thread
 
@@ -166,7 +187,7 @@ class Lease:
     @property
     def key(self) -> str:
         """Where it is in Redis."""
-        return self._names.lease_key(self.node)
+        return self._redis.names.lease_key(self.node)
 
     async def renew_beside(self, redis: Named) -> Renewal:
         """As :meth:`renew`, in the state that was told last. The loop's next renewal answers what came of it.
@@ -191,53 +212,10 @@ class Lease:
 
     async def end(self, *, handed_over: bool) -> None:
         """Give it back; or, if others are to look after what is left, say that this node is gone."""
-        lease = self._names.lease_key(self.node)
+        lease = self._redis.names.lease_key(self.node)
         if handed_over:
             await self._redis.set(lease, GONE, ex=GONE_SECONDS)
         else:
-            await self._redis.srem(self._names.nodes_key, self.node)
+            await self._redis.srem(self._redis.names.nodes_key, self.node)
             await self._redis.delete(lease)
-            await self._redis.delete(self._names.entries_key(self.node))
-
-    # --- the others
-
-    async def states(self) -> dict[str, str | None]:
-        """Name -> state of every other node that is listed; None for one that has no lease."""
-        listed = [_text(name) for name in await self._redis.smembers(self._names.nodes_key)]
-        names = [name for name in listed if name != self.node]
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for name in names:
-                pipeline.get(self._names.lease_key(name))
-            values: list[Any] = await pipeline.execute() if names else []
-        return {
-            name: None if value is None else _text(value) for name, value in zip(names, values, strict=True)
-        }
-
-    async def dead(self) -> list[str]:
-        """Nodes to take back from. One whose lease has lapsed is declared dead, once this node may judge."""
-        found = []
-        for name, state in (await self.states()).items():
-            if state == GONE or (state is None and self._may_judge() and await self._declare_dead(name)):
-                found.append(name)
-        return found
-
-    def _may_judge(self) -> bool:
-        steady = self._steady_since
-        return steady is not None and not self.doubtful and self.clock() - steady >= self.seconds
-
-    async def _declare_dead(self, name: str) -> bool:
-        """Whether it is: it may just have come back, or another node may have said so first."""
-        lease = self._names.lease_key(name)
-        await self._redis.set(lease, GONE, nx=True, ex=GONE_SECONDS)
-        state = await self._redis.get(lease)
-        return state is not None and _text(state) == GONE
-
-    async def forget(self, name: str) -> None:
-        """Nothing of a dead node is left. What came in between is found: it is looked for once more."""
-        await self._redis.srem(self._names.nodes_key, name)
-        if await self._redis.exists(self._names.entries_key(name)):
-            await self._redis.sadd(self._names.nodes_key, name)
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+            await self._redis.delete(self._redis.names.entries_key(self.node))

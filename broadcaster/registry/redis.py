@@ -21,13 +21,16 @@ from legato.protocol.redis.cancellation import end_task
 from legato.protocol.redis.errors import reason_of
 
 from .base import added_envelope, removed_envelope
+from .cleanup import Cleanup
 from .codec import Change, Hold, Owner, decode_entry, decode_joined, decode_left, encode_entry
 from .connection_counts import ConnectionCounts
-from .failover import Identity
-from .lease import OPEN, Lease, Renewal
+from .holds import Holds
+from .lease import OPEN, Lease
+from .lease_keeper import LeaseKeeper
 from .lease_thread import LeaseThread
+from .other_nodes import OtherNodes
 from .queries import Questions
-from .writes import BATCH, Changes
+from .writes import Changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,29 +76,24 @@ class RedisRegistry(Questions):
     ) -> None:
         super().__init__(redis)
         self._lease = Lease(redis, node_id, lease, owner.state)
-        self._thread = None if connect is None else LeaseThread(self._lease, connect)
+        thread = None if connect is None else LeaseThread(self._lease, connect)
+        self._keeper = LeaseKeeper(self._lease, thread, self)
+        self._others = OtherNodes(redis, self._lease)
         self._owner = owner
-        self._held_seconds = round(HELD_SECONDS + 4 * lease)
-        self._changes = Changes(redis, self._steady, self._lease.doubt, self._stands)
-        self._identity = Identity(redis)
-        self._connections = ConnectionCounts(redis, self._lease)
+        self._changes = Changes(redis, self._keeper.settle, self._lease.doubt, self._stands)
+        self._cleanup = Cleanup(redis, self._lease, self._others, self, owner.mine)
+        self._connections = ConnectionCounts(redis, self._lease, self._others)
         self._calls = (f"{node_id}:{number}" for number in itertools.count())
         self._joining: Counter[tuple[Key, str]] = Counter()
-        self._holds: dict[tuple[Key, str], Hold] = {}
-        self._kept: Counter[NodeEntry] = Counter()
-        self._tidy = asyncio.Event()
-        self._renewing = asyncio.Lock()
-        self._again = False
+        self._holds = Holds()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, left: Callable[[Key, Member | None, Left], None]) -> None:
         """Take the lease, and begin to carry changes out."""
         self._left = left
-        await ask(self._lease.renew())
-        await self._identity.changed()
-        if self._thread is not None:
-            self._thread.start()
-        works = self._keep_lease(), self._keep_tidy(), self._connections.keep_telling()
+        await self._keeper.start()
+        await self._cleanup.start()
+        works = self._keeper.run(), self._cleanup.run(), self._connections.keep_telling()
         self._tasks = [asyncio.create_task(work) for work in works]
 
     @property
@@ -112,8 +110,7 @@ class RedisRegistry(Questions):
             logger.warning("%d changes are left to the others, when the lease lapses", len(self._changes))
         for task in self._tasks:
             await end_task(task)
-        if self._thread is not None:  # before the lease is given back: it would renew it
-            await self._thread.close()
+        await self._keeper.close()
         await self._changes.close()
         if not self._changes:
             try:
@@ -162,7 +159,7 @@ class RedisRegistry(Questions):
         users, subscriptions = limits
         node = self._lease.node
         arguments = (socket_id, node, user, encoded, users, envelope, subscriptions)
-        line = node, encode_entry(key, socket_id, member)
+        entry = node, encode_entry(key, socket_id, member)
 
         def answered(answer: list[Any]) -> None:
             self._joining[key, socket_id] -= 1
@@ -170,16 +167,16 @@ class RedisRegistry(Questions):
                 del self._joining[key, socket_id]
             joined = decode_joined(answer)
             if joined.full:  # before whoever hears of it tries again
-                self._forget(key, (line,))
+                self._forget(key, (entry,))
             if joined.back:
-                self._forget(key, self._let_go(key, "c"))
+                self._forget(key, self._holds.let_go(key, "c"))
             if joined.user_back:
-                self._forget(key, self._let_go(key, f"u{user}"))
+                self._forget(key, self._holds.let_go(key, f"u{user}"))
             done(joined)
 
         self._joining[key, socket_id] += 1
-        self._kept.pop(line, None)  # it is the line of a subscription again, no longer a hold's alone
-        self._changes.put(Change("join", key, arguments, answered, lists=(line,)))
+        self._holds.reclaim(entry)
+        self._changes.put(Change("join", key, arguments, answered, lists=(entry,)))
 
     def leave(
         self,
@@ -192,20 +189,20 @@ class RedisRegistry(Questions):
         name: str = "",
     ) -> None:
         """In the next pipeline. What an old name has is taken over from it, as from another node."""
-        line = name or self._lease.node, encode_entry(key, socket_id, member)
-        self._leave(key, socket_id, member, line, done, disconnect=disconnect)
+        entry = name or self._lease.node, encode_entry(key, socket_id, member)
+        self._leave(key, socket_id, member, entry, done, disconnect=disconnect)
 
     def _leave(
         self,
         key: Key,
         socket_id: str,
         member: Member | None,
-        line: NodeEntry,
+        entry: NodeEntry,
         done: Callable[[Left], None],
         *,
         disconnect: bool,
     ) -> None:
-        """``line`` is where it is listed: under the name of this node, or of a dead one.
+        """``entry`` is where it is listed: under the name of this node, or of a dead one.
 
         What is held back stays listed until it is released, so that others find it if this node dies.
         """
@@ -213,106 +210,66 @@ class RedisRegistry(Questions):
         if member is not None:
             user = member.id
             envelope = wire.encode_envelope(removed_envelope(key, socket_id, member))
-        own = self._lease.node, line[1]
+        own = self._lease.node, entry[1]
         holder = own[0] if self._owner.holding(key.app_id) and not key.channel.startswith("#") else ""
-        seconds = self._held_seconds, ANSWER_SECONDS
-        arguments = (socket_id, user, envelope, holder, int(disconnect), line[0], *seconds)
+        seconds = round(HELD_SECONDS + 4 * self._lease.seconds), ANSWER_SECONDS
+        arguments = (socket_id, user, envelope, holder, int(disconnect), entry[0], *seconds)
 
         def answered(answer: list[Any]) -> None:
             left = decode_left(answer)
             fields = [f"u{user}"] if left.last_of_user and disconnect else []
             fields += ["c"] if left.held else []
-            is_back = (key, socket_id) in self._joining  # and needs the line itself
+            is_back = (key, socket_id) in self._joining  # and needs the entry itself
             for field in fields if holder else ():
-                self._forget(key, self._let_go(key, field))
-                self._holds[key, field] = Hold(holder, own)
-                if not is_back:
-                    self._kept[own] += 1
+                self._forget(key, self._holds.let_go(key, field))
+                self._holds.hold(key, field, Hold(holder, own), keep=not is_back)
             if holder and not fields and not is_back:
                 self._forget(key, (own,))
             done(left)
 
-        lists = (own,) if holder and own != line else ()
-        forgets = (line,) if not holder or own != line else ()
+        lists = (own,) if holder and own != entry else ()
+        forgets = (entry,) if not holder or own != entry else ()
         call = next(self._calls) if holder else ""
         self._changes.put(Change("leave", key, arguments, answered, lists, forgets, call))
 
     def release(self, key: Key, user_id: str | None, done: Callable[[bool], None]) -> None:
         """In the next pipeline."""
         field = "c" if user_id is None else f"u{user_id}"
-        hold = self._holds.get((key, field))
-        holder = self._lease.node if hold is None else hold.holder
-        forgets = self._let_go(key, field)
+        holder = self._holds.holder(key, field, self._lease.node)
+        forgets = self._holds.let_go(key, field)
         arguments = field, holder, ANSWER_SECONDS
         call = next(self._calls)
         self._changes.put(
             Change("release", key, arguments, lambda answer: done(bool(answer)), (), forgets, call)
         )
 
-    def _let_go(self, key: Key, field: str) -> tuple[NodeEntry, ...]:
-        """A departure is held back no more: the line that nothing else needs, if there is one."""
-        hold = self._holds.pop((key, field), None)
-        if hold is None or hold.line not in self._kept:
-            return ()
-        self._kept[hold.line] -= 1
-        if self._kept[hold.line] > 0:
-            return ()
-        del self._kept[hold.line]
-        return (hold.line,)
-
-    def _forget(self, key: Key, lines: tuple[NodeEntry, ...]) -> None:
-        if lines:
-            self._changes.put(Change("", key, (), lambda _: None, forgets=lines))
+    def _forget(self, key: Key, entries: tuple[NodeEntry, ...]) -> None:
+        if entries:
+            self._changes.put(Change("", key, (), lambda _: None, forgets=entries))
 
     def _stands(self, change: Change) -> bool:
         """Whether it is to be carried out; not for who was closed because the lease had lapsed."""
         return change.lists[0][0] == self._lease.node
 
-    # --- the lease
+    # --- the lease: see .lease_keeper.Holder
 
-    async def _steady(self) -> None:
-        if self._lease.doubtful:
-            async with self._renewing:
-                if self._lease.doubtful:  # else somebody else has just renewed it
-                    await self._renew()
-
-    async def _renew(self) -> None:
-        renewal = await self._lease.renew()
-        if renewal is Renewal.GONE:
-            self._start_anew()
-            await self._lease.renew()
-        elif renewal is Renewal.REVIVED:
-            self._lost_something()
-        self._tidy.set()
-
-    def _lost_something(self) -> None:
-        """All leases may be gone: nobody is judged before their nodes could say that they live."""
-        logger.warning("Redis may have lost something: everything is registered again")
-        self._lease.unsteady()
-        self._connections.tell_again()
-        self._again = True
-
-    def _start_anew(self) -> None:
-        """The others take back what this node had; it leaves that under the old name, and takes a new one."""
+    def start_anew(self) -> None:
+        """Give everything up, and take a new name. The others take back what is listed under the old one."""
         logger.error("the others have taken this node for dead: its connections start anew")
         self._changes.drop_joins()
         self._joining.clear()
-        self._again = False
+        self._cleanup.nothing_lost()
         self._owner.lapsed()
         self._lease.rename()
         self._connections.tell_again()
 
-    async def _keep_lease(self) -> None:
-        while True:
-            await asyncio.sleep(self._lease.seconds / 3)
-            try:
-                async with self._renewing:
-                    await self._renew()
-            except (RedisError, OSError) as error:
-                self._lease.doubt()
-                logger.warning("the node's lease cannot be renewed: %s", reason_of(error))
-            except Exception:  # a fault of ours must not end the lease
-                logger.exception("looking after the lease broke off")
+    def lease_revived(self) -> None:
+        """Register everything again: Redis may have lost other data too."""
+        self._cleanup.something_lost()
+
+    def lease_renewed(self) -> None:
+        """Look for dead nodes."""
+        self._cleanup.look()
 
     @property
     def held(self) -> bool:
@@ -326,74 +283,29 @@ class RedisRegistry(Questions):
 
     async def peers(self) -> bool:
         """Whether another node takes connections; with what Redis knows of this one brought up to date."""
-        async with self._renewing:
-            await ask(self._renew())
-        return OPEN in (await ask(self._lease.states())).values()
+        await ask(self._keeper.renew())
+        return OPEN in (await ask(self._others.states())).values()
 
-    # --- what was lost, and what others have left behind
+    # --- for the clean-up: see .cleanup.Registrar
 
-    async def _keep_tidy(self) -> None:
-        while True:
-            await self._tidy.wait()
-            self._tidy.clear()
-            try:
-                if await self._identity.changed():
-                    self._lost_something()
-                if self._again:
-                    await self._register_again()
-                for node in await self._lease.dead():
-                    await self._take_back(node)
-            except (RedisError, OSError) as error:
-                self._lease.doubt()
-                logger.warning("looking after what others have left broke off: %s", reason_of(error))
-            except Exception:  # a fault of ours must not end this for ever
-                logger.exception("looking after what others have left broke off")
+    def joining(self, key: Key, socket_id: str) -> bool:
+        """Whether a join of it is under way."""
+        return (key, socket_id) in self._joining
 
-    async def _register_again(self) -> None:
-        """Everything that this node holds, and nothing else that is listed under its name.
+    def held_entries(self) -> set[bytes | str]:
+        """What stays listed for departures that are held back."""
+        return self._holds.entries
 
-        If it breaks off, or Redis loses something meanwhile, it is done once more.
-        """
-        self._again = False
-        try:
-            await self._register_all()
-        except BaseException:
-            self._again = True
-            raise
+    def join_again(self, key: Key, socket_id: str, member: Member | None) -> None:
+        """In the next pipeline, whatever the limits are."""
+        self._join(key, socket_id, member, (ANY, 0), lambda _: None)
 
-    async def _register_all(self) -> None:
-        chunk = 0
-        for key, socket_id, member in self._owner.mine():
-            if (key, socket_id) in self._joining:
-                continue
-            self._join(key, socket_id, member, (ANY, 0), lambda _: None)
-            chunk += 1
-            if chunk % BATCH == 0:
-                await self.flush()
-        await self.flush()
-        listed = await self._redis.smembers(self._names.entries_key(self._lease.node))
-        mine = {encode_entry(*one) for one in self._owner.mine()} | {entry for _, entry in self._kept}
-        for entry in listed - mine:
-            key, socket_id, _ = decode_entry(entry)
-            if (key, socket_id) not in self._joining:
-                self._take_back_one(self._lease.node, entry)
-        await self.flush()
+    def connections_lost(self) -> None:
+        """Tell them again."""
+        self._connections.tell_again()
 
-    async def _take_back(self, node: str) -> None:
-        """A few at a time, by chance, so that nodes that do the same at the same time share the work."""
-        listed = self._names.entries_key(node)
-        while entries := await self._some(listed):
-            logger.warning("node %s is gone, taking back %d of its subscriptions", node, len(entries))
-            for entry in entries:
-                self._take_back_one(node, entry)
-            await self.flush()
-        await self._lease.forget(node)
-
-    async def _some(self, listed: str) -> list[bytes]:
-        entries: Any = await self._redis.srandmember(listed, BATCH)
-        return list(entries)
-
-    def _take_back_one(self, node: str, entry: bytes | str) -> None:
+    def take_back(self, node: str, entry: bytes | str) -> None:
+        """In the next pipeline."""
         key, socket_id, member = decode_entry(entry)
 
         def done(left: Left) -> None:

@@ -34,10 +34,14 @@ _WITHOUT_BODY: Final = frozenset({204, 304})
 _FAILED: Final = b"Internal Server Error"
 
 
-class Link(NamedTuple):
-    """What a request is given of its connection.
+HELD_BYTES: Final = 65_536
+"""How much of a body waits for an ASGI application that does not take it."""
 
-    :ivar default_headers: of every answer. The server makes a new list every second, and adds to it when it
+
+class Link(NamedTuple):
+    """What a request needs of its connection.
+
+    :ivar default_headers: of every answer. uvicorn makes a new list every second, and adds to it when it
         stops.
     :ivar done: called after each answer that is complete.
     """
@@ -47,22 +51,58 @@ class Link(NamedTuple):
     done: Callable[[], None]
 
 
-class AsgiCycle:
-    """A request and its answer, where the fast path has an :class:`~.exchange.Exchange`.
+class _Body:
+    """The body of a request, on its way to an application.
 
-    The HTTP protocol adds to ``body``, clears ``more_body`` at its end, and sets ``message_event`` each time.
+    :ivar size: bytes that the application has not taken.
+    """
+
+    __slots__ = ("_content", "_event", "_more")
+
+    def __init__(self) -> None:
+        self._content = bytearray()
+        self._more = True
+        self._event = asyncio.Event()
+
+    @property
+    def size(self) -> int:
+        return len(self._content)
+
+    def add(self, data: bytes) -> None:
+        self._content += data
+        self._event.set()
+
+    def end(self) -> None:
+        self._more = False
+        self._event.set()
+
+    def wake(self) -> None:
+        """Let the application look, although nothing has come."""
+        self._event.set()
+
+    async def changed(self) -> None:
+        """Wait for one of these calls."""
+        await self._event.wait()
+        self._event.clear()
+
+    def take(self) -> dict[str, Any]:
+        """What has come, as ASGI has it."""
+        body, self._content = bytes(self._content), bytearray()
+        return {"type": "http.request", "body": body, "more_body": self._more}
+
+
+class AsgiCycle:
+    """A request to an ASGI application, and its answer. The HTTP API has :class:`~.exchange.Exchange`.
 
     :param scope: of the request (https://asgi.readthedocs.io/en/latest/specs/www.html).
     :param transport: where the answer goes. It is closed after the last answer of a connection.
     :param expects: the peer waits for ``100 Continue``, which is sent when the application wants the body.
     :param keep_alive: whether the connection may serve another request.
-    :ivar disconnected: the peer has gone: nothing is written any more, and the application is told.
     """
 
     __slots__ = (
-        *("_chunked", "_expects", "_flow", "_left", "_link", "_scope", "_transport"),
-        *("body", "disconnected", "keep_alive", "message_event", "more_body", "response_complete"),
-        "response_started",
+        *("_body", "_chunked", "_disconnected", "_expects", "_left", "_link", "_scope", "_transport"),
+        *("keep_alive", "response_complete", "response_started"),
     )
 
     def __init__(
@@ -77,17 +117,37 @@ class AsgiCycle:
         self._scope = scope
         self._transport = transport
         self._link = link
-        self._flow = link.flow
         self._expects = expects
+        self._body = _Body()
         self._chunked = False
         self._left = 0
+        self._disconnected = False
         self.keep_alive = keep_alive
-        self.disconnected = False
-        self.body = bytearray()
-        self.more_body = True
-        self.message_event = asyncio.Event()
         self.response_started = False
         self.response_complete = False
+
+    # --- for the HTTP protocol
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more of the body is read for now."""
+        return self._body.size >= HELD_BYTES
+
+    def add(self, data: bytes) -> None:
+        """Take a part of the body."""
+        self._body.add(data)
+
+    def complete(self) -> None:
+        """End the body."""
+        self._body.end()
+
+    def disconnect(self) -> None:
+        """Write nothing more to the peer, and tell the application."""
+        if not self.response_complete:
+            self._disconnected = True
+            self._body.wake()
+
+    # --- for the application
 
     async def run(self, app: Application) -> None:
         """Have the request answered. Never raises: a failed application is logged, and answered with 500."""
@@ -97,7 +157,7 @@ class AsgiCycle:
             logger.exception("an application failed")
             await self._fail()
         else:
-            if not self.response_complete and not self.disconnected:
+            if not self.response_complete and not self._disconnected:
                 logger.error("an application has not completed its answer")
                 await self._fail()
 
@@ -119,23 +179,21 @@ class AsgiCycle:
         if self._expects and not self._transport.is_closing():
             self._transport.write(CONTINUE)
             self._expects = False
-        if not self.disconnected and not self.response_complete:
-            self._flow.resume_reading()
-            await self.message_event.wait()
-            self.message_event.clear()
-        if self.disconnected or self.response_complete:
+        if not self._disconnected and not self.response_complete:
+            self._link.flow.resume_reading()
+            await self._body.changed()
+        if self._disconnected or self.response_complete:
             return {"type": "http.disconnect"}
-        body, self.body = bytes(self.body), bytearray()
-        return {"type": "http.request", "body": body, "more_body": self.more_body}
+        return self._body.take()
 
     async def _send(self, message: Message) -> None:
         """Write a part of the answer, once the peer takes it.
 
         :raises RuntimeError: it is not what has to come next, or it could not be sent as it is.
         """
-        if self._flow.write_paused and not self.disconnected:
-            await self._flow.drain()
-        if self.disconnected:
+        if self._link.flow.write_paused and not self._disconnected:
+            await self._link.flow.drain()
+        if self._disconnected:
             return
         expected = "http.response.body" if self.response_started else "http.response.start"
         if self.response_complete or message["type"] != expected:
@@ -185,7 +243,7 @@ class AsgiCycle:
         if self._left:
             raise RuntimeError("the body is shorter than its content-length")
         self.response_complete = True
-        self.message_event.set()
+        self._body.wake()
         if not self.keep_alive:
             self._transport.close()
         self._link.done()

@@ -26,6 +26,7 @@ _HEADS: Final = {
 class Carrier(Protocol):
     """The connection that an exchange is on."""
 
+    api: HttpApi
     transport: asyncio.Transport
     flow: Flow
     server_state: ServerState
@@ -86,28 +87,40 @@ class Exchange:
         """Bytes of the body that have come."""
         return 0 if self.body is None else len(self.body)
 
-    def begin(self, api: HttpApi) -> None:
-        """Have it answered, now or later. Whatever it is, there is an answer, and only one."""
+    @property
+    def full(self) -> bool:
+        """Whether nothing more of the body is read for now."""
+        return self.begun
+
+    def begin(self) -> None:
+        """Have it answered, now or later. Every request gets exactly one answer. Idempotent."""
         if self.begun:
             return
         self.begun = True
-        api.answer(self._method, self._target, self.body, self._reply)
+        self._carrier.api.answer(self._method, self._target, self.body, self._reply)
 
-    def refused(self, api: HttpApi, length: int | None) -> bool:
-        """Whether it is answered before its body has come, since no body could make it acceptable.
+    complete = begin
 
-        :param length: of the body; None if nobody knows.
+    def refused(self, length: int | None) -> bool:
+        """Whether it is answered before its body is complete, since no body could make it acceptable.
+
+        :param length: of the body; None if it is unknown.
         """
-        self.begun = api.refuses(self._method, self._target, length, self._reply)
+        self.begun = self._carrier.api.refuses(self._method, self._target, length, self._reply)
         return self.begun
 
-    def add(self, data: bytes, limit: int) -> None:
-        """Some of the body has come."""
+    def add(self, data: bytes) -> None:
+        """Take a part of the body. A body that becomes too large is refused at once."""
         if self.body is None:
             return
         self.body += data
-        if len(self.body) > limit:
+        if len(self.body) > self._carrier.api.max_body:
             self.body = None
+            self.begin()
+
+    def disconnect(self) -> None:
+        """Write nothing more to the peer."""
+        self.disconnected = not self.response_complete
 
     def _reply(self, status: int, answer: bytes) -> None:
         carrier = self._carrier

@@ -1,7 +1,8 @@
-"""HTTP/1.1 on a connection: one request at a time, each within bounds of time and of memory.
+"""HTTP/1.1 on a connection: one request at a time, within bounds of time and memory.
 
 Requests to the Pusher HTTP API do not go through ASGI: a request is one call, and its answer one write
-(:mod:`.exchange`). All others go through ASGI (:mod:`.asgi_cycle`).
+(:mod:`.exchange`). All others go through ASGI (:mod:`.asgi_cycle`). Unread bytes are in :mod:`.read_buffer`,
+timeouts in :mod:`.deadlines`.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .asgi import CONTINUE, Flow, Parting, refusal, scope_of
 from .asgi_cycle import AsgiCycle, Link
-from .budget import COST_SHIFT, SLICE, SLICE_BYTES
+from .budget import COST_SHIFT, SLICE_BYTES
+from .deadlines import Deadlines
 from .exchange import Exchange
 from .farewell import Farewell
 from .fastpath import plain_post
-from .framing import Refused, body_of, parse_head, take_head
+from .framing import Refused, body_of, parse_head
+from .read_buffer import ReadBuffer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -34,56 +37,44 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("legato.http")
 
-STALLED_SECONDS: Final = 30.0
-"""How long a peer may read nothing of an answer that waits for it."""
-
-PROGRESS_BYTES: Final = 32_768
-"""How much of a body has to come in ``request_seconds``, if it is not complete by then."""
-
 SKIPPED_BYTES: Final = 65_536
 """A connection outlives an answer that came before its request's end, if at most this much is missing."""
 
-HELD_BYTES: Final = 65_536
-"""How much of a body waits for an ASGI application that does not take it."""
+
+class _Incomplete:
+    """A request whose body has not arrived whole.
+
+    :ivar keep_alive: whether the request lets the connection serve another one.
+    :ivar expects: the peer waits for ``100 Continue``.
+    :ivar unchecked: it is for the HTTP API, and may still be refused before its body is complete.
+    """
+
+    __slots__ = ("body", "expects", "keep_alive", "unchecked")
+
+    def __init__(self, head: Head, body: Body, *, unchecked: bool) -> None:
+        self.body = body
+        self.keep_alive = head.keep_alive
+        self.expects = head.expects
+        self.unchecked = unchecked
 
 
 class HttpProtocol(asyncio.Protocol):
-    """Reads requests, and looks after time: until a request is complete, between two, and while nobody reads.
+    """Reads the requests of one connection, and has them answered in order.
 
-    What has come behind a request waits for its answer; meanwhile reading pauses. So at most one read is
-    kept, and answers keep the order of requests. One timer looks after all deadlines, and no request moves it
-    that comes whole.
+    A request waits until the one before it is answered; meanwhile reading pauses.
 
     :param api: what answers requests to the Pusher HTTP API.
-    :param connect: makes what a WebSocket is for us, given uvicorn's set of what is open.
-    :param budget: gives it slices of the loop's time, as its ``Reader``.
-    :param seconds: for a head, and for each :data:`PROGRESS_BYTES` of a body.
+    :param connect: makes a WebSocket connection, given uvicorn's set of open connections.
+    :param budget: gives its read buffer slices of the loop's time.
+    :param seconds: for a head, and for each :data:`~.deadlines.PROGRESS_BYTES` of a body.
     :param since: when the peer has connected, in the loop's time.
-    :ivar cycle: the request that is answered, or was.
+    :ivar cycle: the request that is being answered, or was the last.
     """
 
     transport: asyncio.Transport
     flow: Flow
-    cycle: Cycle | None = None
-    _body: Body | None = None
-    """What reads the rest of the request."""
-    _keep_alive = True
-    """What the request says, once it is complete."""
-    _searched = 0
-    _unchecked = False
-    """Nobody has looked yet whether a request to the API, whose body is on its way, can be accepted."""
-    _expects = False
-    """It waits to be told to go on."""
-    _queued = False
-    _reading = False
-    _paused = False
-    _due: float | None = None
-    """When more of a request has to have come that is not complete."""
-    _progress = 0
-    _look_at = 0.0
-    _patience: asyncio.TimerHandle | None = None
-    _stalled: asyncio.TimerHandle | None = None
-    _gone = False
+    cycle: Cycle | None
+    _incomplete: _Incomplete | None
 
     def __init__(
         self,
@@ -95,15 +86,15 @@ class HttpProtocol(asyncio.Protocol):
         since: float,
         **of_uvicorn: Any,
     ) -> None:
-        self._api = api
+        self.api = api
         self._connect = connect
         self._budget = budget
-        self._seconds = seconds
         self._config: Config = of_uvicorn["config"]
-        self._waiting_since = since
-        self._unread = bytearray()
         self.server_state: ServerState = of_uvicorn["server_state"]
-        self.loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
+        self.cycle = self._incomplete = None
+        self._buffer = ReadBuffer(self, budget)
+        self._deadlines = Deadlines(self, self._config.timeout_keep_alive, seconds, since)
 
     # --- the connection
 
@@ -111,185 +102,109 @@ class HttpProtocol(asyncio.Protocol):
         """Take the transport over (:mod:`.acceptor`)."""
         self.server_state.connections.add(self)  # type: ignore[arg-type]
         self.transport = transport
-        self.flow = Flow(self._wanted)
-        self._look_by(self._waiting_since + self._config.timeout_keep_alive)
+        self.flow = Flow(self._buffer.proceed)
+        self._deadlines.start()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Whoever is at work for the peer learns that it has gone."""
+        """Tell everything that works for the peer that it has gone."""
         self.server_state.connections.discard(self)
-        self._moves()
+        self._deadlines.unstall()
         self._stop_reading()
-        self._disconnect()
+        if self.cycle is not None:
+            self.cycle.disconnect()
         self.flow.resume_writing()
         if exc is None:
             self.transport.close()
 
     def close(self) -> None:
-        """What is still to be written gets out, as long as the peer takes any of it."""
-        self.transport.close()
-        self._see_off()
+        """Close. What was written still goes out, as long as the peer reads any of it."""
+        self._deadlines.close()
 
-    def _see_off(self, before: int = 0) -> None:
-        """Cut a peer that has taken nothing since the last look: a transport would wait for it for ever.
-
-        :param before: bytes that waited for it then.
-        """
-        left = self.transport.get_write_buffer_size()
-        if left and left == before:
-            self.transport.abort()
-        elif left:
-            self._patience = self.loop.call_later(STALLED_SECONDS, self._see_off, left)
-
-    def _stop_reading(self) -> None:
-        """Nothing that comes, or has come, is read by this object any more."""
-        self._gone = True
-        self._unread.clear()
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
-
-    def _disconnect(self) -> None:
-        """Nothing more is said to the peer about the request that runs."""
-        cycle = self.cycle
-        if cycle is None or cycle.response_complete:
-            return
-        cycle.disconnected = True
-        if isinstance(cycle, AsgiCycle):
-            cycle.message_event.set()
+    def _stop_reading(self) -> bytes:
+        """Read nothing more. What was unread."""
+        self._deadlines.stop()
+        return self._buffer.close()
 
     def shutdown(self) -> None:
-        """What uvicorn calls when it stops."""
-        if self._gone or not self._answering():
+        """See uvicorn, which calls it when it stops: close after the answer that is under way."""
+        if self._buffer.closed or not self._answering():
             self.close()
-        elif self.cycle is not None:
-            self._keep_alive = self.cycle.keep_alive = False
-
-    def abort(self) -> None:
-        """See :class:`~legato.broadcaster.transport.budget.Reader`."""
-        self.transport.abort()
+            return
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
+        if self._incomplete is not None:
+            self._incomplete.keep_alive = False
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """In the background; uvicorn waits for it when it stops."""
-        task = self.loop.create_task(work)
+        """Run it in the background; uvicorn waits for it when it stops."""
+        task = self._loop.create_task(work)
         self.server_state.tasks.add(task)
         task.add_done_callback(self.server_state.tasks.discard)
 
-    # --- bytes in
+    # --- reading
 
     def data_received(self, data: bytes) -> None:
-        """Nearly all requests to the API come whole and plain, and need no parser."""
+        """Nearly all requests to the HTTP API arrive whole and plain, and need no parser."""
         before = self.cycle
-        if not self._unread and self._body is None and (before is None or before.response_complete):
-            if self._budget.spend():
-                plain = plain_post(data)
-                if plain is not None and self._api.serves(plain[0]):
-                    target, body = plain
-                    exchange = Exchange(self, "POST", target, body, keep_alive=True)
-                    if len(body) > self._api.max_body:
-                        exchange.body = None
-                    self.cycle = exchange
-                    exchange.begin(self._api)
-                    return
-                self._budget.left -= len(data) >> COST_SHIFT
-                self._unread += data
-                if not self._read_slice():
-                    self._settle()
-                    return
-            else:
-                self._unread += data
-        else:
-            self._unread += data
-            if not self._queued and self._budget.spend(len(data)) and not self._read_slice():
-                self._settle()
-                return
-        self._read_later()
-
-    def go_on(self) -> bool:
-        """See :class:`~legato.broadcaster.transport.budget.Reader`."""
-        self._queued = False
-        if self._gone or self.transport.is_closing():
-            return False
-        if self._read_slice():
-            self._queued = True
-            return True
-        self._settle()
-        return False
-
-    def _read_later(self) -> None:
-        if self._gone:
+        if (
+            self._buffer.unread
+            or self._incomplete is not None
+            or not (before is None or before.response_complete)
+        ):
+            self._buffer.receive(data)
             return
-        self._pause()
-        self._queued = True
-        self._budget.put(self)
+        if not self._budget.spend():
+            self._buffer.read_later(data)
+            return
+        plain = plain_post(data)
+        if plain is None or not self.api.serves(plain[0]):
+            self._budget.left -= len(data) >> COST_SHIFT
+            self._buffer.read(data)
+            return
+        target, body = plain
+        self.cycle = exchange = Exchange(self, "POST", target, body, keep_alive=True)
+        if len(body) > self.api.max_body:
+            exchange.body = None
+        exchange.begin()
 
-    def _wanted(self) -> None:
-        """The request's application takes some of its body, or the next request may begin."""
-        if (self._unread or self._paused) and not self._reading and not self._queued:
-            self._read_later()
-
-    def _read_slice(self) -> bool:
-        """Whether there may be more that can be read at once."""
-        unread, reading = self._unread, self._reading
-        until = len(unread) - SLICE_BYTES
-        self._reading = True
-        try:
-            for _ in range(SLICE):
-                if not self._step() or self._gone:
-                    return False
-                if len(unread) <= until:
-                    break
-            return bool(unread)
-        except Refused as refused:
-            self._refuse(refused.status, str(refused))
+    def step(self) -> bool:
+        """See :class:`~.read_buffer.Requests`."""
+        if self._incomplete is not None:
+            return self._read_body(self._incomplete)
+        if not self._buffer.unread or self._waits():
             return False
-        finally:
-            self._reading = reading
-
-    def _step(self) -> bool:
-        """Read one head, or some of a body; whether there was anything that could be read."""
-        if self._body is not None:
-            return self._read_body(self._body)
-        if not self._unread or self._waits():
-            return False
-        data = take_head(self._unread, self._searched)
-        self._searched = len(self._unread) if data is None else 0
+        data = self._buffer.take_head()
         if data is None:
             return False
         self._begin(parse_head(data))
         return True
 
-    def _waits(self) -> bool:
-        """Whether the next request has to wait: for the answer before it, or until the peer takes answers.
-
-        Who gets the connection with a WebSocket has to know of all back-pressure.
-        """
-        return self._answering() or self.flow.write_paused
-
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _settle(self) -> None:
-        """What can be read has been read. Wait for more, unless it is the peer that waits."""
-        if self._gone:
-            return
-        if self._unread and (self._waits() if self._body is None else self._held()):
-            self._pause()
-            return
-        self._resume()
-        if self._unchecked:
-            self._check()
-        if (self._unread or self._body is not None) and self._due is None and not self._gone:
-            self._renew()
+    def _waits(self) -> bool:
+        """Whether the next request has to wait: for the answer before it, or until the peer reads answers.
 
-    def _pause(self) -> None:
-        if not self._paused:
-            self._paused = True
-            self.transport.pause_reading()
+        A WebSocket connection must know of all back-pressure, so it does not start under it.
+        """
+        return self._answering() or self.flow.write_paused
 
-    def _resume(self) -> None:
-        if self._paused:
-            self._paused = False
-            self.transport.resume_reading()
+    def blocked(self) -> bool:
+        """See :class:`~.read_buffer.Requests`."""
+        return self._waits() if self._incomplete is None else self._full()
+
+    def _full(self) -> bool:
+        """Whether nothing more of the body is read for now."""
+        cycle = self.cycle
+        return cycle is not None and not cycle.response_complete and cycle.full
+
+    def expect(self) -> None:
+        """See :class:`~.read_buffer.Requests`: refuse early what can only be refused, and set a deadline."""
+        if self._incomplete is not None and self._incomplete.unchecked:
+            self._check(self._incomplete)
+        incomplete = self._buffer.unread or self._incomplete is not None
+        if incomplete and self._deadlines.due is None and not self._buffer.closed:
+            self._deadlines.renew()
 
     # --- requests
 
@@ -299,14 +214,12 @@ class HttpProtocol(asyncio.Protocol):
             return
         if head.method == b"CONNECT":
             raise Refused(405, "This is no proxy.")
-        scope = (
-            None
-            if self._api.serves(head.target)
-            else scope_of(head, self._config, secure=self.transport.get_extra_info("sslcontext") is not None)
-        )
-        self._due = None
-        self._body = body = body_of(head)
-        self._keep_alive = head.keep_alive
+        for_api = self.api.serves(head.target)
+        secure = not for_api and self.transport.get_extra_info("sslcontext") is not None
+        scope = None if for_api else scope_of(head, self._config, secure=secure)
+        self._deadlines.due = None
+        body = body_of(head)
+        self._incomplete = None if body is None else _Incomplete(head, body, unchecked=for_api)
         skipped = body is None or (body.left is not None and body.left <= SKIPPED_BYTES)
         keep_alive = head.keep_alive and skipped  # the rest is known when the request is complete
         if scope is None:
@@ -315,26 +228,24 @@ class HttpProtocol(asyncio.Protocol):
             self._begin_cycle(head, scope, keep_alive=keep_alive)
 
     def _begin_exchange(self, head: Head, *, keep_alive: bool) -> None:
-        method, body = head.method.decode("ascii"), self._body
+        method = head.method.decode("ascii")
         self.cycle = exchange = Exchange(self, method, head.target, bytearray(), keep_alive=keep_alive)
-        if body is None:
-            exchange.begin(self._api)
-            return
-        self._unchecked = True
-        self._expects = head.expects
+        if self._incomplete is None:
+            exchange.begin()
 
-    def _check(self) -> None:
-        """The body of a request to the API is not complete: it is not waited for in vain."""
-        self._unchecked = False
-        exchange, body = self.cycle, self._body
-        if not isinstance(exchange, Exchange) or body is None or exchange.response_complete:
+    def _check(self, request: _Incomplete) -> None:
+        """Refuse a request to the API before its body, if no body can make it acceptable."""
+        request.unchecked = False
+        exchange = self.cycle
+        if not isinstance(exchange, Exchange) or exchange.response_complete:
             return
-        length = None if body.left is None else body.left + exchange.size
-        if not exchange.refused(self._api, length) and self._expects and not exchange.size:
+        left = request.body.left
+        length = None if left is None else left + exchange.size
+        if not exchange.refused(length) and request.expects and not exchange.size:
             self.transport.write(CONTINUE)
 
     def _begin_cycle(self, head: Head, scope: dict[str, Any], *, keep_alive: bool) -> None:
-        whole = self._body is None
+        whole = self._incomplete is None
         self.cycle = cycle = AsgiCycle(
             scope,
             self.transport if whole else Parting(self.transport, self.part),
@@ -343,73 +254,47 @@ class HttpProtocol(asyncio.Protocol):
             keep_alive=keep_alive,
         )
         if whole:
-            cycle.more_body = False
-            cycle.message_event.set()
+            cycle.complete()
         self.spawn(cycle.run(self._config.loaded_app))
 
-    def _read_body(self, body: Body) -> bool:
-        """Give the request's answer what has come of it. Nobody wants it any more behind the answer."""
-        if self._held():
+    def _read_body(self, request: _Incomplete) -> bool:
+        """Give a part of the body to the request's answer; skip it when the answer is complete."""
+        if self._full():
             return False
-        before = len(self._unread)
-        data = body.take(self._unread, SLICE_BYTES)
-        self._give(data)
-        if body.done:
-            self._complete()
+        unread = self._buffer.unread
+        before = len(unread)
+        data = request.body.take(unread, SLICE_BYTES)
+        if data and self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.add(data)
+        if request.body.done:
+            self._complete(request)
             return True
-        if before == len(self._unread):
+        if before == len(unread):
             return False
-        self._progress += len(data)
-        if self._progress >= PROGRESS_BYTES:
-            self._renew()
+        self._deadlines.received(len(data))
         return True
 
-    def _held(self) -> bool:
-        """Whether an application has enough of the body for now, or the answer to it waits for the peer."""
+    def _complete(self, request: _Incomplete) -> None:
+        """The whole request has arrived."""
+        self._incomplete = self._deadlines.due = None
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
-            return False
-        return cycle.begun if isinstance(cycle, Exchange) else len(cycle.body) >= HELD_BYTES
-
-    def _give(self, data: bytes) -> None:
-        cycle = self.cycle
-        if not data or cycle is None or cycle.response_complete:
-            return
-        if isinstance(cycle, Exchange):
-            cycle.add(data, self._api.max_body)
-            if cycle.body is None:
-                cycle.begin(self._api)
-        else:
-            cycle.body += data
-            cycle.message_event.set()
-
-    def _complete(self) -> None:
-        """The whole request has come."""
-        self._body = self._due = None
-        cycle = self.cycle
-        if cycle is None or cycle.response_complete:
-            self._waiting_since = self.loop.time()
+            self._deadlines.idle_since = self._loop.time()
             return
         if not cycle.response_started:
-            cycle.keep_alive = self._keep_alive
-        if isinstance(cycle, Exchange):
-            cycle.begin(self._api)
-        else:
-            cycle.more_body = False
-            cycle.message_event.set()
+            cycle.keep_alive = request.keep_alive
+        cycle.complete()
 
     def on_response_complete(self) -> None:
         """The next request may begin."""
-        self.server_state.total_requests += 1
-        self._waiting_since = self.loop.time()
-        self._wanted()
+        self._deadlines.idle_since = self._loop.time()
+        self._buffer.proceed()
 
     def _hand_over(self, head: Head) -> None:
-        """The connection is somebody else's."""
-        unread = bytes(self._unread)
-        self._stop_reading()
+        """Give the connection to a WebSocket."""
+        unread = self._stop_reading()
         self.server_state.connections.discard(self)
-        self._resume()
+        self._buffer.resume()
         connection = self._connect(self.server_state.connections)
         connection.connection_made(self.transport)
         self.transport.set_protocol(connection)
@@ -419,76 +304,50 @@ class HttpProtocol(asyncio.Protocol):
 
     # --- the end
 
-    def _refuse(self, status: int, reason: str) -> None:
-        """Answer what is not read on; the connection ends."""
-        if self._body is not None and (self.cycle is None or self.cycle.response_started):
+    def refuse(self, status: int, reason: str) -> None:
+        """Answer with an error what is not read on, and close."""
+        if self._incomplete is not None and (self.cycle is None or self.cycle.response_started):
             self._stop_reading()  # it has an answer, or a part of one
             self.transport.abort()
             return
-        self._disconnect()
+        if self.cycle is not None:
+            self.cycle.disconnect()
         logger.warning("a request is refused (%d): %s", status, reason)
         self.transport.write(refusal(status, reason, self.server_state.default_headers))
         self._part(whole=False)
 
     def part(self) -> None:
         """Close after the answer, but let the peer finish what it is sending."""
-        self._part(whole=self._body is None and not self._unread)
+        self._part(whole=self._incomplete is None and not self._buffer.unread)
 
     def _part(self, *, whole: bool) -> None:
-        if self._gone or self.transport.is_closing():
+        if self._buffer.closed or self.transport.is_closing():
             return
         self._stop_reading()
         if whole:
             self.close()
         else:
-            self._resume()
+            self._buffer.resume()
             self.transport.set_protocol(Farewell(self, self.transport))
 
     # --- deadlines
 
-    def _renew(self) -> None:
-        """More of the request has come, or its first bytes."""
-        self._progress = 0
-        self._due = self.loop.time() + self._seconds
-        if self._due < self._look_at:
-            self._look_by(self._due)
+    @property
+    def busy(self) -> bool:
+        """See :class:`~.deadlines.Timed`."""
+        return self._buffer.paused or (self._incomplete is None and self._answering())
 
-    def _look_by(self, deadline: float) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-        self._look_at = deadline
-        self._patience = self.loop.call_at(deadline, self._look)
-
-    def _look(self) -> None:
-        """One who has to say something and does not is let go."""
-        self._patience = None
-        if self.transport.is_closing():
-            self._see_off()
-            return
-        now = self.loop.time()
-        if self._paused or (self._body is None and self._answering()):  # it waits for us
-            self._waiting_since = now
-            self._due = None if self._due is None else now + self._seconds
-        deadline = self._waiting_since + self._config.timeout_keep_alive if self._due is None else self._due
-        if deadline > now:
-            self._look_by(deadline)
-        elif self._due is None:
-            self.close()
-        else:
-            self._refuse(408, "The request did not come in time.")
+    def expire(self) -> None:
+        """See :class:`~.deadlines.Timed`."""
+        self.refuse(408, "The request did not come in time.")
 
     def pause_writing(self) -> None:
-        """The peer has to read on soon."""
+        """The peer does not read: it has to read on soon."""
         self.flow.pause_writing()
-        self._stalled = self.loop.call_later(STALLED_SECONDS, self.transport.abort)
+        self._deadlines.stall()
 
     def resume_writing(self) -> None:
         """The peer reads."""
-        self._moves()
+        self._deadlines.unstall()
         self.flow.resume_writing()
-        self._wanted()
-
-    def _moves(self) -> None:
-        if self._stalled is not None:
-            self._stalled.cancel()
-            self._stalled = None
+        self._buffer.proceed()

@@ -283,7 +283,7 @@ async def test_a_departure_that_is_worked_off_after_a_lapse_leaves_nothing_behin
         monkeypatch.setattr(module, "SECONDS", 0.0)
         registry, old = server.node.registry, server.node.registry.name
         assert await redis.scard(wire.entries_key(old)) == MANY
-        registry._start_anew()
+        registry.start_anew()
         assert registry.name != old
         assert len(server.node.chores) > 0
         assert await ann.closed() == 4100

@@ -20,9 +20,10 @@ import pytest
 from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.clients.drain import ASK_SECONDS, Drain
 from legato.broadcaster.clients.peers import LAST_SECONDS, Peers
-from legato.broadcaster.composition import _stop_listening, running
+from legato.broadcaster.composition import running
 from legato.broadcaster.config import Server
 from legato.broadcaster.registry import lease as leases
+from legato.broadcaster.transport.listener import stop_listening
 from legato.protocol import errors
 from legato.protocol.apps import Webhook
 from legato.protocol.settings import Redis
@@ -70,7 +71,7 @@ async def test_a_node_that_is_full_is_no_place_to_go(valkey_url):
         client(two.port),
     ):
         await two.node.registry.peers()  # tells the others what it is, as each renewal does
-        assert leases.FULL in (await one.node.registry._lease.states()).values()
+        assert leases.FULL in (await one.node.registry._others.states()).values()
         await one.node.drain.run()
         assert await goodbye(ann) == 1012
 
@@ -285,7 +286,7 @@ async def test_who_has_connected_before_the_listener_closes_is_served():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         people = [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
-        accepted = _stop_listening([listener])
+        accepted = stop_listening([listener])
         assert len(accepted) == 3
         with contextlib.suppress(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port)).close()
@@ -298,7 +299,7 @@ async def test_a_taken_connection_is_answered():
     async with running(local_settings()) as server:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             reader_writer = await asyncio.open_connection("127.0.0.1", listener.getsockname()[1])
-            (accepted,) = _stop_listening([listener])
+            (accepted,) = stop_listening([listener])
             await server.uvicorn._take(accepted)
             assert "200 ok" in (await answer(0, "/up", reader_writer))[0]
             reader_writer[1].close()

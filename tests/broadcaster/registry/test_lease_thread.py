@@ -85,7 +85,7 @@ async def other_node(url: str) -> AsyncIterator[Any]:
         server=Server(port=0, drain_seconds=0, lease_seconds=LEASE), redis=Redis(url=url)
     )
     async with running(settings) as server:
-        yield server.node.registry._lease
+        yield server.node.registry._others
 
 
 @pytest.mark.parametrize("way", ["python", "call"])

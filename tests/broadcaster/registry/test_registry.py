@@ -20,6 +20,7 @@ from legato.broadcaster.registry import lease as leases
 from legato.broadcaster.registry.base import Counts, Joined, Left, LocalRegistry
 from legato.broadcaster.registry.codec import Owner, decode_entry, encode_entry
 from legato.broadcaster.registry.event_cache import Cached
+from legato.broadcaster.registry.other_nodes import OtherNodes
 from legato.broadcaster.registry.redis import ANSWER_SECONDS, RedisRegistry
 from legato.protocol import wire
 from legato.protocol.presence import Member
@@ -467,24 +468,25 @@ async def test_nobody_is_judged_by_one_who_was_cut_off_itself(server):
     now = 100.0
     async with redis_client(server.url) as redis:
         lease = leases.Lease(redis, "judge", 15, lambda: leases.OPEN, lambda: now)
+        peers = OtherNodes(redis, lease)
         await redis.sadd(wire.NODES_KEY, "other")
         assert await lease.renew() is leases.Renewal.REVIVED
-        assert await lease.dead() == []
+        assert await peers.dead() == []
         for _ in range(3):
             now += 5
             assert await lease.renew() is leases.Renewal.KEPT
         lease.doubt()
         assert lease.doubtful
         await lease.renew()
-        assert await lease.dead() == []
+        assert await peers.dead() == []
         now += 11  # stopped, or Redis did not answer
         await lease.renew()
         now += 8
         await lease.renew()
-        assert await lease.dead() == []
+        assert await peers.dead() == []
         now += 8
         await lease.renew()
-        assert await lease.dead() == ["other"]
+        assert await peers.dead() == ["other"]
         assert await redis.get(wire.lease_key("other")) == leases.GONE.encode()
         late = leases.Lease(redis, "other", 15, lambda: leases.OPEN, lambda: now)
         assert await late.renew() is leases.Renewal.GONE
@@ -523,7 +525,7 @@ async def test_what_redis_forgot_that_it_forgot_is_gone_again(server):
         await one.join(ROOM, "1.1", ANN)
         await one.join(ROOM, "2.2", BOB)
         one.joined.pop((ROOM, "2.2"))
-        one.registry._identity._known = {None: "another"}
+        one.registry._cleanup._identity._known = {None: "another"}
         one.registry._lease.doubt()
         await eventually(lambda: one.registry.counts([ROOM]), [Counts(1, 1)])
         assert [(key, member) for key, member, _ in one.left] == [(ROOM, BOB)]
@@ -677,23 +679,23 @@ async def test_who_is_refused_leaves_nothing_behind(server):
 async def test_nobody_is_judged_right_after_redis_is_another_one(server):
     """An older snapshot knows the nodes, but not their leases: they are all there, and all without one."""
     async with redis_node(server.url, "one", lease=2) as one, redis_client(server.url) as redis:
-        lease = one.registry._lease
-        await until(lease._may_judge)
-        async with one.registry._renewing:
+        lease, peers = one.registry._lease, one.registry._others
+        await until(peers._may_judge)
+        async with one.registry._keeper.renewing:
             await redis.sadd(wire.NODES_KEY, "other")
-            one.registry._identity._known = {None: "before"}
+            one.registry._cleanup._identity._known = {None: "before"}
             judged: list[str] = []
-            declare = lease._declare_dead
+            declare = peers._declare_dead
 
             async def declared(name):
-                judged.append((name, lease.clock() - lease._steady_since))
+                judged.append((name, lease.contact.lasts(lease.clock())))
                 return await declare(name)
 
-            lease._declare_dead = declared
+            peers._declare_dead = declared
             since = lease.clock()
         await until(lambda: judged)
         assert judged[0][0] == "other"
-        assert lease._steady_since > since
+        assert lease.contact._since > since
         assert judged[0][1] >= 2
 
 
@@ -728,7 +730,7 @@ async def test_registering_again_that_breaks_off_is_done_once_more(server, monke
             return await smembers(key)
 
         monkeypatch.setattr(one.registry._redis, "smembers", failing)
-        one.registry._identity._known = {None: "another"}
+        one.registry._cleanup._identity._known = {None: "another"}
         await eventually(lambda: one.registry.counts([ROOM]), [Counts(1, 1)])
         assert failed
         assert await redis.scard(wire.entries_key("one")) == 1

@@ -43,9 +43,9 @@ class Stand:
 
     def give(self, body: bytes, *, more: bool) -> None:
         """Some of the body has come."""
-        self.cycle.body += body
-        self.cycle.more_body = more
-        self.cycle.message_event.set()
+        self.cycle.add(body)
+        if not more:
+            self.cycle.complete()
 
     async def answer(self, *messages) -> bytes:
         """What an application that sends these has written."""
@@ -186,7 +186,7 @@ async def test_behind_an_answer_nothing_is_sent(caplog):
 
 async def test_to_a_peer_that_has_gone_nothing_is_sent(caplog):
     stand = Stand()
-    stand.cycle.disconnected = True
+    stand.cycle.disconnect()
     assert await stand.answer(OK, HI) == b""
     assert caplog.messages == []
 
@@ -221,8 +221,7 @@ async def test_an_application_that_waits_is_told_when_the_peer_has_gone():
 
     task = asyncio.ensure_future(stand.cycle.run(app))
     await asyncio.sleep(0)
-    stand.cycle.disconnected = True
-    stand.cycle.message_event.set()
+    stand.cycle.disconnect()
     async with asyncio.timeout(30):
         await task
     assert got == [{"type": "http.disconnect"}]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from legato.broadcaster.composition import running
 from legato.broadcaster.config import Server
+from legato.broadcaster.transport import deadlines
 from legato.broadcaster.transport import (
     http11 as http,
 )
@@ -456,7 +457,7 @@ async def test_one_that_fetches_nothing_is_closed_at_the_bound_with_nothing_lost
 
 async def test_one_that_reads_nothing_of_its_stream_is_cut_off(monkeypatch):
     """Closing the session is not enough: the answer would wait in memory for as long as the peer likes."""
-    monkeypatch.setattr(http, "STALLED_SECONDS", 0.1)
+    monkeypatch.setattr(deadlines, "STALLED_SECONDS", 0.1)
     bound = Server(port=0, drain_seconds=0, send_queue_bytes=20_000_000)
     async with running(local_settings(server=bound)) as server:
         session = Session(server)
@@ -478,10 +479,10 @@ async def test_one_that_reads_late_but_reads_is_not_cut_off(monkeypatch):
         begin(self, transport)
 
     def stalled() -> bool:
-        return any(protocol._stalled is not None for protocol in made)
+        return any(protocol._deadlines.stalled for protocol in made)
 
     monkeypatch.setattr(http.HttpProtocol, "connection_made", remember)
-    monkeypatch.setattr(http, "STALLED_SECONDS", 3600)
+    monkeypatch.setattr(deadlines, "STALLED_SECONDS", 3600)
     bound = Server(port=0, drain_seconds=0, send_queue_bytes=20_000_000)
     async with running(local_settings(server=bound)) as server:
         session = Session(server)

@@ -199,7 +199,7 @@ async def test_a_peer_that_does_not_read_its_answers_gets_all_of_them_later():
             one.writer.write(request * count)
             await until(lambda: any(open_.flow.write_paused for open_ in http_connections(server)))
             (open_,) = http_connections(server)
-            assert len(open_._unread) <= 262_144
+            assert len(open_._buffer.unread) <= 262_144
             assert open_.transport.get_write_buffer_size() < 262_144
             before = server.node.requests["channels", 200]
             async with client(server.port) as bob:  # several turns of the loop
@@ -238,7 +238,7 @@ async def test_a_plain_request_behind_a_part_of_another_is_not_taken_for_the_nex
         await ann.subscribe("a")
         one.writer.write(whole[: len(whole) - len(inner) - cut])
         await one.writer.drain()
-        await until(lambda: any(open_._body is not None for open_ in http_connections(server)))
+        await until(lambda: any(open_._incomplete is not None for open_ in http_connections(server)))
         one.writer.write(inner)
         await one.writer.drain()
         one.writer.write(b"y" * cut)

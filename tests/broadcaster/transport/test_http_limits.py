@@ -11,7 +11,7 @@ import pytest
 
 from legato.broadcaster.composition import running
 from legato.broadcaster.config import Server
-from legato.broadcaster.transport import farewell, framing, websocket
+from legato.broadcaster.transport import deadlines, farewell, framing, websocket
 from legato.broadcaster.transport import http11 as http
 from legato.broadcaster.transport.budget import SLICE
 from tests.broadcaster.api.test_http_api import EVENTS, signed
@@ -51,7 +51,7 @@ async def test_a_request_that_does_not_become_complete_ends(start):
 
 async def test_a_deadline_moves_with_what_comes(monkeypatch):
     """An upload may be slow, as long as it goes on; all together it takes far longer than one deadline."""
-    monkeypatch.setattr(http, "PROGRESS_BYTES", 100)
+    monkeypatch.setattr(deadlines, "PROGRESS_BYTES", 100)
     settings = local_settings(server=Server(port=0, drain_seconds=0, request_seconds=1))
     async with running(settings) as server, peer(server.port) as one:
         data, begun = post(event("slow", size=4000)), time.monotonic()
@@ -78,12 +78,12 @@ async def test_an_idle_connection_has_a_deadline_of_its_own():
         one.writer.write(get("/up"))
         assert (await one.answer())[0] == 200
         (open_,) = http_connections(server)
-        assert open_._due is None
+        assert open_._deadlines.due is None
         one.writer.write(get("/up")[:5])
-        await until(lambda: open_._due is not None)
+        await until(lambda: open_._deadlines.due is not None)
         one.writer.write(get("/up")[5:])
         assert (await one.answer())[0] == 200
-        assert open_._due is None
+        assert open_._deadlines.due is None
 
 
 async def test_a_request_that_waits_for_us_has_no_deadline(monkeypatch):
@@ -277,7 +277,7 @@ async def test_reading_pauses_while_requests_wait(kind):
             await ann.send("pusher:ping")
             await ann.receive()
             turns += 1
-            most = max([most, *(len(open_._unread) for open_ in http_connections(server))])
+            most = max([most, *(len(open_._buffer.unread) for open_ in http_connections(server))])
             if turns == 20:
                 one.writer.transport.abort()
                 answered.cancel()
@@ -304,15 +304,15 @@ async def test_reading_pauses_for_as_long_as_something_is_unread(monkeypatch):
         assert paused == [True]
         protocol = one.protocol
         assert isinstance(protocol, http.HttpProtocol)
-        protocol._due = opened.node.context.loop.time() - 1  # as if it had begun long ago
-        protocol._look()
-        assert protocol._due > opened.node.context.loop.time()
+        protocol._deadlines.due = opened.node.context.loop.time() - 1  # as if it had begun long ago
+        protocol._deadlines.look()
+        assert protocol._deadlines.due > opened.node.context.loop.time()
         await opened.calm()
         assert paused == [True, False]
         assert one.written.count(b"HTTP/1.1 401 ") == 100
         one.read(get("/up")[:-1])
-        protocol._due = opened.node.context.loop.time() - 1
-        protocol._look()
+        protocol._deadlines.due = opened.node.context.loop.time() - 1
+        protocol._deadlines.look()
         assert one.written.count(b"HTTP/1.1 408 ") == 1
         protocol.connection_lost(None)
 
@@ -361,7 +361,7 @@ async def test_too_large_a_body_is_not_read_on_while_its_answer_waits(monkeypatc
         body = b"x" * 3000
         target = signed(EVENTS, body).encode()
         one.read(b"POST %b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" % target)
-        one.protocol._api.max_body = 1000
+        one.protocol.api.max_body = 1000
         one.protocol.pause_writing()
         one.written = b""
         for _ in range(20):
@@ -394,7 +394,7 @@ async def test_a_websocket_does_not_begin_while_the_peer_takes_nothing():
         await opened.calm()
         assert one.protocol is not protocol
         assert b"HTTP/1.1 101 " in one.written
-        assert protocol._stalled is None
+        assert not protocol._deadlines.stalled
         one.protocol.connection_lost(None)
 
 
@@ -410,7 +410,7 @@ async def test_a_websocket_does_not_begin_while_the_peer_takes_nothing():
 )
 async def test_the_end_does_not_wait_for_a_peer_that_takes_nothing(last, monkeypatch):
     """Not even when so little is to be written that it does not count as slow."""
-    monkeypatch.setattr(http, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(deadlines, "STALLED_SECONDS", 0.2)
     monkeypatch.setattr(farewell, "SECONDS", 0.1)
     monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 0.2)
     settings = local_settings(server=Server(port=0, drain_seconds=0, keep_alive=1))

@@ -12,13 +12,13 @@ from uvicorn.server import ServerState
 from legato.broadcaster.composition import running
 from tests.broadcaster.conftest import local_settings
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 SERVER = ("on_tick", "serve", "shutdown", "startup", "capture_signals")
 """Methods that ours extends or calls."""
 
 OF_A_SERVER = ("config", "force_exit", "lifespan", "server_state", "servers", "should_exit")
-OF_A_STATE = ("connections", "default_headers", "tasks", "total_requests")
+OF_A_STATE = ("connections", "default_headers", "tasks")
 OF_A_CONFIG = (
     *("asgi_version", "http_protocol_class", "load", "loaded_app", "lifespan_class", "ssl"),
     "timeout_keep_alive",

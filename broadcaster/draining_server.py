@@ -1,0 +1,122 @@
+"""The server around a node: uvicorn, with a drain before its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from typing import TYPE_CHECKING, Any, Final
+
+import uvicorn
+
+from .transport.file_limit import FileLimit
+from .transport.listener import stop_listening
+from .transport.websocket import Connection
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Coroutine, Generator
+
+    from .node import Node
+
+logger: Final = logging.getLogger("legato.broadcaster")
+
+CLOSE_SECONDS: Final = 1.0
+"""How long the end of the server waits for peers to answer their close frames."""
+
+FILES_TICKS: Final = 20
+"""Ticks of uvicorn between two looks whether there are files for more connections."""
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn with a drain: it stops accepting, drains, and then closes the connections that are left.
+
+    :ivar ready: done when connections are accepted.
+    """
+
+    def __init__(self, config: uvicorn.Config, node: Node) -> None:
+        super().__init__(config)
+        self._node = node
+        self._interrupts = 0
+        self._files = FileLimit()
+        self.ready = asyncio.get_running_loop().create_future()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections, and say so."""
+        await super().startup(sockets)
+        self.ready.set_result(None)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Every tenth of a second."""
+        if counter % FILES_TICKS == 0:
+            self._files.look()
+        return await super().on_tick(counter)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """SIGTERM and SIGINT drain, a second one ends at once; neither is raised again at the end."""
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, self._stop)
+        try:
+            yield
+        finally:
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(signum)
+
+    def _stop(self) -> None:
+        self._interrupts += 1
+        self.should_exit = True
+        self.force_exit = self._node.peers.hurried = self._interrupts > 1
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Give notice, close the listener, drain, then let uvicorn finish the requests that are running."""
+        self._node.clients.leaving = True
+        # In place: requests that are running have the list already.
+        self.server_state.default_headers.append((b"connection", b"close"))
+        await self._unless_forced(self._node.peers.ask())  # tells them: those that stop too send nobody here
+        await self._unless_forced(asyncio.sleep(self._node.settings.server.notice_seconds))
+        await asyncio.gather(
+            *(self._take(one) for one in stop_listening(sockets or ())), return_exceptions=True
+        )
+        for server in self.servers:
+            server.close()
+        await self._unless_forced(self._node.drain.run())
+        await self._closed()
+        await super().shutdown(sockets)
+
+    async def _take(self, accepted: socket.socket) -> None:
+        """Serve a connection as if the loop had accepted it."""
+        config = self.config
+
+        def protocol() -> asyncio.Protocol:
+            made: asyncio.Protocol = config.http_protocol_class(  # type: ignore[call-arg]
+                config=config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+            return made
+
+        await asyncio.get_running_loop().connect_accepted_socket(protocol, accepted, ssl=config.ssl)
+
+    async def _unless_forced(self, work: Coroutine[Any, Any, object]) -> None:
+        """Do it to its end, or until a second signal comes."""
+        drained = asyncio.ensure_future(work)
+        while not drained.done() and not self.force_exit:
+            await asyncio.wait([drained], timeout=0.1)
+        drained.cancel()
+        for error in await asyncio.gather(drained, return_exceptions=True):
+            if isinstance(error, Exception):
+                logger.error("the drain broke off", exc_info=error)
+
+    async def _closed(self) -> None:
+        """Give the close handshakes a moment; a peer that does not answer is cut off."""
+        deadline = self._node.context.now() + CLOSE_SECONDS
+        while (  # noqa: ASYNC110 - uvicorn's set of connections has no event
+            self._websockets() and self._node.context.now() < deadline and not self.force_exit
+        ):
+            await asyncio.sleep(0.02)
+        for connection in self._websockets():
+            connection.abort()
+
+    def _websockets(self) -> list[Connection]:
+        return [open_ for open_ in self.server_state.connections if isinstance(open_, Connection)]

@@ -1,0 +1,152 @@
+"""Registers everything again when Redis has lost something, and takes back what dead nodes have left."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from redis.exceptions import RedisError
+
+from legato.protocol.redis.errors import reason_of
+
+from .codec import decode_entry, encode_entry
+from .failover import Identity
+from .writes import BATCH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from legato.broadcaster.channels.subscriber import Key
+    from legato.protocol.presence import Member
+    from legato.protocol.redis.pipeline import Named
+
+    from .lease import Lease
+    from .other_nodes import OtherNodes
+
+    Mine = Callable[[], Iterable[tuple[Key, str, Member | None]]]
+
+logger: Final = logging.getLogger("legato.registry")
+
+
+class Registrar(Protocol):
+    """Changes the registry for the clean-up, and says what is under way."""
+
+    def joining(self, key: Key, socket_id: str) -> bool:
+        """Whether a join of it is under way."""
+
+    def held_entries(self) -> set[bytes | str]:
+        """What stays listed under the node's name for departures that are held back."""
+
+    def join_again(self, key: Key, socket_id: str, member: Member | None) -> None:
+        """Register what the node holds, whatever the limits are."""
+
+    def take_back(self, node: str, entry: bytes | str) -> None:
+        """End what is listed under the name of a node."""
+
+    def connections_lost(self) -> None:
+        """Redis may have lost the counts of connections."""
+
+    async def flush(self) -> None:
+        """Wait until everything that was asked for up to now is carried out."""
+
+
+class Cleanup:
+    """Works whenever :meth:`look` is called, in a task of its own.
+
+    :param mine: everything that this node has joined and not left.
+    """
+
+    def __init__(
+        self, redis: Named, lease: Lease, others: OtherNodes, registrar: Registrar, mine: Mine
+    ) -> None:
+        self._redis = redis
+        self._names = redis.names
+        self._lease = lease
+        self._others = others
+        self._registrar = registrar
+        self._mine = mine
+        self._identity = Identity(redis)
+        self._wanted = asyncio.Event()
+        self._again = False
+
+    async def start(self) -> None:
+        """Take note of which server it is."""
+        await self._identity.changed()
+
+    def look(self) -> None:
+        """See whether anything is to be done."""
+        self._wanted.set()
+
+    def nothing_lost(self) -> None:
+        """What is to be registered again is not: the node starts anew."""
+        self._again = False
+
+    def something_lost(self) -> None:
+        """All leases may be gone: nobody is judged before their nodes could say that they live."""
+        logger.warning("Redis may have lost something: everything is registered again")
+        self._lease.contact.restart(self._lease.clock())
+        self._registrar.connections_lost()
+        self._again = True
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            try:
+                if await self._identity.changed():
+                    self.something_lost()
+                if self._again:
+                    await self._register_again()
+                for node in await self._others.dead():
+                    await self._take_back(node)
+            except (RedisError, OSError) as error:
+                self._lease.doubt()
+                logger.warning("looking after what others have left broke off: %s", reason_of(error))
+            except Exception:  # a fault of ours must not end this for ever
+                logger.exception("looking after what others have left broke off")
+
+    async def _register_again(self) -> None:
+        """Everything that this node holds, and nothing else that is listed under its name.
+
+        If it breaks off, or Redis loses something meanwhile, it is done once more.
+        """
+        self._again = False
+        try:
+            await self._register_all()
+        except BaseException:
+            self._again = True
+            raise
+
+    async def _register_all(self) -> None:
+        chunk = 0
+        for key, socket_id, member in self._mine():
+            if self._registrar.joining(key, socket_id):
+                continue
+            self._registrar.join_again(key, socket_id, member)
+            chunk += 1
+            if chunk % BATCH == 0:
+                await self._registrar.flush()
+        await self._registrar.flush()
+        listed = await self._redis.smembers(self._names.entries_key(self._lease.node))
+        mine = {encode_entry(*one) for one in self._mine()} | self._registrar.held_entries()
+        for entry in listed - mine:
+            key, socket_id, _ = decode_entry(entry)
+            if not self._registrar.joining(key, socket_id):
+                self._registrar.take_back(self._lease.node, entry)
+        await self._registrar.flush()
+
+    async def _take_back(self, node: str) -> None:
+        """A few at a time, by chance, so that nodes that do the same at the same time share the work."""
+        listed = self._names.entries_key(node)
+        while entries := await self._some(listed):
+            logger.warning("node %s is gone, taking back %d of its subscriptions", node, len(entries))
+            for entry in entries:
+                self._registrar.take_back(node, entry)
+            await self._registrar.flush()
+        await self._others.forget(node)
+
+    async def _some(self, listed: str) -> list[bytes]:
+        entries: Any = await self._redis.srandmember(listed, BATCH)
+        return list(entries)
