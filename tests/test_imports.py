@@ -39,10 +39,6 @@ PURE = {
 """What the rules need. Nothing here does I/O, reads a clock or rolls dice."""
 
 
-MOST_LINES = 400
-"""A module has one clear job."""
-
-
 def name_of(path: Path, root: Path = ROOT) -> str:
     """The module that a file is, as ``legato.broadcaster.bus``."""
     parts = path.relative_to(root).with_suffix("").parts
@@ -149,22 +145,6 @@ def graph_of(packages: tuple[str, ...]) -> dict[str, set[str]]:
 def test_no_modules_import_each_other():
     """Imports for type checking count: who needs another's type knows it."""
     assert circles(graph_of(PACKAGES)) == []
-
-
-def too_long(paths: list[Path]) -> list[Path]:
-    return [path for path in paths if len(path.read_text().splitlines()) > MOST_LINES]
-
-
-@pytest.mark.parametrize("package", PACKAGES)
-def test_no_module_is_too_long(package):
-    assert too_long(modules(package)) == []
-
-
-def test_a_module_that_is_too_long_would_be_seen(tmp_path):
-    short, long = tmp_path / "short.py", tmp_path / "long.py"
-    short.write_text("x = 1\n" * MOST_LINES)
-    long.write_text("x = 1\n" * (MOST_LINES + 1))
-    assert too_long([short, long]) == [long]
 
 
 def test_what_is_forbidden_would_be_seen(tmp_path):
