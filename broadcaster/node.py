@@ -54,7 +54,7 @@ from .replies.healer import Healer
 from .replies.resync import Recovery
 from .transport.budget import Budget
 from .transport.throttle import Turns
-from .webhooks import dispatcher as webhooks_module
+from .webhooks import senders
 from .webhooks.dispatcher import Webhooks
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class Node:
                 await self.registry.close(whole=not self.chores)
         except TimeoutError:
             logger.warning("the node's lease is left to lapse: Redis does not answer")
-        await self.webhooks.close(webhooks_module.CLOSE_SECONDS if self.peers.patient else FLUSH_SECONDS)
+        await self.webhooks.close(senders.CLOSE_SECONDS if self.peers.patient else FLUSH_SECONDS)
         await self.background.close()
         await self.bus.close()
 

@@ -22,10 +22,11 @@ from legato.benchmarks.machine import machine
 from . import markdown, plan, report, series
 from .app import App
 from .audit import audit
-from .cluster import TRIES, WORKER, Cluster
+from .cluster import Cluster
 from .errors import BAD_USAGE, FAILED, ChaosError
 from .figures import healed
 from .modules import pusher_js
+from .programs import TRIES, WORKER
 from .record import Rules
 from .run import Run, user_names
 
@@ -181,7 +182,7 @@ async def carry_out(  # noqa: PLR0913 - each is a part of one run
     :raises ChaosError: something cannot be started, or has failed by itself.
     """
     async with Cluster(options, redis, directory, worker) as cluster:
-        ports = [link.port for link in cluster.reader_links]
+        ports = [link.port for link in cluster.links.readers]
         async with App(cluster.secret, ports) as app:
             await cluster.open_readers(modules, user_names(options.users), app)
             running = Run(made, cluster, app, _say)

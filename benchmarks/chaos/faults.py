@@ -9,12 +9,10 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping
 
     from .cluster import Cluster
     from .plan import Fault
-    from .proxy import Link
-    from .store import Way
 
 
 class Faults:
@@ -88,12 +86,7 @@ class Faults:
     async def disturb(self, fault: Fault) -> None:
         """Cut, mute or slow all connections of one link."""
         how, _, where = fault.kind.partition("-")
-        links: dict[str, Sequence[Way | Link]] = {
-            "worker": self._cluster.worker_ways,
-            "node": self._cluster.node_ways,
-            "readers": self._cluster.reader_links,
-        }
-        link = links[where][fault.target]
+        link = self._cluster.links.of(where)[fault.target]
         {"cut": link.cut, "mute": link.mute, "slow": link.slow}[how]()
         try:
             await asyncio.sleep(fault.seconds)

@@ -122,7 +122,7 @@ class Run:
         await action(what)
 
     async def _visit(self, visit: Visit) -> None:
-        readers, port = self._cluster.readers, self._cluster.reader_links[visit.node].port
+        readers, port = self._cluster.readers, self._cluster.links.readers[visit.node].port
         async with self._visits[visit.guest]:  # also on a machine that is late: one after the other
             readers.tell("come", guest=visit.guest, port=port)
             if visit.seconds is not None:
@@ -192,7 +192,7 @@ class Run:
             self._report(f"{seconds:4.0f} s: {len(self._sent)} messages, {ended} ended, {faults} faults")
 
     async def _record(self, rules: Rules) -> Record:
-        rows = await asyncio.to_thread(turns, self._cluster.database)
+        rows = await asyncio.to_thread(turns, self._cluster.programs.database)
         kept = {sent.id: await self._remains.kept(sent, rows[sent.id]) for sent in self._sent.values()}
         return Record(
             sent=list(self._sent.values()),

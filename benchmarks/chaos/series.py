@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import legato.deploy.leash
 
-from .cluster import LEGATO
 from .errors import BAD_USAGE, ChaosError
+from .programs import LEGATO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

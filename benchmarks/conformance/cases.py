@@ -13,6 +13,7 @@ from . import (
     cases_fallback,
     cases_messages,
     cases_presence,
+    cases_subscriptions,
     cases_users,
     cases_webhooks,
 )
@@ -22,6 +23,7 @@ MODULES = (
     cases_connection,
     cases_messages,
     cases_channels,
+    cases_subscriptions,
     cases_presence,
     cases_client_events,
     cases_users,

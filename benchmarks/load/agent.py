@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import uvloop
 
+from .assignment import Assignment
 from .client import Client, Shared
 from .orders import (
     Aim,
@@ -122,7 +123,7 @@ class Agent:
         await asyncio.gather(*(come(number) for number in range(order.count)))
 
     async def _come(self, order: Join, number: int, due: int) -> None:
-        client = Client(self._aimed(), order, number, due, self._shared)
+        client = Client(Assignment(self._aimed(), order, number, due), self._shared)
         try:
             async with asyncio.timeout(JOIN_SECONDS):
                 await self._connect(client, stalled=order.stalled)

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
-from legato.protocol import signatures
-
 from . import frames
 from .orders import Counts
 from .schedule import now
 from .tally import Place, Tally, count
 
 if TYPE_CHECKING:
+    from .assignment import Assignment
     from .frames import Piece
-    from .orders import Join, Target
 
 HEAD_LIMIT: Final = 16_384
 _COUNT: Final = re.compile(rb'\\?"count\\?":\s*(\d+)')
@@ -25,33 +23,27 @@ _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class Client(asyncio.Protocol):
-    """A connection. ``done`` completes when it has subscribed or failed.
-
-    :param due: its scheduled time in microseconds, from which delays are measured.
-    """
+    """A connection. ``done`` completes when it has subscribed or failed."""
 
     __slots__ = (
         "_apart",
-        "_due",
-        "_join",
+        "_assignment",
         "_leaving",
-        "_number",
         "_place",
         "_reader",
         "_reason",
         "_shared",
         "_tail",
         "_tally",
-        "_target",
         "_transport",
         "_upgraded",
         "done",
     )
 
-    def __init__(self, target: Target, join: Join, number: int, due: int, shared: Shared) -> None:
-        self._target, self._join, self._number, self._due = target, join, str(number), due
+    def __init__(self, assignment: Assignment, shared: Shared) -> None:
+        self._assignment, self._shared = assignment, shared
         self._tally, self._reader = shared.tally, shared.reader
-        self._shared = shared
+        join = assignment.join
         self._apart = join.late or join.stalled
         self._place = Place(late=join.late)
         self._tail = b""
@@ -63,12 +55,7 @@ class Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the upgrade request."""
         self._transport = cast("asyncio.Transport", transport)
-        target = self._target
-        self._transport.write(
-            f"GET {target.path}/app/{target.key}?protocol=7&client=legato-bench&version=1 HTTP/1.1\r\n"
-            f"Host: {target.host}:{target.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
-        )
+        self._transport.write(self._assignment.upgrade_request)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Record the reason, if the server closed the connection."""
@@ -131,8 +118,9 @@ class Client(asyncio.Protocol):
         message = _decode(payload)
         event, data = message.get("event", ""), message.get("data")
         if event == "pusher:connection_established":
-            self._tally.histograms["connected"].record(now() - self._due)
-            self._subscribe((_decode(data) if isinstance(data, str) else data or {})["socket_id"])
+            self._tally.histograms["connected"].record(now() - self._assignment.due)
+            socket_id = (_decode(data) if isinstance(data, str) else data or {})["socket_id"]
+            self._send("pusher:subscribe", self._assignment.subscription(socket_id))
         elif event == "pusher_internal:subscription_succeeded":
             self._on_subscribed(payload)
         elif event.endswith("error"):
@@ -140,29 +128,19 @@ class Client(asyncio.Protocol):
             self._reason = f"{event} {told.get('code') or told.get('status') or ''}".strip()
             self._abort()
 
-    def _subscribe(self, socket_id: str) -> None:
-        target, join = self._target, self._join
-        channel, told = join.channel.replace("{}", self._number), join.data.replace("{}", self._number)
-        data = {"channel": channel} | ({"channel_data": told} if told else {})
-        if channel.startswith(("private-", "presence-")):
-            data["auth"] = signatures.sign_channel(
-                target.key, target.secret, socket_id, channel, told or None
-            )
-        self._send("pusher:subscribe", data)
-
     def _on_subscribed(self, payload: bytes) -> None:
         counts = self._tally.counts
         counts.joined += 1
-        self._tally.histograms["subscribed"].record(now() - self._due)
-        if self._join.data and (found := _COUNT.search(payload)):
+        self._tally.histograms["subscribed"].record(now() - self._assignment.due)
+        if self._assignment.join.data and (found := _COUNT.search(payload)):
             counts.members += int(found[1])
         self.done.set_result(None)
-        if self._join.stalled and self._transport is not None:
+        if self._assignment.join.stalled and self._transport is not None:
             self._transport.pause_reading()
 
     def read_on(self) -> None:
         """Read again after a stall."""
-        if self._join.stalled and self._transport is not None and not self._transport.is_closing():
+        if self._assignment.join.stalled and self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def leave(self) -> None:

@@ -1,1 +1,1 @@
-"""Webhooks: what is told to an application, and sending it."""
+"""Webhooks: which events an application is sent, and sending them."""

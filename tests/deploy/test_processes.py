@@ -22,7 +22,7 @@ from legato.broadcaster.clients.peers import LAST_SECONDS, PEER_SECONDS
 from legato.broadcaster.composition import REQUEST_SECONDS
 from legato.broadcaster.draining_server import CLOSE_SECONDS
 from legato.broadcaster.node import FLUSH_SECONDS, REGISTRY_SECONDS
-from legato.broadcaster.webhooks import dispatcher as webhooks
+from legato.broadcaster.webhooks import senders as webhooks
 from legato.deploy import ports
 from legato.deploy.processes import BROADCASTER_STOP_SECONDS
 from legato.protocol import wire

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -18,6 +19,7 @@ from .database import SchemaError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -41,7 +43,10 @@ _LOCKS: Final = {
         "SELECT RELEASE_LOCK(CONCAT('legato ', MD5(DATABASE())))",
     ),
 }
-"""What makes one process wait for another, and what ends that; SQLite's transaction does so by itself."""
+"""What makes one process wait for another, and what ends that after the commit.
+
+PostgreSQL's lock ends with the transaction; SQLite's transaction is the lock.
+"""
 
 _version: Final = sa.table(VERSION_TABLE, sa.column("version_num", sa.String))
 
@@ -51,7 +56,7 @@ async def revision(engine: AsyncEngine) -> str:
 
     :raises FAULTS: one of :data:`legato.worker.store.database.FAULTS`.
     """
-    return await _patiently(engine, _revision)
+    return await _patiently(engine.begin, _revision)
 
 
 async def check(engine: AsyncEngine) -> None:
@@ -71,13 +76,16 @@ async def upgrade(engine: AsyncEngine) -> None:
     :raises FAULTS: as :func:`check`; :class:`SchemaError` for tables of somebody else's.
     """
     if _is_outdated(await revision(engine)):
-        await _patiently(engine, _upgrade)
+        await _patiently(partial(_alone, engine), _upgrade)
 
 
-async def _patiently(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+async def _patiently(
+    begin: Callable[[], AbstractAsyncContextManager[AsyncConnection]],
+    work: Callable[[AsyncConnection], Awaitable[T]],
+) -> T:
     for tries_left in reversed(range(PATIENCE)):
         try:
-            async with engine.begin() as connection:
+            async with begin() as connection:
                 return await work(connection)
         except OperationalError as error:
             if getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY or not tries_left:
@@ -99,23 +107,29 @@ def _is_outdated(found: str) -> bool:
 
 
 async def _upgrade(connection: AsyncConnection) -> None:
-    async with _alone(connection):
-        found = await _revision(connection)
-        if _is_outdated(found):
-            await connection.run_sync(_run_revisions)
-            log.info("database: upgraded from revision %s to %s", found or "none", REVISIONS[-1])
+    found = await _revision(connection)
+    if _is_outdated(found):
+        await connection.run_sync(_run_revisions)
+        log.info("database: upgraded from revision %s to %s", found or "none", REVISIONS[-1])
 
 
 @asynccontextmanager
-async def _alone(connection: AsyncConnection) -> AsyncIterator[None]:
-    acquire, release = _LOCKS.get(connection.dialect.name, ("", ""))
-    if acquire:
-        await connection.execute(sa.text(acquire))
-    try:
-        yield
-    finally:
-        if release:
-            await connection.execute(sa.text(release))
+async def _alone(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A transaction while no other process upgrades.
+
+    MySQL's lock is released after the commit: released before, the next process would not see the new
+    revision yet, and run it again.
+    """
+    acquire, release = _LOCKS.get(engine.dialect.name, ("", ""))
+    async with engine.connect() as connection:
+        try:
+            async with connection.begin():
+                if acquire:
+                    await connection.execute(sa.text(acquire))
+                yield connection
+        finally:
+            if release:
+                await connection.execute(sa.text(release))
 
 
 def _run_revisions(connection: sa.Connection) -> None:

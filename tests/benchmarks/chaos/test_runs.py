@@ -9,8 +9,8 @@ import pytest
 
 import tests.e2e
 from legato.benchmarks.chaos import command, plan
-from legato.benchmarks.chaos.cluster import LEGATO, WORKER
 from legato.benchmarks.chaos.plan import Fault, Options, Plan, Send
+from legato.benchmarks.chaos.programs import LEGATO, WORKER
 from legato.benchmarks.chaos.script import Script
 from tests.conftest import BINARIES
 

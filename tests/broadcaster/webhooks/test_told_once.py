@@ -123,7 +123,7 @@ async def quiet(nodes: list[Node]) -> None:
     for node in nodes:
         node.registry._changes.batches.on = False
         await node.registry.flush()
-        await until(lambda node=node: node.webhooks._held.next_due is None)
+        await until(lambda node=node: node.webhooks._departures.held.next_due is None)
         await node.registry.flush()
 
 
@@ -152,7 +152,7 @@ async def test_who_unsubscribes_is_told_although_a_departure_before_is_still_hel
     async with two_nodes(random.Random(0)) as nodes:
         for node in nodes:
             node.registry._changes.batches.on = False
-            node.webhooks._held.seconds = 3_600
+            node.webhooks._departures.held.seconds = 3_600
         nodes[0].join(key, "1.1", member)
         nodes[0].leave(key, "1.1", disconnect=True)
         await nodes[0].registry.flush()

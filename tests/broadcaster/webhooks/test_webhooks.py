@@ -269,9 +269,9 @@ async def test_applications_may_change_while_events_wait(receiver):
         assert webhooks.waiting == 3
         stuck = False
         await until(lambda: webhooks.sent == 8)
-        assert (webhooks.dropped, webhooks.waiting, len(webhooks._all)) == (0, 0, 2)
+        assert (webhooks.dropped, webhooks.waiting, len(webhooks._senders.all)) == (0, 0, 2)
         webhooks.set_apps([])
-        await until(lambda: not webhooks._all)
+        await until(lambda: not webhooks._senders.all)
         assert webhooks.sent == 8
     counts = {}
     for received in receiver.received:
@@ -293,7 +293,7 @@ async def test_whoever_is_back_in_time_has_never_been_away(webhooks, receiver):
     webhooks.channel_vacated("1", CHANNEL, disconnect=True)
     webhooks.channel_occupied("1", CHANNEL)
     webhooks.member_added("1", CHANNEL, "7")
-    await until(lambda: webhooks._held.next_due is None)
+    await until(lambda: webhooks._departures.held.next_due is None)
     webhooks.subscription_count("1", CHANNEL, 1)
     await until(lambda: "subscription_count" in receiver.names)
     assert receiver.names == ["channel_occupied", "member_added", "subscription_count"]

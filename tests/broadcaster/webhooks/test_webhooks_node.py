@@ -58,10 +58,10 @@ async def test_a_subscriber_that_comes_back_to_the_node_has_never_been_away(rece
     async with running(settings_for(receiver, url)) as server:
         async with client(server.port) as one:
             await one.subscribe("private-x")
-        await until(lambda: server.node.webhooks._held.next_due is not None)
+        await until(lambda: server.node.webhooks._departures.held.next_due is not None)
         async with client(server.port) as two:
             await two.subscribe("private-x")
-            await until(lambda: server.node.webhooks._held.next_due is None)
+            await until(lambda: server.node.webhooks._departures.held.next_due is None)
             await two.send("pusher:unsubscribe", {"channel": "private-x"})
             await until(lambda: "channel_vacated" in receiver.names)
     assert receiver.names == ["channel_occupied", "channel_vacated"]
@@ -72,10 +72,10 @@ async def test_a_member_that_comes_back_to_another_node_has_never_been_away(rece
     async with running(settings) as first, running(settings) as second:
         async with client(first.port) as one:
             await join(one)
-        await until(lambda: first.node.webhooks._held.next_due is not None)
+        await until(lambda: first.node.webhooks._departures.held.next_due is not None)
         async with client(second.port) as two:
             await join(two)
-            await until(lambda: first.node.webhooks._held.next_due is None)
+            await until(lambda: first.node.webhooks._departures.held.next_due is None)
             await two.send("pusher:unsubscribe", {"channel": ROOM})
             await until(lambda: "channel_vacated" in receiver.names)
     assert receiver.names == ["channel_occupied", "member_added", "member_removed", "channel_vacated"]
@@ -118,5 +118,5 @@ async def test_webhooks_follow_applications_that_change(receiver):
         await server.node.app_changes.apply((APP,))
         await one.subscribe("private-y")
         await one.subscribe("private-z")
-        await until(lambda: not kept._all)
+        await until(lambda: not kept._senders.all)
     assert receiver.names == ["channel_occupied"]

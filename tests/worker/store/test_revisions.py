@@ -19,6 +19,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.util import await_only
 
 from legato.worker.replies.reply import Decision
 from legato.worker.store import database as databases
@@ -182,6 +183,50 @@ async def test_several_that_upgrade_at_once_do_it_once(
     await assert_upgraded(old, engine)
     said = [record.getMessage() for record in caplog.records if "upgraded" in record.getMessage()]
     assert said == ["database: upgraded from revision none to 0002"]
+
+
+LOCK_IS_FREE = {
+    "sqlite": "SELECT 1",  # it is the transaction that cannot begin
+    "postgresql": "SELECT pg_try_advisory_xact_lock(7811887)",
+    "mysql": "SELECT IS_FREE_LOCK(CONCAT('legato ', MD5(DATABASE())))",
+}
+
+
+async def may_upgrade(url: str) -> bool:
+    """Whether no upgrade keeps another process from beginning one."""
+    engine = databases.connect(url)
+    try:
+        async with engine.connect() as connection:
+            return bool(await connection.scalar(sa.text(LOCK_IS_FREE[engine.dialect.name])))
+    except OperationalError as error:
+        if "database is locked" not in str(error):
+            raise
+        return False
+    finally:
+        await engine.dispose()
+
+
+async def test_upgrade_is_committed_before_another_process_may_begin(
+    old: str, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the other does not see the new revision yet, and upgrades once more."""
+    monkeypatch.setattr(databases, "BUSY_SECONDS", 0)
+    writes = tuple(f"{verb} {revisions.VERSION_TABLE}" for verb in ("INSERT INTO", "UPDATE"))
+    upgraded, others_may = False, []
+
+    def note(*arguments: Any) -> None:
+        nonlocal upgraded
+        upgraded = upgraded or arguments[2].startswith(writes)
+
+    def ask(_: sa.Connection) -> None:
+        if upgraded:
+            others_may.append(await_only(may_upgrade(old)))
+
+    sa.event.listen(engine.sync_engine, "before_cursor_execute", note)
+    sa.event.listen(engine.sync_engine, "commit", ask)
+    await revisions.upgrade(engine)
+    assert others_may[:1] == [False]
+    assert await may_upgrade(old)
 
 
 class CrashError(Exception):
