@@ -22,8 +22,8 @@ from legato.protocol.redis.cancellation import obey_cancellation
 from legato.protocol.settings import SUPERVISOR_NAME
 from legato.worker import redis_clients as clients
 from legato.worker.jobs import backlog
-from legato.worker.supervisor import notify, roster
-from legato.worker.supervisor.roster import Roster, Status
+from legato.worker.supervisor import directory, notify
+from legato.worker.supervisor.directory import Status, WorkerDirectory
 
 from . import balance, logs
 from .children import OWN_NAME, Spec
@@ -190,7 +190,7 @@ class Supervisor:
         self._redis = settings.redis
         self._notifier = notify.Notifier(environ)
         self._status = Status(
-            roster.new_id(),
+            directory.new_id(),
             "supervisor",
             socket.gethostname(),
             getpid(),
@@ -219,13 +219,13 @@ class Supervisor:
         :raises CommandError: a process was not ready in time at the start.
         """
         redis = clients.connect(self._redis.url, self._redis.prefix)
-        staff = Roster(redis)
+        workers = WorkerDirectory(redis)
         try:
             await self._crew.begin(family)
             self._notifier.send(notify.READY)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._supervise())
-                group.create_task(self._report(staff, family))
+                group.create_task(self._report(workers, family))
                 if self._settings.balance == "auto":
                     group.create_task(self._balance(redis, family))
         finally:
@@ -234,7 +234,7 @@ class Supervisor:
             self._crew.close()
             with suppress(RedisError, OSError, TimeoutError):
                 async with asyncio.timeout(LEAVE_SECONDS):
-                    await staff.leave(self._status.id)
+                    await workers.unregister(self._status.id)
             await redis.aclose()
 
     async def _supervise(self) -> None:
@@ -246,21 +246,21 @@ class Supervisor:
                     await self._crew.changed.wait()
             self._crew.changed.clear()
 
-    async def _report(self, staff: Roster, family: Family) -> None:
+    async def _report(self, workers: WorkerDirectory, family: Family) -> None:
         while True:
             with suppress(RedisError, OSError):  # the workers say that Redis is lost
-                orders = await staff.say(self.status())
+                orders = await workers.report(self.status())
                 if orders.drain:
                     family.console.line(OWN_NAME, "told to drain")
                     family.end()
             obey_cancellation()
-            await asyncio.sleep(roster.EVERY)
+            await asyncio.sleep(directory.INTERVAL)
 
     def status(self) -> Status:
         """Its current status."""
         crew = self._crew
         fields = {"running": crew.all_running(), "processes": len(crew.active), "stopping": len(crew.leaving)}
-        return msgspec.structs.replace(self._status, memory=roster.memory(), **fields)
+        return msgspec.structs.replace(self._status, memory=directory.memory(), **fields)
 
     async def _balance(self, redis: Named, family: Family) -> None:
         worker = self._settings

@@ -47,7 +47,7 @@ class Joiner:
 
     def feed(self, piece: str) -> str:
         """Process a piece. A high surrogate at its end waits for the next piece."""
-        if not piece:
+        if not piece or (not self._high and piece.isascii()):
             return piece
         piece = self._high + piece
         self._high = piece[-1] if _FIRST_HIGH <= piece[-1] <= _LAST_HIGH else ""

@@ -26,22 +26,21 @@ from . import config
 from . import redis_clients as clients
 from .jobs.cancel import CancelFlags
 from .jobs.consumer import REDIS_DOWN, Consumer, Limits
-from .jobs.intake import Intake
-from .jobs.queue import Jobs
+from .jobs.priority_queues import PriorityQueues
+from .jobs.queue import JobQueue
 from .observability import metrics
 from .providers import base
-from .providers.circuit_breaker import OPEN, SharedGate
+from .providers.circuit_breaker import ALWAYS_CLOSED, SharedCircuitBreaker
 from .providers.scripted import Scripted
-from .replies.attempts import Policy
 from .replies.log import TokenLog
+from .replies.model import Model, Policy
 from .replies.runner import Runner
-from .replies.streaming import Model
 from .store import conversations as store
 from .store import database
-from .supervisor import roster
-from .supervisor.heartbeat import UNBOUNDED, Vitals, Wear
+from .supervisor import directory
+from .supervisor.directory import Status, WorkerDirectory
+from .supervisor.heartbeat import UNLIMITED, Heartbeat, RecyclingLimits
 from .supervisor.notify import READY, Notifier
-from .supervisor.roster import Roster, Status
 
 if TYPE_CHECKING:
     import argparse
@@ -49,36 +48,36 @@ if TYPE_CHECKING:
 
     from legato.protocol.redis.pipeline import Named
 
-    from .providers.circuit_breaker import Gate
+    from .providers.circuit_breaker import CircuitBreaker
 
 log: Final = logging.getLogger("legato.worker")
 
 LEAVE_SECONDS: Final = 2
-"""For the last word to Redis; who says nothing is gone from the list a little later."""
+"""Time to leave the directory; an entry that is left behind expires."""
 
 REST_SECONDS: Final = 1
-"""For tasks that have been cancelled at the very end."""
+"""Time for cancelled tasks to end before the process exits."""
 
 BAD_CONFIGURATION: Final = 2
 FAILED: Final = 1
 
 
 class StartError(Exception):
-    """What the worker needs cannot be used. One line for the user."""
+    """Redis or the database cannot be used. One line for the user."""
 
 
 def run(args: argparse.Namespace) -> int:
     """Work until SIGTERM or SIGINT.
 
-    Answers the exit status: 2 bad configuration, 1 a failed start or what else is outside.
+    Answers the exit status: 2 for bad configuration, 1 for a failed start.
     """
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it has a line for every request
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs every request
     try:
         settings = config.load(args, os.environ)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_work(settings))
-            if stubborn := runner.run(_end_the_rest()):
-                _end_with(stubborn)
+            if remaining := runner.run(_cancel_remaining()):
+                _exit_with(remaining)
     except SettingsError as error:
         return _complain(error, BAD_CONFIGURATION)
     except StartError as error:
@@ -86,8 +85,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-async def _end_the_rest() -> int:
-    """End what still runs. Answers how many tasks do not obey."""
+async def _cancel_remaining() -> int:
+    """Cancel remaining tasks. Answers how many do not end."""
     rest = asyncio.all_tasks() - {asyncio.current_task()}
     for task in rest:
         task.cancel()
@@ -96,9 +95,9 @@ async def _end_the_rest() -> int:
     return len(rest)
 
 
-def _end_with(stubborn: int) -> NoReturn:
-    """End all the same: the loop would wait for its tasks for ever."""
-    log.warning("%d tasks do not end, such as requests to the model that do not close: left open", stubborn)
+def _exit_with(remaining: int) -> NoReturn:
+    """Exit without asyncio's clean-up, which would wait for these tasks for ever."""
+    log.warning("%d tasks do not end, such as requests to the model that do not close: left open", remaining)
     logging.shutdown()
     os._exit(0)
 
@@ -121,36 +120,39 @@ async def _work(settings: config.Settings) -> None:
         notifier = Notifier(os.environ)
         stack.callback(notifier.close)
         worker, me = settings.worker, _status(settings.worker, os.environ.get(SUPERVISOR_NAME, ""))
-        queues = {
-            name: Jobs(redis, reader, queue=name, consumer=me.id, lease=worker.lease)
+        by_name = {
+            name: JobQueue(redis, reader, queue=name, consumer=me.id, lease=worker.lease)
             for name in worker.queues
         }
-        intake = Intake(queues, quota=worker.max_jobs if me.supervisor else 0)
-        consumer = compose(settings, redis, intake, turns, provider)
-        # Alone, a process that makes way for another leaves nobody behind.
-        wear = Wear(worker.max_time, worker.max_memory, abandoned=1) if me.supervisor else UNBOUNDED
-        vitals, staff = Vitals(me, consumer, intake, notifier, wear), Roster(redis)
-        await _prepare(redis, intake, turns, staff, vitals)
+        queues = PriorityQueues(by_name, quota=worker.max_jobs if me.supervisor else 0)
+        consumer = compose(settings, redis, queues, turns, provider)
+        # Only a supervisor replaces a process that retires.
+        limits = RecyclingLimits(worker.max_time, worker.max_memory, abandoned=1)
+        heartbeat = Heartbeat(me, consumer, queues, notifier, limits if me.supervisor else UNLIMITED)
+        workers = WorkerDirectory(redis)
+        await _prepare(redis, queues, turns, workers, heartbeat)
         if worker.metrics_port:
             stack.callback(metrics.serve(consumer, settings))
         try:
-            await _consume(consumer, vitals.attend(staff), partial(_say_ready, settings, notifier))
+            await _consume(consumer, heartbeat.run(workers), partial(_say_ready, settings, notifier))
         finally:
-            await _leave(staff, me.id)
+            await _leave(workers, me.id)
 
 
 def _status(worker: config.Worker, supervisor: str) -> Status:
-    me, now = roster.new_id(), time.time_ns() // 1_000_000
+    me, now = directory.new_id(), time.time_ns() // 1_000_000
     return Status(me, "process", socket.gethostname(), os.getpid(), worker.queues, now, supervisor=supervisor)
 
 
-async def _prepare(redis: Named, intake: Intake, turns: store.Store, staff: Roster, vitals: Vitals) -> None:
+async def _prepare(
+    redis: Named, queues: PriorityQueues, turns: store.Store, workers: WorkerDirectory, heartbeat: Heartbeat
+) -> None:
     try:
         await clients.check(redis)
         await redis_advice.warn(redis, log)
-        await intake.prepare()
-        await staff.enter(vitals.status().queues)
-        vitals.obey(await staff.say(vitals.status()))  # what is paused stays so, before the first claim
+        await queues.prepare()
+        await workers.register(heartbeat.status().queues)
+        heartbeat.apply(await workers.report(heartbeat.status()))  # queues may be paused
     except (RedisError, OSError) as error:
         raise StartError(f"Redis cannot be used: {reason_of(error)}") from error
     try:
@@ -160,8 +162,8 @@ async def _prepare(redis: Named, intake: Intake, turns: store.Store, staff: Rost
 
 
 def _store(settings: config.Database) -> store.Store:
-    memory = store.Memory(settings.history_turns, settings.history_characters)
-    return store.Store(settings.url, migrate=settings.migrate, memory=memory)
+    limits = store.HistoryLimits(settings.history_turns, settings.history_characters)
+    return store.Store(settings.url, migrate=settings.migrate, limits=limits)
 
 
 def build(settings: config.Provider) -> base.Provider:
@@ -180,17 +182,21 @@ def build(settings: config.Provider) -> base.Provider:
     )
 
 
-def _gate(settings: config.Provider, redis: Named, backend: Backend) -> Gate:
-    """What stands before the provider: shared by all processes with the same key at the same address."""
+def _circuit_breaker(settings: config.Provider, redis: Named, backend: Backend) -> CircuitBreaker:
+    """One per provider account, shared by all processes with the same key and address."""
     if settings.name == "scripted":
-        return OPEN
-    return SharedGate(redis, backend, settings.base_url, settings.api_key)
+        return ALWAYS_CLOSED
+    return SharedCircuitBreaker(redis, backend, settings.base_url, settings.api_key)
 
 
 def compose(
-    settings: config.Settings, redis: Named, jobs: Jobs | Intake, turns: store.Store, provider: base.Provider
+    settings: config.Settings,
+    redis: Named,
+    jobs: JobQueue | PriorityQueues,
+    turns: store.Store,
+    provider: base.Provider,
 ) -> Consumer:
-    """Put the parts together. Starts nothing."""
+    """Wire the parts together. Starts nothing."""
     worker, model = settings.worker, settings.provider
     backend = Backend("Redis", REDIS_DOWN, log)
     flags = CancelFlags(redis)
@@ -202,8 +208,8 @@ def compose(
             provider=provider,
             policy=Policy(base.Patience(model.first_token_seconds, model.no_token_seconds), model.retries),
             tries=worker.tries,
-            goes_on=worker.on_interrupted == "continue",
-            gate=_gate(model, redis, backend),
+            continues=worker.on_interrupted == "continue",
+            breaker=_circuit_breaker(model, redis, backend),
         ),
         redis=backend,
         database=Backend("the database", (store.UnavailableError,), log),
@@ -222,13 +228,13 @@ def _say_ready(settings: config.Settings, notifier: Notifier) -> None:
 
 
 async def _consume(
-    consumer: Consumer, attending: Coroutine[Any, Any, None], say_ready: Callable[[], None]
+    consumer: Consumer, beating: Coroutine[Any, Any, None], say_ready: Callable[[], None]
 ) -> None:
-    """Run the consumer. The first signal drains it, the second ends it at once; SIGUSR1 lets it finish.
+    """Run the consumer. The first signal drains it, the second ends it at once, SIGUSR1 retires it.
 
-    :param say_ready: called once signals are heard: who reads it may send one.
+    :param say_ready: called once signal handlers are installed.
     """
-    task, signs = asyncio.create_task(consumer.run()), asyncio.create_task(attending)
+    task, heartbeat = asyncio.create_task(consumer.run()), asyncio.create_task(beating)
     asked = False
 
     def stop() -> None:
@@ -245,11 +251,11 @@ async def _consume(
         with suppress(asyncio.CancelledError):
             await task
     finally:
-        signs.cancel()
-        await asyncio.wait([signs])
+        heartbeat.cancel()
+        await asyncio.wait([heartbeat])
 
 
-async def _leave(staff: Roster, worker_id: str) -> None:
+async def _leave(workers: WorkerDirectory, worker_id: str) -> None:
     with suppress(RedisError, OSError, TimeoutError):
         async with asyncio.timeout(LEAVE_SECONDS):
-            await staff.leave(worker_id)
+            await workers.unregister(worker_id)

@@ -52,7 +52,7 @@ class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     :ivar timeout: how long one claim may take to stream its reply.
     :ivar lease: how long a job stays with a worker that gives no sign of life.
     :ivar retention: how long a finished reply can be read up.
-    :ivar metrics_host: address of the figures for Prometheus.
+    :ivar metrics_host: address at which Prometheus metrics are served.
     :ivar metrics_port: their port; 0 for none. Process n of one parent has the port n above.
     :ivar drain_seconds: how long running replies may go on after SIGTERM.
     """
@@ -106,7 +106,7 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     :ivar first_token_seconds: from the request to the first text.
     :ivar no_token_seconds: from one text to the next.
     :ivar retries: how often a request that failed before any text is repeated, within the worker's timeout.
-    :ivar prices: by the name that a model gives itself; for the figures alone.
+    :ivar prices: by the name that a model gives itself; for the metrics only.
     """
 
     name: Literal["anthropic", "scripted"] = "anthropic"

@@ -19,8 +19,8 @@ from legato.deploy.supervisor import Supervisor
 from legato.protocol import wire
 from legato.protocol.settings import Redis as RedisSettings
 from legato.worker.config import Settings
-from legato.worker.supervisor.heartbeat import UNBOUNDED, Vitals
-from legato.worker.supervisor.roster import Orders
+from legato.worker.supervisor.directory import Orders
+from legato.worker.supervisor.heartbeat import UNLIMITED, Heartbeat
 from tests.deploy.test_processes import children, legato
 from tests.redis_servers import RedisServer, binaries
 from tests.waiting import wait_until
@@ -237,14 +237,14 @@ def test_a_process_with_a_request_that_never_closes_is_replaced_and_loses_nothin
 OVERDUE = """
 import asyncio
 import legato.deploy.supervisor
-from legato.worker.replies.streaming import Streaming
+from legato.worker.replies.writer import ReplyWriter
 legato.deploy.supervisor.GRACE = 1
-answer = Streaming.run
+answer = ReplyWriter.run
 async def run(self, control, deadline):
     if self._answer.job.message == "overdue" and self._answer.attempt == 1:
         await asyncio.Event().wait()
     await answer(self, control, deadline)
-Streaming.run = run
+ReplyWriter.run = run
 """
 
 
@@ -322,12 +322,12 @@ def test_dead_letters_are_listed_put_back_or_removed(redis: Redis, environ: dict
 
 
 class Deaf:
-    """A roster whose Redis client drops a cancellation, as redis-py does before Python 3.12."""
+    """A directory whose Redis client drops a cancellation, as redis-py does before Python 3.12."""
 
     def __init__(self) -> None:
         self.said = asyncio.Event()
 
-    async def say(self, _status: Any) -> Orders:
+    async def report(self, _status: Any) -> Orders:
         self.said.set()
         with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
@@ -347,7 +347,7 @@ async def test_an_end_that_the_redis_client_does_not_pass_on_is_an_end_all_the_s
     settings = Settings(redis=RedisSettings(url="redis://127.0.0.1:1"))
     assert await ends(Supervisor([], settings, {})._report(staff, Mock()), staff)
     staff = Deaf()
-    vitals = Vitals(Mock(), Mock(), Mock(), Mock(), UNBOUNDED)
-    vitals.status = Mock()  # type: ignore[method-assign] # what it says does not matter
-    vitals.obey = Mock()  # type: ignore[method-assign]
-    assert await ends(vitals._report(staff), staff)
+    heartbeat = Heartbeat(Mock(), Mock(), Mock(), Mock(), UNLIMITED)
+    heartbeat.status = Mock()  # type: ignore[method-assign] # what it says does not matter
+    heartbeat.obey = Mock()  # type: ignore[method-assign]
+    assert await ends(heartbeat._report(staff), staff)

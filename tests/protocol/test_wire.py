@@ -22,6 +22,12 @@ def test_an_envelope_survives_the_bus(payload, except_socket_id, stream, command
     assert wire.decode_envelope(wire.encode_envelope(envelope)) == envelope
 
 
+@given(st.binary(), IDS, st.integers(0, 10**6))
+def test_a_token_is_encoded_as_any_envelope(frame, message_id, index):
+    envelope = Envelope(frame, stream=(message_id, index))
+    assert wire.encode_token(frame, message_id, index) == wire.encode_envelope(envelope)
+
+
 def test_an_ordinary_event_costs_one_byte():
     assert wire.encode_envelope(Envelope(b"{}")) == b"\n{}"
 

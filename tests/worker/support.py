@@ -13,6 +13,8 @@ from legato.protocol.redis import slots as cluster
 from legato.protocol.redis.cluster import Cluster
 from legato.protocol.stream import Job, Usage
 from legato.worker.providers import base
+from legato.worker.replies.model import Model, Policy
+from legato.worker.replies.model_request import ModelRequest
 from tests.waiting import WAIT
 
 if TYPE_CHECKING:
@@ -95,6 +97,28 @@ class Stubborn(Puppet):
             self.refused.set()
         await self.gives_in.wait()
         self.closed.set()
+
+
+def model_of(provider: base.Provider, patience: base.Patience = PATIENT) -> Model:
+    """A model that is asked once."""
+    return Model(provider=provider, policy=Policy(patience, 0), tries=1)
+
+
+async def said(
+    provider: base.Provider, request: base.Request, patience: base.Patience = PATIENT
+) -> tuple[list[base.Event], base.ProviderError | None]:
+    """The events of one request, and the error that ends it."""
+    seen: list[base.Event] = []
+    asked = ModelRequest(model_of(provider, patience), request)
+    try:
+        async with asyncio.timeout(WAIT):
+            while arrivals := await asked.take():
+                seen += [event for _, event in arrivals]
+    except base.ProviderError as error:
+        return seen, error
+    finally:
+        await asked.close(WAIT)
+    return seen, None
 
 
 STARTED = base.Started("puppet-1")

@@ -213,7 +213,7 @@ async def test_killed_worker_is_followed_by_one_that_ends_its_reply(
 async def test_zombie_that_wakes_after_the_takeover_has_every_write_refused(
     redis: Redis, redis_url: str, database: str
 ) -> None:
-    """Stopped in the middle of four replies; it wakes when they have ended elsewhere. Its figures say so."""
+    """Stopped in the middle of four replies; it wakes when they have ended elsewhere. Its counters say so."""
     jobs = [make_job("#script tokens=200 rate=100 overlap=3", f"m{number}") for number in range(4)]
     port = free_port()
     # It looks after its own leases every 20 minutes: nothing but the fence can stop it.

@@ -1,4 +1,4 @@
-"""Jobs, the token log and what workers say of themselves, once more: on a Redis Cluster."""
+"""JobQueue, the token log and what workers say of themselves, once more: on a Redis Cluster."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from legato.protocol import stream
 from legato.worker.jobs import backlog
 from legato.worker.jobs.dead_letters import DeadLetters
-from legato.worker.supervisor.roster import Roster, Status
+from legato.worker.supervisor.directory import Status, WorkerDirectory
 from tests.worker.jobs.test_cancels import *  # noqa: F403 - its tests, as they are
 from tests.worker.jobs.test_cancels import _patience  # noqa: F401
 from tests.worker.jobs.test_jobs import *  # noqa: F403
@@ -30,20 +30,20 @@ async def test_scripts_return_after_the_server_forgot_them(log, redis, redis_clu
 
 
 async def test_workers_are_seen_paused_and_drained(redis):
-    staff = Roster(redis)
+    workers = WorkerDirectory(redis)
     processes = [Status(f"w{n}", "process", "host", n, (f"q{n}",), 0) for n in range(9)]
     for process in processes:
-        await staff.enter(process.queues)
-        assert await staff.say(process) == (frozenset(), False)
-    assert len(await staff.everybody()) == 9
-    assert await staff.queues() == [f"q{n}" for n in range(9)]
-    await staff.pause(["q1", "q2"])
-    await staff.drain([process.id for process in processes])
-    assert await staff.say(processes[3]) == (frozenset({"q1", "q2"}), True)
-    await staff.resume(())
-    await staff.leave("w3")
-    assert await staff.paused() == {}
-    assert len(await staff.everybody()) == 8
+        await workers.register(process.queues)
+        assert await workers.report(process) == (frozenset(), False)
+    assert len(await workers.workers()) == 9
+    assert await workers.queues() == [f"q{n}" for n in range(9)]
+    await workers.pause(["q1", "q2"])
+    await workers.drain([process.id for process in processes])
+    assert await workers.report(processes[3]) == (frozenset({"q1", "q2"}), True)
+    await workers.resume(())
+    await workers.unregister("w3")
+    assert await workers.paused() == {}
+    assert len(await workers.workers()) == 8
 
 
 async def test_dead_letters_of_many_queues_come_back(redis):

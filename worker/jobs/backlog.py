@@ -1,4 +1,4 @@
-"""How a queue stands: what waits and for how long, what runs, what was given up."""
+"""Measures a queue: waiting, claimed and dead jobs, and the age of the oldest."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _BEGIN: Final = "0-0"
 class Backlog(NamedTuple):
     """One queue.
 
-    :ivar waiting: jobs that no worker has been given.
-    :ivar oldest: seconds that the oldest of them waits; 0 when none does.
-    :ivar pending: jobs that a worker has.
+    :ivar waiting: jobs that were delivered to no worker.
+    :ivar oldest: age of the oldest of them in seconds; 0 without any.
+    :ivar pending: jobs that a worker has claimed.
     :ivar dead: dead letters.
     """
 
@@ -30,10 +30,10 @@ class Backlog(NamedTuple):
 
 
 async def measure(redis: Named, queue: str) -> Backlog:
-    """Ask Redis how the queue stands.
+    """Read the backlog from Redis.
 
-    The age is that of the first entry behind the last one given out, by the server's own clock: the group's
-    ``lag`` is unknown as soon as an entry was deleted, which is how every job ends.
+    The age is that of the first undelivered entry, by the server's clock. The group's ``lag`` cannot be used:
+    it is unknown once an entry was deleted, as every finished job is.
     """
     key = redis.names.jobs_key(queue)
     async with redis.pipeline(transaction=False) as pipe:
@@ -46,7 +46,7 @@ async def measure(redis: Named, queue: str) -> Backlog:
 
 
 async def _group(redis: Named, key: str) -> tuple[str, int]:
-    """The last id that the workers were given, and how many jobs they have."""
+    """The last delivered id, and the number of pending jobs."""
     try:
         groups: Any = await redis.xinfo_groups(key)
     except ResponseError:  # no such stream

@@ -1,4 +1,4 @@
-"""Cancel flags: how any program stops a reply, whatever it knows of Legato."""
+"""Cancel flags: keys in Redis by which any program can stop a reply."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
 
 log: Final = logging.getLogger("legato.worker")
 
-PATIENCE: Final = 0.25
-"""Seconds that a look waits for the servers; what comes later is told by the next."""
+POLL_TIMEOUT: Final = 0.25
+"""Seconds that a poll waits for the servers. Later answers are returned by the next poll."""
 
 Flag = tuple[str, str]
-"""A message's id, and a key that cancels it."""
+"""A message id, and a key that cancels it."""
 
 
 class CancelFlags:
-    """Reads the flags of many messages, in one round trip to each server that has some of them."""
+    """Reads the flags of many messages, with one round trip per server."""
 
     def __init__(self, redis: Named) -> None:
         self._redis = redis
         self._names = redis.names
         self._asking: dict[Address | None, asyncio.Task[set[str]]] = {}
-        self._deaf = False
+        self._failing = False
 
     async def is_set(self, message_id: str) -> bool:
-        """Whether somebody asked to cancel the message, in either spelling.
+        """Whether a cancel was requested, by either of the two keys.
 
-        :raises RedisError: one flag cannot be asked for, and the other is not set.
+        :raises RedisError: one key cannot be read, and the other is not set.
         """
-        asked = (self._ask(flags) for flags in self._by_shard([message_id]).values())
+        asked = (self._read(flags) for flags in self._by_shard([message_id]).values())
         answers = await asyncio.gather(*asked, return_exceptions=True)
         errors = [answer for answer in answers if isinstance(answer, BaseException)]
         if any(answer for answer in answers if not isinstance(answer, BaseException)):
@@ -50,20 +50,20 @@ class CancelFlags:
         return False
 
     async def those_set(self, message_ids: Collection[str]) -> set[str]:
-        """Those of ``message_ids`` that somebody asked to cancel, in either spelling, as far as is known.
+        """Those of ``message_ids`` that are known to be cancelled, by either of the two keys.
 
-        To be called again and again, by one task: a server that has not answered yet is not waited for, and
-        what it answers is told by a later call. What cannot be asked for counts as not set.
+        Call it periodically from one task: it does not wait for a slow server, whose answer a later call
+        returns. A flag that cannot be read counts as not set.
 
-        :raises RedisError: nothing could be asked for.
+        :raises RedisError: no flag could be read.
         """
         begun = []
         for shard, flags in self._by_shard(message_ids).items():
             if shard not in self._asking:
-                self._asking[shard] = asyncio.create_task(self._ask(flags))
+                self._asking[shard] = asyncio.create_task(self._read(flags))
                 begun.append(self._asking[shard])
         if begun:
-            await asyncio.wait(begun, timeout=PATIENCE)
+            await asyncio.wait(begun, timeout=POLL_TIMEOUT)
         found, errors, answered = set[str](), list[BaseException](), False
         for shard, task in list(self._asking.items()):
             if not task.done():
@@ -81,7 +81,7 @@ class CancelFlags:
 
     @property
     def asking(self) -> list[asyncio.Task[set[str]]]:
-        """What is still on its way; for whoever ends the looking to cancel."""
+        """Reads in progress, to be cancelled when the polling ends."""
         return list(self._asking.values())
 
     def _by_shard(self, message_ids: Collection[str]) -> dict[Address | None, list[Flag]]:
@@ -91,9 +91,9 @@ class CancelFlags:
                 groups[shards.owner(self._redis, flag)].append((message_id, flag))
         return groups
 
-    async def _ask(self, flags: Sequence[Flag]) -> set[str]:
+    async def _read(self, flags: Sequence[Flag]) -> set[str]:
         async with self._redis.pipeline(transaction=False) as pipe:
-            for _, flag in flags:  # one EXISTS each: on a Redis Cluster they live in different slots
+            for _, flag in flags:  # one EXISTS each: on a Redis Cluster they are in different slots
                 pipe.exists(flag)
             answers = await pipe.execute(False)
         errors = [answer for answer in answers if isinstance(answer, Exception)]
@@ -103,10 +103,10 @@ class CancelFlags:
         return found
 
     def _note(self, errors: Sequence[BaseException], *, answered: bool) -> None:
-        """Say it once when flags cannot be asked for, and once when all can."""
-        if errors and not self._deaf:
+        """Log once when flags cannot be read, and once when all can be read again."""
+        if errors and not self._failing:
             log.warning("cancel flags of some replies cannot be read, trying on: %s", reason_of(errors[0]))
-            self._deaf = True
-        elif self._deaf and answered and not errors and not self._asking:
+            self._failing = True
+        elif self._failing and answered and not errors and not self._asking:
             log.info("the cancel flags of all replies can be read again")
-            self._deaf = False
+            self._failing = False

@@ -1,11 +1,11 @@
-"""The loop of one process: claim jobs while there is room, keep their leases, pass on cancels, drain."""
+"""The main loop of one process: claims jobs, renews their leases, forwards cancels, and drains."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from redis import exceptions
 
@@ -15,38 +15,42 @@ from legato.protocol.redis.connections import UnavailableError
 from legato.protocol.redis.errors import reason_of
 from legato.protocol.redis.retry import FIRST, Backend, Backoff
 from legato.worker.replies.runner import Outcome
-from legato.worker.replies.stop import Control, Stop
+from legato.worker.replies.stop import Control, StopReason
 
 from . import dead_letters as dead
+from .running import RunningJobs
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from legato.worker.observability.counters import Counters
     from legato.worker.replies.runner import Runner
     from legato.worker.replies.stop import Request
 
     from .cancel import CancelFlags
-    from .intake import Intake
-    from .queue import Entry, Jobs
+    from .priority_queues import PriorityQueues
+    from .queue import Entry, JobQueue
 
 log: Final = logging.getLogger("legato.worker")
 
 CANCEL_POLL: Final = 0.25
-"""Seconds between two looks at the flags: half of the time in which a cancel is to be noticed."""
+"""Seconds between two reads of the cancel flags: half of the time in which a cancel takes effect."""
 
 RENEWALS: Final = 3
-"""How often a lease is renewed within its time: two of them may fail before it is lost."""
+"""How often a lease is renewed within its duration: two renewals may fail before it is lost."""
 
-MOST_DELIVERIES: Final = 10
-"""A job that broke off as often is a fault of the job's, and is buried."""
+MAX_DELIVERIES: Final = 10
+"""A job that has raised an error this often moves to the dead letters: the fault is in the job."""
 
 CLOSE_SECONDS: Final = 10.0
-"""How long a request to the model may take to close. Its reply has ended, but keeps its place until then."""
+"""How long a request to the model may take to close. Its reply has ended, but keeps its slot until then."""
 
-TAKE_OVER_EVERY: Final = 1.0
-SETTLE: Final = 1.0
-"""Seconds after the drain's deadline for handing jobs over, before they are simply dropped to the lease; and
-for those that are dropped to end.
+TAKE_OVER_INTERVAL: Final = 1.0
+"""Seconds between two searches for expired leases."""
+
+SETTLE_SECONDS: Final = 1.0
+"""After the drain deadline: time to hand jobs over before they are left to their leases. Also the time that
+cancelled tasks have to end.
 """
 
 REDIS_DOWN: Final = (
@@ -55,83 +59,82 @@ REDIS_DOWN: Final = (
     exceptions.ReadOnlyError,
     exceptions.OutOfMemoryError,
     exceptions.ClusterError,  # a slot without a master
-    exceptions.AskError,  # with "moved": a slot that is on its way, longer than a command waits
+    exceptions.AskError,  # like "moved": a slot whose migration takes longer than a command waits
     exceptions.TryAgainError,
     UnavailableError,
 )
 
 
 class Limits(NamedTuple):
-    """Replies at once; seconds of a lease; seconds that running replies may go on when drained."""
+    """Limits of one process.
+
+    :ivar concurrency: replies at once.
+    :ivar lease: seconds.
+    :ivar drain: seconds that running replies may continue after a drain begins.
+    """
 
     concurrency: int
     lease: float
     drain: float
 
 
-class _Running(NamedTuple):
-    """``since``: of :meth:`Consumer._worked`, when it was claimed."""
-
-    message_id: str
-    since: float
-    control: Control
-    task: asyncio.Task[None]
-
-
 class Consumer:
-    """Runs until :meth:`retire` or :meth:`drain`, or until it is cancelled, which drops everything at once.
+    """Runs until :meth:`retire` or :meth:`drain`. Cancelling it drops everything at once.
 
-    :ivar stopping: it claims no more.
-    :ivar draining: it claims no more, and running replies have a deadline.
-    :ivar figures: what it counts.
-    :ivar ended: how many jobs it has let go of, in whatever way.
+    :ivar stopping: it claims no more jobs.
+    :ivar draining: it claims no more jobs, and running replies have a deadline.
     """
 
     def __init__(
-        self, jobs: Jobs | Intake, flags: CancelFlags, runner: Runner, redis: Backend, limits: Limits
+        self,
+        jobs: JobQueue | PriorityQueues,
+        flags: CancelFlags,
+        runner: Runner,
+        redis: Backend,
+        limits: Limits,
     ) -> None:
         self._jobs = jobs
         self._flags = flags
         self._runner = runner
-        self.figures = runner.figures
         self._redis = redis
         self._limits = limits
-        self._running: dict[bytes, _Running] = {}
-        self._settling: set[bytes] = set()
-        self._abandoned: set[Request] = set()
+        self._running = RunningJobs(self._uptime)
         self.stopping = False
         self.draining = False
-        self.ended = 0
-        self._time_is_up = asyncio.Event()
-        self._changed = asyncio.Event()
+        self._drain_deadline = asyncio.Event()
         self._next_takeover = 0.0
         self._settle: dict[Outcome, Callable[[Entry], Awaitable[None]]] = {
             Outcome.DONE: lambda entry: jobs.acknowledge(entry.id),
-            Outcome.GIVEN_UP: lambda entry: jobs.bury(entry, dead.CLAIMED_TOO_OFTEN),
-            Outcome.UNSAVED: lambda entry: jobs.bury(entry, dead.NOT_PERSISTED),
-            Outcome.HANDED_BACK: jobs.requeue,
-            Outcome.LEFT: lambda entry: jobs.expire(entry.id),
+            Outcome.EXHAUSTED: lambda entry: jobs.dead_letter(entry, dead.CLAIMED_TOO_OFTEN),
+            Outcome.UNSAVED: lambda entry: jobs.dead_letter(entry, dead.NOT_PERSISTED),
+            Outcome.REQUEUED: jobs.requeue,
+            Outcome.RELEASED: lambda entry: jobs.expire(entry.id),
             Outcome.FENCED: _nothing,
         }
 
     async def run(self) -> None:
         """Claim and answer until drained."""
-        chores = [
-            asyncio.create_task(self._every(self._limits.lease / RENEWALS, self._renew)),
-            asyncio.create_task(self._every(CANCEL_POLL, self._pass_on_cancels)),
+        periodic = [
+            asyncio.create_task(self._every(self._limits.lease / RENEWALS, self._renew, "renewing leases")),
+            asyncio.create_task(self._every(CANCEL_POLL, self._forward_cancels, "reading cancel flags")),
         ]
         try:
             await self._claim()
-            await self._let_finish()
+            await self._wait_for_running()
             await self._jobs.forget()
         except (exceptions.RedisError, RuntimeError) as error:
-            self._redis.failed(error)  # the consumer's name stays behind; another process removes it
+            self._redis.failed(error)  # the consumer's name stays in the group; another process removes it
         finally:
-            tasks: list[asyncio.Task[Any]] = [*chores, *self._flags.asking]
-            tasks += [running.task for running in self._running.values()]
+            tasks: list[asyncio.Task[Any]] = [*periodic, *self._flags.asking]
+            tasks += [job.task for job in self._running]
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks, timeout=SETTLE)  # no longer for one whose request does not close
+            await asyncio.wait(tasks, timeout=SETTLE_SECONDS)  # a request may never close
+
+    @property
+    def counters(self) -> Counters:
+        """The counters of this process."""
+        return self._runner.counters
 
     @property
     def running(self) -> int:
@@ -139,55 +142,57 @@ class Consumer:
         return len(self._running)
 
     @property
+    def ended(self) -> int:
+        """How many jobs have ended, in whatever way."""
+        return self._running.ended
+
+    @property
     def oldest(self) -> float:
-        """Seconds since the oldest claim of a job that runs, without those in which Redis or the database was
+        """Seconds since the oldest claim of a running job, without those in which Redis or the database was
         down; 0 without any.
         """
-        now = self._worked()
-        claims = [running.since for job, running in self._running.items() if job not in self._settling]
-        return max((0.0, *(now - since for since in claims)))
-
-    def _worked(self) -> float:
-        """A clock that stands still while there is nothing to do but wait."""
-        return time.monotonic() - self._redis.away - self._runner.database.away
+        return self._running.oldest
 
     @property
     def abandoned(self) -> int:
-        """How many requests to the model should have closed long ago, and have not."""
-        self._abandoned = {request for request in self._abandoned if not request.closed}
-        return len(self._abandoned)
+        """How many requests to the model are still open after :data:`CLOSE_SECONDS`."""
+        return self._running.abandoned
+
+    def _uptime(self) -> float:
+        """A clock that stands still while Redis or the database is down."""
+        return time.monotonic() - self._redis.away - self._runner.database.away
 
     def retire(self) -> None:
-        """Claim no more; running replies go on to their end."""
+        """Claim no more jobs; running replies continue to their end."""
         self.stopping = True
-        self._changed.set()
+        self._running.changed.set()
 
     def drain(self) -> None:
-        """Claim no more; give running replies the drain's time to end."""
+        """Claim no more jobs; running replies have :attr:`Limits.drain` seconds to end."""
         if not self.draining:
             self.draining = True
             self.retire()
-            log.info("draining: %d replies run, %.0f s for them", len(self._running), self._limits.drain)
+            log.info("draining: %d replies run, %.0f s for them", self.running, self._limits.drain)
             loop = asyncio.get_running_loop()
             loop.call_later(self._limits.drain, self._stop_all)
-            loop.call_later(self._limits.drain + SETTLE, self._time_is_up.set)
+            loop.call_later(self._limits.drain + SETTLE_SECONDS, self._drain_deadline.set)
 
     def _stop_all(self) -> None:
-        for running in self._running.values():
-            running.control.stop(Stop.DRAIN)
+        for job in self._running:
+            job.control.stop(StopReason.DRAIN)
 
     async def _claim(self) -> None:
-        waits, group_lost = Backoff(FIRST, TAKE_OVER_EVERY), False
+        waits, group_lost = Backoff(FIRST, TAKE_OVER_INTERVAL), False
         while not self.stopping:
-            self._changed.clear()
-            room = self._limits.concurrency - len(self._running)
-            if room <= 0:
-                await self._changed.wait()
+            self._running.changed.clear()
+            free = self._limits.concurrency - len(self._running)
+            if free <= 0:
+                await self._running.changed.wait()
                 continue
             try:
                 if group_lost:
                     await self._jobs.prepare()
-                entries = await self._next_entries(room)
+                entries = await self._next_entries(free)
             except exceptions.RedisError as error:
                 group_lost = str(error).startswith("NOGROUP")  # the server came back without its data
                 self._redis.failed(error)
@@ -204,117 +209,103 @@ class Consumer:
                     self._start(entry)
 
     async def _pause(self, seconds: float) -> None:
-        """Sleep; a drain ends it early."""
+        """Sleep, but wake up early for a drain."""
         try:
             async with asyncio.timeout(seconds):
-                await self._changed.wait()
+                await self._running.changed.wait()
         except TimeoutError:
             pass
 
-    async def _next_entries(self, room: int) -> list[Entry]:
-        """Jobs whose lease ran out first, for somebody has waited long; then new ones."""
+    async def _next_entries(self, count: int) -> list[Entry]:
+        """Jobs with an expired lease first, for their readers have waited longest; then new ones."""
         now = asyncio.get_running_loop().time()
         if now >= self._next_takeover:
-            self._next_takeover = now + min(TAKE_OVER_EVERY, self._limits.lease / RENEWALS)
-            if entries := await self._jobs.take_over(room):
+            self._next_takeover = now + min(TAKE_OVER_INTERVAL, self._limits.lease / RENEWALS)
+            if entries := await self._jobs.take_over(count):
                 return entries
-        return await self._jobs.read(room)
+        return await self._jobs.read(count)
 
     def _start(self, entry: Entry) -> None:
-        if entry.id in self._running:  # our own lease ran out, and taking the job over has renewed it
+        if entry.id in self._running:  # our own lease expired; taking the job over has renewed it
             return
         self._count(entry)
         control = Control()
         try:
             job = stream.decode_job(entry.body or b"")
         except stream.InvalidRequest as error:
-            message_id, work = "", self._bury(entry, str(error))
+            message_id, work = "", self._dead_letter(entry, str(error))
         else:
             message_id, work = job.message_id, self._answer(entry, job, control)
-        task = asyncio.create_task(work)
-        self._running[entry.id] = _Running(message_id, self._worked(), control, task)
-        task.add_done_callback(lambda _: self._ended(entry))
+        self._running.add(entry.id, message_id, control, asyncio.create_task(work))
 
     def _count(self, entry: Entry) -> None:
         if entry.deliveries > 1:
-            self.figures.takeovers += 1
+            self.counters.takeovers += 1
         else:
-            self.figures.queue_wait.observe(max(0.0, time.time() - entry.queued_ms / 1000))
+            self.counters.latencies.queue_wait.observe(max(0.0, time.time() - entry.queued_ms / 1000))
 
-    def _ended(self, entry: Entry) -> None:
-        self._running.pop(entry.id, None)
-        self._settling.discard(entry.id)
-        self.ended += 1
-        self._changed.set()
-
-    async def _bury(self, entry: Entry, reason: str) -> None:
+    async def _dead_letter(self, entry: Entry, reason: str) -> None:
         log.warning("job %s: moved to the dead letters: %s", entry.id.decode(), reason)
-        await self._redis.insist(lambda: self._jobs.bury(entry, reason))
+        await self._redis.insist(lambda: self._jobs.dead_letter(entry, reason))
 
     async def _answer(self, entry: Entry, job: stream.Job, control: Control) -> None:
+        """Run the job and settle it by its outcome."""
         try:
-            came_too_late = self.stopping  # with the last read
-            outcome = (
-                Outcome.HANDED_BACK if came_too_late else await self._runner.run(job, control, entry.ticket)
-            )
-            self._settling.add(entry.id)
+            too_late = self.stopping  # it came with the last read
+            outcome = Outcome.REQUEUED if too_late else await self._runner.run(job, control, entry.ticket)
+            self._running.settle(entry.id)
             await self._redis.insist(lambda: self._settle[outcome](entry))
         except Exception:  # a fault of ours must end neither the process nor the job
             log.exception("reply %s: broke off, left to another try", job.message_id)
-            if entry.deliveries >= MOST_DELIVERIES:
-                await self._bury(entry, dead.BROKE_OFF)
+            if entry.deliveries >= MAX_DELIVERIES:
+                await self._dead_letter(entry, dead.BROKE_OFF)
         finally:
-            self._settling.add(entry.id)
-            await self._let_close(job, control.request)
+            self._running.settle(entry.id)
+            await self._wait_for_close(job, control.request)
 
-    async def _let_close(self, job: stream.Job, request: Request | None) -> None:
-        """Wait for the request to the model to close, lest there be many more of them than places."""
+    async def _wait_for_close(self, job: stream.Job, request: Request | None) -> None:
+        """Wait for the request to the model to close, so that open requests do not outnumber the slots."""
         if request is not None and not await request.close(CLOSE_SECONDS):
-            self._abandoned.add(request)
-            self.figures.abandoned += 1
+            self._running.abandon(request)
+            self.counters.abandoned += 1
             log.error("reply %s: the request to the model does not close, left open", job.message_id)
 
-    async def _let_finish(self) -> None:
-        """Wait for running replies: if drained until the deadline, and a little for handing the rest over."""
-        deadline = asyncio.create_task(self._time_is_up.wait(), name="deadline")
-        replies = asyncio.create_task(self._all_ended(), name="replies")
+    async def _wait_for_running(self) -> None:
+        """Wait for running replies; when draining, no longer than the deadline and the time to settle."""
+        deadline = asyncio.create_task(self._drain_deadline.wait(), name="deadline")
+        replies = asyncio.create_task(self._running.until_empty(), name="replies")
         try:
             await asyncio.wait({deadline, replies}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             deadline.cancel()
             replies.cancel()
 
-    async def _all_ended(self) -> Literal[True]:
-        while self._running:
-            self._changed.clear()
-            await self._changed.wait()
-        return True
-
-    async def _every(self, seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
+    async def _every(self, seconds: float, action: Callable[[], Awaitable[None]], name: str) -> None:
         while True:
             await asyncio.sleep(seconds)
             if self._running:
                 try:
-                    await self._redis.insist(chore)
+                    await self._redis.insist(action)
                 except exceptions.RedisError as error:
-                    log.warning("%s failed: %s", chore.__name__, reason_of(error))
-                except Exception:  # without the chore, leases run out and cancels go unheard
-                    log.exception("%s failed", chore.__name__)
+                    log.warning("%s failed: %s", name, reason_of(error))
+                except Exception:  # without this task, leases expire and cancels are ignored
+                    log.exception("%s failed", name)
 
     async def _renew(self) -> None:
-        lost = await self._jobs.renew([job for job in self._running if job not in self._settling])
-        for job in lost - self._settling:  # one that is settled by now is nobody's any more
-            if running := self._running.get(job):
-                self.figures.leases_lost += 1
-                log.warning("reply %s: the lease is lost, stopped", running.message_id)
-                running.task.cancel()
+        lost = await self._jobs.renew(self._running.leased())
+        for entry_id in lost:
+            job = self._running.get(entry_id)
+            if job is not None and not self._running.is_settling(entry_id):
+                self.counters.leases_lost += 1
+                log.warning("reply %s: the lease is lost, stopped", job.message_id)
+                job.task.cancel()
 
-    async def _pass_on_cancels(self) -> None:
-        ids = {running.message_id for running in self._running.values() if running.message_id}
+    async def _forward_cancels(self) -> None:
+        ids = {job.message_id for job in self._running if job.message_id}
         cancelled = await self._flags.those_set(ids)
-        for running in self._running.values():
-            if running.message_id in cancelled:
-                running.control.stop(Stop.CANCELLED)
+        for job in self._running:
+            if job.message_id in cancelled:
+                job.control.stop(StopReason.CANCELLED)
 
 
 async def _nothing(_: Entry) -> None:

@@ -1,8 +1,8 @@
-"""Dead letters: what they say, and how a job comes back to life.
+"""Dead letters: reading, retrying and removing them.
 
-A message tells its end once. Most dead letters were written after their message had told it, so the same
-message cannot be answered again: its job can come back only with a new message id, as a new message. What was
-never a job to any worker has told nothing, and comes back as it was.
+A message has one terminal event. Most dead letters were written after it, so their message cannot be answered
+again: such a job is retried only as a new message with a new id. An entry that no worker could decode has had
+no terminal event, and is retried as it is.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ BATCH: Final = 100
 CLAIMED_TOO_OFTEN: Final = "claimed too often"
 NOT_PERSISTED: Final = "not persisted"
 BROKE_OFF: Final = "broke off again and again"
-"""Why :class:`.consumer.Consumer` buries jobs, besides what makes one none."""
+"""Why :class:`.consumer.Consumer` gives up a job that can be decoded."""
 
 AFTER_THE_END: Final = frozenset({CLAIMED_TOO_OFTEN, NOT_PERSISTED})
-"""The reasons of which the message has told its end."""
+"""The reasons that come after the terminal event."""
 
 Revival = Literal["queued", "ended", "gone"]
 
 _FIELD: Final = wire.JOB_FIELD.encode()
 
 
-class Letter(NamedTuple):
-    """One job given up on.
+class DeadLetter(NamedTuple):
+    """One job that was given up.
 
     :ivar id: its id among the dead letters.
     :ivar body: the job as it was.
@@ -49,8 +49,8 @@ class Letter(NamedTuple):
     reason: str
 
     @property
-    def buried(self) -> int:
-        """When, in milliseconds since 1970 by the clock of Redis."""
+    def since(self) -> int:
+        """When the job was moved here: milliseconds since the epoch, by Redis' clock."""
         return int(self.id.partition("-")[0])
 
     @property
@@ -63,7 +63,7 @@ class Letter(NamedTuple):
 
 
 class DeadLetters:
-    """Those of one queue."""
+    """The dead letters of one queue."""
 
     def __init__(self, redis: Named, queue: str) -> None:
         self._redis = redis
@@ -71,12 +71,12 @@ class DeadLetters:
         self._key = redis.names.dead_key(queue)
         self._revive = scripts.load(redis, __package__, "revive")
 
-    async def newest(self, count: int) -> list[Letter]:
-        """Up to ``count``, the newest first."""
+    async def newest(self, count: int) -> list[DeadLetter]:
+        """Up to ``count``, newest first."""
         return _letters(await self._redis.xrevrange(self._key, count=count))
 
-    async def all(self) -> AsyncIterator[Letter]:
-        """Those there are now, oldest first."""
+    async def all(self) -> AsyncIterator[DeadLetter]:
+        """All that exist now, oldest first."""
         last = await self.newest(1)
         begin = "-"
         while last and (batch := _letters(await self._redis.xrange(self._key, begin, last[0].id, BATCH))):
@@ -84,13 +84,13 @@ class DeadLetters:
                 yield letter
             begin = f"({batch[-1].id}"
 
-    async def find(self, letter_id: str) -> Letter | None:
+    async def find(self, letter_id: str) -> DeadLetter | None:
         """The letter of this id."""
         found = _letters(await self._redis.xrange(self._key, letter_id, letter_id, 1))
         return found[0] if found else None
 
-    async def revive(self, letter: Letter, *, anew: bool) -> Revival:
-        """Put a job back: ``queued``, or not, because its message has ``ended`` or somebody else was faster.
+    async def revive(self, letter: DeadLetter, *, anew: bool) -> Revival:
+        """Put a job back: ``queued``; not if its message has ``ended``, or the letter is ``gone``.
 
         :param anew: as a new message where the old one has ended.
         """
@@ -102,10 +102,10 @@ class DeadLetters:
         done = await self._revive([self._jobs, self._key], [letter.id, wire.JOB_FIELD, body])
         return "queued" if done else "gone"
 
-    async def _has_ended(self, letter: Letter, job: stream.Job) -> bool:
+    async def _has_ended(self, letter: DeadLetter, job: stream.Job) -> bool:
         key = self._redis.names.message_key(job.app_id, job.channel, job.message_id)
         state: bytes | None = await awaited(self._redis.hget(key, "state"))
-        if state is None:  # it is kept for a while only
+        if state is None:  # it has expired
             return letter.reason in AFTER_THE_END
         return state.decode() in stream.ENDS
 
@@ -114,7 +114,7 @@ class DeadLetters:
         return bool(await self._redis.xdel(self._key, letter_id))
 
     async def purge(self, older_than: float = 0.0) -> int:
-        """Remove all that were buried at least that many seconds ago; answers how many."""
+        """Remove all that are at least that many seconds old; answers how many."""
         seconds, microseconds = await self._redis.time()
         bound = int(seconds * 1000 + microseconds / 1000 - older_than * 1000) + 1
         removed: int = await self._redis.xtrim(self._key, minid=max(0, bound), approximate=False)
@@ -126,8 +126,10 @@ class DeadLetters:
         return length
 
 
-def _letters(entries: Any) -> list[Letter]:
+def _letters(entries: Any) -> list[DeadLetter]:
     return [
-        Letter(entry.decode(), fields.get(_FIELD, b""), fields.get(b"reason", b"").decode("utf-8", "replace"))
+        DeadLetter(
+            entry.decode(), fields.get(_FIELD, b""), fields.get(b"reason", b"").decode("utf-8", "replace")
+        )
         for entry, fields in entries
     ]

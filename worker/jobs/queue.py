@@ -1,8 +1,8 @@
-"""The job stream: claim, lease, acknowledge, hand back, bury.
+"""One job stream: claim, lease, acknowledge, requeue, dead-letter.
 
 A job belongs to one consumer from the moment it is read until it is acknowledged, or until its lease runs
 out and another consumer takes it over. Consumer names are unique to a process start, so nothing is ever
-resumed under an old name: what a dead process held is taken over like any other expired lease.
+resumed under an old name: the jobs of a dead process are taken over like any other job with an expired lease.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 BLOCK_MS: Final = 1000
-"""How long a read waits for a new job. A stop has to wait for it: a cancelled read strands jobs."""
+"""How long a read waits for a new job. A drain waits for it too, since a cancelled read strands jobs."""
 
 DEAD_KEPT: Final = 10_000
 CONSUMER_IDLE_MS: Final = 3_600_000
-"""A live consumer asks every second; one that has not for an hour is gone."""
+"""A live consumer reads every second; one that has not read for an hour is removed."""
 
 _FIELD: Final = wire.JOB_FIELD.encode()
-_SCRIPTS: Final = ("renew", "requeue", "bury", "forget", "take_over")
+_SCRIPTS: Final = ("renew", "requeue", "dead_letter", "forget", "take_over")
 
 
 class Entry(NamedTuple):
@@ -58,12 +58,12 @@ class Entry(NamedTuple):
         return first, second
 
 
-class Jobs:
-    """One queue as one consumer sees it.
+class JobQueue:
+    """One queue, as used by one consumer.
 
-    :param reader: a client for blocking reads, without retry: repeating one strands the jobs of the first.
-    :param consumer: a name no other process has or had.
-    :param lease: seconds that a job stays this consumer's without :meth:`renew`.
+    :param reader: a client for blocking reads, without retries: a repeated read strands jobs.
+    :param consumer: a name that no other process has ever had.
+    :param lease: seconds after which a job that is not renewed can be taken over.
     """
 
     def __init__(self, redis: Named, reader: Named, *, queue: str, consumer: str, lease: float) -> None:
@@ -76,7 +76,7 @@ class Jobs:
         self._scripts = {name: scripts.load(redis, __package__, name) for name in _SCRIPTS}
 
     async def prepare(self) -> None:
-        """Make the group if need be. Jobs queued before the first worker came are run too: from id 0."""
+        """Create the consumer group if needed. It begins at id 0, so that jobs queued before are run too."""
         try:
             await self._redis.xgroup_create(self._key, wire.GROUP, id="0", mkstream=True)
         except ResponseError as error:
@@ -99,17 +99,17 @@ class Jobs:
         return _entries(cast("Any", answer)[0][1]) if answer else []
 
     async def take_over(self, count: int) -> list[Entry]:
-        """Up to ``count`` jobs whose lease ran out."""
+        """Up to ``count`` jobs whose lease has expired."""
         arguments = (wire.GROUP, self._consumer, self._lease_ms, count)
         found = await self._scripts["take_over"]([self._key], arguments)
         return [Entry(job, _body(fields), deliveries) for job, fields, deliveries in found]
 
     async def renew(self, ids: Collection[bytes]) -> set[bytes]:
-        """Start the leases anew; answers the ids that are another consumer's by now."""
+        """Renew the leases; answers the ids that belong to another consumer by now."""
         return await self._set_lease(ids, used=0)
 
     async def expire(self, job: bytes) -> None:
-        """End the lease, so that another worker takes the job over at its next look."""
+        """End the lease, so that the next search of another worker takes the job over."""
         await self._set_lease([job], used=self._lease_ms)
 
     async def _set_lease(self, ids: Collection[bytes], used: int) -> set[bytes]:
@@ -117,24 +117,24 @@ class Jobs:
         return set(lost)
 
     async def acknowledge(self, job: bytes) -> None:
-        """The job is done: it leaves the stream."""
+        """Remove a finished job from the stream."""
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.xack(self._key, wire.GROUP, job)
             pipe.xdel(self._key, job)
             await pipe.execute()
 
     async def requeue(self, entry: Entry) -> None:
-        """Put the job back for whoever waits."""
+        """Append the job to the stream again."""
         arguments = (wire.GROUP, self._consumer, entry.id, wire.JOB_FIELD, entry.body or b"")
         await self._scripts["requeue"]([self._key], arguments)
 
-    async def bury(self, entry: Entry, reason: str) -> None:
+    async def dead_letter(self, entry: Entry, reason: str) -> None:
         """Move the job to the dead letters."""
         arguments = (wire.GROUP, entry.id, wire.JOB_FIELD, entry.body or b"", reason, DEAD_KEPT)
-        await self._scripts["bury"]([self._key, self._dead], arguments)
+        await self._scripts["dead_letter"]([self._key, self._dead], arguments)
 
     async def forget(self, consumer: bytes | None = None) -> None:
-        """Remove this consumer's name from the group, and those of processes long dead."""
+        """Remove this consumer from the group, and those that have been idle for an hour."""
         name = self._consumer if consumer is None else consumer
         await self._scripts["forget"]([self._key], [wire.GROUP, name, CONSUMER_IDLE_MS])
 
@@ -144,5 +144,5 @@ def _entries(answer: list[tuple[bytes, Any]]) -> list[Entry]:
 
 
 def _body(fields: list[bytes]) -> bytes | None:
-    """The job out of an entry's fields and values, as a script hands them on."""
+    """The job in the flat list of fields and values that a script returns."""
     return dict(zip(fields[::2], fields[1::2], strict=True)).get(_FIELD)

@@ -1,7 +1,7 @@
-"""Which server of a Redis Cluster answers for a key.
+"""Finds the server of a Redis Cluster that owns a key.
 
-Calls for many messages share round trips. A round trip lasts as long as the slowest of those it goes to, so
-each goes to one server: then a server that hangs delays what it has itself, and nothing else.
+Calls for many messages share round trips. A round trip takes as long as its slowest server, so each goes to
+one server only: a server that hangs delays nothing but its own keys.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def owner(redis: Redis, key: str) -> Address | None:
-    """Who has ``key``, as far as is known; always None where there is one server only."""
+    """The server that owns ``key``, as far as known; always None if there is only one."""
     if not isinstance(redis, Cluster):
         return None
     return redis.slots.owner(cluster.slot_of(key.encode()))

@@ -1,6 +1,6 @@
-"""What one process counts, as plain numbers: nothing here costs more than an addition or two.
+"""Counters and histograms of one process, as plain numbers: an update costs one or two additions.
 
-:mod:`.metrics` turns them into Prometheus' text when somebody asks.
+:mod:`.metrics` converts them for Prometheus at scrape time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DELAYS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 
 
 class Histogram:
-    """How many observations there were up to each of ``bounds``, and beyond the last; in seconds."""
+    """Observations in seconds: how many fall below each of ``bounds``, and above the last."""
 
     __slots__ = ("bounds", "counts", "sum")
 
@@ -32,36 +32,48 @@ class Histogram:
         self.sum = 0.0
 
     def observe(self, seconds: float) -> None:
-        """Count one."""
+        """Count one observation."""
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.sum += seconds
 
 
-class Figures:
-    """Of all replies of the process, since its start.
+class Latencies:
+    """How long the steps of a reply take.
 
     :ivar queue_wait: from queueing a job to its first delivery.
     :ivar first_token: from the first request to the model to the first token published.
     :ivar token_gap: between two pieces of text from the model.
-    :ivar publish_delay: from a piece of text to its tokens logged and published: what the worker adds.
-    :ivar attempts: claims that asked the model, the first of a reply and those that went on.
-    :ivar continued: of these, those with which the same process went on with a reply.
-    :ivar takeovers: jobs that another process had before.
-    :ivar fenced: writes that were refused since another process has the message.
-    :ivar leases_lost: replies that were stopped since another process has the job.
-    :ivar abandoned: requests to the model that did not close in time.
-    :ivar tokens: published.
-    :ivar ended: replies by how they ended.
-    :ivar failed: replies that failed by code.
-    :ivar provider_errors: requests to the model that failed, by code.
-    :ivar used: what the ended replies have used, by model, all attempts together.
+    :ivar publish_delay: from a piece of text to its tokens logged and published: the latency of the worker.
     """
+
+    __slots__ = ("first_token", "publish_delay", "queue_wait", "token_gap")
 
     def __init__(self) -> None:
         self.queue_wait = Histogram(_WAITS)
         self.first_token = Histogram(_FIRST)
         self.token_gap = Histogram(_GAPS)
         self.publish_delay = Histogram(_DELAYS)
+
+
+class Counters:
+    """The counters of all replies of the process, since its start.
+
+    :ivar latencies: how long replies take.
+    :ivar attempts: claims that asked the model, the first of a reply and those that continued.
+    :ivar continued: of these, those in which the same process continued a reply.
+    :ivar takeovers: jobs taken over from another process.
+    :ivar fenced: writes refused because another process has the message.
+    :ivar leases_lost: replies stopped because another process has the job.
+    :ivar abandoned: requests to the model that did not close in time.
+    :ivar tokens: published.
+    :ivar ended: replies by how they ended.
+    :ivar failed: replies that failed by code.
+    :ivar provider_errors: requests to the model that failed, by code.
+    :ivar used: usage of ended replies by model, all attempts together.
+    """
+
+    def __init__(self) -> None:
+        self.latencies = Latencies()
         self.attempts = 0
         self.continued = 0
         self.takeovers = 0

@@ -1,4 +1,4 @@
-"""The worker's figures as Prometheus text, on a port of their own. They are read when somebody asks."""
+"""The worker's metrics for Prometheus, on a port of their own. Read at scrape time."""
 
 from __future__ import annotations
 
@@ -57,70 +57,70 @@ _COUNTS: Final[
         CounterMetricFamily,
         "Replies ended, by how.",
         ("state",),
-        lambda consumer: _labelled(consumer.figures.ended),
+        lambda consumer: _labelled(consumer.counters.ended),
     ),
     (
         "legato_worker_failures",
         CounterMetricFamily,
         "Replies failed, by code.",
         ("code",),
-        lambda consumer: _labelled(consumer.figures.failed),
+        lambda consumer: _labelled(consumer.counters.failed),
     ),
     (
         "legato_worker_attempts",
         CounterMetricFamily,
         "Attempts at replies: the first, and each that went on after an interruption.",
         (),
-        lambda consumer: {(): consumer.figures.attempts},
+        lambda consumer: {(): consumer.counters.attempts},
     ),
     (
         "legato_worker_continuations",
         CounterMetricFamily,
         "Attempts with which the process went on with a reply of its own.",
         (),
-        lambda consumer: {(): consumer.figures.continued},
+        lambda consumer: {(): consumer.counters.continued},
     ),
     (
         "legato_worker_takeovers",
         CounterMetricFamily,
         "Jobs taken over from another process.",
         (),
-        lambda consumer: {(): consumer.figures.takeovers},
+        lambda consumer: {(): consumer.counters.takeovers},
     ),
     (
         "legato_worker_fenced_writes",
         CounterMetricFamily,
         "Writes refused, since another process has the message.",
         (),
-        lambda consumer: {(): consumer.figures.fenced},
+        lambda consumer: {(): consumer.counters.fenced},
     ),
     (
         "legato_worker_leases_lost",
         CounterMetricFamily,
         "Replies stopped, since another process has the job.",
         (),
-        lambda consumer: {(): consumer.figures.leases_lost},
+        lambda consumer: {(): consumer.counters.leases_lost},
     ),
     (
         "legato_worker_requests_abandoned",
         CounterMetricFamily,
         "Requests to the provider that did not close in time and were left open.",
         (),
-        lambda consumer: {(): consumer.figures.abandoned},
+        lambda consumer: {(): consumer.counters.abandoned},
     ),
     (
         "legato_worker_provider_errors",
         CounterMetricFamily,
         "Attempts that the provider cut off or refused for good, by code.",
         ("code",),
-        lambda consumer: _labelled(consumer.figures.provider_errors),
+        lambda consumer: _labelled(consumer.counters.provider_errors),
     ),
     (
         "legato_worker_tokens_published",
         CounterMetricFamily,
         "Tokens logged and published.",
         (),
-        lambda consumer: {(): consumer.figures.tokens},
+        lambda consumer: {(): consumer.counters.tokens},
     ),
     (
         "legato_worker_model_tokens",
@@ -129,7 +129,7 @@ _COUNTS: Final[
         ("model", "kind"),
         lambda consumer: {
             (model, kind): getattr(used, kind)
-            for model, used in dict(consumer.figures.used).items()
+            for model, used in dict(consumer.counters.used).items()
             for kind in _KINDS
         },
     ),
@@ -139,22 +139,22 @@ _HISTOGRAMS: Final[tuple[tuple[str, str, Callable[[Consumer], Histogram]], ...]]
     (
         "legato_worker_queue_wait_seconds",
         "From queueing a job to a worker's claim.",
-        lambda consumer: consumer.figures.queue_wait,
+        lambda consumer: consumer.counters.latencies.queue_wait,
     ),
     (
         "legato_worker_first_token_seconds",
         "From a worker's claim to the first token published.",
-        lambda consumer: consumer.figures.first_token,
+        lambda consumer: consumer.counters.latencies.first_token,
     ),
     (
         "legato_worker_token_gap_seconds",
         "Between two pieces of text of one reply from the provider.",
-        lambda consumer: consumer.figures.token_gap,
+        lambda consumer: consumer.counters.latencies.token_gap,
     ),
     (
         "legato_worker_publish_delay_seconds",
         "From a piece of text from the provider to its token logged and published.",
-        lambda consumer: consumer.figures.publish_delay,
+        lambda consumer: consumer.counters.latencies.publish_delay,
     ),
 )
 
@@ -168,7 +168,7 @@ def _labelled(counts: Mapping[str, int]) -> Samples:
 
 
 class ConsumerCollector(Collector):
-    """Reads a process's figures at scrape time."""
+    """Reads a process's counters at scrape time."""
 
     def __init__(self, consumer: Consumer, prices: Mapping[str, Price]) -> None:
         self._consumer = consumer
@@ -189,7 +189,7 @@ class ConsumerCollector(Collector):
         family = CounterMetricFamily(
             _COST, "Cost of ended replies, by the prices in the settings.", labels=["model"]
         )
-        for model, used in dict(self._consumer.figures.used).items():
+        for model, used in dict(self._consumer.counters.used).items():
             if price := self._prices.get(model):
                 millionths = sum(getattr(used, kind) * getattr(price, kind) for kind in _KINDS)
                 family.add_metric([model], millionths / 1_000_000)

@@ -174,8 +174,8 @@ def _messages(request: base.Request) -> list[MessageParam]:
     while turns and turns[0].role == "assistant":  # its question was cut off by the history's limit
         turns.pop(0)
     said = [*((turn.role, turn.content) for turn in turns), ("user", request.message)]
-    if request.go_on:
-        said += [("assistant", request.so_far), ("user", request.go_on)]
+    if request.continuation:
+        said += [("assistant", request.so_far), ("user", request.continuation)]
     return [cast("MessageParam", {"role": role, "content": content}) for role, content in said]
 
 

@@ -1,13 +1,11 @@
-"""What a model provider is: a request in, a stream of four kinds of events out, and a small error tree.
+"""The interface of model providers: a request, a stream of four kinds of events, and the errors.
 
-Foreign errors are translated inside each provider; nothing else in the worker knows an SDK.
+Each provider translates the errors of its SDK; no other module of the worker knows one.
 """
 
 from __future__ import annotations
 
-import asyncio
 import enum
-from contextlib import aclosing
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, TypeAlias
 
 from legato.protocol.stream import Usage
@@ -22,18 +20,18 @@ class Retry(enum.Enum):
     """When the same request may succeed."""
 
     NOW = "now"
-    """The fault was the connection's: waiting helps nobody."""
+    """The connection failed: there is no reason to wait."""
     LATER = "later"
     NEVER = "never"
 
 
 class ProviderError(Exception):
-    """The model will not (go on to) answer.
+    """The request has failed, or the stream has ended early.
 
-    :cvar code: what programs see in ``stream.failed``.
+    :cvar code: the ``code`` of ``stream.failed``.
     :cvar retry: when the same request may succeed.
-    :cvar crowded: whether the provider has no room, so that everybody with the same key had better wait.
-    :ivar retry_after: seconds that the provider asked to wait, None if it did not say.
+    :cvar crowded: whether the provider is overloaded, so that all processes with the same key should wait.
+    :ivar retry_after: seconds that the provider asked to wait; None if it gave none.
     """
 
     code: ClassVar[str] = "provider_error"
@@ -46,17 +44,17 @@ class ProviderError(Exception):
 
 
 class RequestRefusedError(ProviderError):
-    """The request itself is at fault: bad key, unknown model, not allowed."""
+    """The request is invalid: bad key, unknown model, no permission."""
 
 
 class TooLongError(ProviderError):
-    """The conversation does not fit."""
+    """The conversation exceeds the context window."""
 
     code = "context_window"
 
 
 class RateLimitedError(ProviderError):
-    """Too many requests of ours."""
+    """Too many requests by this account."""
 
     code = "rate_limited"
     retry = Retry.LATER
@@ -64,7 +62,7 @@ class RateLimitedError(ProviderError):
 
 
 class OverloadedError(ProviderError):
-    """Too many requests of everybody's."""
+    """The provider is overloaded."""
 
     code = "overloaded"
     retry = Retry.LATER
@@ -72,27 +70,27 @@ class OverloadedError(ProviderError):
 
 
 class UnavailableError(ProviderError):
-    """Not reachable, or a fault of its own."""
+    """The provider is unreachable or has an internal error."""
 
     retry = Retry.LATER
 
 
 class CutError(ProviderError):
-    """The stream ended in the middle, whether the connection broke or closed politely."""
+    """The stream ended before the model did, by an error or by a regular close of the connection."""
 
     code = "interrupted"
     retry = Retry.NOW
 
 
 class StalledError(ProviderError):
-    """The stream is open and silent."""
+    """The stream is open, but no text arrives."""
 
     code = "timeout"
     retry = Retry.NOW
 
 
 class Started(NamedTuple):
-    """The model has accepted the request; ``model`` is the name it gives itself."""
+    """The model has accepted the request. ``model`` is the name that the provider reports."""
 
     model: str
 
@@ -104,20 +102,20 @@ class Text(NamedTuple):
 
 
 class Used(NamedTuple):
-    """What the request has used up to now, as far as the provider has said. The last one counts."""
+    """The usage of the request so far. Cumulative: the last one counts."""
 
     usage: Usage
 
 
 class Final(NamedTuple):
-    """The model's own end, and all that the request has used. No event follows."""
+    """The model has ended, with the total usage of the request. No event follows."""
 
     stop_reason: str
     usage: Usage
 
 
 def total(*parts: Usage) -> Usage:
-    """The sum of what several requests have used."""
+    """The total usage of several requests."""
     return Usage(
         input=sum(part.input for part in parts),
         output=sum(part.output for part in parts),
@@ -130,32 +128,34 @@ Event: TypeAlias = Started | Text | Used | Final
 
 
 class Request(NamedTuple):
-    """What to answer: the conversation so far and the new message.
+    """The conversation so far and the message to answer.
 
-    ``so_far`` is the reply's own text where it was cut off, ``go_on`` the user's turn that asks for the rest;
-    both are empty at first. The answer may repeat some words (:mod:`legato.worker.replies.overlap`).
-    ``attempt`` counts from 1.
+    :ivar so_far: the text of the reply up to where it was cut off; empty at first.
+    :ivar continuation: the user's turn that asks for the rest; empty at first. The answer may repeat some
+        words (:mod:`legato.worker.replies.overlap`).
+    :ivar attempt: counts from 1.
     """
 
     message: str
     history: tuple[Turn, ...] = ()
     so_far: str = ""
-    go_on: str = ""
+    continuation: str = ""
     attempt: int = 1
 
 
 class Provider(Protocol):
-    """Where replies come from. One object per process, shared by all replies."""
+    """A source of replies. One object per process, shared by all replies."""
 
     @property
     def model(self) -> str:
-        """The model asked for."""
+        """The model that is requested."""
 
     def stream(self, request: Request) -> AsyncGenerator[Event, None]:
-        """Answer: Started, any number of Text, Final, with Used between them; or a ProviderError anywhere.
+        """Send one request: yields Started, any number of Text, Final, and Used anywhere between them.
 
-        It makes one attempt. Closing the generator, or cancelling who waits for it, ends the request to
-        the model at once.
+        Closing the generator, or cancelling the task that waits for it, closes the request at once.
+
+        :raises ProviderError: at any point.
         """
 
     async def aclose(self) -> None:
@@ -167,27 +167,3 @@ class Patience(NamedTuple):
 
     first: float
     next: float
-
-
-async def watched(events: AsyncGenerator[Event, None], patience: Patience) -> AsyncGenerator[Event, None]:
-    """Pass events through, and lose patience when no text comes.
-
-    A provider's keep-alives show that the connection lives, not that the model writes; only text counts.
-    The time that the consumer of these events takes does not.
-
-    :raises StalledError: no text for too long.
-    """
-    clock = asyncio.get_running_loop().time
-    deadline = clock() + patience.first
-    async with aclosing(events):
-        while True:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    event = await anext(events, None)
-            except TimeoutError:
-                raise StalledError("the model went silent") from None
-            if event is None:
-                return
-            yield event
-            if isinstance(event, Text):
-                deadline = clock() + patience.next

@@ -1,8 +1,8 @@
-"""A back-off that all processes with the same key share, so that they do not hammer a provider without room.
+"""A circuit breaker in Redis, shared by all processes that use the same provider account.
 
-Once the provider has said that it is crowded, nobody asks for a while: as long as it said, else for a time
-that doubles. Then requests go out one at a time, :data:`PROBE` seconds apart. One that is answered shortens
-the way back by a step, one that is refused begins the pause anew.
+When the provider reports overload, no process sends a request for a while: as long as the provider asked, or
+else for a pause that doubles each time. After the pause, requests go out one at a time, :data:`PROBE` seconds
+apart. An accepted probe undoes one step; a refused one starts the next pause.
 """
 
 from __future__ import annotations
@@ -22,53 +22,55 @@ if TYPE_CHECKING:
 
 FIRST: Final = 1.0
 LONGEST: Final = 30.0
-"""Seconds of a pause where the provider does not say."""
+"""Seconds of a pause whose length the provider does not give."""
 
 LONGEST_ASKED: Final = 60.0
-"""Seconds after which it is tried again, however much longer the provider said."""
+"""Upper bound in seconds on a pause whose length the provider gives."""
 
 PROBE: Final = 1.0
+"""Seconds between two probes."""
 
-_SCRIPTS: Final = ("gate_enter", "gate_refused", "gate_answered")
+_SCRIPTS: Final = ("breaker_acquire", "breaker_overloaded", "breaker_succeeded")
 
 
-class Gate(Protocol):
-    """Stands before the provider."""
+class CircuitBreaker(Protocol):
+    """Decides when a request to the provider may be sent."""
 
-    async def enter(self, deadline: float) -> bool:
-        """Wait for the turn to ask. Answers whether the request is a probe, whose answer is waited for.
+    async def acquire(self, deadline: float) -> bool:
+        """Wait until a request may be sent. Answers whether it is a probe, whose outcome others wait for.
 
         :param deadline: time of the running loop.
-        :raises ProviderError: the turn would not come before the deadline.
+        :raises ProviderError: no request may be sent before the deadline.
         """
 
-    async def answered(self) -> None:
+    async def succeeded(self) -> None:
         """The provider has accepted a probe."""
 
-    async def refused(self, error: base.ProviderError) -> None:
-        """The provider has no room."""
+    async def overloaded(self, error: base.ProviderError) -> None:
+        """The provider has refused a request because of overload."""
 
 
-class _Open:
-    """The gate of a provider without a key."""
+class _AlwaysClosed:
+    """Lets every request through."""
 
-    async def enter(self, deadline: float) -> bool:  # noqa: ARG002 - there is no waiting
+    async def acquire(self, deadline: float) -> bool:  # noqa: ARG002 - it never waits
         return False
 
-    async def answered(self) -> None:
+    async def succeeded(self) -> None:
         pass
 
-    async def refused(self, error: base.ProviderError) -> None:
+    async def overloaded(self, error: base.ProviderError) -> None:
         pass
 
 
-OPEN: Final[Gate] = _Open()
+ALWAYS_CLOSED: Final[CircuitBreaker] = _AlwaysClosed()
+"""For a provider without an account."""
 
 
-class SharedGate:
-    """The gate in Redis.
+class SharedCircuitBreaker:
+    """The circuit breaker of one account.
 
-    :param secrets: what tells one account at one address from others. Only a digest of it leaves the process.
+    :param secrets: what identifies the account, such as address and key. Only a digest leaves the process.
     """
 
     def __init__(self, redis: Named, backend: Backend, *secrets: str) -> None:
@@ -77,34 +79,34 @@ class SharedGate:
         self._backend = backend
         self._scripts = {name: scripts.load(redis, __package__, name) for name in _SCRIPTS}
 
-    async def enter(self, deadline: float) -> bool:
-        """See :class:`Gate`."""
+    async def acquire(self, deadline: float) -> bool:
+        """See :class:`CircuitBreaker`."""
         clock = asyncio.get_running_loop().time
         while True:
-            wait_ms, strikes, code = await self._run("gate_enter", _ms(PROBE))
+            wait_ms, strikes, code = await self._run("breaker_acquire", _ms(PROBE))
             if not wait_ms:
                 return bool(strikes)
             wait = wait_ms / 1000 * random.uniform(1, 1.1)  # noqa: S311 - spreads load, keeps no secret
             if clock() + wait >= deadline:
-                raise _crowded(code.decode())
+                raise _overload(code.decode())
             await asyncio.sleep(wait)
 
-    async def answered(self) -> None:
-        """See :class:`Gate`."""
-        await self._run("gate_answered")
+    async def succeeded(self) -> None:
+        """See :class:`CircuitBreaker`."""
+        await self._run("breaker_succeeded")
 
-    async def refused(self, error: base.ProviderError) -> None:
-        """See :class:`Gate`."""
+    async def overloaded(self, error: base.ProviderError) -> None:
+        """See :class:`CircuitBreaker`."""
         asked = -1 if error.retry_after is None else _ms(min(error.retry_after, LONGEST_ASKED))
-        await self._run("gate_refused", asked, _ms(FIRST), _ms(LONGEST), error.code)
+        await self._run("breaker_overloaded", asked, _ms(FIRST), _ms(LONGEST), error.code)
 
     async def _run(self, name: str, *arguments: int | str) -> list[Any]:
         return await self._backend.insist(lambda: self._scripts[name]([self._key], arguments))
 
 
-def _crowded(code: str) -> base.ProviderError:
+def _overload(code: str) -> base.ProviderError:
     kind = base.RateLimitedError if code == base.RateLimitedError.code else base.OverloadedError
-    return kind("others were told that there is no room, and time is short")
+    return kind("the provider is overloaded, and there is no time to wait until it is asked again")
 
 
 def _ms(seconds: float) -> int:

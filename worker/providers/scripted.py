@@ -61,7 +61,7 @@ class Fault(NamedTuple):
 
 
 class Script(NamedTuple):
-    """How to answer. ``overlap``: tokens repeated at a seam."""
+    """How to answer. ``overlap``: tokens repeated at a overlap."""
 
     tokens: Sequence[str]
     rate: int = RATE

@@ -1,8 +1,8 @@
-"""One message's log in Redis, behind a fence: only the newest claim can write to it.
+"""The log of one message in Redis, with a fencing token: only the newest claim can write to it.
 
-Every write is a script that checks the claim first, so that a worker that lost its job, and does not know
-yet, cannot add a token or a second end. All may be sent twice with the effect of once, but for
-:meth:`MessageLog.tell`, whose event is then heard twice.
+Every write is a script that checks the claim first, so that a worker that has lost its job without knowing it
+cannot add a token or a second terminal event. All writes are idempotent but for :meth:`MessageLog.publish`,
+whose event readers would then get twice.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 from legato.protocol import wire
 from legato.protocol.redis import scripts
 
-from .batch import Together
+from .batch import BatchedScript
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 Verdict = Literal["run", "finished", "exhausted", "cancelled"]
 
-_SCRIPTS: Final = ("claim", "tell", "decide", "finish", "release")
+_SCRIPTS: Final = ("claim", "publish", "decide", "finish", "release")
 
 
 class FencedError(Exception):
-    """Somebody else has claimed the message, or it is gone. Stop at once, write nothing."""
+    """Another worker has claimed the message, or it has expired. Stop at once, write nothing."""
 
 
 class GapError(Exception):
-    """Redis has fewer tokens than come before what was to be written: some are lost. Nothing is written.
+    """Redis has lost tokens that come before those to be written. Nothing is written.
 
-    :ivar next: how many it has.
+    :ivar next: how many tokens it has.
     """
 
     def __init__(self, text: str, next_: int) -> None:
@@ -43,14 +43,14 @@ class GapError(Exception):
 
 
 class Claim(NamedTuple):
-    """What a claim found.
+    """The result of a claim.
 
-    :ivar verdict: ``run``; ``finished``: nothing is left to do; ``exhausted``: claimed more often than a job
-        may be; ``cancelled``. The claim holds the fence in all cases but ``finished``.
-    :ivar attempt: how many times the message was claimed, this time included.
+    :ivar verdict: ``run``; ``finished``: nothing is left to do; ``exhausted``: claimed more often than
+        allowed; ``cancelled``. Unless ``finished``, the claim holds the fence.
+    :ivar attempt: how often the message has been claimed, including this time.
     :ivar next: the number of tokens in the log.
     :ivar decision: the value of the final marker, empty without one.
-    :ivar usage: what the attempts before have used, as JSON; empty if that is not known.
+    :ivar usage: the usage of earlier attempts, as JSON; empty if unknown.
     """
 
     verdict: Verdict
@@ -61,7 +61,7 @@ class Claim(NamedTuple):
 
 
 class Token(msgspec.Struct, frozen=True):
-    """One token on its way: its index, its text, and the Pusher frame that carries it."""
+    """One token: its index, its text, and the Pusher frame that carries it."""
 
     index: int
     text: str
@@ -69,10 +69,10 @@ class Token(msgspec.Struct, frozen=True):
 
 
 class TokenLog:
-    """Opens messages. One per process.
+    """Opens the logs of messages. One per process.
 
-    :param tries: how many times a message may be claimed.
-    :param retention: seconds that a finished message is kept.
+    :param tries: how often a message may be claimed.
+    :param retention: seconds for which a finished message is kept.
     """
 
     def __init__(self, redis: Named, *, tries: int, retention: int) -> None:
@@ -82,10 +82,10 @@ class TokenLog:
         self.scripts: dict[str, scripts.Script] = {
             name: scripts.load(redis, __package__, name) for name in _SCRIPTS
         }
-        self.scripts["append"] = Together(redis, scripts.load(redis, __package__, "append"))
+        self.append = BatchedScript(redis, scripts.load(redis, __package__, "append"))
 
     def open(self, job: Job, claim: str, ticket: str = "") -> MessageLog:
-        """The log of the job's message under ``claim``, a token that nobody else uses.
+        """The log of the job's message under ``claim``, a unique fencing token.
 
         :param ticket: of the delivery by which the job came (:attr:`.jobs.Entry.ticket`).
         """
@@ -108,17 +108,17 @@ class MessageLog:
         self._open = names.open_key(*key)
         self._ended = names.ended_key(*key)
         self._bus = names.bus_channel(*key)
-        self._next = 0  # as Redis last said
+        self._next = 0  # as last reported by Redis
 
     @property
     def next(self) -> int:
-        """How many tokens Redis has, as it last said."""
+        """How many tokens Redis has, as last reported."""
         return self._next
 
     async def claim(self) -> Claim:
-        """Take the fence. May be repeated: the same claim counts once.
+        """Take the fence. Idempotent: a repeated claim counts once.
 
-        :raises FencedError: the job was delivered again since, to somebody who has claimed already.
+        :raises FencedError: the job was delivered again since, and has been claimed by its new owner.
         """
         keys = (self._message, self._tokens, self._active)
         arguments = (self._claim, self._log.tries, self._user, self._id, wire.LOG_FINAL_ID, self._ticket)
@@ -128,44 +128,44 @@ class MessageLog:
         return claim
 
     async def claim_again(self, claim: str) -> Claim:
-        """Begin another attempt, as if somebody else took over: from now on ``claim`` is the token."""
+        """Begin another attempt, as a takeover would: from now on ``claim`` is the fencing token."""
         self._claim = claim
         return await self.claim()
 
-    async def tell(self, frame: bytes, usage: bytes = b"") -> None:
-        """Publish an event that is not logged, unless empty; note what was used, unless empty."""
+    async def publish(self, frame: bytes, usage: bytes = b"") -> None:
+        """Publish an event without logging it, and store the usage; either may be empty."""
         keys = (self._message, self._bus)
         envelope = frame and _envelope(frame, (self._id, self._next), wire.ASIDE)
-        await self._call("tell", keys, self._claim, envelope, usage)
+        await self._call("publish", keys, self._claim, envelope, usage)
 
     async def append(self, tokens: Sequence[Token]) -> bool:
-        """Log and publish consecutive tokens in one round trip; those that are there already are skipped.
+        """Log and publish consecutive tokens in one round trip; tokens that are logged already are skipped.
 
-        :returns: whether somebody asked to cancel.
-        :raises GapError: the first index is beyond the end of the log, as it is now.
+        :returns: whether a cancel was requested.
+        :raises GapError: the first index is beyond the end of the log.
         """
         keys = (self._message, self._tokens, self._bus)
         arguments: list[str | bytes | int] = [self._claim, tokens[0].index, wire.LOG_TEXT]
         for token in tokens:
-            envelope = _envelope(token.frame, (self._id, token.index))
+            envelope = wire.encode_token(token.frame, self._id, token.index)
             arguments += (wire.log_entry_id(token.index), token.text, envelope)
-        answer = await self._call("append", keys, *arguments)
+        answer = self._checked("append", await self._log.append(keys, arguments))
         self._next = answer[1]
         return bool(answer[2])
 
     async def decide(self, decision: bytes) -> None:
-        """Write the final marker: how the message ends. Whoever takes over from here finishes by it.
+        """Write the final marker: how the message ends. A later claim finishes it accordingly.
 
-        :raises GapError: the log is not whole any more.
+        :raises GapError: the log has lost tokens.
         """
         keys = (self._message, self._tokens)
         marker = (wire.LOG_FINAL_ID, wire.LOG_FINAL, decision)
         await self._call("decide", keys, self._claim, *marker, self._next)
 
     async def finish(self, state: State, frame: bytes, error: str = "") -> None:
-        """Record the end, publish the terminal event and let the log expire; once per message.
+        """Store the final state, publish the terminal event and let the log expire; once per message.
 
-        :raises GapError: the log is not whole any more.
+        :raises GapError: the log has lost tokens.
         """
         keys = (self._message, self._tokens, self._active, self._bus, self._open, self._ended)
         envelope = _envelope(frame, (self._id, self._next), wire.END, state)
@@ -174,21 +174,23 @@ class MessageLog:
         await self._call("finish", keys, *arguments)
 
     async def release(self) -> bool:
-        """Undo the claim, so that it burns no try. False, and nothing done, when the log has tokens.
+        """Undo the claim, so that it does not count as a try. False, with no effect, if the log has tokens.
 
-        :raises GapError: the log is not whole any more.
+        :raises GapError: the log has lost tokens.
         """
         keys = (self._message, self._active)
         return bool((await self._call("release", keys, self._claim, self._id, self._next))[0] == b"ok")
 
     async def texts(self) -> list[str]:
-        """The text of each token so far."""
+        """The text of each logged token."""
         before_final = f"({wire.LOG_FINAL_ID}"
         entries: Any = await self._log.redis.xrange(self._tokens, wire.log_entry_id(0), before_final)
         return [fields[wire.LOG_TEXT.encode()].decode() for _, fields in entries]
 
     async def _call(self, name: str, keys: Sequence[str], *arguments: str | bytes | int) -> list[Any]:
-        answer: list[Any] = await self._log.scripts[name](keys, arguments)
+        return self._checked(name, await self._log.scripts[name](keys, arguments))
+
+    def _checked(self, name: str, answer: list[Any]) -> list[Any]:
         if answer[0] == b"fenced":
             raise FencedError(self._id)
         if answer[0] == b"gap":

@@ -1,8 +1,8 @@
-"""Writes again what Redis has lost of a running reply.
+"""Writes tokens again that Redis has lost of a running reply.
 
-A replica that has taken over, or a server that was started again from a snapshot or from an append-only file
-that is written every second, has an older state than it once told. The worker still has the text. Readers see
-each token once all the same, for nodes drop the indexes that they have delivered.
+A replica that was promoted, or a server restarted from a snapshot or from an append-only file that is synced
+once a second, has an older state than it has reported. The worker still has the text. Readers see each token
+once all the same: nodes drop indexes that they have delivered.
 """
 
 from __future__ import annotations
@@ -32,21 +32,30 @@ AT_ONCE: Final = 256
 async def insist(
     redis: Backend, message: MessageLog, answer: Reply, call: Callable[[], Awaitable[T]], marker: bytes = b""
 ) -> T:
-    """Repeat ``call`` until Redis answers, and has all tokens that come before.
+    """Repeat ``call`` until Redis answers and has all tokens that come before.
 
-    :param marker: the final marker, if it has been written: what loses tokens has lost it, too.
-    :raises FencedError: the claim is lost, too, or somebody else has the message.
-    :raises GapError: what is lost is not known here.
+    :param marker: the final marker, if it has been written: a server that lost tokens has lost it, too.
+    :raises FencedError: the claim is lost, too, or another worker has the message.
+    :raises GapError: the lost tokens are not known here.
     """
     while True:
         try:
             return await redis.insist(call)
         except GapError as gap:
-            if gap.next >= answer.next:
-                raise
-            await write_again(redis, message, answer, gap.next)
+            await close_gap(redis, message, answer, gap)
             if marker:
                 await insist(redis, message, answer, lambda: message.decide(marker))
+
+
+async def close_gap(redis: Backend, message: MessageLog, answer: Reply, gap: GapError) -> None:
+    """Write what is missing before the tokens that Redis has refused.
+
+    :raises FencedError: see :func:`insist`.
+    :raises GapError: see :func:`insist`.
+    """
+    if gap.next >= answer.next:
+        raise gap
+    await write_again(redis, message, answer, gap.next)
 
 
 async def write_again(redis: Backend, message: MessageLog, answer: Reply, first: int) -> None:
@@ -58,7 +67,7 @@ async def write_again(redis: Backend, message: MessageLog, answer: Reply, first:
     lost = answer.next - first
     log.warning("reply %s: Redis has lost %d tokens, written again", answer.job.message_id, lost)
     while first < answer.next:
-        some = answer.again(first, AT_ONCE)
+        some = answer.tokens_from(first, AT_ONCE)
         try:
             await redis.insist(functools.partial(message.append, some))
         except GapError as gap:  # it has happened again

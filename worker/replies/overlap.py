@@ -1,16 +1,15 @@
-"""Where a reply that was cut off goes on: what of the new text only says the end of the old text again.
+"""Removes the overlap where a reply is continued: new text that only repeats the end of the old text.
 
-A model that is asked to go on cannot be made to begin at the very character. It is asked to begin with the
-last words of the text so far (:func:`anchor`), so that blanks and half words join right, and what it repeats
-is dropped (:class:`Seam`). It may repeat less than asked, more, or nothing. The rule, in this order:
+A model cannot be made to continue at an exact character. It is asked to begin with the last words of the text
+so far (:func:`anchor`), so that spaces and partial words join correctly, and the repetition is dropped
+(:class:`OverlapFilter`). It may repeat less than asked, more, or nothing. The rules, in this order:
 
 1. The new text begins with the anchor: that is dropped.
 2. Else the longest end of the old text that the new text begins with is dropped, if it begins a word and has
-   at least :data:`ENOUGH` letters and digits. One or two characters agree by accident every tenth time.
-3. But not where the old text repeats itself there (``very, very``, rows of a table): it may be meant.
+   at least :data:`ENOUGH` letters and digits. One or two characters match by chance one time in ten.
+3. Not if the old text repeats itself there (``very, very``, rows of a table): it may be intended.
 
-In doubt nothing is dropped: a reader sooner forgives a word said twice than one that is missing. Blanks at
-the seam count once.
+In doubt nothing is dropped: a repeated word is better than a missing one. Spaces at the joint count once.
 """
 
 from __future__ import annotations
@@ -20,17 +19,18 @@ from itertools import takewhile
 from typing import Final
 
 WINDOW: Final = 2000
-"""Characters of the old text that a repetition is looked for in, and so the most that is ever held back."""
+"""Characters of the old text that are searched, and so the maximum that is held back."""
 
 ANCHOR: Final = 60
-"""Characters that the model is asked to repeat, at most."""
+"""Maximum characters that the model is asked to repeat."""
 
 ENOUGH: Final = 4
+"""Minimum letters and digits of an overlap other than the anchor."""
 
 _ENDS: Final = re.compile(r"^[\W_]+|[\W_]+$")
 
 
-GO_ON: Final = """\
+CONTINUATION: Final = """\
 Your reply above was cut off by a technical fault. Go on from exactly where it ends, so that both parts read \
 as one text: begin by repeating its last words, which are given below, and then write what follows them. \
 Repeat nothing else, do not mention the interruption, and add no introduction.
@@ -38,14 +38,14 @@ Repeat nothing else, do not mention the interruption, and add no introduction.
 <last_words>{words}</last_words>"""
 
 
-def go_on(text: str) -> str:
-    """The user's turn that asks for the rest of ``text``; empty if it has nothing but blanks."""
+def continuation(text: str) -> str:
+    """The user's turn that asks for the rest of ``text``; empty if the text is blank."""
     words = anchor(text)
-    return words and GO_ON.format(words=words)
+    return words and CONTINUATION.format(words=words)
 
 
 def anchor(text: str) -> str:
-    """The last words of ``text``, without blanks around; empty if it has nothing but blanks."""
+    """The last words of ``text``, stripped; empty if the text is blank."""
     text = text.rstrip()
     words = text[-ANCHOR:]
     if len(text) > ANCHOR and not text[-ANCHOR - 1].isspace():
@@ -54,10 +54,10 @@ def anchor(text: str) -> str:
     return words.lstrip()
 
 
-class Seam:
-    """The new text on its way to the reader, in pieces.
+class OverlapFilter:
+    """Passes on the new text piece by piece, without the overlap.
 
-    It is held back only as long as all of it could be a repetition.
+    Text is held back only while all of it may be a repetition.
 
     :param before: the text so far.
     """
@@ -68,14 +68,14 @@ class Seam:
         self._passed = not anchor(self._before)
 
     def feed(self, piece: str) -> str:
-        """The part of the new text that can be told by now; often empty at first, later ``piece``."""
+        """The text that can be passed on by now; often empty at first, later ``piece``."""
         if self._passed:
             return piece
         self._held += piece
         return "" if _may_repeat(self._before, self._held) else self.rest()
 
     def rest(self) -> str:
-        """What was held back, without the repetition. All that follows is passed on as it is."""
+        """The text that was held back, without the overlap. Later text is passed on unchanged."""
         held, self._held = self._held, ""
         if self._passed:
             return held
@@ -84,14 +84,14 @@ class Seam:
 
 
 def _may_repeat(before: str, new: str) -> bool:
-    """Whether more of ``new`` could make its repetition longer."""
-    if len(new) > 2 * WINDOW:  # nothing but blanks at either end
+    """Whether more of ``new`` could make the overlap longer."""
+    if len(new) > 2 * WINDOW:  # blank at either end
         return False
     return new.lstrip() in before or before.rstrip().endswith(new.strip())
 
 
 def repeated(before: str, new: str) -> int:
-    """How many characters at the start of ``new`` say the end of ``before`` again, by this module's rule."""
+    """Length of the overlap at the start of ``new``, by the rules of this module."""
     old, start = before.rstrip(), len(new) - len(new.lstrip())
     blanks = before[len(old) :]
     text, asked = new[start:], anchor(before)
@@ -111,20 +111,20 @@ def _longest(old: str, text: str, blanks: str) -> int:
 
 
 def _repeats(text: str, overlap: str, blanks: str) -> bool:
-    """Whether ``text`` begins with ``overlap``; where blanks followed it, not with a longer word."""
+    """Whether ``text`` begins with ``overlap``; if spaces followed it, not with a longer word."""
     if not overlap or not text.startswith(overlap):
         return False
     return not blanks or not _same_word(overlap[-1], text[len(overlap) : len(overlap) + 1])
 
 
 def _counts(old: str, overlap: str) -> bool:
-    """Whether it begins a word and is long enough to be no accident."""
+    """Whether it begins a word and is too long to be a coincidence."""
     begins = not _same_word(old[-len(overlap) - 1 : -len(overlap)], overlap[0])
     return begins and sum(map(str.isalnum, overlap)) >= ENOUGH
 
 
 def _recurs(old: str, overlap: str) -> bool:
-    """Whether the old text says it twice running, or it ends as it begins."""
+    """Whether the old text repeats it immediately, or it ends as it begins."""
     core = _ENDS.sub("", overlap)
     if _ENDS.sub("", old[: -len(overlap)]).endswith(core):
         return True
@@ -133,7 +133,7 @@ def _recurs(old: str, overlap: str) -> bool:
 
 
 def _same_word(left: str, right: str) -> bool:
-    """Whether two neighbours are inside one word. A script without capitals may not part words by blanks."""
+    """Whether two characters are inside one word. Scripts without capitals may have no spaces."""
     return bool(left and right) and all(
         char.isdigit() or char.lower() != char.upper() for char in (left, right)
     )

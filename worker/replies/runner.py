@@ -1,4 +1,4 @@
-"""One job's way, from the claim to its end."""
+"""Runs one job: claim, stream, persist, finish."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from legato.worker.observability.counters import Figures
+from legato.worker.observability.counters import Counters
 from legato.worker.store.conversations import ConversationDeniedError, RefusedError
 
-from . import log_repair as whole
-from . import reply
+from . import log_repair, reply
 from .log import FencedError
-from .stop import Control, Stop
-from .streaming import Streaming
+from .stop import Control, StopReason
+from .writer import ReplyWriter
 
 if TYPE_CHECKING:
     from legato.protocol.redis.retry import Backend
@@ -28,29 +27,30 @@ if TYPE_CHECKING:
     from legato.worker.store.conversations import Store
 
     from .log import Claim, MessageLog, TokenLog
-    from .streaming import Model
+    from .model import Model
 
 log: Final = logging.getLogger("legato.worker")
 
 
 class Outcome(enum.Enum):
-    """What is to happen to the job."""
+    """What the consumer does with the job."""
 
     DONE = "done"
-    GIVEN_UP = "given up"
+    EXHAUSTED = "exhausted"
+    """Claimed too often."""
     UNSAVED = "unsaved"
-    """Ended, but its turns are not in the database and never will be."""
-    HANDED_BACK = "handed back"
-    """Untouched: any worker may have it, as if new."""
-    LEFT = "left"
-    """Begun: another worker shall take it over."""
+    """Finished, but the database refuses its turns."""
+    REQUEUED = "requeued"
+    """Nothing was written: requeued as if new."""
+    RELEASED = "released"
+    """Tokens were written: another worker takes it over."""
     FENCED = "fenced"
-    """Another worker has it."""
+    """Another worker has claimed it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Runner:
-    """Answers messages. One per process.
+    """Runs jobs. One per process.
 
     :param timeout: seconds that one claim may stream.
     """
@@ -62,21 +62,21 @@ class Runner:
     redis: Backend
     database: Backend
     timeout: float
-    figures: Figures = field(default_factory=Figures)
+    counters: Counters = field(default_factory=Counters)
 
     async def run(self, job: Job, control: Control, ticket: str = "") -> Outcome:
-        """Claim the job's message and bring it to an end, or to where another worker can go on.
+        """Claim the job's message and finish it, or leave it so that another worker can continue.
 
-        May be cancelled at any point: then the request to the model is closed, and nothing more is written.
+        May be cancelled at any point: the request to the model is closed, and nothing more is written.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.timeout
-        timer = loop.call_at(deadline, control.stop, Stop.TIMEOUT)
+        timer = loop.call_at(deadline, control.stop, StopReason.TIMEOUT)
         message = self.messages.open(job, secrets.token_hex(8), ticket)
         try:
             return await self._run(job, message, control, deadline)
         except FencedError:
-            self.figures.fenced += 1
+            self.counters.fenced += 1
             log.warning("reply %s: another worker has it, stopped", job.message_id)
             return Outcome.FENCED
         finally:
@@ -88,28 +88,28 @@ class Runner:
             return Outcome.DONE
         texts = await self.redis.insist(message.texts) if claim.next else ()
         answer = reply.Reply(job, claim, model=self.model.provider.model, texts=texts)
-        if claim.decision:  # the one before came this far: carry it out without asking the model
+        if claim.decision:  # an earlier claim decided: finish without asking the model
             answer.decision = reply.decode_decision(claim.decision)
             if answer.decision is None:
                 answer.fail("internal")
         else:
             await self._decide(claim, answer, message, control, deadline)
         if answer.decision is None:
-            return await self._hand_over(answer, message)
+            return await self._release(answer, message)
         if not await self._finish(answer, answer.decision, message):
             return Outcome.UNSAVED
-        given_up = claim.verdict == "exhausted" and not claim.decision
-        return Outcome.GIVEN_UP if given_up else Outcome.DONE
+        exhausted = claim.verdict == "exhausted" and not claim.decision
+        return Outcome.EXHAUSTED if exhausted else Outcome.DONE
 
     async def _decide(
         self, claim: Claim, answer: reply.Reply, message: MessageLog, control: Control, deadline: float
     ) -> None:
-        """Come to the reply's end, asking the model if need be. ``decision`` stays None only when drained."""
+        """Decide how the reply ends, with the model if needed. ``decision`` stays None only when drained."""
         message_id = answer.job.message_id
         flagged = await self.redis.insist(lambda: self.flags.is_set(message_id))
         if claim.verdict == "cancelled" or flagged:
             answer.cancel()
-        elif claim.verdict == "exhausted" or (claim.next and not self.model.goes_on):
+        elif claim.verdict == "exhausted" or (claim.next and not self.model.continues):
             answer.fail("interrupted")
         else:
             await self._stream(answer, message, control, deadline)
@@ -119,53 +119,53 @@ class Runner:
     ) -> None:
         try:
             answer.job = await self._with_history(answer.job)
-            await Streaming(self.model, answer, message, self.redis, self.figures).run(control, deadline)
+            await ReplyWriter(self.model, answer, message, self.redis, self.counters).run(control, deadline)
         except ConversationDeniedError:
             answer.fail("conversation_denied")
         except FencedError:
             raise
-        except Exception:  # a fault of ours: whoever waits for the reply must hear of its end all the same
+        except Exception:  # a fault of ours: readers must get a terminal event all the same
             log.exception("reply %s: broke off", answer.job.message_id)
-            answer.keep(message.next)
+            answer.truncate(message.next)
             answer.fail("internal")
 
     async def _with_history(self, job: Job) -> Job:
-        """The job with what the model is told of its conversation.
+        """The job with the history of its conversation.
 
         :raises ConversationDeniedError: it is another user's.
         """
         history = await self.database.insist(lambda: self.store.history(job))
         return msgspec.structs.replace(job, history=history)
 
-    async def _hand_over(self, answer: reply.Reply, message: MessageLog) -> Outcome:
-        released = await whole.insist(self.redis, message, answer, message.release)
-        return Outcome.HANDED_BACK if released else Outcome.LEFT
+    async def _release(self, answer: reply.Reply, message: MessageLog) -> Outcome:
+        released = await log_repair.insist(self.redis, message, answer, message.release)
+        return Outcome.REQUEUED if released else Outcome.RELEASED
 
     async def _finish(self, answer: reply.Reply, decision: reply.Decision, message: MessageLog) -> bool:
-        """Decide, persist, tell: a crash in between leaves what the next claim completes.
+        """Write the decision, persist, publish. After a crash in between, the next claim completes it.
 
-        Whatever becomes of persisting, it is told. Answers whether the turns are persisted.
+        The terminal event is published even if persisting fails. Answers whether the turns are persisted.
         """
         marker = reply.encode_decision(decision)
-        await whole.insist(self.redis, message, answer, lambda: message.decide(marker))
+        await log_repair.insist(self.redis, message, answer, lambda: message.decide(marker))
         saved = await self._save(answer, decision)
         decision = decision if saved else decision.unsaved()
         frame, error = answer.terminal(decision)
         finish = functools.partial(message.finish, decision.state, frame, error)
-        await whole.insist(self.redis, message, answer, finish, marker)
-        self.figures.end(decision)
+        await log_repair.insist(self.redis, message, answer, finish, marker)
+        self.counters.end(decision)
         detail = f" ({decision.code or decision.stop_reason})" if decision.state != "cancelled" else ""
         log.info("reply %s: %s%s, %d tokens", answer.job.message_id, decision.state, detail, answer.next)
         return saved
 
     async def _save(self, answer: reply.Reply, decision: reply.Decision) -> bool:
-        """Persist, as long as it takes; False for what can never be persisted."""
+        """Persist, however long it takes; False if it can never succeed."""
         job = answer.job
         try:
             await self.database.insist(lambda: self.store.save(job, answer.text, decision))
         except RefusedError as error:
             log.error("reply %s: the database does not take it: %s", job.message_id, error)  # noqa: TRY400
-        except Exception:  # a fault of ours: tried again it would be the same
+        except Exception:  # a fault of ours: a retry would end the same way
             log.exception("reply %s: cannot be persisted", job.message_id)
         else:
             return True

@@ -1,4 +1,4 @@
-"""Stopping one reply from outside."""
+"""Stops one reply from outside."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 from typing import Protocol
 
 
-class Stop(enum.Enum):
+class StopReason(enum.Enum):
     """Why a reply is stopped from outside."""
 
     CANCELLED = "cancelled"
@@ -22,31 +22,31 @@ class Request(Protocol):
         """Whether nothing of it is left."""
 
     def stop(self) -> None:
-        """Begin to close it."""
+        """Start to close it."""
 
     async def close(self, seconds: float) -> bool:
-        """Close it, and wait for that no longer than ``seconds``. Answers whether it is closed."""
+        """Close it, and wait at most ``seconds``. Answers whether it is closed."""
 
 
 class Control:
-    """Stops one reply from outside. The first reason stands.
+    """Stops one reply from outside. The first reason counts.
 
-    :ivar request: the reply's last request to the model.
+    :ivar request: the reply's latest request to the model.
     """
 
     def __init__(self) -> None:
-        self.reason: Stop | None = None
+        self.reason: StopReason | None = None
         self.request: Request | None = None
 
-    def stop(self, reason: Stop) -> None:
+    def stop(self, reason: StopReason) -> None:
         """Close the request to the model now; the reply ends as ``reason`` says."""
         if self.reason is None:
             self.reason = reason
             if self.request is not None:
                 self.request.stop()
 
-    def asks(self, request: Request) -> None:
-        """From now on, stopping stops ``request``; at once if the reply has been stopped already."""
+    def attach(self, request: Request) -> None:
+        """Make ``request`` the one that is stopped; at once if the reply has been stopped already."""
         self.request = request
         if self.reason is not None:
             request.stop()

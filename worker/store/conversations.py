@@ -39,8 +39,8 @@ class ConversationDeniedError(Exception):
     """The conversation is another user's."""
 
 
-class Memory(NamedTuple):
-    """How much of a conversation the model is told: turns and characters at most."""
+class HistoryLimits(NamedTuple):
+    """How much of a conversation is sent to the model: maximum turns and characters."""
 
     turns: int = 40
     characters: int = 160_000
@@ -56,27 +56,27 @@ _INSERT_ONCE: Final[Mapping[str, Callable[[sa.Table, Iterable[str]], Any]]] = {
     # Not INSERT IGNORE, which ignores every other fault too, and cuts off what is too long.
     "mysql": lambda table, _: mysql.insert(table).on_duplicate_key_update(id=table.c.id),
 }
-"""Of a table and the columns that are unique together: an insert that leaves alone what is there."""
+"""By dialect: an insert into a table that ignores rows whose unique columns exist already."""
 
-REMEMBERED: Final = ("complete", "cancelled")
-"""What became of a reply that the model is told of later, with the message it answers."""
+HISTORY_STATES: Final = ("complete", "cancelled")
+"""States of a reply whose exchange belongs to the history that is sent to the model."""
 
 
 class Store:
-    """The database of one process.
+    """The conversations in the database. One per process.
 
     :param migrate: whether :meth:`prepare` may change the tables.
     :raises SettingsError: ``url`` is not one, or its driver is not installed. The text never holds ``url``.
     """
 
-    def __init__(self, url: str, *, migrate: bool = True, memory: Memory = Memory()) -> None:  # noqa: B008 - a tuple
+    def __init__(self, url: str, *, migrate: bool = True, limits: HistoryLimits = HistoryLimits()) -> None:  # noqa: B008 - a tuple
         self._engine = database.connect(url)
         self._insert_once = _INSERT_ONCE[self._engine.dialect.name]
         self._migrate = migrate
-        self._memory = memory
+        self._limits = limits
 
     async def prepare(self) -> None:
-        """Bring the tables up to date, or make sure that they are. Several processes may do so at once.
+        """Upgrade the tables, or check that they are up to date. Several processes may do so at once.
 
         :raises FAULTS: one of :data:`legato.worker.store.database.FAULTS` when the database cannot be used.
         """
@@ -84,14 +84,14 @@ class Store:
         await (revisions.upgrade if self._migrate else revisions.check)(self._engine)
 
     async def history(self, job: Job) -> tuple[Turn, ...]:
-        """What the model is told before the job's message.
+        """The turns before the job's message, as they are sent to the model.
 
-        Of a conversation its newest turns, oldest first, in pairs of a message and a reply that is whole or
-        was cancelled. A conversation that is not there yet becomes the user's. Without one, as the job says.
+        For a job with a conversation: its newest exchanges whose reply is complete or cancelled, oldest
+        first; the conversation is created if it does not exist. For any other job: the job's own history.
 
         :raises ConversationDeniedError: the conversation is another user's.
-        :raises UnavailableError: try again later.
-        :raises RefusedError: do not.
+        :raises UnavailableError: a later call may succeed.
+        :raises RefusedError: no later call would.
         """
         if job.conversation_id is None:
             return job.history
@@ -100,19 +100,19 @@ class Store:
                 conversation = await self._conversation(connection, job)
                 if conversation is None:
                     raise ConversationDeniedError
-                query = _exchanges(conversation, self._memory).where(messages.c.message_id != job.message_id)
+                query = _exchanges(conversation, self._limits).where(messages.c.message_id != job.message_id)
                 newest_first = (await connection.execute(query)).all()
         except database.FAULTS as error:
             raise _translated(error) from None
-        return _turns(newest_first, self._memory)
+        return _turns(newest_first, self._limits)
 
     async def save(self, job: Job, text: str, decision: Decision) -> None:
-        """Keep both turns of a message, in one transaction; nothing happens to those that are there.
+        """Store both turns of a message in one transaction. Turns that exist already are left unchanged.
 
-        A message in another user's conversation is kept outside of it.
+        A message for another user's conversation is stored outside of it.
 
-        :raises UnavailableError: try again later.
-        :raises RefusedError: do not.
+        :raises UnavailableError: a later call may succeed.
+        :raises RefusedError: no later call would.
         """
         try:
             async with self._engine.begin() as connection:
@@ -144,9 +144,9 @@ class Store:
         return await self._open(connection, job, {"session_id": job.session_id or job.message_id})
 
     async def _open(self, connection: AsyncConnection, job: Job, name: Mapping[str, str]) -> int | None:
-        """Find the conversation of this name or make it; to the transaction's end, nobody else adds to it.
+        """Find or create the conversation, and lock it until the end of the transaction.
 
-        None if it is another user's, which only one with a ``public_id`` can be.
+        None if it is another user's, which is possible only by ``public_id``.
         """
         user = str(job.user_id)
         key = name if "public_id" in name else {**name, "user_id": user}
@@ -173,10 +173,10 @@ def _translated(error: Exception) -> UnavailableError | RefusedError:
     return kind(databases.reason(error))
 
 
-def _exchanges(conversation: int, memory: Memory) -> sa.Select[str, str]:
-    """Messages with their replies, newest first. Of texts that are too long anyway, only as much as tells."""
+def _exchanges(conversation: int, limits: HistoryLimits) -> sa.Select[str, str]:
+    """Messages with their replies, newest first. Texts are cut where they exceed the limit anyway."""
     asked, answered = messages.alias("asked"), messages
-    enough = memory.characters + 1
+    enough = limits.characters + 1
     return (
         sa.select(sa.func.substr(asked.c.content, 1, enough), sa.func.substr(answered.c.content, 1, enough))
         .join(asked, sa.and_(asked.c.message_id == answered.c.message_id, asked.c.role == "user"))
@@ -184,18 +184,18 @@ def _exchanges(conversation: int, memory: Memory) -> sa.Select[str, str]:
             answered.c.conversation_id == conversation,
             asked.c.conversation_id == conversation,
             answered.c.role == "assistant",
-            answered.c.status.in_(REMEMBERED),
+            answered.c.status.in_(HISTORY_STATES),
             sa.func.trim(answered.c.content) != "",  # cancelled before the first token
         )
         .order_by(answered.c.position.desc())
-        .limit(memory.turns // 2)
+        .limit(limits.turns // 2)
     )
 
 
-def _turns(newest_first: Iterable[tuple[str, str]], memory: Memory) -> tuple[Turn, ...]:
-    """As many exchanges as there is room for, oldest first."""
+def _turns(newest_first: Iterable[tuple[str, str]], limits: HistoryLimits) -> tuple[Turn, ...]:
+    """As many exchanges as fit, oldest first."""
     kept: list[Turn] = []
-    room = memory.characters
+    room = limits.characters
     for asked, answered in newest_first:
         if asked.strip() and answered.strip():  # models refuse a turn without text
             room -= len(asked) + len(answered)

@@ -1,4 +1,4 @@
-"""The connection to a database: its address, its manners, and what its errors mean."""
+"""The database connection: URL, dialect options, and classification of errors."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 BUSY_SECONDS: Final = 5.0
-"""How long SQLite waits for another process's write."""
+"""How long SQLite waits for a lock that another process holds."""
 
 
 class SchemaError(Exception):
-    """The database has not the tables that are needed. One line for the user."""
+    """The database does not have the required tables. One line for the user."""
 
 
 FAULTS: Final = (SQLAlchemyError, sqlite3.Error, OSError, SchemaError)
-"""What a database raises, whatever is wrong."""
+"""Everything that database calls raise."""
 
 _DOWN: Final = (OperationalError, InterfaceError, PoolTimeoutError, sqlite3.OperationalError, OSError)
 _DOWN_STATES: Final = frozenset({"08", "25", "28", "40", "53", "55", "57", "58"})
-"""Classes of SQLSTATE that are not about the row. asyncpg tells most of its errors apart by nothing else.
+"""SQLSTATE classes of errors that the row did not cause. asyncpg distinguishes most errors only by these.
 
 https://www.postgresql.org/docs/current/errcodes-appendix.html
 """
@@ -46,7 +46,7 @@ https://www.postgresql.org/docs/current/errcodes-appendix.html
 _OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
     "sqlite": {},
     "postgresql": {"pool_pre_ping": True},
-    # Its default takes locks on gaps between rows, over which those who make rows deadlock.
+    # The default isolation level takes gap locks, on which concurrent inserts deadlock.
     "mysql": {"pool_pre_ping": True, "isolation_level": "READ COMMITTED"},
 }
 
@@ -64,7 +64,7 @@ def connect(url: str) -> AsyncEngine:
         raise SettingsError(f"database.url: {databases.not_installed(str(error.name))}") from None
     except (ArgumentError, InvalidRequestError, NoSuchModuleError, ValueError):
         raise SettingsError(f"database.url: {databases.EXPECTED}") from None
-    logging.getLogger("asyncmy").setLevel(logging.ERROR)  # the server's remarks may repeat a row
+    logging.getLogger("asyncmy").setLevel(logging.ERROR)  # the server's warnings may contain row data
     if dialect == "sqlite":
         sa.event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         sa.event.listen(engine.sync_engine, "begin", _begin_sqlite)
@@ -72,7 +72,7 @@ def connect(url: str) -> AsyncEngine:
 
 
 def probe(engine: AsyncEngine) -> None:
-    """Open SQLite's file once without aiosqlite, whose thread complains on stderr after a failed open.
+    """Open SQLite's file once without aiosqlite, whose thread writes to stderr after a failed open.
 
     It blocks.
 
@@ -83,7 +83,7 @@ def probe(engine: AsyncEngine) -> None:
 
 
 def is_down(error: Exception) -> bool:
-    """Whether the same statement may succeed later; otherwise it is at fault itself."""
+    """Whether the same statement may succeed later; otherwise the statement or its row is at fault."""
     original = getattr(error, "orig", None)
     if isinstance(original and original.__cause__, ValueError):  # asyncpg calls a bad value InterfaceError
         return False
@@ -93,8 +93,8 @@ def is_down(error: Exception) -> bool:
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    """Writers wait for each other (first, for the switch to WAL may have to wait too), readers for nobody."""
-    connection.isolation_level = None  # the driver's own BEGIN would come late, and never before DDL
+    """Set WAL, with which readers never wait. The timeout comes first: the switch to WAL may wait, too."""
+    connection.isolation_level = None  # the driver's implicit BEGIN comes late, and never before DDL
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={round(BUSY_SECONDS * 1000)}")
     cursor.execute("PRAGMA journal_mode=WAL")
@@ -103,5 +103,5 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    """Every transaction of ours writes, and one that reads first could not wait for its turn to write."""
+    """Take the write lock at once: a transaction that reads first cannot wait for it later."""
     connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""``legato migrate``: bring the tables of the database up to date, or tell whether they are."""
+"""``legato migrate``: upgrade the tables of the database, or check whether they are up to date."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FAILED: Final = 1
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """What of the worker's tables this needs."""
+    """The part of the worker's settings that this command needs."""
 
     log: settings.Log = settings.Log()
     database: Database = Database()
@@ -48,7 +48,7 @@ def load(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Upgrade, or look. Answers the exit status: 1 when the database cannot be used or is outdated.
+    """Upgrade or check. Answers the exit status: 1 if the database cannot be used or is outdated.
 
     :raises SettingsError: one line for the user.
     """

@@ -1,4 +1,4 @@
-"""The tables as this version uses them. How a database gets there is in ``migrations/``."""
+"""The tables of this version. The steps that lead there are in ``migrations/``."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from sqlalchemy.dialects import mysql
 
 metadata: Final = sa.MetaData()
 
-_Key: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # only INTEGER counts up in SQLite
+_Key: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # SQLite autoincrements only INTEGER
 
 # MySQL's TEXT ends at 64 KB.
 _LongText: Final = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql")
 
 
 def _name(length: int) -> sa.String:
-    """An id, which MySQL's own collations would compare without case."""
+    """An id, compared with case, which MySQL's default collations would ignore."""
     return sa.String(length).with_variant(mysql.VARCHAR(length, collation="utf8mb4_bin"), "mysql")
 
 
@@ -34,10 +34,10 @@ conversations: Final = sa.Table(
     sa.Index("ix_conversations_user", "user_id", "updated_at"),
     mysql_charset="utf8mb4",
 )
-"""One row per conversation, with one of two names.
+"""One row per conversation, with one of two ids.
 
-``public_id`` is the ``conversation_id`` of requests: its turns were all answered with the history that is
-kept here. ``session_id`` groups turns whose history the client told; another user may use the same.
+``public_id`` is the ``conversation_id`` of requests: its turns were answered with the history stored here.
+``session_id`` groups turns whose history the client sent; it is unique per user only.
 """
 
 messages: Final = sa.Table(
@@ -70,6 +70,6 @@ messages: Final = sa.Table(
 )
 """One row per turn. ``role`` is user or assistant; ``status`` is complete, failed or cancelled.
 
-``position`` counts the turns of a conversation from 0, in the order in which they were kept; both turns of a
-message are kept together. It is empty, as is ``conversation_id``, in what an earlier version writes.
+``position`` counts the turns of a conversation from 0, in the order in which they were stored; both turns of
+a message are stored together. It is empty, as is ``conversation_id``, in rows of an earlier version.
 """

@@ -1,1 +1,1 @@
-"""How a worker process is seen and directed."""
+"""Monitoring and control of worker processes."""

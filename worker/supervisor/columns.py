@@ -1,4 +1,4 @@
-"""Text in columns, for people who read a terminal."""
+"""Formats tables for the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Lines under a head, numbers to the right. Control characters are left out: values may be anybody's."""
+    """Rows below a header, numbers right-aligned. Control characters are replaced: values are untrusted."""
     cells = [[_printable(str(cell)) for cell in row] for row in rows]
     widths = [max(len(line[at]) for line in (head, *cells)) for at in range(len(head))]
     right = [all(isinstance(row[at], int) for row in rows) and bool(rows) for at in range(len(head))]

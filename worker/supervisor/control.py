@@ -1,4 +1,4 @@
-"""``legato worker status`` and its like: look at workers and direct them, from any machine, through Redis."""
+"""``legato worker status``, ``pause``, ``drain``, ``dead`` ...: monitor and control workers through Redis."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from legato.worker.jobs.dead_letters import DeadLetters
 from legato.worker.options import LISTED, UNITS
 
 from .columns import table
-from .roster import Roster
+from .directory import WorkerDirectory
 
 if TYPE_CHECKING:
     import argparse
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from legato.protocol.redis.pipeline import Named
     from legato.worker.jobs.backlog import Backlog
-    from legato.worker.jobs.dead_letters import Letter
+    from legato.worker.jobs.dead_letters import DeadLetter
 
-    from .roster import Status
+    from .directory import Status
 
 BAD_USAGE: Final = 2
 FAILED: Final = 1
@@ -41,30 +41,30 @@ _POLL: Final = 0.2
 
 
 class RefusedError(Exception):
-    """What was asked for is not done. One line for the user."""
+    """The action was refused. One line for the user."""
 
 
-class Desk:
-    """What an action works with."""
+class Context:
+    """The connections and settings of an action."""
 
     def __init__(self, redis: Named, settings: config.Worker) -> None:
         self.redis = redis
-        self.roster = Roster(redis)
+        self.directory = WorkerDirectory(redis)
         self._settings = settings
 
     async def queues(self) -> list[str]:
-        """Every queue there is any sign of."""
-        known = await self.roster.queues() + [*await self.roster.paused()]
+        """Every known queue: served, paused or configured."""
+        known = await self.directory.queues() + [*await self.directory.paused()]
         return sorted({*known, *self._settings.queues} - {wire.ALL_QUEUES})
 
     async def dead(self, args: argparse.Namespace) -> dict[str, DeadLetters]:
-        """The dead letters that the options ask for, by queue."""
+        """The dead letters that the options select, by queue."""
         names = [args.of_queue] if args.of_queue else await self.queues()
         return {name: DeadLetters(self.redis, name) for name in names}
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carry out the action that ``args`` name; answers the exit status: 2 bad settings, 1 not done."""
+    """Carry out the action that ``args`` name; answers the exit status: 2 bad settings, 1 failed."""
     try:
         settings = config.load_control(args.config, os.environ)
         asyncio.run(_run(args, settings))
@@ -79,7 +79,7 @@ async def _run(args: argparse.Namespace, settings: config.ControlSettings) -> No
     redis = clients.connect(settings.redis.url, settings.redis.prefix)
     try:
         await clients.check(redis)
-        await ACTIONS[args.action](Desk(redis, settings.worker), args)
+        await ACTIONS[args.action](Context(redis, settings.worker), args)
     except (RedisError, OSError) as error:
         raise RefusedError(f"Redis cannot be used: {reason_of(error)}") from error
     finally:
@@ -95,20 +95,20 @@ def _say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
 
-async def _status(desk: Desk, args: argparse.Namespace) -> None:
-    paused = await desk.roster.paused()
-    everybody = await desk.roster.everybody()
-    queues = {name: await backlog.measure(desk.redis, name) for name in await desk.queues()}
+async def _status(context: Context, args: argparse.Namespace) -> None:
+    paused = await context.directory.paused()
+    workers = await context.directory.workers()
+    queues = {name: await backlog.measure(context.redis, name) for name in await context.queues()}
     halted = {name for name in queues if name in paused or wire.ALL_QUEUES in paused}
     if args.json:
         listed = [
             {"name": name, **queue._asdict(), "paused": name in halted} for name, queue in queues.items()
         ]
-        _say(msgspec.json.encode({"queues": listed, "workers": everybody}).decode())
+        _say(msgspec.json.encode({"queues": listed, "workers": workers}).decode())
         return
     _say(_queue_table(queues, halted))
-    supervisors = [status for status in everybody if status.kind == "supervisor"]
-    processes = [status for status in everybody if status.kind == "process"]
+    supervisors = [status for status in workers if status.kind == "supervisor"]
+    processes = [status for status in workers if status.kind == "process"]
     if supervisors:
         _say(f"\n{_supervisor_table(supervisors)}")
     _say(f"\n{_process_table(processes)}" if processes else "\nno worker is running")
@@ -160,47 +160,45 @@ def _since(status: Status) -> str:
 
 
 def duration(length: float) -> str:
-    """Seconds for people: ``4.2s``, ``59s``, ``12m``, ``5h``, ``3d``."""
+    """A human-readable duration: ``4.2s``, ``59s``, ``12m``, ``5h``, ``3d``."""
     if length < 10:
         return f"{length:.1f}s"
     name, unit = max((pair for pair in UNITS.items() if length >= pair[1]), key=lambda pair: pair[1])
     return f"{int(length // unit)}{name}"
 
 
-async def _pause(desk: Desk, args: argparse.Namespace) -> None:
+async def _pause(context: Context, args: argparse.Namespace) -> None:
     names = args.names or [wire.ALL_QUEUES]
-    strangers = set(args.names) - set(await desk.queues())
-    await desk.roster.pause(names)
+    unknown = set(args.names) - set(await context.queues())
+    await context.directory.pause(names)
     _say(f"paused: {', '.join(args.names) or 'all queues'}")
-    if strangers:
-        sys.stderr.write(f"{args.prog}: no worker has served {', '.join(sorted(strangers))} yet\n")
+    if unknown:
+        sys.stderr.write(f"{args.prog}: no worker has served {', '.join(sorted(unknown))} yet\n")
 
 
-async def _continue(desk: Desk, args: argparse.Namespace) -> None:
-    paused = await desk.roster.paused()
+async def _continue(context: Context, args: argparse.Namespace) -> None:
+    paused = await context.directory.paused()
     if args.names and wire.ALL_QUEUES in paused:
         raise RefusedError("all queues are paused: continue them all, then pause those that shall stay so")
     if others := [name for name in args.names if name not in paused]:
         raise RefusedError(f"not paused: {', '.join(others)}")
-    await desk.roster.resume(args.names)
+    await context.directory.resume(args.names)
     _say(f"continued: {', '.join(args.names) or 'all queues'}")
 
 
-async def _drain(desk: Desk, args: argparse.Namespace) -> None:
-    everybody = await desk.roster.everybody()
-    chosen = [
-        status for status in everybody if not args.targets or {status.id, status.host} & {*args.targets}
-    ]
+async def _drain(context: Context, args: argparse.Namespace) -> None:
+    workers = await context.directory.workers()
+    chosen = [status for status in workers if not args.targets or {status.id, status.host} & {*args.targets}]
     named = {name for status in chosen for name in (status.id, status.host)}
     if unknown := set(args.targets) - named:
         raise RefusedError(f"no worker is {', '.join(sorted(unknown))}")
     ids = {status.id for status in chosen}
-    # A supervisor sees to its own processes; told one by one, they would be replaced.
-    await desk.roster.drain([status.id for status in chosen if status.supervisor not in ids])
+    # A supervisor drains its own processes; if they were drained one by one, it would replace them.
+    await context.directory.drain([status.id for status in chosen if status.supervisor not in ids])
     _say(f"told to drain: {_counted(chosen)}" if chosen else "no worker is running")
     if args.wait is not None:
-        gone = ids | {status.id for status in everybody if status.supervisor in ids}
-        await _until_gone(desk.roster, gone, args.wait)
+        gone = ids | {status.id for status in workers if status.supervisor in ids}
+        await _until_gone(context.directory, gone, args.wait)
 
 
 def _counted(chosen: Sequence[Status]) -> str:
@@ -208,20 +206,20 @@ def _counted(chosen: Sequence[Status]) -> str:
     return f"supervisors {kinds.count('supervisor')}, processes {kinds.count('process')}"
 
 
-async def _until_gone(roster: Roster, ids: set[str], limit: float) -> None:
+async def _until_gone(directory: WorkerDirectory, ids: set[str], limit: float) -> None:
     deadline = time.monotonic() + limit
-    while left := sorted(ids & {status.id for status in await roster.everybody()}):
+    while left := sorted(ids & {status.id for status in await directory.workers()}):
         if time.monotonic() >= deadline:
             raise RefusedError(f"still at work: {', '.join(left[:LISTED])}")
         await asyncio.sleep(_POLL)
 
 
-async def _dead_list(desk: Desk, args: argparse.Namespace) -> None:
+async def _dead_list(context: Context, args: argparse.Namespace) -> None:
     if not 1 <= args.limit <= 10_000:
         raise SettingsError("--limit: expected a number from 1 to 10000")
     found = [
         (name, letter)
-        for name, letters in (await desk.dead(args)).items()
+        for name, letters in (await context.dead(args)).items()
         for letter in await letters.newest(args.limit)
     ]
     if args.json:
@@ -233,31 +231,31 @@ async def _dead_list(desk: Desk, args: argparse.Namespace) -> None:
         _say("no dead letters")
 
 
-def _letter_row(queue: str, letter: Letter) -> tuple[object, ...]:
+def _letter_row(queue: str, letter: DeadLetter) -> tuple[object, ...]:
     job = letter.job
     whose = (job.message_id, job.user_id) if job else ("-", "-")
     return letter.id, queue, _age(letter), *whose, " ".join(letter.reason.split())[:_SHOWN]
 
 
-def _age(letter: Letter) -> str:
-    return duration(max(0.0, time.time() - letter.buried / 1000))
+def _age(letter: DeadLetter) -> str:
+    return duration(max(0.0, time.time() - letter.since / 1000))
 
 
-def _as_json(queue: str, letter: Letter) -> dict[str, object]:
+def _as_json(queue: str, letter: DeadLetter) -> dict[str, object]:
     return {
         "id": letter.id,
         "queue": queue,
-        "buried": letter.buried,
+        "buried": letter.since,
         "reason": letter.reason,
         "job": letter.body.decode("utf-8", "replace"),
     }
 
 
-async def _dead_retry(desk: Desk, args: argparse.Namespace) -> None:
+async def _dead_retry(context: Context, args: argparse.Namespace) -> None:
     if bool(args.ids) == args.all:
         raise SettingsError("give the ids of dead letters, or --all")
     counts = {"queued": 0, "ended": 0, "gone": 0}
-    for name, letters in (await desk.dead(args)).items():
+    for name, letters in (await context.dead(args)).items():
         chosen = letters.all() if args.all else _found(letters, args.ids)
         async for letter in chosen:
             outcome = await letters.revive(letter, anew=args.new_message)
@@ -281,10 +279,10 @@ async def _found(letters: DeadLetters, ids: Sequence[str]) -> Any:
             yield found
 
 
-async def _dead_purge(desk: Desk, args: argparse.Namespace) -> None:
+async def _dead_purge(context: Context, args: argparse.Namespace) -> None:
     if sum((bool(args.ids), args.yes, args.older_than is not None)) > 1:
         raise SettingsError("give ids, --older-than or --yes: one of them")
-    dead = (await desk.dead(args)).values()
+    dead = (await context.dead(args)).values()
     if args.ids:
         removed = sum([await letters.remove(one) for letters in dead for one in set(args.ids)])
     elif args.yes or args.older_than is not None:
@@ -295,7 +293,7 @@ async def _dead_purge(desk: Desk, args: argparse.Namespace) -> None:
     _say(f"removed: {removed}")
 
 
-ACTIONS: Final[dict[str, Callable[[Desk, argparse.Namespace], Awaitable[None]]]] = {
+ACTIONS: Final[dict[str, Callable[[Context, argparse.Namespace], Awaitable[None]]]] = {
     "status": _status,
     "pause": _pause,
     "continue": _continue,
@@ -304,4 +302,4 @@ ACTIONS: Final[dict[str, Callable[[Desk, argparse.Namespace], Awaitable[None]]]]
     "dead retry": _dead_retry,
     "dead purge": _dead_purge,
 }
-"""By what :mod:`.options` calls them."""
+"""By their names in :mod:`.options`."""

@@ -1,4 +1,4 @@
-"""The signs of life of one process, and what it hears in return: pauses, the order to stop, its own wear."""
+"""The heartbeat of one process: reports its status, applies orders, retires it when it is due."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from redis.exceptions import RedisError
 from legato.protocol import wire
 from legato.protocol.redis.cancellation import obey_cancellation
 
-from . import notify, roster
+from . import directory, notify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from legato.worker.jobs.consumer import Consumer
-    from legato.worker.jobs.intake import Intake
+    from legato.worker.jobs.priority_queues import PriorityQueues
 
+    from .directory import Orders, Status, WorkerDirectory
     from .notify import Notifier
-    from .roster import Orders, Roster, Status
 
 log: Final = logging.getLogger("legato.worker")
 
 
-class Wear(NamedTuple):
-    """How much a process does before another takes its place. 0: no bound.
+class RecyclingLimits(NamedTuple):
+    """When a process is replaced by a new one. 0: no limit.
 
     :ivar seconds: its age, by the clock of :func:`time.monotonic`.
     :ivar memory: resident MiB.
@@ -42,9 +42,9 @@ class Wear(NamedTuple):
     def reason(
         self, *, spent: bool, claimed: int, age: float, memory: Callable[[], int], abandoned: int = 0
     ) -> str:
-        """Why the process is worn, empty when it is not.
+        """Why the process should be replaced, empty if it should not.
 
-        One that has claimed nothing is as good as its successor would be, however big it is.
+        Memory counts only once it has claimed a job: a successor without one would be no smaller.
         """
         if spent:
             return f"it has claimed {claimed} jobs"
@@ -57,81 +57,86 @@ class Wear(NamedTuple):
         return ""
 
 
-UNBOUNDED: Final = Wear(0, 0)
+UNLIMITED: Final = RecyclingLimits(0, 0)
 
 
-class Vitals:
-    """Watches over one :class:`Consumer`. Run :meth:`attend` beside it.
+class Heartbeat:
+    """Monitors one :class:`Consumer`. Run :meth:`run` beside it.
 
     :param status: what does not change about this process.
-    :param wear: after what to make way for another process, which somebody else has to start.
+    :param limits: when to retire, so that the supervisor starts another process.
     """
 
     def __init__(
-        self, status: Status, consumer: Consumer, intake: Intake, notifier: Notifier, wear: Wear = UNBOUNDED
+        self,
+        status: Status,
+        consumer: Consumer,
+        queues: PriorityQueues,
+        notifier: Notifier,
+        limits: RecyclingLimits = UNLIMITED,
     ) -> None:
         self._status = status
         self._consumer = consumer
-        self._intake = intake
+        self._queues = queues
         self._notifier = notifier
-        self._wear = wear
+        self._limits = limits
         self._began = time.monotonic()
 
-    async def attend(self, staff: Roster) -> None:
-        """Give signs of life until cancelled. Whoever started us hears them also while Redis is away."""
+    async def run(self, workers: WorkerDirectory) -> None:
+        """Report until cancelled: to the parent process, even while Redis is down, and to the directory."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._beat())
-            group.create_task(self._report(staff))
+            group.create_task(self._notify())
+            group.create_task(self._report(workers))
 
-    async def _beat(self) -> None:
+    async def _notify(self) -> None:
         while True:
-            if not self._consumer.stopping and (reason := self._worn()):
+            if not self._consumer.stopping and (reason := self._recycling_reason()):
                 log.info("making way for a new process: %s", reason)
                 self._consumer.retire()
-            words = [
+            fields = [
                 notify.ALIVE,
                 f"{notify.RUNNING}={self._consumer.running}",
                 f"{notify.OLDEST}={self._consumer.oldest:.0f}",
             ]
-            self._notifier.send(*words, *([notify.STOPPING] if self._consumer.stopping else []))
-            await asyncio.sleep(roster.EVERY)
+            self._notifier.send(*fields, *([notify.STOPPING] if self._consumer.stopping else []))
+            await asyncio.sleep(directory.INTERVAL)
 
-    def _worn(self) -> str:
-        return self._wear.reason(
-            spent=self._intake.spent,
-            claimed=self._intake.claimed,
+    def _recycling_reason(self) -> str:
+        return self._limits.reason(
+            spent=self._queues.spent,
+            claimed=self._queues.claimed,
             age=time.monotonic() - self._began,
-            memory=roster.memory,
+            memory=directory.memory,
             abandoned=self._consumer.abandoned,
         )
 
-    async def _report(self, staff: Roster) -> None:
+    async def _report(self, workers: WorkerDirectory) -> None:
         while True:
             try:
-                self.obey(await staff.say(self.status()))
+                self.apply(await workers.report(self.status()))
             except (RedisError, OSError):
-                pass  # the consumer says that Redis is lost
+                pass  # the consumer logs that Redis is lost
             except Exception:  # a fault of ours must not make this process look dead
-                log.exception("signs of life failed")
+                log.exception("heartbeat failed")
             obey_cancellation()
-            await asyncio.sleep(roster.EVERY)
+            await asyncio.sleep(directory.INTERVAL)
 
-    def obey(self, orders: Orders) -> None:
-        """Do what is wanted."""
-        everything = wire.ALL_QUEUES in orders.paused
-        self._intake.only([] if everything else set(self._status.queues) - orders.paused)
+    def apply(self, orders: Orders) -> None:
+        """Carry out the orders."""
+        all_paused = wire.ALL_QUEUES in orders.paused
+        self._queues.restrict_to([] if all_paused else set(self._status.queues) - orders.paused)
         if orders.drain and not self._consumer.draining:
             log.info("told to drain")
             self._consumer.drain()
 
     def status(self) -> Status:
-        """What there is to say of this process now."""
-        state = "paused" if self._intake.paused else "working"
+        """The current status of this process."""
+        state = "paused" if self._queues.paused else "working"
         return msgspec.structs.replace(
             self._status,
             state="stopping" if self._consumer.stopping else state,
             running=self._consumer.running,
             jobs=self._consumer.ended,
-            memory=roster.memory(),
+            memory=directory.memory(),
             oldest=round(self._consumer.oldest, 1),
         )

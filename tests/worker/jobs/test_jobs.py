@@ -8,7 +8,7 @@ import pytest
 
 from legato.protocol import wire
 from legato.worker.jobs import queue as jobs
-from legato.worker.jobs.queue import Entry, Jobs
+from legato.worker.jobs.queue import Entry, JobQueue
 from tests.waiting import until
 from tests.worker.support import enqueue, make_job
 
@@ -25,16 +25,16 @@ def _short_block(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def ours(redis: Redis, reader: Redis) -> Jobs:
-    queue = Jobs(redis, reader, queue="q", consumer="us", lease=30)
+async def ours(redis: Redis, reader: Redis) -> JobQueue:
+    queue = JobQueue(redis, reader, queue="q", consumer="us", lease=30)
     await queue.prepare()
     return queue
 
 
 @pytest.fixture
-async def theirs(redis: Redis, reader: Redis, ours: Jobs) -> Jobs:
+async def theirs(redis: Redis, reader: Redis, ours: JobQueue) -> JobQueue:
     """A consumer with a lease so short that everything is up for takeover."""
-    return Jobs(redis, reader, queue="q", consumer="them", lease=0.001)
+    return JobQueue(redis, reader, queue="q", consumer="them", lease=0.001)
 
 
 async def holders(redis: Redis) -> dict[bytes, bytes]:
@@ -42,7 +42,7 @@ async def holders(redis: Redis) -> dict[bytes, bytes]:
     return {entry["message_id"]: entry["consumer"] for entry in pending}
 
 
-async def taken_over(queue: Jobs) -> list[Entry]:
+async def taken_over(queue: JobQueue) -> list[Entry]:
     taken: list[Entry] = []
 
     async def some() -> bool:
@@ -56,7 +56,7 @@ async def taken_over(queue: Jobs) -> list[Entry]:
 async def test_jobs_queued_before_the_first_worker_are_read_oldest_first(redis: Redis, reader: Redis) -> None:
     first = await enqueue(redis, JOB)
     second = await enqueue(redis, make_job(message_id="m2"))
-    queue = Jobs(redis, reader, queue="q", consumer="us", lease=30)
+    queue = JobQueue(redis, reader, queue="q", consumer="us", lease=30)
     await queue.prepare()
     await queue.prepare()
     assert [entry.id for entry in await queue.read(1)] == [first]
@@ -64,7 +64,7 @@ async def test_jobs_queued_before_the_first_worker_are_read_oldest_first(redis: 
     assert await queue.read(9) == []
 
 
-async def test_acknowledged_job_is_gone(ours: Jobs, redis: Redis) -> None:
+async def test_acknowledged_job_is_gone(ours: JobQueue, redis: Redis) -> None:
     await enqueue(redis, JOB)
     (entry,) = await ours.read(1)
     await ours.acknowledge(entry.id)
@@ -73,15 +73,15 @@ async def test_acknowledged_job_is_gone(ours: Jobs, redis: Redis) -> None:
     assert await holders(redis) == {}
 
 
-async def test_job_within_its_lease_is_not_taken_over(ours: Jobs, redis: Redis, reader: Redis) -> None:
+async def test_job_within_its_lease_is_not_taken_over(ours: JobQueue, redis: Redis, reader: Redis) -> None:
     await enqueue(redis, JOB)
     await ours.read(1)
-    patient = Jobs(redis, reader, queue="q", consumer="them", lease=30)
+    patient = JobQueue(redis, reader, queue="q", consumer="them", lease=30)
     assert await patient.take_over(10) == []
 
 
 async def test_job_is_taken_over_when_its_lease_is_out_and_renewing_it_then_is_refused(
-    ours: Jobs, theirs: Jobs, redis: Redis
+    ours: JobQueue, theirs: JobQueue, redis: Redis
 ) -> None:
     """A plain XCLAIM by the one who lost it would steal it back."""
     entry_id = await enqueue(redis, JOB)
@@ -92,7 +92,7 @@ async def test_job_is_taken_over_when_its_lease_is_out_and_renewing_it_then_is_r
     assert await holders(redis) == {entry_id: b"them"}
 
 
-async def test_renewing_starts_the_lease_anew(ours: Jobs, redis: Redis) -> None:
+async def test_renewing_starts_the_lease_anew(ours: JobQueue, redis: Redis) -> None:
     entry_id = await enqueue(redis, JOB)
     await ours.read(1)
     await ours.expire(entry_id)
@@ -104,22 +104,24 @@ async def test_renewing_starts_the_lease_anew(ours: Jobs, redis: Redis) -> None:
     assert after["times_delivered"] == 1
 
 
-async def test_renewing_an_acknowledged_job_says_lost(ours: Jobs, redis: Redis) -> None:
+async def test_renewing_an_acknowledged_job_says_lost(ours: JobQueue, redis: Redis) -> None:
     entry_id = await enqueue(redis, JOB)
     await ours.read(1)
     await ours.acknowledge(entry_id)
     assert await ours.renew([entry_id]) == {entry_id}
 
 
-async def test_expired_job_is_taken_over_at_once(ours: Jobs, redis: Redis, reader: Redis) -> None:
+async def test_expired_job_is_taken_over_at_once(ours: JobQueue, redis: Redis, reader: Redis) -> None:
     entry_id = await enqueue(redis, JOB)
     await ours.read(1)
     await ours.expire(entry_id)
-    patient = Jobs(redis, reader, queue="q", consumer="them", lease=30)
+    patient = JobQueue(redis, reader, queue="q", consumer="them", lease=30)
     assert [entry.id for entry in await patient.take_over(10)] == [entry_id]
 
 
-async def test_requeued_job_is_new_to_whoever_reads_next(ours: Jobs, theirs: Jobs, redis: Redis) -> None:
+async def test_requeued_job_is_new_to_whoever_reads_next(
+    ours: JobQueue, theirs: JobQueue, redis: Redis
+) -> None:
     await enqueue(redis, JOB)
     (entry,) = await ours.read(1)
     await ours.requeue(entry)
@@ -129,7 +131,7 @@ async def test_requeued_job_is_new_to_whoever_reads_next(ours: Jobs, theirs: Job
     assert await redis.xlen(KEY) == 1
 
 
-async def test_job_of_another_is_not_requeued(ours: Jobs, theirs: Jobs, redis: Redis) -> None:
+async def test_job_of_another_is_not_requeued(ours: JobQueue, theirs: JobQueue, redis: Redis) -> None:
     await enqueue(redis, JOB)
     (entry,) = await ours.read(1)
     await taken_over(theirs)
@@ -138,11 +140,11 @@ async def test_job_of_another_is_not_requeued(ours: Jobs, theirs: Jobs, redis: R
     assert await holders(redis) == {entry.id: b"them"}
 
 
-async def test_buried_job_is_in_the_dead_letters_once_with_its_reason(ours: Jobs, redis: Redis) -> None:
+async def test_buried_job_is_in_the_dead_letters_once_with_its_reason(ours: JobQueue, redis: Redis) -> None:
     await redis.xadd(KEY, {"job": "nonsense"})
     (entry,) = await ours.read(1)
-    await ours.bury(entry, "not JSON")
-    await ours.bury(entry, "not JSON")
+    await ours.dead_letter(entry, "not JSON")
+    await ours.dead_letter(entry, "not JSON")
     letters: Any = await redis.xrange(wire.dead_key("q"))
     assert [fields for _, fields in letters] == [
         {b"job": b"nonsense", b"reason": b"not JSON", b"id": entry.id}
@@ -150,13 +152,13 @@ async def test_buried_job_is_in_the_dead_letters_once_with_its_reason(ours: Jobs
     assert await redis.xlen(KEY) == 0
 
 
-async def test_entry_without_the_field_has_no_body(ours: Jobs, redis: Redis) -> None:
+async def test_entry_without_the_field_has_no_body(ours: JobQueue, redis: Redis) -> None:
     entry_id = await redis.xadd(KEY, {"other": "x"})
     assert await ours.read(1) == [Entry(entry_id, None)]
 
 
 async def test_consumer_with_jobs_is_never_forgotten_for_that_drops_them(
-    ours: Jobs, theirs: Jobs, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    ours: JobQueue, theirs: JobQueue, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await enqueue(redis, JOB)
     await ours.read(1)
@@ -192,7 +194,9 @@ def test_ticket_sorts_by_entry_and_then_by_delivery() -> None:
 
 
 async def test_every_takeover_counts_as_a_delivery_but_no_renewal_does(redis: Redis, reader: Redis) -> None:
-    first, second = (Jobs(redis, reader, queue="q", consumer=name, lease=60) for name in ("first", "second"))
+    first, second = (
+        JobQueue(redis, reader, queue="q", consumer=name, lease=60) for name in ("first", "second")
+    )
     await first.prepare()
     await enqueue(redis, make_job())
     (entry,) = await first.read(1)

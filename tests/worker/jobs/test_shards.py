@@ -18,7 +18,7 @@ from legato.worker.jobs import cancel as cancels
 from legato.worker.jobs import shards
 from legato.worker.jobs.cancel import CancelFlags
 from legato.worker.jobs.consumer import REDIS_DOWN
-from legato.worker.replies.batch import Together
+from legato.worker.replies.batch import BatchedScript
 from tests.waiting import WAIT, until
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def flagged(redis: Redis, cluster: Cluster) -> list[str]:
 async def test_appends_do_not_wait_for_a_master_that_hangs(
     redis_cluster: Cluster, patient: Redis, hang: Callable[[TcpServer], None]
 ) -> None:
-    count = Together(patient, patient.register_script(COUNT))
+    count = BatchedScript(patient, patient.register_script(COUNT))
     healthy, hung = (of(patient, server, lambda name: [name]) for server in redis_cluster.masters[:2])
     assert await asyncio.gather(count([healthy], [1]), count([hung], [1])) == [1, 1]
     hang(redis_cluster.masters[1])
@@ -108,7 +108,7 @@ async def test_cancels_are_heard_while_a_master_hangs(
 async def test_what_a_master_answers_late_is_told_by_a_later_look(
     redis_cluster: Cluster, patient: Redis, hang: Callable[[TcpServer], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cancels, "PATIENCE", 0.01)
+    monkeypatch.setattr(cancels, "POLL_TIMEOUT", 0.01)
     _, late = flagged(patient, redis_cluster)
     flags = CancelFlags(patient)
     await patient.set(wire.cancel_flags(late)[1], "1")
@@ -144,7 +144,7 @@ async def test_cancels_are_heard_while_a_master_is_dead(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cancels, "PATIENCE", WAIT)
+    monkeypatch.setattr(cancels, "POLL_TIMEOUT", WAIT)
     healthy, dead = flagged(half_dead, redis_cluster)
     flags = CancelFlags(half_dead)
     await half_dead.set(wire.cancel_flags(healthy)[0], "1")

@@ -1,4 +1,4 @@
-"""The worker's figures: what is counted is what is shown, and the port is taken when it is free."""
+"""The worker's counters: what is counted is what is shown, and the port is taken when it is free."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from legato.protocol.stream import Usage
 from legato.worker import config
 from legato.worker.observability import metrics
-from legato.worker.observability.counters import Figures, Histogram
+from legato.worker.observability.counters import Counters, Histogram
 from legato.worker.replies.reply import Decision
 from tests.waiting import until
 
@@ -25,13 +25,13 @@ PRICES = {"claude": config.Price(input=3, output=15, cache_read=0.5)}
 
 
 @pytest.fixture
-def figures() -> Figures:
-    return Figures()
+def counters() -> Counters:
+    return Counters()
 
 
 @pytest.fixture
-def consumer(figures: Figures) -> Any:
-    return SimpleNamespace(figures=figures, running=3)
+def consumer(counters: Counters) -> Any:
+    return SimpleNamespace(counters=counters, running=3)
 
 
 def shown(consumer: Any) -> dict[str, float]:
@@ -41,12 +41,12 @@ def shown(consumer: Any) -> dict[str, float]:
     return {name: float(value) for name, value in re.findall(r"^(legato\S+) (\S+)$", text, re.MULTILINE)}
 
 
-def test_ends_failures_use_and_cost(figures: Figures, consumer: Any) -> None:
+def test_ends_failures_use_and_cost(counters: Counters, consumer: Any) -> None:
     used = Usage(input=1_000_000, output=200_000, cache_read=10_000)
-    figures.end(Decision("end_turn", used, "claude"))
-    figures.end(Decision(None, used, "claude", "failed", "overloaded"))
-    figures.end(Decision(None, used, "another", "cancelled"))
-    figures.end(Decision(None, None, "claude", "cancelled"))
+    counters.end(Decision("end_turn", used, "claude"))
+    counters.end(Decision(None, used, "claude", "failed", "overloaded"))
+    counters.end(Decision(None, used, "another", "cancelled"))
+    counters.end(Decision(None, None, "claude", "cancelled"))
     found = shown(consumer)
     assert found["legato_worker_replies_running"] == 3
     assert found['legato_worker_replies_total{state="complete"}'] == 1
@@ -57,9 +57,9 @@ def test_ends_failures_use_and_cost(figures: Figures, consumer: Any) -> None:
     assert not any("cost" in name and "another" in name for name in found)
 
 
-def test_histogram_counts_up_to_each_bound(figures: Figures, consumer: Any) -> None:
+def test_histogram_counts_up_to_each_bound(counters: Counters, consumer: Any) -> None:
     for seconds in (0.005, 0.01, 0.02, 400):
-        figures.queue_wait.observe(seconds)
+        counters.latencies.queue_wait.observe(seconds)
     found = shown(consumer)
     name = "legato_worker_queue_wait_seconds"
     bounds = ("0.01", "0.025", "300", "+Inf")
@@ -69,7 +69,7 @@ def test_histogram_counts_up_to_each_bound(figures: Figures, consumer: Any) -> N
 
 
 def test_bounds_are_in_order() -> None:
-    for value in vars(Figures()).values():
+    for value in vars(Counters()).values():
         if isinstance(value, Histogram):
             assert list(value.bounds) == sorted(set(value.bounds))
 

@@ -13,10 +13,12 @@ from legato.worker import cli, config
 from legato.worker.providers import anthropic as module
 from legato.worker.providers import base
 from legato.worker.providers.anthropic import Anthropic, Waits
-from legato.worker.replies import overlap as seam
+from legato.worker.replies import overlap
+from legato.worker.replies.model_request import ModelRequest
 from tests.waiting import WAIT, until
 from tests.worker.providers import sse_server as sse
 from tests.worker.providers.sse_server import SseServer
+from tests.worker.support import model_of, said
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -45,22 +47,17 @@ async def connected(
 async def events(
     provider: Anthropic, request: base.Request = REQUEST, patience: base.Patience | None = None
 ) -> list[base.Event]:
-    async with asyncio.timeout(WAIT):
-        return [
-            event async for event in base.watched(provider.stream(request), patience or base.Patience(9, 9))
-        ]
+    seen, error = await said(provider, request, patience or base.Patience(9, 9))
+    assert error is None
+    return seen
 
 
 async def failing(
     provider: Anthropic, patience: base.Patience | None = None
 ) -> tuple[list[base.Event], base.ProviderError]:
     """The events before the error, and the error."""
-    seen: list[base.Event] = []
-    try:
-        async with asyncio.timeout(WAIT):
-            async for event in base.watched(provider.stream(REQUEST), patience or base.Patience(9, 9)):
-                seen.append(event)  # noqa: PERF401 - the error comes in the middle
-    except base.ProviderError as error:
+    seen, error = await said(provider, REQUEST, patience or base.Patience(9, 9))
+    if error is not None:
         return seen, error
     pytest.fail(f"no error after {seen}")
 
@@ -108,7 +105,7 @@ async def test_request_to_go_on_keeps_all_before_it_as_it_was_and_adds_two_turns
     """To the byte, for the prompt cache. No prefill: the last turn is the user's."""
     request = base.Request("three", (Turn("user", "one"), Turn("assistant", "two")))
     so_far = "Swallows fly to Africa. They "
-    rest = request._replace(so_far=so_far, go_on=seam.go_on(so_far), attempt=2)
+    rest = request._replace(so_far=so_far, continuation=overlap.continuation(so_far), attempt=2)
     async with connected(sse.whole("x"), sse.whole("They winter"), system="Be brief.") as (provider, server):
         await events(provider, request)
         await events(provider, rest)
@@ -129,7 +126,7 @@ async def test_request_to_go_on_keeps_all_before_it_as_it_was_and_adds_two_turns
 
 async def test_blank_text_so_far_is_not_sent() -> None:
     """The API refuses blank turns; nothing is lost by asking as if for the first time."""
-    request = base.Request("Hi", so_far="\n\n", go_on=seam.go_on("\n\n"), attempt=2)
+    request = base.Request("Hi", so_far="\n\n", continuation=overlap.continuation("\n\n"), attempt=2)
     async with connected(sse.whole("x")) as (provider, server):
         await events(provider, request)
     assert server.requests[0]["messages"] == [{"role": "user", "content": "Hi"}]
@@ -346,11 +343,14 @@ async def test_silence_ends_after_the_patience_for_the_first_text(silence: list[
 
 
 async def test_slow_consumer_is_not_the_models_silence() -> None:
-    async with connected(sse.whole("a", "b")) as (provider, _):
-        seen = []
-        async for event in base.watched(provider.stream(REQUEST), base.Patience(first=9, next=0.2)):
-            await asyncio.sleep(0.25 if isinstance(event, base.Text) else 0)
-            seen.append(event)
+    async with connected(sse.whole("a", "b", "c")) as (provider, _):
+        model = model_of(provider, base.Patience(first=9, next=0.2))
+        request = ModelRequest(model, REQUEST, ahead=1)
+        seen: list[base.Event] = []
+        while arrivals := await request.take():
+            seen += [event for _, event in arrivals]
+            await asyncio.sleep(0.25 if isinstance(seen[-1], base.Text) else 0)
+    assert seen[-1] == base.Final("end_turn", Usage(input=11, output=9, cache_read=5, cache_write=0))
     assert seen[2:4] == [base.Text("a"), base.Text("b")]
 
 

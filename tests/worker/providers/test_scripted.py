@@ -12,17 +12,11 @@ from hypothesis import strategies as st
 from legato.protocol.stream import Turn
 from legato.worker.providers import base, scripted
 from legato.worker.providers.scripted import Scripted, ScriptError
+from tests.worker.support import said
 
 
 async def play(message: str, **request: Any) -> tuple[list[base.Event], base.ProviderError | None]:
-    seen: list[base.Event] = []
-    stream = Scripted().stream(base.Request(message, **request))
-    try:
-        async for event in base.watched(stream, base.Patience(9, 0.05)):
-            seen.append(event)  # noqa: PERF401 - an error may come in the middle
-    except base.ProviderError as error:
-        return seen, error
-    return seen, None
+    return await said(Scripted(), base.Request(message, **request), base.Patience(9, 0.05))
 
 
 def texts(seen: list[base.Event]) -> list[str]:

@@ -42,7 +42,7 @@ def test_started_tells_the_model_that_answers() -> None:
 
 @pytest.mark.parametrize("user_id", [7, "ann"])
 def test_token_keeps_the_type_of_the_user_id(user_id: int | str) -> None:
-    (token,) = make(user_id=user_id).tokens(base.Text("Hi"))
+    (token,) = make(user_id=user_id).tokens("Hi")
     assert opened(token.frame) == (
         "token.received",
         f"private-ai-chat.{user_id}",
@@ -53,7 +53,7 @@ def test_token_keeps_the_type_of_the_user_id(user_id: int | str) -> None:
 @given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=9000), max_size=5))
 def test_tokens_count_without_gaps_and_join_to_the_text(pieces: list[str]) -> None:
     answer = make(next_=4)
-    tokens = [token for piece in pieces for token in answer.tokens(base.Text(piece))]
+    tokens = [token for piece in pieces for token in answer.tokens(piece)]
     assert [token.index for token in tokens] == list(range(4, answer.next))
     assert "".join(token.text for token in tokens) == answer.text == "".join(pieces)
     assert all(0 < len(token.text) <= reply.MAX_TOKEN for token in tokens)
@@ -61,24 +61,24 @@ def test_tokens_count_without_gaps_and_join_to_the_text(pieces: list[str]) -> No
 
 def test_tokens_again_are_the_very_same() -> None:
     answer = make(next_=1, text="a")
-    said = [token for text in ("b", "cc" * reply.MAX_TOKEN) for token in answer.tokens(base.Text(text))]
-    assert answer.again(1, 99) == said
-    assert [token.text for token in answer.again(0, 2)] == ["a", "b"]
+    said = [token for text in ("b", "cc" * reply.MAX_TOKEN) for token in answer.tokens(text)]
+    assert answer.tokens_from(1, 99) == said
+    assert [token.text for token in answer.tokens_from(0, 2)] == ["a", "b"]
 
 
 def test_tokens_whose_text_was_never_known_are_not_made_up() -> None:
     answer = make(next_=2, text="a")
-    list(answer.tokens(base.Text("c")))
+    list(answer.tokens("c"))
     with pytest.raises(GapError):
-        answer.again(1, 9)
+        answer.tokens_from(1, 9)
 
 
 def test_another_attempt_goes_on_from_the_text_without_what_was_held_back() -> None:
     answer = make(next_=1, text="The quick brown")
-    assert list(answer.tokens(base.Text("The quick"))) == []
-    answer.begin_again(3)
+    assert list(answer.tokens("The quick")) == []
+    answer.next_attempt(3)
     assert (answer.attempt, answer.next, answer.request().so_far) == (3, 1, "The quick brown")
-    (token,) = answer.tokens(base.Text("The quick brown fox"))
+    (token,) = answer.tokens("The quick brown fox")
     assert (token.index, token.text) == (1, " fox")
     assert answer.text == "The quick brown fox"
 
@@ -87,7 +87,7 @@ def test_another_attempt_goes_on_from_the_text_without_what_was_held_back() -> N
 def test_halves_of_a_character_are_joined_over_pieces_and_never_told_alone(text: str, cut: int) -> None:
     answer = make()
     pieces = [piece for piece in (text[:cut], text[cut:]) if piece]
-    tokens = [token for piece in pieces for token in answer.tokens(base.Text(piece))]
+    tokens = [token for piece in pieces for token in answer.tokens(piece)]
     tokens += answer.rest()
     assert "".join(token.text for token in tokens) == answer.text == well_formed(text)
     assert [token.index for token in tokens] == list(range(answer.next))
@@ -96,9 +96,9 @@ def test_halves_of_a_character_are_joined_over_pieces_and_never_told_alone(text:
 
 def test_half_a_character_that_was_held_back_is_forgotten_with_its_attempt() -> None:
     answer = make()
-    list(answer.tokens(base.Text("One two three. \ud83d")))
-    answer.begin_again(2)
-    list(answer.tokens(base.Text("One two three. \ude00")))
+    list(answer.tokens("One two three. \ud83d"))
+    answer.next_attempt(2)
+    list(answer.tokens("One two three. \ude00"))
     list(answer.rest())
     assert answer.text == "One two three. \ufffd"
 
@@ -106,7 +106,7 @@ def test_half_a_character_that_was_held_back_is_forgotten_with_its_attempt() -> 
 def test_names_that_utf8_cannot_carry_do_not_fail_a_reply() -> None:
     answer = make()
     answer.started(base.Started("m\ud83d"))
-    list(answer.tokens(base.Text("a")))
+    list(answer.tokens("a"))
     answer.final(base.Final("end\ud83d", Usage()))
     assert answer.decision is not None
     assert (answer.decision.model, answer.decision.stop_reason) == ("m\ufffd", "end\ufffd")
@@ -115,7 +115,7 @@ def test_names_that_utf8_cannot_carry_do_not_fail_a_reply() -> None:
 
 def test_text_that_was_held_back_comes_out_at_the_end() -> None:
     answer = make(next_=1, text="It is so. It is")
-    assert list(answer.tokens(base.Text("so"))) == []
+    assert list(answer.tokens("so")) == []
     assert [token.text for token in answer.rest()] == ["so"]
 
 

@@ -15,16 +15,15 @@ from legato.protocol.stream import FAILED_TEXT, Job, Turn, Usage
 from legato.worker.jobs.cancel import CancelFlags
 from legato.worker.jobs.consumer import REDIS_DOWN
 from legato.worker.jobs.queue import Entry
-from legato.worker.observability.counters import Figures
+from legato.worker.observability.counters import Counters
 from legato.worker.providers import base
 from legato.worker.providers.scripted import Scripted
-from legato.worker.replies import overlap as seam
-from legato.worker.replies.attempts import Policy
+from legato.worker.replies import overlap
 from legato.worker.replies.log import Token, TokenLog
+from legato.worker.replies.model import Model, Policy
 from legato.worker.replies.reply import Decision, encode_decision
 from legato.worker.replies.runner import Outcome, Runner
-from legato.worker.replies.stop import Control, Stop
-from legato.worker.replies.streaming import Model
+from legato.worker.replies.stop import Control, StopReason
 from legato.worker.store.conversations import RefusedError, UnavailableError
 from tests.waiting import WAIT, until
 from tests.worker.support import END, PATIENT, STARTED, Ears, Puppet, Stubborn, keys, logged, make_job
@@ -48,7 +47,7 @@ class Stage:
     def __init__(self, redis: Redis, store: Store, path: Path) -> None:
         self.redis = redis
         self.store = store
-        self.figures = Figures()
+        self.counters = Counters()
         self.path = path
 
     def runner(
@@ -63,7 +62,7 @@ class Stage:
             redis=Backend("Redis", REDIS_DOWN, LOGGER),
             database=Backend("the database", (UnavailableError,), LOGGER),
             timeout=time_limit,
-            figures=self.figures,
+            counters=self.counters,
         )
 
     async def answer(self, provider: base.Provider, job: Job = JOB, **options: Any) -> Outcome:
@@ -96,7 +95,7 @@ async def append_under_a_dead_claim(
     """What a worker that crashed in the middle leaves."""
     message = TokenLog(redis, tries=2, retention=3600).open(JOB, "dead")
     await message.claim()
-    await message.tell(b"", usage)
+    await message.publish(b"", usage)
     await message.append([Token(index, text, b"{}") for index, text in enumerate(texts)])
     if decision:
         await message.decide(decision)
@@ -321,8 +320,8 @@ async def test_cancel_closes_the_request_of_a_silent_model_and_keeps_the_text(
         await until(lambda: bool(puppet.asked))
         if texts:
             await ears.until("token.received")
-        control.stop(Stop.CANCELLED)
-        control.stop(Stop.TIMEOUT)
+        control.stop(StopReason.CANCELLED)
+        control.stop(StopReason.TIMEOUT)
         await puppet.closed.wait()
         assert await task is Outcome.DONE
         await ears.all()
@@ -333,10 +332,10 @@ async def test_cancel_closes_the_request_of_a_silent_model_and_keeps_the_text(
 
 @pytest.mark.parametrize(
     ("reason", "end", "code"),
-    [(Stop.CANCELLED, "stream.cancelled", None), (Stop.TIMEOUT, "stream.failed", "timeout")],
+    [(StopReason.CANCELLED, "stream.cancelled", None), (StopReason.TIMEOUT, "stream.failed", "timeout")],
 )
 async def test_end_is_told_while_the_request_does_not_close(
-    stage: Stage, reason: Stop, end: str, code: str | None
+    stage: Stage, reason: StopReason, end: str, code: str | None
 ) -> None:
     puppet, control = Stubborn(STARTED, base.Text("par"), base.Text("tial")), Control()
     async with Ears(stage.redis, JOB) as ears, asyncio.timeout(WAIT):
@@ -384,13 +383,13 @@ async def test_cancel_asked_for_twice_ends_it_once(stage: Stage) -> None:
         task = asyncio.create_task(stage.runner(puppet).run(JOB, control))
         await ears.until("token.received")
         await stage.redis.hset(MESSAGE, "cancel", "1")
-        control.stop(Stop.CANCELLED)
-        control.stop(Stop.CANCELLED)
+        control.stop(StopReason.CANCELLED)
+        control.stop(StopReason.CANCELLED)
         assert await task is Outcome.DONE
         assert await stage.answer(Puppet()) is Outcome.DONE
         await ears.all()
     assert ears.ends == ["stream.cancelled"]
-    assert stage.figures.ended == {"cancelled": 1}
+    assert stage.counters.ended == {"cancelled": 1}
 
 
 # Taking over.
@@ -412,7 +411,9 @@ async def test_takeover_in_the_middle_goes_on_from_the_next_index(stage: Stage) 
     async with Ears(stage.redis, JOB) as ears:
         assert await stage.answer(puppet) is Outcome.DONE
         await ears.all()
-    assert puppet.asked == [base.Request("Hello", (), "The quick brown", seam.go_on("The quick brown"), 2)]
+    assert puppet.asked == [
+        base.Request("Hello", (), "The quick brown", overlap.continuation("The quick brown"), 2)
+    ]
     assert await logged(stage.redis, JOB) == ["The quick ", "brown", " fox", "."]
     started, *tokens, completed = ears.heard
     assert started == ("stream.started", {"messageId": "m1", "attempt": 2, "model": "puppet-1"})
@@ -427,7 +428,7 @@ async def test_takeover_in_the_middle_fails_where_nothing_is_to_go_on(stage: Sta
     await append_under_a_dead_claim(stage.redis, "par", "tial")
     puppet = Puppet(*spoken("x"))
     async with Ears(stage.redis, JOB) as ears:
-        assert await stage.answer(puppet, goes_on=False) is Outcome.DONE
+        assert await stage.answer(puppet, continues=False) is Outcome.DONE
         await ears.all()
     assert puppet.asked == []
     assert ears.ends == ["stream.failed"]
@@ -492,7 +493,7 @@ async def test_job_claimed_too_often_is_given_up_with_its_terminal_event(stage: 
     await log.open(JOB, "dead too").claim()
     puppet = Puppet(*spoken("a"))
     async with Ears(stage.redis, JOB) as ears:
-        assert await stage.answer(puppet) is Outcome.GIVEN_UP
+        assert await stage.answer(puppet) is Outcome.EXHAUSTED
         await ears.all()
     assert puppet.asked == []
     assert (ears.ends, ears.heard[-1][1]["code"]) == (["stream.failed"], "interrupted")
@@ -510,7 +511,7 @@ async def test_zombie_stops_writing_and_leaves_the_end_to_the_new_owner(stage: S
         await ears.all()
     assert (ears.tokens, ears.ends) == (["a", "c"], ["stream.completed"])
     assert zombie.closed.is_set()
-    assert stage.figures.fenced == 1
+    assert stage.counters.fenced == 1
 
 
 async def test_worker_that_slept_before_its_claim_cannot_take_the_message_back(stage: Stage) -> None:
@@ -546,7 +547,7 @@ async def test_reply_that_the_provider_cut_off_goes_on_with_each_token_once(
     assert ears.ends == ["stream.completed"]
     started = [data["attempt"] for event, data in ears.heard if event == "stream.started"]
     assert started == [1, 2]
-    assert (stage.figures.attempts, stage.figures.continued) == (2, 1)
+    assert (stage.counters.attempts, stage.counters.continued) == (2, 1)
     assert await stage.redis.hget(MESSAGE, "attempt") == b"2"
 
 
@@ -579,7 +580,7 @@ async def test_what_will_not_get_better_in_the_middle_is_not_gone_on_with(stage:
 async def test_with_fail_a_cut_off_reply_fails(stage: Stage) -> None:
     job = make_job("#script tokens=9 rate=0 fail=disconnect@3")
     async with Ears(stage.redis, job) as ears:
-        await stage.answer(Scripted(), job, goes_on=False)
+        await stage.answer(Scripted(), job, continues=False)
         await ears.all()
     assert (len(ears.tokens), ears.ends) == (3, ["stream.failed"])
     assert ears.heard[-1][1]["code"] == "interrupted"
@@ -597,8 +598,8 @@ async def test_cancel_while_waiting_to_go_on(stage: Stage) -> None:
     puppet, control = Puppet(STARTED, base.Text("a"), base.OverloadedError("no", retry_after=15)), Control()
     async with Ears(stage.redis, JOB) as ears, asyncio.timeout(WAIT):
         task = asyncio.create_task(stage.runner(puppet, time_limit=60).run(JOB, control))
-        await until(lambda: stage.figures.continued == 1)
-        control.stop(Stop.CANCELLED)
+        await until(lambda: stage.counters.continued == 1)
+        control.stop(StopReason.CANCELLED)
         assert await task is Outcome.DONE
         await ears.all()
     assert (ears.tokens, ears.ends, len(puppet.asked)) == (["a"], ["stream.cancelled"], 1)
@@ -628,7 +629,7 @@ async def test_use_is_summed_over_attempts(stage: Stage) -> None:
     puppet = Puppet(STARTED, used, base.Text("a"), base.CutError("cut"), STARTED, used, base.Text("b"), END)
     await stage.answer(puppet)
     assert spent(stage) == (13, 3)
-    assert stage.figures.used == {"puppet-1": Usage(input=13, output=3)}
+    assert stage.counters.used == {"puppet-1": Usage(input=13, output=3)}
 
 
 async def test_use_of_a_failed_reply_is_recorded(stage: Stage) -> None:
@@ -642,7 +643,7 @@ async def test_use_of_a_cancelled_reply_is_recorded(stage: Stage) -> None:
     async with asyncio.timeout(WAIT):
         task = asyncio.create_task(stage.runner(puppet).run(JOB, control))
         await until(lambda: stage.redis.hexists(MESSAGE, "usage"))
-        control.stop(Stop.CANCELLED)
+        control.stop(StopReason.CANCELLED)
         await task
     assert spent(stage) == (10, 1)
 
@@ -656,8 +657,8 @@ async def test_drained_before_any_text_is_handed_back_as_if_new(stage: Stage, sa
     async with asyncio.timeout(WAIT):
         task = asyncio.create_task(stage.runner(puppet).run(JOB, control))
         await until(lambda: bool(puppet.asked))
-        control.stop(Stop.DRAIN)
-        assert await task is Outcome.HANDED_BACK
+        control.stop(StopReason.DRAIN)
+        assert await task is Outcome.REQUEUED
     assert puppet.closed.is_set()
     assert await stage.redis.hget(MESSAGE, "attempt") == b"0"
     assert await stage.state() == "queued"
@@ -668,8 +669,8 @@ async def test_drained_in_the_middle_is_left_to_another_worker_without_an_end(st
     async with Ears(stage.redis, JOB) as ears, asyncio.timeout(WAIT):
         task = asyncio.create_task(stage.runner(puppet).run(JOB, control))
         await ears.until("token.received")
-        control.stop(Stop.DRAIN)
-        assert await task is Outcome.LEFT
+        control.stop(StopReason.DRAIN)
+        assert await task is Outcome.RELEASED
         await ears.all()
     assert (ears.ends, await stage.state()) == ([], "streaming")
 

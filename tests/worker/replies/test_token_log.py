@@ -128,7 +128,7 @@ async def test_zombie_can_write_nothing_at_all(log: TokenLog, redis: Redis) -> N
     async with Ears(redis, JOB) as ears:
         for write in (
             zombie.append(tokens("b", first=1)),
-            zombie.tell(DONE),
+            zombie.publish(DONE),
             zombie.decide(b"{}"),
             zombie.finish("complete", DONE),
             zombie.release(),
@@ -183,7 +183,7 @@ async def test_what_is_told_says_where_it_belongs(log: TokenLog, redis: Redis) -
     message = await claimed(log)
     await message.append(tokens("a", "b"))
     async with Ears(redis, JOB) as ears:
-        await (await claimed(log, "b")).tell(stream.Started("m1", 2, "m").frame(JOB.channel))
+        await (await claimed(log, "b")).publish(stream.Started("m1", 2, "m").frame(JOB.channel))
         await ears.all()
     (envelope,) = ears.envelopes
     assert (envelope.stream, envelope.command) == (("m1", 2), wire.ASIDE)
@@ -256,7 +256,7 @@ async def test_released_claim_can_write_nothing(log: TokenLog, redis: Redis) -> 
     async with Ears(redis, JOB) as ears:
         for write in (
             message.append(tokens("a")),
-            message.tell(DONE),
+            message.publish(DONE),
             message.decide(b"{}"),
             message.finish("complete", DONE),
         ):

@@ -15,7 +15,7 @@ from legato.protocol.stream import Turn, Usage
 from legato.worker.replies.reply import Decision
 from legato.worker.store import conversations as module
 from legato.worker.store import database as databases
-from legato.worker.store.conversations import ConversationDeniedError, Memory, RefusedError, Store
+from legato.worker.store.conversations import ConversationDeniedError, HistoryLimits, RefusedError, Store
 from legato.worker.store.tables import conversations, messages
 from tests.worker.support import make_job
 
@@ -228,7 +228,7 @@ async def test_taken_over_after_it_was_kept_a_message_is_not_told_itself(kept: S
 
 
 async def test_only_the_newest_turns_are_told(any_database: str) -> None:
-    store = Store(any_database, memory=Memory(turns=5))
+    store = Store(any_database, limits=HistoryLimits(turns=5))
     await store.prepare()
     for number in range(4):
         await say(store, f"m{number}", str(number), conversation_id="c1")
@@ -238,7 +238,7 @@ async def test_only_the_newest_turns_are_told(any_database: str) -> None:
 
 async def test_only_as_many_characters_are_told_as_fit(any_database: str) -> None:
     """An exchange goes as a whole, and those before it too."""
-    store = Store(any_database, memory=Memory(characters=20))
+    store = Store(any_database, limits=HistoryLimits(characters=20))
     await store.prepare()
     await say(store, "m0", "short", conversation_id="c1")
     await say(store, "m1", "é" * 11, conversation_id="c1")

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from legato.worker.replies import overlap as seam
-from legato.worker.replies.overlap import Seam, anchor, repeated
+from legato.worker.replies import overlap
+from legato.worker.replies.overlap import OverlapFilter, anchor, repeated
 
 
 def told(before: str, *pieces: str) -> str:
     """All that the reader gets of the new text."""
-    join = Seam(before)
+    join = OverlapFilter(before)
     return "".join(join.feed(piece) for piece in pieces) + join.rest()
 
 
@@ -33,7 +33,7 @@ def told(before: str, *pieces: str) -> str:
         ("0 0 0 0", "0 0 0 0 1", " 1"),
         ("I", "It is", "t is"),
         ("我们继续讨", "我们继续讨论", "论"),
-        ("Done. " * 40, (("Done. " * 40).strip()[-seam.ANCHOR :] + " Then").lstrip(), "Then"),
+        ("Done. " * 40, (("Done. " * 40).strip()[-overlap.ANCHOR :] + " Then").lstrip(), "Then"),
         # Rule 2: another end of the text, longer or shorter.
         ("It goes on. The quick brown", "The quick brown fox", " fox"),
         ("It goes on. The contin", "continuation", "uation"),
@@ -72,12 +72,12 @@ def test_anchor_is_the_last_words() -> None:
     assert anchor("") == anchor(" \n") == ""
     long = "word " * 100 + "last"
     assert anchor(long) == ("word " * 12 + "last")[-len(anchor(long)) :]
-    assert anchor("x" * 99) == "x" * seam.ANCHOR
-    assert len(anchor("x" + " y" * 99)) < seam.ANCHOR
+    assert anchor("x" * 99) == "x" * overlap.ANCHOR
+    assert len(anchor("x" + " y" * 99)) < overlap.ANCHOR
 
 
 def test_nothing_is_held_back_longer_than_it_could_be_a_repetition() -> None:
-    join = Seam("One two three four. " * 9 + "The quick brown")
+    join = OverlapFilter("One two three four. " * 9 + "The quick brown")
     assert [join.feed(piece) for piece in ("One", " two", " tree", " five", " six")] == [
         "",
         "",
@@ -88,7 +88,7 @@ def test_nothing_is_held_back_longer_than_it_could_be_a_repetition() -> None:
 
 
 def test_blanks_are_not_held_for_ever() -> None:
-    join = Seam("Hello")
+    join = OverlapFilter("Hello")
     out = [join.feed(" " * 100) for _ in range(100)]
     assert any(out)
 

@@ -1,6 +1,6 @@
-"""Which job is next: several streams as one, the most urgent first, without those that are paused.
+"""Claims from several queues as if they were one: the most urgent first, paused ones not at all.
 
-It has the face of :class:`.queue.Jobs`, but a job's id carries its queue before a slash: ``urgent/1-0``.
+The interface is that of :class:`.queue.JobQueue`, but a job's id begins with its queue: ``urgent/1-0``.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from .queue import Entry
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from .queue import Jobs
+    from .queue import JobQueue
 
-LOOK_MS: Final = 100
-"""How often the less urgent queues are looked at while nothing waits in any: the first is listened to."""
+POLL_MS: Final = 100
+"""Interval at which the less urgent queues are polled while all are empty; the first is read blocking."""
 
 
-class Intake:
-    """What one process claims.
+class PriorityQueues:
+    """The queues that one process claims from.
 
-    One command per queue, never one for all: on a Redis Cluster they live in different slots.
+    One command per queue, never one for all: on a Redis Cluster they are in different slots.
 
     :ivar claimed: how many jobs were claimed so far.
     """
 
-    def __init__(self, queues: Mapping[str, Jobs], *, quota: int = 0) -> None:
-        """:param queues: the most urgent first. :param quota: how many jobs to claim in all; 0: no bound."""
+    def __init__(self, queues: Mapping[str, JobQueue], *, quota: int = 0) -> None:
+        """:param queues: the most urgent first. :param quota: jobs to claim in total; 0: no limit."""
         self._queues = dict(queues)
         self._quota = quota
         self._open = list(queues)
@@ -45,22 +45,22 @@ class Intake:
 
     @property
     def paused(self) -> bool:
-        """Whether no queue is left to claim from."""
+        """Whether all queues are paused."""
         return not self._open
 
-    def only(self, names: Collection[str]) -> None:
-        """Claim from these queues alone from now on."""
+    def restrict_to(self, names: Collection[str]) -> None:
+        """Claim only from these queues from now on."""
         self._open = [name for name in self._queues if name in names]
         self._changed.set()
         self._changed.clear()
 
     async def prepare(self) -> None:
-        """See :meth:`.queue.Jobs.prepare`."""
+        """See :meth:`.queue.JobQueue.prepare`."""
         for queue in self._queues.values():
             await queue.prepare()
 
     async def read(self, count: int) -> list[Entry]:
-        """Up to ``count`` new jobs; empty when none came for a while, or none is to be claimed."""
+        """Up to ``count`` new jobs; empty when none arrived in time, or none may be claimed."""
         if not (count := self._room(count)):
             await self._idle()
             return []
@@ -70,10 +70,10 @@ class Intake:
         for name in names:
             if entries := await self._admit(name, await self._queues[name].poll(count)):
                 return entries
-        return await self._admit(names[0], await self._queues[names[0]].read(count, LOOK_MS))
+        return await self._admit(names[0], await self._queues[names[0]].read(count, POLL_MS))
 
     async def take_over(self, count: int) -> list[Entry]:
-        """Up to ``count`` jobs whose lease ran out."""
+        """Up to ``count`` jobs whose lease has expired."""
         if count := self._room(count):
             for name in list(self._open):
                 if entries := await self._admit(name, await self._queues[name].take_over(count)):
@@ -92,7 +92,7 @@ class Intake:
                 await self._changed.wait()
 
     async def _admit(self, name: str, entries: list[Entry]) -> list[Entry]:
-        """Count what was claimed; put it back when the queue has been paused in the meantime."""
+        """Count the claimed jobs; requeue them if the queue was paused meanwhile."""
         if name not in self._open:
             for entry in entries:
                 await self._queues[name].requeue(entry)
@@ -101,7 +101,7 @@ class Intake:
         return [entry._replace(id=f"{name}/".encode() + entry.id) for entry in entries]
 
     async def renew(self, ids: Collection[bytes]) -> set[bytes]:
-        """See :meth:`.queue.Jobs.renew`."""
+        """See :meth:`.queue.JobQueue.renew`."""
         lost: set[bytes] = set()
         for name, group in groupby(sorted(ids), key=lambda job: job.partition(b"/")[0]):
             jobs_of_queue = [job.partition(b"/")[2] for job in group]
@@ -110,30 +110,30 @@ class Intake:
         return lost
 
     async def expire(self, job: bytes) -> None:
-        """See :meth:`.queue.Jobs.expire`."""
+        """See :meth:`.queue.JobQueue.expire`."""
         queue, job_id = self._split(job)
         await queue.expire(job_id)
 
     async def acknowledge(self, job: bytes) -> None:
-        """See :meth:`.queue.Jobs.acknowledge`."""
+        """See :meth:`.queue.JobQueue.acknowledge`."""
         queue, job_id = self._split(job)
         await queue.acknowledge(job_id)
 
     async def requeue(self, entry: Entry) -> None:
-        """See :meth:`.queue.Jobs.requeue`."""
+        """See :meth:`.queue.JobQueue.requeue`."""
         queue, job_id = self._split(entry.id)
         await queue.requeue(Entry(job_id, entry.body))
 
-    async def bury(self, entry: Entry, reason: str) -> None:
-        """See :meth:`.queue.Jobs.bury`."""
+    async def dead_letter(self, entry: Entry, reason: str) -> None:
+        """See :meth:`.queue.JobQueue.dead_letter`."""
         queue, job_id = self._split(entry.id)
-        await queue.bury(Entry(job_id, entry.body), reason)
+        await queue.dead_letter(Entry(job_id, entry.body), reason)
 
     async def forget(self) -> None:
-        """See :meth:`.queue.Jobs.forget`."""
+        """See :meth:`.queue.JobQueue.forget`."""
         for queue in self._queues.values():
             await queue.forget()
 
-    def _split(self, job: bytes) -> tuple[Jobs, bytes]:
+    def _split(self, job: bytes) -> tuple[JobQueue, bytes]:
         name, _, job_id = job.partition(b"/")
         return self._queues[name.decode()], job_id

@@ -1,7 +1,7 @@
-"""Who works, what is paused, and who is to stop: how workers are seen and directed through Redis alone.
+"""The directory of live workers in Redis, and the orders for them: paused queues, drain.
 
-Every worker process and supervisor says what it is and does twice a second, and hears with the answer what
-is wanted of it. Nothing here is needed for a reply to be right: when Redis forgets it, it is written anew.
+Every worker process and supervisor reports its status twice a second and reads its orders in the same round
+trip. No reply depends on the directory: if Redis loses it, the next reports write it again.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ if TYPE_CHECKING:
     from legato.protocol.redis.pipeline import Named
 
 
-EVERY: Final = 0.5
-"""Seconds between two signs of life."""
+INTERVAL: Final = 0.5
+"""Seconds between two reports."""
 
-KEPT: Final = 10
-"""Seconds after which one that says nothing any more is taken for gone."""
+EXPIRES: Final = 10
+"""Seconds after its last report until a worker disappears."""
 
-ORDER_KEPT: Final = 86_400
-"""Seconds that an order waits for a process that is frozen."""
+ORDER_EXPIRES: Final = 86_400
+"""Seconds that an order is kept for a process that does not report."""
 
 _MIB: Final = 1024 * 1024
 
 
 class Status(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What one process says of itself.
+    """The status of one process.
 
     :ivar state: ``working``, ``paused`` (all its queues are), or ``stopping``.
-    :ivar since: when it began, in milliseconds since 1970, by its own clock.
-    :ivar running: replies that run now; of a supervisor, all of its processes'.
-    :ivar oldest: seconds since the oldest of them was claimed, but for times without Redis or database.
-    :ivar jobs: replies that it has ended.
+    :ivar since: when it started, in milliseconds since the epoch, by its own clock.
+    :ivar running: replies that run now; for a supervisor, in all of its processes.
+    :ivar oldest: seconds since the oldest claim among them, less those without Redis or database.
+    :ivar jobs: jobs that it has finished.
     :ivar memory: resident MiB.
     :ivar supervisor: id of the one that started it.
-    :ivar processes: of a supervisor: how many claim jobs.
-    :ivar stopping: of a supervisor: how many only finish what they have.
+    :ivar processes: for a supervisor: how many claim jobs.
+    :ivar stopping: for a supervisor: how many only finish their jobs.
     """
 
     id: str
@@ -70,44 +70,44 @@ class Status(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Orders(NamedTuple):
-    """What is wanted: the queues, or :data:`wire.ALL_QUEUES`, to leave alone; whether to stop."""
+    """Orders for a worker: the paused queues, or :data:`wire.ALL_QUEUES`; whether to drain."""
 
     paused: frozenset[str]
     drain: bool
 
 
-class Roster:
-    """The list of all who work on one Redis."""
+class WorkerDirectory:
+    """All workers of one installation."""
 
     def __init__(self, redis: Named) -> None:
         self._redis = redis
         self._names = redis.names
 
-    async def enter(self, queues: Iterable[str]) -> None:
-        """Before the first :meth:`say`: note the queues, and drop the names of processes that were killed."""
+    async def register(self, queues: Iterable[str]) -> None:
+        """Before the first :meth:`report`: add the queues, and remove the entries of killed processes."""
         await self._redis.sadd(self._names.queues_key, *queues)
-        await self.everybody()
+        await self.workers()
 
-    async def say(self, status: Status) -> Orders:
-        """Give a sign of life, and hear what is wanted."""
+    async def report(self, status: Status) -> Orders:
+        """Publish the status; answers the orders."""
         async with self._redis.pipeline(transaction=False) as pipe:
             pipe.sadd(self._names.workers_key, status.id)
-            pipe.set(self._names.worker_key(status.id), msgspec.json.encode(status), ex=KEPT)
+            pipe.set(self._names.worker_key(status.id), msgspec.json.encode(status), ex=EXPIRES)
             pipe.hkeys(self._names.paused_key)
             pipe.get(self._names.order_key(status.id))
             _, _, paused, order = await pipe.execute()
         return Orders(frozenset(name.decode() for name in paused), order == wire.ORDER_DRAIN.encode())
 
-    async def leave(self, worker_id: str) -> None:
-        """The last word of a process."""
+    async def unregister(self, worker_id: str) -> None:
+        """Remove a process that ends."""
         async with self._redis.pipeline(transaction=False) as pipe:
             pipe.srem(self._names.workers_key, worker_id)
             pipe.delete(self._names.worker_key(worker_id))
             pipe.delete(self._names.order_key(worker_id))
             await pipe.execute()
 
-    async def everybody(self) -> list[Status]:
-        """All that live, supervisors first; those that do not are dropped from the list."""
+    async def workers(self) -> list[Status]:
+        """All live workers, supervisors first. Removes the entries of dead ones."""
         ids = sorted(worker_id.decode() for worker_id in await _members(self._redis, self._names.workers_key))
         if not ids:
             return []
@@ -121,28 +121,28 @@ class Roster:
         return sorted(statuses, key=lambda status: (status.kind != "supervisor", status.host, status.since))
 
     async def queues(self) -> list[str]:
-        """Every queue that a worker ever served."""
+        """Every queue that a worker has ever served."""
         return sorted(name.decode() for name in await _members(self._redis, self._names.queues_key))
 
     async def drain(self, ids: Collection[str]) -> None:
-        """Tell processes to stop."""
+        """Order workers to drain."""
         async with self._redis.pipeline(transaction=False) as pipe:
             for worker_id in ids:
-                pipe.set(self._names.order_key(worker_id), wire.ORDER_DRAIN, ex=ORDER_KEPT)
+                pipe.set(self._names.order_key(worker_id), wire.ORDER_DRAIN, ex=ORDER_EXPIRES)
             await pipe.execute()
 
     async def paused(self) -> dict[str, int]:
-        """Paused queues, or :data:`wire.ALL_QUEUES`, with the time of it in milliseconds since 1970."""
+        """Paused queues, or :data:`wire.ALL_QUEUES`, with the time in milliseconds since the epoch."""
         found: dict[bytes, bytes] = await awaited(self._redis.hgetall(self._names.paused_key))
         return {name.decode(): int(since) for name, since in found.items()}
 
     async def pause(self, queues: Iterable[str]) -> None:
-        """Have these left alone, until further notice."""
+        """Pause queues until :meth:`resume`."""
         now = time.time_ns() // 1_000_000
         await awaited(self._redis.hset(self._names.paused_key, mapping=dict.fromkeys(queues, now)))
 
     async def resume(self, queues: Collection[str]) -> None:
-        """Undo :meth:`pause` for these, or for everything when there are none."""
+        """Undo :meth:`pause` for these queues, or for all if there are none."""
         if queues:
             await awaited(self._redis.hdel(self._names.paused_key, *queues))
         else:
@@ -155,13 +155,13 @@ async def _members(redis: Named, key: str) -> set[bytes]:
 
 
 def new_id() -> str:
-    """An id that no other process has or had: host, pid and chance."""
+    """A process id that is never used again: host, pid and a random part."""
     host = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in socket.gethostname())
     return f"{host[:60]}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def memory() -> int:
-    """Resident MiB of this process; where only its peak is known, that."""
+    """Resident MiB of this process; its peak where the current value is unknown."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:

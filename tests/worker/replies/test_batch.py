@@ -11,8 +11,8 @@ from redis.exceptions import ResponseError
 
 from legato.protocol.redis.pipeline import LeanPipeline
 from legato.worker import redis_clients as clients
-from legato.worker.replies import batch as together
-from legato.worker.replies.batch import Together
+from legato.worker.replies import batch
+from legato.worker.replies.batch import BatchedScript
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -33,14 +33,14 @@ def trips(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-def counting(redis: Redis) -> Together:
-    return Together(redis, redis.register_script(COUNT))
+def counting(redis: Redis) -> BatchedScript:
+    return BatchedScript(redis, redis.register_script(COUNT))
 
 
 async def test_what_is_called_in_one_turn_goes_together_and_each_has_its_answer(
     redis: Redis, trips: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(together, "MOST", 4)
+    monkeypatch.setattr(batch, "MAX_CALLS", 4)
     count = counting(redis)
     assert await count(["first"], [7]) == 7  # the server does not know the script yet
     del trips[:]

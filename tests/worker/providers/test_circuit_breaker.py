@@ -13,14 +13,20 @@ from legato.protocol.redis.retry import Backend
 from legato.worker.jobs.consumer import REDIS_DOWN
 from legato.worker.providers import base
 from legato.worker.providers import circuit_breaker as module
-from legato.worker.providers.circuit_breaker import SharedGate
-from legato.worker.replies import attempts as attempts_module
-from legato.worker.replies.attempts import Policy, attempt
+from legato.worker.providers.circuit_breaker import SharedCircuitBreaker
+from legato.worker.replies import model
+from legato.worker.replies.model import Policy
+from legato.worker.replies.runner import Outcome
 from tests.waiting import WAIT
-from tests.worker.support import END, PATIENT, Puppet
+from tests.worker.replies.test_runner import Stage
+from tests.worker.support import END, PATIENT, Puppet, make_job
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from redis.asyncio import Redis
+
+    from legato.worker.store.conversations import Store
 
 KEY = "sk-secret-key"
 FULL = base.OverloadedError("full")
@@ -29,40 +35,42 @@ FULL = base.OverloadedError("full")
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PROBE", 0.3)
-    monkeypatch.setattr(attempts_module, "FIRST_DELAY", 0.001)
-    monkeypatch.setattr(attempts_module, "LONGEST_DELAY", 0.002)
+    monkeypatch.setattr(model, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(model, "LONGEST_DELAY", 0.002)
 
 
-def gate(redis: Redis, key: str = KEY) -> SharedGate:
-    return SharedGate(redis, Backend("Redis", REDIS_DOWN, logging.getLogger("legato.worker")), "", key)
+def breaker(redis: Redis, key: str = KEY) -> SharedCircuitBreaker:
+    return SharedCircuitBreaker(
+        redis, Backend("Redis", REDIS_DOWN, logging.getLogger("legato.worker")), "", key
+    )
 
 
 def later(seconds: float) -> float:
     return asyncio.get_running_loop().time() + seconds
 
 
-async def waits(standing: SharedGate) -> bool:
+async def waits(shared: SharedCircuitBreaker) -> bool:
     """Whether it lets nobody in right now."""
     try:
-        await standing.enter(later(0))
+        await shared.acquire(later(0))
     except base.ProviderError:
         return True
     return False
 
 
 async def test_open_until_somebody_is_refused(redis: Redis) -> None:
-    assert await gate(redis).enter(later(0)) is False
+    assert await breaker(redis).acquire(later(0)) is False
     assert await redis.keys("*") == []
 
 
 async def test_one_process_refused_holds_another_with_the_same_key_alone(redis: Redis) -> None:
-    await gate(redis).refused(FULL)
-    assert await waits(gate(redis))
-    assert not await waits(gate(redis, "another key"))
+    await breaker(redis).overloaded(FULL)
+    assert await waits(breaker(redis))
+    assert not await waits(breaker(redis, "another key"))
 
 
 async def test_key_is_nowhere_in_redis(redis: Redis) -> None:
-    await gate(redis).refused(FULL)
+    await breaker(redis).overloaded(FULL)
     (name,) = await redis.keys("*")
     assert name.startswith(wire.backoff_key("").encode()[:-1])
     assert KEY.encode() not in name + b"".join((await redis.hgetall(name)).values())
@@ -73,32 +81,32 @@ async def test_key_is_nowhere_in_redis(redis: Redis) -> None:
 async def test_turn_that_would_come_too_late_is_refused_as_the_others_were(
     redis: Redis, error: base.ProviderError
 ) -> None:
-    await gate(redis).refused(error)
+    await breaker(redis).overloaded(error)
     with pytest.raises(type(error)):
-        await gate(redis).enter(later(0.1))
+        await breaker(redis).acquire(later(0.1))
 
 
 async def test_pause_doubles_with_each_refused_probe_but_not_with_refusals_at_once(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "FIRST", 0.1)
-    standing = gate(redis)
+    shared = breaker(redis)
     for _ in range(20):
-        await standing.refused(FULL)
+        await shared.overloaded(FULL)
     (name,) = await redis.keys("*")
     assert await redis.hget(name, "strikes") == b"1"
-    assert await standing.enter(later(WAIT)) is True
-    await standing.refused(FULL)
+    assert await shared.acquire(later(WAIT)) is True
+    await shared.overloaded(FULL)
     assert await redis.hget(name, "strikes") == b"2"
 
 
 async def test_pause_is_as_long_as_the_provider_says_within_reason(redis: Redis) -> None:
-    standing = gate(redis)
+    shared = breaker(redis)
     begin = asyncio.get_running_loop().time()
-    await standing.refused(base.RateLimitedError("no", retry_after=0.4))
-    assert await standing.enter(later(WAIT)) is True
+    await shared.overloaded(base.RateLimitedError("no", retry_after=0.4))
+    assert await shared.acquire(later(WAIT)) is True
     assert asyncio.get_running_loop().time() - begin >= 0.4
-    await standing.refused(base.RateLimitedError("no", retry_after=86400))
+    await shared.overloaded(base.RateLimitedError("no", retry_after=86400))
     (name,) = await redis.keys("*")
     assert await redis.pttl(name) <= (module.LONGEST_ASKED + 60) * 1000
 
@@ -108,15 +116,17 @@ async def test_after_the_pause_one_asks_and_its_answer_opens_for_the_others(
 ) -> None:
     monkeypatch.setattr(module, "FIRST", 0.05)
     monkeypatch.setattr(module, "PROBE", 60)
-    ours, theirs = gate(redis), gate(redis)
-    await ours.refused(FULL)
-    assert await ours.enter(later(WAIT)) is True
+    ours, theirs = breaker(redis), breaker(redis)
+    await ours.overloaded(FULL)
+    assert await ours.acquire(later(WAIT)) is True
     assert await waits(theirs)
-    await ours.answered()
-    assert await theirs.enter(later(0)) is False
+    await ours.succeeded()
+    assert await theirs.acquire(later(0)) is False
 
 
-async def test_two_processes_do_not_hammer(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_two_processes_do_not_hammer(
+    redis: Redis, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of ten replies in two processes that find no room, few ask again before the provider has recovered."""
     monkeypatch.setattr(module, "FIRST", 0.5)
     begin, loop = later(0), asyncio.get_running_loop()
@@ -131,13 +141,21 @@ async def test_two_processes_do_not_hammer(redis: Redis, monkeypatch: pytest.Mon
             yield base.Text("a")
             yield END
 
-    async def reply(standing: SharedGate) -> list[base.Event]:
-        events = attempt(Crowded(), base.Request("x"), Policy(PATIENT, 50), later(WAIT), standing)
-        return [event async for event in events]
-
-    gates = [gate(redis), gate(redis)]
+    stage = Stage(redis, store, tmp_path / "turns.db")
+    breakers = [breaker(redis), breaker(redis)]
     async with asyncio.timeout(WAIT):
-        replies = await asyncio.gather(*(reply(standing) for standing in gates * 5))
-    assert all(END in events for events in replies)
+        outcomes = await asyncio.gather(
+            *(
+                stage.answer(
+                    Crowded(),
+                    make_job(message_id=f"m{number}"),
+                    policy=Policy(PATIENT, 50),
+                    breaker=breakers[number % 2],
+                )
+                for number in range(10)
+            )
+        )
+    assert outcomes == [Outcome.DONE] * 10
+    assert stage.counters.ended == {"complete": 10}
     early = [at for at in asked if at < 1.0]
     assert len(early) <= 10 + 4

@@ -12,7 +12,7 @@ from legato.worker.providers import base
 from legato.worker.replies import log_repair as whole
 from legato.worker.replies.log import MessageLog
 from legato.worker.replies.runner import Outcome
-from legato.worker.replies.stop import Control, Stop
+from legato.worker.replies.stop import Control, StopReason
 from tests.waiting import WAIT, until
 from tests.worker.replies.test_runner import Stage, append_under_a_dead_claim
 from tests.worker.support import END, STARTED, Ears, Puppet, keys, logged, make_job
@@ -140,11 +140,11 @@ async def test_tokens_lost_between_the_decision_and_the_end_are_written_again(
     stage: Stage,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    save, decided, go_on = stage.store.save, asyncio.Event(), asyncio.Event()
+    save, decided, continuation = stage.store.save, asyncio.Event(), asyncio.Event()
 
     async def slow(job: Job, text: str, decision: Decision) -> None:
         decided.set()
-        await go_on.wait()
+        await continuation.wait()
         await save(job, text, decision)
 
     monkeypatch.setattr(stage.store, "save", slow)
@@ -156,7 +156,7 @@ async def test_tokens_lost_between_the_decision_and_the_end_are_written_again(
         scene.puppet.says.put_nowait(END)
         await decided.wait()
         await past.comes_back()
-        go_on.set()
+        continuation.set()
         assert await scene.ends() is Outcome.DONE
         await scene.is_whole(ears, "a", "b", "c")
 
@@ -199,8 +199,8 @@ async def test_reply_that_was_drained_after_a_loss_is_no_untouched_one(stage: St
     past = await Past.of(stage.redis)
     await scene.says("a", "b")
     await past.comes_back()
-    scene.control.stop(Stop.DRAIN)
-    assert await scene.ends() is Outcome.LEFT
+    scene.control.stop(StopReason.DRAIN)
+    assert await scene.ends() is Outcome.RELEASED
     assert await logged(stage.redis, JOB) == ["a", "b"]
 
 
