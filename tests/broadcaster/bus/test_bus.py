@@ -204,7 +204,7 @@ async def test_a_fault_of_ours_does_not_leave_the_node_deaf(server, caplog):
         await until(lambda: node.confirmed.count(KEY) == 2)
         await node.publish(KEY, b"x")
         await node.got(b"x")
-    assert "broke off" in caplog.text
+    assert "reading from Redis failed" in caplog.text
 
 
 async def test_a_fault_of_ours_does_not_leave_publishers_waiting(server, monkeypatch, caplog):
@@ -216,7 +216,7 @@ async def test_a_fault_of_ours_does_not_leave_publishers_waiting(server, monkeyp
         monkeypatch.undo()
         await node.publish(KEY, b"y")
         await node.got(b"y")
-    assert "publishing broke off" in caplog.text
+    assert "publishing failed" in caplog.text
 
 
 async def test_a_redis_without_sharded_pubsub_is_one_clear_error():
@@ -289,7 +289,7 @@ async def test_closing_fails_what_was_not_accepted_yet(server):
         waiting = asyncio.ensure_future(node.publish(KEY, b"x"))
         await asyncio.sleep(0)
         await node.bus.close()
-        with pytest.raises(BusError, match="stops"):
+        with pytest.raises(BusError, match="the server is stopping"):
             await waiting
 
 
