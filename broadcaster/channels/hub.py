@@ -235,5 +235,5 @@ class Hub:
             self.put(channel, payload, except_socket_id, nor)
 
     def channel(self, key: Key) -> ChannelState | None:
-        """The channel's state for :meth:`put`, valid until the channel is vacated. None without subscribers."""
+        """The channel's state for :meth:`put`, valid until it is vacated. None without subscribers."""
         return self._channels.get(key)
