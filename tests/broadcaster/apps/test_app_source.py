@@ -168,7 +168,7 @@ async def test_what_is_no_application_is_left_out_and_said_once(settings, place,
         await until(lambda: "9" in server.node.apps.by_id)
     assert caplog.text.count("'7' is left out") == 1
     assert caplog.text.count("'junk' is left out") == 1
-    assert caplog.text.count("'thief' is left out: its id or a key of it is another's") == 1
+    assert caplog.text.count("'thief' is left out: another application has its id or one of its keys") == 1
     assert "hush-hush" not in caplog.text
 
 

@@ -138,8 +138,7 @@ async def test_columns_of_the_users_own_are_ignored_and_said_once(path, table, c
     assert await table.read() == before  # no reason to look at the row again
     assert await apps(table) == [App(id="7", key="k7", secret="s7")]
     assert (
-        caplog.text.count("legato_apps: columns that no setting is called as: created_at, max_conections")
-        == 1
+        caplog.text.count("legato_apps: ignored columns without a setting: created_at, max_conections") == 1
     )
 
 

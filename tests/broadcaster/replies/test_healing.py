@@ -358,7 +358,7 @@ class TestHole:
             await other.says("x")
             end = [] if state == "complete" else [writer.said[3]]
             await hears(ann, writer.said[0], *end, *other.said)
-        assert "the log does not have what is missing" in caplog.text
+        assert "the log lacks the missing tokens" in caplog.text
 
     async def test_what_no_worker_writes_is_given_up(self, server, redis, caplog):
         async with reader(server) as ann:
