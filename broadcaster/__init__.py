@@ -1,1 +1,1 @@
-"""The WebSocket server: sockets, the Pusher HTTP API, fan-out."""
+"""The broadcaster: WebSocket server, fan-out, and the Pusher HTTP API."""

@@ -1,4 +1,4 @@
-"""Coroutines that run in the background, until they end or the node stops."""
+"""Background tasks, which run until they finish or the node stops."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Background:
-    """Keeps their tasks: the event loop itself holds them weakly."""
+    """Holds references to background tasks, since the event loop holds only weak ones."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -22,21 +22,21 @@ class Background:
         return len(self._tasks)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run it from now on."""
+        """Start a coroutine as a task."""
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def spawn_later(self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run it after so many seconds."""
+        """Call ``work`` after a delay and run its coroutine as a task."""
         self._loop.call_later(seconds, lambda: self.spawn(work()))
 
     async def wait(self, seconds: float) -> None:
-        """Until all that run now have ended, for at most so long."""
+        """Wait until the current tasks have finished, for at most ``seconds``."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
 
     async def close(self) -> None:
-        """End all that still run."""
+        """Cancel the tasks that still run, and wait for them."""
         for task in list(self._tasks):
             await end_task(task)

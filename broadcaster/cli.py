@@ -1,4 +1,4 @@
-"""``legato broadcaster``: errors as one line each."""
+"""``legato broadcaster``: runs the server and reports each error in one line."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run one process until it is told to stop.
+    """Run the server until it is told to stop.
 
-    :returns: 0 after an orderly end, 2 for bad settings, 1 for anything else that stops the start.
+    :returns: 0 after a clean stop, 2 for wrong settings, 1 if the start failed for another reason.
     """
     try:
         settings = config.load(args, os.environ)
     except SettingsError as error:
         return _fail(error, 2)
-    from . import (  # noqa: PLC0415 - who has made a mistake is told before its libraries are loaded
+    from . import (  # noqa: PLC0415 - report wrong settings before the slow imports
         composition as server,
     )
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 NO_APP: Final = "apps: no application; expected [[apps]] with id, key and secret, or REVERB_APP_ID/KEY/SECRET"
 
 LOCAL_HOSTS: Final = ("localhost", "*.localhost", "127.0.0.1", "[::1]")
-"""Hosts whose pages come from this machine."""
+"""Host names of this machine."""
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=3600)]
@@ -37,7 +37,7 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Server(Table, frozen=True):
-    """``[server]``: where it listens, and its bounds. Sizes in bytes, times in seconds."""
+    """``[server]``: address and limits. Sizes in bytes, times in seconds."""
 
     host: str = "127.0.0.1"
     port: Port = 8080
@@ -62,7 +62,7 @@ class Server(Table, frozen=True):
     lease_seconds: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 15
 
     def __post_init__(self) -> None:
-        """Check what types alone cannot tell."""
+        """Check what types cannot express."""
         try:
             Origins(self.cors_origins, scheme=True)
         except ValueError as error:
@@ -70,7 +70,7 @@ class Server(Table, frozen=True):
 
 
 class Metrics(Table, frozen=True):
-    """``[metrics]``: Prometheus text on a port of its own; ``enabled = false`` for none."""
+    """``[metrics]``: Prometheus metrics on a separate port; ``enabled = false`` turns them off."""
 
     enabled: bool = True
     host: str = "127.0.0.1"
@@ -83,9 +83,9 @@ Algorithm = Literal[
 
 
 class Auth(Table, frozen=True):
-    """``[auth]``: whose JWTs are believed, and which channels their claims open.
+    """``[auth]``: how JWTs are verified, and which channels their claims allow.
 
-    One of ``jwt_secret`` (HS*), ``jwt_public_key`` (a PEM file) and ``jwks_url``.
+    At most one of ``jwt_secret`` (HS*), ``jwt_public_key`` (a PEM file) and ``jwks_url``.
     """
 
     jwt_secret: str = ""
@@ -103,7 +103,7 @@ class Auth(Table, frozen=True):
 
 
 class Chat(Table, frozen=True):
-    """``[chat]``: the job stream that messages go to, of which application."""
+    """``[chat]``: the application and the job stream of chat messages, and their limits."""
 
     queue: settings.Queue = "ai-streaming"
     app: str = ""
@@ -114,7 +114,7 @@ class Chat(Table, frozen=True):
 
 
 class AppSource(Table, frozen=True):
-    """``[app_source]``: applications that come and change while the server runs."""
+    """``[app_source]``: a store of applications that may change while the server runs."""
 
     redis_hash: str = ""
     database_url: str = ""
@@ -122,14 +122,14 @@ class AppSource(Table, frozen=True):
     seconds: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 10
 
     def __repr__(self) -> str:
-        """Without the address of the database, which may hold a password."""
+        """Omit the database URL, which may contain a password."""
         return "AppSource(...)"
 
 
 class Dev(Table, frozen=True):
-    """``[dev]``: what ``legato up`` switches on. Never for production: it hands out tokens for any user.
+    """``[dev]``: enabled by ``legato up``. Never for production: it issues tokens for any user.
 
-    ``hosts``: whose pages may have them, and connect to applications that do not say who may.
+    Pages of ``hosts`` may fetch these tokens, and connect to applications without ``allowed_origins``.
     """
 
     enabled: bool = False
@@ -139,7 +139,7 @@ class Dev(Table, frozen=True):
     model: str = ""
 
     def __post_init__(self) -> None:
-        """Check what types alone cannot tell."""
+        """Check what types cannot express."""
         try:
             Origins(self.hosts)
         except ValueError as error:
@@ -147,7 +147,7 @@ class Dev(Table, frozen=True):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """Everything the broadcaster is told."""
+    """All settings of the broadcaster."""
 
     server: Server = Server()
     metrics: Metrics = Metrics()
@@ -160,9 +160,9 @@ class Settings(msgspec.Struct, frozen=True):
     app_source: AppSource = AppSource()
 
     def app(self, app_id: str) -> App:
-        """The application of that id; the first one for an empty id.
+        """Return the application with this id; the first one for an empty id.
 
-        :raises SettingsError: there is none.
+        :raises SettingsError: there is no such application.
         """
         for app in self.apps:
             if app_id in ("", app.id):
@@ -171,15 +171,15 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 ALIASES: Final = foreign.ALIASES | {"REDIS_URL": "redis.url"}
-"""Environment names beside ``LEGATO_TABLE_KEY``: those of Laravel Reverb and soketi."""
+"""Environment variables in addition to ``LEGATO_TABLE_KEY``: those of Laravel, Reverb and soketi."""
 
 APP_FIELDS: Final = ("id", "key", "secret")
 
 
 def load(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
-    """Read ``--config``, the environment and the command line.
+    """Load the settings from ``--config``, the environment and the command line.
 
-    :raises SettingsError: one line for the user.
+    :raises SettingsError: a setting is wrong. The text is one line for the user.
     """
     path = getattr(args, "config", None)
     theirs = foreign.read(environ)
@@ -204,10 +204,10 @@ def load(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
 
 
 def _with_environment(apps: tuple[App, ...], environ: Mapping[str, str], theirs: Foreign) -> tuple[App, ...]:
-    """The applications with what the environment says of one of them, which comes first.
+    """Merge the application in the environment into those of the file, and put it first.
 
-    It is the one of that id, or the only one of the file; what the environment does not say stays as it is
-    there. Otherwise it is one more application.
+    It overrides fields of the application with its id, or of the only one in the file. Otherwise it is an
+    additional application.
     """
     own = {field: text for field in APP_FIELDS if (text := environ.get(f"LEGATO_APP_{field.upper()}"))}
     values: dict[str, Any] = {**theirs.app, **own}
@@ -239,14 +239,14 @@ def _with_environment(apps: tuple[App, ...], environ: Mapping[str, str], theirs:
 
 
 def _of_hosts(app: App, hosts: tuple[str, ...]) -> App:
-    """The application, closed to pages of other hosts unless it says itself who may connect."""
+    """Restrict an application to pages of ``hosts``, unless it has its own ``allowed_origins``."""
     if app.allowed_origins != ANY_ORIGIN:
         return app
     return msgspec.structs.replace(app, allowed_origins=hosts)
 
 
 def _check(loaded: Settings, source: str) -> None:
-    """What one field alone cannot tell."""
+    """Check conditions between several settings."""
     ids = [app.id for app in loaded.apps]
     keys = [key for app in loaded.apps for key in app.keys]
     places = [bool(loaded.app_source.redis_hash), bool(loaded.app_source.database_url)]

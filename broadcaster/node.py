@@ -1,4 +1,4 @@
-"""One broadcaster node: its parts, wired together, started, and stopped in order."""
+"""One broadcaster node: wires its parts, starts them, and stops them in order."""
 
 from __future__ import annotations
 
@@ -71,16 +71,16 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("legato.node")
 
-FLUSH_SECONDS: Final = 2.0
-"""How long the end waits for what clients have said to be published."""
+CLOSE_FLUSH_SECONDS: Final = 2.0
+"""How long a stop waits for the messages of clients to be published."""
 
 REGISTRY_SECONDS: Final = 4.0
-"""How long the end waits for Redis to take the lease back."""
+"""How long a stop waits for Redis to accept the release of the lease."""
 
 
 @dataclass(frozen=True, repr=False)
 class Node:
-    """The parts of one node. Only who wires them, starts them or reads their counts has all of them."""
+    """The parts of one node. Only code that wires, starts or measures them holds all of them."""
 
     settings: Settings
     bus: Bus
@@ -117,7 +117,7 @@ class Node:
     async def start(self) -> None:
         """Join the bus.
 
-        :raises BusError: it cannot be reached.
+        :raises BusError: the bus cannot be reached.
         """
         await self.webhooks.start()
         await self.bus.start(self.delivery)
@@ -128,34 +128,34 @@ class Node:
             self.loop_delay.start()
 
     async def close(self) -> None:
-        """Leave the bus. Departures that are held back go to another node, or are told if there is none."""
+        """Leave the bus. Another node takes over held-back departures; without one they are sent now."""
         self.wheel.close()
         self.loop_delay.close()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FLUSH_SECONDS):
+            async with asyncio.timeout(CLOSE_FLUSH_SECONDS):
                 await self.chores.done()
         if self.healer is not None:
             await self.healer.close()
         if not await self.peers.ask():
             self.webhooks.release()
         if self.peers.patient:
-            await self.background.wait(FLUSH_SECONDS)
+            await self.background.wait(CLOSE_FLUSH_SECONDS)
         try:
             async with asyncio.timeout(REGISTRY_SECONDS):
                 await self.registry.close(whole=not self.chores)
         except TimeoutError:
-            logger.warning("the node's lease is left to lapse: Redis does not answer")
-        await self.webhooks.close(senders.CLOSE_SECONDS if self.peers.patient else FLUSH_SECONDS)
+            logger.warning("Redis does not answer; the node's lease will expire by itself")
+        await self.webhooks.close(senders.CLOSE_SECONDS if self.peers.patient else CLOSE_FLUSH_SECONDS)
         await self.background.close()
         await self.bus.close()
 
     def lapsed(self) -> None:
-        """The others have taken this node for dead: its connections start anew."""
+        """Close all connections, so that they reconnect: the other nodes consider this node dead."""
         self.clients.dismiss_all(list(self.clients.open), errors.LEASE_LAPSED)
         self.admission.close(errors.LEASE_LAPSED)
 
     def unready(self) -> str | None:
-        """Why no new clients should come to this node now; None if they may."""
+        """Why this node should get no new clients now; None if it is ready."""
         reasons = (
             (self.clients.leaving, "draining"),
             (not self.bus.connected, "not connected to Redis"),
@@ -178,7 +178,7 @@ def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named 
     chores, wheel = Chores(loop.call_soon), Wheel(loop)
     fanout = Fanout(loop.call_soon)
     hub = Hub(loop.call_soon, fanout)
-    # The registry tells parts that need the registry: the node is whole when it does so first.
+    # The registry calls parts that need the registry. The node is complete before the first such call.
     registry = _registry(settings, apps, redis, lambda: node)
     webhooks = Webhooks(settings.apps, None if redis is None else partial(_confirm, registry))
     posting = BestEffort(bus, background.spawn)
@@ -285,6 +285,6 @@ def _registry(settings: Settings, apps: Directory, redis: Named | None, node: Ca
 
 
 def _confirm(registry: Registry, departure: Gone, answer: Callable[[bool], None]) -> None:
-    """Whether nobody has come back on another node."""
+    """Ask the registry whether a departure is final, or the user came back on another node."""
     (app_id, channel), user_id = departure
     registry.release(Key(app_id, channel), user_id, answer)

@@ -1,4 +1,4 @@
-"""The options of ``legato broadcaster``. Loads nothing that only a run needs."""
+"""The options of ``legato broadcaster``. Imports nothing that only a running server needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command; each overrides the file and the environment."""
+    """Add the options. Each overrides the settings file and the environment."""
     parser.add_argument("--config", metavar="FILE", help="settings as TOML (docs/settings.md)")
     parser.add_argument(
         "--env-file", metavar="FILE", help="variables as in Laravel's .env; the environment wins"
@@ -23,5 +23,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--processes",
         type=int,
         metavar="N",
-        help="processes that share the port; more than 1 needs Redis (default 1)",
+        help="number of processes that share the port; more than 1 needs Redis (default 1)",
     )

@@ -1,4 +1,4 @@
-"""The broadcaster's client of Redis, and its errors as the rest of the broadcaster knows them."""
+"""The broadcaster's Redis client, and the translation of its errors."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 def redis_client(url: str, prefix: str = "") -> Named:
-    """A client that waits for a connection of its pool and never repeats a command by itself.
+    """Create a client that waits for a free connection of its pool, and never retries a command.
 
-    A blind repeat would publish twice, so whoever calls decides.
+    A blind retry could publish twice, so the caller decides.
 
-    :param prefix: of all names that the installation uses (:mod:`legato.protocol.names`).
-    :raises SettingsError: the URL is not one of those that :mod:`legato.protocol.redis_url` knows.
+    :param prefix: begins every name that this installation uses in Redis (:mod:`legato.protocol.names`).
+    :raises SettingsError: :mod:`legato.protocol.redis_url` does not know this form of URL.
     """
     return connect(
         redis_url.parse(url),
@@ -47,9 +47,10 @@ _REFUSALS: Final = (ResponseError, BusyLoadingError, AuthenticationError, Author
 
 
 async def ask(call: Awaitable[Any] | Any) -> Any:
-    """What Redis answers, with its errors translated.
+    """Await a call to Redis, and translate its errors.
 
-    :raises BusError: it does not answer, or refuses. The text says why: it is for the log and for operators.
+    :raises RefusedError: Redis answers with an error.
+    :raises BusError: Redis does not answer. The text gives the reason for logs and operators.
     """
     try:
         return await call

@@ -1,4 +1,4 @@
-"""Long lists in slices, with a turn of the event loop between two: nobody else waits for the whole."""
+"""Process long lists in slices, and let the event loop run between two slices."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SLICE: Final = 1000
-"""Items that are worked on in one turn."""
+"""Items processed per turn of the event loop."""
 
 
 async def slices(items: Sequence[T], size: int = SLICE) -> AsyncIterator[Sequence[T]]:
-    """Parts of ``items`` in their order, each in a turn of its own."""
+    """Yield consecutive slices of ``items``, each in its own turn of the event loop."""
     for start in range(0, len(items), size):
         if start:
             await asyncio.sleep(0)
@@ -25,7 +25,7 @@ async def slices(items: Sequence[T], size: int = SLICE) -> AsyncIterator[Sequenc
 
 
 async def in_order(names: Sequence[str]) -> list[str]:
-    """Sort: each slice by itself, then merge them slice by slice."""
+    """Return ``names`` sorted: sort each slice, then merge the sorted slices."""
     runs = [sorted(part) async for part in slices(names)]
     if len(runs) < 2:
         return runs[0] if runs else []

@@ -1,1 +1,1 @@
-"""HTTP: the Pusher HTTP API, and the chat endpoints."""
+"""The Pusher HTTP API and the chat endpoints."""

@@ -1,6 +1,4 @@
-"""Everything on the server's port but WebSockets: the Pusher HTTP API and the fallback transports beside the
-Starlette application for the rest.
-"""
+"""The ASGI application: the Pusher HTTP API, the fallback transports, and Starlette for everything else."""
 
 from __future__ import annotations
 
@@ -42,6 +40,7 @@ if TYPE_CHECKING:
     from .http_api import HttpApi
 
 DEV_TOKEN_SECONDS: Final = 12 * 3600
+"""Lifetime of a token from ``/dev/token``."""
 
 PAGE_HEADERS: Final = {
     "content-security-policy": (
@@ -55,9 +54,9 @@ PAGE_HEADERS: Final = {
 
 
 class Server:
-    """The ASGI application: routes by path to the API, the fallback transports or everything else.
+    """Routes by path to the API, the fallback transports, or the Starlette application.
 
-    :ivar api: for requests that need no ASGI.
+    :ivar api: also called directly, without ASGI.
     """
 
     def __init__(self, api: HttpApi, fallback: Fallback, rest: Starlette) -> None:
@@ -66,7 +65,7 @@ class Server:
         self._rest = rest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI entry point; HTTP only, since WebSockets do not come this way."""
+        """ASGI entry point. HTTP only: WebSockets are handled elsewhere."""
         if self.api.serves(scope["raw_path"]):
             await self.api(scope, receive, send)
         elif self._fallback.serves(scope["raw_path"]):
@@ -83,12 +82,12 @@ def web(
     figures: Counter[tuple[str, int]],
     budget: Budget,
 ) -> Starlette:
-    """Everything but the API and the fallback transports.
+    """Build the Starlette application: everything but the API and the fallback transports.
 
     :param replies: None when chat is off.
-    :param unready: why no new clients should come to this node now; None if they may.
+    :param unready: why this node should get no new clients now; None if it is ready.
     :param figures: counts requests by route and status.
-    :param budget: parses large bodies one per turn of the loop.
+    :param budget: the read budget, for parsing large bodies.
     :raises SettingsError: ``[auth]`` or ``[dev]`` cannot be used.
     """
     tokens = verifier(settings.auth)
@@ -112,7 +111,7 @@ def web(
 
 
 def _up(unready: Callable[[], str | None]) -> Callable[[Request], Awaitable[Response]]:
-    """Alive, always; with ``?ready``, whether new clients should be sent here."""
+    """Liveness check; with ``?ready``, a readiness check."""
 
     async def up(request: Request) -> Response:
         reason = unready() if "ready" in request.query_params else None
@@ -128,7 +127,7 @@ async def _root(_request: Request) -> Response:
 
 
 async def _http_error(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for HTTPException only
     return JSONResponse({"message": error.detail}, error.status_code, headers=error.headers)
 
 
@@ -137,7 +136,7 @@ async def _server_error(_request: Request, _error: Exception) -> Response:
 
 
 def _dev_routes(settings: Settings, figures: Counter[tuple[str, int]]) -> Sequence[BaseRoute]:
-    """What ``legato up`` adds: tokens for any user, and the chat page."""
+    """The routes that ``legato up`` adds: tokens for any user, and the chat page."""
     import jwt  # noqa: PLC0415 - only `legato up` makes tokens
 
     dev, auth = settings.dev, settings.auth
@@ -168,10 +167,10 @@ def _dev_routes(settings: Settings, figures: Counter[tuple[str, int]]) -> Sequen
 
 
 class Page(StaticFiles):
-    """The chat page's files, with headers that let it load nothing from elsewhere."""
+    """The files of the chat page, with headers that forbid loading from other origins."""
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        """As the base class, with :data:`PAGE_HEADERS`."""
+        """See the base class. Adds :data:`PAGE_HEADERS`."""
         response = super().file_response(*args, **kwargs)
         response.headers.update(PAGE_HEADERS)
         return response

@@ -1,4 +1,4 @@
-"""Reading and writing by ASGI, for applications that do without a framework."""
+"""Helpers for ASGI applications without a framework."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:
-    """The whole body, at most ``limit`` bytes.
+    """Read the whole body, at most ``limit`` bytes.
 
-    :raises ApiError: 413 when there is more; 400 when the client goes away before the end.
+    :raises ApiError: 413 if it is larger; 400 if the client disconnects before the end.
     """
     body = bytearray()
     while True:

@@ -1,4 +1,4 @@
-"""The chat endpoints: submit, cancel and read a reply. The submitter waits for nothing but the queue."""
+"""The chat endpoints: send a message, cancel or read its reply. Sending waits only for the job queue."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ logger: Final = logging.getLogger("legato.chat")
 MAX_IDEMPOTENCY_KEY: Final = 255
 
 
-class Refused(Exception):  # noqa: N818 - an answer, not a fault
+class Refused(Exception):  # noqa: N818 - an answer to the client, not an internal error
     """A JSON answer ``{"message", ...}`` with a status, as Laravel front ends read it."""
 
     def __init__(self, status: int, message: str, **more: Any) -> None:
@@ -51,7 +51,7 @@ class Refused(Exception):  # noqa: N818 - an answer, not a fault
 
 
 class Answer(NamedTuple):
-    """What a refusal becomes. ``wait``: seconds for ``Retry-After``, 0 for none."""
+    """The answer to a refused request. ``wait``: seconds for ``Retry-After``, 0 for none."""
 
     status: int
     body: dict[str, Any]
@@ -59,7 +59,7 @@ class Answer(NamedTuple):
 
 
 class Chat:
-    """Endpoints below ``/api/chat`` (``streaming.md``, HTTP endpoints)."""
+    """The endpoints below ``/api/chat``."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Chat:
         self._budget = budget
 
     def routes(self) -> Sequence[BaseRoute]:
-        """To mount on an application."""
+        """The routes, to mount in an application."""
         rows: tuple[tuple[str, str, str, Callable[[Request], Awaitable[Response]]], ...] = (
             ("/api/chat/send", "chat_send", "POST", self._send),
             ("/api/chat/{id}/cancel", "chat_cancel", "POST", self._cancel),
@@ -110,8 +110,8 @@ class Chat:
         try:
             await replies.submit_once(job, again=known is not None)
         except (Full, TooMany, BusError) as error:
-            if is_refusal(error):  # the client comes again with this key, and then it counts
-                with suppress(BusError):  # what the client is told stays the same
+            if is_refusal(error):  # a retry with this key must be a new request
+                with suppress(BusError):  # does not change the answer
                     await replies.forget(user_id, key)
             raise
         return JSONResponse({"message_id": job.message_id})
@@ -201,7 +201,7 @@ _ANSWERS: Final[dict[type[Exception], Callable[[Any], Answer]]] = {
     InvalidRequest: _invalid,
     Refused: lambda error: Answer(error.status, error.body),
     ApiError: lambda error: Answer(error.status, {"message": str(error)}),
-    BusError: _saying(503, "Redis does not answer"),  # why is not for users to know
+    BusError: _saying(503, "Redis does not answer"),  # the reason is for the log only
     RefusedError: _saying(503, "Redis does not accept it"),
     Conflict: _saying(409, "This Idempotency-Key came with another request before."),
     ExpiredError: _saying(410, "The log of this message has expired."),

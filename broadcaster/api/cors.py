@@ -1,4 +1,4 @@
-"""CORS by the patterns of :mod:`legato.protocol.origins`."""
+"""CORS with the origin patterns of :mod:`legato.protocol.origins`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Cors(CORSMiddleware):
-    """Starlette's, whose ``allow_origins`` are patterns with a scheme, or ``*``."""
+    """Starlette's middleware, with ``allow_origins`` as patterns with a scheme, or ``*``."""
 
     def __init__(
         self,
@@ -22,7 +22,7 @@ class Cors(CORSMiddleware):
         allow_methods: tuple[str, ...] = ("GET", "POST"),
         allow_headers: tuple[str, ...] = ("*",),
     ) -> None:
-        credentials = "*" not in allow_origins  # any page at all would have its visitor's cookies sent
+        credentials = "*" not in allow_origins  # with *, any page could use its visitor's cookies
         super().__init__(app, allow_origins, allow_methods, allow_headers, allow_credentials=credentials)
         self._origins = Origins(allow_origins, scheme=True)
 

@@ -1,4 +1,4 @@
-"""Who may ask what ``[dev]`` serves: pages of this server, and programs on the developer's machine."""
+"""Restricts the routes of ``[dev]`` to this server's pages and programs on the developer's machine."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Guard:
-    """Refuses requests of pages from elsewhere, also those that reach this server by a name of their own.
+    """Refuses requests of foreign pages, including those that use DNS rebinding.
 
-    A page can point its own name at this machine (DNS rebinding), and its browser then takes both for one
-    origin. So the ``Host`` header has to be a known name, or an address, which needs no DNS.
+    A page can point its own host name at this machine, and the browser then takes both for the same origin.
+    So the ``Host`` header has to be a known name, or an IP address, which involves no DNS.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -33,9 +33,9 @@ class Guard:
     def wrap(
         self, handler: Callable[[Request], Awaitable[Response]]
     ) -> Callable[[Request], Awaitable[Response]]:
-        """The endpoint, behind the check.
+        """Wrap an endpoint with the check.
 
-        :raises Refused: 403, when it is called for somebody else's page.
+        :raises Refused: 403 (by the endpoint), for a foreign page.
         """
 
         async def endpoint(request: Request) -> Response:
@@ -50,7 +50,7 @@ class Guard:
         if len(hosts) != 1 or not self._knows(hosts[0]):
             return False
         origins = request.headers.getlist("origin")
-        if not origins:  # a program, or a page that cannot read the answer; browsers tell the latter
+        if not origins:  # a program, or a page that cannot read the answer
             return request.headers.get("sec-fetch-site") != "cross-site"
         return all(
             origin == f"{request.url.scheme}://{hosts[0]}"

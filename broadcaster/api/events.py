@@ -1,4 +1,4 @@
-"""Events as applications send them (protocol section 10): decoded, checked, and made into what goes out."""
+"""Events of applications (protocol section 10): decodes and checks them, and builds their frames."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from legato.protocol.apps import App
 
 KNOWN_CHANNELS: Final = 4096
-"""Names whose kind is remembered."""
+"""Cached channel names."""
 
 RESERVED: Final = ("pusher:", "pusher_internal:")
 QUERY_FIELDS: Final = frozenset(("name", "data", "channel", "channels", "socket_id", "info"))
-"""Parameters of an event that may be in the query."""
+"""Parameters of an event that are accepted in the query."""
 
-HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]")
-"""An escaped surrogate, which msgspec takes in pairs only."""
+SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+"""An escaped surrogate. msgspec accepts only pairs of them."""
 
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class ApiError(Exception):
-    """An answer other than 200, with the real status (section 10.2)."""
+    """An error answer, with its HTTP status (section 10.2)."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -76,25 +76,25 @@ _encoder: Final = msgspec.json.Encoder()
 
 
 def decode_event(params: Mapping[str, str], body: bytes) -> Event:
-    """The event of a request.
+    """Decode the event of a request.
 
-    :raises ApiError: it is none.
+    :raises ApiError: the request has no valid event.
     """
     event: Event = _decode(_event_decoder, _with_query(params, body))
     return event
 
 
 def decode_batch(body: bytes) -> tuple[BatchEvent, ...]:
-    """All events of a request.
+    """Decode the events of a batch request.
 
-    :raises ApiError: it has none.
+    :raises ApiError: the request has no valid batch.
     """
     batch: Batch = _decode(_batch_decoder, body)
     return batch.batch
 
 
 def _with_query(params: Mapping[str, str], body: bytes) -> bytes:
-    """The body, with what only the query has (section 10.1); there ``channels`` are joined with commas."""
+    """Add fields from the query to the body (section 10.1). There ``channels`` are separated by commas."""
     if QUERY_FIELDS.isdisjoint(params):
         return body
     given = {name: params[name] for name in QUERY_FIELDS if name in params}
@@ -105,7 +105,7 @@ def _with_query(params: Mapping[str, str], body: bytes) -> bytes:
 
 
 class Publication(NamedTuple):
-    """One message on one channel, and what a cache channel keeps of it."""
+    """One message for one channel, with the name and data that a cache channel keeps."""
 
     key: Key
     envelope: Envelope
@@ -115,9 +115,9 @@ class Publication(NamedTuple):
 
 
 def publication(app: App, event: Event | BatchEvent, channel: str) -> Publication:
-    """What goes out.
+    """Check an event and build its message.
 
-    :raises ApiError: a rule of section 10.3 is broken.
+    :raises ApiError: the event breaks a rule of section 10.3.
     """
     if event.name.startswith(RESERVED):
         raise ApiError(400, f"Event names may not start with {' or '.join(RESERVED)}")
@@ -136,7 +136,7 @@ def publication(app: App, event: Event | BatchEvent, channel: str) -> Publicatio
     cached = not is_user and parse_channel(channel, app.max_channel_name_length).cache
     try:
         payload = messages.channel_event(event.name, channel, data)
-    except UnicodeEncodeError:  # a half of a pair in it
+    except UnicodeEncodeError:  # contains a lone surrogate
         payload = _dumped({"event": event.name, "channel": channel, "data": data})
     return Publication(Key(app.id, channel), Envelope(payload, event.socket_id), cached, event.name, data)
 
@@ -150,22 +150,22 @@ def parse_channel(name: str, longest: int) -> Channel:
 
 
 def _data_text(value: Any) -> str:
-    """The event's data string; another JSON value is encoded compactly (section 10.3)."""
+    """Return the data string. A JSON value that is no string is encoded compactly (section 10.3)."""
     if isinstance(value, str):
         return value
     try:
         return _encoder.encode(value).decode()
-    except UnicodeEncodeError:  # a half of a pair in it
+    except UnicodeEncodeError:  # contains a lone surrogate
         return _dumped(value).decode()
 
 
 def _dumped(value: Any) -> bytes:
-    """JSON in which halves of surrogate pairs are escaped, as they came: JSON's grammar has them."""
+    """Encode as JSON with lone surrogates escaped, as they came. JSON's grammar allows them."""
     return json.dumps(value, separators=(",", ":")).encode()
 
 
 def without_halves(text: str) -> str:
-    """The text with U+FFFD for each half of a surrogate pair: for where it is kept, as UTF-8."""
+    """Replace lone surrogates by U+FFFD, for text that is stored as UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -180,17 +180,17 @@ def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
         except (msgspec.ValidationError, RecursionError):
             raise
         except msgspec.DecodeError:
-            if HALF.search(body) is None:
+            if SURROGATE.search(body) is None:
                 raise
-            return _decoded_with_halves(decoder.type, body)
+            return _decode_with_surrogates(decoder.type, body)
     except msgspec.ValidationError as error:
         raise ApiError(400, str(error)) from error
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ApiError(400, "The body is not valid JSON") from error
 
 
-def _decoded_with_halves(kind: Any, body: bytes) -> Any:
-    """As the decoder would read it, but for what JavaScript makes of a text that ends within an emoji."""
+def _decode_with_surrogates(kind: Any, body: bytes) -> Any:
+    """Decode JSON with lone surrogates, which JavaScript produces when it cuts a text within an emoji."""
 
     def refuse(text: str) -> float:
         raise ValueError(text)

@@ -1,4 +1,4 @@
-"""The Pusher HTTP API (protocol section 10): the hot path of publishing."""
+"""The Pusher HTTP API (protocol section 10), optimised for publishing."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _NOTHING: Final = b"{}"
 
 
 def _announced(headers: Sequence[tuple[bytes, bytes]]) -> int | None:
-    """Bytes of the body; None if it comes in chunks."""
+    """Return the length of the body; None if it is chunked."""
     fields = dict(headers)
     return None if b"transfer-encoding" in fields else int(fields.get(b"content-length", b"0"))
 
@@ -60,7 +60,7 @@ class HttpApi:
     """Answers everything below ``PREFIX/apps/``.
 
     :param figures: counts requests by endpoint and status.
-    :ivar max_body: bytes that a request's body may have.
+    :ivar max_body: maximum size of a body in bytes.
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class HttpApi:
         self._paths = Paths(server.path, _routes(publishing, queries, running))
 
     def serves(self, raw_path: bytes) -> bool:
-        """Whether the path is one of the API's."""
+        """Whether the path belongs to the API."""
         return raw_path.startswith(self._starts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """For the few requests that come by ASGI: those with an absolute address."""
+        """ASGI entry point, for the few requests with an absolute URL."""
         target = scope["raw_path"].partition(b"?")[0] + b"?" + scope["query_string"]
         answered: asyncio.Future[tuple[int, bytes]] = self._loop.create_future()
         announced = _announced(scope["headers"])
@@ -91,17 +91,17 @@ class HttpApi:
                 body: bytes | None = await read_body(receive, self.max_body)
             except ApiError as error:
                 if error.status != 413:
-                    return  # nobody is there any more
+                    return  # the client has disconnected
                 body = None
             self.answer(scope["method"], target, body, lambda *told: _settle(answered, told))
         await send_json(send, *await answered)
 
     def refuses(self, method: str, target: bytes, length: int | None, reply: Reply) -> bool:
-        """Whether a request is answered before its body has come: with the reason why no body can help it.
+        """Refuse a request before its body arrives, if no body can make it valid. Returns whether it did.
 
-        Everything is checked but the body itself, and whether it has the MD5 that the signature covers.
+        Checks everything but the body itself and its MD5, which the signature covers.
 
-        :param length: of the body; None if nobody knows.
+        :param length: the length of the body; None if unknown.
         """
         route = None
         try:
@@ -112,16 +112,16 @@ class HttpApi:
             if length is not None and length > self.max_body:
                 self._whole(None)
             self._authenticate(match, method, params, None)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the SDK gets JSON
+        except Exception as error:  # noqa: BLE001 - the SDK gets JSON for any error
             self._reply(route, reply, *_failed(error))
             return True
         return False
 
     def answer(self, method: str, target: bytes, body: bytes | bytearray | None, reply: Reply) -> None:
-        """Reply with status and JSON, whatever a client sends: at once if nobody has to be waited for.
+        """Reply with status and JSON to any request; at once if nothing has to be waited for.
 
-        :param target: path and query, as they came.
-        :param body: None if it was larger than it may be.
+        :param target: path and query as received.
+        :param body: None if it exceeded the limit.
         """
         route = None
         try:
@@ -131,7 +131,7 @@ class HttpApi:
             route = _allowed(match.route, method)
             app = self._authenticate(match, method, params, self._whole(body))
             told = route.handler(Request(app, match.names, params, bytes(body or b"")))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the SDK gets JSON
+        except Exception as error:  # noqa: BLE001 - the SDK gets JSON for any error
             self._reply(route, reply, *_failed(error))
             return
         if isinstance(told, tuple):
@@ -149,8 +149,8 @@ class HttpApi:
     def _follow_up(
         self, route: Route, reply: Reply, done: asyncio.Future[Any], told: Told | None = None
     ) -> None:
-        """``told`` is the answer, or, if that is None, the result of ``done``."""
-        if done.cancelled():  # the server stops
+        """Reply with ``told``, or with the result of ``done`` if that is None."""
+        if done.cancelled():  # the server is stopping
             return
         error = done.exception()
         if error is not None:
@@ -164,10 +164,10 @@ class HttpApi:
     def _authenticate(
         self, match: RouteMatch, method: str, params: Mapping[str, str], body: bytes | bytearray | None
     ) -> App:
-        """The application that the request is for, if it has signed it.
+        """Verify the signature, and return the application of the request.
 
-        Only an application, any one, learns that another is not there: to all others an unknown one looks
-        like one that they have no key of.
+        Only a caller with a valid key of any application learns that an application does not exist. For all
+        others an unknown application looks like one with another key.
         """
         named = self._apps.with_key(params.get("auth_key", ""))
         app = named if match.app_id is None else self._apps.by_id.get(match.app_id)
@@ -202,11 +202,11 @@ def _routes(publishing: Publishing, queries: Queries, running: Running) -> list[
 
 
 def _failed(error: BaseException) -> Told:
-    """What is answered instead."""
+    """Return the answer for an error."""
     if isinstance(error, (ApiError, SignatureError)):
         return error.status, {"error": str(error), "code": error.status}
     if isinstance(error, BusError):
-        logger.warning("a request is answered with 503: %s", error)
+        logger.warning("answering a request with 503: %s", error)
         return 503, {"error": str(error), "code": 503}
     logger.error("a request could not be answered", exc_info=error)
     return 500, {"error": "Server error", "code": 500}

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 
 class Publishing:
-    """Publishes what applications send. Every event of a request is validated before the first is published.
+    """Publishes events of applications. Validates all events of a request before publishing the first.
 
-    :param running: the requests that wait for something.
+    :param running: runs requests that have to wait.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Publishing:
         return self._published(request.app, [publication(request.app, event, event.channel)], (202, {}))
 
     def _published(self, app: App, rows: list[Publication], told: Told) -> Outcome:
-        """Without waiting, where neither a cache channel nor the bus needs it: all are validated by now."""
+        """Publish validated events; without waiting, unless a cache channel or the bus requires it."""
         if any([row.cached for row in rows]):  # noqa: C419 - a generator costs more than so few rows
             return self._running.start(self._publish_then(app, rows, told))
         accepted = self._bus.post([(row.key, row.envelope) for row in rows])
@@ -101,7 +101,7 @@ class Publishing:
         return told
 
     async def _publish(self, app: App, rows: list[Publication]) -> None:
-        """What cache channels keep is kept first."""
+        """Store the events of cache channels, then publish all."""
         await self._bus.publish(
             [(row.key, await self._kept(app, row) if row.cached else row.envelope) for row in rows]
         )
@@ -127,11 +127,11 @@ class Publishing:
         return 200, {"batch": [info for (info,) in infos]}
 
     async def terminate(self, request: Request) -> Told:
-        """``POST users/*/terminate_connections``: the user's connections end."""
+        """``POST users/*/terminate_connections``: close the user's connections."""
         return await self._tell_connections(request, TERMINATE)
 
     async def reconnect(self, request: Request) -> Told:
-        """``POST users/*/reconnect_connections``, Legato's own: they end, and come back at once."""
+        """``POST users/*/reconnect_connections``, Legato's own: close them so that they reconnect at once."""
         return await self._tell_connections(request, RECONNECT)
 
     async def _tell_connections(self, request: Request, command: str) -> Told:

@@ -1,4 +1,4 @@
-"""The endpoints that ask: channels, users, connections."""
+"""The query endpoints: channels, users, connections."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ USER_COUNT_NEEDS_PRESENCE: Final = (
     "user_count may only be requested for presence channels - "
     "please supply filter_by_prefix begining with presence-"
 )
-"""The hosted service's text, its spelling too."""
+"""The text of the hosted service, including its spelling."""
 
 
 class Queries:
-    """Answers from the registry, for all nodes together."""
+    """Answers queries from the registry, for all nodes."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -33,7 +33,7 @@ class Queries:
     async def infos(
         self, app: App, channels: tuple[str, ...], wanted: frozenset[str]
     ) -> list[dict[str, Any]]:
-        """For each channel those of ``wanted`` that apply to it."""
+        """Per channel, those of the ``wanted`` attributes that apply to it."""
         keys = [Key(app.id, channel) for channel in channels]
         counts = await self._registry.counts(keys)
         return [_counts(key, count, wanted) for key, count in zip(keys, counts, strict=True)]
@@ -74,7 +74,7 @@ class Queries:
         return 200, {"users": [{"id": user_id} for user_id in members]}
 
     async def connections(self, request: Request) -> Told:
-        """``GET connections``, Reverb's: of all nodes."""
+        """``GET connections``, as in Reverb: the number over all nodes."""
         return 200, {"connections": await self._registry.connections(request.app.id)}
 
 

@@ -1,4 +1,4 @@
-"""A request to the HTTP API once it is authenticated, and what its endpoint answers."""
+"""An authenticated request to the HTTP API, and the outcome of its endpoint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ACCEPTED: Final[Told] = 200, {}
 
 
 class Request(NamedTuple):
-    """An authentic request. ``names`` are what stands for ``*`` in its route, decoded."""
+    """An authenticated request. ``names`` are the decoded values of ``*`` in its route."""
 
     app: App
     names: tuple[str, ...]
@@ -26,7 +26,7 @@ class Request(NamedTuple):
 
     @property
     def info(self) -> frozenset[str]:
-        """The attributes asked for in the query."""
+        """The attributes requested in the query."""
         return attributes(self.params.get("info"))
 
 
@@ -37,7 +37,7 @@ def attributes(info: str | None) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """``told`` is the answer once the bus has accepted the messages."""
+    """The answer ``told``, to be sent once the bus has accepted the messages."""
 
     when: asyncio.Future[None]
     told: Told

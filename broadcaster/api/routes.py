@@ -1,4 +1,4 @@
-"""Where the paths of the HTTP API lead (protocol section 10)."""
+"""The routes of the HTTP API (protocol section 10)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ if TYPE_CHECKING:
     from .requests import Endpoint
 
 KNOWN_PATHS: Final = 1024
+"""Cached paths: nearly all requests use a few."""
+
 KNOWN_BYTES: Final = 256
-"""Paths that are remembered, and how long they may be: nearly all requests are for a few."""
+"""Maximum length of a cached path."""
 
 
 class Route(NamedTuple):
-    """An endpoint below ``/apps/ID/``; ``name`` is its path, where ``*`` stands for one part of any text.
+    """An endpoint below ``/apps/ID/``. ``name`` is its path, where ``*`` matches any one segment.
 
-    ``depth`` is how many parts it has.
+    ``depth`` is its number of segments.
     """
 
     name: str
@@ -32,12 +34,12 @@ class Route(NamedTuple):
 
 
 class RouteMatch(NamedTuple):
-    """Where a path leads.
+    """The result of routing a path.
 
-    :ivar spellings: of the path, as clients may have signed it.
-    :ivar app_id: None if the path does not tell: then the key does.
+    :ivar spellings: the forms of the path that a client may have signed.
+    :ivar app_id: None if the path does not name the application; then the key does.
     :ivar route: None if there is no such endpoint.
-    :ivar names: what stands for ``*``, decoded.
+    :ivar names: the decoded values of ``*``.
     """
 
     spellings: tuple[str, ...]
@@ -54,10 +56,10 @@ def _decoded(part: str) -> str:
 
 
 class Paths:
-    """All endpoints.
+    """Routes paths to endpoints.
 
-    :param prefix: of every path.
-    :ivar find: where a path leads, by its bytes as they came.
+    :param prefix: the path prefix of the server (``server.path``).
+    :ivar find: routes a path, given its bytes as received.
     """
 
     def __init__(self, prefix: str, routes: Iterable[Route]) -> None:
@@ -66,11 +68,11 @@ class Paths:
         self.find = remembered(KNOWN_PATHS, KNOWN_BYTES, self._find)
 
     def _find(self, path: bytes) -> RouteMatch:
-        """By a path as it came, of any bytes; each part decoded once: a name may hold what a path may not.
+        """Route a path as received, of any bytes. Each segment is decoded by itself: a name may have a slash.
 
-        :raises ApiError: a part is not UTF-8.
+        The official Python SDK omits ``/apps/ID`` in one path (section 10.8).
 
-        The official Python SDK leaves ``/apps/ID`` out of one path (section 10.8).
+        :raises ApiError: a segment is not UTF-8.
         """
         raw = path.decode("ascii", "replace")
         parts = raw.removeprefix(self._prefix).split("/")[1:]
@@ -82,9 +84,9 @@ class Paths:
         return RouteMatch(self._spellings(raw), app_id, self._route(parts), tuple(parts[1:2]))
 
     def _route(self, parts: list[str]) -> Route | None:
-        """What stands for ``*`` is in every name of one the second part."""
+        """Find the route. In every route with ``*``, this is the second segment."""
         route = self._routes.get("/".join((parts[0], "*", *parts[2:])) if len(parts) > 1 else "".join(parts))
-        return route if route is not None and route.depth == len(parts) else None  # a part may have a slash
+        return route if route is not None and route.depth == len(parts) else None  # one may have a slash
 
     def _spellings(self, raw: str) -> tuple[str, ...]:
         if "%" not in raw and not self._prefix:

@@ -1,4 +1,4 @@
-"""The requests to the HTTP API that wait for something."""
+"""Runs requests to the HTTP API that have to wait for something."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 
 class Running:
-    """Runs coroutines of requests, and keeps their tasks from being collected."""
+    """Runs coroutines of requests, and keeps references to their tasks."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._tasks: set[asyncio.Future[Told]] = set()
 
     def start(self, work: Coroutine[Any, Any, Told]) -> asyncio.Future[Told]:
-        """Run it."""
+        """Run a coroutine as a task."""
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     def wrap(self, handler: Callable[[Request], Coroutine[Any, Any, Told]]) -> Endpoint:
-        """Make an endpoint of a coroutine function."""
+        """Turn a coroutine function into an endpoint."""
         return lambda request: self.start(handler(request))

@@ -1,1 +1,1 @@
-"""Applications that come, change and go while the server runs."""
+"""Applications, which may change while the server runs."""

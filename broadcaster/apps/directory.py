@@ -1,4 +1,4 @@
-"""The applications as they are now: looked up by id and by key."""
+"""The current applications, by id and by key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Directory:
-    """All applications of the server. Whoever needs one looks it up each time: it may change.
+    """The current applications. They may change, so look an application up on each use.
 
     :ivar by_id: the applications by their ids.
     """
@@ -22,7 +22,7 @@ class Directory:
         self.replace(apps)
 
     def replace(self, apps: Iterable[App]) -> None:
-        """From now on these, and no others."""
+        """Replace all applications."""
         self.by_id = {app.id: app for app in apps}
         self._by_key = {key: app for app in self.by_id.values() for key in app.keys}
 
@@ -31,6 +31,6 @@ class Directory:
         return self._by_key.get(key)
 
     def has(self, app_id: str, option: str) -> bool:
-        """Whether the application is there and has switched ``option`` on."""
+        """Whether the application exists and has ``option`` enabled."""
         app = self.by_id.get(app_id)
         return app is not None and bool(getattr(app, option))

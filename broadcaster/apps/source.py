@@ -1,6 +1,6 @@
-"""Applications that come, change and go while the server runs, from a Redis hash or a table of a database.
+"""Reads applications at run time, from a Redis hash or a database table.
 
-What is read replaces what was known, all at once: a look-up never leaves the process.
+A poll replaces all applications at once. A look-up of an application never leaves the process.
 """
 
 from __future__ import annotations
@@ -25,39 +25,39 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("legato.apps")
 
 CHUNK: Final = 200
-"""Entries to check before the event loop gets a turn: a few milliseconds."""
+"""Entries that are checked per turn of the event loop; a few milliseconds."""
 
-CLASH: Final = "its id or a key of it is another's"
+CLASH: Final = "another application has its id or one of its keys"
 
 
 class UnreadableError(Exception):
-    """The applications cannot be read now. One line, without credentials."""
+    """The applications cannot be read. The text is one line without credentials."""
 
 
 class AppStore(Protocol):
-    """Where applications are kept beside the settings."""
+    """A store of applications, in addition to the settings."""
 
     name: str
-    """What reports call it."""
+    """Its name in log lines."""
 
     async def read(self) -> list[tuple[str, Any]]:
-        """What to call each entry, and its content: the same (``==``) as long as nobody changes it.
+        """Read all entries as pairs of name and content. An unchanged content compares equal (``==``).
 
-        :raises UnreadableError: it does not answer, or is no such store.
+        :raises UnreadableError: the store does not answer, or has another format.
         """
 
     def app(self, content: Any) -> App:
-        """The application of an entry.
+        """Convert an entry's content to an application.
 
-        :raises ValueError: it is none. The text holds no secret.
+        :raises ValueError: the content is invalid. The text contains no secret.
         """
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
 
 
 class AppHash:
-    """A Redis hash: id -> the rest of an ``[[apps]]`` table as JSON. The client is the caller's to close."""
+    """A Redis hash: id -> the other fields of an ``[[apps]]`` table as JSON. The caller closes the client."""
 
     def __init__(self, redis: Redis, name: str) -> None:
         self.name = name
@@ -82,9 +82,9 @@ class AppHash:
 
 
 class AppWatcher:
-    """The applications of the settings, which win, and those of a store, looked at again and again.
+    """Merges the applications of the settings, which take precedence, with those of a polled store.
 
-    An entry that is no application is reported once and left out; the others are not held up.
+    An invalid entry is logged once and left out. It does not affect the others.
     """
 
     def __init__(self, store: AppStore, own: tuple[App, ...], seconds: float) -> None:
@@ -98,30 +98,30 @@ class AppWatcher:
         self._trouble = ""
 
     async def watch(self, use: Use) -> None:
-        """Look again every ``seconds``. While the store does not answer, what is known stays."""
+        """Poll every ``seconds``. While the store does not answer, the known applications stay."""
         while True:
             await asyncio.sleep(self._seconds)
             try:
                 await use(await self.load())
             except UnreadableError as error:
                 self._report_trouble(str(error))
-            except Exception:  # a fault of ours must not end the watch
+            except Exception:  # a bug must not end the polling
                 logger.exception("the applications could not be changed")
             else:
                 self._report_trouble("")
 
     def _report_trouble(self, trouble: str) -> None:
-        """Once when it begins or becomes another, and once when it is over."""
+        """Log a problem once when it begins or changes, and once when it is over."""
         if trouble and trouble != self._trouble:
-            logger.warning("%s; those known stay", trouble)
+            logger.warning("%s; the known applications stay in use", trouble)
         elif self._trouble and not trouble:
             logger.info("the applications in %s can be read again", self._store.name)
         self._trouble = trouble
 
     async def load(self) -> tuple[App, ...]:
-        """All that are there now.
+        """Read the store, and return all applications.
 
-        :raises UnreadableError: the store does not answer, or is no such store.
+        :raises UnreadableError: the store does not answer, or has another format.
         """
         try:
             entries = await self._store.read()
@@ -137,9 +137,9 @@ class AppWatcher:
         return apps
 
     async def _checked(self, entries: list[tuple[str, Any]]) -> tuple[list[App], set[tuple[str, str]]]:
-        """The applications among the entries; of the others the name, and what is wrong.
+        """Convert the entries. Returns the applications, and name and error of each invalid entry.
 
-        What has not changed since the last look costs one comparison.
+        An entry that has not changed since the last poll costs one comparison.
         """
         known: dict[str, tuple[Any, App]] = {}
         found: list[App] = []
@@ -165,7 +165,7 @@ class AppWatcher:
 
 
 def _merged(own: Iterable[App], found: Iterable[App]) -> tuple[tuple[App, ...], list[str]]:
-    """Those of the settings and those found that clash with none before them; and the ids of the others."""
+    """Merge applications; an earlier one wins. Returns also the ids of those with a taken id or key."""
     apps: dict[str, App] = {}
     keys: set[str] = set()
     clashing: list[str] = []

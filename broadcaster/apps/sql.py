@@ -1,6 +1,6 @@
-"""Applications in a table of a database: one row each, a column for each field that is used.
+"""Reads applications from a database table: one row per application, one column per field.
 
-The table is the user's: it is only ever read, and may have columns of its own.
+The table belongs to the user: it is only read, and may have further columns.
 """
 
 from __future__ import annotations
@@ -34,40 +34,40 @@ if TYPE_CHECKING:
     from legato.broadcaster.config import AppSource
 
     Row = tuple[tuple[str, ...], tuple[Any, ...]]
-    """Names of the columns, the required ones first, and their values."""
+    """Column names, the required ones first, and their values."""
 
 logger: Final = logging.getLogger("legato.apps")
 
 READ_SECONDS: Final = 10.0
-"""How long one look may take. A firewall that drops packets answers nothing at all."""
+"""Time limit of one poll. A firewall that drops packets never answers."""
 
 CLOSE_SECONDS: Final = 1.0
-"""How long the end of the server waits for the database to say good-bye."""
+"""How long a stop of the server waits for the database connections to close."""
 
 MAX_ROWS: Final = 100_000
-"""More are hardly applications but the wrong table."""
+"""With more rows it is probably the wrong table."""
 
 REQUIRED: Final = ("id", "key", "secret")
 
 JSON_COLUMNS: Final = frozenset(
     field.name for field in msgspec.structs.fields(App) if get_origin(field.type) in (tuple, dict)
 )
-"""Fields that one value of SQL cannot hold."""
+"""Fields whose values are JSON in SQL."""
 
 _FIELDS: Final = frozenset(field.encode_name for field in msgspec.structs.fields(App))
 
-# PostgreSQL: a cached statement would fail once a column is added, and JSON need not be decoded at each look.
+# PostgreSQL: a cached statement would fail after a column is added; JSON is decoded only if it has changed.
 _OPTIONS: Final[dict[str, dict[str, Any]]] = {
-    "sqlite": {"poolclass": NullPool},  # opened anew: the file may have been replaced
+    "sqlite": {"poolclass": NullPool},  # reopened per poll: the file may be replaced
     "postgresql": {"connect_args": {"prepared_statement_cache_size": 0}, "json_deserializer": str},
 }
 _POOLED: Final = {"pool_size": 1, "max_overflow": 0, "pool_pre_ping": True, "pool_recycle": 1800}
 
 
 class AppTable:
-    """The table of ``app_source.database_table``; a :class:`~legato.broadcaster.apps.source.AppStore`.
+    """The table ``app_source.database_table`` as a :class:`~legato.broadcaster.apps.source.AppStore`.
 
-    :raises SettingsError: the address is not one, or its driver is not installed. The text never holds it.
+    :raises SettingsError: the URL is invalid, or its driver is not installed. The text omits the URL.
     """
 
     def __init__(self, source: AppSource) -> None:
@@ -90,14 +90,14 @@ class AppTable:
             raise
         except TimeoutError:
             raise UnreadableError(f"no answer within {READ_SECONDS:g} s") from None
-        except Exception as error:  # noqa: BLE001 - drivers raise what they like, asyncpg its own
-            raise UnreadableError(databases.reason(error)) from None  # the cause may show the address
+        except Exception as error:  # noqa: BLE001 - drivers raise errors of their own
+            raise UnreadableError(databases.reason(error)) from None  # the cause may contain the URL
         if len(rows) > MAX_ROWS:
             raise UnreadableError(f"more than {MAX_ROWS} rows")
         return [(str(row[1][0]), row) for row in rows]
 
     async def _fetched(self) -> list[Row]:
-        """In parts, between which the event loop gets its turns."""
+        """Read the rows in parts, and let the event loop run in between."""
         if self._engine.dialect.name == "sqlite":
             await asyncio.to_thread(_probe_sqlite, self._engine.url.database or "")
         rows: list[Row] = []
@@ -111,31 +111,31 @@ class AppTable:
         return rows
 
     def _check_columns(self, columns: Collection[str]) -> None:
-        """The required ones have to be there. Others are the user's own, or misspelt: say so once."""
+        """Check the required columns. Log unknown ones once: they may be misspelt."""
         for name in REQUIRED:
             if name not in columns:
                 raise UnreadableError(f"there is no column {name!r}")
         ignored = frozenset(columns) - _FIELDS
         if ignored - self._ignored:
-            logger.info("%s: columns that no setting is called as: %s", self.name, ", ".join(sorted(ignored)))
+            logger.info("%s: ignored columns without a setting: %s", self.name, ", ".join(sorted(ignored)))
         self._ignored = ignored
 
     def app(self, content: Row) -> App:
-        """See :class:`~legato.broadcaster.apps.source.AppStore`. NULL stands for the default."""
+        """See :class:`~legato.broadcaster.apps.source.AppStore`. NULL means the default."""
         columns = zip(*content, strict=True)
         values = {name: _value(name, value) for name, value in columns if value is not None}
         return msgspec.convert(values, App, strict=False)  # MySQL and SQLite have 0 and 1 for booleans
 
     async def close(self) -> None:
         """See :class:`~legato.broadcaster.apps.source.AppStore`."""
-        logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # a farewell that fails harms nobody
+        logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # a failed close is harmless
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._engine.dispose()
 
 
 def _value(name: str, value: Any) -> Any:
-    """What a column holds, as TOML would: JSON decoded, and an id that is a number or a UUID as text."""
+    """Convert a column's value: decode JSON, and turn an id that is a number or a UUID into text."""
     if name in JSON_COLUMNS and isinstance(value, (str, bytes)):
         try:
             return msgspec.json.decode(value)
@@ -163,7 +163,7 @@ def _engine(url: str) -> AsyncEngine:
 
 
 def _probe_sqlite(path: str) -> None:
-    """Open the file once as it is: aiosqlite would make one, or its thread complain on stderr."""
+    """Test that the file exists: aiosqlite would create it, or its thread log errors to stderr."""
     if not path.startswith("file:"):
         path = f"file:{quote(path)}?mode=rw"
     sqlite3.connect(path, uri=True).close()

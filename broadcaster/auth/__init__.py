@@ -1,1 +1,1 @@
-"""Who a request comes from, and which channels that opens."""
+"""Authentication of requests, and authorisation of channels."""

@@ -1,6 +1,6 @@
-"""Signatures for front ends whose application has no such endpoints of its own (protocol section 14).
+"""Authorisation endpoints for applications that have none of their own (protocol section 14).
 
-Bearer token in, signature out. What a client may be told is decided by the token alone.
+A request brings a bearer token and gets a signature. The token alone decides what the client may have.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ MASTER_KEY_BYTES: Final = 32
 
 
 class Signer:
-    """What both endpoints share: whose token it is, which socket asks, and the application's key.
+    """What both endpoints share: verifies the token, reads the form, and holds the application's key.
 
-    :raises SettingsError: ``auth.app`` is not an application's id.
+    :raises SettingsError: ``auth.app`` is not the id of an application.
     """
 
     def __init__(self, settings: Settings, apps: Directory, tokens: Verifier) -> None:
@@ -54,7 +54,7 @@ class Signer:
         """The verified claims, the form, and its ``socket_id``.
 
         :raises AuthError: no valid token.
-        :raises InvalidRequest: not a form (:mod:`.forms`), or no socket id in it.
+        :raises InvalidRequest: the body is not a form (:mod:`.forms`), or has no valid socket id.
         """
         claims = await self._tokens.verify(request.headers.get("authorization", ""))
         form = await read_form(request, BODY_LIMIT)
@@ -64,15 +64,15 @@ class Signer:
         return claims, form, socket_id
 
     def user_info(self, claims: Mapping[str, Any]) -> dict[str, Any]:
-        """``{"user_info": {...}}`` with the claims that may be told to others; empty if there is none."""
+        """``{"user_info": {...}}`` with the claims of ``auth.user_info``; empty without any."""
         info = {name: claims[name] for name in self._user_info if name in claims}
         return {"user_info": info} if info else {}
 
     @property
     def app(self) -> App:
-        """The application as it is now.
+        """The current state of the application.
 
-        :raises Refused: 503, there is none any more.
+        :raises Refused: 503, the application was removed.
         """
         app = self._apps.by_id.get(self._app_id)
         if app is None:
@@ -81,8 +81,9 @@ class Signer:
 
 
 class ChannelAuth:
-    """``POST /broadcasting/auth`` (section 14.1): answers ``auth``, on presence channels ``channel_data``, on
-    encrypted ones ``shared_secret``, if a rule of ``auth.channels`` opens the channel.
+    """``POST /broadcasting/auth`` (section 14.1): signs a channel that a rule of ``auth.channels`` allows.
+
+    Answers ``auth``; for a presence channel also ``channel_data``, for an encrypted one ``shared_secret``.
 
     :raises SettingsError: ``auth.channels`` or ``auth.encryption_master_key`` cannot be used.
     """
@@ -93,7 +94,7 @@ class ChannelAuth:
         self._master_key = _master_key(auth.encryption_master_key)
 
     async def __call__(self, request: Request) -> Response:
-        """Form fields ``socket_id`` and ``channel_name``."""
+        """Handle a request with the form fields ``socket_id`` and ``channel_name``."""
         claims, form, socket_id = await self._signer.read(request)
         channel = self._channel(claims, form.get("channel_name", ""))
         answer: dict[str, str] = {}
@@ -113,7 +114,7 @@ class ChannelAuth:
             raise Refused(403, "Forbidden.")
         try:
             channel = Channel.parse(name, self._signer.app.max_channel_name_length)
-        except ChannelError as error:  # a claim can make it too long
+        except ChannelError as error:  # a long claim can exceed the limit
             raise Refused(403, "Forbidden.") from error
         if channel.encrypted and not self._master_key:
             raise Refused(403, "Encrypted channels need auth.encryption_master_key.")
@@ -135,7 +136,7 @@ class UserAuth:
         self._signer = signer
 
     async def __call__(self, request: Request) -> Response:
-        """Form field ``socket_id``."""
+        """Handle a request with the form field ``socket_id``."""
         claims, _, socket_id = await self._signer.read(request)
         user_data = json.dumps({"id": str(user_of(claims))} | self._signer.user_info(claims))
         try:

@@ -1,16 +1,16 @@
-"""Why a token is not accepted."""
+"""Errors of authentication."""
 
 from __future__ import annotations
 
 
 class AuthError(ValueError):
-    """The token is missing, not valid, or lacks a user. The text is fit for the client."""
+    """The token is missing, invalid, or names no user. The text may be sent to the client."""
 
 
-class KeysUnavailable(Exception):  # noqa: N818 - it is a state of the server, not a mistake of the caller
-    """The keys that tokens are verified with cannot be had at the moment.
+class KeysUnavailable(Exception):  # noqa: N818 - a state of the server, not an error of the caller
+    """The keys for verifying tokens cannot be fetched at the moment.
 
-    :ivar wait: seconds until it is worth trying again.
+    :ivar wait: seconds until a retry can succeed.
     """
 
     def __init__(self, wait: float) -> None:

@@ -1,4 +1,4 @@
-"""Form fields out of a request's body: URL-encoded, multipart, or a JSON object, as clients send them."""
+"""Parses the form in a request's body: URL-encoded, multipart, or a JSON object."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ _decoder: Final = msgspec.json.Decoder(dict[str, Any])
 
 
 async def read_form(request: Request, limit: int) -> dict[str, str]:
-    """The fields of a body of at most ``limit`` bytes; of those that come twice, the last.
+    """Return the fields of a body of at most ``limit`` bytes. The last of repeated fields counts.
 
-    Many programs send JSON without saying so, and no URL-encoded form begins with a brace.
+    A body that begins with a brace is parsed as JSON whatever its content type: many programs send JSON
+    without declaring it, and no URL-encoded form begins with a brace.
 
     :raises ApiError: 413 for a larger body.
-    :raises InvalidRequest: it is nothing of the kind that it says it is.
+    :raises InvalidRequest: the body does not match its content type.
     """
     body = await read_body(request.receive, limit)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -48,7 +49,7 @@ def _urlencoded(body: bytes) -> dict[str, str]:
 
 
 def _json(body: bytes) -> dict[str, str]:
-    """The text fields; others are no concern of a form's."""
+    """Return the string fields and ignore the others, which a form cannot have."""
     try:
         fields = decode_json(_decoder, body)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -57,7 +58,7 @@ def _json(body: bytes) -> dict[str, str]:
 
 
 class _Parser(MultiPartParser):
-    """Tells whether the form was whole, which the parser does not mind."""
+    """Records whether the closing boundary was found. The base class accepts a form without it."""
 
     ended = False
 

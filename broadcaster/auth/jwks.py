@@ -1,4 +1,4 @@
-"""The public keys that a JWKS URL publishes: fetched when needed, forgotten when they are old."""
+"""The public keys of a JWKS URL: fetched when needed, cached for a time."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("legato.auth")
 
-for _library in ("httpx2", "httpcore2"):  # they log whole addresses, which may hold a password
+for _library in ("httpx2", "httpcore2"):  # they log full URLs, which may contain a password
     logging.getLogger(_library).setLevel(logging.WARNING)
 
 FETCH_SECONDS: Final = 5.0
-"""How long one fetch may take as a whole."""
+"""Time limit of one fetch, from connecting to parsing."""
 
 MAX_BYTES: Final = 262_144
-"""Size of a key set."""
+"""Maximum size of a key set in bytes."""
 
 COOL_DOWN_SECONDS: Final = 10.0
-"""Time between two fetches, whatever came of the first one and whoever asks."""
+"""Minimum time between two fetches, also after a failure."""
 
 STALE_SECONDS: Final = 3600.0
-"""How long keys whose time is over are still used while no new ones can be had."""
+"""How long expired keys stay in use while fetching new ones fails."""
 
 QUIET_SECONDS: Final = 60.0
-"""Time between two warnings."""
+"""Minimum time between two warnings."""
 
 
 class KeySet:
-    """Keys by their id (``kid``). All who wait for a fetch wait for the same one.
+    """A cached key set, by key id (``kid``). Concurrent callers share one fetch.
 
     :param seconds: how long a fetched set is used before it is fetched again.
-    :raises SettingsError: the URL is not an ``http`` or ``https`` one.
+    :raises SettingsError: not an ``http`` or ``https`` URL.
     """
 
     def __init__(self, url: str, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
@@ -55,8 +55,8 @@ class KeySet:
         self._now = now
         self._client = httpx2.AsyncClient(
             verify=ssl.create_default_context(),
-            timeout=None,  # the fetch as a whole has one
-            follow_redirects=False,  # the operator names who is trusted, not the one who answers there
+            timeout=None,  # FETCH_SECONDS bounds the whole fetch
+            follow_redirects=False,  # the operator names the trusted server, not a redirect
             headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "Legato"},
             limits=httpx2.Limits(max_keepalive_connections=0),
         )
@@ -68,17 +68,17 @@ class KeySet:
         self._task: asyncio.Task[None] | None = None
 
     async def find(self, kid: str) -> jwt.PyJWK:
-        """The key of this id.
+        """Return the key with this id.
 
         :raises ValueError: there is no such key.
-        :raises KeysUnavailable: the keys could not be fetched, so that nobody knows.
+        :raises KeysUnavailable: the keys could not be fetched.
         """
         age = self._now() - self._fetched
         known = self._keys.get(kid) if age < self._seconds + STALE_SECONDS else None
         if known is not None and age < self._seconds:
             return known
         task = self._refresh()
-        # While the URL fails, whoever has an old key does not wait for each new attempt.
+        # While the URL fails, do not wait for each new attempt if an old key is still usable.
         if task is not None and not (self._failed and known is not None):
             await asyncio.shield(task)
         return self._found(kid)
@@ -93,7 +93,7 @@ class KeySet:
         raise ValueError("no key has this id")
 
     def _refresh(self) -> asyncio.Task[None] | None:
-        """The fetch that runs or that starts now; None during the cool-down."""
+        """Return the running fetch, or start one; None during the cool-down."""
         if self._task is None and self._now() >= self._next:
             self._task = asyncio.get_running_loop().create_task(self._fetch())
         return self._task
@@ -105,14 +105,14 @@ class KeySet:
                 # Off the loop: parsing many keys takes milliseconds.
                 keys = await asyncio.to_thread(_parse, body)
         except TimeoutError:
-            self._warn("no answer in time")
+            self._warn("timed out")
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            self._warn(f"cannot be read ({type(error).__name__})")  # its text may repeat the address
+            self._warn(f"cannot be read ({type(error).__name__})")  # the error's text may contain the URL
         except _RefusedError as error:
             self._warn(str(error))
         else:
             if self._failed:
-                logger.info("auth.jwks_url: %s gives keys again", self._host)
+                logger.info("auth.jwks_url: %s: keys can be fetched again", self._host)
             self._keys, self._fetched, self._failed = keys, self._now(), False
         finally:
             self._next = self._now() + COOL_DOWN_SECONDS
@@ -140,20 +140,20 @@ class KeySet:
 
 
 class _RefusedError(Exception):
-    """An answer that is not taken. The text is for the log."""
+    """The answer cannot be used. The text is for the log."""
 
 
 def _parse(body: bytes) -> Mapping[str, jwt.PyJWK]:
-    """The keys that sign. Those of a kind that is not known are left out."""
+    """Return the signing keys. Keys of unknown types are skipped."""
     try:
         found = jwt.PyJWKSet.from_dict(msgspec.json.decode(body, type=dict))
-    except Exception as error:  # what the libraries raise depends on which field is wrong
+    except Exception as error:  # the libraries raise different errors for different fields
         raise _RefusedError("the answer is not a key set") from error
     return {key.key_id: key for key in found.keys if key.key_id and key.public_key_use in ("sig", None)}
 
 
 def _host(url: str) -> str:
-    """Host and port, to name the URL by in the log."""
+    """Check the URL, and return its host and port for the log."""
     try:
         parts = urlsplit(url)
         _ = parts.port

@@ -1,4 +1,4 @@
-"""Tokens that say who somebody is: JWTs, verified with a secret, a public key, or keys from a URL."""
+"""Verifies JSON Web Tokens with a secret, a public key, or the keys of a JWKS URL."""
 
 from __future__ import annotations
 
@@ -24,20 +24,21 @@ if TYPE_CHECKING:
     from legato.broadcaster.config import Auth
 
 MAX_TOKEN: Final = 8_192
-"""Characters of a bearer token."""
+"""Maximum length of a bearer token."""
 
 DEFAULT_ALGORITHMS: Final = {"secret": ("HS256",), "key": ("RS256", "ES256")}
 
 QUIET_SECONDS: Final = 60.0
-"""Time between two warnings about tokens without an end."""
+"""Minimum time between two warnings about tokens without ``exp``."""
 
 _LEEWAY: Final = 30
+"""Seconds of clock skew that are tolerated in ``exp``, ``nbf`` and ``iat``."""
 
 logger: Final = logging.getLogger("legato.auth")
 
 
 class Tokens:
-    """Verifies JWTs as ``[auth]`` says. With none of its keys set, every token is refused.
+    """Verifies JWTs as configured in ``[auth]``. Without a key there, it refuses every token.
 
     :raises SettingsError: the key file cannot be used, or an algorithm does not fit the key.
     """
@@ -57,10 +58,10 @@ class Tokens:
         self._quiet_until = float("-inf")
 
     async def verify(self, authorization: str) -> Mapping[str, Any]:
-        """The claims of an ``Authorization: Bearer`` header.
+        """Return the claims of the token in an ``Authorization: Bearer`` header.
 
         :raises AuthError: no valid token.
-        :raises KeysUnavailable: the keys of the JWKS URL cannot be had.
+        :raises KeysUnavailable: the keys of the JWKS URL cannot be fetched.
         """
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token or len(token) > MAX_TOKEN:
@@ -79,8 +80,8 @@ class Tokens:
             return self._keys
         kid = jwt.get_unverified_header(token).get("kid")
         if not isinstance(kid, str):
-            raise jwt.InvalidTokenError("the token names no key")
-        return (await self._jwks.find(kid),)  # a PyJWK, which knows its algorithm itself
+            raise jwt.InvalidTokenError("the token has no kid")
+        return (await self._jwks.find(kid),)  # a PyJWK, which knows its algorithm
 
     def _decode(self, token: str, keys: tuple[Any, ...]) -> Mapping[str, Any]:
         *others, last = keys
@@ -99,7 +100,7 @@ class Tokens:
             audience=self._audience,
             issuer=self._issuer,
             leeway=_LEEWAY,
-            # An integer `sub` is a user id that many applications use; parse_user_id checks it.
+            # Many applications use an integer `sub`, which PyJWT refuses; parse_user_id checks it.
             options={
                 "verify_sub": False,
                 "verify_aud": self._audience is not None,
@@ -109,7 +110,7 @@ class Tokens:
         return claims
 
     def _warn(self) -> None:
-        """Say why an application's own tokens are refused; the signature of this one was right."""
+        """Log why a token without ``exp`` is refused: its signature is valid, so the application made it."""
         now = time.monotonic()
         if now >= self._quiet_until:
             self._quiet_until = now + QUIET_SECONDS
@@ -117,7 +118,7 @@ class Tokens:
 
 
 def _secrets(text: str) -> tuple[Any, ...]:
-    """The secret; of Laravel's form also the bytes it stands for, since applications sign with either."""
+    """Return the secret; for ``base64:…`` also the decoded bytes, since applications sign with either."""
     if not text:
         return ()
     try:

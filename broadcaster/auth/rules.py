@@ -1,7 +1,7 @@
-"""Who a request comes from, and which channels that opens.
+"""The user of a token, and the channels that the token allows.
 
-A channel is authorised by expanding a rule with the claims of a verified token and comparing the whole
-name: there is no matching, so no name can slip through a pattern.
+A rule is expanded with the claims of a verified token, and the result is compared with the whole channel
+name. There is no pattern matching, so a crafted name cannot match by accident.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _PLACEHOLDER: Final = re.compile(r"\{([A-Za-z0-9_]+)\}")
 
 
 def user_of(claims: Mapping[str, Any]) -> UserId:
-    """The user that the claims name.
+    """Return the user id in the claims.
 
-    :raises AuthError: ``sub`` cannot be a user id.
+    :raises AuthError: ``sub`` is not a valid user id.
     """
     try:
         return parse_user_id(claims.get("sub"))
@@ -33,7 +33,7 @@ def user_of(claims: Mapping[str, Any]) -> UserId:
 
 
 class ChannelRule:
-    """One rule such as ``private-team.{team}.user.{sub}``: the only name it opens is its own expansion.
+    """A rule such as ``private-team.{team}.user.{sub}``. It allows only the name that it expands to.
 
     :raises SettingsError: the text cannot become a channel name.
     """
@@ -49,7 +49,7 @@ class ChannelRule:
             raise SettingsError(f"auth.channels: {text!r}: expected some text between two placeholders")
 
     def expand(self, claims: Mapping[str, Any]) -> str | None:
-        """The name that these claims open, or None if they lack one or hold what a name cannot."""
+        """Return the allowed name; None if a claim is missing or is not valid in a channel name."""
         parts = [self._literals[0]]
         for position, claim in enumerate(self._claims, start=1):
             value = claims.get(claim)
@@ -58,7 +58,7 @@ class ChannelRule:
             last = position == len(self._claims)
             if not isinstance(text, str) or not CHANNEL_NAME.fullmatch(text):
                 return None
-            # `a.b` + `c` and `a` + `b.c` would be one name: a value may not hold what ends it.
+            # Else `a.b` + `c` and `a` + `b.c` would give the same name.
             if not last and literal in text:
                 return None
             parts += [text, literal]
@@ -66,5 +66,5 @@ class ChannelRule:
 
 
 def allows(rules: Sequence[ChannelRule], claims: Mapping[str, Any], channel: str) -> bool:
-    """Whether one of the rules opens exactly this channel."""
+    """Whether one of the rules allows exactly this channel."""
     return any(rule.expand(claims) == channel for rule in rules)

@@ -1,4 +1,4 @@
-"""Who verifies the bearer tokens of requests."""
+"""Chooses how the bearer tokens of requests are verified."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 class Verifier(Protocol):
-    """Tells who sends a request."""
+    """Verifies bearer tokens."""
 
     async def verify(self, authorization: str) -> Mapping[str, Any]:
-        """The claims of an ``Authorization: Bearer`` header.
+        """Return the claims of the token in an ``Authorization: Bearer`` header.
 
         :raises AuthError: no valid token.
-        :raises KeysUnavailable: it cannot be known.
+        :raises KeysUnavailable: the token cannot be verified at the moment.
         """
 
 
@@ -27,17 +27,17 @@ class Nobody:
     """Refuses every token: ``[auth]`` has no key."""
 
     async def verify(self, _authorization: str) -> Mapping[str, Any]:
-        """As :meth:`Verifier.verify`."""
+        """See :meth:`Verifier.verify`."""
         raise AuthError("Unauthenticated.")
 
 
 def verifier(auth: Auth) -> Verifier:
-    """Who verifies tokens as ``[auth]`` says.
+    """Return the verifier that ``[auth]`` configures.
 
     :raises SettingsError: the key file cannot be used, or an algorithm does not fit the key.
     """
     if not (auth.jwt_secret or auth.jwt_public_key or auth.jwks_url or auth.algorithms):
         return Nobody()
-    from .jwt import Tokens  # noqa: PLC0415 - cryptography's megabytes are for those who use it
+    from .jwt import Tokens  # noqa: PLC0415 - load cryptography only if it is used
 
     return Tokens(auth)

@@ -1,1 +1,1 @@
-"""How messages reach every node."""
+"""The bus: carries messages to every node."""

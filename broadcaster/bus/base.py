@@ -1,17 +1,18 @@
-"""What a bus is: it brings messages to every node.
+"""The interface of the bus, which carries messages to every node.
 
-One suite of tests holds all implementations to this contract:
+All implementations keep this contract; they share one test suite:
 
-* ``publish`` returns when the message is accepted; it raises :class:`BusError` when it was not, or may not
-  have been. Messages of one publisher on one channel are delivered in the order of its calls.
-* ``subscribe`` asks for a channel; ``BusHandler.confirmed`` is called for it, at once or later, and
-  everything published from then on is passed to ``BusHandler.message``, the own node's messages too.
+* ``publish`` returns when the message is accepted. It raises :class:`BusError` when the message was not
+  accepted, or may not have been. Messages of one publisher on one channel are delivered in the order of its
+  calls.
+* ``subscribe`` requests a channel. ``BusHandler.confirmed`` is called for it, at once or later. Everything
+  published after that is passed to ``BusHandler.message``, including the messages of this node.
 * Delivery is at most once. When a connection is lost, or a channel moves to another node of a Cluster,
-  ``BusHandler.lost`` is called with the channels that were delivered until then and ``gaps`` counts one;
-  their subscriptions come back by themselves and ``confirmed`` is called again. What was published meanwhile
-  is lost.
-* ``connected`` is false from then until every channel has a server that is reached.
-* After ``unsubscribe`` nothing is delivered.
+  ``BusHandler.lost`` is called with the channels that were being delivered, and ``gaps`` increases by one.
+  The bus subscribes to them again by itself and calls ``confirmed`` again. Messages published in between are
+  lost.
+* ``connected`` is false from then until every channel has a connected server.
+* Nothing is delivered after ``unsubscribe``.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ if TYPE_CHECKING:
 
 
 class BusError(Exception):
-    """The bus cannot be reached, or is over its bound. The text names no credentials."""
+    """The bus cannot be reached, or its queue is full. The text contains no credentials."""
 
 
 class RefusedError(BusError):
-    """Redis answers, but does not do it: it is full, read-only, loading, or cannot write to its disk."""
+    """Redis answers with an error: it is full, read-only, loading, or cannot write to its disk."""
 
 
 class BusChannel:
-    """A channel as its messages bring it along: one object per subscription to it on the bus.
+    """A subscribed channel, passed with each of its messages. One object per subscription on the bus.
 
-    :ivar cached: per-channel cache for the receiver, which saves a look-up with each message. It may be
-        stale: from before the last local subscriber left. The receiver has to recognise that.
+    :ivar cached: per-channel cache for the receiver, which saves a look-up per message. It may be stale, from
+        before the last local subscriber left; the receiver must detect that.
     """
 
     __slots__ = ("cached", "key")
@@ -49,28 +50,28 @@ class BusChannel:
 
 
 class BusHandler(Protocol):
-    """What the bus tells of the channels that are asked for.
+    """Receives the messages and the state changes of the subscribed channels.
 
-    The calls are synchronous and come one after another, so they may not block. For one channel they keep
-    this order: ``confirmed``, then its messages, then perhaps ``lost``, then ``confirmed`` again.
+    The calls are synchronous and sequential; a handler must not block. For one channel they come in this
+    order: ``confirmed``, its messages, then possibly ``lost`` and ``confirmed`` again.
     """
 
     def message(self, channel: BusChannel, envelope: Envelope) -> None:
-        """A message of a channel that is confirmed. At most once, in order per publisher."""
+        """Take a message of a confirmed channel. At most once, in order per publisher."""
 
     def confirmed(self, key: Key) -> None:
-        """Every message that is accepted from now on is delivered, until the channel is lost.
+        """The bus delivers every message that it accepts from now on, until the channel is lost.
 
-        Called again after a loss, and for a channel that is asked for once more: everything that was
-        accepted before that has been delivered then.
+        Called again after a loss, and after each repeated ``subscribe``. In the latter case everything
+        accepted before that ``subscribe`` has been delivered.
         """
 
     def lost(self, keys: Collection[Key]) -> None:
-        """These channels are not delivered now. What is published until they are confirmed is lost."""
+        """The bus does not deliver these channels. Messages are lost until ``confirmed`` is called."""
 
 
 class Bus(Protocol):
-    """See the module's contract."""
+    """A bus. The module's docstring states the contract."""
 
     @property
     def gaps(self) -> int:
@@ -78,18 +79,20 @@ class Bus(Protocol):
 
     @property
     def connected(self) -> bool:
-        """Whether nothing that is asked for is missed right now, as far as is known."""
+        """Whether every subscribed channel is being delivered, as far as is known."""
 
     async def start(self, handler: BusHandler) -> None:
-        """Connect, and tell ``handler`` from now on.
+        """Connect, and begin to call ``handler``.
 
-        :raises BusError: there is nothing to connect to.
+        :raises BusError: the bus cannot be reached.
         """
 
     def post(self, messages: Sequence[tuple[Key, Envelope]]) -> asyncio.Future[None] | None:
-        """Accept all, in order: at once, or when the future is done.
+        """Publish without waiting. Messages keep their order.
 
-        :raises BusError: not all were accepted; or the future does.
+        :returns: a future that ends when all are accepted, or with :class:`BusError`; None if they were
+            accepted at once.
+        :raises BusError: not all were accepted.
         """
 
     async def publish(self, messages: Sequence[tuple[Key, Envelope]]) -> None:
@@ -99,10 +102,10 @@ class Bus(Protocol):
         """
 
     def subscribe(self, key: Key) -> None:
-        """Ask for a channel. One that is asked for already is confirmed once more."""
+        """Request a channel. If it is subscribed already, it is confirmed once more."""
 
     def unsubscribe(self, key: Key) -> None:
-        """Ask for a channel no more."""
+        """End the subscription to a channel."""
 
     async def close(self) -> None:
-        """Deliver nothing any more."""
+        """Stop delivering, and disconnect."""

@@ -1,4 +1,4 @@
-"""Publishing for clients, who are not told whether the bus has accepted their messages."""
+"""Publishes messages whose senders are not told whether the bus accepted them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger: Final = logging.getLogger("legato.node")
 
 
 class BestEffort:
-    """Publishes without waiting. A message that the bus does not take is lost (protocol section 6).
+    """Publishes without waiting. A message that the bus does not accept is lost (protocol section 6).
 
     :param spawn: runs a coroutine in the background.
     """
@@ -36,4 +36,4 @@ class BestEffort:
         try:
             await self._bus.publish([(key, envelope)])
         except BusError as error:
-            logger.warning("a message of a client is lost: %s", error)
+            logger.warning("a client's message is lost: %s", error)

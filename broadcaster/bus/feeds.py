@@ -1,4 +1,4 @@
-"""Keeps every channel subscribed at the Redis server that has it, through lost connections and moves."""
+"""Keeps every channel subscribed on the Redis server that owns it, across reconnects and slot moves."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ logger: Final = logging.getLogger("legato.bus")
 
 
 class FeedsHandler(Protocol):
-    """What the feeds tell. Names are those of sharded channels."""
+    """Receives the messages and the state changes. Names are those of sharded channels."""
 
     def heard(self, channel: BusChannel, data: bytes) -> None:
-        """A message, as it was published."""
+        """Take a message as it was published."""
 
     def confirmed(self, name: bytes) -> None:
-        """From now on every message of the channel is heard."""
+        """Every message of the channel is received from now on."""
 
     def dropped(self, names: Collection[bytes]) -> None:
-        """These are not heard now. Some of them may not have been confirmed.
+        """These channels are not received now. Some of them may not have been confirmed.
 
-        The call may unsubscribe; what it does not is asked for again.
+        The call may unsubscribe from them. The others are subscribed again.
         """
 
     def cut_off(self, names: Collection[bytes]) -> None:
-        """As :meth:`dropped`, since a connection that stood is lost."""
+        """As :meth:`dropped`, because an established connection was lost."""
 
 
 class Feeds:
-    """One :class:`.reader.Feed` per server that has channels of ours, and a task that finds the servers.
+    """One :class:`.reader.Feed` per server that owns subscribed channels, and a task that finds the servers.
 
-    :ivar keys: the channels that are asked for, by their names.
+    :ivar keys: the subscribed channels, by their names.
     """
 
     def __init__(self, redis: Named, handler: FeedsHandler) -> None:
@@ -61,20 +61,20 @@ class Feeds:
         self._handler = handler
         self._servers: Servers = Shards(redis) if isinstance(redis, Cluster) else OneServer(redis)
         self._feeds: dict[Address, Feed] = {}
-        self._adrift: dict[bytes, None] = {}
+        self._unplaced: dict[bytes, None] = {}
         self._to_place = asyncio.Event()
         self._reached = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._attempt = 0
 
     async def start(self) -> None:
-        """Connect, and stay connected.
+        """Connect, and reconnect whenever the connection is lost.
 
         :raises BusError: the server has no sharded pub/sub.
-        :raises RedisError: it cannot be reached.
+        :raises RedisError: the server cannot be reached.
         """
         if not await self._servers.know("SSUBSCRIBE"):
-            raise BusError("this Redis has no SSUBSCRIBE; Redis 7.0 or newer, or Valkey, is needed")
+            raise BusError("this Redis has no SSUBSCRIBE; use Redis 7.0 or newer, or Valkey")
         self._to_place.set()
         self._spawn(self._place())
         await self._reached.wait()
@@ -85,24 +85,24 @@ class Feeds:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Hear nothing any more."""
+        """Close all feeds."""
         for task in list(self._tasks):
             await end_task(task)
 
     @property
     def connected(self) -> bool:
-        """Whether every server that is listened to is reached, and every channel has one."""
+        """Whether every feed is connected, and every channel has a server."""
         return not self._to_place.is_set() and all(feed.connected for feed in self._feeds.values())
 
     def subscribe(self, name: bytes, key: Key) -> None:
-        """Ask for a channel; it is confirmed when Redis answers."""
+        """Request a channel. It is confirmed when Redis answers."""
         self.keys[name] = key
         self._subscribe(name)
 
     def unsubscribe(self, name: bytes) -> None:
-        """Ask for a channel no more."""
+        """End the subscription to a channel."""
         self.keys.pop(name, None)
-        self._adrift.pop(name, None)
+        self._unplaced.pop(name, None)
         for feed in self._feeds.values():
             if name in feed.names:
                 feed.unsubscribe(name)
@@ -110,7 +110,7 @@ class Feeds:
     def _subscribe(self, name: bytes) -> None:
         owner = self._servers.owner(name)
         if owner is None:
-            self._set_adrift([name])
+            self._set_unplaced([name])
         else:
             self._feed(owner).subscribe(name, self.keys[name])
 
@@ -127,21 +127,21 @@ class Feeds:
             await feed.run()
         except (RedisError, OSError) as error:
             logger.warning("Redis connection lost (%s), reconnecting", reason_of(error))
-        except Exception:  # a fault of ours must not leave the node deaf
-            logger.exception("reading from Redis broke off, reconnecting")
+        except Exception:  # a bug must not leave the node without messages
+            logger.exception("reading from Redis failed, reconnecting")
         del self._feeds[address]
         self._servers.doubt(address)
         if feed.connected:
             self._handler.cut_off(feed.names)
-        self._set_adrift(feed.names)
+        self._set_unplaced(feed.names)
 
-    def _set_adrift(self, names: Collection[bytes]) -> None:
-        self._adrift.update(dict.fromkeys(names))
+    def _set_unplaced(self, names: Collection[bytes]) -> None:
+        self._unplaced.update(dict.fromkeys(names))
         self._attempt = max(self._attempt, 1)
         self._to_place.set()
 
     async def _place(self) -> None:
-        """Find a server for every channel without one, and stay connected to those that are always needed."""
+        """Find a server for every channel that has none, and keep the permanent feeds connected."""
         while True:
             await self._to_place.wait()
             if self._attempt:
@@ -152,39 +152,39 @@ class Feeds:
                 for address in self._servers.always:
                     self._feed(address)
             except (RedisError, OSError) as error:
-                logger.warning("Redis cannot be reached (%s), trying on", reason_of(error))
+                logger.warning("Redis cannot be reached (%s), retrying", reason_of(error))
                 continue
             self._to_place.clear()
-            names, self._adrift = self._adrift, {}
+            names, self._unplaced = self._unplaced, {}
             for name in names:
                 if name in self.keys:
                     self._subscribe(name)
             if not self._servers.always:
                 self._reached.set()
 
-    # --- what one feed hears: see .reader.Listener
+    # --- calls of a feed: see .reader.Listener
 
     def reached(self) -> None:
-        """The connection stands."""
+        """Note that a feed has connected."""
         self._reached.set()
 
     def answered(self) -> None:
-        """The server serves: the next attempt to reach one need not wait."""
+        """Reset the back-off: the server answers."""
         self._attempt = 0
 
     def dropped(self, name: bytes) -> None:
-        """The feed asks for it again."""
+        """Report the loss. The feed subscribes again by itself."""
         self._handler.dropped([name])
 
     def moved(self, names: list[bytes], owner: Address) -> None:
-        """Ask the server that has them."""
+        """Subscribe to these channels on the server that owns them."""
         self._handler.dropped(names)
         for name in names:
             self._servers.moved(name, owner)
-            if name in self.keys:  # else it was unsubscribed when it was dropped
+            if name in self.keys:  # else the handler has unsubscribed it in `dropped`
                 self._feed(owner).subscribe(name, self.keys[name])
 
     def unserved(self, names: list[bytes]) -> None:
-        """Find a server that serves them."""
+        """Find a server for these channels."""
         self._handler.dropped(names)
-        self._set_adrift(names)
+        self._set_unplaced(names)

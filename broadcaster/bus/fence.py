@@ -1,4 +1,4 @@
-"""A fence on the bus: waits until everything that was published before has been delivered."""
+"""A fence on the bus: waits until everything published so far has been delivered."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class Fence:
-    """Tells when everything that was published on some channels before has been delivered.
+    """Waits until everything published so far on some channels has been delivered.
 
-    A bus that is asked once more for a channel it delivers confirms it after that.
+    It subscribes to each channel once more. The bus confirms that after delivering what came before.
     """
 
     def __init__(self, ask: Callable[[Key], None]) -> None:
@@ -22,7 +22,7 @@ class Fence:
         self._waiting: dict[Key, list[asyncio.Future[None]]] = {}
 
     async def passed(self, keys: Iterable[Key]) -> None:
-        """``keys`` are channels that are delivered right now."""
+        """Wait for the fence. ``keys`` are channels that the bus delivers now."""
         waited_for = []
         for key in keys:
             waited_for.append(asyncio.get_running_loop().create_future())
@@ -32,16 +32,16 @@ class Fence:
             if waited_for:
                 await asyncio.wait(waited_for)
         finally:
-            for one in waited_for:  # they leave with the next confirmation
+            for one in waited_for:  # the next confirmation removes them
                 one.cancel()
 
     def confirmed(self, key: Key) -> None:
-        """The bus has confirmed it, as often as it was asked, or is not asked for it any more."""
+        """The bus has confirmed the channel after all requests, or it was unsubscribed."""
         for one in self._waiting.pop(key, ()):
             if not one.done():
                 one.set_result(None)
 
     def lost(self, keys: Collection[Key]) -> None:
-        """The bus does not deliver these now."""
+        """Let go of those who wait: the bus does not deliver these channels now."""
         for key in keys:
             self.confirmed(key)

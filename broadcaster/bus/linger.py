@@ -1,4 +1,4 @@
-"""Channels that stay subscribed for a while though nobody needs them any more."""
+"""Keeps channels subscribed on the bus for a few seconds after their last subscriber has left."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from legato.broadcaster.channels.subscriber import Key
 
 LINGER_SECONDS: Final = 5.0
-"""How long a channel stays subscribed that nobody listens to any more."""
+"""How long a channel without subscribers stays subscribed on the bus."""
 
 MAX_LINGERING: Final = 10_000
-"""Channels that may; beyond, the one that has done so longest goes."""
+"""Maximum number of lingering channels; above it, the oldest is unsubscribed."""
 
 AT_ONCE: Final = 256
-"""Channels that are let go in one turn of the loop."""
+"""Maximum number of channels unsubscribed per turn of the loop."""
 
 
 class Lingering:
-    """One timer for all of them: all have the same time, so they are due in order.
+    """The lingering channels. All have the same delay, so they expire in order and share one timer.
 
-    :param seconds: for how long a channel lingers.
-    :param let_go: called when its time is over.
-    :ivar keys: those that linger, and until when in the loop's time.
+    :param seconds: the delay.
+    :param let_go: called with each channel whose delay is over.
+    :ivar keys: the lingering channels with their expiry in loop time.
     """
 
     def __init__(self, seconds: float, let_go: Callable[[Key], None]) -> None:
@@ -36,7 +36,7 @@ class Lingering:
         self._timer: asyncio.TimerHandle | None = None
 
     def put(self, key: Key) -> None:
-        """Let it linger from now on."""
+        """Start the delay of a channel."""
         loop = asyncio.get_running_loop()
         self.keys[key] = loop.time() + self.seconds
         if len(self.keys) > MAX_LINGERING:
@@ -45,11 +45,11 @@ class Lingering:
             self._timer = loop.call_later(self.seconds, self._end_due)
 
     def take(self, key: Key) -> bool:
-        """It lingers no more, but is not let go. Whether it did."""
+        """Cancel the delay of a channel, which is needed again. Returns whether it was lingering."""
         return self.keys.pop(key, None) is not None
 
     def close(self) -> None:
-        """Let nothing go any more."""
+        """Stop the timer."""
         if self._timer is not None:
             self._timer.cancel()
 

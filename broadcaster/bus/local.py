@@ -1,4 +1,4 @@
-"""The bus of one process without Redis: publishing is delivering."""
+"""The bus of a single process without Redis. Publishing delivers directly."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class LocalBus:
-    """See :mod:`.base`. It is never lost."""
+    """See :mod:`.base`. Its channels are never lost."""
 
     def __init__(self) -> None:
         self.gaps = 0
@@ -24,12 +24,12 @@ class LocalBus:
         self._channels: dict[Key, BusChannel] = {}
 
     async def start(self, handler: BusHandler) -> None:
-        """Remember whom to call."""
+        """Set the handler."""
         self._on_message = handler.message
         self._on_confirmed = handler.confirmed
 
     def post(self, messages: Sequence[tuple[Key, Envelope]]) -> None:
-        """Deliver at once to the own node."""
+        """Deliver at once to this node."""
         for key, envelope in messages:
             if (channel := self._channels.get(key)) is not None:
                 self._on_message(channel, envelope)
@@ -48,5 +48,5 @@ class LocalBus:
         self._channels.pop(key, None)
 
     async def close(self) -> None:
-        """Forget everything."""
+        """Forget all channels."""
         self._channels.clear()

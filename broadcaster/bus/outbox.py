@@ -1,4 +1,4 @@
-"""Publishing to Redis: what is posted goes out in pipelines that grow with the load."""
+"""Publishes to Redis in pipelines, whose size grows with the load."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("legato.bus")
 
 MAX_OUTBOX: Final = 10_000
-"""Messages that may wait for Redis; beyond, publishing fails at once."""
+"""Maximum number of messages that wait for Redis; above it, publishing fails at once."""
 
 
 class Outbox:
-    """One task that publishes. While one pipeline is under way, the next one fills."""
+    """A queue and one task that publishes it. While one pipeline is in flight, the next one fills."""
 
     def __init__(self, redis: Named) -> None:
         self._redis = redis
@@ -39,19 +39,19 @@ class Outbox:
         self._ready = asyncio.Event()
 
     def start(self) -> None:
-        """Publish from now on."""
+        """Start the publishing task."""
         self._sender = asyncio.create_task(self._send())
 
     async def close(self) -> None:
-        """Publish no more: what still waits fails."""
+        """Stop publishing. Messages that still wait fail."""
         await end_task(self._sender)
         while self._waiting:
-            _settle(self._waiting.popleft()[1], BusError("the server stops"))
+            _settle(self._waiting.popleft()[1], BusError("the server is stopping"))
 
     def post(self, messages: Sequence[tuple[Key, Envelope]]) -> asyncio.Future[None]:
         """Queue for the next pipeline.
 
-        :raises BusError: too many messages wait already.
+        :raises BusError: the queue is full.
         """
         if self._messages + len(messages) > MAX_OUTBOX:
             raise BusError("too many messages wait for Redis")
@@ -70,7 +70,7 @@ class Outbox:
             taken = list(self._waiting)
             self._waiting.clear()
             self._messages = 0
-            failures: list[BusError | None] = [BusError("the server stops")] * sum(
+            failures: list[BusError | None] = [BusError("the server is stopping")] * sum(
                 len(batch) for batch, _ in taken
             )
             try:
@@ -84,7 +84,7 @@ class Outbox:
                     _settle(accepted, of_batch[0] if of_batch else None)
 
     async def _send_pipeline(self, batch: list[tuple[str, bytes]]) -> list[BusError | None]:
-        """Of each message, why it was not accepted or may not have been; None if it was."""
+        """Return one result per message: None if accepted, else why it was not or may not have been."""
         try:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for channel, data in batch:
@@ -92,8 +92,8 @@ class Outbox:
                 answers = await pipeline.execute(raise_on_error=False)
         except (RedisError, OSError) as error:
             return [_refused(error)] * len(batch)
-        except Exception:  # a fault of ours must not leave every publisher waiting
-            logger.exception("publishing broke off")
+        except Exception:  # a bug must not leave every publisher waiting
+            logger.exception("publishing failed")
             return [BusError("the messages could not be published")] * len(batch)
         return [_refused(answer) if isinstance(answer, Exception) else None for answer in answers]
 

@@ -1,7 +1,7 @@
-"""Hears everything that a server of Redis says on one connection, as soon as it is read.
+"""Passes the replies on one Redis connection to a callback as soon as they are read.
 
-redis-py hands replies out one by one: each batch would go through a stream's buffer, a future, a turn of the
-loop and half a dozen coroutines. Here it goes from the transport to the parser to who listens.
+redis-py returns replies one by one: each batch would go through a stream's buffer, a future, a turn of the
+loop and half a dozen coroutines. Here it goes straight from the transport to the parser and the callback.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ if TYPE_CHECKING:
 __all__ = ["NOT_ENOUGH_DATA", "listen"]
 
 LARGE: Final = 131_072
-"""Bytes of one read, behind which the rest of the loop has its turn before the next read."""
+"""After a read of this many bytes, the rest of the loop runs before the next read."""
 
 
 async def listen(connection: AbstractConnection, hear: Callable[[Gets], None]) -> None:
-    """For as long as it stands; raises why it does no more.
+    """Read until the connection is lost, and raise the reason.
 
-    :param connection: connected, with no command under way. From now on nothing else can be read from it.
-    :param hear: called with a function that gives the next reply, errors as they are, and
-        :data:`NOT_ENOUGH_DATA` behind the last one.
+    :param connection: connected, with no command in flight. Nothing else can read from it afterwards.
+    :param hear: called with a function that returns the next reply (an error is returned, not raised), and
+        :data:`NOT_ENOUGH_DATA` after the last one.
     """
     stream, transport = streams_of(connection)
-    if stream.at_eof() or transport.is_closing():  # it would not be told again
+    if stream.at_eof() or transport.is_closing():  # the transport does not report this again
         raise LostError("the server has closed the connection")
-    ear = _Ear(transport, reader_of(connection), hear)
-    transport.set_protocol(ear)
-    await ear.ended
+    reading = _Reading(transport, reader_of(connection), hear)
+    transport.set_protocol(reading)
+    await reading.ended
 
 
-class _Ear(asyncio.Protocol):
-    """Takes the place of the stream's protocol, which is still told what concerns writing.
+class _Reading(asyncio.Protocol):
+    """Replaces the stream's protocol for reading. Events of writing are passed on to the stream's protocol.
 
-    :ivar ended: fails with the reason.
+    :ivar ended: a future that fails with the reason why the connection ended.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class _Ear(asyncio.Protocol):
         self.ended: asyncio.Future[None] = self._loop.create_future()
 
     def data_received(self, data: bytes) -> None:
-        """Pass on all replies that are whole."""
+        """Parse the data, and pass on all complete replies."""
         if self.ended.done():
             return
         try:
             self._feed(data)
             self._hear(self._gets)
-        except Exception as error:  # noqa: BLE001 - whoever waits for the end is told
+        except Exception as error:  # noqa: BLE001 - raised to the caller of listen
             self._end(error)
         if len(data) >= LARGE:
             self._transport.pause_reading()
@@ -77,21 +77,21 @@ class _Ear(asyncio.Protocol):
             self._transport.resume_reading()
 
     def eof_received(self) -> bool | None:
-        """The server says nothing more."""
+        """The server has closed its side of the connection."""
         self._end(LostError("the server has closed the connection"))
         return self._writing.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is closed, by whomever."""
+        """The connection is closed, by either side."""
         self._end(LostError(f"the connection is closed{f': {exc}' if exc else ''}"))
         self._writing.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Whoever writes has to wait."""
+        """The write buffer is full."""
         self._writing.pause_writing()
 
     def resume_writing(self) -> None:
-        """It need not any more."""
+        """The write buffer has drained."""
         self._writing.resume_writing()
 
     def _end(self, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""One connection to one Redis server that reads sharded channels, from its first word to its loss."""
+"""Reads sharded channels over one connection to one Redis server, until the connection is lost."""
 
 from __future__ import annotations
 
@@ -24,47 +24,47 @@ if TYPE_CHECKING:
     from legato.broadcaster.channels.subscriber import Key
 
 SUBSCRIBE_CHUNK: Final = 500
-"""Channels per SSUBSCRIBE, where a command may name several; and commands per write."""
+"""Maximum number of channels per SSUBSCRIBE, outside of a Cluster, and of commands per write."""
 
 HEALTH_SECONDS: Final = 10.0
-"""Without a reply for this long the connection is asked for a PONG, and given up if none comes."""
+"""After this long without a reply a PING is sent; after as long again the connection is given up."""
 
 LOOK_SECONDS: Final = 1.0
-"""How soon it is noticed that another connection was told that the server is no master any more."""
+"""Interval of the check whether another connection has seen that the server is no longer a master."""
 
 
 class Listener(Protocol):
-    """Who is told what a feed hears. Names are those of sharded channels."""
+    """Receives what a feed reads. Names are those of sharded channels."""
 
     def heard(self, channel: BusChannel, data: bytes) -> None:
-        """A message."""
+        """Take a message."""
 
     def confirmed(self, name: bytes) -> None:
-        """From now on every message of the channel is heard."""
+        """Every message of the channel is received from now on."""
 
     def reached(self) -> None:
-        """The connection stands."""
+        """The connection is established."""
 
     def answered(self) -> None:
-        """The server has said anything since: it serves."""
+        """The server has answered on this connection."""
 
     def dropped(self, name: bytes) -> None:
-        """The server has ended a subscription by itself. The feed asks again, to be told why."""
+        """The server has ended a subscription. The feed subscribes again, to learn the reason."""
 
     def moved(self, names: list[bytes], owner: Address) -> None:
-        """The server has not these channels, and names who has. The feed has forgotten them."""
+        """Another server, ``owner``, has these channels. The feed has forgotten them."""
 
     def unserved(self, names: list[bytes]) -> None:
         """The server cannot serve these channels now. The feed has forgotten them."""
 
 
 class Feed:
-    """Subscribes to channels on one server, and says what it hears.
+    """Subscribes to channels on one server, and passes on their messages.
 
-    :param connection: nobody else's; connected by :meth:`run`.
-    :param sharded: the server is one of a Cluster: a command names one channel, for each has its own slot.
-    :ivar names: the channels that it is asked for.
-    :ivar connected: it is connected; it may still wait for confirmations.
+    :param connection: used by this feed only; :meth:`run` connects it.
+    :param sharded: the server belongs to a Cluster: a command names one channel, since slots differ.
+    :ivar names: the subscribed channels.
+    :ivar connected: whether the connection is established. Confirmations may still be missing.
     """
 
     def __init__(self, connection: AbstractConnection, listener: Listener, *, sharded: bool) -> None:
@@ -81,19 +81,19 @@ class Feed:
         self._heard = False
 
     def subscribe(self, name: bytes, key: Key) -> None:
-        """Ask for a channel; it is confirmed when Redis answers."""
+        """Request a channel. It is confirmed when Redis answers."""
         self.names[name] = BusChannel(key)
         if self._sharded:
             self._by_slot.setdefault(slot_of(name), {})[name] = None
         self._command("SSUBSCRIBE", name)
 
     def unsubscribe(self, name: bytes) -> None:
-        """Ask for a channel no more."""
+        """End the subscription to a channel."""
         self._drop(name)
         self._command("SUNSUBSCRIBE", name)
 
     def _drop(self, name: bytes) -> bool:
-        """Whether it was asked for."""
+        """Forget a channel. Returns whether it was subscribed."""
         if self.names.pop(name, None) is None:
             return False
         if self._sharded:
@@ -105,13 +105,13 @@ class Feed:
         return True
 
     def _command(self, command: str, name: bytes) -> None:
-        if self.connected:  # else there is nothing to say yet: it starts with all channels
+        if self.connected:  # else `run` subscribes to all channels once it is
             (self._subscribing if command == "SSUBSCRIBE" else self._unsubscribing)[name] += 1
             self._commands.append((command, name))
             self._ready.set()
 
     async def run(self) -> None:
-        """Connect, and read until the connection is lost; raises why it is."""
+        """Connect, and read until the connection is lost. Raises the reason."""
         try:
             await self._connection.connect()  # type: ignore[no-untyped-call]
             self.connected = True
@@ -137,24 +137,24 @@ class Feed:
             while self._commands:
                 commands = list(_grouped(self._commands, 1 if self._sharded else SUBSCRIBE_CHUNK))
                 try:
-                    # redis-py's own health check would read replies that are the reader's.
+                    # redis-py's own health check would consume replies of the reader.
                     await self._connection.send_packed_command(
                         self._connection.pack_commands(commands), check_health=False
                     )
                 except (RedisError, OSError):
-                    return  # the connection is closed by now: the reader says so
+                    return  # the connection is closed; the reader raises the reason
 
     async def _read(self) -> None:
         await listen(self._connection, self._hear)
 
     async def _watch(self) -> None:
-        """Until the server is none that the feed should listen to, or none that answers."""
+        """Raise when the server stops answering, or is no longer a master."""
         asked, silent = False, 0.0
         wait = min(LOOK_SECONDS, HEALTH_SECONDS)
         while True:
             await asyncio.sleep(wait)
             if self._connection.should_reconnect():  # type: ignore[no-untyped-call]
-                raise RedisConnectionError("the server is no master any more")
+                raise RedisConnectionError("the server is no longer a master")
             silent += wait
             if self._heard:
                 self._heard, asked, silent = False, False, 0.0
@@ -167,7 +167,7 @@ class Feed:
                 await self._connection.send_command("PING", check_health=False)
 
     def _hear(self, gets: Callable[[], Any]) -> None:
-        """All that was read at once; what most of it is comes first."""
+        """Process all replies of one read. Messages, the most frequent, are tested for first."""
         self._heard = True
         self._listener.answered()
         names, heard = self.names, self._listener.heard
@@ -187,7 +187,7 @@ class Feed:
             return  # a PONG
         kind, name, _ = reply
         if kind == b"ssubscribe":
-            # A channel dropped and asked for again has two on the way: only the last one counts.
+            # After unsubscribe and subscribe, two confirmations are in flight: only the last one counts.
             self._subscribing[name] -= 1
             if self._subscribing[name] <= 0:
                 del self._subscribing[name]
@@ -216,7 +216,7 @@ class Feed:
                 self.subscribe(name, self.names[name].key)
 
     def _on_moved(self, error: MovedError) -> None:
-        # Every command that is still on its way for the slot is answered the same, and nothing else of it is.
+        # Every command in flight for this slot gets the same error, so no other answer for the slot follows.
         for name in [name for name in self._unsubscribing if slot_of(name) == error.slot_id]:
             del self._unsubscribing[name]
         names = self._forget(self._by_slot.get(error.slot_id, ()))
@@ -224,7 +224,7 @@ class Feed:
         self._listener.moved(names, Address(host, error.port))
 
     def _forget(self, names: Iterable[bytes]) -> list[bytes]:
-        """Answers those of them that were asked for."""
+        """Forget channels. Returns those that were subscribed."""
         names = list(names)
         for name in names:
             del self._subscribing[name]
@@ -232,9 +232,9 @@ class Feed:
 
 
 def _grouped(commands: deque[tuple[str, bytes]], together: int) -> Iterable[list[str | bytes]]:
-    """Up to :data:`SUBSCRIBE_CHUNK` commands off ``commands``, neighbours of one kind joined: order is kept.
+    """Take up to :data:`SUBSCRIBE_CHUNK` commands, joining consecutive ones of one kind. Keeps the order.
 
-    :param together: how many channels one command may name.
+    :param together: the maximum number of channels in one command.
     """
     for _ in range(SUBSCRIBE_CHUNK):
         if not commands:

@@ -1,4 +1,4 @@
-"""The bus over Redis: sharded pub/sub. A node receives only what its own subscribers need."""
+"""The bus over Redis, with sharded pub/sub. A node receives only the channels of its own subscribers."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ logger: Final = logging.getLogger("legato.bus")
 class RedisBus:
     """See :mod:`.base`.
 
-    A channel that nobody needs any more stays subscribed for a few seconds: a page that reloads finds it
-    confirmed at once. What arrives for it meanwhile goes nowhere.
+    A channel stays subscribed for a few seconds after its last subscriber has left, so that a page reload
+    finds it confirmed at once. Messages that arrive meanwhile are discarded.
 
-    :param linger_seconds: for how long.
+    :param linger_seconds: how long it stays subscribed.
     """
 
     def __init__(self, redis: Named, linger_seconds: float = LINGER_SECONDS) -> None:
@@ -47,7 +47,7 @@ class RedisBus:
         self.post = self._outbox.post
 
     async def start(self, handler: BusHandler) -> None:
-        """Connect and stay connected."""
+        """Connect, and reconnect whenever the connection is lost."""
         self._on_message = handler.message
         self._on_confirmed = handler.confirmed
         self._on_lost = handler.lost
@@ -59,14 +59,14 @@ class RedisBus:
         self._outbox.start()
 
     async def close(self) -> None:
-        """Deliver nothing any more; what still waits to be published fails."""
+        """Stop delivering. Messages that still wait to be published fail."""
         self._lingering.close()
         await self._outbox.close()
         await self._feeds.close()
 
     @property
     def connected(self) -> bool:
-        """Whether every server that is listened to is reached, and every channel has one."""
+        """Whether every server in use is connected, and every channel has one."""
         return self._feeds.connected
 
     async def publish(self, messages: Sequence[tuple[Key, Envelope]]) -> None:
@@ -74,14 +74,14 @@ class RedisBus:
         await self.post(messages)
 
     def subscribe(self, key: Key) -> None:
-        """Ask for a channel. One that lingers has been delivered all the time: it is confirmed at once."""
+        """Request a channel. A lingering one is still being delivered: it is confirmed at once."""
         if self._lingering.take(key):
             self._on_confirmed(key)
         else:
             self._feeds.subscribe(self._name(key), key)
 
     def unsubscribe(self, key: Key) -> None:
-        """Ask for a channel no more: after a while, or at once if it is not delivered anyway."""
+        """End a subscription: after the linger time, or at once if it is not being delivered."""
         if key in self._delivering and self._lingering.seconds:
             self._lingering.put(key)
         else:
@@ -94,7 +94,7 @@ class RedisBus:
     def _name(self, key: Key) -> bytes:
         return self._names.bus_channel(*key).encode()
 
-    # --- what the feeds tell: see .feeds.FeedsHandler
+    # --- calls of the feeds: see .feeds.FeedsHandler
 
     def heard(self, channel: BusChannel, data: bytes) -> None:
         """Decode a message and pass it on."""
@@ -104,11 +104,11 @@ class RedisBus:
             logger.warning("ignored a message on the bus: %s", error)
             return
         lingering = self._lingering.keys
-        if not lingering or channel.key not in lingering:  # mostly none does: no key is hashed
+        if not lingering or channel.key not in lingering:  # usually empty: saves hashing the key
             self._on_message(channel, envelope)
 
     def confirmed(self, name: bytes) -> None:
-        """Pass it on, unless nobody needs the channel any more."""
+        """Pass it on, unless the channel is lingering or unsubscribed."""
         key = self._feeds.keys.get(name)
         if key is None:
             return
@@ -117,17 +117,17 @@ class RedisBus:
             self._on_confirmed(key)
 
     def dropped(self, names: Collection[bytes]) -> None:
-        """Tell of those that were delivered."""
+        """Report the channels that were being delivered."""
         lost = self._not_delivering(names)
         if lost:
             self._lose(lost)
 
     def cut_off(self, names: Collection[bytes]) -> None:
-        """Tell of it even if no channel was delivered."""
+        """Report the lost connection, even if no channel was being delivered."""
         self._lose(self._not_delivering(names))
 
     def _not_delivering(self, names: Collection[bytes]) -> list[Key]:
-        """From now on. Answers those that were delivered."""
+        """Mark channels as not delivered. Returns those that were."""
         keys = [key for name in names if (key := self._feeds.keys.get(name)) is not None]
         lost = [key for key in keys if key in self._delivering]
         self._delivering.difference_update(lost)
@@ -135,7 +135,7 @@ class RedisBus:
 
     def _lose(self, lost: Collection[Key]) -> None:
         self.gaps += 1
-        for key in lost:  # before anything is subscribed anew: what nobody needs is not asked for again
+        for key in lost:  # before the others are subscribed again: unused channels are not
             if self._lingering.take(key):
                 self._let_go(key)
         self._on_lost(lost)

@@ -1,4 +1,4 @@
-"""Which servers the bus listens to: the one there is, or those of a Cluster."""
+"""The Redis servers that the bus listens to: a single one, or the masters of a Cluster."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from legato.protocol.redis.cluster import Cluster
 
 THE_SERVER: Final = Address("", 0)
-"""Stands for the one server: where it is, its connections know."""
+"""Placeholder for the single server. Its connections know the real address."""
 
 
 class Servers(Protocol):
-    """Where sharded channels are.
+    """Knows which server owns which sharded channel.
 
-    :ivar sharded: there are several servers, and every channel has its own slot.
-    :ivar always: to be listened to also without a channel.
+    :ivar sharded: whether there are several servers, and every channel has its own slot.
+    :ivar always: the servers that get a feed even without a channel.
     """
 
     @property
@@ -35,32 +35,32 @@ class Servers(Protocol):
         """See above."""
 
     def owner(self, name: bytes) -> Address | None:
-        """Who has the channel, as far as is known; None if nobody."""
+        """Return the server that owns the channel, as far as is known; None if unknown."""
 
     def moved(self, name: bytes, owner: Address) -> None:
-        """A server says who has the channel."""
+        """Note that a server has redirected the channel to ``owner``."""
 
     def doubt(self, address: Address) -> None:
-        """The connection to it was lost."""
+        """Note that the connection to this server was lost."""
 
     async def look(self) -> None:
-        """Find out who has what.
+        """Refresh the map of owners, if it is stale.
 
-        :raises RedisError: nobody answers.
+        :raises RedisError: no server answers.
         """
 
     def connection(self, address: Address) -> AbstractConnection:
-        """A new connection, not connected yet."""
+        """Return a new connection that is not connected yet."""
 
     async def know(self, command: str) -> bool:
-        """Whether the servers have a command.
+        """Whether the servers support a command.
 
-        :raises RedisError: none answers.
+        :raises RedisError: no server answers.
         """
 
 
 class OneServer:
-    """One server, which may be another one after a fail-over of Sentinel."""
+    """A single server. After a fail-over by Sentinel it may be another one."""
 
     sharded = False
     always = (THE_SERVER,)
@@ -133,7 +133,7 @@ def _connection(redis: Redis) -> AbstractConnection:
 
 
 async def _knows(connection: AbstractConnection, command: str) -> bool:
-    # Asked by hand: redis-py's parser breaks on "no".
+    # Sent as a raw command: redis-py's parser fails on the answer for an unknown command.
     try:
         await connection.connect()  # type: ignore[no-untyped-call]
         await connection.send_command("COMMAND", "INFO", command)

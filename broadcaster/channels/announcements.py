@@ -1,6 +1,6 @@
-"""What others are told of comings and goings: webhooks, subscription counts, watchlists.
+"""Announces joins and departures: webhooks, subscription counts, watchlists.
 
-The registry says of what is told once over all nodes; here it is told.
+The registry decides which node announces an event, so that each is announced once in the cluster.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Announcements:
-    """Of all channels with subscribers on this node, and of those that a dead node has left behind."""
+    """Announces the events of subscriptions on this node, and of those that a dead node has left behind."""
 
     def __init__(self, webhooks: Webhooks, counts: SubscriptionCounts, watchlists: Watchlists) -> None:
         self._webhooks = webhooks
@@ -29,19 +29,19 @@ class Announcements:
         self._watchlists = watchlists
 
     def joined(self, key: Key, member: Member | None, joined: Joined) -> None:
-        """Somebody has subscribed."""
+        """Announce a new subscription in webhooks."""
         if joined.first and not joined.back:
             self._webhooks.channel_occupied(*key)
         if member is not None and joined.first_of_user and not joined.user_back:
             self._webhooks.member_added(*key, member.id)
 
     def counted(self, key: Key, member: Member | None, joined: Joined) -> None:
-        """The same, once the subscriber has its answer and what follows that: how many there are."""
+        """Announce the new subscription count. Called once the subscriber has its answer and snapshots."""
         if member is None:
             self._counts.changed(key, joined.subscriptions)
 
     def left(self, key: Key, member: Member | None, left: Left, *, disconnect: bool = True) -> None:
-        """A subscription has ended."""
+        """Announce the end of a subscription."""
         if key.channel == CONNECTIONS:
             return
         if key.channel.startswith(SERVER_TO_USER):
@@ -56,5 +56,5 @@ class Announcements:
             self._webhooks.channel_vacated(*key, disconnect=left.held)
 
     def cache_miss(self, key: Key) -> None:
-        """A new subscriber has found nothing that the channel keeps."""
+        """Announce that a cache channel had no event for a new subscriber."""
         self._webhooks.cache_miss(*key)

@@ -1,4 +1,4 @@
-"""Which event of a cache channel this node's subscribers have got last, so that a newer one is not missed."""
+"""Tracks which version of a cache channel's event this node has delivered, to repair a missed one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class _Told:
-    """Versions: of the newest event that the channel got, and of the one that was read again."""
+    """Versions of the newest event delivered, and of the last one that was read again after a gap."""
 
     __slots__ = ("newest", "read")
 
@@ -27,9 +27,9 @@ class _Told:
 
 
 class CachedChannels:
-    """Of the cache channels with subscribers on this node.
+    """The cache channels with subscribers on this node.
 
-    :ivar read: events that were read again and delivered.
+    :ivar read: number of events that were read again and delivered.
     """
 
     def __init__(self, registry: Registry, hub: Hub) -> None:
@@ -39,20 +39,20 @@ class CachedChannels:
         self.read = 0
 
     def take(self, key: Key, envelope: Envelope) -> None:
-        """What a publisher sent, and the channel keeps."""
+        """Deliver an event that was published and cached."""
         version = int(envelope.detail)
         told = self._channel(key, version)
         if told is None or version <= told.read:
-            return  # it has been delivered, or a newer one: behind that, it would pass for the last
+            return  # this one or a newer one was read again: it must not come after that
         told.newest = max(told.newest, version)
         self._hub.deliver(key, envelope.payload, envelope.except_socket_id)
 
     def welcomed(self, key: Key, version: int) -> None:
-        """A new subscriber was sent what the channel keeps, 0 if nothing. Only the first one's counts."""
+        """Note the version sent to a new subscriber, 0 for none. Only the channel's first one counts."""
         self._channel(key, version)
 
     def drop(self, key: Key) -> None:
-        """The channel has lost its last subscriber."""
+        """Forget a channel without local subscribers."""
         self._told.pop(key, None)
 
     def _channel(self, key: Key, version: int) -> _Told | None:
@@ -62,7 +62,7 @@ class CachedChannels:
         return told
 
     async def read_again(self, keys: Sequence[Key]) -> None:
-        """These channels may have missed an event: the last one is delivered, unless they have it.
+        """Read and deliver the last event of channels that may have missed it, unless they have it.
 
         :raises BusError: Redis does not answer.
         """

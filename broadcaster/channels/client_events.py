@@ -1,4 +1,4 @@
-"""Client events: what a client says to the other subscribers of a channel (protocol section 6)."""
+"""Client events, from one client to the other subscribers of a channel (protocol section 6)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class ClientEvents:
-    """Relays them to all nodes.
+    """Relays client events to all nodes.
 
-    :ivar relayed: how many, since the start.
+    :ivar relayed: number of events relayed since the start.
     """
 
     def __init__(self, bus: BestEffort, webhooks: Webhooks) -> None:
@@ -28,7 +28,7 @@ class ClientEvents:
         self.relayed = 0
 
     def relay(self, client: Client, session: Session, effect: Relay) -> None:
-        """To all other subscribers, on every node."""
+        """Publish a client event to all other subscribers, and to webhooks."""
         key = Key(session.app.id, effect.channel)
         payload = messages.client_event(effect.event, effect.channel, effect.data, effect.user_id)
         self.relayed += 1

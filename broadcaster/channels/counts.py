@@ -1,4 +1,4 @@
-"""``subscription_count``: how many a channel has, told to all of them and to webhooks (section 8.2)."""
+"""``subscription_count``: sends a channel's count to its subscribers and to webhooks (section 8.2)."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("legato.node")
 
 ALWAYS: Final = 100
+"""Up to this many subscribers, every change of the count is sent at once."""
+
 SECONDS: Final = 5.0
-"""Above :data:`ALWAYS` subscribers, how often they are told how many they are."""
+"""Above :data:`ALWAYS` subscribers, the minimum time between two counts of a channel."""
 
 
 class SubscriptionCounts:
-    """Tells counts, at once or by and by.
+    """Sends subscription counts, at once or at most every few seconds.
 
-    :param wanted: of an application's id, whether it has them on.
-    :param local: how many subscribers this node has.
-    :param post: publishes to all subscribers, without waiting.
-    :param later: runs a coroutine function in the background after so many seconds.
+    :param wanted: whether an application, by id, has subscription counts enabled.
+    :param local: the number of a channel's subscribers on this node.
+    :param post: publishes to all subscribers of a channel without waiting.
+    :param later: runs a coroutine function in the background after a delay in seconds.
     """
 
     def __init__(
@@ -51,10 +53,10 @@ class SubscriptionCounts:
         self._post = post
         self._later = later
         self._due: set[Key] = set()
-        self._told: dict[Key, int] = {}  # of channels that are not told at once
+        self._told: dict[Key, int] = {}  # the last count sent to each large channel
 
     def changed(self, key: Key, count: int) -> None:
-        """Somebody has come or gone, and ``count`` are subscribed now."""
+        """Send a changed count, now or later. ``count`` is the current number of subscriptions."""
         if not self._wanted(key.app_id):
             return
         if count <= ALWAYS:
@@ -69,7 +71,7 @@ class SubscriptionCounts:
         try:
             (counts,) = await self._registry.counts([key])
         except BusError as error:
-            logger.warning("a channel is not told its subscription count: %s", error)
+            logger.warning("a subscription count is not sent: %s", error)
             return
         count = counts.subscriptions
         if count > ALWAYS and count != self._told.get(key):

@@ -1,4 +1,4 @@
-"""From the bus to the hub: who handles a message of which kind."""
+"""Dispatches the messages of the bus by kind: to the hub, the healer, the rosters, the cache."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     Dismiss = Callable[[Collection[Client], PusherError], None]
 
 COMMANDS: Final = {TERMINATE: errors.TERMINATED, RECONNECT: errors.RECONNECT}
-"""Messages that end the connections which have the channel, and why."""
+"""Commands that close the connections of a channel, with the close code of each."""
 
 
 class Delivery:
     """Satisfies :class:`~legato.broadcaster.bus.base.BusHandler`.
 
-    :param dismiss: closes connections, for a command.
+    :param dismiss: closes connections.
     """
 
     def __init__(
@@ -47,14 +47,14 @@ class Delivery:
         self._dismiss = dismiss
 
     def message(self, channel: BusChannel, envelope: Envelope) -> None:
-        """Frames of replies go to the healer, everything else by its kind."""
+        """Pass frames of replies to the healer, and dispatch everything else by kind."""
         if envelope.stream is not None and self._healer is not None:
             self._healer.take(channel, envelope)
         else:
             self.deliver(channel.key, envelope)
 
     def deliver(self, key: Key, envelope: Envelope) -> None:
-        """Plain events go straight to the hub."""
+        """Dispatch a message that is no reply. Plain events go straight to the hub."""
         command, payload = envelope.command, envelope.payload
         if not command:
             if payload.startswith(MEMBER_CHANGE):
@@ -70,7 +70,7 @@ class Delivery:
             self._hub.deliver(key, payload, envelope.except_socket_id)
 
     def confirmed(self, key: Key) -> None:
-        """The channel is delivered: its subscriptions go on. It may have missed something before."""
+        """Continue the channel's subscriptions; after a gap, also start its recovery."""
         if self._healer is not None:
             self._healer.open(key)
         missed = self._hub.confirm(key)
@@ -79,6 +79,6 @@ class Delivery:
             self._recovery.missed(key)
 
     def lost(self, keys: Collection[Key]) -> None:
-        """Subscriptions to these wait until they are confirmed again."""
+        """Suspend subscriptions to these channels until they are confirmed again."""
         self._hub.suspend(keys)
         self._fence.lost(keys)

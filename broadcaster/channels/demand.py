@@ -1,4 +1,4 @@
-"""From the hub to the bus: which channels this node needs, and what goes on once one is delivered."""
+"""Requests channels from the bus for the hub, and continues subscriptions once they are delivered."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Demand:
-    """Satisfies :class:`.hub.HubHandler`: a channel is asked for from its first subscriber to its last."""
+    """Satisfies :class:`.hub.HubHandler`. A channel is requested while it has local subscribers."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Demand:
         self.opened = bus.subscribe
 
     def ready(self, subscriber: Subscriber, key: Key) -> None:
-        """The bus delivers the channel: go on with what the client has it for."""
+        """The bus delivers the channel: continue the subscription or sign-in."""
         client = cast("Client", subscriber)
         match client.keys.get(key):
             case Subscribe() as effect:
@@ -51,7 +51,7 @@ class Demand:
                 self._hub.admit(client, key, b"")
 
     def vacated(self, key: Key) -> None:
-        """Forget what was kept for the channel, and ask the bus for it no more."""
+        """Drop the state of a channel without subscribers, and unsubscribe from it on the bus."""
         if self._healer is not None:
             self._healer.drop(key)
         self._cached.drop(key)

@@ -1,4 +1,4 @@
-"""How a subscription ends, for the client and for everybody else."""
+"""Ends subscriptions, for the client itself and for all others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Departures:
-    """Ends subscriptions, here and in the registry."""
+    """Ends subscriptions on this node and in the registry."""
 
     def __init__(
         self,
@@ -40,14 +40,14 @@ class Departures:
         self._figures = figures
 
     def unsubscribe(self, client: Client, key: Key) -> None:
-        """The client wants it no more. Idempotent."""
+        """End a subscription at the client's request. Idempotent."""
         if key in client.keys:
             self.drop(client, key, client.keys.pop(key), disconnect=False)
 
     def one_by_one(self, client: Client, keys: dict[Key, Claim], name: str) -> Iterator[None]:
-        """The subscriptions of a client that has left end, one at each step.
+        """End the subscriptions of a client that has left, one per step of the iterator.
 
-        :param name: under which the registry has them.
+        :param name: the node name under which they are registered.
         """
         for key, claim in keys.items():
             self._hub.unsubscribe(client, key)
@@ -57,15 +57,15 @@ class Departures:
         self._hub.departed(client)
 
     def drop(self, client: Client, key: Key, claim: Claim, *, disconnect: bool) -> None:
-        """Nothing of the channel reaches the client any more, and the subscription ends."""
+        """End a subscription and its delivery."""
         self._hub.unsubscribe(client, key)
         if claim is not ENDED:
             self.end(client, key, claim, disconnect=disconnect)
 
     def end(self, client: Client, key: Key, claim: Claim, *, disconnect: bool, name: str = "") -> None:
-        """The subscription ends for everybody else; the channel is still delivered to the client.
+        """End a subscription for all others. The channel is still delivered to the client.
 
-        :param name: under which the registry has it, if not its present one.
+        :param name: the node name under which it is registered, if not the current one.
         """
         member = None
         if isinstance(claim, Subscribe):

@@ -1,12 +1,12 @@
-"""The fan-out with group commit: frames that are published together share one write per connection.
+"""The fan-out with group commit: frames of one loop turn share one write per connection.
 
-:meth:`Fanout.put` appends to the channel's pending frames. One flush at the end of the loop iteration joins
-them and writes once per connection: the system call is the price of fan-out, so messages that arrive together
-share it. When the node is idle the added latency is one loop turn.
+:meth:`Fanout.put` appends to the channel's pending frames. One flush at the end of the loop turn joins them
+and writes once per connection. The system call is what a fan-out costs, so messages that arrive together
+share it. On an idle node this adds a latency of one loop turn.
 
-A flush holds the loop for at most :data:`FLUSH_SECONDS` and goes on in the next turn, as long as it keeps up:
-channels take turns of :data:`CHUNK` writes, and what is published meanwhile waits until the pass over its
-channel has ended.
+A flush holds the loop for at most :data:`FLUSH_SECONDS` and continues in the next turn, unless too many
+messages wait (:data:`BEHIND`). Channels take turns of :data:`CHUNK` writes. Frames published during a pass
+over their channel wait until the pass has ended.
 """
 
 from __future__ import annotations
@@ -31,30 +31,31 @@ if TYPE_CHECKING:
     Group = dict[Subscriber, Any]
 
 HELD_WRITES: Final = 10_000
-"""What may be kept for a subscriber that has not been answered yet. They are shared by all subscribers."""
+"""Writes that are buffered for a subscriber which is not answered yet. Subscribers share the bytes."""
 
 FLUSH_SECONDS: Final = 0.003
-"""How long the writes of one loop turn may take, all channels together."""
+"""The flush budget: how long the writes of one loop turn may take, over all channels."""
 
 CHUNK: Final = 64
-"""Writes between two looks at the clock, and of one channel before another has its turn."""
+"""Writes between two reads of the clock, and of one channel before the next has its turn."""
 
 BEHIND: Final = 16
-"""Messages that may wait for passes to end. With more of them a flush takes its time: in between, more would
-come, and as publishers are answered at once, nothing else would slow them down.
+"""Messages that may wait for passes to end. With more, a flush ignores its budget.
+
+Publishers are answered at once, so nothing but a busy loop slows them down: the backlog would only grow.
 """
 
 
 class Fanout:
-    """Writes what is put to the subscribers of each channel.
+    """Writes pending frames to the subscribers of each channel.
 
-    :param call_soon: runs a function at the end of the loop iteration.
-    :param clock: seconds, for the duration of a flush. Not the loop's: uvloop's stands still within a turn.
+    :param call_soon: runs a function at the end of the loop turn.
+    :param clock: a clock in seconds. Not the loop's: uvloop updates its clock only once per turn.
     :param chunk: as :data:`CHUNK`.
     :ivar dirty: channels with pending frames.
-    :ivar departed: subscribers that get nothing more, though channels still list them.
-    :ivar messages: messages put, all channels together.
-    :ivar deliveries: one per message and subscriber.
+    :ivar departed: subscribers that get nothing more, though channels may still list them.
+    :ivar messages: messages put, over all channels.
+    :ivar deliveries: messages written, counted once per subscriber.
     :ivar writes: socket writes.
     """
 
@@ -85,7 +86,7 @@ class Fanout:
         """Add a message to the channel's pending frames. The frame is built once.
 
         :param payload: the Pusher message, UTF-8 JSON.
-        :param nor: more sockets that do not get it.
+        :param nor: further socket ids to exclude.
         """
         self.messages += 1
         pending = channel.pending
@@ -103,8 +104,8 @@ class Fanout:
             self._behind += 1
 
     def catch_up(self, subscriber: Subscriber, channels: Collection[ChannelState | None]) -> None:
-        """Write at once what ``channels``, all that it is in, have pending for this subscriber."""
-        if len(self.dirty) < len(channels):  # nothing waits elsewhere
+        """Write at once what is pending for a subscriber. ``channels`` are all of its channels."""
+        if len(self.dirty) < len(channels):  # only dirty channels have pending frames
             channels = list(self.dirty)
         for channel in channels:
             if channel is not None and (frames := self.owed(channel, subscriber)):
@@ -112,7 +113,7 @@ class Fanout:
                 subscriber.write(b"".join(frames))
 
     def owed(self, channel: ChannelState, subscriber: Subscriber) -> list[bytes]:
-        """Take the frames that were not written to this subscriber yet: the caller writes them."""
+        """Take the frames that are not written to this subscriber yet; the caller has to write them."""
         if subscriber not in channel.fast and subscriber not in channel.slow:
             return []
         frames = [] if channel.going is None else channel.going.owed(subscriber)
@@ -124,13 +125,13 @@ class Fanout:
         return frames
 
     def vacate(self, channel: ChannelState) -> None:
-        """The channel has lost its last subscriber: drop what is pending."""
+        """Drop the pending frames of a channel without subscribers."""
         if channel.going is not None:
             self._end_pass(channel)
         channel.pending = Pending()
 
     def flush(self) -> None:
-        """Write what is pending, as much as the time allows; the rest in the next loop turn."""
+        """Write pending frames until the flush budget is used up; the rest follows in the next turn."""
         dirty = self.dirty
         departed = self.departed
         until = self._clock() + FLUSH_SECONDS
@@ -139,7 +140,7 @@ class Fanout:
             while dirty:
                 channel = dirty.popleft()
                 if departed:
-                    self._let_go(channel)
+                    self._remove_departed(channel)
                 if channel.writes is None:
                     credit -= self._write_some(channel)
                 else:
@@ -162,15 +163,15 @@ class Fanout:
         self.deliveries += receivers * len(frames)
         self.writes += receivers
         try:
-            for write in writes:  # one may move its socket to the slow set: for the next flush
+            for write in writes:  # may move its socket to the slow set, from the next flush on
                 write(joined)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the others get theirs
+        except Exception as error:  # noqa: BLE001 - an error of one must not stop the others
             _cut_receiver(channel, write, error)
             write_each(writes[writes.index(write) + 1 :], joined, partial(_cut_receiver, channel))
         return receivers
 
     def _write_some(self, channel: ChannelState) -> int:
-        """At most a chunk; as many writes were tried."""
+        """Write at most one chunk. Returns the number of writes tried."""
         try:
             if channel.going is not None:
                 return self._go_on(channel, channel.going)
@@ -184,7 +185,7 @@ class Fanout:
             if pending.partial or len(channel.fast) + len(channel.slow) > self._chunk:
                 return self._begin(channel, pending, joined)
             writes = (*channel.fast.values(), *channel.slow.values())
-            if not channel.held and not channel.pending.partial:  # by what has come of keeping it
+            if not channel.held and not channel.pending.partial:  # closing a held one can exclude others
                 channel.writes = writes
             return self._write(channel, writes, frames, joined)
         finally:
@@ -193,7 +194,7 @@ class Fanout:
                 self.dirty.append(channel)
 
     def _begin(self, channel: ChannelState, pending: Pending, joined: bytes) -> int:
-        """A pass that may be interrupted, or that not everybody has the same of."""
+        """Start a pass: the frames differ between receivers, or are too many writes for one chunk."""
         targets = {**channel.fast, **channel.slow}
         shares = {receiver: pending.share(receiver) for receiver in pending.partial_of(targets)}
         for receiver in shares:
@@ -218,7 +219,7 @@ class Fanout:
             self._behind -= len(channel.pending.frames)
 
     def _keep(self, channel: ChannelState, pending: Pending, frames: list[bytes], joined: bytes) -> None:
-        """For those who have not been answered yet. They are not in the pass: they have it with this."""
+        """Buffer frames for the subscribers that are not answered yet. A pass does not include these."""
         partial = {receiver: pending.share(receiver) for receiver in pending.partial_of(channel.held)}
         full = []
         for subscriber, kept in channel.held.items():
@@ -233,11 +234,11 @@ class Fanout:
         for subscriber in full:
             try:
                 subscriber.overwhelmed()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the others get theirs
+            except Exception as error:  # noqa: BLE001 - an error of one must not stop the others
                 cut(subscriber, "closing it", error)
 
-    def _let_go(self, channel: ChannelState) -> None:
-        """Before something is written: whoever has departed is not in the channel any more."""
+    def _remove_departed(self, channel: ChannelState) -> None:
+        """Remove departed subscribers from a channel, before anything is written."""
         groups: tuple[Group, ...] = channel.fast, channel.slow, channel.held
         for group in groups:
             if not group.keys().isdisjoint(self.departed):
@@ -249,7 +250,7 @@ class Fanout:
 
 
 def _cut_receiver(channel: ChannelState, write: Write, error: Exception) -> None:
-    """The one whose ``write`` has failed."""
+    """Cut the receiver whose ``write`` has failed."""
     for receiver in (*channel.fast, *channel.slow):
         if write in (receiver.write_now, receiver.enqueue):
             cut(receiver, "writing to it", error)

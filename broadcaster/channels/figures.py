@@ -1,4 +1,4 @@
-"""How many subscriptions there are and may be: plain numbers, which the metrics read."""
+"""Counters of subscriptions: plain integers, read by the metrics."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 class SubscriptionFigures:
     """Counts of one process.
 
-    :ivar most: how many this process takes.
-    :ivar open: subscriptions of clients to channels.
-    :ivar refused: those refused because there are as many as there may be.
+    :ivar most: the maximum number of subscriptions of this process.
+    :ivar open: current subscriptions of clients to channels.
+    :ivar refused: subscriptions refused because the maximum was reached.
     """
 
     most: int = sys.maxsize

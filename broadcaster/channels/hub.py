@@ -1,4 +1,4 @@
-"""The subscriptions of this node: who listens to which channel, and since when."""
+"""The hub: the local subscriptions of this node, and the states they go through."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     Group = dict[Subscriber, Any]
 
 CROWD: Final = range(64)
-"""Subscribers of one channel whose subscription goes on in one turn of the loop."""
+"""Continue at most this many subscriptions of one channel per turn of the loop."""
 
 
 class HubHandler(Protocol):
-    """What the hub tells of its channels. The calls are synchronous, out of calls to the hub."""
+    """Receives the events of channels. The calls are synchronous, from within calls to the hub."""
 
     def opened(self, key: Key) -> None:
-        """The channel has its first local subscriber. It delivers once :meth:`Hub.confirm` is called."""
+        """The channel has its first local subscriber. Answer with :meth:`Hub.confirm` once it delivers."""
 
     def ready(self, subscriber: Subscriber, key: Key) -> None:
-        """The subscriber's channel delivers: what is published is kept for it until :meth:`Hub.admit`.
+        """The subscriber's channel delivers. Messages are buffered for it until :meth:`Hub.admit`.
 
-        Called once for each subscription, and once more for one that is asked for again.
+        Called once for each call of :meth:`Hub.subscribe`.
         """
 
     def vacated(self, key: Key) -> None:
@@ -40,8 +40,8 @@ class HubHandler(Protocol):
 class Hub:
     """All subscriptions of this node.
 
-    :param call_soon: runs a function at the end of the loop iteration.
-    :param fanout: writes what is delivered.
+    :param call_soon: runs a function at the end of the loop turn.
+    :param fanout: writes the delivered messages.
     """
 
     def __init__(self, call_soon: Callable[[Callable[[], None]], object], fanout: Fanout) -> None:
@@ -52,7 +52,7 @@ class Hub:
         self.put = fanout.put
 
     def start(self, handler: HubHandler) -> None:
-        """Tell ``handler`` from now on."""
+        """Set the handler."""
         self._opened = handler.opened
         self._ready = handler.ready
         self._vacated = handler.vacated
@@ -61,17 +61,17 @@ class Hub:
         return len(self._channels)
 
     def count(self, key: Key) -> int:
-        """Local subscribers of a channel."""
+        """The number of a channel's local subscribers."""
         channel = self._channels.get(key)
         return 0 if channel is None else len(channel)
 
     def waits(self, subscriber: Subscriber, key: Key) -> bool:
-        """Whether ``ready`` has not been called for it yet."""
+        """Whether a subscriber still waits for the bus: ``ready`` has not been called for it."""
         channel = self._channels.get(key)
         return channel is not None and subscriber in channel.waiting
 
     def subscribers(self, key: Key) -> list[Subscriber]:
-        """Local subscribers of a channel, those who have not been answered yet too."""
+        """The local subscribers of a channel, including those that are not answered yet."""
         channel = self._channels.get(key)
         if channel is None:
             return []
@@ -79,12 +79,12 @@ class Hub:
         return [one for one in there if one not in self._departed]
 
     def unanswered(self, key: Key) -> list[Subscriber]:
-        """Those of them who have not been answered yet."""
+        """The local subscribers of a channel that are not answered yet."""
         channel = self._channels.get(key)
         return [] if channel is None else [*channel.held, *channel.waiting]
 
     def subscribe(self, subscriber: Subscriber, key: Key) -> None:
-        """Add a subscriber; ``ready`` is called for it, at once or when the bus delivers the channel."""
+        """Add a subscriber. ``ready`` is called for it, at once or once the bus delivers the channel."""
         channel = self._channels.get(key)
         if channel is None:
             channel = self._channels[key] = ChannelState()
@@ -97,23 +97,23 @@ class Hub:
             channel.waiting[subscriber] = None
 
     def confirm(self, key: Key) -> bool:
-        """The bus delivers the channel from now on.
+        """Note that the bus delivers the channel from now on.
 
-        :returns: whether it did so before: then it may have missed something in between.
+        :returns: whether it was delivered before and may have missed messages in between.
         """
         channel = self._channels.get(key)
         if channel is None:
             return False
         again, channel.confirmed = channel.confirmed, True
-        if channel.ready:  # it was asked once more, and has delivered all the time
+        if channel.ready:  # a repeated request: it was delivered all the time
             return False
         channel.ready = True
         self._hold_some(key, channel)
         return again
 
     def _hold_some(self, key: Key, channel: ChannelState) -> None:
-        """Of those who wait a few in each turn of the loop: what follows costs more than a write."""
-        # Answering one may close it, and so change what is left: one at a time, off the dict itself.
+        """Continue waiting subscriptions, a few per turn of the loop: each costs more than a write."""
+        # `ready` may close a subscriber and so change the dict: take one at a time, and do not iterate.
         for _ in CROWD:
             if not channel.waiting or not channel.ready:
                 break
@@ -127,10 +127,10 @@ class Hub:
         else:
             self._call_soon(partial(self._hold_some, key, channel))
         if not channel.waiting:
-            channel.waiting = {}  # a dictionary that had entries keeps their room
+            channel.waiting = {}  # an emptied dict keeps its memory
 
     def suspend(self, keys: Iterable[Key]) -> None:
-        """The bus does not deliver these now: whoever subscribes to one waits until it is confirmed again."""
+        """Note that the bus does not deliver these channels. New subscribers wait for a confirmation."""
         for key in keys:
             if channel := self._channels.get(key):
                 channel.ready = False
@@ -143,15 +143,15 @@ class Hub:
         ):
             channel.held[subscriber] = []
             channel.writes = None
-            if channel.pending.frames:  # published before this subscription: not this subscriber's
+            if channel.pending.frames:  # published before this subscription began
                 channel.pending.begin(subscriber)
         self._ready(subscriber, key)
 
     def admit(self, subscriber: Subscriber, key: Key, reply: bytes) -> None:
-        """Write ``reply``, frames or nothing, then what was kept; from now on deliver as it comes.
+        """Write ``reply`` (frames, may be empty), then the buffered messages; then deliver directly.
 
-        One that is admitted already gets the reply behind what was published before; one that is gone,
-        nothing.
+        A subscriber that is admitted already gets the reply after what was published before. One that has
+        left gets nothing.
         """
         channel = self._channels.get(key)
         if channel is None:
@@ -173,16 +173,16 @@ class Hub:
             subscriber.write(reply)
 
     def catch_up(self, subscriber: Subscriber) -> None:
-        """Write at once what has been published in its channels and not been written to it yet.
+        """Write at once everything that is pending for a subscriber in its channels.
 
-        For one that is about to be closed, or is sent something that must not come before that.
+        Needed before it is closed, or before a frame that must not overtake the pending ones.
         """
         if self._fanout.dirty:
             channels = [self._channels.get(key) for key in subscriber.subscriptions()]
             self._fanout.catch_up(subscriber, channels)
 
     def unsubscribe(self, subscriber: Subscriber, key: Key) -> None:
-        """Remove a subscriber; nothing of the channel reaches it any more. Idempotent."""
+        """Remove a subscriber. It gets nothing more of the channel. Idempotent."""
         channel = self._channels.get(key)
         if channel is None:
             return
@@ -199,15 +199,15 @@ class Hub:
             self._vacated(key)
 
     def depart(self, subscriber: Subscriber) -> None:
-        """Nothing reaches it any more, though it is unsubscribed from its channels one by one, later."""
+        """Stop all delivery to a subscriber at once. Its channels are unsubscribed one by one later."""
         self._departed.add(subscriber)
 
     def departed(self, subscriber: Subscriber) -> None:
-        """It has no channel any more. Idempotent."""
+        """Forget a departed subscriber that has left all its channels. Idempotent."""
         self._departed.discard(subscriber)
 
     def set_slow(self, subscriber: Subscriber, slow: bool) -> None:
-        """Move a subscriber out of the fast sets, or back, in all its channels."""
+        """Move a subscriber between the fast and slow sets of all its channels."""
         for key in subscriber.subscriptions():
             channel = self._channels.get(key)
             if channel is None:
@@ -225,15 +225,15 @@ class Hub:
     def deliver(
         self, key: Key, payload: bytes, except_socket_id: str | None = None, nor: Collection[str] = ()
     ) -> None:
-        """Fan a message out to the local subscribers, in the order of these calls, once this loop turn ends.
+        """Fan a message out to the local subscribers at the end of this loop turn, in the order of calls.
 
         :param payload: the Pusher message, UTF-8 JSON; the frame around it is built once.
-        :param nor: more sockets that do not get it.
+        :param nor: further socket ids to exclude.
         """
         channel = self._channels.get(key)
         if channel is not None:
             self.put(channel, payload, except_socket_id, nor)
 
     def channel(self, key: Key) -> ChannelState | None:
-        """The channel for :meth:`put`, until it is vacated; None without subscribers."""
+        """The channel's state for :meth:`put`, valid until it is vacated. None without subscribers."""
         return self._channels.get(key)

@@ -1,4 +1,4 @@
-"""What a node keeps of channels of special kinds, besides their subscribers."""
+"""The parts that keep state of special kinds of channels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class ChannelKinds(NamedTuple):
-    """:ivar healer: of channels with replies; None without replies."""
+    """:ivar healer: repairs the replies of channels; None when chat is off."""
 
     healer: Healer | None
     cached: CachedChannels

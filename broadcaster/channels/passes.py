@@ -1,4 +1,4 @@
-"""One pass over a channel's subscribers, which may be interrupted and go on later."""
+"""A pass: an interruptible write of the same frames to all subscribers of a channel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def write_each(writes: Iterable[Write], data: bytes, failed: Callable[[Write, Exception], None]) -> None:
-    """Call each of them; one that fails is told, and keeps nobody behind it waiting."""
+    """Call every write. A failing one is reported to ``failed`` and does not stop the others."""
     left = iter(writes)
     while True:
         try:
@@ -27,13 +27,13 @@ def write_each(writes: Iterable[Write], data: bytes, failed: Callable[[Write, Ex
 
 
 class Pass:
-    """Writes the same frames once to each of those who were subscribed when it began.
+    """Writes the same frames once to each subscriber that was there when the pass began.
 
-    Whoever leaves meanwhile gets nothing more, though it may come back; who becomes slow or fast is written
-    to as it stands then. As long as neither happens there is nothing to look at but the list of writes.
+    A subscriber that leaves meanwhile gets nothing more of the pass, even if it comes back. One that becomes
+    slow or fast is written to accordingly. Until either happens, the pass needs only its list of writes.
 
-    :param targets: who gets all of ``frames``, and how; this pass keeps it.
-    :param shares: who gets some of them only, and which.
+    :param targets: the receivers of all ``frames``, with their writes. The pass owns the dict.
+    :param shares: the receivers of only some frames, with these.
     """
 
     __slots__ = (
@@ -63,20 +63,20 @@ class Pass:
 
     @property
     def over(self) -> bool:
-        """Whether everybody has been written to."""
+        """Whether all receivers have been written to."""
         return self._position >= len(self._receivers) and not self.shares
 
     def go_on(
         self, limit: int, fast: Ways, slow: Ways, failed: Callable[[Write, Exception], None]
     ) -> tuple[int, int]:
-        """Write to the next few, at most ``limit``.
+        """Write to the next receivers, at most ``limit``.
 
-        :param fast: how those are written to who are subscribed now; with ``slow``, all of them.
+        :param fast: the current writes of fast subscribers; ``slow`` has those of the others.
         :param failed: called with a write that has failed.
-        :returns: how many were written to, and the frames that these got in all.
+        :returns: the number of receivers written to, and the number of frames they got in total.
         """
         start = self._position
-        # Moved first: a write that closes its own connection has been made; one that fails is not repeated.
+        # Advance first: a write may close its own connection, and a failed write must not be repeated.
         self._position = start + limit
         if self._changed:
             writes = [
@@ -99,17 +99,17 @@ class Pass:
         return written, frames
 
     def change(self) -> None:
-        """Somebody is written to in another way than when the pass began."""
+        """Note that a subscriber has become slow or fast since the pass began."""
         self._changed = True
 
     def leave(self, receiver: Subscriber) -> None:
-        """It gets nothing more. Idempotent."""
+        """Exclude a receiver from the rest of the pass. Idempotent."""
         if self.shares.pop(receiver, None) is None:
             self._gone.add(receiver)
             self._changed = True
 
     def owed(self, receiver: Subscriber) -> list[bytes]:
-        """The frames that it has not got yet; it gets no more by the pass."""
+        """Take the frames that a receiver has not got yet, and exclude it from the rest of the pass."""
         share = self.shares.pop(receiver, None)
         if share is not None:
             return share
@@ -122,10 +122,10 @@ class Pass:
 
 
 class Pending:
-    """What has been published and not been written yet, and who does not get which of it.
+    """Frames that were published and not written yet, and who does not get which of them.
 
-    ``excluded`` are positions in ``frames`` by socket id; ``late`` has the first position that somebody gets
-    who came when others were there already. Both are None while everybody gets everything.
+    ``excluded`` has positions in ``frames`` by socket id. ``late`` has the first position that a subscriber
+    gets which joined after the first frame. Both are None while every subscriber gets every frame.
     """
 
     __slots__ = ("excluded", "frames", "late")
@@ -137,24 +137,24 @@ class Pending:
 
     @property
     def partial(self) -> bool:
-        """Whether anybody, of whom it is not known whether they are there, does not get all."""
+        """Whether any subscriber, who may have left by now, gets only some of the frames."""
         return self.late is not None or self.excluded is not None
 
     def exclude(self, *socket_ids: str) -> None:
-        """The next frame is not for these."""
+        """Exclude sockets from the next frame."""
         if self.excluded is None:
             self.excluded = {}
         for socket_id in socket_ids:
             self.excluded.setdefault(socket_id, set()).add(len(self.frames))
 
     def begin(self, receiver: Subscriber) -> None:
-        """It gets none of the frames up to now."""
+        """Exclude a receiver from all frames so far."""
         if self.late is None:
             self.late = {}
         self.late[receiver] = len(self.frames)
 
     def share(self, receiver: Subscriber) -> list[bytes]:
-        """What it gets of it."""
+        """The frames for one receiver."""
         first = (self.late or {}).get(receiver, 0)
         excluded: Collection[int] = (self.excluded or {}).get(receiver.socket_id, ())
         if not excluded:
@@ -166,7 +166,7 @@ class Pending:
         ]
 
     def partial_of(self, receivers: Mapping[Subscriber, object]) -> list[Subscriber]:
-        """Those of ``receivers`` who do not get all."""
+        """Those of ``receivers`` that get only some of the frames."""
         late, excluded = self.late or {}, self.excluded
         found = [receiver for receiver in late if receiver in receivers]
         if excluded:

@@ -1,6 +1,4 @@
-"""Who comes to a presence channel and who goes, told to its subscribers; and the whole list once more to
-those who may have missed some of it.
-"""
+"""Presence on this node: delivers member changes, and resends the member list after a gap."""
 
 from __future__ import annotations
 
@@ -19,20 +17,20 @@ if TYPE_CHECKING:
     from .subscriber import Key
 
 MEMBER_CHANGE: Final = b'{"event":"pusher_internal:member_'
-"""How the payload begins that tells of who comes and who goes."""
+"""Prefix of the payloads ``member_added`` and ``member_removed``."""
 
 
 class _Reading(NamedTuple):
-    """A list that is being read: what has changed since, and which sockets have, or get, a newer one."""
+    """A member list that is being read: changes since then, and the sockets that get a newer list anyway."""
 
     changes: list[Envelope]
     newcomers: set[str]
 
 
 class Rosters:
-    """Of the presence channels with subscribers on this node.
+    """The presence channels with subscribers on this node.
 
-    :ivar told: lists that were told again, once for all of a channel.
+    :ivar told: number of member lists that were sent again, one per channel.
     """
 
     def __init__(self, registry: Registry, hub: Hub) -> None:
@@ -43,13 +41,13 @@ class Rosters:
         self.told = 0
 
     def came(self, key: Key, member: Member, socket_id: str) -> None:
-        """A connection on this node subscribes as this member. Idempotent."""
+        """Note that a connection of this node subscribes as this member. Idempotent."""
         self._sockets.setdefault((key, member.id), set()).add(socket_id)
         if key in self._reading:
             self._reading[key].newcomers.add(socket_id)
 
     def went(self, key: Key, member: Member, socket_id: str) -> None:
-        """It does no more. Idempotent."""
+        """Note that it no longer does. Idempotent."""
         sockets = self._sockets.get((key, member.id))
         if sockets is not None:
             sockets.discard(socket_id)
@@ -57,16 +55,16 @@ class Rosters:
                 del self._sockets[key, member.id]
 
     def take(self, key: Key, envelope: Envelope) -> None:
-        """Deliver a change (:data:`MEMBER_CHANGE`). While the list is read, it may be newer than the list."""
+        """Deliver a member change. If the list is being read, repeat the change after it: it may be newer."""
         if key in self._reading:
             self._reading[key].changes.append(envelope)
         self._hub.deliver(key, envelope.payload, envelope.except_socket_id, self._own(key, envelope.payload))
 
     def _own(self, key: Key, payload: bytes) -> Collection[str]:
-        """Connections of who has gone, by this message: those that come back while it is on its way.
+        """The sockets of the user that a ``member_removed`` names, who came back while it was in flight.
 
-        Redis has let them in after it, so they are in the list; they may hear of it behind their answer all
-        the same, and their own ``member_added`` is not told to them.
+        Redis has added that user after the removal, and the sockets have the user in their list. They must
+        not get the old removal after it, since they do not get their own ``member_added`` either.
         """
         if not self._sockets:
             return ()
@@ -74,9 +72,9 @@ class Rosters:
         return () if user is None else self._sockets.get((key, user), ())
 
     async def tell_again(self, keys: Sequence[Key]) -> None:
-        """The whole list, as the answer to a subscription has it, and what has changed since it was read.
+        """Send the full member list, as in the answer to a subscription, and the changes since it was read.
 
-        Not to who is answered after it was asked for: that answer may be newer, and has them in it.
+        Subscribers that are answered after the list was requested are excluded: their list may be newer.
 
         :raises BusError: Redis does not answer.
         """

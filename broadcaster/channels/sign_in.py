@@ -1,7 +1,7 @@
-"""Signing in: a client gets its user's events, and those of whom it watches (protocol section 7).
+"""Sign-in: subscribes a client to its user's channel and starts its watchlist (protocol section 7).
 
-The steps in their order: :meth:`SignIns.sign_in` waits for the bus; :meth:`SignIns.register` counts the user
-over all nodes; then the client is answered, and its watchlist begins.
+The steps: :meth:`SignIns.sign_in` waits for the bus; :meth:`SignIns.register` counts the user in the
+registry; then the client is answered, and its watchlist starts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class SignIns:
-    """Of all clients of this node."""
+    """The sign-ins of this node's clients."""
 
     def __init__(self, hub: Hub, registry: Registry, watchlists: Watchlists) -> None:
         self._hub = hub
@@ -31,14 +31,14 @@ class SignIns:
         self._watchlists = watchlists
 
     def sign_in(self, client: Client, session: Session, effect: SignIn) -> None:
-        """The session has verified who it is: wait for the bus to deliver the user's channel."""
+        """Wait for the bus to deliver the user's channel. The session has verified the user."""
         key = Key(session.app.id, users.user_channel(effect.user.id))
         client.keys[key] = effect
         client.order.begin(key)
         self._hub.subscribe(client, key)
 
     def register(self, client: Client, key: Key, effect: SignIn) -> None:
-        """The channel delivers: count the user, then answer."""
+        """The bus delivers the channel: count the user, then answer."""
 
         def done(joined: Joined) -> None:
             if joined.first:

@@ -1,4 +1,4 @@
-"""One channel on this node: its local subscribers, and the frames not yet written to them."""
+"""The state of one channel on this node: its local subscribers and pending frames."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 class ChannelState:
     """The local subscribers of one channel and its pending frames. Opaque outside of the hub and the fan-out.
 
-    ``fast`` holds only sockets that take what is written, by their ``write_now``. ``waiting`` are those whose
-    subscription the bus has not confirmed yet; ``held`` are those who have not got their answer yet, with
-    what was published meanwhile. ``going`` is the pass that has been interrupted;
-    ``queued`` says that a flush has something to do, or is doing it.
-    ``writes`` is what a flush has to call if it is to give everybody everything at once: nobody is held, nor
-    going to be left out, nor too many. A reply's token has one receiver, and whatever else it leads to is one
-    of thousands: none is in the processor's cache.
+    A subscriber is in one of four groups: ``waiting`` until the bus confirms the channel; ``held`` until it
+    is answered, with the frames that are buffered meanwhile; then ``fast``, or ``slow`` while its socket does
+    not accept writes at once. ``going`` is an interrupted pass. ``queued`` is true while a flush has work for
+    this channel.
+
+    ``writes`` caches the write of every subscriber. It is set if a flush can give every frame to every
+    subscriber at once: none is held or excluded, and they are few. With it, a token of a reply with one
+    receiver touches little memory that is not in the processor's cache.
     """
 
     __slots__ = (

@@ -1,4 +1,4 @@
-"""What the hub knows of channels and of who subscribes to them."""
+"""Keys of channels, and the subscriber as the hub sees it."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class Subscriber(Protocol):
     socket_id: str
     slow: bool
     write_now: Callable[[bytes], None]
-    """The transport's own write: what the fan-out calls while the socket is not slow."""
+    """The transport's write, which the fan-out calls while the socket is not slow."""
 
     def enqueue(self, data: bytes) -> None:
-        """Keep bytes, within a bound, until the socket takes them."""
+        """Queue bytes, within a bound, until the socket accepts them."""
 
     def write(self, data: bytes) -> None:
-        """One of the two, as the socket stands."""
+        """Write now or queue, depending on ``slow``."""
 
     def overwhelmed(self) -> None:
-        """More than :data:`.fanout.HELD_WRITES` was published before it could be answered."""
+        """More than :data:`.fanout.HELD_WRITES` writes were buffered before it could be answered."""
 
     def subscriptions(self) -> Collection[Key]:
-        """Every channel that the connection has in the hub."""
+        """Every channel of this connection in the hub."""
 
     def abort(self) -> None:
-        """Cut the connection: it cannot be written to."""
+        """Cut the connection after a failed write."""

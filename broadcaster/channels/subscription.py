@@ -1,15 +1,15 @@
-"""A subscription, from what the client asks for to its answer (protocol section 4.4).
+"""A subscription, from the client's request to its answer (protocol section 4.4).
 
-The methods of :class:`Subscriptions` stand in the order of the steps:
+The methods of :class:`Subscriptions` are in the order of the steps:
 
-1. authorise: the session has done it (:mod:`legato.protocol.session`); its effect is ``Subscribe``;
-2. :meth:`~Subscriptions.subscribe`: wait until the bus delivers the channel. Not answered before: whoever
-   has the answer misses nothing from then on;
-3. :meth:`~Subscriptions.register`: over all nodes. Not answered before: whoever has the answer is
-   counted everywhere;
-4. ``_registered``: tell others that somebody has come, and wait for the client's turn;
+1. authorise: done by the session (:mod:`legato.protocol.session`), which returns the effect ``Subscribe``;
+2. :meth:`~Subscriptions.subscribe`: wait until the bus delivers the channel. A client that has its answer
+   misses nothing from then on;
+3. :meth:`~Subscriptions.register`: register in the registry. A client that has its answer is counted by all
+   nodes;
+4. ``_registered``: announce the subscription to others, and wait for the client's earlier commands;
 5. ``_answer``: admit and reply, or refuse;
-6. :class:`.welcome.Welcome`: what follows the reply.
+6. :class:`.welcome.Welcome`: send what follows the reply.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from .welcome import Welcome
 
 ANSWERED: Final = Subscribe(Channel("answered"))
-"""Stands for all subscriptions that are answered and have no member: their own effect is needed no more."""
+"""Shared placeholder for answered subscriptions without a member, whose own effect is not needed."""
 
 
 class Subscriptions:
-    """Of all clients of this node."""
+    """The subscriptions of this node's clients."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Subscriptions:
             if self._figures.open >= self._figures.most:
                 self._refuse_in_turn(client, key, effect)
                 return
-            if not effect.first:  # refused while this one waited for its turn
+            if not effect.first:  # an earlier one was refused while this one waited
                 self._refuse(client, key, effect, _members_reason(client))
                 return
             self._figures.open += 1
@@ -76,7 +76,7 @@ class Subscriptions:
         self._hub.subscribe(client, key)
 
     def register(self, client: Client, key: Key, effect: Subscribe) -> None:
-        """The bus delivers the channel, and frames are kept for the client: register it over all nodes."""
+        """Register the subscription for all nodes. The hub buffers frames for the client meanwhile."""
         assert client.session is not None  # noqa: S101 - one that has left has no key in the hub
         limit = client.session.app.max_presence_members
         observer = None if self._observe is None else self._observe(key)
@@ -87,9 +87,9 @@ class Subscriptions:
     def _registered(
         self, client: Client, key: Key, effect: Subscribe, observer: Observer | None, joined: Joined
     ) -> None:
-        if not joined.full:  # at once: a departure, and what the welcome finds, are told after it
+        if not joined.full:  # at once: a departure or a cache miss must be announced later
             self._announcements.joined(key, effect.member, joined)
-        if client.keys.get(key) is effect:  # else it has left meanwhile
+        if client.keys.get(key) is effect:  # it has not left meanwhile
             client.settle(key, lambda: self._answer(client, key, effect, joined, observer))
         else:
             self._announcements.counted(key, effect.member, joined)
@@ -111,17 +111,17 @@ class Subscriptions:
         else:
             self._announcements.counted(key, effect.member, joined)
 
-    # --- when a limit is reached (section 4.5)
+    # --- limits (section 4.5)
 
     def _refuse_in_turn(self, client: Client, key: Key, effect: Subscribe) -> None:
-        """The process has as many subscriptions as it may."""
+        """Refuse a subscription above the limit of the process, after the client's earlier commands."""
         self._figures.refused += 1
         reason = f"The server has {self._figures.most} subscriptions already"
         client.order.begin(key)
         client.settle(key, lambda: self._refuse(client, key, effect, reason))
 
     def _undo(self, client: Client, key: Key, effect: Subscribe) -> None:
-        """What :meth:`subscribe` has done."""
+        """Undo :meth:`subscribe`."""
         del client.keys[key]
         self._figures.open -= 1
         self._hub.unsubscribe(client, key)

@@ -1,7 +1,7 @@
-"""Watchlists: whom a signed-in user watches, told as online or offline (section 7.4).
+"""Watchlists: tell a signed-in user which of the watched users are online (section 7.4).
 
-A user is online while anybody is signed in as them. Watching is a subscription to a channel of the watched
-user's that no client can name.
+A user is online while a client is signed in as that user. A watcher is subscribed to an internal channel of
+the watched user, which no client can name.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("legato.node")
 
 CHANNELS: Final = users.watch_channel("")
-"""What the names of all channels to watch begin with."""
+"""Prefix of the internal channels of watched users."""
 
 
 class Watchlists:
-    """Of all clients of this node.
+    """The watchlists of this node's clients.
 
-    :param wanted: of an application's id, whether it has them on.
-    :param post: publishes to all subscribers, without waiting.
+    :param wanted: whether an application, by id, has watchlists enabled.
+    :param post: publishes to all subscribers of a channel without waiting.
     :param spawn: runs a coroutine in the background.
     """
 
@@ -55,9 +55,9 @@ class Watchlists:
         self._spawn = spawn
 
     def watch(self, client: Client, key: Key, watchlist: tuple[str, ...]) -> None:
-        """Tell the client who of ``watchlist`` is there now, and who comes and goes from now on.
+        """Send the client the state of the users in ``watchlist``, now and on every change.
 
-        :param key: of the client's own user; when it is gone, so is the client.
+        :param key: the channel of the client's own user. The client has left when it has lost it.
         """
         if not watchlist or not self._wanted(key.app_id):
             return
@@ -72,7 +72,7 @@ class Watchlists:
         try:
             counts = await self._registry.counts(keys)
         except BusError as error:
-            logger.warning("a watchlist is not told: %s", error)
+            logger.warning("a watchlist is not sent: %s", error)
             return
         online = [name for name, count in zip(watchlist, counts, strict=True) if count.subscriptions]
         offline = [name for name in watchlist if name not in set(online)]
@@ -81,7 +81,7 @@ class Watchlists:
             client.send(events)
 
     def tell_watchers(self, key: Key, name: str) -> None:
-        """The user whose channel ``key`` is has become ``name``: online or offline."""
+        """Tell watchers that the user of channel ``key`` has become ``name``: online or offline."""
         if self._wanted(key.app_id):
             user_id = key.channel.removeprefix(SERVER_TO_USER)
             events = users.watchlist_events(**{name: [user_id]})

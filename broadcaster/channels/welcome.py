@@ -1,4 +1,4 @@
-"""What follows the answer to a subscription: the cached event, replies that stream, then the count."""
+"""Sends what follows the answer to a subscription: cached event, reply snapshots, then the count."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ logger: Final = logging.getLogger("legato.node")
 
 
 class Welcome:
-    """Of all subscriptions of this node.
+    """The follow-ups of all subscriptions of this node.
 
     :param spawn: runs a coroutine in the background.
-    :ivar observe: watches a channel from now on, for the snapshots; None without replies.
+    :ivar observe: starts to observe a channel for snapshots; None when chat is off.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Welcome:
     def begin(
         self, client: Client, key: Key, effect: Subscribe, joined: Joined, observer: Observer | None
     ) -> None:
-        """In the background, since Redis is asked."""
+        """Send the follow-ups in the background, since they need Redis."""
         self._spawn(self._welcome(client, key, effect, joined, observer))
 
     async def _welcome(
@@ -64,11 +64,11 @@ class Welcome:
             if self._healer is not None and observer is not None:
                 snapshots = await self._healer.snapshots(key, observer)
         except BusError as error:
-            logger.warning("no snapshot for a new subscriber: %s", error)
+            logger.warning("a new subscriber gets no snapshot: %s", error)
         if client.keys.get(key) is effect:
             for frame in cached:
                 client.send(frame)
-            if snapshots:  # behind what the channel has delivered: they say what follows that
+            if snapshots:  # after the channel's delivered frames: they state what follows these
                 self._hub.admit(client, key, b"".join(map(text_frame, snapshots)))
         self._announcements.counted(key, effect.member, joined)
 

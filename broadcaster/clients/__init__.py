@@ -1,1 +1,1 @@
-"""One client, whatever its transport: admission, its commands in order, liveness, drain."""
+"""Clients of any transport: admission, commands in order, liveness, drain."""

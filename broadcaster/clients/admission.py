@@ -1,7 +1,7 @@
-"""Who gets in: the checks of a handshake, the last of them the application's quota over all nodes.
+"""Admission: the checks of a handshake, the last of which is the cluster-wide quota of the application.
 
-A client of an application with a quota waits for one answer of Redis; what it says meanwhile is kept for it.
-A quota that cannot be looked up counts as used up: without Redis such a client is told to come back (4100).
+A client of an application with a quota waits for one answer of Redis; its early messages are buffered. If
+Redis cannot answer, the quota counts as used up and the client is told to reconnect later (4100).
 """
 
 from __future__ import annotations
@@ -28,16 +28,18 @@ if TYPE_CHECKING:
     from .figures import ConnectionFigures
 
 ANSWER_SECONDS: Final = 5.0
-"""How long a client waits for Redis to say whether it is within the quota."""
+"""Time limit for Redis to check the quota."""
 
 
 _HALF: Final = 6
+"""Random bytes for each of the two numbers of a socket id."""
+
 _AT_ONCE: Final = 256
-"""Socket ids for which the system is asked together, and the bytes of each half of one."""
+"""Socket ids generated per read of the system's random source."""
 
 
 def socket_ids() -> Iterator[str]:
-    """Without end: nobody can guess one, and none comes twice."""
+    """Generate socket ids without end. They are random: they cannot be guessed and do not repeat."""
     while True:
         pool = os.urandom(2 * _HALF * _AT_ONCE)
         for at in range(0, len(pool), 2 * _HALF):
@@ -47,9 +49,9 @@ def socket_ids() -> Iterator[str]:
 
 
 class Admission:
-    """Lets clients in, or refuses them.
+    """Admits clients, or refuses them.
 
-    :param prefix: of every path.
+    :param prefix: the path prefix of the server (``server.path``).
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class Admission:
         self._socket_ids = socket_ids()
 
     def admit(self, client: Client, path: str, params: Mapping[str, str], origin: str) -> None:
-        """A handshake is complete: greet the client, or refuse it (protocol section 1.5), now or soon."""
+        """Check a complete handshake, then greet or refuse the client (protocol section 1.5)."""
         found = self._app_for(path, params, origin)
         if not isinstance(found, App):
             self._refuse(client, found)
@@ -80,7 +82,7 @@ class Admission:
         if found.max_connections:
             self._ask(client, found, socket_id)
         else:
-            self._let_in(client, found.id, socket_id)
+            self._accept(client, found.id, socket_id)
 
     def _app_for(self, path: str, params: Mapping[str, str], origin: str) -> App | PusherError:
         if not path.startswith(self._prefix):
@@ -92,8 +94,8 @@ class Admission:
         self._figures.refused[error.code] += 1
         client.close(error)
 
-    def _let_in(self, client: Client, app_id: str, socket_id: str) -> None:
-        """Unless the application has changed while the client waited, or the node takes nobody."""
+    def _accept(self, client: Client, app_id: str, socket_id: str) -> None:
+        """Greet the client, unless its application was removed meanwhile or the node accepts no clients."""
         app = self._apps.by_id.get(app_id)
         if app is None or not app.enabled:
             self._refuse(client, errors.UNKNOWN_APP if app is None else errors.APP_DISABLED)
@@ -109,16 +111,16 @@ class Admission:
 
         def done(admitted: bool) -> None:
             waited = self._waiting.pop(client, None)
-            if waited is None:  # it has gone, and what is counted for it too
+            if waited is None:  # the client has left, and `abandon` has undone its count
                 return
             waited[2].cancel()
             if not admitted:
                 self._refuse(client, apps.over_quota(app))
                 return
             client.keys[key] = None
-            self._let_in(client, app.id, socket_id)
+            self._accept(client, app.id, socket_id)
             if client.session is None:
-                self._take_off(client, key, socket_id)
+                self._release(client, key, socket_id)
 
         client.early = []
         timer = self._loop.call_later(ANSWER_SECONDS, self._too_late, client)
@@ -129,24 +131,24 @@ class Admission:
         self._refuse(client, errors.OVER_CAPACITY)
 
     def count(self, client: Client, app: App) -> None:
-        """The application has got a quota after the client was let in."""
+        """Count an open connection, if its application has got a quota only after the admission."""
         key = Key(app.id, wire.CONNECTIONS)
         if app.max_connections and key not in client.keys:
             client.keys[key] = None
             self._registry.enter(app.id, client.socket_id, 0, lambda _: None)
 
     def abandon(self, client: Client) -> None:
-        """The client waits no longer. Idempotent."""
+        """The client has left before its admission: undo its count. Idempotent."""
         waited = self._waiting.pop(client, None)
         if waited is not None:
             key, socket_id, timer = waited
             timer.cancel()
-            self._take_off(client, key, socket_id)
+            self._release(client, key, socket_id)
 
-    def _take_off(self, client: Client, key: Key, socket_id: str) -> None:
+    def _release(self, client: Client, key: Key, socket_id: str) -> None:
         client.keys.pop(key, None)
         self._registry.leave(key, socket_id, None, lambda _: None, disconnect=True)
 
     def close(self, error: PusherError) -> None:
-        """Send those who wait away."""
+        """Refuse all clients that wait for their quota."""
         self._clients.dismiss_all(list(self._waiting), error)

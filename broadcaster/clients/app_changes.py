@@ -1,4 +1,4 @@
-"""What a change of the applications means for the connections that are open."""
+"""Applies a change of the applications to the open connections."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger: Final = logging.getLogger("legato.node")
 
 
 class AppChanges:
-    """Puts other applications in the place of those of now."""
+    """Replaces the applications of a running node."""
 
     def __init__(self, apps: Directory, webhooks: Webhooks, clients: Clients, admission: Admission) -> None:
         self._apps = apps
@@ -32,24 +32,24 @@ class AppChanges:
         self._admission = admission
 
     async def apply(self, apps: tuple[App, ...]) -> None:
-        """Go on with these: from now on every look-up and every open connection is by them."""
+        """Use these applications from now on, and close the connections that they do not allow."""
         if apps == tuple(self._apps.by_id.values()):
             return
         logger.info("applications: %s", ", ".join(app.id for app in apps) or "none")
         self._apps.replace(apps)
         self._webhooks.set_apps(apps)
-        unwelcome: dict[PusherError, list[Client]] = {}
+        refused: dict[PusherError, list[Client]] = {}
         async for part in slices(list(self._clients.open)):
             for client in part:
                 session = client.session
                 error = None if session is None else self._change(client, session)
                 if error is not None:
-                    unwelcome.setdefault(error, []).append(client)
-        for error, clients in unwelcome.items():
+                    refused.setdefault(error, []).append(client)
+        for error, clients in refused.items():
             self._clients.dismiss_all(clients, error)
 
     def _change(self, client: Client, session: Session) -> PusherError | None:
-        """Why the client cannot stay; None if it goes on by the settings of now."""
+        """Give the client its application's new settings. Returns why it has to be closed, or None."""
         app = self._apps.by_id.get(session.app.id)
         if app is None:
             return errors.UNKNOWN_APP

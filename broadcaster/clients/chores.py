@@ -1,7 +1,7 @@
-"""Work that comes in heaps is done in small steps, so that everything else has its turn too.
+"""Does large batches of work in small steps, so that they do not block the event loop.
 
-A heap is what one loss brings: a client with thousands of subscriptions leaves, or thousands of clients are
-closed for one reason. Each is an iterator; what it does between two of its items is one step.
+A batch is the work after one loss: a client with thousands of subscriptions leaves, or thousands of clients
+are closed for one reason. A batch is an iterator; each ``next`` does one step.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("legato.node")
 
 MOST: Final = 64
-"""Steps of one turn of the loop that are done at once. A step takes some 0.05 ms."""
+"""Steps that are done at once, per turn of the loop. A step takes about 0.05 ms."""
 
 LOW: Final = MOST // 2
-"""With fewer of them left the count begins anew in the next turn; each beginning is a turn of its own."""
+"""With fewer steps left, the count is reset in the next turn. Each reset costs a callback of the loop."""
 
 SECONDS: Final = 0.003
-"""How long the heaps that wait may hold the loop in one turn."""
+"""How long the waiting batches may hold the loop per turn."""
 
 SHARE: Final = 16
-"""Steps of one heap before another has its turn."""
+"""Steps of one batch before the next one has its turn."""
 
 
 class Chores:
-    """Does what it is given: at once while that is little, and otherwise some of it in each turn.
+    """Does work at once while there is little of it, else a part in each turn of the loop.
 
     :param call_soon: runs a function in the next turn of the loop.
-    :param clock: seconds. Not the loop's: uvloop's stands still in a turn.
+    :param clock: a clock in seconds. Not the loop's: uvloop updates its clock only once per turn.
     """
 
     def __init__(
@@ -44,17 +44,17 @@ class Chores:
     ) -> None:
         self._call_soon = call_soon
         self._clock = clock
-        self._heaps: deque[Iterator[None]] = deque()
+        self._batches: deque[Iterator[None]] = deque()
         self._left = MOST
         self._scheduled = False
         self._idle = asyncio.Event()
         self._idle.set()
 
     def __len__(self) -> int:
-        return len(self._heaps)
+        return len(self._batches)
 
     def take(self, steps: int) -> bool:
-        """Whether this turn has so many steps left for what the caller does itself, now."""
+        """Reserve steps for work that the caller does itself. Returns whether this turn has enough left."""
         left = self._left - steps
         if left < LOW:
             self._schedule()
@@ -63,32 +63,32 @@ class Chores:
         self._left = left
         return True
 
-    def put(self, heap: Iterator[None]) -> bool:
-        """Whether it is done already; otherwise its steps go on by and by."""
-        done = self._work(heap, MOST)
+    def put(self, batch: Iterator[None]) -> bool:
+        """Start a batch. Returns whether it is done already; else the following turns go on with it."""
+        done = self._work(batch, MOST)
         if not done:
-            self._left = 0  # who comes later waits, too
-            self._heaps.append(heap)
+            self._left = 0  # later work waits, too
+            self._batches.append(batch)
             self._idle.clear()
         if self._left < LOW or not done:
             self._schedule()
         return done
 
     async def done(self) -> None:
-        """Wait until nothing is left to do."""
+        """Wait until no batch is left."""
         await self._idle.wait()
 
-    def _work(self, heap: Iterator[None], steps: int) -> bool:
-        """Whether nothing is left of it after at most so many steps, and what this turn has left."""
+    def _work(self, batch: Iterator[None], steps: int) -> bool:
+        """Do up to ``steps`` steps, within what this turn has left. Returns whether the batch is done."""
         try:
             while self._left > 0 and steps > 0:
                 self._left -= 1
                 steps -= 1
-                next(heap)
+                next(batch)
         except StopIteration:
             return True
-        except Exception:  # a fault with one heap must not keep the others waiting for ever
-            logger.exception("work that was put off broke off")
+        except Exception:  # an error in one batch must not stop the others
+            logger.exception("deferred work failed")
             return True
         return False
 
@@ -98,17 +98,17 @@ class Chores:
             self._call_soon(self._turn)
 
     def _turn(self) -> None:
-        """What is put meanwhile, by a step, waits at the end."""
+        """Go on with the batches, in rotation. A batch that a step adds is queued at the end."""
         self._scheduled = False
         until = self._clock() + SECONDS
-        while self._heaps:
+        while self._batches:
             self._left = SHARE
-            heap = self._heaps.popleft()
-            if not self._work(heap, SHARE):
-                self._heaps.append(heap)
+            batch = self._batches.popleft()
+            if not self._work(batch, SHARE):
+                self._batches.append(batch)
             if self._clock() >= until:
                 break
-        if self._heaps:
+        if self._batches:
             self._left = 0
             self._schedule()
         else:

@@ -1,4 +1,4 @@
-"""A client of any transport: its session, and the effects that the session asks for."""
+"""A client of any transport: feeds its session and carries out the session's effects."""
 
 from __future__ import annotations
 
@@ -29,43 +29,43 @@ if TYPE_CHECKING:
 
 
 class Ended:
-    """Stands for a subscription that the registry has been told the end of already (:mod:`.drain`)."""
+    """Marks a subscription that has already ended in the registry (:mod:`.drain`)."""
 
 
 ENDED: Final = Ended()
 
 Claim = Subscribe | SignIn | Ended | None
-"""What a client has a channel for; None for one that it has not asked for by name."""
+"""Why a client is subscribed to a channel; None for one that it has not asked for by name."""
 
 
 class Gate(Protocol):
-    """Decides who gets in."""
+    """Admits or refuses clients."""
 
     def admit(self, client: Client, path: str, params: Mapping[str, str], origin: str) -> None:
-        """A handshake is complete: this ends in :meth:`Client.greet` or :meth:`Client.close`."""
+        """Check a complete handshake; ends in :meth:`Client.greet` or :meth:`Client.close`."""
 
     def abandon(self, client: Client) -> None:
-        """The client waits for that no longer. Idempotent."""
+        """The client has left before its admission. Idempotent."""
 
 
 class Roll(Protocol):
-    """Knows the clients that are open."""
+    """Knows the open clients."""
 
     def enter(self, client: Client, session: Session) -> None:
-        """The client is let in."""
+        """Add an admitted client."""
 
     def leave(self, client: Client, session: Session) -> None:
-        """It has gone: all of its subscriptions end, now or soon."""
+        """Remove a client that has left, and end its subscriptions, now or soon."""
 
     def dismiss(self, client: Client, error: PusherError) -> None:
-        """Close it, behind what was published before."""
+        """Close the client, after the frames that were published before."""
 
 
 class Subscribing(Protocol):
     """Carries out :class:`~legato.protocol.session.Subscribe`."""
 
     def subscribe(self, client: Client, key: Key, effect: Subscribe) -> None:
-        """Answer when the channel delivers (protocol section 4.4)."""
+        """Subscribe, and answer once the bus delivers the channel (protocol section 4.4)."""
 
 
 class Unsubscribing(Protocol):
@@ -79,7 +79,7 @@ class SigningIn(Protocol):
     """Carries out :class:`~legato.protocol.session.SignIn`."""
 
     def sign_in(self, client: Client, session: Session, effect: SignIn) -> None:
-        """Answer when the user's channel delivers (section 7)."""
+        """Sign the client in, and answer once the bus delivers the user's channel (section 7)."""
 
 
 class Relaying(Protocol):
@@ -91,7 +91,7 @@ class Relaying(Protocol):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ClientContext:
-    """What all clients of a process share: limits, clocks, and who carries out what sessions ask for."""
+    """What all clients of a process share: limits, clocks, and the parts that carry out effects."""
 
     server: Server
     loop: AbstractEventLoop
@@ -111,8 +111,8 @@ class ClientContext:
 class Client(ABC):
     """Satisfies :class:`~legato.broadcaster.channels.subscriber.Subscriber` and :class:`.timer_wheel.Timed`.
 
-    ``keys`` are its subscriptions in the hub, each with its reason. ``early`` holds what it sent before
-    admission, until that is read; otherwise None. While it is ``paused`` nothing is read of what it sends.
+    ``keys`` are its subscriptions in the hub, each with its reason. ``early`` holds the messages sent before
+    admission until they are processed, else None. While it is ``paused``, nothing is read from it.
     """
 
     __slots__ = ("context", "early", "keys", "order", "paused", "session", "slow", "socket_id", "write_now")
@@ -129,7 +129,7 @@ class Client(ABC):
         self.paused = False
         self.socket_id = ""
 
-    # --- what a transport does
+    # --- implemented by each transport
 
     @abstractmethod
     def write(self, data: bytes) -> None:
@@ -145,24 +145,24 @@ class Client(ABC):
 
     @abstractmethod
     def abort(self) -> None:
-        """Cut the connection, whatever is still to be written."""
+        """Cut the connection, and drop the frames that wait."""
 
     @abstractmethod
     def hold_up(self) -> None:
-        """Read nothing more of what the client says until :meth:`read_on`. Idempotent."""
+        """Stop reading from the client until :meth:`read_on`. Idempotent."""
 
     @abstractmethod
     def read_on(self) -> None:
-        """Read what has come meanwhile, in its turn, and what comes."""
+        """Resume reading, with what has arrived meanwhile first."""
 
-    # --- what all have in common
+    # --- common to all transports
 
     def begin(self, path: str, params: Mapping[str, str], origin: str) -> None:
-        """The handshake is complete: this ends in :meth:`greet` or :meth:`close`."""
+        """Pass a complete handshake on to admission; ends in :meth:`greet` or :meth:`close`."""
         self.context.gate.admit(self, path, params, origin)
 
     def greet(self, session: Session) -> None:
-        """The client is let in: what it has said meanwhile comes after the greeting (section 1.5)."""
+        """Start the session of an admitted client. Its early messages follow the greeting (section 1.5)."""
         self.session = session
         self.socket_id = session.socket_id
         self.context.clients.enter(self, session)
@@ -177,10 +177,10 @@ class Client(ABC):
             self.relieve()
 
     def read_early(self) -> bool:
-        """One message of those that came before the greeting. Whether there are more."""
+        """Process one early message. Returns whether there are more."""
         if self.early:
             self.receive(self.early.pop(0))
-        if self.early:  # else there is no more, or the client has left meanwhile
+        if self.early:  # not the last one, and the client has not left
             return True
         if self.session is not None:
             self.early = None
@@ -189,10 +189,10 @@ class Client(ABC):
 
     @property
     def held(self) -> bool:
-        """Whether nothing more is to be read now of what the client says.
+        """Whether reading from the client has to pause.
 
-        So it is while what it has asked for is under way, or waits to be taken by it: otherwise it could make
-        the server keep more and more.
+        It does while the client is slow or has too many commands in progress. Otherwise the client could make
+        the server buffer without bound.
         """
         if self.slow:
             return True
@@ -201,17 +201,17 @@ class Client(ABC):
         return self.order.full or 2 * self.order.waiting_bytes > self._bound
 
     def relieve(self) -> None:
-        """Something of what has held it up is over."""
+        """Resume reading, if nothing demands a pause any more."""
         if self.paused and not self.held:
             self.read_on()
 
     @property
     def there(self) -> bool:
-        """Whether it is let in, or waits for that."""
+        """Whether the client is admitted, or waits for its admission."""
         return self.session is not None or self.early is not None
 
     def receive(self, text: bytes) -> None:
-        """One message of the client: what it asks for is done in its turn."""
+        """Take one message of the client, and run its effects in order."""
         if self.session is None:
             self._keep(text)
             return
@@ -220,7 +220,7 @@ class Client(ABC):
                 self._run_in_turn(effect, len(text))
 
     def _keep(self, text: bytes) -> None:
-        """Until the client is let in, within a bound."""
+        """Buffer a message until the client is admitted, within a bound."""
         if self.early is None:
             return
         self.early.append(text)
@@ -250,7 +250,7 @@ class Client(ABC):
             self.hold_up()
 
     def settle(self, key: Key, answer: Callable[[], None]) -> None:
-        """The subscription may be answered, in its turn. What has waited for that goes on."""
+        """Answer a subscription once those before it are answered, then run the commands that waited."""
         self.order.settle(key, answer)
         while (effect := self.order.next()) is not None:
             self._run(effect)
@@ -258,11 +258,11 @@ class Client(ABC):
             self.relieve()
 
     def send(self, payload: bytes) -> None:
-        """One message to the client."""
+        """Send one message to the client."""
         self.write(text_frame(payload))
 
     def _run(self, effect: Effect) -> None:
-        """Carry out what the session asks for."""
+        """Carry out one effect."""
         session = self.session
         if session is None:
             return
@@ -281,26 +281,26 @@ class Client(ABC):
                 self.context.clients.dismiss(self, error)
 
     def overwhelmed(self) -> None:
-        """Too much waits for a subscription to be answered."""
+        """Close the client: too much waits for the answer to a subscription."""
         self.give_up(errors.TOO_MUCH_AT_ONCE)
 
     def give_up(self, error: PusherError) -> None:
-        """A bound of what is kept for this client is reached: it comes back, and starts anew."""
+        """Close a client whose buffer is full, so that it reconnects and starts anew."""
         self.context.figures.slow_closed += 1
         self.close(error)
 
     def subscriptions(self) -> Collection[Key]:
-        """Every channel that this client has in the hub."""
+        """Every channel of this client in the hub."""
         return list(self.keys)
 
     def check_at(self, now: float) -> float | None:
-        """Liveness, from the wheel. A client of which nothing is read is not silent."""
+        """Check liveness, called by the wheel. A client whose reading is paused does not count as silent."""
         session = self.session
         if session is None:
             return None
         if self.paused:
             session.seen(now)
-        for effect in session.check(now):  # not in turn: a turn that never comes must end too
+        for effect in session.check(now):  # not in order: commands that never finish must time out too
             self._run(effect)
         return session.deadline if self.session is session else None
 
@@ -312,7 +312,7 @@ class Client(ABC):
         self.say_goodbye(error)
 
     def leave(self) -> None:
-        """Out of every channel and every count. Idempotent."""
+        """Leave every channel and every count. Idempotent."""
         session, self.session = self.session, None
         if self.early is not None:
             self.early = None
@@ -324,9 +324,9 @@ class Client(ABC):
 
 
 class _Early:
-    """What a client has said before it was let in. Satisfies :class:`.budget.Reader`.
+    """Reads the early messages of a client. Satisfies :class:`.budget.Reader`.
 
-    Many may be let in by one answer of Redis: they are not read in the same turn.
+    One answer of Redis may admit many clients. The read budget spreads their messages over several turns.
     """
 
     __slots__ = ("_client",)
@@ -344,5 +344,5 @@ class _Early:
 
 
 def error_frame(error: PusherError) -> bytes:
-    """What goes out before a close frame."""
+    """Build the frame with the error event, which precedes the close frame."""
     return text_frame(messages.error(error.message, error.code))

@@ -1,4 +1,4 @@
-"""The connections of this node: who is open, and how they are closed for reasons of the server's."""
+"""The admitted clients of this node, and how the server closes them."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 
 class Clients:
-    """All that are let in.
+    """The admitted clients.
 
-    :param most: how many this process takes; 0 for any number.
-    :ivar open: those that have not left.
-    :ivar leaving: the node is about to stop: new clients should be sent elsewhere.
-    :ivar draining: nobody is let in any more.
+    :param most: the maximum number of connections of this process; 0 for no limit.
+    :ivar open: clients that have not left.
+    :ivar leaving: the node is about to stop; load balancers should send new clients elsewhere.
+    :ivar draining: the node accepts no new clients.
     """
 
     def __init__(
@@ -57,18 +57,18 @@ class Clients:
 
     @property
     def takes_nobody(self) -> bool:
-        """Whether no connection is let in."""
+        """Whether the node accepts no new clients."""
         return self.draining or 0 < self._most <= len(self.open)
 
     @property
     def state(self) -> str:
-        """What the other nodes are told about this one."""
+        """The state of this node, as published to the other nodes."""
         if self.leaving:
             return lease.LEAVING
         return lease.FULL if self.takes_nobody else lease.OPEN
 
     def enter(self, client: Client, session: Session) -> None:
-        """Count an accepted connection."""
+        """Add and count an admitted client."""
         app_id, figures = session.app.id, self._figures
         figures.accepted += 1
         figures.by_app[app_id] = count = figures.by_app[app_id] + 1
@@ -76,7 +76,7 @@ class Clients:
         self.open.add(client)
 
     def leave(self, client: Client, session: Session) -> None:
-        """Undo :meth:`enter`, and every subscription: nothing more reaches the client, the rest by and by."""
+        """Undo :meth:`enter`, and end all subscriptions. Delivery ends at once, the rest over a few turns."""
         app_id, by_app = session.app.id, self._figures.by_app
         by_app[app_id] = count = by_app[app_id] - 1
         self._registry.connected(app_id, count)
@@ -86,7 +86,7 @@ class Clients:
             for key, claim in keys.items():
                 self._departures.drop(client, key, claim, disconnect=True)
             return
-        if session.app.max_connections:  # somebody may wait for the place
+        if session.app.max_connections:  # at once: another client may wait for the quota
             key = Key(session.app.id, CONNECTIONS)
             if key in keys:
                 self._departures.drop(client, key, keys.pop(key), disconnect=True)
@@ -94,12 +94,12 @@ class Clients:
             self._hub.depart(client)
 
     def dismiss(self, client: Client, error: PusherError) -> None:
-        """Close a connection for a reason of the server's, behind what was published before."""
+        """Close a client on behalf of the server, after the frames that were published before."""
         self._hub.catch_up(client)
         client.close(error)
 
     def dismiss_all(self, clients: Collection[Client], error: PusherError) -> None:
-        """:meth:`dismiss` for many: all of them have left from now on, and are told so by and by."""
+        """:meth:`dismiss` many. All leave their channels at once; closing them may take a few turns."""
 
         def goodbyes() -> Iterator[None]:
             for client in clients:
@@ -112,7 +112,7 @@ class Clients:
                 client.leave()
 
     def registered(self) -> Iterator[tuple[Key, str, Member | None]]:
-        """What this node holds in the registry."""
+        """Everything that this node has registered: channel, socket id, and member if any."""
         for client in list(self.open):
             for key, claim in list(client.keys.items()):
                 counts = claim is not ENDED and not key.channel.startswith(watchlists.CHANNELS)

@@ -1,4 +1,4 @@
-"""The messages of one client are worked off in the order in which they came (protocol section 4.4)."""
+"""Processes the commands of one client in the order of their arrival (protocol section 4.4)."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ if TYPE_CHECKING:
     from legato.protocol.session import Effect
 
 MOST: Final = 64
-"""How much may be under way before no more is read of what the client says."""
+"""Commands in progress, or waiting, at which reading from the client pauses."""
 
 EFFECT_BYTES: Final = 256
-"""What an effect that waits is taken to need, besides the message that asked for it."""
+"""Estimated memory of a waiting effect, in addition to its message."""
 
 
 class Order:
-    """What of one client is under way.
+    """The commands of one client that are in progress or waiting.
 
-    Subscriptions take their time, at the same time, and are answered in order. Everything else waits until
-    those before it have been answered; so does a subscription behind something that waits.
+    Consecutive subscriptions run concurrently and are answered in order. Any other command waits until the
+    subscriptions before it are answered, and the commands after a waiting one wait, too.
     """
 
     __slots__ = ("_later", "_open", "waiting_bytes")
 
     def __init__(self) -> None:
-        # A subscription -> its answer, once that may be given. In the order of asking.
+        # Subscription -> function that answers it, once it is ready to be answered. In order of arrival.
         self._open: dict[Key, Callable[[], None] | None] = {}
         self._later: deque[tuple[Key | None, Effect]] | None = None  # most clients never need one
         self.waiting_bytes = 0
 
     def takes(self, key: Key | None) -> bool:
-        """Whether it may be begun now: a subscription to ``key``, or with None anything else."""
+        """Whether a command may start now: a subscription to ``key``, or another command if None."""
         return not self._later and self._free(key)
 
     def _free(self, key: Key | None) -> bool:
         return not self._open or (key is not None and key not in self._open)
 
     def defer(self, key: Key | None, effect: Effect, size: int) -> None:
-        """It comes by :meth:`next` in its turn. ``size`` is that of the message that asked for it."""
+        """Queue an effect for :meth:`next`. ``size`` is the length of its message in bytes."""
         if self._later is None:
             self._later = deque()
         self._later.append((key, effect))
         self.waiting_bytes += size + EFFECT_BYTES
 
     def next(self) -> Effect | None:
-        """What has waited longest, if it may be begun now."""
+        """Take the effect that has waited longest, if it may start now."""
         if not self._later or not self._free(self._later[0][0]):
             return None
         _, effect = self._later.popleft()
@@ -58,16 +58,16 @@ class Order:
 
     @property
     def full(self) -> bool:
-        """Whether so much is under way that nothing more is to be added to it now."""
+        """Whether too many commands are in progress or waiting to read more of them."""
         return len(self._open) >= MOST or (self._later is not None and len(self._later) >= MOST)
 
     def begin(self, key: Key) -> bool:
-        """A subscription is under way. Whether it is one of too many."""
+        """Note that a subscription starts. Returns whether reading has to pause now."""
         self._open[key] = None
         return len(self._open) >= MOST
 
     def settle(self, key: Key, answer: Callable[[], None]) -> None:
-        """It may be answered: done once all before it are."""
+        """Note that a subscription is ready; answer it once all before it are answered."""
         if key not in self._open:
             return
         self._open[key] = answer
@@ -79,7 +79,7 @@ class Order:
             ready()  # may close the client, and so clear this
 
     def clear(self) -> None:
-        """The client has gone."""
+        """Forget everything: the client has left."""
         self._open.clear()
         self._later = None
         self.waiting_bytes = 0

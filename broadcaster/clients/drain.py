@@ -1,8 +1,8 @@
-"""How a node stops: its clients go to another node, and miss nothing that was published while they were here.
+"""The drain of a stopping node: moves its clients to other nodes without losing a message.
 
-What Redis accepts for a channel while a client is counted as subscribed reaches the client. So for each few
-clients that are to go: first their subscriptions end for everybody else, then what was published before that
-is waited for (:class:`~legato.broadcaster.bus.fence.Fence`), and only then are they closed.
+A client gets every message that Redis accepts while the client is registered as subscribed. Therefore the
+drain takes a few clients at a time: it ends their subscriptions in the registry, waits until everything
+published before that is delivered (:class:`~legato.broadcaster.bus.fence.Fence`), and then closes them.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("legato.node")
 
 STEP_SECONDS: Final = 0.05
+"""Pause between two groups of clients."""
 
 ASK_SECONDS: Final = 1.0
-"""How often it is looked whether another node is there."""
+"""Interval of the check whether another node accepts clients."""
 
 PATIENCE_SECONDS: Final = 4.0
-"""How long Redis may take for the clients of one step; after that, none is waited for."""
+"""Time limit of Redis for one group of clients. Once it is exceeded, the drain no longer waits."""
 
 
 class Drain:
-    """Closes every connection, each at a time of its own within ``seconds``.
+    """Closes every connection, each at a random time within ``seconds``.
 
     :param now: the loop's clock.
     """
@@ -64,7 +65,7 @@ class Drain:
         self._error = errors.DRAINING
 
     async def run(self, chance: Callable[[], float] = random.random) -> None:
-        """Let nobody in any more, and send everybody away."""
+        """Accept no new clients, and close all open ones."""
         self._patient, self._asked = True, None
         self._clients.leaving = self._clients.draining = True
         self._admission.close(errors.OVER_CAPACITY)
@@ -85,7 +86,7 @@ class Drain:
         await self._clients.chores.done()
 
     async def _close(self, clients: list[Client]) -> None:
-        """All of them, at once."""
+        """Hand a group of clients over, and close it."""
         error = await self._why()
         if self._patient and self._peers.patient:
             try:
@@ -94,12 +95,12 @@ class Drain:
             except (TimeoutError, BusError) as failure:
                 self._patient = False
                 self._peers.doubt()
-                logger.warning("draining without waiting for Redis: %s", str(failure) or "it is slow")
+                logger.warning("draining without waiting for Redis: %s", str(failure) or "it is too slow")
         self._clients.dismiss_all(clients, error)
 
     async def _why(self) -> PusherError:
-        """At once to another node that takes them; if there is none, they had better wait a moment."""
+        """Choose the close code: reconnect at once if another node accepts clients, else after a pause."""
         if self._asked is None or self._now() - self._asked >= ASK_SECONDS:
             self._error = errors.GO_ELSEWHERE if await self._peers.ask() else errors.DRAINING
-            self._asked = self._now()  # not before: the answer may have taken longer than it holds
+            self._asked = self._now()  # after the answer, which may take longer than ASK_SECONDS
         return self._error

@@ -1,4 +1,4 @@
-"""What the metrics say of connections: plain numbers, which the hot paths count."""
+"""Counters of connections: plain integers, incremented on hot paths and read by the metrics."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class ConnectionFigures:
     :ivar by_app: open connections by the application's id.
     :ivar accepted: connections accepted since the start.
     :ivar refused: handshakes refused, by Pusher error code.
-    :ivar slow: connections that do not take what is written to them right now.
-    :ivar slow_closed: connections closed for that.
+    :ivar slow: slow connections at present: they read more slowly than they are written to.
+    :ivar slow_closed: connections closed because a buffer of theirs was full.
     """
 
     by_app: Counter[str] = field(default_factory=Counter)

@@ -1,4 +1,4 @@
-"""Hands clients over to other nodes: nothing that was published while they were here is lost to them."""
+"""Prepares clients for their move to another node, so that they miss no message of this one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Handover:
-    """Ends the subscriptions of clients that are to be closed."""
+    """Ends the subscriptions of clients that are about to be closed."""
 
     def __init__(self, hub: Hub, registry: Registry, departures: Departures, fence: Fence) -> None:
         self._hub = hub
@@ -29,7 +29,7 @@ class Handover:
         self._fence = fence
 
     async def prepare(self, clients: Iterable[Client]) -> None:
-        """End them for everybody else, and wait until what was published before that is delivered.
+        """End subscriptions in the registry, and wait until everything published before is delivered.
 
         :raises BusError: Redis does not answer.
         """

@@ -1,4 +1,4 @@
-"""Whether another node takes connections: asked by a node that stops."""
+"""Tells a stopping node whether another node accepts connections."""
 
 from __future__ import annotations
 
@@ -14,39 +14,41 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("legato.node")
 
 PEER_SECONDS: Final = 4.0
-"""How long Redis may take to say whether there is another node. A stop waits in vain that long once at most,
-or as long as the next two together: that is part of the time that docs/cluster.md asks for.
+"""Time limit for Redis to answer whether there is another node.
+
+If Redis hangs, a stop waits this long once at most, or as long as :data:`LAST_SECONDS` and the drain's
+``PATIENCE_SECONDS`` together. This is part of the stop timeout that docs/cluster.md requires.
 """
 
 LAST_SECONDS: Final = 1.0
-"""As PEER_SECONDS, once Redis has been slow."""
+"""Like :data:`PEER_SECONDS`, after Redis has been slow once."""
 
 
 class Peers:
-    """Whether another node takes connections: what a node asks that stops. A Redis that hangs costs one wait.
+    """Asks Redis whether another node accepts connections, until Redis once does not answer in time.
 
-    :ivar silent: Redis did not answer in time: it is asked no more.
-    :ivar hurried: the node is to end at once: Redis is asked no more. Setting it does not end a wait.
+    :ivar silent: Redis did not answer in time, and is not asked again.
+    :ivar hurried: the node should stop at once; Redis is not asked again. Does not interrupt a running wait.
     """
 
     def __init__(self, registry: Registry) -> None:
         self.silent = False
         self.hurried = False
         self._registry = registry
-        self._found = True  # not known yet: what would be told if there was nobody is left to others
+        self._found = True  # unknown yet: assume that others take over
         self._seconds = PEER_SECONDS
 
     @property
     def patient(self) -> bool:
-        """Whether to wait for what needs Redis."""
+        """Whether to wait for work that needs Redis."""
         return not (self.silent or self.hurried)
 
     def doubt(self) -> None:
-        """Redis is slow. Next time its answer decides whether it is silent, and it gets less time for it."""
+        """Note that Redis is slow. The next :meth:`ask` gives it less time."""
         self._seconds = LAST_SECONDS
 
     async def ask(self) -> bool:
-        """As far as can be known; the others learn how this node is."""
+        """Whether another node accepts connections, as far as known. Also publishes this node's state."""
         if self.patient:
             try:
                 async with asyncio.timeout(self._seconds):
@@ -56,5 +58,5 @@ class Peers:
             except TimeoutError:
                 self._found = False
                 self.silent = True
-                logger.warning("stopping without Redis: it does not answer")
+                logger.warning("Redis does not answer; stopping without it")
         return self._found

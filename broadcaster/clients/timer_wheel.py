@@ -10,16 +10,16 @@ if TYPE_CHECKING:
 
 
 class Timed(Protocol):
-    """What hangs on the wheel. Hashable by identity."""
+    """An entry of the wheel. Hashable by identity."""
 
     def check_at(self, now: float) -> float | None:
-        """Do what is due at ``now`` and answer when to come back, or None for never."""
+        """Do what is due at ``now``. Returns the time of the next call, or None for none."""
 
 
 class Wheel:
     """Calls each entry within about a second after the time it asked for.
 
-    :param loop: whose clock and one timer are used.
+    :param loop: provides the clock and the timer.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -38,7 +38,7 @@ class Wheel:
             self._timer = self._loop.call_later(1, self._turn)
 
     def close(self) -> None:
-        """Check nothing any more."""
+        """Stop the timer, and drop all entries."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

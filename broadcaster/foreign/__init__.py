@@ -1,1 +1,1 @@
-"""Settings of other servers, Reverb and soketi: honoured, ignored or refused."""
+"""Settings of other servers (Reverb and soketi), which are honoured, ignored or refused."""

@@ -1,8 +1,8 @@
-"""Environment variables of Laravel Reverb and soketi, and what becomes of each: tables, without code.
+"""Environment variables of Laravel Reverb and soketi, and the rule for each.
 
-A variable is honoured, if there is a setting that means the same; ignored, if nothing depends on it here; or
-it stops the start, if leaving it out would open what it closes. The names are those of Reverb's
-``config/reverb.php`` and soketi's ``src/cli/cli.ts``.
+A variable is honoured if a setting has the same meaning, and ignored if it has no effect here. It stops the
+start if ignoring it would permit something that it forbids. The names are from Reverb's ``config/reverb.php``
+and soketi's ``src/cli/cli.ts``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ PREFIXES: Final = ("REVERB_", "SOKETI_")
 
 
 class Honoured(NamedTuple):
-    """Is a setting, ``table.key``; of the environment's application, if the table is ``apps``.
+    """Sets ``table.key``; with the table ``apps``, a field of the application from the environment.
 
-    :ivar read: from its text to ours; "" leaves the setting alone. A ``ValueError`` says what is expected.
+    :ivar read: converts the value; "" leaves the setting unchanged. A ``ValueError`` says what is expected.
     """
 
     key: str
@@ -28,18 +28,18 @@ class Honoured(NamedTuple):
 
 
 class Ignored(NamedTuple):
-    """Means nothing here, and nothing is lost."""
+    """Has no effect here, and needs none."""
 
 
 class Elsewhere(NamedTuple):
-    """Has a meaning that takes code: :mod:`.settings` reads it."""
+    """Needs code of its own, in :mod:`.settings`."""
 
 
 class Refused(NamedTuple):
     """Stops the start.
 
-    :ivar instead: what to do.
-    :ivar when: whether this text matters; a default may not.
+    :ivar instead: what the user should do.
+    :ivar when: whether a value is refused; a default value may be harmless.
     """
 
     instead: str
@@ -53,7 +53,7 @@ _REVERB: Final[Mapping[str, Rule]] = {
     "REVERB_SERVER_HOST": Honoured("server.host"),
     "REVERB_SERVER_PORT": Honoured("server.port"),
     "REVERB_SERVER_PATH": Honoured("server.path", values.path),
-    "REVERB_HOST": Ignored(),  # these three tell Laravel where the server is
+    "REVERB_HOST": Ignored(),  # these three are for Laravel as a client
     "REVERB_PORT": Ignored(),
     "REVERB_SCHEME": Ignored(),
     "REVERB_MAX_REQUEST_SIZE": Honoured("server.max_request_bytes"),
@@ -101,7 +101,7 @@ _SOKETI: Final[Mapping[str, Rule]] = {
         "set apps.authorized_seconds to the seconds within which clients have to sign in, and remove it",
         values.is_on,
     ),
-    "SOKETI_USER_AUTHENTICATION_TIMEOUT": Ignored(),  # means something with the one above only
+    "SOKETI_USER_AUTHENTICATION_TIMEOUT": Ignored(),  # has an effect only with the one above
     "SOKETI_DEFAULT_APP_WEBHOOKS": Refused(
         "set apps.webhooks, and remove it", lambda text: text not in ("", "[]")
     ),
@@ -161,11 +161,11 @@ _SOKETI_IGNORED: Final = """
     RATE_LIMITER_REDIS_OPTIONS RATE_LIMITER_REDIS_CLUSTER_MODE WEBHOOKS_BATCHING
     WEBHOOKS_BATCHING_DURATION
 """
-"""Of backends that Legato has not: where one is chosen, the variable of its driver stops the start."""
+"""Options of backends that Legato lacks. The variable that selects such a backend stops the start."""
 
 RULES: Final[Mapping[str, Rule]] = {
     **_SOKETI,
     **{f"SOKETI_{name}": Ignored() for name in _SOKETI_IGNORED.split()},
     **_REVERB,
 }
-"""Every variable. Of two that are the same setting the later one wins; of two bounds the tighter one."""
+"""All variables. Of two for the same setting the later one wins; of two limits the stricter one."""

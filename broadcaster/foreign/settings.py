@@ -1,4 +1,4 @@
-"""Settings out of the environment of Laravel Reverb or soketi, as :mod:`.names` says."""
+"""Reads settings from the environment variables of Laravel Reverb and soketi (:mod:`.names`)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ ALIASES: Final = {
     for name, rule in RULES.items()
     if isinstance(rule, Honoured) and not rule.key.startswith("apps.")
 }
-"""Variables that are settings of a table -> ``table.key``."""
+"""Variables that set ``table.key``, except fields of an application."""
 
 TIGHTEST: Final = frozenset({"activity_timeout"})
-"""Settings of an application that two variables bound: the smaller value is taken."""
+"""Fields of an application that two variables limit: the smaller value counts."""
 
 _RATE: Final = (
     ("max_messages", "MAX_ATTEMPTS", "60"),
@@ -36,11 +36,11 @@ _RATE: Final = (
 
 
 class Foreign(NamedTuple):
-    """What other products' variables say.
+    """The settings in the variables of other products.
 
-    :ivar environ: variables of :data:`ALIASES`, as texts of ours.
+    :ivar environ: variables of :data:`ALIASES`, with converted values.
     :ivar app: fields of one application.
-    :ivar names: variables that fields of ``app`` come from.
+    :ivar names: the variables from which ``app`` comes.
     """
 
     environ: Mapping[str, str]
@@ -49,9 +49,9 @@ class Foreign(NamedTuple):
 
 
 def read(environ: Mapping[str, str]) -> Foreign:
-    """Translate what is there.
+    """Convert the variables that are set.
 
-    :raises SettingsError: a variable cannot be honoured, and ignoring it would open something.
+    :raises SettingsError: a variable cannot be honoured, and ignoring it would permit what it forbids.
     """
     texts = {name: text for name in RULES if (text := values.plain(environ.get(name, "")))}
     app: dict[str, Any] = {}
@@ -74,31 +74,31 @@ def read(environ: Mapping[str, str]) -> Foreign:
 
 
 def scales(environ: Mapping[str, str]) -> bool | None:
-    """Whether Reverb would use Redis; None if nothing is said."""
+    """Whether Reverb would use Redis; None if the variable is not set."""
     text = values.plain(environ.get("REVERB_SCALING_ENABLED", ""))
     return values.is_on(text) if text else None
 
 
 def tell(environ: Mapping[str, str]) -> dict[str, str]:
-    """Log which variables have no meaning here, and which nobody knows.
+    """Log which variables are ignored, and which are unknown.
 
-    :returns: the others, for processes that need not say it again.
+    :returns: the other variables, for child processes, which then do not log this again.
     """
     without_meaning, strange = ignored(environ), unknown(environ)
     if without_meaning:
-        logger.info("environment: no meaning here has %s", ", ".join(without_meaning))
+        logger.info("environment: no effect here: %s", ", ".join(without_meaning))
     if strange:
-        logger.warning("environment: ignored, since nobody knows it: %s", ", ".join(strange))
+        logger.warning("environment: ignored, since unknown: %s", ", ".join(strange))
     return {name: text for name, text in environ.items() if name not in {*without_meaning, *strange}}
 
 
 def ignored(environ: Mapping[str, str]) -> list[str]:
-    """Variables that are set and mean nothing."""
+    """Variables that are set and have no effect."""
     return [name for name, rule in RULES.items() if isinstance(rule, Ignored) and environ.get(name)]
 
 
 def unknown(environ: Mapping[str, str]) -> list[str]:
-    """Variables that look like theirs and are not."""
+    """Variables with the prefix of these products that are unknown."""
     return sorted(name for name in environ if name.startswith(PREFIXES) and name not in RULES)
 
 
@@ -118,7 +118,7 @@ def _put(app: dict[str, Any], field: str, value: Any) -> None:
 
 
 def _rate_limit(texts: Mapping[str, str]) -> dict[str, Any]:
-    """Reverb's bound on messages, if it is switched on."""
+    """Convert Reverb's rate limit of messages, if it is enabled."""
     if not values.is_on(texts.get("REVERB_APP_RATE_LIMITING_ENABLED", "")):
         return {}
     found: dict[str, Any] = {}

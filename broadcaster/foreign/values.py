@@ -1,4 +1,4 @@
-"""Values of other products as text of ours. A ``ValueError`` says what is expected."""
+"""Converts values of other products to Legato's. A ``ValueError`` says what is expected."""
 
 from __future__ import annotations
 
@@ -9,63 +9,63 @@ _NULL: Final = {"null": "", "(null)": "", "(empty)": "", "(true)": "true", "(fal
 
 
 def plain(text: str) -> str:
-    """As Laravel's ``env()`` reads it: ``null`` and its like are nothing."""
+    """Read a value as Laravel's ``env()`` does: ``null`` and similar values are empty."""
     text = text.strip()
     return _NULL.get(text.lower(), text)
 
 
 def is_on(text: str) -> bool:
-    """Whether a switch is on. What is not known is on: a switch closes something."""
+    """Whether a switch is on. Unknown values count as on: these switches forbid something."""
     return text.lower() not in _OFF
 
 
 def flag(text: str) -> str:
-    """A switch."""
+    """Convert a switch."""
     return "true" if is_on(text) else "false"
 
 
 def path(text: str) -> str:
-    """A prefix of paths, which may lack the slash in front or have one behind."""
+    """Convert a path prefix, which may lack the leading slash or have a trailing one."""
     inner = text.strip("/")
     return f"/{inner}" if inner else ""
 
 
 def limit(text: str) -> str:
-    """A bound; -1 is none. 0 lets nothing through there, and everything here."""
+    """Convert a limit; -1 means none. 0 is refused: it permits nothing there, and everything here."""
     if _whole(text) == 0:
         raise ValueError("expected a number from 1 on: 0 would mean no limit here")
     return "" if text.startswith("-") else text
 
 
 def count(text: str) -> str:
-    """A number from 1 on."""
+    """Check a number from 1 on."""
     if _whole(text) < 1:
         raise ValueError(f"expected a number from 1 on, got {text!r}")
     return text
 
 
 def is_limit(text: str) -> bool:
-    """Whether a number bounds something: -1 does not."""
+    """Whether a number is a limit; -1 means none."""
     return bool(text) and not text.startswith("-")
 
 
 def kilobytes(text: str) -> str:
-    """A size."""
+    """Convert a size in kilobytes to bytes."""
     return str(max(1, int(_positive(text) * 1024)))
 
 
 def milliseconds(text: str) -> str:
-    """A time."""
+    """Convert a time in milliseconds to seconds."""
     return str(_positive(text) / 1000)
 
 
 def debug(text: str) -> str:
-    """A level for the log."""
+    """Convert a debug switch to a log level."""
     return "debug" if is_on(text) else ""
 
 
 def accept_client_events_from(text: str) -> str:
-    """``members`` and ``all`` accept events of clients; ``all`` is narrowed to members. Nothing else does."""
+    """Convert to a switch: ``members`` and ``all`` enable client events, always of members only."""
     return "true" if text in ("members", "all") else "false"
 
 

@@ -1,4 +1,4 @@
-"""How long what is due in the event loop waits, because something else holds it."""
+"""Measures the delay of the event loop: how late a due callback runs because the loop is busy."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PERIOD: Final = 0.02
+"""Interval of the measurements in seconds."""
 
 BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
-"""Seconds. uvloop's timers are exact to a millisecond: the first two say that there was nothing to see."""
+"""Histogram bounds in seconds. uvloop's timers have a resolution of 1 ms: the first two mean no delay."""
 
 MOST: Final = 5_000
-"""What one look may count: a process that was stopped for longer than 100 s need not say how long."""
+"""Maximum number of missed periods that are counted at once, after a stall of 100 s."""
 
 
 class LoopDelay:
-    """A timer that looks how late it is.
+    """A periodic timer that measures how late it fires.
 
-    It is due every :data:`PERIOD` seconds, by schedule: all times at which it was due while the loop was held
-    count, each with the time that it has waited. Otherwise one long stall would hide behind many short waits.
+    It is due every :data:`PERIOD` seconds. Every period that passes during a stall counts, each with its own
+    delay. Otherwise one long stall would be a single sample among many short ones.
 
     :param call_later: the loop's.
-    :param clock: seconds. Not the loop's: uvloop's stands still in a turn.
-    :ivar counts: how many waits there were up to each of :data:`BOUNDS`, and beyond the last.
-    :ivar sum: of all waits, in seconds.
+    :param clock: a clock in seconds. Not the loop's: uvloop updates its clock only once per turn.
+    :ivar counts: the number of delays up to each of :data:`BOUNDS`, and above the last.
+    :ivar sum: the sum of all delays in seconds.
     """
 
     def __init__(
@@ -44,17 +45,17 @@ class LoopDelay:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Look from now on."""
+        """Start measuring."""
         self._due = self._clock() + PERIOD
-        self._timer = self._call_later(PERIOD, self._look)
+        self._timer = self._call_later(PERIOD, self._measure)
 
     def close(self) -> None:
-        """Look no more. Idempotent."""
+        """Stop measuring. Idempotent."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self) -> None:
+    def _measure(self) -> None:
         now = self._clock()
         self._due = max(self._due, now - MOST * PERIOD)
         self._count(max(now - self._due, 0.0))  # a timer may be early by a fraction of its resolution
@@ -62,7 +63,7 @@ class LoopDelay:
         while self._due <= now:
             self._count(now - self._due)
             self._due += PERIOD
-        self._timer = self._call_later(self._due - now, self._look)
+        self._timer = self._call_later(self._due - now, self._measure)
 
     def _count(self, seconds: float) -> None:
         self.counts[bisect_left(BOUNDS, seconds)] += 1

@@ -1,4 +1,4 @@
-"""Prometheus figures. The hot paths count with ints; the collector reads them when it is scraped."""
+"""Prometheus metrics. Hot paths count with plain integers, which the collector reads at scrape time."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ _FIGURES: Final[
     (
         "legato_slow_connections",
         GaugeMetricFamily,
-        "Connections that do not take what is written to them fast enough right now.",
+        "Slow connections at present: they read more slowly than they are written to.",
         (),
         lambda node: {(): node.connections.slow},
     ),
     (
         "legato_slow_connections_closed",
         CounterMetricFamily,
-        "Connections closed because their queue was over its bound, or they took nothing for too long.",
+        "Connections closed because their queue was full, or they read nothing for too long.",
         (),
         lambda node: {(): node.connections.slow_closed},
     ),
@@ -86,7 +86,7 @@ _FIGURES: Final[
     (
         "legato_subscriptions_refused",
         CounterMetricFamily,
-        "Subscriptions refused because the process has as many as it may.",
+        "Subscriptions refused because the process has reached its limit.",
         (),
         lambda node: {(): node.subscriptions.refused},
     ),
@@ -107,28 +107,28 @@ _FIGURES: Final[
     (
         "legato_writes",
         CounterMetricFamily,
-        "Socket writes of the fan-out; deliveries per write is how well they are joined.",
+        "Socket writes of the fan-out. Deliveries per write shows how well writes are joined.",
         (),
         lambda node: {(): node.fanout.writes},
     ),
     (
         "legato_bus_gaps",
         CounterMetricFamily,
-        "Times the connection to the bus was lost, so that messages may be missing.",
+        "Lost connections to the bus; messages may be missing after each.",
         (),
         lambda node: {(): node.bus.gaps},
     ),
     (
         "legato_bus_gap_channels",
         CounterMetricFamily,
-        "Channels that may have missed messages while the bus was away, once each time.",
+        "Channels that may have missed messages in a gap of the bus, counted once per gap.",
         (),
         lambda node: {(): node.recovery.channels},
     ),
     (
         "legato_healed_tokens",
         CounterMetricFamily,
-        "Tokens that the bus had lost, read from the log for all of a channel together.",
+        "Tokens that the bus had lost, read from the log, counted once per channel.",
         (),
         lambda node: {(): node.healer.tokens if node.healer is not None else 0},
     ),
@@ -142,14 +142,14 @@ _FIGURES: Final[
     (
         "legato_heals_failed",
         CounterMetricFamily,
-        "Replies that are not forwarded any more: the log does not have what the bus has lost.",
+        "Replies that are no longer forwarded, because the log lacks what the bus has lost.",
         (),
         lambda node: {(): node.healer.failed if node.healer is not None else 0},
     ),
     (
         "legato_healed_rosters",
         CounterMetricFamily,
-        "Lists of presence channels that were told again, since changes may have been lost.",
+        "Member lists of presence channels that were sent again, because changes may have been lost.",
         (),
         lambda node: {(): node.rosters.told},
     ),
@@ -191,14 +191,14 @@ _FIGURES: Final[
     (
         "legato_webhooks_dropped",
         CounterMetricFamily,
-        "Webhook events that no attempt got accepted, or that found the queue full.",
+        "Webhook events dropped after the last attempt, or because the queue was full.",
         (),
         lambda node: {(): node.webhooks.dropped},
     ),
     (
         "legato_webhooks_waiting",
         GaugeMetricFamily,
-        "Webhook events that are queued or on their way.",
+        "Webhook events that are queued or in flight.",
         (),
         lambda node: {(): node.webhooks.waiting},
     ),
@@ -217,13 +217,13 @@ NAMES: Final = (*(row[0] for row in _FIGURES), _LOOP_DELAY)
 
 
 class NodeCollector(Collector):
-    """Reads a node's counts at scrape time."""
+    """Reads a node's counters at scrape time."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
 
     def collect(self) -> Iterable[Metric]:
-        """One family per row of the table, and the histogram."""
+        """Yield one family per row of the table, and the histogram."""
         for name, kind, text, labels, read in _FIGURES:
             family = kind(name, text, labels=labels)
             for values, count in read(self._node).items():
@@ -233,7 +233,7 @@ class NodeCollector(Collector):
 
 
 def _loop_delay(node: Node) -> Metric:
-    family = HistogramMetricFamily(_LOOP_DELAY, "How long what is due in the event loop waits.")
+    family = HistogramMetricFamily(_LOOP_DELAY, "How late due callbacks of the event loop run.")
     bounds = [*(f"{bound:g}" for bound in BOUNDS), "+Inf"]
     counts = accumulate(list(node.loop_delay.counts))
     family.add_metric([], list(zip(bounds, counts, strict=True)), node.loop_delay.sum)
@@ -241,9 +241,9 @@ def _loop_delay(node: Node) -> Metric:
 
 
 def serve(node: Node) -> tuple[int, Callable[[], None]]:
-    """Serve ``/metrics`` on a port of its own, in a thread of its own.
+    """Serve ``/metrics`` on a separate port, in a separate thread.
 
-    :returns: the port, and what stops it.
+    :returns: the port, and a function that stops the server.
     :raises OSError: the address cannot be used.
     """
     registry = CollectorRegistry()

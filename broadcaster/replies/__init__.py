@@ -1,1 +1,1 @@
-"""Streamed replies: their log, healing of gaps, snapshots."""
+"""Streamed replies: token log, healing of gaps, snapshots."""

@@ -1,9 +1,9 @@
--- Make a message known, unless its user has too many that have not ended.
+-- Record a message, unless its user has too many open ones.
 -- KEYS: message, open
--- ARGV: message id, user as JSON, how many may be open (0: any number), now, seconds that it waits for a worker,
---   seconds that it counts until settle.lua says whether it is queued
--- Answers 1, or 0 when there are too many.
--- Whoever ends a message takes it out of the open ones; one that nobody ever ends is forgotten in time.
+-- ARGV: message id, user as JSON, maximum of open messages (0: no limit), now in Unix time, seconds that the
+--   message waits for a worker, seconds that it counts as open until settle.lua records whether it is queued
+-- Returns 1, or 0 if there are too many.
+-- Ending a message removes it from the open ones. One that never ends expires.
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[4])
 local limit = tonumber(ARGV[3])
 if limit > 0 and not redis.call('ZSCORE', KEYS[2], ARGV[1]) and redis.call('ZCARD', KEYS[2]) >= limit then

@@ -1,6 +1,6 @@
--- What goes on on a channel.
+-- The replies on a channel.
 -- KEYS: active, ended
--- Answers {ids of the messages that stream now, {id of one that has ended of late, milliseconds ago, ...}}.
+-- Returns {ids of messages that stream, {id of a recently ended message, milliseconds since then, ...}}.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local ended = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')

@@ -1,8 +1,8 @@
--- Queue a job, unless the queue is full; once per mark, so that a repeated request can always be carried on from
--- where the first one broke off.
+-- Queue a job, unless the queue is full. Once per mark, so that a repeated request can complete one that was
+-- interrupted at any point.
 -- KEYS: jobs, mark
--- ARGV: field, job, seconds that the mark stays (0: none is made), how many jobs may be queued (0: any number)
--- Answers 1, 0 when it was queued before, or -1 when the queue is full.
+-- ARGV: field, job, lifetime of the mark in seconds (0: no mark), maximum of queued jobs (0: no limit)
+-- Returns 1, 0 if it was queued before, or -1 if the queue is full.
 if redis.call('EXISTS', KEYS[2]) == 1 then
   return 0
 end

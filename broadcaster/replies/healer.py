@@ -1,6 +1,6 @@
-"""Heals the replies that this node forwards: reads up what the bus has lost, once for all who listen.
+"""Heals the replies that this node forwards: reads what the bus has lost, once for all subscribers.
 
-What to deliver, hold and read is decided in :mod:`legato.protocol.healing`; here it is done.
+:mod:`legato.protocol.healing` decides what to deliver, hold and read. This module carries it out.
 """
 
 from __future__ import annotations
@@ -35,25 +35,28 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("legato.healing")
 
 MAX_SNAPSHOTS: Final = 16
-"""Replies that one subscription is told of: more than one user may have by default."""
+"""Maximum number of snapshots per subscription; more than the open replies of a user by default."""
 
 SNAPSHOT_TRIES: Final = 100
+"""Maximum number of attempts at a snapshot."""
+
 SNAPSHOT_REST: Final = 0.05
-"""Seconds before another look, when one was not enough."""
+"""Seconds between two attempts, when the log was read too slowly."""
 
 SNAPSHOT_PAUSES: Final = tuple(backoff.wait(failures, FIRST, LONGEST) for failures in range(1, 19))
-"""Between two looks while Redis does not answer: half a minute in all, as long as anybody listens."""
+"""Seconds between two attempts while Redis does not answer; half a minute in total."""
 
 READINGS: Final = 16
-"""Logs that are read at the same time."""
+"""Logs that are read concurrently."""
 
 SWEEP_SECONDS: Final = 20.0
+"""Interval of the check for replies that have been silent for long."""
 
 
 class _Channel(Channel):
-    """With where it goes, and who looks at what goes by.
+    """The healing state of a channel, with its hub state and its observers.
 
-    As long as it has subscribers, where it goes stays the same. Then it is ``closed``.
+    The hub state is valid while the channel has subscribers. Afterwards the channel is ``closed``.
     """
 
     __slots__ = ("closed", "observers", "state")
@@ -65,31 +68,31 @@ class _Channel(Channel):
         self.closed = False
 
     def observe(self) -> Observer:
-        """One that sees what is delivered from now on, for as long as anybody has it."""
+        """Start an observer of the delivered frames, which ends when its last reference is dropped."""
         observer = Observer()
         self.observers.append(ref(observer, self.observers.remove))
         return observer
 
     @property
     def observing(self) -> Iterable[Observer]:
-        """All of them."""
+        """The observers that still exist."""
         return [observer for one in self.observers if (observer := one()) is not None]
 
     def show(self, envelope: Envelope) -> None:
-        """It is delivered."""
+        """Show a delivered frame to the observers."""
         for observer in self.observing:
             observer.see(envelope)
 
 
 class Healer:
-    """The replies on this node's channels.
+    """Heals the replies on this node's channels.
 
-    :param now: a clock that does not go back, in seconds.
+    :param now: a monotonic clock in seconds.
     :param spawn: runs a coroutine in the background.
-    :param passed: waits until all that was published on channels before has been delivered, or is lost.
-    :ivar tokens: tokens that were read up, for all of a channel together.
-    :ivar endings: terminal events that were.
-    :ivar failed: messages whose log does not have what was missing: nothing more of them is delivered.
+    :param passed: waits until everything published on channels so far is delivered or lost.
+    :ivar tokens: tokens read from logs, counted once per channel.
+    :ivar endings: terminal events made from logs.
+    :ivar failed: messages that could not be healed from the log, and are no longer forwarded.
     """
 
     def __init__(
@@ -114,16 +117,16 @@ class Healer:
         self.failed = 0
 
     def start(self) -> None:
-        """Look up silent messages from now on."""
+        """Start the sweep for silent messages."""
         self._sweeping = asyncio.create_task(self.sweep())
 
     async def close(self) -> None:
-        """Look them up no more."""
+        """Stop the sweep."""
         if self._sweeping is not None:
             await end_task(self._sweeping)
 
     def take(self, source: BusChannel, envelope: Envelope) -> None:
-        """A frame of a reply from the bus, one with ``stream``."""
+        """Take a frame of a reply (one with ``stream``) from the bus."""
         channel: _Channel | None = source.cached
         if channel is None or channel.closed:
             source.cached = channel = self._channel(source.key)
@@ -138,7 +141,7 @@ class Healer:
             self._heal(source.key, channel, envelope.stream[0])
 
     def drop(self, key: Key) -> None:
-        """The channel has lost its last subscriber."""
+        """Forget a channel without local subscribers."""
         channel = self._channels.pop(key, None)
         if channel is not None:
             channel.close()
@@ -151,28 +154,28 @@ class Healer:
         return channel
 
     def open(self, key: Key) -> None:
-        """The channel has its first subscriber, and delivers."""
+        """Prepare a chat channel that the bus delivers from now on."""
         if self._replies.is_chat(key):
             self._channel(key)
 
     def concerns(self, key: Key) -> bool:
-        """Whether the channel carries replies, as far as is known."""
+        """Whether the channel carries replies, as far as known."""
         return key in self._channels or self._replies.is_chat(key)
 
     def observe(self, key: Key) -> Observer | None:
-        """For a new subscriber, when frames begin to be kept for it; None where nothing can stream."""
+        """Start an observer for a new subscriber. None if the channel carries no replies."""
         channel = self._channel(key) if self._replies.is_chat(key) else None
         return None if channel is None else channel.observe()
 
-    # --- reading up
+    # --- healing
 
     def deafen(self, key: Key) -> None:
-        """The node may have been deaf on this channel, and hears again: :meth:`resync` follows."""
+        """Note that the channel may have missed messages. :meth:`resync` has to follow."""
         if self.concerns(key) and (channel := self._channel(key)) is not None:
             channel.deafen()
 
     async def resync(self, keys: Sequence[Key]) -> None:
-        """The node may have been deaf on these channels.
+        """Heal channels that may have missed messages.
 
         :raises BusError: Redis does not answer.
         """
@@ -188,13 +191,13 @@ class Healer:
             self._spawn(self._read(key, channel, message_id))
 
     async def _read(self, key: Key, channel: _Channel, message_id: str) -> None:
-        """Until nothing is missing any more, or nobody listens."""
+        """Heal a message until nothing is missing, or the channel has no subscribers."""
         again = True
         while again and (reading := await self._reading(key, channel, message_id)) is not None:
             again = self._channels.get(key) is channel and self._deliver(key, channel, message_id, reading)
 
     async def _reading(self, key: Key, channel: _Channel, message_id: str) -> Reading | None:
-        """What the log has, as soon as Redis answers; None when nobody needs it any more."""
+        """Read the log, retrying while Redis does not answer. None if it is no longer needed."""
         waits: Backoff | None = None
         while self._channels.get(key) is channel and (first := channel.next(message_id)) is not None:
             try:
@@ -203,15 +206,15 @@ class Healer:
             except BusError as error:
                 if waits is None:
                     waits = Backoff()
-                    logger.warning("a reply cannot be read up yet: %s", error)
+                    logger.warning("a reply cannot be healed yet: %s", error)
                 await waits.wait()
-            except Exception:  # what is in Redis is not what a worker writes
+            except Exception:  # the log is not in the worker's format
                 logger.exception("reply %s: the log cannot be read", message_id)
                 return Reading(first, None)
         return None
 
     def _deliver(self, key: Key, channel: _Channel, message_id: str, reading: Reading) -> bool:
-        """Whether to read once more."""
+        """Deliver what was read. Returns whether the log has to be read again."""
         healed: Healed = channel.read(message_id, reading, self._now())
         if reading.end is not None and reading.frames is not None and channel.next(message_id) is None:
             for observer in channel.observing:
@@ -222,25 +225,25 @@ class Healer:
         self.endings += healed.ended
         if healed.lost:
             self.failed += 1
-            logger.warning("reply %s: the log does not have what is missing: it stays as it is", message_id)
+            logger.warning("reply %s: the log lacks the missing tokens; it is given up", message_id)
         return healed.again
 
     async def sweep(self) -> None:
-        """For ever: look up messages that are silent for long."""
+        """Forever: heal messages that have been silent for long."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             for key, channel in list(self._channels.items()):
                 self._heal(key, channel, *channel.idle(self._now()))
 
-    # --- whoever comes later
+    # --- late subscribers
 
     async def snapshots(self, key: Key, observer: Observer) -> list[bytes]:
-        """What a new subscriber is told of the replies that stream, or have ended since it came.
+        """Make the snapshots of replies that stream, or have ended since the subscription.
 
-        To be written before anything else is delivered: each snapshot ends exactly where the channel is.
+        They have to be written before anything else is delivered: each ends exactly where the channel is.
 
-        :param observer: its own, see :meth:`observe`.
-        :raises BusError: Redis does not answer, nor does it a little later.
+        :param observer: the subscriber's own, from :meth:`observe`.
+        :raises BusError: Redis does not answer, after several attempts.
         """
         pauses = iter(SNAPSHOT_PAUSES)
         for _ in range(SNAPSHOT_TRIES):
@@ -258,7 +261,7 @@ class Healer:
             except OutrunError:
                 observer.forget()
                 await asyncio.sleep(SNAPSHOT_REST)
-            except BusError:  # connections that it has closed are found one by one
+            except BusError:  # after a restart of Redis, dead connections are found one by one
                 pause = next(pauses, None)
                 if pause is None:
                     raise
@@ -266,9 +269,9 @@ class Healer:
         return []
 
     async def _catch_up(self, key: Key, channel: Channel) -> None:
-        """Wait for what the log has and the bus has not brought yet, where the node cannot know what that is.
+        """Wait until the bus has delivered what is in the log already, if the node cannot know how much.
 
-        A snapshot that has it would be followed by tokens that are in it.
+        Otherwise tokens that are part of a snapshot could follow it.
         """
         if channel.soft:
             await self._passed([key])

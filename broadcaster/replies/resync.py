@@ -1,4 +1,4 @@
-"""What happens once the bus is back: what can be had of what was missed is told, the rest is counted."""
+"""Recovery after a gap of the bus: resends what can be restored, and counts the rest."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("legato.node")
 
 BATCH: Final = 200
-"""Channels that are asked about together."""
+"""Channels that are recovered together."""
 
 
 class Recovery:
-    """Of the channels that the bus did not deliver for a while.
+    """Recovers channels that the bus did not deliver for a while.
 
-    :ivar channels: how many channels may have missed something, those that were healed too, once per loss.
+    :ivar channels: channels that may have missed messages, also healed ones; counted once per gap.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Recovery:
         self.channels = 0
 
     def missed(self, key: Key) -> None:
-        """The channel has been without the bus, and delivers again."""
+        """Recover a channel that is delivered again after a gap."""
         self.channels += 1
         if self._healer is not None:
             self._healer.deafen(key)
@@ -69,7 +69,7 @@ class Recovery:
                     count += len(batch)
         finally:
             self._running = False
-        logger.warning("the bus was away: %d channels may have missed messages", count)
+        logger.warning("the connection to the bus was lost: %d channels may have missed messages", count)
 
     async def _read(self, keys: Sequence[Key]) -> None:
         if self._healer is not None:
@@ -82,5 +82,5 @@ class Recovery:
 def _channel(key: Key) -> Channel | None:
     try:
         return Channel.parse(key.channel, LONGEST_NAME)
-    except ChannelError:  # a user's own
+    except ChannelError:  # a user's channel
         return None

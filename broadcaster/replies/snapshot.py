@@ -1,4 +1,4 @@
-"""What a new subscriber is told of replies that stream: the log, and what went by while it was read."""
+"""Snapshots of running replies: the token log, plus the tokens delivered while it was read."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from .store import Reply
 
 MOST: Final = 10_000
-"""Frames that are remembered. With more, the log has to be read once more."""
+"""Maximum number of frames that an observer keeps. With more, the log has to be read again."""
 
 
 class OutrunError(Exception):
-    """What was delivered meanwhile is not known: the log has to be read once more."""
+    """More was delivered than the observer knows: the log has to be read again."""
 
 
 class Observer:
-    """What goes by on a channel while the log of its replies is read for somebody.
+    """Records the tokens delivered on a channel while the logs of its replies are read.
 
-    It begins when frames are kept for the new subscriber, before Redis is asked. Tokens are published behind
-    their entry in the log: what the log had when Redis answered, and what is delivered after that, are all
-    there are. One reading is enough, however slow Redis is. Tokens that are read up meanwhile are not seen.
+    It starts when the hub begins to buffer frames for the new subscriber, before Redis is asked. A token is
+    logged before it is published, so the log as read plus the tokens delivered since are complete. One read
+    is enough, however slow Redis is. Tokens that are healed meanwhile are not recorded.
     """
 
     def __init__(self) -> None:
@@ -37,11 +37,11 @@ class Observer:
 
     @property
     def messages(self) -> Iterable[str]:
-        """Those of which anything went by."""
+        """The messages of which anything was delivered."""
         return {*self._tokens, *self._ends}
 
     def see(self, envelope: Envelope) -> None:
-        """A frame of a reply is delivered."""
+        """Record a delivered frame."""
         if envelope.stream is None:
             return
         message_id, index = envelope.stream
@@ -52,24 +52,24 @@ class Observer:
             self._tokens.setdefault(message_id, {})[index] = envelope.payload
 
     def end(self, message_id: str, state: str, count: int) -> None:
-        """The channel has been told the end of a reply of so many tokens."""
+        """Record the delivered end of a reply, with its number of tokens."""
         self._ends[message_id] = state, count
 
     def forget(self) -> None:
-        """The tokens, which the log has when it is read again."""
+        """Forget the tokens, which the log has when it is read again."""
         self._tokens = {message_id: {} for message_id in self._tokens}
         self._room = MOST
 
     def snapshot(self, message_id: str, reply: Reply, count: int | None) -> stream.Snapshot | None:
-        """Of what the channel was told of a reply up to now; None if that is nothing.
+        """Make a snapshot of what the channel has delivered of a reply; None if that is nothing.
 
-        :param count: how many tokens that is; None if the reply is not being forwarded.
-        :raises OutrunError: not all of them are known.
+        :param count: the number of tokens delivered; None if the reply is not being forwarded.
+        :raises OutrunError: some of these tokens are unknown.
         """
         status: stream.State = "streaming"
         if count is None:
             ended = self._ends.get(message_id)
-            if ended is None:  # before that, or the channel has given it up
+            if ended is None:  # ended earlier, or could not be healed
                 return None
             status, count = cast("stream.State", ended[0]), ended[1]
         tokens = self._first(message_id, reply.tokens, count)

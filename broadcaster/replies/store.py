@@ -1,6 +1,6 @@
-"""The chat's side of Redis: jobs go in, the state and the log of a reply are read.
+"""The chat's access to Redis: submits jobs, and reads the state and the token log of a reply.
 
-The worker writes the log (``worker/``); the words both use are in :mod:`legato.protocol.wire`.
+The worker writes the log (``worker/``). :mod:`legato.protocol.wire` has the names that both use.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ if TYPE_CHECKING:
 CHAT_PREFIX: Final = stream.chat_channel("")
 
 RESERVED_SECONDS: Final = 60
-"""How long a message counts for its user before its job is known to be queued: longer than any call takes."""
+"""How long a message counts as open before its job is known to be queued; longer than any call takes."""
 
 
-class Conflict(Exception):  # noqa: N818 - an answer, not a fault
+class Conflict(Exception):  # noqa: N818 - an answer to the client, not an internal error
     """The idempotency key was used with another body."""
 
 
-class TooMany(Exception):  # noqa: N818 - an answer, not a fault
-    """The user has as many messages that have not ended as anybody may have."""
+class TooMany(Exception):  # noqa: N818 - an answer to the client, not an internal error
+    """The user has the maximum number of open messages."""
 
 
-class Full(Exception):  # noqa: N818 - an answer, not a fault
-    """The queue is as long as it may be."""
+class Full(Exception):  # noqa: N818 - an answer to the client, not an internal error
+    """The job queue has its maximum length."""
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether a job was certainly not queued: it was not let in, or Redis itself has refused it."""
+    """Whether a job was certainly not queued: a limit or Redis itself has refused it."""
     return isinstance(error, Full | TooMany | RefusedError)
 
 
 class ExpiredError(Exception):
-    """The log has expired, or the part that was asked for."""
+    """The log, or the requested part of it, has expired."""
 
 
 class Reply(NamedTuple):
-    """What is known of a reply. ``tokens`` are those from ``next_index - len(tokens)`` on."""
+    """The state of a reply. ``tokens`` begin at index ``next_index - len(tokens)``."""
 
     text: str
     tokens: list[str]
@@ -85,30 +85,30 @@ class Replies:
         return key.app_id == self.app_id and key.channel.startswith(CHAT_PREFIX)
 
     async def submit(self, job: Job) -> None:
-        """Queue a job. The message's hash comes first, so that a worker and a cancel find it.
+        """Queue a job. The message's hash is written first, so that a worker and a cancel find it.
 
         :raises Full: and :raises TooMany: it is not queued.
         """
-        await self._let_in(job, 0)
+        await self._count_and_queue(job, 0)
 
     async def submit_once(self, job: Job, *, again: bool) -> None:
-        """Queue a job of an idempotent request; ``again`` if it was asked for before.
+        """Queue the job of an idempotent request; ``again`` for a repetition.
 
-        Whatever broke off the first time, this carries it on: the job is queued exactly once.
+        A repetition continues wherever the first request stopped. The job is queued exactly once per key.
 
         :raises Full: and :raises TooMany: it is not queued.
         """
         if not again:
-            await self._let_in(job, self._chat.idempotency_seconds)
+            await self._count_and_queue(job, self._chat.idempotency_seconds)
         elif await self._queue(job, self._chat.idempotency_seconds):
             await self._announce(job, 0)
             await self._settle(job, queued=True)
 
-    async def _let_in(self, job: Job, mark_seconds: int) -> None:
-        """Count the message for its user, then queue it. The two are in different slots of a Redis Cluster.
+    async def _count_and_queue(self, job: Job, mark_seconds: int) -> None:
+        """Count the message as open, then queue it. The two are in different slots of a Redis Cluster.
 
-        What is not queued does not count: it is taken back at once where Redis says so. Where nobody knows
-        (no answer, or this process ends), it counts for :data:`RESERVED_SECONDS` only.
+        If the job is certainly not queued, the count is undone at once. If that is unknown (no answer, or
+        this process ends), the message counts for :data:`RESERVED_SECONDS` only.
         """
         if not await self._announce(job, self._chat.max_open_per_user):
             raise TooMany
@@ -121,9 +121,9 @@ class Replies:
         await self._settle(job, queued=True)
 
     async def _queue(self, job: Job, mark_seconds: int) -> bool:
-        """Whether it is queued now, rather than before.
+        """Queue the job. Returns False if it was queued before.
 
-        :raises Full: it is not.
+        :raises Full: the queue has its maximum length.
         """
         queue = self._chat.queue
         keys = (self._names.jobs_key(queue), self._names.queued_mark(queue, job.message_id))
@@ -135,14 +135,14 @@ class Replies:
         return bool(answer)
 
     async def _announce(self, job: Job, limit: int) -> bool:
-        """Make the message known; False if its user has ``limit`` open ones already (0: no limit)."""
+        """Record the message. Returns False if its user has ``limit`` open ones already (0: no limit)."""
         user = msgspec.json.encode(job.user_id)
         now = job.queued_at // 1000
         arguments = (job.message_id, user, limit, now, self._chat.unclaimed_seconds, RESERVED_SECONDS)
         return bool(await ask(self._admit(self._user_keys(job), arguments)))
 
     async def _settle(self, job: Job, *, queued: bool) -> None:
-        """Say what became of the job. A fault here changes neither that nor the answer to the user."""
+        """Record whether the job is queued. Errors are ignored: they do not change the answer to the user."""
         until = job.queued_at // 1000 + self._chat.unclaimed_seconds if queued else 0
         with suppress(BusError):
             await ask(self._settle_script(self._user_keys(job), (job.message_id, until)))
@@ -152,10 +152,10 @@ class Replies:
         return self._names.message_key(*names, job.message_id), self._names.open_key(*names)
 
     async def remember(self, user_id: UserId, key: str, body: bytes, message_id: str) -> str | None:
-        """Take an idempotency key for a message, or answer whose it is already.
+        """Claim an idempotency key for a message, or return the message that has it.
 
-        :returns: the id that the same request was given before, None if this is the first.
-        :raises Conflict: the key came with another body before.
+        :returns: the id of the same request's first message; None if this is the first.
+        :raises Conflict: the key was used with another body.
         """
         name = self._idempotency_key(user_id, key)
         digest = hashlib.sha256(body).hexdigest()
@@ -170,7 +170,7 @@ class Replies:
         return str(known_id)
 
     async def forget(self, user_id: UserId, key: str) -> None:
-        """Undo :meth:`remember`: what the key was for has not happened."""
+        """Undo :meth:`remember` after the request has failed."""
         await ask(self._redis.delete(self._idempotency_key(user_id, key)))
 
     def _idempotency_key(self, user_id: UserId, key: str) -> str:
@@ -178,7 +178,7 @@ class Replies:
         return self._names.idempotency_key(self.app_id, str(user_id), digest)
 
     async def cancel(self, user_id: UserId, message_id: str) -> bool:
-        """Ask for the end of a reply; False if the user has no such message. Idempotent."""
+        """Request the cancellation of a reply; False if the user has no such message. Idempotent."""
         message_key = self._names.message_key(self.app_id, stream.chat_channel(user_id), message_id)
         if not await ask(self._redis.exists(message_key)):
             return False
@@ -187,14 +187,14 @@ class Replies:
         return True
 
     async def read(self, user_id: UserId, message_id: str, after: int) -> Reply | None:
-        """The reply with the tokens behind index ``after`` (-1 for all); None if the user has none such.
+        """Read a reply with the tokens after index ``after`` (-1 for all); None if the user has none such.
 
-        :raises ExpiredError: the log does not have all that the state says it should.
+        :raises ExpiredError: the log has fewer tokens than the state says.
         """
         return await self.on_channel(Key(self.app_id, stream.chat_channel(user_id)), message_id, after)
 
     async def on_channel(self, key: Key, message_id: str, after: int = -1) -> Reply | None:
-        """As :meth:`read`, by the channel."""
+        """As :meth:`read`, by channel."""
         pipeline = self._redis.pipeline(transaction=True)
         pipeline.hmget(self._names.message_key(*key, message_id), ["state", "next", "attempt", "error"])
         pipeline.xrange(self._names.log_key(*key, message_id), "1-0", "1")
@@ -216,7 +216,7 @@ class Replies:
         )
 
     async def around(self, keys: Sequence[Key]) -> list[tuple[list[str], dict[str, float]]]:
-        """Of each channel the messages that stream now, and those that ended of late: seconds ago."""
+        """Per channel: the messages that stream now, and those that ended recently with their age."""
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
             active, ended = self._names.active_key(*key), self._names.ended_key(*key)
@@ -230,7 +230,7 @@ class Replies:
         ]
 
     async def missing(self, key: Key, message_id: str, first: int) -> Reading:
-        """The frames of a message from token ``first`` on, as the worker published them."""
+        """Read the frames of a message from token ``first`` on, as the worker published them."""
         pipeline = self._redis.pipeline(transaction=True)
         pipeline.hmget(self._names.message_key(*key, message_id), ["user", "state", "next"])
         pipeline.xrange(self._names.log_key(*key, message_id), wire.log_entry_id(first), "+")
@@ -257,7 +257,7 @@ MARKER: Final = wire.LOG_FINAL.encode()
 
 
 def _decision(entries: Sequence[tuple[bytes, dict[bytes, bytes]]], state: Any) -> stream.Decision:
-    """The final marker out of a log, as it was carried out: what is not persisted is not complete."""
+    """Read the final marker of a log. If the stored state differs, that state counts."""
     decision = stream.Decision(state="failed", code="internal")
     for marker in (fields[MARKER] for _, fields in entries if MARKER in fields):
         try:

@@ -1,7 +1,7 @@
-"""Connections that have not said anything yet.
+"""Accepts connections, and chooses their protocol from the first bytes.
 
-Most bring one plain request for a WebSocket, which needs nothing of uvicorn's HTTP protocol. That, and its
-parser, cost more than all that such a request asks for, so they are made for those who bring anything else.
+Most connections begin with a plain WebSocket upgrade, which is handled here without an HTTP protocol and its
+parser: creating these would cost more than the upgrade itself. All other connections get them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class Arrivals:
-    """Stands where uvicorn expects the class of its HTTP protocol.
+    """The protocol factory for uvicorn, which takes it for the class of its HTTP protocol.
 
-    One timer closes those who say nothing for too long: all have the same time, so they are due in order.
+    One timer closes connections that stay silent: all have the same time limit, so they expire in order.
 
-    :param turns: where connections wait until their requests are read.
-    :param seconds: how long one may say nothing.
-    :param http: makes what speaks HTTP, given since when the connection is there, in the loop's time.
-    :param connect: makes what a WebSocket is for us, given uvicorn's set of what is open.
+    :param turns: limits how many connections start per turn of the loop.
+    :param seconds: how long a new connection may stay silent.
+    :param http: creates an HTTP protocol, given the loop time at which the connection was accepted.
+    :param connect: creates a WebSocket connection, given uvicorn's set of open connections.
     """
 
     def __init__(
@@ -46,34 +46,34 @@ class Arrivals:
         self._timer: asyncio.TimerHandle | None = None
 
     def __call__(self, **of_uvicorn: Any) -> Arrival:
-        """As uvicorn makes its own."""
+        """Create a protocol, with the arguments that uvicorn passes to its own."""
         return Arrival(self, of_uvicorn)
 
     def begin(self, arrival: Arrival) -> None:
-        """Wait for its first bytes."""
+        """Start the time limit of a new connection."""
         now = self._since[arrival] = self._loop.time()
         if self._timer is None:
-            self._timer = self._loop.call_at(now + self._seconds, self._look)
+            self._timer = self._loop.call_at(now + self._seconds, self._close_expired)
 
     def end(self, arrival: Arrival) -> float:
-        """It waits no longer. Since when it is there. Idempotent."""
+        """End the time limit. Returns the loop time at which the connection was accepted. Idempotent."""
         return self._since.pop(arrival, 0.0)
 
-    def _look(self) -> None:
+    def _close_expired(self) -> None:
         self._timer = None
         latest = self._loop.time() - self._seconds
         for arrival, since in list(self._since.items()):
             if since > latest:
-                self._timer = self._loop.call_at(since + self._seconds, self._look)
+                self._timer = self._loop.call_at(since + self._seconds, self._close_expired)
                 return
             self.end(arrival)
             arrival.shutdown()
 
 
 class Arrival(asyncio.Protocol):
-    """One of them, until its first bytes: those go to the protocol that is for them.
+    """A new connection. Its first bytes decide which protocol takes over.
 
-    :param of_uvicorn: what uvicorn gives to its protocol.
+    :param of_uvicorn: the arguments that uvicorn passes to its protocol.
     """
 
     __slots__ = ("_arrivals", "_of_uvicorn", "_transport")
@@ -86,12 +86,12 @@ class Arrival(asyncio.Protocol):
 
     @property
     def _open(self) -> set[Any]:
-        """What uvicorn waits for at shutdown."""
+        """The set of open connections, for which uvicorn waits at shutdown."""
         connections: set[Any] = self._of_uvicorn["server_state"].connections
         return connections
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Read from it when it is its turn."""
+        """Start reading, now or in a later turn of the loop."""
         self._transport = cast("asyncio.Transport", transport)
         self._open.add(self)
         self._arrivals.begin(self)
@@ -99,12 +99,12 @@ class Arrival(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _begin(self) -> None:
-        """Its turn has come, in the crowd of those who connect at the same time."""
+        """Start reading, after waiting for a turn."""
         if not self._transport.is_closing():
             self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
-        """Hand the connection over."""
+        """Hand the connection over to its protocol."""
         since = self._arrivals.end(self)
         self._open.discard(self)
         answered = handshake.at_once(data)
@@ -120,11 +120,11 @@ class Arrival(asyncio.Protocol):
             connection.open(*answered)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It has gone without a word."""
+        """The peer has disconnected before its first bytes."""
         del exc
         self._arrivals.end(self)
         self._open.discard(self)
 
     def shutdown(self) -> None:
-        """What uvicorn calls when it stops."""
+        """Close the connection. Called by uvicorn at shutdown."""
         self._transport.close()

@@ -1,4 +1,4 @@
-"""What an ASGI application is given beside the request itself, and answers that no application makes."""
+"""Parts of the ASGI interface: flow control, the scope, and error answers of the server itself."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Flow:
     """Flow control of one connection, in both directions.
 
-    :param wanted: called when an application is about to take what has come of a body.
-    :ivar write_paused: the peer does not read, and the transport holds as much as it may.
+    :param wanted: called when an application is about to receive more of a body.
+    :ivar write_paused: the peer does not read, and the transport's buffer is full.
     """
 
     __slots__ = ("_wanted", "_writable", "write_paused")
@@ -38,26 +38,26 @@ class Flow:
         self.write_paused = False
 
     async def drain(self) -> None:
-        """Wait until the transport takes more."""
+        """Wait until the transport accepts more."""
         await self._writable.wait()
 
     def resume_reading(self) -> None:
-        """An application is about to take what has come."""
+        """An application is about to receive more of the body."""
         self._wanted()
 
     def pause_writing(self) -> None:
-        """Let whoever writes wait."""
+        """Make writers wait."""
         self.write_paused = True
         self._writable.clear()
 
     def resume_writing(self) -> None:
-        """The transport takes more, or the connection is lost."""
+        """The transport accepts more, or the connection is lost."""
         self.write_paused = False
         self._writable.set()
 
 
 class Parting:
-    """The transport of an ASGI cycle whose request is not complete: what ends it is not a plain close."""
+    """The transport of an ASGI cycle whose request is incomplete. Its ``close`` lets the peer finish."""
 
     def __init__(self, transport: asyncio.Transport, part: Callable[[], None]) -> None:
         self.write = transport.write
@@ -66,9 +66,9 @@ class Parting:
 
 
 def scope_of(head: Head, config: Config, *, secure: bool) -> dict[str, Any]:
-    """The ASGI scope of a request.
+    """Build the ASGI scope of a request.
 
-    :raises Refused: its target is no address.
+    :raises Refused: the target is not a valid URL.
     """
     try:
         url = httptools.parse_url(head.target)
@@ -94,7 +94,7 @@ def scope_of(head: Head, config: Config, *, secure: bool) -> dict[str, Any]:
 
 
 def refusal(status: int, reason: str, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The last answer on a connection, to what is not read on."""
+    """Build the last answer on a connection: the request is refused and the rest of it not read."""
     lines = [b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())]
     lines += [b"%b: %b\r\n" % field for field in headers if field[0] != b"connection"]
     lines.append(

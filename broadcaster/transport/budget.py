@@ -1,19 +1,19 @@
-"""How much of what clients have sent is read in one turn of the loop: a fair scheduler, one per process.
+"""The read budget: a fair scheduler for reading from clients, one per process.
 
-uvloop hands over up to 256 KB at once, which may be 43,000 messages. Reading all of it in one piece would
-hold up everybody else. So a transport reads a *slice*, keeps the rest, and goes on in later turns.
+uvloop passes on up to 256 KB at once, which may be 43,000 messages. Reading all of it in one go would block
+all other clients. So a transport reads one *slice*, keeps the rest, and continues in later turns of the loop.
 
-How a transport uses it, in ``data_received``:
+A transport uses it as follows in ``data_received``:
 
-1. While it has unread bytes: append, and return. (Reading is paused then; a little may come nevertheless.)
-2. Otherwise, if :meth:`Budget.spend` is true: read one slice at once. That is the path of quiet connections.
-3. If anything is left of the bytes, or :meth:`Budget.spend` was false: keep it, call
-   ``transport.pause_reading()`` and :meth:`Budget.put`.
+1. If it has unread bytes, it appends the data and returns. (Reading is paused, but some data may still come.)
+2. Otherwise, if :meth:`Budget.spend` is true, it reads one slice at once. This is the path of quiet clients.
+3. If bytes are left, or :meth:`Budget.spend` was false, it keeps them, calls ``transport.pause_reading()``
+   and :meth:`Budget.put`.
 
-:meth:`Reader.go_on` then reads one slice at a time. When nothing is left it resumes the transport's reading
-and returns False. It also returns False when it cannot go on by itself now, as while its peer is slow:
-whoever changes that calls :meth:`Budget.put` again. A transport that has closed drops what it has not read,
-and its ``go_on`` returns False.
+:meth:`Reader.go_on` then reads one slice per call. When no bytes are left, it resumes reading on the
+transport and returns False. It also returns False while it cannot continue, for example because its peer is
+slow. The code that changes this calls :meth:`Budget.put` again. A closed transport drops its unread bytes and
+returns False.
 """
 
 from __future__ import annotations
@@ -31,17 +31,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SLICE: Final = 8
-"""Messages, frames or requests of one slice. The dearest, subscriptions, take 0.3 ms each."""
+"""Messages, frames or requests per slice. The most expensive, subscriptions, take 0.3 ms each."""
 
 SLICE_BYTES: Final = 65_536
-"""Bytes after which a slice should end, even with fewer messages."""
+"""Bytes after which a slice ends, even with fewer messages."""
 
 COST_SHIFT: Final = 7
-"""What is read at once counts as one more message for each 2 ** 7 bytes."""
+"""Data that is read at once counts as one more message per 2 ** 7 bytes."""
 
 TURN_SECONDS: Final = 0.003
-"""How long all slices of one turn of the loop may take together, give or take one slice. The slices that are
-read at once have as much again.
+"""How long all queued slices of one loop turn may take in total, plus at most one slice.
+
+Slices that are read at once have the same budget in addition.
 """
 
 
@@ -49,19 +50,19 @@ class Reader(Protocol):
     """A transport with unread bytes. Hashable by identity."""
 
     def go_on(self) -> bool:
-        """Read one slice. Whether there is more that can be read right away."""
+        """Read one slice. Returns whether more can be read at once."""
 
     def abort(self) -> None:
         """Cut the connection: :meth:`go_on` has failed."""
 
 
 class Budget:
-    """Gives each reader one slice after another, in turn, until the time of the loop's turn is used up.
+    """Lets the readers read one slice each, in rotation, until the time of the loop turn is used up.
 
     :param call_soon: runs a function in the next turn of the loop.
-    :param clock: seconds. Not the loop's: uvloop's stands still in a turn.
+    :param clock: a clock in seconds. Not the loop's: uvloop updates its clock only once per turn.
     :param seconds: as :data:`TURN_SECONDS`.
-    :ivar left: how many messages may be read at once before the next look at the clock.
+    :ivar left: messages that may be read at once before the clock is read again.
     """
 
     def __init__(
@@ -86,19 +87,19 @@ class Budget:
     def spend(self, size: int = 0) -> bool:
         """Whether a transport without unread bytes may read one slice at once.
 
-        The clock is looked at once in a few calls, so that a quiet connection pays next to nothing.
+        The clock is read only once in several calls, to keep this cheap.
 
-        :param size: of what has come, in bytes.
+        :param size: the number of bytes received.
         """
         self.left -= 1 + (size >> COST_SHIFT)
         return self.left >= 0 or self.refill()
 
     def refill(self) -> bool:
-        """As :meth:`spend`, for who has taken it off ``left`` itself, and that is below 0."""
+        """The second half of :meth:`spend`, for a caller that has decremented ``left`` below 0 itself."""
         now = self._clock()
         if self._began is None:
             self._began = now
-            self._schedule()  # the next turn has time of its own
+            self._schedule()  # so that the next turn starts with a new budget
         elif now - self._began >= self._seconds:
             self.left = 0
             return False
@@ -106,18 +107,18 @@ class Budget:
         return True
 
     def put(self, reader: Reader) -> None:
-        """Have it go on, behind those who wait already. Idempotent."""
+        """Queue a reader for its next slice. Idempotent."""
         if reader not in self._queued:
             self._queued.add(reader)
             self._queue.append(reader)
             self._schedule()
 
     async def in_turn(self, call: Callable[[], T], size: int) -> T:
-        """What ``call`` returns or raises: at once if it is a small thing, otherwise in its turn, as a slice.
+        """Run ``call``: at once if its input is small, else as a slice of its own when its turn comes.
 
-        For what is read as a whole, such as the body of a request, and so cannot be read in slices.
+        For input that cannot be read in slices, such as the body of a request.
 
-        :param size: of what it reads, in bytes.
+        :param size: the size of the input in bytes.
         """
         if size <= SLICE_BYTES and self.spend(size):
             return call()
@@ -126,7 +127,7 @@ class Budget:
         try:
             return await piece.result
         finally:
-            del piece  # an error would keep it by its traceback, and itself, until cycles are looked for
+            del piece  # else an error's traceback keeps it in a reference cycle
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -149,7 +150,7 @@ class Budget:
         self._queued.discard(reader)
         try:
             more = reader.go_on()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the other readers go on
+        except Exception as error:  # noqa: BLE001 - an error of one must not stop the others
             cut(reader, "reading from it", error)
             return
         if more:
@@ -157,22 +158,22 @@ class Budget:
 
 
 class _Piece(Generic[T]):
-    """One call that is a slice of its own. Satisfies :class:`Reader`."""
+    """A single call as a slice of its own. Satisfies :class:`Reader`."""
 
     def __init__(self, call: Callable[[], T]) -> None:
         self._call = call
         self.result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
     def go_on(self) -> bool:
-        """Make the call, if anybody still waits for it."""
+        """Run the call, unless its caller was cancelled."""
         if self.result.done():
             return False
         try:
             self.result.set_result(self._call())
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is for who waits
-            self.result.set_exception(error.with_traceback(None))  # which has this piece, that has the error
+        except Exception as error:  # noqa: BLE001 - raised to the caller
+            self.result.set_exception(error.with_traceback(None))  # else a reference cycle with this object
         return False
 
     def abort(self) -> None:
-        """Nobody gets a result."""
+        """Cancel the caller."""
         self.result.cancel()

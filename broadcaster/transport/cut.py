@@ -1,4 +1,4 @@
-"""Cut a connection that fails, so that nobody but its own client has anything of it."""
+"""Cuts a failing connection, so that the failure affects no other client."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("legato.connections")
 
 SECONDS: Final = 10.0
-"""How long nothing more is logged after a line: one fault may hit thousands of connections."""
+"""Minimum time between two log lines: one fault may hit thousands of connections."""
 
 
 class Cuttable(Protocol):
     """A connection."""
 
     def abort(self) -> None:
-        """End it now, whatever is still to be read or written."""
+        """Close it at once, and drop unread and unwritten data."""
 
 
 class Cutter:
-    """Aborts connections, and logs the first of many.
+    """Aborts connections, and logs at most one failure per :data:`SECONDS`.
 
-    :param clock: seconds.
+    :param clock: a clock in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -34,11 +34,11 @@ class Cutter:
         self._unsaid = 0
 
     def __call__(self, connection: Cuttable, doing: str, error: Exception) -> None:
-        """Abort it, since ``doing`` something with it has failed. Never raises."""
+        """Abort a connection because ``doing`` something with it has failed. Never raises."""
         self._log(doing, error)
         try:
             connection.abort()
-        except Exception as another:  # noqa: BLE001 - whatever it is, the others go on
+        except Exception as another:  # noqa: BLE001 - must never raise
             self._log("aborting it", another)
 
     def _log(self, doing: str, error: Exception) -> None:
@@ -52,4 +52,4 @@ class Cutter:
 
 
 cut: Final = Cutter()
-"""The process' own."""
+"""The shared instance of this process."""

@@ -1,4 +1,4 @@
-"""A request to the Pusher HTTP API and its answer, without ASGI: one call and one write."""
+"""One request to the Pusher HTTP API and its answer, without ASGI: one call and one write."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Carrier(Protocol):
     server_state: ServerState
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run it in the background."""
+        """Run a coroutine in the background."""
 
     def part(self) -> None:
         """Close after the answer, but let the peer finish what it is sending."""
@@ -42,10 +42,10 @@ class Carrier(Protocol):
 
 
 class Exchange:
-    """One request and its answer, where other requests have an :class:`~.asgi_cycle.AsgiCycle`.
+    """One request and its answer; the counterpart of :class:`~.asgi_cycle.AsgiCycle` for other requests.
 
-    :ivar body: as far as it has come; None once it is larger than it may be.
-    :ivar begun: its answer is known, or somebody is at work on it: whatever comes now changes nothing.
+    :ivar body: what has arrived of the body; None once it exceeds the limit.
+    :ivar begun: the answer is known or in progress; further data does not change it.
     """
 
     __slots__ = (
@@ -79,12 +79,12 @@ class Exchange:
 
     @property
     def response_started(self) -> bool:
-        """An answer is written in one piece."""
+        """Whether the answer is written. It is written in one piece."""
         return self.response_complete
 
     @property
     def size(self) -> int:
-        """Bytes of the body that have come."""
+        """Bytes of the body that have arrived."""
         return 0 if self.body is None else len(self.body)
 
     @property
@@ -93,7 +93,7 @@ class Exchange:
         return self.begun
 
     def begin(self) -> None:
-        """Have it answered, now or later. Every request gets exactly one answer. Idempotent."""
+        """Pass the request to the API, which answers now or later, exactly once. Idempotent."""
         if self.begun:
             return
         self.begun = True
@@ -102,15 +102,15 @@ class Exchange:
     complete = begin
 
     def refused(self, length: int | None) -> bool:
-        """Whether it is answered before its body is complete, since no body could make it acceptable.
+        """Refuse a request before its body arrives, if no body can make it valid. Returns whether it did.
 
-        :param length: of the body; None if it is unknown.
+        :param length: the length of the body; None if unknown.
         """
         self.begun = self._carrier.api.refuses(self._method, self._target, length, self._reply)
         return self.begun
 
     def add(self, data: bytes) -> None:
-        """Take a part of the body. A body that becomes too large is refused at once."""
+        """Append a part of the body. A body that becomes too large is refused at once."""
         if self.body is None:
             return
         self.body += data
@@ -131,7 +131,7 @@ class Exchange:
             return
         lines = [_HEADS[status], b"%d\r\n" % len(answer)]
         for name, value in carrier.server_state.default_headers:
-            if name == b"connection":  # the server stops
+            if name == b"connection":  # the server is stopping
                 self.keep_alive = False
             else:
                 lines += (name, b": ", value, b"\r\n")
@@ -145,6 +145,6 @@ class Exchange:
         carrier.on_response_complete()
 
     async def _reply_later(self, status: int, answer: bytes) -> None:
-        """The peer does not read the answers before this one."""
+        """Reply once the peer has read the answers before this one."""
         await self._carrier.flow.drain()
         self._reply(status, answer)

@@ -1,4 +1,4 @@
-"""The end of a connection whose peer is still sending when it has had its last answer."""
+"""Closes a connection whose peer is still sending after its last answer (lingering close)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import asyncio
 from typing import Final, Protocol
 
 SECONDS: Final = 2.0
+"""How long the peer may continue to send."""
+
 BYTES: Final = 4_194_304
-"""How long, and how much, the peer may go on to send."""
+"""How many bytes the peer may still send."""
 
 
 class Owner(Protocol):
-    """Whose connection it was."""
+    """The protocol that owned the connection."""
 
     def close(self) -> None:
-        """Close it, and cut it off if the peer does not take what is still to be written."""
+        """Close it, and cut it if the peer does not read what is still to be written."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See :class:`asyncio.Protocol`."""
@@ -27,11 +29,11 @@ class Owner(Protocol):
 
 
 class Farewell(asyncio.Protocol):
-    """Throws away what comes, for a while, and then closes.
+    """Discards incoming data for a while, then closes.
 
-    A connection that is closed with unread bytes is reset, and then the peer may never see the answer.
+    Closing a socket with unread bytes resets the connection, and then the peer may never see the answer.
 
-    :param owner: is told of everything but bytes.
+    :param owner: gets all events but incoming data.
     """
 
     __slots__ = ("_left", "_owner", "_timer", "_transport")
@@ -45,20 +47,20 @@ class Farewell(asyncio.Protocol):
             transport.write_eof()
 
     def data_received(self, data: bytes) -> None:
-        """Nobody wants it."""
+        """Discard the data, and close if there is too much of it."""
         self._left -= len(data)
         if self._left < 0 and not self._transport.is_closing():
             self._owner.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The peer has gone, or its time is over."""
+        """Pass the event on to the owner."""
         self._timer.cancel()
         self._owner.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """The peer does not read its answer."""
+        """Pass the event on to the owner."""
         self._owner.pause_writing()
 
     def resume_writing(self) -> None:
-        """It does."""
+        """Pass the event on to the owner."""
         self._owner.resume_writing()

@@ -1,7 +1,7 @@
-"""HTTP/1.1 requests of the plainest kind (RFC 9112), read in a few calls; the parser has one for each field.
+"""Parses the most common forms of HTTP/1.1 requests (RFC 9112) in a few calls, without the general parser.
 
-What is recognised here is one whole message, and the parser would make the same of it. None says only that
-the parser is to read it.
+A function here recognises one complete message and gives the same result as the general parser, which needs a
+call per header field. None means that the general parser has to read the data.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 
 from .memo import recognised
 
-_TARGET: Final = re.compile(rb"/[!-$&-~]{0,1024}")  # what may be dear to decode, the parser's caller bounds
+_TARGET: Final = re.compile(rb"/[!-$&-~]{0,1024}")  # no percent escapes: parse_head bounds them
 _LINE_END: Final = b" HTTP/1.1\r\n"
 _HEAD_END: Final = b"\r\n\r\n"
 _FIELDS: Final = re.compile(rb"(?:[!#-'*+\-.0-9A-Z^-z|~]{1,64}:[ \t!-~]{0,1000}\r\n){1,32}")
@@ -28,14 +28,16 @@ _NO_UPGRADE: Final = frozenset(
 )
 
 KNOWN_FIELDS: Final = 1024
+"""Cached header sections: a client sends the same fields with every request."""
+
 KNOWN_BYTES: Final = 512
-"""Header fields that are remembered, and how long they may be: a client sends the same again and again."""
+"""Maximum length of a cached header section."""
 
 
 def plain_post(data: bytes) -> tuple[bytes, bytes] | None:
-    """Target and body, if ``data`` is nothing but one whole POST request of the plainest kind.
+    """Return target and body, if ``data`` is exactly one complete plain POST request.
 
-    That is: HTTP/1.1, a path, a length, and no header that makes anything of the message or the connection.
+    Plain means HTTP/1.1, a path, a content length, and no other header that affects framing or connection.
     """
     if not data.startswith(b"POST /"):
         return None
@@ -53,7 +55,7 @@ def plain_post(data: bytes) -> tuple[bytes, bytes] | None:
 
 
 def _length(fields: bytes) -> int | None:
-    """Of the body, if nothing else is said about it."""
+    """Return the length of the body, if no other field affects its framing."""
     if _FIELDS.fullmatch(fields) is None or _OTHERWISE.search(fields) is not None:
         return None
     length = _LENGTH.search(fields)
@@ -64,9 +66,9 @@ _known_length: Final = recognised(KNOWN_FIELDS, KNOWN_BYTES, _length)
 
 
 def plain_upgrade(data: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]] | None:
-    """Target and header fields, their names in lower case, if ``data`` is one plain request for a WebSocket.
+    """Return target and header fields (names in lower case), if ``data`` is a plain WebSocket upgrade.
 
-    That is: nothing but the head of a GET, with no field twice, ``Upgrade: websocket``, and no body.
+    Plain means exactly the head of a GET request, no repeated field, ``Upgrade: websocket``, and no body.
     """
     if not data.startswith(b"GET /") or not data.endswith(_HEAD_END):
         return None
@@ -76,7 +78,7 @@ def plain_upgrade(data: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]] | None
     if line_end < 0 or not _TARGET.fullmatch(target) or not _FIELDS.fullmatch(fields):
         return None
     lines = [line.partition(b":") for line in fields.split(b"\r\n")]
-    lines.pop()  # behind the last line's end
+    lines.pop()  # the empty part after the last line
     headers = [(name.lower(), value.lstrip(b" \t")) for name, _, value in lines]
     by_name = dict(headers)
     if len(by_name) < len(headers) or not _NO_UPGRADE.isdisjoint(by_name):

@@ -1,6 +1,6 @@
-"""Says when the process has no more files, which every connection needs one of.
+"""Warns when the process has reached its limit of open files. Every connection needs one.
 
-The loop then closes new connections at once, and says nothing.
+At the limit the event loop closes new connections at once, without a message.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ logger: Final = logging.getLogger("legato.broadcaster")
 
 
 class FileLimit:
-    """Tries now and then to open one more file."""
+    """Tests whether one more file can be opened."""
 
     def __init__(self) -> None:
         self._reached = False
 
     def look(self) -> None:
-        """Say once that the limit is reached, and once that it is no more."""
+        """Log once when the limit is reached, and once when it no longer is."""
         try:
             os.close(os.open(os.devnull, os.O_RDONLY))
         except OSError as error:
@@ -35,5 +35,5 @@ class FileLimit:
             )
         else:
             if self._reached:
-                logger.warning("there are files for new connections again")
+                logger.warning("below the limit of open files again: new connections are accepted")
             self._reached = False

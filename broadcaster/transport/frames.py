@@ -1,6 +1,7 @@
-"""WebSocket frames: built once per message and shared by every receiver, and read where they are plain.
+"""Builds WebSocket frames, and parses the most common ones.
 
-Server frames are unmasked and no extension is negotiated, so the bytes are the same for all.
+A frame is built once per message and shared by all receivers: server frames are unmasked and no extension is
+negotiated, so the bytes are the same for all.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ except ImportError:  # as websockets itself does
     from websockets.utils import apply_mask
 
 EXTENDED: Final = 126
-"""From this length on the header has the length in 2 bytes of its own, or in 8 for this length + 1."""
+"""The length byte 126 announces a length in 2 bytes, 127 one in 8 bytes."""
 
 
 _LONG: Final = 65_536
@@ -21,7 +22,7 @@ _HEADS: Final = [bytes((0x81, size)) for size in range(EXTENDED)]
 
 
 def text_frame(payload: bytes) -> bytes:
-    """The whole text frame around UTF-8 ``payload`` (RFC 6455 section 5.2)."""
+    """Build the text frame of a UTF-8 ``payload`` (RFC 6455 section 5.2)."""
     size = len(payload)
     if size < EXTENDED:
         return _HEADS[size] + payload
@@ -31,7 +32,7 @@ def text_frame(payload: bytes) -> bytes:
 
 
 def payloads(data: bytes) -> list[bytes]:
-    """The inverse of :func:`text_frame`, for all the frames that are joined in ``data``."""
+    """The inverse of :func:`text_frame`, for concatenated frames."""
     found, start = [], 0
     while start < len(data):
         size = data[start + 1]
@@ -50,11 +51,11 @@ _MASKED: Final = 0x80
 
 
 def plain_text(data: bytes, start: int, limit: int) -> tuple[bytes, int] | None:
-    """The payload of the whole text frame of a client that begins at ``start``, and where it ends.
+    """Return the payload and the end of a client's complete text frame that begins at ``start``.
 
-    None if there is anything else (RFC 6455 section 5.2): a part of a frame, a fragment, a control frame, a
-    frame without mask, of 64 KiB and more, of more than ``limit`` bytes, or whose length is not in its
-    shortest form.
+    Returns None for anything else (RFC 6455 section 5.2): an incomplete frame, a fragment, a control frame,
+    an unmasked frame, one of 64 KiB or more, one longer than ``limit`` bytes, or one whose length is not
+    encoded in the shortest form.
     """
     end = len(data)
     if end - start < 6 or data[start] != _TEXT or data[start + 1] < _MASKED:
@@ -72,7 +73,7 @@ def plain_text(data: bytes, start: int, limit: int) -> tuple[bytes, int] | None:
 
 
 def is_utf8(text: bytes) -> bool:
-    """Whether it may be in a text frame (RFC 6455 section 8.1); nearly all is ASCII."""
+    """Whether ``text`` is valid UTF-8 (RFC 6455 section 8.1). Tests ASCII first, the usual case."""
     if not text.isascii():
         try:
             text.decode()
@@ -82,11 +83,11 @@ def is_utf8(text: bytes) -> bool:
 
 
 _HEAD: Final = 14
-"""Bytes of the longest header of a frame."""
+"""Length of the longest frame header in bytes."""
 
 
 class Edges:
-    """Finds where the frames end in a stream of bytes, whatever is in them."""
+    """Finds the frame boundaries in a stream of bytes, without interpreting the frames."""
 
     __slots__ = ("_head", "_missing")
 
@@ -95,9 +96,9 @@ class Edges:
         self._missing = 0
 
     def next(self, data: bytes, start: int) -> int:
-        """The end of the frame that ``start`` is in, or of ``data`` if that comes first.
+        """Return the end of the frame that ``start`` is in, or of ``data`` if that comes first.
 
-        To be called for each of these parts in turn.
+        Must be called for consecutive parts of the stream.
         """
         if not self._missing:
             known = len(self._head)
@@ -113,7 +114,7 @@ class Edges:
 
 
 def _frame_size(head: bytes) -> int | None:
-    """Header and payload, from the first bytes; None if they are too few."""
+    """Return the size of the frame that begins with ``head``; None if ``head`` is too short to tell."""
     if len(head) < 2:
         return None
     masked, size = divmod(head[1], _MASKED)
@@ -128,9 +129,9 @@ _CODES: Final = frozenset(code.to_bytes(2) for code in (1000, 1001))
 
 
 def goodbye(data: bytes) -> bytes | None:
-    """The answer, if ``data`` is a client's close frame as nearly all are: without a reason.
+    """Return the answer to a client's close frame, if ``data`` is exactly one of the usual form.
 
-    That is: whole, alone, and without a code, or with that for what is over or for who goes away.
+    The usual form has no reason, and no code or one of 1000 (normal closure) and 1001 (going away).
     """
     size = len(data) - 6
     if size not in (0, 2) or data[0] != _CLOSE or data[1] != _MASKED + size:

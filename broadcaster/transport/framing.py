@@ -1,7 +1,7 @@
-"""Cuts HTTP/1.1 messages out of bytes (RFC 9112): a head for the parser, a body by its length or its chunks.
+"""Splits a byte stream into HTTP/1.1 messages (RFC 9112): heads, and bodies by length or in chunks.
 
-llhttp judges heads, and is given one whole head at a time. It never sees a body: behind a request for an
-upgrade it would take the body for another protocol, but a server may ignore such a request (RFC 9110, 7.8).
+llhttp parses the heads, one complete head at a time. It never sees a body: after an upgrade request it would
+take the body for another protocol, but a server may ignore the upgrade (RFC 9110, 7.8).
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 MAX_HEAD: Final = 65_536
-"""Bytes of a head, and of the chunk extensions and trailers behind it, all together."""
+"""Maximum bytes of a head plus the chunk extensions and trailers of its body."""
 
 MAX_FIELDS: Final = 256
-"""Header fields of a head: each costs a call, so that they are bounded by count as well."""
+"""Maximum number of header fields. Each costs a call, so their count is bounded as well."""
 
 MAX_PARTS: Final = 256
-"""Parts of a path and parameters of a query: as fields, they cost by count."""
+"""Maximum number of path segments and query parameters, which cost by count, too."""
 
 MAX_ESCAPES: Final = 2048
-"""Percent signs of an address."""
+"""Maximum number of percent escapes in a URL."""
 
 MAX_CHUNKS: Final = 64
-"""Chunks that are read in one piece."""
+"""Maximum number of chunks read per call."""
 
 INVALID: Final = "Invalid HTTP request received."
 
@@ -40,8 +40,8 @@ _CHUNK_LINE: Final = re.compile(
 _TRAILER: Final = re.compile(rb"[!#-'*+\-.0-9A-Z^-z|~]+:[\t\x20-\x7e\x80-\xff]*")
 
 
-class Refused(Exception):  # noqa: N818 - an answer, not a fault
-    """A message that is not read on. The text is for the peer."""
+class Refused(Exception):  # noqa: N818 - an answer to the client, not an internal error
+    """The message is refused, and the rest of it not read. The text is for the peer."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -49,12 +49,12 @@ class Refused(Exception):  # noqa: N818 - an answer, not a fault
 
 
 class Head(NamedTuple):
-    """A request's head.
+    """The head of a request.
 
     :ivar headers: names in lower case.
-    :ivar websocket: it asks for an upgrade to ``websocket``, and to nothing else.
-    :ivar length: bytes of the body; None if it comes in chunks.
-    :ivar size: bytes of the head itself.
+    :ivar websocket: it requests an upgrade to ``websocket`` only.
+    :ivar length: the length of the body in bytes; None if it is chunked.
+    :ivar size: the length of the head itself in bytes.
     """
 
     method: bytes
@@ -69,7 +69,7 @@ class Head(NamedTuple):
 
 
 class _Fields:
-    """What the parser finds in a head. Behind a message without a body it forgets what kept it alive."""
+    """Collects the parser's callbacks. Reads keep-alive at once: the parser forgets it after the message."""
 
     __slots__ = ("complete", "headers", "keep_alive", "parser", "target")
 
@@ -92,10 +92,10 @@ class _Fields:
 
 
 def take_head(unread: bytearray, searched: int = 0) -> bytes | None:
-    """Take a head from the front, without two empty lines that may be before it; None if it is not whole.
+    """Take a head from the front, and skip up to two empty lines before it. None if it is incomplete.
 
-    :param searched: how many bytes have been looked at before.
-    :raises Refused: it is too large.
+    :param searched: the number of bytes already searched for the end of the head.
+    :raises Refused: the head is too large.
     """
     if not searched and unread.startswith((b"\r", b"\n")):
         start = unread[:4]
@@ -112,26 +112,26 @@ def take_head(unread: bytearray, searched: int = 0) -> bytes | None:
 
 
 def parse_head(data: bytes) -> Head:
-    """Read one whole head.
+    """Parse one complete head.
 
-    :raises Refused: it is not valid, or asks for what is not there.
+    :raises Refused: the head is invalid, or requires something that is not supported.
     """
     fields = _Fields()
     fields.parser = parser = httptools.HttpRequestParser(fields)
     try:
         parser.feed_data(data)
     except httptools.HttpParserUpgrade:
-        pass  # whether it is one, is decided here
+        pass  # decided below
     except httptools.HttpParserError as error:
         raise Refused(400, INVALID) from error
     finally:
-        del fields.parser  # each has the other: they would wait for the garbage collector
+        del fields.parser  # breaks the reference cycle
     if not fields.complete:
         raise Refused(400, INVALID)
     _check_target(fields.target)
     version, headers = parser.get_http_version(), fields.headers
     by_name = dict(headers)
-    # The parser has refused two lengths, what is no number, and a length beside an encoding.
+    # The parser refuses two lengths, a length that is no number, and one beside a Transfer-Encoding.
     length = int(by_name.get(b"content-length", b"0"))
     in_chunks = b"transfer-encoding" in by_name and _in_chunks(headers, version)
     websocket = parser.should_upgrade() and _asks(headers, version, b"upgrade", b"websocket")
@@ -151,7 +151,7 @@ def parse_head(data: bytes) -> Head:
 
 
 def _check_target(target: bytes) -> None:
-    """What decodes an address takes far longer for many small parts, and for percent signs of no escape."""
+    """Refuse URLs that are expensive to decode: with many small parts, or with invalid escapes."""
     if target.count(b"&") + target.count(b"/") > MAX_PARTS:
         raise Refused(414, "The address of the request has too many parts.")
     escapes = target.count(b"%")
@@ -166,13 +166,13 @@ def _named(headers: Sequence[tuple[bytes, bytes]], wanted: bytes) -> list[bytes]
 
 
 def _asks(headers: Sequence[tuple[bytes, bytes]], version: str, name: bytes, what: bytes) -> bool:
-    """Whether a client asks for this, and for nothing else. HTTP/1.0 knows no such questions."""
+    """Whether a field has this value only. Always false in HTTP/1.0, which lacks these fields."""
     return version == "1.1" and _named(headers, name) == [what]
 
 
 def _in_chunks(headers: Sequence[tuple[bytes, bytes]], version: str) -> bool:
     if version == "1.0":
-        raise Refused(400, INVALID)  # RFC 9112, 6.1: its framing is faulty
+        raise Refused(400, INVALID)  # RFC 9112, 6.1: faulty framing
     if _named(headers, b"transfer-encoding") != [b"chunked"]:
         raise Refused(501, "Expected no other Transfer-Encoding than chunked.")
     return True
@@ -181,7 +181,7 @@ def _in_chunks(headers: Sequence[tuple[bytes, bytes]], version: str) -> bool:
 class Sized:
     """A body of a known length.
 
-    :ivar left: bytes that have not been taken.
+    :ivar left: bytes that are not taken yet.
     """
 
     __slots__ = ("left",)
@@ -191,11 +191,11 @@ class Sized:
 
     @property
     def done(self) -> bool:
-        """All of it has been taken."""
+        """Whether the whole body has been taken."""
         return self.left == 0
 
     def take(self, unread: bytearray, most: int) -> bytes:
-        """Take what there is from the front, at most ``most`` bytes."""
+        """Take what is available from the front, at most ``most`` bytes."""
         data = bytes(unread[: min(most, self.left)])
         del unread[: len(data)]
         self.left -= len(data)
@@ -203,15 +203,15 @@ class Sized:
 
 
 class Chunked:
-    """A body in chunks (RFC 9112, 7.1). Extensions and trailers are read past.
+    """A chunked body (RFC 9112, 7.1). Extensions and trailers are ignored.
 
-    :param room: bytes that extensions and trailers may have.
+    :param room: maximum bytes of extensions and trailers.
     """
 
     __slots__ = ("_data_left", "_room", "_state", "done")
 
     left: Final = None
-    """Nobody knows."""
+    """Unknown."""
 
     def __init__(self, room: int) -> None:
         self.done = False
@@ -222,7 +222,7 @@ class Chunked:
     def take(self, unread: bytearray, most: int) -> bytes:
         """Take content from the front, at most ``most`` bytes, or of :data:`MAX_CHUNKS` chunks.
 
-        :raises Refused: these are no chunks, or there is too much beside their content.
+        :raises Refused: the chunks are invalid, or extensions and trailers are too large.
         """
         content = bytearray()
         for _ in range(3 * MAX_CHUNKS):
@@ -292,7 +292,7 @@ Body = Sized | Chunked
 
 
 def body_of(head: Head) -> Body | None:
-    """What reads the body; None if there is none."""
+    """Return the reader of the body; None if there is no body."""
     if head.length is None:
         return Chunked(max(MAX_HEAD - head.size, 0))
     return Sized(head.length) if head.length else None

@@ -1,7 +1,7 @@
-"""The opening handshake of a WebSocket (RFC 6455 section 4.2), from a request that uvicorn has parsed.
+"""The opening handshake of a WebSocket (RFC 6455 section 4.2).
 
-What browsers and SDKs send is answered here in one go. Whatever differs is for ``websockets`` to judge: it
-accepts what it may, and says why it refuses the rest.
+The requests that browsers and SDKs send are answered here directly. All others go to the library
+``websockets``, which accepts the valid ones and explains why it refuses the rest.
 """
 
 from __future__ import annotations
@@ -28,32 +28,37 @@ if TYPE_CHECKING:
     from websockets.typing import Subprotocol
 
 KEY_BYTES: Final = 16
+"""Length of a decoded ``Sec-WebSocket-Key``."""
+
 KEY_LENGTH: Final = 24
-"""Characters of a key, which is Base64."""
+"""Length of a ``Sec-WebSocket-Key`` in Base64."""
 
 KNOWN_REQUESTS: Final = 512
+"""Cached requests, and cached targets."""
+
 KNOWN_BYTES: Final = 1024
-"""Requests, and their targets, that are remembered, and how long they may be."""
+"""Maximum length of a cached request or target."""
 
 _KEY_FIELDS: Final = (b"\r\nSec-WebSocket-Key: ", b"\r\nsec-websocket-key: ")
 _VERSION: Final = b"13"
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 silent: Final = logging.getLogger("legato.websocket.protocol")
-silent.setLevel(logging.CRITICAL)  # a client's broken frame is not an event of the server's
+silent.setLevel(logging.CRITICAL)  # a client's invalid frame is not worth a log line
 
 
 class Handshake(NamedTuple):
-    """What is answered, and whether the connection is a WebSocket from then on."""
+    """The answer to an upgrade request, and whether it was accepted."""
 
     response: bytes
     accepted: bool
 
 
 class UpgradeRequest(NamedTuple):
-    """What a client wants to be let in to. ``params``: the query, keys in lower case.
+    """The content of an upgrade request, for admission.
 
-    ``origin`` is empty if it has said none. More than one is none that could be trusted.
+    :ivar params: the parameters of the query, with keys in lower case.
+    :ivar origin: empty without an ``Origin`` header, ``null`` with several.
     """
 
     path: str
@@ -69,12 +74,12 @@ def answer(method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]])
     fields = dict(headers)
     key = fields.get(b"sec-websocket-key", b"")
     if method != b"GET" or len(fields) < len(headers) or not _usual(fields) or not _is_key(key):
-        return _judged(method, target, headers)
+        return _by_library(method, target, headers)
     return Handshake(_accept(key), accepted=True)
 
 
 def asked(target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> UpgradeRequest:
-    """What a request for an upgrade asks for."""
+    """Return the content of an upgrade request."""
     path, params = _known_target(target)
     origins = [value for name, value in headers if name == b"origin"]
     origin = origins[0].decode("latin-1") if origins else ""
@@ -90,9 +95,9 @@ _known_target: Final = remembered(KNOWN_REQUESTS, KNOWN_BYTES, _target)
 
 
 def at_once(data: bytes) -> tuple[bytes, UpgradeRequest] | None:
-    """The answer, and what is asked for, if ``data`` is a plain and usual request for an upgrade.
+    """Return answer and content, if ``data`` is an upgrade request of the usual form.
 
-    All clients of a page send the same but for the key. So what the rest means is remembered, without it.
+    The requests of a page's clients differ only in the key. So the parsed rest of a request is cached.
     """
     for field in _KEY_FIELDS:
         begin = data.find(field) + len(field)
@@ -105,7 +110,7 @@ def at_once(data: bytes) -> tuple[bytes, UpgradeRequest] | None:
 
 
 def _rest(data: bytes) -> UpgradeRequest | None:
-    """Of a request of which the key has been taken out: where it was there is nothing left."""
+    """Parse a request whose key was removed, so that its value is empty."""
     plain = plain_upgrade(data)
     if plain is None:
         return None
@@ -117,7 +122,7 @@ _known_rest: Final = recognised(KNOWN_REQUESTS, KNOWN_BYTES, _rest)
 
 
 def select_subprotocol(offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """The first offered Pusher sub-protocol, else none; never required (protocol section 1.3)."""
+    """Select the first offered Pusher sub-protocol, if any. It is optional (protocol section 1.3)."""
     return next((name for name in offered if SUBPROTOCOL.fullmatch(name)), None)
 
 
@@ -126,7 +131,7 @@ def _usual(fields: Mapping[bytes, bytes]) -> bool:
 
 
 def _accept(key: bytes) -> bytes:
-    """The answer, with the proof that the request was understood (section 4.2.2, step 5.4)."""
+    """Build the accepting answer, with the key's digest (RFC 6455 section 4.2.2, step 5.4)."""
     digest = hashlib.sha1(key + _GUID, usedforsecurity=False).digest()
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -141,7 +146,7 @@ def _is_key(key: bytes) -> bool:
         return False
 
 
-def _judged(method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Handshake:
+def _by_library(method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Handshake:
     protocol = ServerProtocol(
         select_subprotocol=lambda _, offered: select_subprotocol(offered), logger=silent
     )

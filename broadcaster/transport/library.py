@@ -1,4 +1,4 @@
-"""``websockets``' Sans-I/O ``Protocol``, given one frame at a time."""
+"""Wraps the Sans-I/O ``Protocol`` of ``websockets``, and feeds it one frame at a time."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class Library:
-    """What reads all that is not a plain message: fragments, control frames, what breaks a rule.
+    """Reads everything but plain messages: fragments, control frames, invalid frames.
 
-    :param limit: bytes of a message.
-    :ivar fragments: the message that is not complete.
+    :param limit: maximum size of a message in bytes.
+    :ivar fragments: the incomplete message so far.
     """
 
     __slots__ = ("_edges", "_protocol", "fragments")
@@ -30,37 +30,37 @@ class Library:
 
     @property
     def is_open(self) -> bool:
-        """Whether no close frame has come or gone."""
+        """Whether no close frame has been received or sent."""
         return self._protocol.state is State.OPEN
 
     @property
     def within_message(self) -> bool:
-        """Whether a message has begun and has not ended."""
+        """Whether a fragmented message is incomplete."""
         return self._protocol.current_size is not None
 
     def read(self, data: bytes, start: int) -> int:
-        """Read the frame that begins or goes on there, as far as it has come. Where the next one begins."""
+        """Read the frame at ``start``, as far as it has arrived. Returns where the next one begins."""
         stop = self._edges.next(data, start)
         self._protocol.receive_data(data[start:stop])
         return stop
 
     def frames(self) -> Iterator[Frame]:
-        """Those that are complete, each once."""
+        """Take the frames that are complete."""
         return (event for event in self._protocol.events_received() if isinstance(event, Frame))
 
     def answers(self) -> list[bytes]:
-        """What is to be written, each once; empty bytes say that the connection is to be closed now."""
+        """Take the data to be written. Empty bytes mean that the connection has to be closed now."""
         return self._protocol.data_to_send()
 
     def send_close(self, code: int, reason: str) -> None:
-        """Begin the close handshake, unless that is done."""
+        """Start the close handshake, unless it has begun."""
         if self.is_open:
             self._protocol.send_close(code, reason)
 
     def fail(self, code: int, reason: str) -> None:
-        """Close for what has been read (RFC 6455 section 7.1.7)."""
+        """Fail the connection because of invalid input (RFC 6455 section 7.1.7)."""
         self._protocol.fail(code, reason)
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """Note the end of the stream."""
         self._protocol.receive_eof()

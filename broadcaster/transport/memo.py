@@ -1,4 +1,4 @@
-"""Remembers what clients say again and again, within a bound that they cannot exceed."""
+"""Bounded caches for the results of parsing what clients send repeatedly."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ T = TypeVar("T")
 
 
 def remembered(count: int, longest: int, work: Callable[[bytes], T]) -> Callable[[bytes], T]:
-    """``work``; its last ``count`` answers are kept, but for what is longer than ``longest`` bytes."""
+    """Cache the last ``count`` results of ``work``. Inputs over ``longest`` bytes are not cached."""
     known = lru_cache(count)(work)
     return lambda data: known(data) if len(data) <= longest else work(data)
 
 
 def recognised(count: int, longest: int, work: Callable[[bytes], T]) -> Callable[[bytes], T]:
-    """As :func:`remembered`, for what may hold secrets: it is known again by a keyed digest, and not kept.
+    """As :func:`remembered`, for inputs that may contain secrets: the keys are keyed digests of the inputs.
 
-    What was kept first goes first.
+    Evicts in the order of insertion.
     """
     known: dict[bytes, T] = {}
     key = secrets.token_bytes(32)

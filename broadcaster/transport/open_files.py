@@ -1,4 +1,4 @@
-"""How many files this process may open: each client's socket is one."""
+"""Raises the limit of open files of this process. Every connection needs one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ logger: Final = logging.getLogger("legato.broadcaster")
 
 
 def make_room(max_connections: int) -> None:
-    """Raise the soft limit as far as the hard one allows, and say if that is too low.
+    """Raise the soft limit to the hard limit, and warn if that is too low.
 
-    :param max_connections: how many clients there may be; 0: any number.
+    :param max_connections: the maximum number of connections; 0 for no limit.
     """
     limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit != hard:

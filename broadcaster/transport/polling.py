@@ -1,4 +1,4 @@
-"""The HTTP fallback transports of pusher-js, on ASGI: from requests to sessions (protocol section 12)."""
+"""The HTTP fallback transports of pusher-js as an ASGI application (protocol section 12)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from legato.broadcaster.clients.client import ClientContext
 
 MAX_SESSIONS: Final = 20_000
-"""Sessions of this process: unlike a socket, one that nobody receives from costs its client nothing."""
+"""Maximum number of sessions per process: unlike a socket, an idle session costs its client nothing."""
 
 _CORS: Final = [(b"access-control-allow-origin", b"*")]
 _PREFLIGHT: Final = [
@@ -46,18 +46,18 @@ class Fallback:
         server = context.server
         self._context = context
         self._app_path = f"{server.path}/app/"
-        # Requests of one session come over many sockets; on a shared port any process may get them.
+        # The requests of a session use several sockets; on a shared port, any process may get one of them.
         served = server.fallback and not server.reuse_port
         self._prefix = f"{server.path}{server.fallback_path}/app/".encode() if served else None
         self._sessions: dict[Handle, FallbackClient] = {}
 
     def serves(self, raw_path: bytes) -> bool:
-        """Whether the path is one of the transports'."""
+        """Whether the path belongs to the fallback transports."""
         return self._prefix is not None and raw_path.startswith(self._prefix)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. Whatever is wrong with it, a page of another origin may read the status."""
-        assert self._prefix is not None  # noqa: S101 - only what is served comes here
+        """Answer one request. Errors have CORS headers, too, so that any page can read the status."""
+        assert self._prefix is not None  # noqa: S101 - the caller checks `serves`
         raw_path: bytes = scope["raw_path"].partition(b"?")[0]
         address = fallback.parse_address(raw_path.removeprefix(self._prefix).decode("ascii", "replace"))
         if address is None:
@@ -73,7 +73,7 @@ class Fallback:
             await _carry(client, address[1] == "xhr_streaming", receive, send)
 
     async def _push(self, handle: Handle, receive: Receive, send: Send) -> None:
-        """Messages from the client; none at all is its ping."""
+        """Take messages from the client. A request without messages is a ping."""
         server = self._context.server
         if handle not in self._sessions:
             await _answer(send, 404)
@@ -94,7 +94,7 @@ class Fallback:
         await _answer(send, 204)
 
     def _client(self, handle: Handle, scope: Scope) -> FallbackClient:
-        """The session's client; a new one, perhaps refused, for a session that is not there."""
+        """Return the client of a session. A new session starts, and may be refused, if there is none."""
         known = self._sessions.get(handle)
         if known is not None:
             return known
@@ -109,12 +109,12 @@ class Fallback:
         return client
 
     def _forget(self, handle: Handle, client: FallbackClient) -> None:
-        if self._sessions.get(handle) is client:  # a refused one never was, and another may be by now
+        if self._sessions.get(handle) is client:  # a refused one is not in it, or another one is by now
             del self._sessions[handle]
 
 
 async def _carry(client: FallbackClient, streaming: bool, receive: Receive, send: Send) -> None:
-    """Write what the client is sent: once for a poll, until one of both has enough for a stream."""
+    """Write frames to a receive request: once for a poll, until either side ends it for a stream."""
     receiver = Receiver(client.context.now(), streaming=streaming)
     gone = asyncio.create_task(_gone(receive))
     gone.add_done_callback(lambda _: receiver.wake())
@@ -138,7 +138,7 @@ async def _carry(client: FallbackClient, streaming: bool, receive: Receive, send
 
 
 async def _gone(receive: Receive) -> None:
-    """Wait until the peer has hung up, or the answer is complete; a body has no meaning here."""
+    """Wait until the peer has disconnected, or the answer is complete. A body is ignored."""
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -1,10 +1,10 @@
-"""A client behind the HTTP fallback transports: a session that outlives the requests which carry it.
+"""A client of the HTTP fallback transports: a session that outlives its requests.
 
-At most one receive request is attached to it. What is sent to the client waits in a bounded queue until that
-request's own task takes it; without a request it waits for the next one.
+At most one receive request is attached to it. Frames to the client wait in a bounded queue until the task of
+that request takes them. Without a request they wait for the next one.
 
-What the client sends is read a few messages at a time (:mod:`.budget`), and not while much waits for it; the
-requests that have brought it are answered when it has been read.
+Messages from the client are read within the read budget (:mod:`.budget`), and not while its queue is long. A
+send request is answered once its messages are read.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from legato.protocol.errors import PusherError
 
 HIGH_WATER: Final = 65_536
-"""Bytes that wait for the client from which on nothing more is read of what it says."""
+"""Bytes in the client's queue above which reading from it pauses."""
 
 TICK: Final = 3.0
-"""Seconds between two looks at a session."""
+"""Seconds between two checks of a session."""
 
 GRACE: Final = 5.0
-"""Seconds that a session lives without a receive request; up to a tick and a second more."""
+"""Seconds that a session survives without a receive request, plus up to a tick and a second."""
 
 QUIET: Final = 20.0
-"""Seconds without a frame after which a heartbeat goes out, so that the client gets one within 25."""
+"""Seconds without a frame before a heartbeat is due, so that the client gets one within 25."""
 
 
 class Receiver:
@@ -53,15 +53,15 @@ class Receiver:
         self._wake = asyncio.Event()
 
     def spent(self) -> bool:
-        """The client abandons this stream: what is written now would be lost."""
+        """Whether the stream is so long that the client abandons it: further frames would be lost."""
         return self.streaming and self.length > fallback.STREAM_LIMIT
 
     def wake(self) -> None:
-        """There is something to do."""
+        """Wake the task of the request."""
         self._wake.set()
 
     def end(self) -> None:
-        """Finish the answer."""
+        """Finish the request."""
         self.ended = True
         self._wake.set()
 
@@ -72,9 +72,9 @@ class Receiver:
 
 
 class FallbackClient(Client):
-    """A client that receives by long polls or by a stream, and sends by requests of their own.
+    """A client that receives by long polls or a stream, and sends by separate requests.
 
-    :param forget: called once, when no request can reach the session any more.
+    :param forget: called once, when the session ends for its requests.
     """
 
     __slots__ = (
@@ -105,15 +105,15 @@ class FallbackClient(Client):
         self.over = False
 
     def begin(self, path: str, params: Mapping[str, str], origin: str) -> None:
-        """As for every transport; one that is not refused is looked at each tick."""
+        """See the base class. A client that is not refused is then checked every tick."""
         super().begin(path, params, origin)
         if self.there:
             self.context.wheel.add(self, _next_tick(self.context.now()))
 
-    # --- what the hub and the drain call
+    # --- called by the hub and the drain
 
     def write(self, data: bytes) -> None:
-        """Queue the messages of frames; past the bound the session is closed."""
+        """Queue the messages in frames. The session is closed when the queue is full."""
         if self._goodbye:
             return
         self._queue += payloads(data)
@@ -127,11 +127,11 @@ class FallbackClient(Client):
             self._receiver.wake()
 
     def enqueue(self, data: bytes) -> None:
-        """As :meth:`write`: here everything is queued."""
+        """As :meth:`write`, which always queues here."""
         self.write(data)
 
     def say_goodbye(self, error: PusherError) -> None:
-        """The error event, then the close frame, by this receive request or the next one."""
+        """Send the error event and the close frame, on this receive request or the next one."""
         if self._goodbye:
             return
         queued = self._queue if error in errors.RESTARTS else []
@@ -141,13 +141,13 @@ class FallbackClient(Client):
             self._receiver.wake()
 
     def abort(self) -> None:
-        """End the session without a word."""
+        """End the session without a close frame."""
         self._finish()
 
-    # --- what the client sends
+    # --- messages from the client
 
     async def take_in(self, messages: list[bytes]) -> None:
-        """Read what a request has brought, behind what others have; until that is done, or never will be."""
+        """Take the messages of a send request. Returns once they are read or the client has left."""
         if not self.there:
             return
         size = sum(map(len, messages))
@@ -167,11 +167,11 @@ class FallbackClient(Client):
             await read
 
     def hold_up(self) -> None:
-        """Read nothing of what requests bring: it waits, and so do they."""
+        """Stop reading. Messages wait, and so do their send requests."""
         self.paused = True
 
     def read_on(self) -> None:
-        """First what has come meanwhile."""
+        """Resume reading, with the messages that have arrived meanwhile first."""
         if self._unread:
             self.context.budget.put(self)
         else:
@@ -179,11 +179,11 @@ class FallbackClient(Client):
 
     @property
     def held(self) -> bool:
-        """As for every client; here its queue says whether it takes what it is sent."""
+        """See the base class. A long queue, too, means that the client is slow."""
         return self._queue_bytes > HIGH_WATER or super().held
 
     def go_on(self) -> bool:
-        """Read a few of the messages that have come."""
+        """Read one slice of the messages that wait."""
         left, until = SLICE, self._unread_bytes - SLICE_BYTES
         while self._unread and left and self._unread_bytes > until and not self.held:
             message = self._unread.popleft()
@@ -199,7 +199,7 @@ class FallbackClient(Client):
         return False
 
     def leave(self) -> None:
-        """What it has said and nobody has read is not done any more."""
+        """Leave, and drop the messages that are not read yet."""
         super().leave()
         unread, self._unread, self._unread_bytes = self._unread, deque(), 0
         for waiting in unread:
@@ -209,7 +209,7 @@ class FallbackClient(Client):
     # --- receive requests
 
     def attach(self, receiver: Receiver) -> None:
-        """From now on this one receives; the one before it ends."""
+        """Make this the receive request, and end the previous one."""
         if self._receiver is not None:
             self._receiver.end()
         self._receiver = receiver
@@ -218,18 +218,18 @@ class FallbackClient(Client):
         receiver.wake()
 
     def detach(self, receiver: Receiver) -> None:
-        """The request is over. Idempotent."""
+        """Note that a receive request has ended. Idempotent."""
         if self._receiver is receiver:
             self._receiver = None
             self._alone_since = self.context.now()
 
     def seen(self) -> None:
-        """The client has sent a request."""
+        """Note a sign of life: the client has sent a request."""
         if self.session is not None:
             self.session.seen(self.context.now())
 
     def take(self, receiver: Receiver) -> bytes:
-        """The frames that are due on this request, which ends once they are written if it is a poll."""
+        """Take the frames that are due on this request."""
         if receiver is not self._receiver or receiver.spent():
             return b""
         frames = self._due(receiver)
@@ -256,7 +256,7 @@ class FallbackClient(Client):
     # --- the wheel
 
     def check_at(self, now: float) -> float | None:
-        """Liveness, heartbeats, and the end of a session that no request comes back to."""
+        """Check liveness, send heartbeats, and end a session without receive requests."""
         if self._alone_since is not None and now >= self._alone_since + GRACE:
             self._finish()
         receiver = self._receiver
@@ -267,7 +267,7 @@ class FallbackClient(Client):
         return None if self.over else _next_tick(now)
 
     def _finish(self) -> None:
-        """Nothing more can be received."""
+        """End the session: nothing more can be received."""
         if not self.over:
             self.over = True
             self.leave()
@@ -277,5 +277,5 @@ class FallbackClient(Client):
 
 
 def _next_tick(now: float) -> float:
-    """The same for all, so that a session that is on the wheel twice is soon there once."""
+    """The next multiple of :data:`TICK`, so that two entries of a session on the wheel become one."""
     return (now // TICK + 1) * TICK

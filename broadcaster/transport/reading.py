@@ -1,7 +1,7 @@
-"""What comes in over a WebSocket: bytes become messages, a few in each turn of the loop (:mod:`.budget`).
+"""Reads messages from a WebSocket, within the read budget (:mod:`.budget`).
 
-What clients send all the time, whole text frames, is read here. For everything else there is a library, made
-when it is first needed: fragments, control frames, what breaks a rule, the close handshake.
+Complete text frames, nearly everything that clients send, are parsed here. The library ``websockets`` handles
+everything else: fragments, control frames, invalid frames, the close handshake. It is created on first use.
 """
 
 from __future__ import annotations
@@ -24,43 +24,43 @@ if TYPE_CHECKING:
     from legato.broadcaster.clients.client import ClientContext
 
 GOODBYE: Final = 8
-"""Bytes of the longest close frame that needs no library."""
+"""Length of the longest close frame that is handled without the library."""
 
 
 class Reading(Client, asyncio.Protocol):
-    """The half of a connection that reads. Satisfies :class:`legato.broadcaster.transport.budget.Reader`."""
+    """The reading half of a connection. Satisfies :class:`legato.broadcaster.transport.budget.Reader`."""
 
     __slots__ = ("_at", "_library", "_transport", "_unread")
 
     _transport: asyncio.Transport
     _at: int
-    """Where in what has come the next message begins, if anything is unread."""
+    """Where the next message begins in the unread bytes, if there are any."""
 
     def __init__(self, context: ClientContext) -> None:
         super().__init__(context)
         self._library: Library | None = None
         self._unread = b""
 
-    # --- what the writing half does
+    # --- implemented by the writing half
 
     @abstractmethod
     def write_last(self, data: bytes) -> None:
-        """Write a close frame: whatever waits to be written will not be."""
+        """Write a close frame, and drop everything that waits to be written."""
 
     @abstractmethod
     def hang_up(self) -> None:
-        """The peer has been answered for the last time."""
+        """Close the connection after its last frame."""
 
     @abstractmethod
     def await_close(self) -> None:
-        """A close frame has come or gone: the connection ends soon."""
+        """Limit the time until the connection ends: a close frame was received or sent."""
 
     # --- from the transport, within the budget
 
     def data_received(self, data: bytes) -> None:
-        """Read a few messages at once, if it may be; the rest in later turns.
+        """Read one slice at once, if the budget allows, and the rest in later turns.
 
-        Nearly all that comes is one plain message.
+        Optimised for a single plain message, the usual case.
         """
         budget = self.context.budget
         budget.left -= 1 + (len(data) >> COST_SHIFT)
@@ -89,14 +89,14 @@ class Reading(Client, asyncio.Protocol):
             self.context.budget.put(self)
 
     def hold_up(self) -> None:
-        """Take nothing more from the transport."""
+        """Pause reading on the transport."""
         if not self.paused:
             self.paused = True
             if not self._transport.is_closing():
                 self._transport.pause_reading()
 
     def read_on(self) -> None:
-        """First what has come meanwhile."""
+        """Resume reading, with the bytes that have arrived meanwhile first."""
         if self._transport.is_closing():
             return
         if self._unread:
@@ -106,7 +106,7 @@ class Reading(Client, asyncio.Protocol):
             self._transport.resume_reading()
 
     def go_on(self) -> bool:
-        """Read one slice of what has come."""
+        """Read one slice of the unread bytes."""
         if self._transport.is_closing():
             self.forget_unread()
             return False
@@ -120,18 +120,18 @@ class Reading(Client, asyncio.Protocol):
         return False
 
     def forget_unread(self) -> None:
-        """What has come is read, or will not be."""
+        """Drop the unread bytes."""
         self._unread = b""
 
     def eof_received(self) -> None:
-        """The peer has ended its half: nothing more can be answered to it."""
+        """The peer has closed its side. The transport closes, too."""
         if self._library is not None:
             self._library.end()
 
     # --- from bytes to messages
 
     def _slice(self, data: bytes, at: int) -> int:
-        """Read messages from there on, one slice at most. Where the next one begins."""
+        """Read up to one slice of messages, from ``at`` on. Returns where the next one begins."""
         end, left, until = len(data), SLICE, at + SLICE_BYTES
         limit = self.context.server.max_message_bytes
         while self._library is None:
@@ -148,14 +148,14 @@ class Reading(Client, asyncio.Protocol):
         return self._by_library(self._library, data, at, left)
 
     def _take(self, text: bytes) -> None:
-        """A whole message. What is no text goes no further: others could not read it."""
+        """Take a complete message. Invalid UTF-8 must not be relayed to others."""
         if is_utf8(text):
             self.receive(text)
         else:
             self._fail(1007, "text that is not UTF-8")
 
     def _other(self, data: bytes, at: int, left: int) -> int:
-        """Anything but a plain message."""
+        """Read anything but a plain message."""
         answer = goodbye(data[at:]) if len(data) - at <= GOODBYE else None
         if answer is None:
             return self._by_library(self.library(), data, at, left)
@@ -178,7 +178,7 @@ class Reading(Client, asyncio.Protocol):
         return at
 
     def library(self) -> Library:
-        """From now on it reads what comes."""
+        """Return the library, which reads all further data once it is created."""
         if self._library is None:
             self._library = Library(self.context.server.max_message_bytes)
         return self._library
@@ -197,14 +197,14 @@ class Reading(Client, asyncio.Protocol):
             self.await_close()
 
     def _fail(self, code: int, reason: str) -> None:
-        """Close for what the client has sent."""
+        """Close the connection because of invalid input."""
         library = self.library()
         library.fail(code, reason)
         self.leave()
         self.write_answers(library)
 
     def write_answers(self, library: Library) -> None:
-        """What the library has to say."""
+        """Write the library's pending answers."""
         for data in library.answers():
             if not data:
                 self.hang_up()

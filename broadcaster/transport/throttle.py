@@ -1,4 +1,4 @@
-"""Those who come in crowds begin a few at a time, so that everything else has its turn too."""
+"""Starts at most eight connections per turn of the loop, so that a crowd does not block it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MOST: Final = 8
-"""How many begin in one turn of the loop. Each costs it some 0.3 ms, from the request to the subscription."""
+"""Starts per turn of the loop. Each costs about 0.3 ms, from the request to the subscription."""
 
 
 class Turns:
-    """Begins what it is given, in its order: at once, until as many have begun in this turn as may.
+    """Limits how many calls start per turn of the loop, and queues the others in order.
 
-    While few come, a turn is only counted anew when half of it is used up: each count is a turn of its own.
+    The count is reset only when half of it is used up, since each reset costs a callback of the loop.
 
     :param call_soon: runs a function in the next turn of the loop.
     """
@@ -30,10 +30,10 @@ class Turns:
         return len(self._waiting)
 
     def put(self, begin: Callable[[], None]) -> bool:
-        """Whether it may begin now; otherwise ``begin`` is called later."""
+        """Returns whether the caller may start now. Otherwise ``begin`` is called in a later turn."""
         if self._left <= MOST // 2 and not self._scheduled:
             self._schedule()
-        if self._left > 0:  # nobody waits then: those who wait use up what there is
+        if self._left > 0:  # then none waits: waiting ones use up the count
             self._left -= 1
             return True
         self._waiting.append(begin)
@@ -47,7 +47,7 @@ class Turns:
         self._scheduled = False
         self._left = MOST
         if self._waiting:
-            self._schedule()  # first: what breaks off must not keep the others waiting for ever
+            self._schedule()  # first: an error must not leave the others waiting
         while self._waiting and self._left > 0:
             self._left -= 1
             self._waiting.popleft()()

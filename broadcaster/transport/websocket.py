@@ -1,7 +1,7 @@
-"""One WebSocket connection: its handshake, what is written to it, and its end. :mod:`.reading` reads.
+"""One WebSocket connection: handshake, writing, and close. :mod:`.reading` has the reading half.
 
-Nothing is written past back-pressure. While the peer takes nothing, whatever is to be said to it is queued
-within a bound, and nothing is read of what it says: so it cannot ask for more than it takes.
+Writing respects back-pressure. While the peer does not read, frames for it are queued within a bound, and
+nothing is read from it, so that it cannot request more than it reads.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
     from .handshake import UpgradeRequest
 
 CLOSE_TIMEOUT: Final = 5.0
-"""Seconds that a closing socket has to finish the close handshake before it is aborted."""
+"""Seconds for the close handshake, after which the socket is aborted."""
 
 WRITE_HIGH_WATER: Final = 65_536
-"""Bytes in the transport's buffer from which on a socket is slow."""
+"""Bytes in the transport's buffer above which a connection is slow."""
 
 
 STALLED_SECONDS: Final = 30.0
-"""How often it is looked whether a slow peer takes anything. One that has not in between is cut."""
+"""Write-stall check: a slow peer that has read nothing between two checks is cut."""
 
 
 class Connection(Reading):
-    """A client behind a WebSocket.
+    """A client on a WebSocket.
 
-    An ``asyncio.Protocol``, to which the HTTP protocol hands the transport over (:mod:`.http11`).
+    An ``asyncio.Protocol`` that takes the transport over from another one (:mod:`.acceptor`, :mod:`.http11`).
     """
 
     __slots__ = (
@@ -47,21 +47,21 @@ class Connection(Reading):
         "_backlog_bytes",
         "_closing",
         "_open_connections",
-        "_patience",
         "_pending",
+        "_stall_timer",
     )
 
     _backlog_bytes: int
-    """Of the backlog, if there is one."""
+    """The size of the backlog. Set only with a backlog."""
     _pending: int | None
-    """What the transport had at the last look at a slow peer, if there was one."""
+    """Bytes in the transport's buffer at the last write-stall check; None before the first one."""
 
     def __init__(self, context: ClientContext, open_connections: set[Any]) -> None:
-        """``open_connections`` is uvicorn's set of what it waits for at shutdown."""
+        """``open_connections`` is uvicorn's set of connections, for which it waits at shutdown."""
         super().__init__(context)
         self._open_connections = open_connections
         self._closing: asyncio.TimerHandle | None = None
-        self._patience: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
         self._backlog: deque[bytes] | None = None
 
     # --- asyncio.Protocol
@@ -74,13 +74,13 @@ class Connection(Reading):
         self._open_connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Undo everything that the connection had."""
+        """Release everything that the connection holds."""
         del exc
         self._open_connections.discard(self)
         if self._closing is not None:
             self._closing.cancel()
-        if self._patience is not None:
-            self._patience.cancel()
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
         if self.slow:
             self.slow = False
             self.context.figures.slow -= 1
@@ -89,18 +89,18 @@ class Connection(Reading):
         self.forget_unread()
 
     def pause_writing(self) -> None:
-        """The transport's buffer is full: from here on bytes are queued, and nothing is read."""
+        """The transport's buffer is full: queue further bytes, and stop reading."""
         self.slow = True
         self.context.figures.slow += 1
         self.context.hub.set_slow(self, slow=True)
         self.hold_up()
         self._pending = None
-        if self._patience is None:
-            self._patience = self.context.loop.call_later(STALLED_SECONDS, self._look)
+        if self._stall_timer is None:
+            self._stall_timer = self.context.loop.call_later(STALLED_SECONDS, self._check_stall)
 
-    def _look(self) -> None:
-        """Cut a peer that has taken nothing since the last look."""
-        self._patience = None
+    def _check_stall(self) -> None:
+        """Cut a slow peer that has read nothing since the last check."""
+        self._stall_timer = None
         if not self.slow:
             return
         pending = self._transport.get_write_buffer_size()
@@ -109,10 +109,10 @@ class Connection(Reading):
             self.abort()
             return
         self._pending = pending
-        self._patience = self.context.loop.call_later(STALLED_SECONDS, self._look)
+        self._stall_timer = self.context.loop.call_later(STALLED_SECONDS, self._check_stall)
 
     def resume_writing(self) -> None:
-        """The transport's buffer has drained: write what has queued up, then be fast again."""
+        """The transport's buffer has drained: write the queued bytes, then leave the slow state."""
         self.slow = False
         self.context.figures.slow -= 1
         while self._backlog and not self.slow:
@@ -123,7 +123,7 @@ class Connection(Reading):
             self.relieve()
 
     def _write_some(self, backlog: deque[bytes]) -> None:
-        """As much as makes it slow again, and no more: the rest still counts against the queue's bound."""
+        """Write at most one buffer's worth, so that the rest still counts against the bound of the queue."""
         batch, size = [], 0
         while backlog and size < WRITE_HIGH_WATER:
             batch.append(backlog.popleft())
@@ -131,7 +131,7 @@ class Connection(Reading):
         self._backlog_bytes -= size
         self.write(b"".join(batch))  # may pause again, synchronously
 
-    # --- what the hub and the drain call
+    # --- called by the hub and the drain
 
     def write(self, data: bytes) -> None:
         """Write now, or queue while the socket is slow."""
@@ -140,11 +140,11 @@ class Connection(Reading):
             return
         try:
             self.write_now(data)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is of this connection alone
+        except Exception as error:  # noqa: BLE001 - affects this connection only
             cut(self, "writing to it", error)
 
     def enqueue(self, data: bytes) -> None:
-        """Queue for a slow socket; past the bound it is closed, and the client comes back and recovers."""
+        """Queue for a slow socket. When the queue is full, close it: the client reconnects and recovers."""
         if self._closing is not None:
             return
         if self._backlog is None:  # most clients never need one
@@ -157,11 +157,11 @@ class Connection(Reading):
             self.give_up(errors.TOO_SLOW)
 
     def say_goodbye(self, error: PusherError) -> None:
-        """The error event, then the close frame."""
+        """Send the error event, then the close frame."""
         if self._closing is not None or self._transport.is_closing():
             return
         queued = b"".join(self._backlog or ()) if error in errors.RESTARTS else b""
-        # Past the queue on purpose: the client learns why even when what was queued is dropped.
+        # Bypasses the queue on purpose: the client learns the reason even if the queue is dropped.
         self.write_last(queued + error_frame(error))
         library = self.library()
         library.send_close(error.code, error.message)
@@ -169,28 +169,28 @@ class Connection(Reading):
         self.write_answers(library)
 
     def write_last(self, data: bytes) -> None:
-        """Write this behind what the transport has: nothing queued may follow (RFC 6455 section 5.5.1)."""
+        """Write a close frame and drop the queue: nothing may follow it (RFC 6455 section 5.5.1)."""
         self._drop_backlog()
         try:
             self.write_now(data)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is of this connection alone
+        except Exception as error:  # noqa: BLE001 - affects this connection only
             cut(self, "writing to it", error)
 
     def _drop_backlog(self) -> None:
         self._backlog = None
 
     def abort(self) -> None:
-        """Cut the connection, whatever is still to be written."""
+        """Cut the connection, and drop unwritten data."""
         self._transport.abort()
 
     def shutdown(self) -> None:
-        """What uvicorn calls when it stops."""
+        """Close with the code of a drain. Called by uvicorn at shutdown."""
         self.close(errors.DRAINING)
 
     # --- the handshake
 
     def upgrade(self, method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """Answer the request for it.
+        """Answer an upgrade request.
 
         :param headers: names in lower case.
         """
@@ -203,7 +203,7 @@ class Connection(Reading):
             self._transport.close()
 
     def open(self, response: bytes, asked: UpgradeRequest) -> None:
-        """The connection is a WebSocket, by this answer. What follows that at once is of the same write."""
+        """Accept the upgrade with ``response``. Frames that follow at once are part of the same write."""
         first = [response]
         self.write_now = first.append
         try:
@@ -215,12 +215,12 @@ class Connection(Reading):
     # --- the end
 
     def await_close(self) -> None:
-        """Not for ever."""
+        """Start the close timeout."""
         if self._closing is None:
             self._closing = self.context.loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
 
     def hang_up(self) -> None:
-        """What the transport has is still written."""
+        """Leave, and close after the transport's buffer is written."""
         self.await_close()
         self.leave()
         self._drop_backlog()

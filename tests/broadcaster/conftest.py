@@ -35,7 +35,7 @@ def local_settings(app: App = APP, **changes: Any) -> Settings:
 
 @pytest.fixture(params=["local", "valkey"])
 def settings(request) -> Settings:
-    """Both engines: one process alone, and Redis."""
+    """Without Redis, and with Redis."""
     if request.param == "local":
         return local_settings()
     return local_settings(redis=Redis(url=request.getfixturevalue("valkey_url")))
@@ -48,7 +48,7 @@ async def server(settings) -> AsyncIterator[Running]:
 
 
 class Client:
-    """A Pusher client without comfort: what is sent and received is what is on the wire."""
+    """A bare Pusher client: sends and receives what is on the wire."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
@@ -62,13 +62,13 @@ class Client:
         await self.connection.send(json.dumps({"event": event, "data": data} | more))
 
     async def subscribe(self, channel: str) -> dict[str, Any]:
-        """Subscribe with a good signature and answer what came back."""
+        """Subscribe with a valid signature. Returns the answer."""
         auth = signatures.sign_channel(APP.key, APP.secret, self.socket_id, channel)
         await self.send("pusher:subscribe", {"channel": channel, "auth": auth})
         return await self.receive()
 
     async def closed(self) -> int:
-        """The code of the close frame that comes next."""
+        """The code of the next message, a close frame."""
         async with asyncio.timeout(WAIT):
             await self.connection.wait_closed()
         assert self.connection.close_code is not None
@@ -84,7 +84,7 @@ async def dial(port: int, path: str = "/app/app-key?protocol=7", **options: Any)
 
 @contextlib.asynccontextmanager
 async def client(port: int, **options: Any) -> AsyncIterator[Client]:
-    """A connection that has its socket id."""
+    """A connection that has received its socket id."""
     async with dial(port, **options) as dialled:
         greeting = await dialled.receive()
         dialled.socket_id = json.loads(greeting["data"])["socket_id"]

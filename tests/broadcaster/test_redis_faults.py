@@ -174,7 +174,7 @@ async def test_a_master_that_becomes_a_replica_is_not_used_as_if_it_were_one(cap
             await playing.suffers()
             ours.replicaof("NO", "ONE")
             await playing.is_well()
-        assert "the server is no master any more" in caplog.text
+        assert "the server is no longer a master" in caplog.text
 
 
 async def test_a_node_that_only_listens_to_a_master_hears_that_it_is_none_any_more():

@@ -21,7 +21,7 @@ from legato.broadcaster.clients.drain import PATIENCE_SECONDS
 from legato.broadcaster.clients.peers import LAST_SECONDS, PEER_SECONDS
 from legato.broadcaster.composition import REQUEST_SECONDS
 from legato.broadcaster.draining_server import CLOSE_SECONDS
-from legato.broadcaster.node import FLUSH_SECONDS, REGISTRY_SECONDS
+from legato.broadcaster.node import CLOSE_FLUSH_SECONDS, REGISTRY_SECONDS
 from legato.broadcaster.webhooks import senders as webhooks
 from legato.deploy import ports
 from legato.deploy.processes import BROADCASTER_STOP_SECONDS
@@ -82,8 +82,8 @@ def test_a_broadcaster_ends_in_the_time_that_it_is_given_whatever_hangs() -> Non
     """Each wait that is left once the drain is over; Redis that hangs, and with it receivers of webhooks."""
     sockets = CLOSE_SECONDS + REQUEST_SECONDS
     peers = max(PEER_SECONDS, PATIENCE_SECONDS + LAST_SECONDS)
-    silent = peers + sockets + REGISTRY_SECONDS + FLUSH_SECONDS
-    answering = sockets + FLUSH_SECONDS + REGISTRY_SECONDS + webhooks.CLOSE_SECONDS
+    silent = peers + sockets + REGISTRY_SECONDS + CLOSE_FLUSH_SECONDS
+    answering = sockets + CLOSE_FLUSH_SECONDS + REGISTRY_SECONDS + webhooks.CLOSE_SECONDS
     assert max(silent, answering) < BROADCASTER_STOP_SECONDS
     assert f"`drain_seconds` and {BROADCASTER_STOP_SECONDS:g} s more" in DOCS.read_text()
 

@@ -86,7 +86,7 @@ async def test_sending_queues_a_job_and_answers_its_id(server, redis):
     assert 86_000 < await redis.ttl(key) <= 86_400
 
 
-async def test_half_a_character_is_taken_whole_and_again_with_the_next_message(server, redis):
+async def test_a_lone_surrogate_in_a_message_is_accepted(server, redis):
     history = [{"role": "user", "content": "\ude00 nice"}]
     for body in ({"message": "\ude00 nice"}, {"message": "more", "history": history}):
         assert (await send(server, body))[0] == 200
@@ -138,7 +138,7 @@ async def test_a_body_over_the_limit_is_a_413(valkey_url):
         assert (await send(server, b" " * 2_000))[0] == 413
 
 
-async def test_without_a_good_token_nothing_is_queued_or_told(server, redis):
+async def test_without_a_valid_token_nothing_is_queued_or_read(server, redis):
     for path, method in [("/api/chat/send", "POST"), ("/api/chat/x/cancel", "POST"), ("/api/chat/x", "GET")]:
         for headers in ({}, {"Authorization": "Bearer x"}, token("a b")):
             assert await call(server, method, path, b"{}", headers) == (401, {"message": "Unauthenticated."})
@@ -147,7 +147,7 @@ async def test_without_a_good_token_nothing_is_queued_or_told(server, redis):
 
 
 class TestLimits:
-    """What one user, and all of them together, may have waiting."""
+    """Limits of open messages per user, and of the queue."""
 
     OPEN = wire.open_key("1", "private-ai-chat.7")
 
@@ -162,12 +162,12 @@ class TestLimits:
             yield started
 
     async def refusal(self, server, **headers: str) -> tuple[int, int]:
-        """Status and ``Retry-After`` of a message that is not taken."""
+        """Status and ``Retry-After`` of a refused message."""
         answer = await fetch(server.port, "/api/chat/send", b'{"message": "Hello"}', **token() | headers)
         assert json.loads(answer.body)["message"].startswith("Too many")
         return answer.status, int(answer.headers["retry-after"])
 
-    async def test_a_user_has_so_many_open_messages_and_others_have_theirs(self, server, redis):
+    async def test_open_messages_are_limited_per_user(self, server, redis):
         ids = [(await send(server, {"message": "Hello"}))[1]["message_id"] for _ in range(2)]
         assert await self.refusal(server) == (429, 5)
         assert (await send(server, {"message": "Hello"}, token(8)))[0] == 200
@@ -175,7 +175,7 @@ class TestLimits:
         assert (await send(server, {"message": "Hello"}))[0] == 200
         assert len(await jobs(redis)) == 4
 
-    async def test_messages_that_nobody_ever_ends_are_forgotten(self, server, redis):
+    async def test_open_messages_that_never_end_expire(self, server, redis):
         for _ in range(2):
             await send(server, {"message": "Hello"})
         assert 86_000 < await redis.ttl(self.OPEN) <= 86_400
@@ -183,7 +183,7 @@ class TestLimits:
             await redis.zadd(self.OPEN, {message_id: 1})
         assert (await send(server, {"message": "Hello"}))[0] == 200
 
-    async def test_a_full_queue_takes_nothing(self, server, redis):
+    async def test_a_full_queue_refuses_messages(self, server, redis):
         for sub in (8, 8, 9, 9):
             assert (await send(server, {"message": "Hello"}, token(sub)))[0] == 200
         assert await self.refusal(server) == (503, 10)
@@ -201,8 +201,8 @@ class TestLimits:
         assert (await send(server, {"message": "Hello"}, token() | {"Idempotency-Key": "c"}))[0] == 200
         assert len(await jobs(redis)) == 3
 
-    async def test_a_full_queue_locks_nobody_out(self, server, redis):
-        """What the queue has refused does not count, however often it was tried, with a key or without."""
+    async def test_messages_refused_by_a_full_queue_do_not_count(self, server, redis):
+        """A message that the queue has refused does not count, with or without a key."""
         for sub in (8, 8, 9, 9):
             await send(server, {"message": "Hello"}, token(sub))
         for headers in ({}, {}, {}, {"Idempotency-Key": "a"}, {"Idempotency-Key": "a"}):
@@ -214,7 +214,7 @@ class TestLimits:
             assert (await send(server, {"message": "Hello"}))[0] == 200
         assert await self.refusal(server) == (429, 5)
 
-    async def test_a_repeated_request_meets_the_bound_of_the_queue_too(self, server, redis):
+    async def test_a_repeated_request_is_also_subject_to_the_queue_limit(self, server, redis):
         headers = token() | {"Idempotency-Key": "k"}
         _, answer = await send(server, {"message": "Hello"}, headers)
         await redis.delete(wire.queued_mark("ai-streaming", answer["message_id"]), JOBS)
@@ -235,7 +235,7 @@ class TestLimits:
         assert all(0 < at - time.time() <= 61 for at in forgotten)
 
     async def test_a_message_that_ended_at_once_is_not_counted_again(self, server, redis, monkeypatch):
-        """The worker may be done before the broadcaster says that the job is queued."""
+        """The worker may finish before the broadcaster records that the job is queued."""
         replies = server.node.replies
         enqueue = replies._enqueue
 
@@ -249,7 +249,7 @@ class TestLimits:
             assert (await send(server, {"message": "Hello"}))[0] == 200
         assert await redis.exists(self.OPEN) == 0
 
-    async def test_what_a_worker_has_is_not_taken_back(self, server, redis):
+    async def test_a_message_claimed_by_a_worker_is_not_undone(self, server, redis):
         _, answer = await send(server, {"message": "Hello"})
         key = wire.message_key("1", "private-ai-chat.7", answer["message_id"])
         (job,) = await jobs(redis)
@@ -268,8 +268,8 @@ class TestLimits:
         assert {status for status, _ in answers} == {200}
 
 
-async def test_a_redis_without_memory_locks_nobody_out():
-    """It refuses the job, and takes what costs no memory: the count has to be taken back."""
+async def test_messages_refused_by_a_full_redis_do_not_count():
+    """Redis refuses the job but accepts commands that need no memory: the count has to be undone."""
     with RedisServer(BINARIES["valkey"]) as redis_server:
         settings = local_settings(redis=Redis(url=redis_server.url), auth=Auth(jwt_secret=SECRET))
         async with running(settings) as server, redis_client(redis_server.url) as redis:
@@ -322,7 +322,7 @@ class TestIdempotency:
         status, answer = await send(server, {"message": "Hello"}, token() | {"Idempotency-Key": key})
         assert (status, list(answer["errors"])) == (422, ["Idempotency-Key"])
 
-    async def test_what_broke_off_is_carried_on_by_the_same_request(self, server, redis):
+    async def test_a_repeated_request_completes_an_interrupted_one(self, server, redis):
         headers = token() | {"Idempotency-Key": "k"}
         await redis.set(JOBS, "not a stream")
         assert (await send(server, {"message": "Hello"}, headers))[0] == 503
@@ -379,7 +379,7 @@ class TestCancel:
 async def write_log(
     redis, message_id: str, texts: list[str], state: str = "streaming", **fields: Any
 ) -> None:
-    """What a worker writes."""
+    """Write a log as a worker does."""
     channel = "private-ai-chat.7"
     for index, text in enumerate(texts):
         await redis.xadd(
@@ -418,7 +418,7 @@ class TestRead:
         _, answer = await call(server, "GET", "/api/chat/m")
         assert (answer["status"], answer["error"]) == ("failed", stream.FAILED_TEXT)
 
-    async def test_a_part_is_never_passed_off_as_the_whole(self, server, redis):
+    async def test_a_partial_log_is_never_returned_as_complete(self, server, redis):
         await write_log(redis, "m", ["a", "b"])
         await redis.xdel(wire.log_key("1", "private-ai-chat.7", "m"), wire.log_entry_id(0))
         assert (await call(server, "GET", "/api/chat/m"))[0] == 410
@@ -461,7 +461,7 @@ async def test_other_channels_have_no_snapshots(server, redis):
         assert (await ann.receive())["event"] == "pusher:pong"
 
 
-async def test_a_snapshot_that_cannot_be_read_costs_nobody_the_connection(server, redis, caplog, monkeypatch):
+async def test_a_failed_snapshot_closes_no_connection(server, redis, caplog, monkeypatch):
     monkeypatch.setattr(healing, "SNAPSHOT_PAUSES", (0.01,))
     await redis.set(wire.active_key("1", "private-ai-chat.7"), "not a set")
     async with client(server.port) as ann:
@@ -495,7 +495,7 @@ class TestChannelAuth:
     async def auth(self, server, body: bytes, headers: Any = None) -> tuple[int, Any]:
         return await call(server, "POST", "/broadcasting/auth", body, headers)
 
-    async def test_the_own_channel_is_signed(self, server):
+    async def test_the_users_own_channel_is_signed(self, server):
         async with client(server.port) as ann:
             form = f"socket_id={ann.socket_id}&channel_name=private-ai-chat.7".encode()
             status, answer = await self.auth(server, form)
@@ -517,7 +517,7 @@ class TestChannelAuth:
             "xprivate-ai-chat.7",
         ],
     )
-    async def test_no_other_is(self, server, channel):
+    async def test_no_other_channel_is_signed(self, server, channel):
         status, answer = await self.auth(server, f"socket_id=1.2&channel_name={channel}".encode())
         assert (status, answer) == (403, {"message": "Forbidden."})
 
@@ -608,7 +608,7 @@ class TestChannelAuth:
 
 
 class TestMoreThanPrivateChannels:
-    """Presence and encrypted channels, and users: what a stock client needs of an application's endpoints."""
+    """The other authorisation endpoints: presence and encrypted channels, and users."""
 
     MASTER_KEY = base64.b64encode(b"k" * 32).decode()
 
@@ -669,7 +669,7 @@ class TestMoreThanPrivateChannels:
             assert "encryption_master_key" in answer["message"]
 
     @pytest.mark.parametrize("path", ["auth", "user-auth"])
-    async def test_what_a_client_could_not_use_is_refused(self, server, path):
+    async def test_claims_that_exceed_the_limits_are_refused(self, server, path):
         form = {"socket_id": "1.2", "channel_name": "presence-room.red"}
         large = token(7, team="red", name="x" * 2000)
         status, answer = await self.auth(server, path, large, **form)
@@ -683,7 +683,7 @@ class TestMoreThanPrivateChannels:
         assert (await self.auth(server, path, token("no user", team="red"), **form))[0] == 401
         assert (await self.auth(server, path, token(7)))[0] == 422
 
-    async def test_a_master_key_that_is_none_stops_the_start(self):
+    async def test_an_invalid_master_key_stops_the_start(self):
         for key in ("x", "AAAA", base64.b64encode(b"k" * 31).decode()):
             with pytest.raises(SettingsError, match="32 bytes in base64"):
                 async with running(local_settings(auth=Auth(jwt_secret=SECRET, encryption_master_key=key))):
@@ -745,7 +745,7 @@ class TestDevelopment:
             for path in ("/dev/token?sub=7", "/dev/config"):
                 assert (await call(development, "GET", path, None, headers))[0] == status
 
-    async def test_cors_for_all_gives_nobody_else_tokens(self):
+    async def test_cors_for_all_origins_gives_no_tokens_to_other_pages(self):
         settings = local_settings(
             server=Server(port=0, drain_seconds=0, cors_origins=("*",)),
             auth=Auth(jwt_secret=SECRET),
@@ -755,7 +755,7 @@ class TestDevelopment:
             headers = {"Origin": "https://evil.test"}
             assert (await call(development, "GET", "/dev/token?sub=7", None, headers))[0] == 403
 
-    async def test_the_front_door(self, server):
+    async def test_the_root_path(self, server):
         assert (await fetch(server.port, "/")).body == b"OK"
         assert json.loads((await fetch(server.port, "/up")).body) == {"health": "OK"}
 
@@ -808,14 +808,14 @@ async def test_a_prefix_is_part_of_every_path(tmp_path):
         assert (await fetch(server.port, "/up")).status == 404
 
 
-async def test_an_error_of_ours_is_a_plain_500(server, monkeypatch, caplog):
+async def test_an_internal_error_is_a_plain_500(server, monkeypatch, caplog):
     monkeypatch.setattr(server.node.replies, "submit", None)
     assert await send(server, {"message": "Hello"}) == (500, {"message": "Server error."})
     assert "TypeError" in caplog.text
 
 
-async def test_a_redis_that_refuses_is_not_called_one_that_does_not_answer(caplog):
-    """It has no room. The log says which, users learn only that it is not theirs to mend."""
+async def test_the_log_tells_a_refusal_of_redis_from_no_answer(caplog):
+    """Redis is full. Only the log has the reason; users get a general message."""
     with RedisServer(BINARIES["valkey"]) as redis_server:
         settings = local_settings(redis=Redis(url=redis_server.url), auth=Auth(jwt_secret=SECRET))
         headers = token(exp=int(time.time()) + 600)

@@ -30,7 +30,7 @@ def sdk(port: int, secret: str = APP.secret) -> pusher.Pusher:
 
 
 def signed(path: str, body: bytes, app: App = APP, method: str = "POST", **params: str) -> str:
-    """The path with a good signature in its query; `params` replace what goes in."""
+    """The path with a valid signature in its query; `params` override its parameters."""
     query = {
         "auth_key": app.key,
         "auth_timestamp": str(int(time.time())),
@@ -92,7 +92,7 @@ async def test_a_wrong_secret_is_refused():
             await asyncio.to_thread(sdk(server.port, "wrong").trigger, "a", "e", "x")
 
 
-async def test_the_socket_that_asked_is_left_out(server):
+async def test_the_socket_of_the_request_is_excluded(server):
     async with client(server.port) as ann, client(server.port) as bob:
         await ann.subscribe("a")
         await bob.subscribe("a")
@@ -199,7 +199,7 @@ async def test_requests_that_are_not_authentic():
         assert server.node.fanout.messages == 0
 
 
-async def test_whoever_has_signed_nothing_does_not_learn_which_applications_there_are():
+async def test_an_unsigned_request_does_not_reveal_which_applications_exist():
     body = json.dumps({"name": "e", "data": "x", "channel": "a"}).encode()
     there, other = App(id="2", key="k2", secret="s2"), App(id="1", key="k1", secret="s1")
     off = App(id="3", key="k3", secret="s3", enabled=False)
@@ -256,7 +256,7 @@ async def test_the_escaped_and_the_decoded_path_are_both_accepted():
         assert (await call(server.port, escaped, body))[0] == 200
 
 
-async def test_a_client_that_goes_away_before_its_body_is_whole_harms_nobody():
+async def test_a_client_that_disconnects_within_its_body_is_harmless():
     async with running(local_settings()) as server:
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"POST /apps/1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nshort")
@@ -265,7 +265,7 @@ async def test_a_client_that_goes_away_before_its_body_is_whole_harms_nobody():
         assert await post(server.port, EVENTS, {"name": "e", "data": "x", "channel": "a"}) == (200, {})
 
 
-async def test_redis_that_has_gone_is_a_503():
+async def test_an_unreachable_redis_is_a_503():
     with RedisServer(BINARIES["valkey"]) as redis:
         async with running(local_settings(redis=Redis(url=redis.url))) as server:
             redis.kill()
@@ -275,13 +275,13 @@ async def test_redis_that_has_gone_is_a_503():
             assert (await post(server.port, EVENTS, {"name": "e", "data": "x", "channel": "a"}))[0] == 200
 
 
-async def test_the_sdk_passes_the_reason_on():
+async def test_the_sdk_reports_the_reason():
     async with running(local_settings()) as server:
         with pytest.raises(PusherBadRequest, match="may not start with pusher:"):
             await asyncio.to_thread(sdk(server.port).trigger, "a", "pusher:x", "data")
 
 
-async def test_a_fault_of_ours_is_json_too(monkeypatch, caplog):
+async def test_an_internal_error_is_json(monkeypatch, caplog):
     async with running(local_settings()) as server:
         monkeypatch.setattr(server.node.bus, "post", None)
         status, answer = await post(server.port, EVENTS, {"name": "e", "data": "x", "channel": "a"})
@@ -290,7 +290,7 @@ async def test_a_fault_of_ours_is_json_too(monkeypatch, caplog):
     assert "could not be answered" in caplog.text
 
 
-async def test_parameters_may_be_in_the_query_and_the_body_wins():
+async def test_parameters_may_be_in_the_query_and_the_body_takes_precedence():
     async with running(local_settings()) as server, client(server.port) as ann:
         await ann.subscribe("a")
         await ann.subscribe("b")
@@ -315,7 +315,7 @@ async def test_parameters_may_be_in_the_query_and_the_body_wins():
 @pytest.mark.parametrize("raw", ["%ff", "a%C3", "%ed%a0%80"])
 @pytest.mark.parametrize("name", ["name", "info", "x", "auth_key", "socket_id"])
 async def test_a_query_that_is_not_utf_8_is_refused(server, raw, name, caplog):
-    """Signed as the bytes that it has, or not at all."""
+    """With a signature of its raw bytes, or without one."""
     text = unquote_to_bytes(raw).decode("utf-8", "surrogateescape")
     body = b'{"name": "e", "channel": "a", "data": ""}'
     path, _, query = signed(EVENTS, body, **{name: text}).partition("?")
@@ -336,8 +336,8 @@ HALVES = [
 
 
 @pytest.mark.parametrize(("data", "heard"), HALVES)
-async def test_half_of_an_emoji_is_relayed_as_it_came(server, data, heard):
-    """What JSON.stringify makes of a text that was cut within one; kept events have U+FFFD for it."""
+async def test_a_lone_surrogate_is_relayed_as_received(server, data, heard):
+    """JSON.stringify produces it for a text cut within an emoji. Cached events have U+FFFD instead."""
     async with client(server.port) as ann:
         await ann.subscribe("a")
         await ann.subscribe("cache-a")
@@ -368,11 +368,11 @@ async def test_half_of_an_emoji_is_relayed_as_it_came(server, data, heard):
         b'{"name":"e","channel":"a","data":' + b"[" * 100_000 + b'"\\ud800"',
     ],
 )
-async def test_what_is_wrong_beside_half_an_emoji_is_refused(server, body):
+async def test_invalid_json_with_a_lone_surrogate_is_refused(server, body):
     assert (await post(server.port, EVENTS, body))[0] == 400
 
 
-async def test_limits_are_the_applications_and_texts_those_that_sdks_know():
+async def test_limits_are_per_application_and_errors_have_the_texts_of_sdks():
     app = App(
         id="1",
         key="app-key",
@@ -414,7 +414,7 @@ async def test_limits_are_the_applications_and_texts_those_that_sdks_know():
 @pytest.mark.parametrize(
     ("origins", "allowed"), [(("https://a.example.com",), "true"), (("*", "https://a.example.com"), None)]
 )
-async def test_credentials_are_for_origins_that_are_named(origins, allowed):
+async def test_credentials_are_only_for_listed_origins(origins, allowed):
     settings = local_settings(server=Server(port=0, drain_seconds=0, cors_origins=origins))
     async with running(settings) as server:
 

@@ -1,4 +1,4 @@
-"""The table of applications that the documents tell to create."""
+"""The table of applications as documented."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ STATEMENTS = re.findall(
     (Path(__file__).parents[3] / "docs" / "settings.md").read_text(),
     re.DOTALL | re.MULTILINE,
 )
-"""What the documents have as SQL."""
+"""The SQL in the documentation."""
 
 
 def create(path: Path) -> None:
-    """The documented table, without the row that comes with it."""
+    """The documented table, without the example row."""
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(f"{STATEMENTS[0]}; DELETE FROM {TABLE};")
 
 
 def put_row(path: Path, **values: Any) -> None:
-    """Insert or replace; lists and tables as JSON."""
+    """Insert or replace a row; lists and tables are JSON."""
     row = {
         name: json.dumps(value) if isinstance(value, (list, dict)) else value
         for name, value in values.items()

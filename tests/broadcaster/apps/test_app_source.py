@@ -1,4 +1,4 @@
-"""Applications that come, change and go while the server runs: one contract, whichever place they are in."""
+"""Applications that change at run time: one contract for all stores."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Hash:
 
 
 class Table:
-    """The table as the documents have it, in an SQLite file, and no Redis."""
+    """The documented table in an SQLite file, without Redis."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -102,7 +102,7 @@ def settings(place):
     return local_settings(**place.engine, app_source=place.config)
 
 
-async def test_an_application_is_there_from_the_start_or_comes_later(settings, place):
+async def test_an_application_exists_from_the_start_or_is_added_later(settings, place):
     await place.put("7", key="k7", secret="s7")
     async with running(settings) as server:
         async with dial(server.port, "/app/k7") as ann:
@@ -117,7 +117,7 @@ async def test_an_application_is_there_from_the_start_or_comes_later(settings, p
 
 
 @pytest.mark.parametrize(("change", "code"), [({"enabled": False}, 4003), (None, 4001)])
-async def test_connections_of_one_that_is_disabled_or_removed_are_closed(settings, place, change, code):
+async def test_connections_of_a_disabled_or_removed_application_are_closed(settings, place, change, code):
     values = {"key": "k7", "secret": "s7"}
     await place.put("7", **values)
     async with running(settings) as server, dial(server.port, "/app/k7") as ann, client(server.port) as bob:
@@ -134,7 +134,7 @@ async def test_connections_of_one_that_is_disabled_or_removed_are_closed(setting
         assert (await bob.receive())["event"] == "pusher:pong"
 
 
-async def test_a_secret_is_rotated_without_a_break(settings, place):
+async def test_a_secret_is_rotated_without_interruption(settings, place):
     await place.put("7", key="k7", secret="old")
     async with running(settings) as server, dial(server.port, "/app/k7") as ann:
         ann.socket_id = json.loads((await ann.receive())["data"])["socket_id"]
@@ -152,7 +152,7 @@ async def test_a_secret_is_rotated_without_a_break(settings, place):
             assert (await call(server.port, path, body))[0] == 200
 
 
-async def test_what_is_no_application_is_left_out_and_said_once(settings, place, caplog):
+async def test_an_invalid_application_is_left_out_and_logged_once(settings, place, caplog):
     await place.put("7", key="k7", secret="")
     await place.put_junk("junk")
     await place.put("bad id", key="k9", secret="hush-hush")
@@ -168,17 +168,19 @@ async def test_what_is_no_application_is_left_out_and_said_once(settings, place,
         await until(lambda: "9" in server.node.apps.by_id)
     assert caplog.text.count("'7' is left out") == 1
     assert caplog.text.count("'junk' is left out") == 1
-    assert caplog.text.count("'thief' is left out: its id or a key of it is another's") == 1
+    assert caplog.text.count("'thief' is left out: another application has its id or one of its keys") == 1
     assert "hush-hush" not in caplog.text
 
 
-async def test_the_settings_win_over_the_hash(settings, place):
+async def test_the_settings_take_precedence_over_the_hash(settings, place):
     await place.put(APP.id, key="other", secret="other")
     async with running(settings) as server:
         assert server.node.apps.by_id == {APP.id: APP}
 
 
-async def test_while_the_place_is_away_what_is_known_stays(settings, place, caplog, monkeypatch):
+async def test_while_the_store_does_not_answer_the_known_applications_stay(
+    settings, place, caplog, monkeypatch
+):
     looks: list[AppWatcher] = []
     load = AppWatcher.load
     monkeypatch.setattr(AppWatcher, "load", lambda self: looks.append(self) or load(self))
@@ -208,14 +210,14 @@ async def test_no_application_anywhere_stops_the_start(place):
 
 
 @pytest.mark.parametrize("table", [{"auth": Auth(app="9")}, {"chat": Chat(app="9")}])
-async def test_an_application_that_is_asked_for_and_not_there_stops_the_start(place, valkey_url, table):
+async def test_a_setting_that_names_a_missing_application_stops_the_start(place, valkey_url, table):
     asking = local_settings(redis=Redis(url=valkey_url), app_source=place.config, **table)
     with pytest.raises(SettingsError, match="'9': no such application id"):
         async with running(asking):
             pass
 
 
-async def test_a_place_that_cannot_be_read_stops_the_start(settings, place):
+async def test_an_unreadable_store_stops_the_start(settings, place):
     await place.spoil()
     with pytest.raises(StartError, match="cannot be read"):
         async with running(settings):
@@ -251,7 +253,7 @@ async def test_the_webhooks_of_an_application_change_with_it(settings, place):
 
 
 class Made:
-    """A place that says what it is told to, and counts the entries that it is asked about."""
+    """A store that returns given entries, and counts conversions."""
 
     name = "made"
 
@@ -275,7 +277,7 @@ class Made:
         """Nothing to do."""
 
 
-async def test_what_has_not_changed_is_not_read_anew():
+async def test_an_unchanged_entry_is_not_converted_again():
     place = Made(("7", "7"), ("8", "8"))
     source = AppWatcher(place, (), 10)
     seven, _ = await source.load()
@@ -285,7 +287,7 @@ async def test_what_has_not_changed_is_not_read_anew():
     assert place.asked == 3
 
 
-async def test_many_entries_leave_the_loop_its_turns():
+async def test_many_entries_let_the_loop_run():
     place = Made(*((str(number), str(number)) for number in range(5 * app_source.CHUNK)))
     loading = asyncio.create_task(AppWatcher(place, (), 10).load())
     seen = set()
@@ -296,7 +298,7 @@ async def test_many_entries_leave_the_loop_its_turns():
     assert len(seen) >= 5
 
 
-async def test_what_is_left_out_is_said_again_only_after_it_was_good(caplog):
+async def test_an_invalid_entry_is_logged_again_only_after_it_was_valid(caplog):
     place = Made(("7", ""), ("7", "7"))
     source = AppWatcher(place, (), 10)
     for entries, times in (([("7", "")], 1), ([("7", "")], 1), ([("7", "7")], 1), ([("7", "")], 2)):
@@ -305,7 +307,7 @@ async def test_what_is_left_out_is_said_again_only_after_it_was_good(caplog):
         assert caplog.text.count("made: '7' is left out: empty") == times
 
 
-async def test_a_fault_of_ours_does_not_end_the_watch(caplog):
+async def test_an_internal_error_does_not_end_the_polling(caplog):
     used: list[Any] = []
 
     async def use(apps: tuple[App, ...]) -> None:

@@ -1,4 +1,4 @@
-"""What is special about a table: its columns, its types, its address, and the drivers' troubles."""
+"""Properties of the database table: columns, types, URL, and errors of drivers."""
 
 from __future__ import annotations
 
@@ -122,14 +122,14 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("row", "reason"), MISTAKES)
-async def test_a_row_that_is_no_application_says_why(table, row, reason):
+async def test_an_invalid_row_says_why(table, row, reason):
     with pytest.raises(ValueError, match=reason) as caught:
         app(table, **({"secret": "hush-hush"} | row))
     assert PASSWORD not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-async def test_columns_of_the_users_own_are_ignored_and_said_once(path, table, caplog):
+async def test_unknown_columns_are_ignored_and_logged_once(path, table, caplog):
     caplog.set_level(logging.INFO, "legato.apps")
     put_row(path, id="7", key="k7", secret="s7")
     run(path, f"ALTER TABLE {TABLE} ADD COLUMN max_conections INTEGER DEFAULT 5")
@@ -138,8 +138,7 @@ async def test_columns_of_the_users_own_are_ignored_and_said_once(path, table, c
     assert await table.read() == before  # no reason to look at the row again
     assert await apps(table) == [App(id="7", key="k7", secret="s7")]
     assert (
-        caplog.text.count("legato_apps: columns that no setting is called as: created_at, max_conections")
-        == 1
+        caplog.text.count("legato_apps: ignored columns without a setting: created_at, max_conections") == 1
     )
 
 
@@ -156,7 +155,7 @@ async def test_a_table_without_a_required_column(path, table):
         await table.read()
 
 
-async def test_more_rows_than_can_be_applications(path, table, monkeypatch):
+async def test_too_many_rows_are_refused(path, table, monkeypatch):
     monkeypatch.setattr(app_table, "MAX_ROWS", 1)
     table = AppTable(AppSource(database_url=f"sqlite:///{path}"))
     put_row(path, id="7", key="k7", secret="s7")
@@ -201,7 +200,7 @@ async def test_a_file_that_is_replaced_is_read(path, table, tmp_path):
     assert len(await table.read()) == 1
 
 
-async def test_a_file_that_is_not_there_stops_the_start_and_is_not_made(tmp_path, capfd):
+async def test_a_missing_file_stops_the_start_and_is_not_created(tmp_path, capfd):
     source = AppSource(database_url=f"sqlite:///{tmp_path}/a typo.db")
     with pytest.raises(StartError, match="the applications in legato_apps cannot be read: unable to open"):
         async with running(local_settings(app_source=source)):
@@ -219,7 +218,7 @@ async def test_a_file_that_is_no_database(tmp_path):
 
 
 async def test_a_database_that_does_not_answer_in_time_is_given_up(path, monkeypatch):
-    """And meanwhile the loop goes on."""
+    """The loop keeps running meanwhile."""
     monkeypatch.setattr(app_table, "READ_SECONDS", 0.2)
     table = AppTable(AppSource(database_url=f"sqlite:///{path}?timeout=0.5"))
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -238,7 +237,7 @@ async def test_a_database_that_does_not_answer_in_time_is_given_up(path, monkeyp
     await table.close()
 
 
-async def test_a_database_that_does_not_answer_does_not_hold_up_the_end(table, monkeypatch):
+async def test_an_unresponsive_database_does_not_delay_the_stop(table, monkeypatch):
     async def dispose() -> None:
         await asyncio.Event().wait()
 
@@ -251,7 +250,7 @@ async def test_a_database_that_does_not_answer_does_not_hold_up_the_end(table, m
 
 async def test_whatever_a_driver_raises_is_one_line(table, monkeypatch):
     class OddError(Exception):
-        """As asyncpg's, which are no SQLAlchemyError while it connects."""
+        """Like errors of asyncpg while connecting, which are no SQLAlchemyError."""
 
     errors = [OddError("first\n second"), OSError(), OperationalError("SELECT x", {}, OddError("down"))]
     for error, reason in zip(errors, ("^first second$", "^OSError$", "^down$"), strict=True):
@@ -275,7 +274,7 @@ ADDRESSES = [
 
 
 @pytest.mark.parametrize(("url", "reason"), ADDRESSES)
-async def test_an_address_that_is_none_stops_the_start_in_one_line(url, reason, caplog):
+async def test_an_invalid_database_url_stops_the_start_in_one_line(url, reason, caplog):
     source = AppSource(database_url=url)
     with pytest.raises(SettingsError, match=f"^app_source.database_url: .*({reason})") as caught:
         async with running(local_settings(app_source=source)):
@@ -289,7 +288,7 @@ def test_a_driver_that_is_not_installed_says_what_installs_it(monkeypatch):
         AppTable(AppSource(database_url="postgresql://u:hush-hush@h/n"))
 
 
-def test_the_address_is_in_no_text_of_the_settings():
+def test_the_database_url_is_in_no_text_of_the_settings():
     settings = Settings(app_source=AppSource(database_url="postgresql://u:hush-hush@h/n"))
     assert PASSWORD not in repr(settings)
 

@@ -25,7 +25,7 @@ SECRET = "a secret of more than thirty-two bytes"
 
 
 def bearer(claims, key=SECRET, algorithm="HS256", **headers) -> str:
-    """A header with a token that lasts, unless the claims say otherwise; ``exp=None`` for none."""
+    """A header with an unexpired token, unless the claims say otherwise; ``exp=None`` omits ``exp``."""
     claims = {name: value for name, value in ({"exp": 2**32} | claims).items() if value is not None}
     return "Bearer " + jwt.encode(claims, key, algorithm, headers=headers or None)
 
@@ -64,7 +64,7 @@ async def test_any_other_header_is_refused(header):
         await verifier(Auth(jwt_secret=SECRET)).verify(header)
 
 
-async def test_a_token_without_an_end_is_accepted_only_by_setting(caplog):
+async def test_a_token_without_exp_is_accepted_only_by_setting(caplog):
     header = bearer({"sub": "7", "exp": None})
     assert await verifier(Auth(jwt_secret=SECRET, require_exp=False)).verify(header) == {"sub": "7"}
     tokens = verifier(Auth(jwt_secret=SECRET))
@@ -181,7 +181,7 @@ EXPANSIONS = [
 
 
 @pytest.mark.parametrize(("rule", "claims", "name"), EXPANSIONS)
-def test_a_rule_opens_its_own_expansion(rule, claims, name):
+def test_a_rule_allows_its_own_expansion(rule, claims, name):
     assert ChannelRule(rule).expand(claims) == name
 
 
@@ -197,7 +197,7 @@ NAMES = st.text(alphabet="ab.-7", min_size=1, max_size=5)
 
 
 @given(NAMES, NAMES, NAMES, NAMES)
-def test_no_two_users_open_the_same_channel(team, sub, other_team, other_sub):
+def test_no_two_users_get_the_same_channel(team, sub, other_team, other_sub):
     rules = [ChannelRule("private-{team}.{sub}")]
     name = f"private-{team}.{sub}"
     if (team, sub) != (other_team, other_sub) and allows(rules, {"team": team, "sub": sub}, name):

@@ -32,7 +32,7 @@ def slot(key: Key) -> int:
 
 
 def key_on(cluster: Cluster, server: TcpServer) -> Key:
-    """A channel whose slot the server has."""
+    """A channel in a slot of this server."""
     return next(
         key for key in (Key("1", f"room-{n}") for n in range(10_000)) if cluster.owner(slot(key)) is server
     )
@@ -44,7 +44,7 @@ def other_than(cluster: Cluster, key: Key) -> TcpServer:
 
 
 class Publisher:
-    """Publishes numbers to a channel, one after the other, until stopped."""
+    """Publishes consecutive numbers to a channel until stopped."""
 
     def __init__(self, node: Node, key: Key) -> None:
         self.node, self.key = node, key
@@ -81,7 +81,7 @@ async def publishing(node: Node, *keys: Key) -> AsyncIterator[list[Publisher]]:
 
 
 async def all_heard(publisher: Publisher, node: Node) -> None:
-    """Wait for a last message behind all others."""
+    """Publish a last message and wait for it."""
     await publisher.node.publish(publisher.key, b"1000000")
     await until(lambda: publisher.heard_by(node)[-1:] == [1_000_000])
 
@@ -126,7 +126,7 @@ async def test_a_slot_moves_while_it_is_published_and_listened_to(redis_cluster)
         assert (node.bus.gaps, node.bus.connected) == (2, True)
 
 
-async def test_a_slot_that_moved_while_nobody_listened_is_found(redis_cluster):
+async def test_a_slot_that_moved_without_subscribers_is_found(redis_cluster):
     async with redis_node(redis_cluster.url) as node:
         key = key_on(redis_cluster, redis_cluster.masters[1])
         await node.publish(key, b"learn who has what")
@@ -137,7 +137,7 @@ async def test_a_slot_that_moved_while_nobody_listened_is_found(redis_cluster):
         assert (node.lost, node.bus.gaps) == ([], 0)
 
 
-async def test_a_slot_that_nobody_has_is_waited_for(redis_cluster):
+async def test_an_unserved_slot_is_waited_for(redis_cluster):
     lost, kept = (key_on(redis_cluster, server) for server in redis_cluster.masters[:2])
     owner = redis_cluster.owner(slot(lost))
     async with redis_node(redis_cluster.url) as node:
@@ -182,7 +182,7 @@ async def test_changes_of_a_channel_wait_until_its_keys_have_moved(redis_cluster
 
 @contextlib.contextmanager
 def refusing_writes(server: TcpServer) -> Iterator[None]:
-    """The server lets them wait."""
+    """Changes wait on the server."""
     with server.client() as admin:
         admin.client_pause(60_000, all=False)
         try:
@@ -191,8 +191,8 @@ def refusing_writes(server: TcpServer) -> Iterator[None]:
             admin.client_unpause()
 
 
-async def test_what_a_node_has_is_listed_before_it_is_there_and_until_it_is_gone(redis_cluster):
-    """Its list and the channel are on different masters: whichever is slow, a crash would leave no ghost."""
+async def test_an_entry_is_in_the_nodes_list_before_it_is_added_and_until_it_is_removed(redis_cluster):
+    """List and channel are on different masters. Whichever is slow, a crash leaves no stale entry."""
     room = redis_cluster.owner(slot(ROOM))
     names = (f"node-{n}" for n in range(1_000))
     name = next(
@@ -227,7 +227,7 @@ async def test_what_a_node_has_is_listed_before_it_is_there_and_until_it_is_gone
 
 
 async def test_a_server_that_lacks_the_scripts_costs_the_others_no_departure(redis_cluster):
-    """So does a replica that has been promoted; and a departure that is repeated has no effect to tell of."""
+    """A promoted replica lacks them, too. A repeated departure has no effect that could be announced."""
     keys = [key_on(redis_cluster, server) for server in redis_cluster.masters]
     async with registry_node(redis_cluster.url) as node:
         for key in keys:
@@ -238,7 +238,7 @@ async def test_a_server_that_lacks_the_scripts_costs_the_others_no_departure(red
         assert left == [Left(0, last=True)] * 3
 
 
-async def test_who_has_a_channel_on_a_living_server_does_not_wait_for_a_dead_one():
+async def test_channels_on_a_live_server_do_not_wait_for_a_dead_one():
     with Cluster(SYSTEM, 3) as cluster:
         nodes = cluster.owner(slot_of(wire.NODES_KEY.encode()))
         dead = next(server for server in cluster.masters if server is not nodes)

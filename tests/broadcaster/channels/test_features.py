@@ -1,4 +1,4 @@
-"""Presence, client events, users, cache channels, counts and the HTTP API's questions, over both engines."""
+"""Presence, client events, users, cache channels, counts and HTTP queries, without and with Redis."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROOM = "presence-room"
 
 
 async def join(ann: Client, user_id: Any, channel: str = ROOM, **user_info: Any) -> dict[str, Any]:
-    """Subscribe to a presence channel as somebody; answers what came back."""
+    """Subscribe to a presence channel as a user. Returns the answer."""
     data = {"user_id": user_id} | ({"user_info": user_info} if user_info else {})
     channel_data = json.dumps(data)
     auth = signatures.sign_channel(APP.key, APP.secret, ann.socket_id, channel, channel_data)
@@ -43,14 +43,14 @@ async def sign_in(ann: Client, user_id: str, **more: Any) -> dict[str, Any]:
 
 
 async def nothing_more(*clients: Client) -> None:
-    """Nothing else has come: the next message is the answer to a ping."""
+    """Assert that no message is pending: the next one is the answer to a ping."""
     for one in clients:
         await one.send("pusher:ping")
         assert (await one.receive())["event"] == "pusher:pong"
 
 
-async def test_half_a_character_costs_nobody_the_connection(server):
-    """``JSON.stringify`` escapes half an emoji; that is grammatical JSON, and is relayed as it is."""
+async def test_a_lone_surrogate_closes_no_connection(server):
+    """``JSON.stringify`` escapes a lone surrogate. That is valid JSON and is relayed unchanged."""
     async with clients(server, 2) as (ann, bob):
         await join(ann, "ann", name="\ud83d")
         roster = json.loads((await join(bob, "bob", name="\ude00"))["data"])["presence"]["hash"]
@@ -76,7 +76,7 @@ async def clients(server, count: int) -> AsyncIterator[list[Client]]:
 
 
 class TestPresence:
-    async def test_everybody_sees_everybody_come_and_go(self, server):
+    async def test_members_see_each_other_join_and_leave(self, server):
         async with clients(server, 2) as (ann, bob):
             reply = await join(ann, "ann", name="Ann")
             assert reply["event"] == "pusher_internal:subscription_succeeded"
@@ -98,7 +98,7 @@ class TestPresence:
             assert json.loads(removed["data"]) == {"user_id": 7}
             await nothing_more(ann, bob)
 
-    async def test_a_second_tab_is_no_second_member(self, server):
+    async def test_a_second_tab_of_a_user_is_the_same_member(self, server):
         async with clients(server, 3) as (ann, tab, bob):
             await join(bob, "bob")
             await join(ann, "ann")
@@ -111,7 +111,7 @@ class TestPresence:
             await tab.connection.close()
             assert (await bob.receive())["event"] == "pusher_internal:member_removed"
 
-    async def test_subscribing_again_announces_nobody(self, server):
+    async def test_subscribing_again_announces_no_member(self, server):
         async with clients(server, 2) as (ann, bob):
             await join(bob, "bob")
             await join(ann, "ann")
@@ -136,7 +136,7 @@ class TestPresence:
                 await until(lambda server=server: server.node.connections.by_app[APP.id] == 1)
                 assert (await join(bob, "bob"))["event"] == "pusher_internal:subscription_succeeded"
 
-    async def test_coming_and_going_at_once_leaves_the_truth(self, server):
+    async def test_concurrent_joins_and_leaves_end_in_a_correct_member_list(self, server):
         async with clients(server, 2) as (ann, bob):
             await join(bob, "bob")
             channel_data = '{"user_id":"ann"}'
@@ -160,7 +160,7 @@ class TestPresence:
             assert seen == ["added", "removed"] * (len(seen) // 2) + ["added"]
 
 
-async def test_who_is_closed_for_its_own_sake_gets_first_what_was_published_before(server):
+async def test_a_dismissed_client_first_gets_what_was_published_before(server):
     async with clients(server, 1) as (ann,):
         await ann.subscribe("news")
         (here,) = server.node.clients.open
@@ -188,7 +188,7 @@ class TestClientEvents:
             event = await bob.receive()
             assert (event["data"], event["user_id"]) == ("text", "7")
 
-    async def test_they_keep_their_order(self, server):
+    async def test_client_events_keep_their_order(self, server):
         async with clients(server, 2) as (ann, bob):
             await ann.subscribe("private-x")
             await bob.subscribe("private-x")
@@ -232,7 +232,7 @@ class TestUsers:
             assert await asyncio.to_thread(sdk.terminate_user_connections, "7") == {}
             assert await ann.closed() == 4009
 
-    async def test_a_watchlist_is_told_who_is_there_who_comes_and_who_goes(self, server):
+    async def test_a_watchlist_reports_online_and_offline_users(self, server):
         async with clients(server, 3) as (ann, bob, tab):
             await sign_in(bob, "bob")
             await sign_in(ann, "ann", watchlist=["bob", "cyd"])
@@ -299,7 +299,7 @@ class TestCounts:
             assert event["event"] == "pusher_internal:subscription_count"
             assert json.loads(event["data"]) == {"subscription_count": count}
 
-    async def test_everybody_is_told_how_many_there_are(self, server):
+    async def test_every_subscriber_gets_the_count(self, server):
         async with clients(server, 2) as (ann, bob):
             await ann.subscribe("x")
             await self.counts(ann, 1)
@@ -309,12 +309,12 @@ class TestCounts:
             await bob.send("pusher:unsubscribe", {"channel": "x"})
             await self.counts(ann, 1)
 
-    async def test_presence_channels_have_none(self, server):
+    async def test_presence_channels_have_no_subscription_count(self, server):
         async with clients(server, 1) as (ann,):
             await join(ann, "ann")
             await nothing_more(ann)
 
-    async def test_many_are_told_seldom_and_only_of_a_change(self, server, monkeypatch):
+    async def test_large_channels_get_the_count_rarely_and_only_if_it_has_changed(self, server, monkeypatch):
         due = []
         monkeypatch.setattr(counts_module, "ALWAYS", 1)
         monkeypatch.setattr(server.node.announcements._counts, "_later", lambda _, work: due.append(work))
@@ -332,7 +332,7 @@ class TestCounts:
             await due.pop()()
             await nothing_more(ann)
 
-    async def test_back_at_a_few_and_many_again_are_told(self, server, monkeypatch):
+    async def test_a_channel_that_shrinks_and_grows_again_gets_its_counts(self, server, monkeypatch):
         due = []
         monkeypatch.setattr(counts_module, "ALWAYS", 1)
         monkeypatch.setattr(server.node.announcements._counts, "_later", lambda _, work: due.append(work))
@@ -384,7 +384,7 @@ class TestQuestions:
                 },
             )
 
-    async def test_nobody_there(self, server):
+    async def test_queries_without_subscribers(self, server):
         assert await get(server, "/apps/1/channels") == (200, {"channels": {}})
         assert await get(server, "/apps/1/channels/x") == (200, {"occupied": False})
         assert await get(server, f"/apps/1/channels/{ROOM}/users") == (200, {"users": []})
@@ -400,12 +400,12 @@ class TestQuestions:
             ("/apps/1/channels/a b", ""),
         ],
     )
-    async def test_questions_without_an_answer(self, path, info):
+    async def test_invalid_queries_are_refused(self, path, info):
         async with running(local_settings()) as server:
             status, answer = await get(server, path.replace(" ", "%20"), info=info)
             assert (status, answer["code"]) == (400, 400)
 
-    async def test_the_deprecated_way_to_publish(self, server):
+    async def test_the_deprecated_publish_endpoint(self, server):
         async with clients(server, 1) as (ann,):
             await ann.subscribe("x")
             body = b'{"any":"text"}'
@@ -449,14 +449,14 @@ async def test_two_nodes_are_one_server(valkey_url):
         assert (await bob.receive())["event"] == "pusher_internal:member_removed"
 
 
-async def test_a_node_whose_lease_lapsed_starts_its_connections_anew(valkey_url):
+async def test_a_node_with_an_expired_lease_closes_its_connections(valkey_url):
     async with running(local_settings(redis=Redis(url=valkey_url))) as server, client(server.port) as ann:
         server.node.lapsed()
         assert (await ann.receive())["data"]["code"] == 4100
         assert await ann.closed() == 4100
 
 
-async def test_the_answer_names_the_channel_as_it_was_asked_for(server):
+async def test_the_answer_has_the_channel_name_of_the_request(server):
     async with client(server.port) as ann:
         assert await ann.subscribe("private-encrypted-x") == json.loads(
             messages.subscription_succeeded("private-encrypted-x")

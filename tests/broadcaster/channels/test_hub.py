@@ -1,4 +1,4 @@
-"""The hub by plain calls: a list stands in for the loop, and subscribers record what is written."""
+"""The hub, called directly: a list replaces the loop, and subscribers record their writes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Recorder:
 
 
 class Loop:
-    """Runs what was scheduled when it is told to."""
+    """A loop whose scheduled calls are run by the test."""
 
     def __init__(self, chunk: int = CHUNK) -> None:
         self.scheduled: list = []
@@ -59,12 +59,12 @@ class Loop:
         self.hub.start(self)
 
     def clock(self) -> float:
-        """Whenever somebody looks at it, a flush has lasted for long enough."""
+        """A clock on which the flush budget is used up at every read."""
         self.now += FLUSH_SECONDS
         return self.now
 
     def ready(self, subscriber, key) -> None:
-        """Answer as the node does: at once, or later."""
+        """Answer as a node does, at once or later."""
         if self.answers_at_once:
             self.hub.admit(subscriber, key, self.replies[subscriber.socket_id, key])
 
@@ -73,7 +73,7 @@ class Loop:
         self.hub.subscribe(subscriber, key)
 
     def confirm(self, key: Key) -> None:
-        """Until everybody has been answered."""
+        """Run the loop until every subscriber is answered."""
         self.hub.confirm(key)
         while self.scheduled:
             self.turn()
@@ -120,7 +120,7 @@ def test_the_second_subscriber_is_answered_at_once(loop, hub):
     assert loop.first == [KEY]
 
 
-def test_each_flush_reaches_who_is_there_then(loop, hub):
+def test_each_flush_reaches_the_subscribers_of_that_moment(loop, hub):
     ann, bob = Recorder("1.1"), Recorder("2.2")
     loop.subscribe(ann, KEY, b"reply")
     hub.confirm(KEY)
@@ -149,7 +149,7 @@ def test_each_flush_reaches_who_is_there_then(loop, hub):
     assert bob.queued == [joined(b"5")]
 
 
-def test_a_flush_leaves_out_who_has_it_or_must_not_have_it(loop, hub):
+def test_a_flush_skips_subscribers_that_have_the_frame_or_are_excluded(loop, hub):
     ann, bob = Recorder("1.1"), Recorder("2.2")
     for person in (ann, bob):
         loop.subscribe(person, KEY, b"reply")
@@ -167,7 +167,7 @@ def test_a_flush_leaves_out_who_has_it_or_must_not_have_it(loop, hub):
     assert bob.writes == [b"reply", joined(b"1"), joined(b"of ann"), joined(b"2"), joined(b"3")]
 
 
-def test_what_a_held_one_says_as_it_gives_up_is_kept_from_whom_it_must_not_reach(loop, hub, monkeypatch):
+def test_a_message_published_by_closing_a_held_subscriber_respects_exclusions(loop, hub, monkeypatch):
     monkeypatch.setattr(fanout_module, "HELD_WRITES", 0)
     ann, bob, cid = Recorder("1.1"), Recorder("2.2"), Recorder("3.3")
     for person in (ann, bob):
@@ -236,7 +236,7 @@ def test_nothing_is_delivered_after_unsubscribing(loop, hub):
     assert loop.last == []
 
 
-def test_the_last_one_out_gives_the_channel_back(loop, hub):
+def test_the_last_unsubscribe_vacates_the_channel(loop, hub):
     ann = Recorder("1.1")
     loop.subscribe(ann, KEY, b"r")
     hub.confirm(KEY)
@@ -249,7 +249,7 @@ def test_the_last_one_out_gives_the_channel_back(loop, hub):
     assert loop.fanout.messages == 1
 
 
-def test_one_who_leaves_while_waiting_gets_no_reply(loop, hub):
+def test_a_subscriber_that_leaves_while_waiting_gets_no_reply(loop, hub):
     ann = Recorder("1.1")
     loop.subscribe(ann, KEY, b"r")
     hub.unsubscribe(ann, KEY)
@@ -273,7 +273,7 @@ def test_the_excluded_socket_misses_only_its_own(loop, hub):
     assert loop.fanout.deliveries == 10
 
 
-def test_who_is_excluded_from_everything_gets_no_write(loop, hub):
+def test_a_socket_excluded_from_all_frames_gets_no_write(loop, hub):
     ann, bob = Recorder("1.1"), Recorder("2.2")
     for subscriber in (ann, bob):
         loop.subscribe(subscriber, KEY, b"r")
@@ -284,7 +284,7 @@ def test_who_is_excluded_from_everything_gets_no_write(loop, hub):
     assert (loop.fanout.deliveries, loop.fanout.writes) == (1, 1)
 
 
-def test_a_slow_subscriber_queues_and_holds_nobody_up(loop, hub):
+def test_a_slow_subscriber_queues_and_delays_no_other(loop, hub):
     ann, bob = Recorder("1.1"), Recorder("2.2")
     for subscriber in (ann, bob):
         loop.subscribe(subscriber, KEY, b"r")
@@ -327,8 +327,8 @@ def test_a_socket_may_become_slow_while_it_is_written_to(loop, hub):
     assert bob.writes[1:] == [joined(b"1"), joined(b"2")]
 
 
-def test_what_is_published_while_the_answer_is_awaited_comes_right_after_it(loop, hub):
-    """A presence channel's roster takes a round trip: nothing that happens meanwhile is lost."""
+def test_messages_published_before_the_answer_follow_it(loop, hub):
+    """Reading a member list takes a round trip; messages published meanwhile are not lost."""
     ann, bob = Recorder("1.1"), Recorder("2.2")
     loop.subscribe(bob, KEY, b"r")
     hub.confirm(KEY)
@@ -350,7 +350,7 @@ def test_what_is_published_while_the_answer_is_awaited_comes_right_after_it(loop
     assert ann.writes[-1] == joined(b"4")
 
 
-def test_one_who_leaves_while_the_answer_is_awaited_gets_none(loop, hub):
+def test_a_subscriber_that_leaves_before_its_answer_gets_none(loop, hub):
     ann = Recorder("1.1")
     loop.answers_at_once = False
     loop.subscribe(ann, KEY, b"")
@@ -361,7 +361,7 @@ def test_one_who_leaves_while_the_answer_is_awaited_gets_none(loop, hub):
     assert (ann.writes, hub.subscribers(KEY)) == ([], [])
 
 
-def test_what_is_kept_for_one_without_an_answer_is_bounded(loop, hub, monkeypatch):
+def test_the_buffer_of_an_unanswered_subscriber_is_bounded(loop, hub, monkeypatch):
     monkeypatch.setattr(fanout_module, "HELD_WRITES", 3)
     loop.answers_at_once = False
     ann = Recorder("1.1")
@@ -376,7 +376,7 @@ def test_what_is_kept_for_one_without_an_answer_is_bounded(loop, hub, monkeypatc
     assert ann.given_up
 
 
-def test_one_who_has_left_is_not_admitted_though_others_are_there(loop, hub):
+def test_a_subscriber_that_has_left_is_not_admitted(loop, hub):
     ann, bob = Recorder("1.1"), Recorder("2.2")
     loop.subscribe(bob, KEY, b"r")
     hub.confirm(KEY)
@@ -424,7 +424,7 @@ def test_a_channel_that_is_confirmed_again_may_have_missed_something(loop, hub):
 
 
 class Quitter(Recorder):
-    """Leaves everything as soon as it is written to, as an overrun client does."""
+    """Leaves all channels at its first write, as an overwhelmed client does."""
 
     def __init__(self, hub, socket_id: str) -> None:
         super().__init__(socket_id)
@@ -437,7 +437,7 @@ class Quitter(Recorder):
         self.write_now = quit_
 
 
-def test_those_who_leave_while_they_are_answered_do_not_cost_the_others_their_answer(loop, hub):
+def test_a_subscriber_that_leaves_while_being_answered_does_not_stop_the_others(loop, hub):
     people = [Quitter(hub, "1.1"), Recorder("2.2"), Quitter(hub, "3.3"), Recorder("4.4")]
     for person in people:
         loop.subscribe(person, KEY, b"r")
@@ -448,7 +448,7 @@ def test_those_who_leave_while_they_are_answered_do_not_cost_the_others_their_an
     assert people[1].writes == people[3].writes == [b"r", joined(b"1")]
 
 
-def test_a_crowd_that_waits_for_one_channel_goes_on_over_several_turns(loop, hub):
+def test_many_waiting_subscribers_are_answered_over_several_turns(loop, hub):
     people = [Recorder(f"{number}.1") for number in range(3 * len(CROWD))]
     for person in people:
         loop.subscribe(person, KEY, b"reply")
@@ -468,7 +468,7 @@ def test_a_crowd_that_waits_for_one_channel_goes_on_over_several_turns(loop, hub
 
 
 @pytest.mark.parametrize("state", ["fast", "slow", "held", "in a pass"])
-def test_who_has_departed_gets_nothing_more_though_it_is_in_the_channel(state):
+def test_a_departed_subscriber_gets_nothing_more(state):
     loop = Loop(chunk=1)
     hub, ann, bob, eve = loop.hub, Recorder("1.1"), Recorder("2.2"), Recorder("3.3")
     loop.answers_at_once = state != "held"
@@ -501,7 +501,7 @@ def test_who_has_departed_gets_nothing_more_though_it_is_in_the_channel(state):
     assert (ann.queued if ann.slow else ann.writes) == [joined(b"3")]
 
 
-def test_catching_up_looks_at_the_fewer_of_what_waits_and_what_one_has(loop, hub):
+def test_catch_up_searches_the_shorter_of_dirty_and_subscribed_channels(loop, hub):
     ann, bob = Recorder("1.1", keys=(KEY, OTHER, Key("1", "c"))), Recorder("2.2", keys=(KEY,))
     for one in (ann, bob):
         loop.subscribe(one, KEY, b"")

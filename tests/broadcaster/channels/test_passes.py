@@ -1,4 +1,4 @@
-"""Flushes that are interrupted after every second write: whoever looks at the clock finds the time over."""
+"""Interrupted flushes: chunks of two writes, and a clock that always exceeds the flush budget."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def hub(loop):
 
 
 def crowd(loop, size: int, key=KEY) -> list[Recorder]:
-    """So many who are subscribed, with nothing written to them since."""
+    """Subscribe this many, and forget the writes of their answers."""
     people = [Recorder(f"{number}.1") for number in range(size)]
     for person in people:
         loop.subscribe(person, key, b"")
@@ -99,8 +99,8 @@ def test_what_is_published_during_a_pass_goes_out_together_after_it(loop, hub):
     assert loop.scheduled == []
 
 
-def test_a_flush_takes_its_time_once_it_has_fallen_behind(loop, hub):
-    """Otherwise more would be published than goes out, for good."""
+def test_a_flush_ignores_its_budget_once_it_is_behind(loop, hub):
+    """Otherwise the backlog would grow for ever."""
     people, others = crowd(loop, 7), crowd(loop, 7, OTHER)
     hub.deliver(KEY, b"0")
     hub.deliver(OTHER, b"0")
@@ -121,7 +121,7 @@ def test_a_flush_takes_its_time_once_it_has_fallen_behind(loop, hub):
     assert [len(person.writes) for person in people] == [3, 3, 2, 2, 2, 2, 2]
 
 
-def test_a_channel_that_ends_is_not_waited_for(loop, hub):
+def test_a_vacated_channel_ends_its_pass_at_once(loop, hub):
     people = crowd(loop, 5)
     hub.deliver(KEY, b"0")
     loop.turn()
@@ -135,7 +135,7 @@ def test_a_channel_that_ends_is_not_waited_for(loop, hub):
     assert [len(person.writes) for person in others] == [1, 1, 0, 0, 0]
 
 
-def test_who_comes_during_a_pass_gets_nothing_of_it(loop, hub):
+def test_a_subscriber_that_joins_during_a_pass_gets_nothing_of_it(loop, hub):
     people, ann = crowd(loop, 3), Recorder("9.1")
     hub.deliver(KEY, b"1")
     loop.turn()
@@ -148,7 +148,7 @@ def test_who_comes_during_a_pass_gets_nothing_of_it(loop, hub):
     assert people[2].writes == [joined(b"1"), joined(b"2", b"3")]
 
 
-def test_who_leaves_during_a_pass_gets_no_more_of_it_even_if_back_again(loop, hub):
+def test_a_subscriber_that_leaves_during_a_pass_gets_no_more_of_it_even_if_it_returns(loop, hub):
     people = crowd(loop, 4)
     hub.deliver(KEY, b"1")
     loop.turn()
@@ -174,7 +174,7 @@ def test_a_pass_ends_with_its_channel(loop, hub):
     assert (people[2].writes, ann.writes, loop.last) == ([], [joined(b"2")], [KEY])
 
 
-def test_who_becomes_slow_or_fast_during_a_pass_is_written_to_accordingly(loop, hub):
+def test_a_subscriber_that_becomes_slow_or_fast_during_a_pass_is_written_to_accordingly(loop, hub):
     people = crowd(loop, 4)
     people[3].slow = True
     hub.set_slow(people[3], slow=True)
@@ -190,8 +190,8 @@ def test_who_becomes_slow_or_fast_during_a_pass_is_written_to_accordingly(loop, 
     ]
 
 
-def test_catching_up_writes_what_is_left_at_once_and_only_once(loop, hub):
-    """Of the pass and of what is pending behind it, and nothing that was published for others."""
+def test_catch_up_writes_the_rest_at_once_and_only_once(loop, hub):
+    """The rest of the pass and the pending frames, but none that excludes this subscriber."""
     people = crowd(loop, 4)
     hub.deliver(KEY, b"1")
     loop.turn()
@@ -209,7 +209,7 @@ def test_catching_up_writes_what_is_left_at_once_and_only_once(loop, hub):
     assert (loop.fanout.deliveries, loop.fanout.writes) == (15, 4 + 2 + 4 - 1)
 
 
-def test_what_an_admitted_one_is_sent_comes_behind_what_was_published_before(loop, hub):
+def test_a_repeated_answer_follows_what_was_published_before(loop, hub):
     people = crowd(loop, 3)
     hub.deliver(KEY, b"1")
     loop.turn()
@@ -224,8 +224,8 @@ def fail(_data: bytes) -> None:
 
 @pytest.mark.parametrize("size", [4, 6, 20])
 @pytest.mark.parametrize("chunk", [2, 100])
-def test_who_cannot_be_written_to_is_cut_and_nobody_else_misses_anything(size, chunk, caplog):
-    """At once, in a pass, and among those who get a share only; the others get each message once."""
+def test_a_failing_subscriber_is_cut_and_no_other_misses_anything(size, chunk, caplog):
+    """In a direct write, in a pass, and with excluded frames. The others get each message once."""
     loop = Loop(chunk)
     people = crowd(loop, size)
     broken = [people[0], people[1], people[-1]]
@@ -247,7 +247,7 @@ def test_who_cannot_be_written_to_is_cut_and_nobody_else_misses_anything(size, c
     assert caplog.text.count("a connection is cut: writing to it failed") <= 1
 
 
-def test_one_that_cannot_be_answered_does_not_keep_the_others_waiting(loop, hub):
+def test_an_error_while_answering_one_does_not_stop_the_others(loop, hub):
     people = [Recorder(f"{number}.1") for number in range(3)]
     for person in people:
         loop.subscribe(person, KEY, b"answer")
@@ -257,7 +257,7 @@ def test_one_that_cannot_be_answered_does_not_keep_the_others_waiting(loop, hub)
     assert [person.aborted for person in people] == [True, False, False]
 
 
-def test_one_that_cannot_be_closed_for_what_is_kept_keeps_nobody_from_theirs(loop, hub, monkeypatch):
+def test_an_error_while_closing_an_overwhelmed_one_does_not_stop_the_others(loop, hub, monkeypatch):
     monkeypatch.setattr(fanout_module, "HELD_WRITES", 0)
     people = crowd(loop, 3)
     loop.answers_at_once = False
@@ -272,7 +272,7 @@ def test_one_that_cannot_be_closed_for_what_is_kept_keeps_nobody_from_theirs(loo
 
 
 class Person(Recorder):
-    """Says at once when it is written to in the wrong way; may choke, or burst and leave everything."""
+    """Fails at a write of the wrong kind. May become slow, or fail and leave all channels."""
 
     def __init__(self, number: int, machine: HubMachine) -> None:
         super().__init__(f"{number}.1")
@@ -321,7 +321,7 @@ class HubMachine(RuleBasedStateMachine):
     # --- the model
 
     def hear(self, person: Person, data: bytes, *, slow: bool) -> None:
-        """What has been written must be what comes next of its channel."""
+        """Check that a write has exactly the next frames of each channel."""
         if slow != person.slow:
             self.wrong.append(f"{person.socket_id} is written to as if {slow=}")
         for payload in payloads(data):
@@ -372,7 +372,7 @@ class HubMachine(RuleBasedStateMachine):
 
     @rule(person=PEOPLE, key=KEYS)
     def admit(self, person, key):
-        """For the first time, or again."""
+        """Subscribe, also repeatedly."""
         subscriber = self.people[person]
         self.count += 1
         reply = f"{key.channel}{self.count} answer".encode()

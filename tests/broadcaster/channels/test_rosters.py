@@ -1,4 +1,4 @@
-"""Who is on a presence channel, after the bus was away: those who stayed have the right list again."""
+"""Member lists after a gap of the bus: those who stayed get a correct list again."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KEY = Key("1", ROOM)
 
 
 class Guest:
-    """A client that keeps the list as stock ones do."""
+    """A client that maintains the member list as the SDKs do."""
 
     def __init__(self, one: Client) -> None:
         self.one = one
@@ -77,8 +77,8 @@ async def guest(port: int, user: str) -> AsyncIterator[Guest]:
         yield made
 
 
-async def test_who_came_and_who_went_unheard_is_known_afterwards(server, link, valkey_url):  # noqa: F811
-    """Once for all who stayed, whether they are the first of their user or not."""
+async def test_joins_and_departures_missed_in_a_gap_are_known_afterwards(server, link, valkey_url):  # noqa: F811
+    """Once for all subscribers that stayed, whether or not they are the first of their user."""
     async with contextlib.AsyncExitStack() as stack:
         other = await stack.enter_async_context(running(local_settings(redis=Redis(url=valkey_url))))
         ann = await stack.enter_async_context(guest(server.port, "ann"))
@@ -103,7 +103,7 @@ async def test_who_came_and_who_went_unheard_is_known_afterwards(server, link, v
 
 
 class Slow(Questions):
-    """Reads the list, and answers when it is told to."""
+    """A registry that answers with the list when the test says so."""
 
     def __init__(self, members: list[Member]) -> None:
         self.members_then = members
@@ -117,7 +117,7 @@ class Slow(Questions):
 
 
 class Heard:
-    """In place of a hub."""
+    """A hub that records deliveries."""
 
     def __init__(self, *unanswered: str) -> None:
         self.heard: list[tuple[bytes, str | None]] = []
@@ -137,8 +137,8 @@ class Heard:
 
 
 @pytest.mark.parametrize("other", [Envelope(b'{"event":"news"}'), None])
-async def test_what_changes_while_the_list_is_read_is_told_behind_it(other):
-    """Else who went then would be back in the list: nobody would ever tell of it again."""
+async def test_changes_during_the_read_of_a_list_follow_it(other):
+    """Otherwise a member that left meanwhile would stay in the list for ever."""
     registry, hub = Slow([Member("ann"), Member("bob")]), Heard()
     rosters = Rosters(registry, hub)  # type: ignore[arg-type]
     kinds = ChannelKinds(None, Mock(), rosters)
@@ -160,8 +160,8 @@ async def test_what_changes_while_the_list_is_read_is_told_behind_it(other):
     assert not rosters._reading
 
 
-async def test_nobody_is_told_that_they_have_gone_themselves():
-    """Who comes back at once on another node may hear of their departure behind their answer."""
+async def test_no_user_gets_its_own_member_removed():
+    """A user that returns at once on another node may get its departure after its answer."""
     async with running(local_settings()) as alone, guest(alone.port, "bob") as bob:
         for _ in range(2):
             async with guest(alone.port, "ann") as ann:
@@ -178,8 +178,8 @@ async def test_nobody_is_told_that_they_have_gone_themselves():
             await until(lambda: list(alone.node.rosters._sockets) == [(KEY, "bob")])
 
 
-async def test_who_is_answered_while_the_list_is_read_does_not_get_it():
-    """It may be older than their answer: they would fall out of their own list, for good."""
+async def test_a_subscriber_answered_during_the_read_does_not_get_the_list():
+    """The list may be older than the answer and lack this subscriber."""
     registry, hub = Slow([Member("ann")]), Heard("2.2")
     rosters = Rosters(registry, hub)  # type: ignore[arg-type]
     rosters.came(KEY, Member("ann"), "1.1")
@@ -195,8 +195,8 @@ async def test_who_is_answered_while_the_list_is_read_does_not_get_it():
     assert hub.nor == [set(), {"2.2", "3.3"}, {"2.2", "3.3"}, set()]
 
 
-async def test_who_waits_for_the_bus_is_not_told_an_older_list(server, link, valkey_url):  # noqa: F811
-    """The list is asked for, and they are let in, in the same moment: when the bus is back."""
+async def test_a_subscriber_that_waits_for_the_bus_gets_no_older_list(server, link, valkey_url):  # noqa: F811
+    """When the bus is back, the list is read and the subscriber is registered at the same time."""
     async with contextlib.AsyncExitStack() as stack:
         ann = await stack.enter_async_context(guest(server.port, "ann"))
         registry, asked, go_on = server.node.registry, asyncio.Event(), asyncio.Event()

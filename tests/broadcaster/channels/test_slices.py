@@ -1,4 +1,4 @@
-"""Work on many channels: in slices, of the right ones alone, and with the same result as in one piece."""
+"""Work on many channels is done in slices, on matching channels only, with an unchanged result."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MANY = 5 * SLICE
 
 
 async def turns(work: Coroutine[Any, Any, Any]) -> tuple[Any, int]:
-    """What comes of it, and how many turns the loop took meanwhile."""
+    """The result, and the number of loop turns meanwhile."""
     loop, count, running = asyncio.get_running_loop(), 0, True
 
     def tick() -> None:
@@ -57,14 +57,14 @@ def test_slices_are_the_whole_in_its_order(names, size):
 
 
 @pytest.mark.parametrize("count", [0, 1, SLICE, SLICE + 1, MANY])
-async def test_sorting_gives_the_loop_its_turns(count):
+async def test_sorting_lets_the_loop_run(count):
     names = [f"{n * 7919 % MANY}" for n in range(count)]
     found, taken = await turns(in_order(names))
     assert found == sorted(names)
     assert taken >= count // SLICE
 
 
-async def test_channels_of_one_process_are_looked_through_in_slices():
+async def test_local_channels_are_searched_in_slices():
     registry = LocalRegistry(lambda *_: None)
     for n in range(MANY):
         registry.join(Key("1", f"a-{n}"), "1.1", None, 1, lambda _: None)
@@ -76,7 +76,7 @@ async def test_channels_of_one_process_are_looked_through_in_slices():
     assert await registry.occupied("1", "b") == {"b": Counts(1, 0)}
 
 
-async def test_redis_is_asked_about_the_channels_that_are_wanted_and_no_others(valkey_url):
+async def test_only_matching_channels_are_queried_in_redis(valkey_url):
     async with redis_client(valkey_url) as redis:
         names = [f"a-{n}" for n in range(MANY)]
         await redis.sadd(wire.occupied_key("1"), *names, "presence-b", "presence-vacant")
@@ -98,7 +98,7 @@ async def test_redis_is_asked_about_the_channels_that_are_wanted_and_no_others(v
         assert await redis.scard(wire.occupied_key("1")) == 2
 
 
-async def test_the_answer_is_made_in_slices():
+async def test_the_answer_is_built_in_slices():
     async with running(local_settings()) as server:
         registry = server.node.registry
         for n in range(MANY):
@@ -121,7 +121,7 @@ async def test_redis_takes_the_prefix_literally(prefix, valkey_url):
         assert {name.decode() for name in found} == {name for name in names if name.startswith(prefix)}
 
 
-async def test_clients_hear_of_changed_applications_in_slices_and_those_that_leave_meanwhile_do_not():
+async def test_changed_applications_are_applied_to_clients_in_slices():
     async with door() as opened:
         node = opened.node
         node.admission._socket_ids = socket_ids()
@@ -140,7 +140,7 @@ async def test_clients_hear_of_changed_applications_in_slices_and_those_that_lea
 
 
 class TestEventCache:
-    def test_keeping_an_event_costs_the_same_however_many_there_are(self):
+    def test_caching_an_event_has_constant_cost(self):
         costs = []
         for count in (10, 10_000):
             cache = EventCache(lambda: 0.0)
@@ -150,7 +150,7 @@ class TestEventCache:
             costs.append(instructions(lambda cache=cache: cache.remember(Key("1", "x"), "e", "d", 60)))
         assert costs[:2] == costs[2:]
 
-    def test_what_is_too_old_goes_a_few_at_a_time_and_wholly(self):
+    def test_expired_events_are_removed_a_few_at_a_time(self):
         now = 0.0
         cache = EventCache(lambda: now)
         for n in range(1000):
@@ -165,7 +165,7 @@ class TestEventCache:
         assert len(cache) == 1000 // DROPS + 1
 
     @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 9), st.integers(0, 5)), max_size=40))
-    def test_it_keeps_what_a_dictionary_without_end_would(self, steps):
+    def test_it_equals_an_unbounded_dictionary(self, steps):
         now, kept = 0, dict[str, tuple[int, int]]()
         cache = EventCache(lambda: now)
         for name, seconds, wait in steps:

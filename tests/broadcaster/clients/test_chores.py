@@ -1,4 +1,4 @@
-"""Heaps of work are done in small steps, and who leaves with thousands of channels holds nobody up."""
+"""Large batches of work are done in small steps: a client with many channels delays no other."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from legato.broadcaster.clients.client import Client as NodeClient
 
 MANY = 300
-"""Channels of one client: more than one turn of the loop works off."""
+"""Channels of one client; more than one turn of the loop can process."""
 
 
 class Loop:
-    """Heaps whose steps are recorded; time passes with each look at the clock."""
+    """Batches that record their steps, and a clock that advances with each read."""
 
     def __init__(self) -> None:
         self.scheduled: list[Callable[[], None]] = []
@@ -61,13 +61,13 @@ def loop(monkeypatch) -> Loop:
     return Loop()
 
 
-def test_a_little_is_done_at_once(loop):
+def test_a_small_batch_is_done_at_once(loop):
     assert loop.chores.put(loop.heap("a", 1))
     assert loop.done == ["a"]
     assert len(loop.chores) == 0
 
 
-def test_more_goes_on_in_later_turns_and_heaps_take_turns(loop):
+def test_large_batches_continue_in_later_turns_in_rotation(loop):
     assert not loop.chores.put(loop.heap("a", 9))
     assert not loop.chores.put(loop.heap("b", 3))
     assert loop.done == ["a"] * 4
@@ -80,7 +80,7 @@ def test_more_goes_on_in_later_turns_and_heaps_take_turns(loop):
     assert len(loop.chores) == 0
 
 
-def test_what_comes_behind_a_heap_waits_and_then_there_is_room_again(loop):
+def test_work_behind_a_batch_waits_until_it_is_done(loop):
     loop.chores.put(loop.heap("a", 9))
     assert not loop.chores.take(1)
     while loop.scheduled:
@@ -91,7 +91,7 @@ def test_what_comes_behind_a_heap_waits_and_then_there_is_room_again(loop):
     assert loop.chores.take(3)
 
 
-def test_a_fault_with_one_heap_is_logged_and_the_others_go_on(loop, caplog):
+def test_an_error_in_one_batch_is_logged_and_the_others_continue(loop, caplog):
     def faulty() -> Iterator[None]:
         yield from loop.heap("a", 5)
         raise ValueError("a fault")
@@ -104,7 +104,7 @@ def test_a_fault_with_one_heap_is_logged_and_the_others_go_on(loop, caplog):
     assert "a fault" in caplog.text
 
 
-def test_a_step_may_bring_another_heap(loop):
+def test_a_step_may_add_another_batch(loop):
     def outer() -> Iterator[None]:
         yield
         loop.chores.put(loop.heap("inner", 9))
@@ -116,7 +116,7 @@ def test_a_step_may_bring_another_heap(loop):
     assert (loop.done.count("inner"), loop.done.count("outer")) == (9, 1)
 
 
-async def test_the_end_waits_until_nothing_is_left(loop):
+async def test_done_waits_until_no_batch_is_left(loop):
     await loop.chores.done()
     loop.chores.put(loop.heap("a", 9))
     waiting = asyncio.create_task(loop.chores.done())
@@ -131,7 +131,7 @@ async def test_the_end_waits_until_nothing_is_left(loop):
 
 
 class Steps:
-    """Records in which turn of the loop each channel lost a subscriber."""
+    """Records the loop turn in which each channel lost a subscriber."""
 
     def __init__(self, node: Any) -> None:
         self.turns: list[int] = []
@@ -150,7 +150,7 @@ class Steps:
         self._next = loop.call_soon(turn)
 
     def close(self) -> int:
-        """The most of one turn."""
+        """The maximum per turn."""
         self._next.cancel()
         return max(self.turns.count(turn) for turn in set(self.turns))
 
@@ -163,7 +163,7 @@ async def subscribe_to_many(one: Any, names: list[str]) -> None:
         assert (await one.receive())["event"] == "pusher_internal:subscription_succeeded"
 
 
-async def test_who_leaves_with_many_channels_leaves_them_over_many_turns(server, monkeypatch):
+async def test_a_client_with_many_channels_leaves_them_over_many_turns(server, monkeypatch):
     monkeypatch.setattr(module, "SECONDS", 0.0)
     names = [f"private-{number}" for number in range(MANY)]
     async with client(server.port) as bob:
@@ -192,7 +192,7 @@ async def until_async(ask: Callable[[], Any], expected: Any) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_nothing_is_written_to_who_has_left_while_its_channels_wait(server, monkeypatch):
+async def test_nothing_is_written_to_a_client_that_has_left_while_its_channels_wait(server, monkeypatch):
     monkeypatch.setattr(module, "MOST", 0)
     names = [f"private-{number}" for number in range(MANY)]
     async with client(server.port) as ann, client(server.port) as bob:
@@ -216,7 +216,7 @@ async def test_nothing_is_written_to_who_has_left_while_its_channels_wait(server
         assert await ann.connection.recv() == "there"
 
 
-async def test_a_member_that_leaves_is_told_once_however_late(server, monkeypatch):
+async def test_a_late_departure_of_a_member_is_announced_once(server, monkeypatch):
     monkeypatch.setattr(module, "SECONDS", 0.0)
     names = [f"private-{number}" for number in range(MANY)]
     async with client(server.port) as bob:
@@ -241,7 +241,7 @@ async def enter(one: Any, name: str) -> dict[str, Any]:
     return await one.receive()
 
 
-async def test_many_who_are_dismissed_have_left_at_once_and_are_told_in_many_turns(server, monkeypatch):
+async def test_many_dismissed_clients_leave_at_once_and_are_closed_over_many_turns(server, monkeypatch):
     monkeypatch.setattr(module, "MOST", 2)
     monkeypatch.setattr(module, "SHARE", 2)
     monkeypatch.setattr(module, "SECONDS", 0.0)
@@ -271,8 +271,8 @@ def _recording(say_goodbye: Any, told: list[NodeClient]) -> Any:
     return recorded
 
 
-async def test_a_departure_that_is_worked_off_after_a_lapse_leaves_nothing_behind(valkey_url, monkeypatch):
-    """It is listed under the old name of the node, and ends under it."""
+async def test_a_departure_processed_after_the_lease_expired_leaves_nothing_behind(valkey_url, monkeypatch):
+    """It is registered under the node's old name, and ends under it."""
     names = [f"private-{number}" for number in range(MANY)]
     async with (
         running(local_settings(redis=Redis(url=valkey_url))) as server,
@@ -294,7 +294,7 @@ async def test_a_departure_that_is_worked_off_after_a_lapse_leaves_nothing_behin
         assert await redis.scard(wire.entries_key(registry.name)) == 0
 
 
-async def test_one_subscription_more_than_the_process_may_have_is_refused_in_its_turn(settings):
+async def test_a_subscription_above_the_limit_of_the_process_is_refused_in_order(settings):
     server_settings = msgspec.structs.replace(settings.server, max_subscriptions=2)
     async with (
         running(msgspec.structs.replace(settings, server=server_settings)) as server,

@@ -1,4 +1,4 @@
-"""A node that stops: nothing is lost, nobody is told that somebody has gone who has only moved."""
+"""The drain of a node: no message is lost, and a client that moves causes no departure."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def settings_for(url: str, app=APP, **server):
 
 
 async def goodbye(one) -> int:
-    """The code of the error event and of the close frame, after whatever comes first."""
+    """The code of the error event, which is also that of the close frame. Skips other messages."""
     while (message := await one.receive())["event"] != "pusher:error":
         pass
     assert await one.closed() == message["data"]["code"]
     return message["data"]["code"]
 
 
-async def test_clients_go_to_another_node_at_once_if_there_is_one_that_takes_them(valkey_url):
+async def test_clients_reconnect_at_once_if_another_node_accepts_them(valkey_url):
     settings = settings_for(valkey_url)
     async with running(settings) as one, running(settings) as two:
         async with client(one.port) as ann:
@@ -63,7 +63,7 @@ async def test_clients_go_to_another_node_at_once_if_there_is_one_that_takes_the
             assert await goodbye(bob) == 1012
 
 
-async def test_a_node_that_is_full_is_no_place_to_go(valkey_url):
+async def test_a_full_node_counts_as_no_other_node(valkey_url):
     async with (
         running(settings_for(valkey_url)) as one,
         running(settings_for(valkey_url, max_connections=1)) as two,
@@ -77,7 +77,7 @@ async def test_a_node_that_is_full_is_no_place_to_go(valkey_url):
 
 
 async def received(one) -> list[int]:
-    """Numbers of the events until the end."""
+    """The numbers of the events until the connection ends."""
     numbers = []
     while (message := await one.receive())["event"] != "pusher:error":
         numbers.append(int(message["data"]))
@@ -85,7 +85,7 @@ async def received(one) -> list[int]:
 
 
 @pytest.mark.parametrize("end", ["drain", "terminate", "lapse", "remove"])
-async def test_a_fan_out_that_is_under_way_reaches_those_who_are_closed(end):
+async def test_a_fan_out_in_progress_reaches_closing_clients(end):
     async with running(local_settings()) as server, contextlib.AsyncExitStack() as stack:
         node, key = server.node, Key(APP.id, "a")
         people = [await stack.enter_async_context(client(server.port)) for _ in range(4)]
@@ -109,7 +109,7 @@ async def test_a_fan_out_that_is_under_way_reaches_those_who_are_closed(end):
         assert [await received(person) for person in people] == [[0, 1, 2]] * 4
 
 
-async def test_what_is_accepted_while_somebody_is_subscribed_arrives(valkey_url):
+async def test_every_message_accepted_during_a_subscription_arrives(valkey_url):
     """The bus is late by as much as a network may make it: what was accepted is on its way for long.
 
     Whether the client was subscribed when an event was accepted is what its publisher is told.
@@ -125,7 +125,7 @@ async def test_what_is_accepted_while_somebody_is_subscribed_arrives(valkey_url)
         accepted = {channel: [] for channel in people}
 
         async def publish(channel: str) -> None:
-            """Until nobody is there any more."""
+            """Publish until no subscriber is left."""
             for number in range(100_000):
                 event = {"name": "e", "data": str(number), "channel": channel, "info": "subscription_count"}
                 status, said = await post(two.port, EVENTS, event)
@@ -144,7 +144,7 @@ async def test_what_is_accepted_while_somebody_is_subscribed_arrives(valkey_url)
             assert numbers == list(range(len(numbers)))
 
 
-async def test_what_is_on_its_way_to_a_slow_client_comes_before_the_goodbye():
+async def test_queued_frames_of_a_slow_client_precede_the_close_frame():
     async with running(local_settings()) as server, client(server.port) as ann:
         await ann.subscribe("a")
         (connection,) = server.node.clients.open
@@ -156,7 +156,7 @@ async def test_what_is_on_its_way_to_a_slow_client_comes_before_the_goodbye():
         assert await received(ann) == [0, 1, 2]
 
 
-async def test_without_redis_the_drain_ends_all_the_same(valkey_url, monkeypatch):
+async def test_the_drain_ends_without_redis(valkey_url, monkeypatch):
     monkeypatch.setattr("legato.broadcaster.clients.drain.PATIENCE_SECONDS", 0.2)
     async with running(settings_for(valkey_url)) as server, client(server.port) as ann:
         await ann.subscribe("private-a")
@@ -172,7 +172,7 @@ async def test_without_redis_the_drain_ends_all_the_same(valkey_url, monkeypatch
 
 
 def counted(node, monkeypatch, *, hangs: bool = False) -> list[str]:
-    """What becomes of each question for other nodes: first ``asked``, then something else."""
+    """The outcome of each query for other nodes: first ``asked``, then the result."""
     peers, became = node.registry.peers, []
 
     async def ask():
@@ -210,7 +210,7 @@ async def test_a_redis_that_hangs_is_waited_for_once(monkeypatch):
     assert patience.mock_calls == []
 
 
-async def test_a_second_signal_asks_redis_nothing_and_ends_the_question_that_waits(valkey_url, monkeypatch):
+async def test_a_second_signal_ends_all_waiting_for_redis(valkey_url, monkeypatch):
     monkeypatch.setattr("legato.broadcaster.clients.peers.PEER_SECONDS", 2 * WAIT)
     async with running(settings_for(valkey_url)) as server:
         became = counted(server.node, monkeypatch, hangs=True)
@@ -222,7 +222,7 @@ async def test_a_second_signal_asks_redis_nothing_and_ends_the_question_that_wai
     assert became == ["given up"]
 
 
-async def test_an_answer_holds_from_when_it_comes():
+async def test_an_answer_is_valid_from_its_arrival():
     """However long it took."""
     time, asked = 0.0, 0
 
@@ -238,7 +238,7 @@ async def test_an_answer_holds_from_when_it_comes():
 
 
 @pytest.mark.parametrize(("answers", "before"), [(True, True), (False, False), (None, True)])
-async def test_who_is_hurried_goes_by_the_last_answer_or_leaves_it_to_others(answers, before):
+async def test_a_hurried_stop_uses_the_last_answer_or_leaves_departures_to_others(answers, before):
     peers = Peers(SimpleNamespace(peers=mock.AsyncMock(return_value=answers)))
     if answers is not None:
         assert await peers.ask() is answers
@@ -249,7 +249,7 @@ async def test_who_is_hurried_goes_by_the_last_answer_or_leaves_it_to_others(ans
 
 
 async def answer(port: int, path: str, reader_writer=None) -> tuple[str, str]:
-    """Head and body of one request, on a connection of its own or one that is kept."""
+    """Head and body of the answer to one request, on a new or a kept connection."""
     reader, writer = reader_writer or await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     async with asyncio.timeout(WAIT):
@@ -261,7 +261,7 @@ async def answer(port: int, path: str, reader_writer=None) -> tuple[str, str]:
     return head, body
 
 
-async def test_balancers_are_told_first_and_kept_connections_are_closed():
+async def test_readiness_fails_first_and_keep_alive_connections_are_closed():
     settings = local_settings(server=Server(port=0, drain_seconds=0, notice_seconds=600))
     async with running(settings) as server:
         kept = await asyncio.open_connection("127.0.0.1", server.port)
@@ -282,7 +282,7 @@ async def test_balancers_are_told_first_and_kept_connections_are_closed():
         kept[1].close()
 
 
-async def test_who_has_connected_before_the_listener_closes_is_served():
+async def test_a_connection_made_before_the_listener_closes_is_served():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         people = [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
@@ -295,7 +295,7 @@ async def test_who_has_connected_before_the_listener_closes_is_served():
             one.close()
 
 
-async def test_a_taken_connection_is_answered():
+async def test_an_accepted_connection_is_answered():
     async with running(local_settings()) as server:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             reader_writer = await asyncio.open_connection("127.0.0.1", listener.getsockname()[1])
@@ -305,8 +305,8 @@ async def test_a_taken_connection_is_answered():
             reader_writer[1].close()
 
 
-async def test_departures_that_are_held_back_go_to_another_node(valkey_url):
-    """Who has only moved was never away; who does not come back is told as gone, once."""
+async def test_held_back_departures_go_to_another_node(valkey_url):
+    """A client that moves was never away. One that does not return is announced as gone once."""
     receiver = Receiver()
     async with receiver.listening():
         app = msgspec.structs.replace(APP, webhooks=(Webhook(url=receiver.url),))
@@ -332,7 +332,7 @@ async def test_departures_that_are_held_back_go_to_another_node(valkey_url):
     assert receiver.names[5:] == ["member_removed", "channel_vacated"]  # when the last node stops
 
 
-async def test_what_a_client_has_said_is_published_before_the_end(valkey_url, monkeypatch):
+async def test_client_events_are_published_before_the_stop(valkey_url, monkeypatch):
     settings = settings_for(valkey_url)
     async with running(settings) as two, client(two.port) as bob:
         async with running(settings) as one, client(one.port) as ann:

@@ -82,7 +82,7 @@ HONOURED = [
 
 
 @pytest.mark.parametrize(("name", "text", "key", "expected"), HONOURED)
-def test_what_is_honoured_has_its_meaning(name, text, key, expected):
+def test_an_honoured_variable_sets_its_setting(name, text, key, expected):
     base = SOKETI if name.startswith("SOKETI_") else REVERB
     assert value(key, base | {name: text}) == expected
 
@@ -97,7 +97,7 @@ def test_a_certificate_needs_both_variables():
     }
 
 
-def test_of_two_bounds_the_tighter_one_counts():
+def test_of_two_limits_the_stricter_one_counts():
     both = {"REVERB_APP_PING_INTERVAL": "60", "REVERB_APP_ACTIVITY_TIMEOUT": "30"}
     assert value("apps.activity_timeout", REVERB | both) == 30
     assert value("apps.activity_timeout", REVERB | both | {"REVERB_APP_PING_INTERVAL": "20"}) == 20
@@ -116,7 +116,7 @@ RATES = [
 
 
 @pytest.mark.parametrize(("extra", "expected"), RATES)
-def test_a_bound_on_messages_counts_when_it_is_switched_on(extra, expected):
+def test_a_rate_limit_counts_if_it_is_enabled(extra, expected):
     for text, found in (
         ("true", expected),
         ("on", expected),
@@ -146,7 +146,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("name", "bad", "good", "reason"), REFUSED)
-def test_what_cannot_be_honoured_and_would_open_something_stops_the_start(name, bad, good, reason):
+def test_a_variable_that_cannot_be_honoured_safely_stops_the_start(name, bad, good, reason):
     assert load(REVERB | {name: good}) == load(REVERB)
     with pytest.raises(SettingsError, match=f"^environment: {name}: .*{reason}") as caught:
         load(REVERB | {name: bad})
@@ -179,7 +179,7 @@ def test_a_mistake_names_the_variable_that_was_set(name, text, reason):
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "x"])
-def test_a_bound_on_messages_that_is_none(text):
+def test_an_invalid_rate_limit(text):
     environ = {"REVERB_APP_RATE_LIMITING_ENABLED": "1", "REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS": text}
     with pytest.raises(SettingsError, match=r"^environment: REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS: expected a"):
         load(REVERB | environ)
@@ -190,7 +190,7 @@ def test_an_origin_that_cannot_be_used_stops_the_start():
         load(REVERB | {"REVERB_ALLOWED_ORIGINS": "*a.test"})
 
 
-def test_own_names_win_and_options_go_with_the_files_only_application(tmp_path):
+def test_own_names_take_precedence_and_options_apply_to_the_only_application(tmp_path):
     loaded = load(REVERB | {"REVERB_SERVER_PORT": "9000", "LEGATO_SERVER_PORT": "1", "LEGATO_APP_KEY": "own"})
     assert (loaded.server.port, loaded.apps[0].key) == (1, "own")
     path = tmp_path / "legato.toml"
@@ -204,7 +204,7 @@ def test_own_names_win_and_options_go_with_the_files_only_application(tmp_path):
         load({"REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM": "none"}, str(path))
 
 
-def test_what_means_nothing_and_what_nobody_knows_is_told(caplog):
+def test_ignored_and_unknown_variables_are_logged(caplog):
     caplog.set_level("INFO", "legato.settings")
     environ = REVERB | {"REVERB_HOST": "a.test", "SOKETI_QUEUE_DRIVER": "sync", "PATH": "/bin"}
     strange = {"REVERB_APP_MAX_CONECTIONS": "5", "SOKETI_NONE": "x"}

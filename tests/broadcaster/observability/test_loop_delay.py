@@ -1,4 +1,4 @@
-"""The delay of the loop by a clock that the test turns."""
+"""The loop delay, with a clock that the test controls."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Timer:
         self.look = None
 
     def late(self, seconds: float) -> None:
-        """The timer runs so long after it was due."""
+        """Fire the timer this long after it was due."""
         self.now += self.waits[-1] + seconds
         self.look()
 
@@ -47,7 +47,7 @@ class Timer:
         (1.593, [1.593 - 0.02 * time for time in range(80)]),
     ],
 )
-def test_a_loop_that_is_held_shows_in_the_right_buckets(late, waits):
+def test_a_busy_loop_shows_in_the_right_buckets(late, waits):
     timer = Timer()
     timer.late(late)
     beyond = [sum(wait > bound for wait in waits) for bound in BOUNDS]
@@ -56,7 +56,7 @@ def test_a_loop_that_is_held_shows_in_the_right_buckets(late, waits):
     assert timer.probe.sum == pytest.approx(sum(waits), abs=1e-9)
 
 
-def test_it_looks_again_by_schedule():
+def test_it_measures_periodically():
     timer = Timer()
     for late in (0.0, 0.005, 0.045, -0.0005):
         timer.late(late)
@@ -79,8 +79,8 @@ def test_it_ends():
     assert timer.look is None
 
 
-async def test_it_looks_in_a_real_loop():
-    """Held for as long as the clock of the test says, whatever the machine does."""
+async def test_it_measures_a_real_loop():
+    """The loop is busy for as long as the test's clock says, however slow the machine is."""
     ahead = 0.0
     loop = asyncio.get_running_loop()
     probe = LoopDelay(loop.call_later, lambda: loop.time() + ahead)

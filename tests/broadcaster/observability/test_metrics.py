@@ -21,7 +21,7 @@ async def scrape(port: int) -> dict[str, float]:
     }
 
 
-async def test_the_figures_follow_what_happens():
+async def test_the_metrics_count_events():
     async with running(local_settings(metrics=Metrics(port=0))) as server:
         async with client(server.port) as ann, dial(server.port, "/app/nope") as refused:
             await refused.receive()

@@ -1,4 +1,4 @@
-"""Bounds of ``/metrics``: for those who connect and say little, or nothing, or do not read."""
+"""Bounds of ``/metrics`` for clients that send slowly or nothing, or do not read."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def fetch(port: int) -> bytes:
 
 
 def threads() -> int:
-    """Those that have a connection."""
+    """The open connections."""
     return sum("process_request_thread" in thread.name for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize("said", [b"", b"GET /metrics HTTP/1.1\r\nX: "])
-def test_many_who_say_little_keep_nobody_out(said, monkeypatch):
+def test_idle_connections_keep_no_scraper_out(said, monkeypatch):
     monkeypatch.setattr(metrics_server, "SECONDS", 3600)
     with served() as port, contextlib.ExitStack() as stack:
         for _ in range(5 * metrics_server.CONNECTIONS):
@@ -52,8 +52,8 @@ def test_many_who_say_little_keep_nobody_out(said, monkeypatch):
         wait_until(lambda: threads() <= metrics_server.CONNECTIONS)
 
 
-def test_one_who_says_little_is_cut(monkeypatch):
-    """However often they say something."""
+def test_a_slow_request_is_cut(monkeypatch):
+    """Even if it keeps sending."""
     monkeypatch.setattr(metrics_server, "SECONDS", 0.3)
     with served() as port, socket.create_connection(("127.0.0.1", port)) as one:
         one.sendall(b"GET /metrics HTTP/1.1\r\nX: ")
@@ -65,7 +65,7 @@ def test_one_who_says_little_is_cut(monkeypatch):
         wait_until(lambda: threads() == 0)
 
 
-def test_who_does_not_read_the_answer_is_cut(monkeypatch):
+def test_a_client_that_does_not_read_the_answer_is_cut(monkeypatch):
     monkeypatch.setattr(metrics_server, "SECONDS", 0.5)
     with served(gauges=1000) as port, socket.socket() as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -75,7 +75,7 @@ def test_who_does_not_read_the_answer_is_cut(monkeypatch):
         wait_until(lambda: threads() == 0)
 
 
-def test_who_is_being_answered_is_not_cut_for_another(monkeypatch):
+def test_a_connection_being_answered_is_not_cut_for_another(monkeypatch):
     monkeypatch.setattr(metrics_server, "SECONDS", 3600)  # on a busy machine it is over before all have begun
     begun, go_on = threading.Event(), threading.Event()
 
@@ -110,7 +110,7 @@ def test_who_is_being_answered_is_not_cut_for_another(monkeypatch):
         stop()
 
 
-def test_without_files_it_does_not_spin(monkeypatch):
+def test_at_the_limit_of_open_files_it_does_not_spin(monkeypatch):
     tries = []
 
     def none_left(self):

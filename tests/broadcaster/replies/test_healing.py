@@ -42,7 +42,7 @@ async def redis(valkey_url) -> AsyncIterator[Any]:
 
 @pytest.fixture
 async def link(valkey_url) -> AsyncIterator[Link]:
-    """Between the node and Redis."""
+    """A link between the node and Redis that the test can cut."""
     path = valkey_url.removeprefix("unix://")
     link = Link(lambda: asyncio.open_unix_connection(path))
     await link.start()
@@ -60,7 +60,7 @@ async def server(link) -> AsyncIterator[Any]:
 
 
 class Writer:
-    """A worker with one reply; what it has published is kept in ``said``."""
+    """A worker with one reply. ``said`` has what it has published."""
 
     def __init__(self, redis: Any, message_id: str = "m") -> None:
         self.redis = redis
@@ -99,7 +99,7 @@ class Writer:
 
     @contextlib.contextmanager
     def unheard(self):
-        """What is published goes nowhere."""
+        """Drop what is published."""
         bus, self.log._bus = self.log._bus, wire.bus_channel("1", CHANNEL) + ":nowhere"
         yield
         self.log._bus = bus
@@ -126,7 +126,7 @@ async def reader(server) -> AsyncIterator[Client]:
 
 
 async def hears(one: Client, *expected: tuple[str, Any]) -> None:
-    """Exactly these; nothing else comes before the answer to a ping."""
+    """Assert that exactly these messages arrive before the answer to a ping."""
     heard = [told(await one.receive()) for _ in expected]
     assert heard == list(expected)
     await one.send("pusher:ping")
@@ -135,7 +135,7 @@ async def hears(one: Client, *expected: tuple[str, Any]) -> None:
 
 @contextlib.asynccontextmanager
 async def streaming(server, redis, *texts: str) -> AsyncIterator[tuple[Client, Writer]]:
-    """Somebody who has been there from before a reply began, and has heard what it has said up to now."""
+    """A client that has been subscribed since before the reply began, and has received it so far."""
     async with reader(server) as one:
         await synced(server)
         writer = await Writer(redis).begin()
@@ -145,7 +145,7 @@ async def streaming(server, redis, *texts: str) -> AsyncIterator[tuple[Client, W
 
 
 async def synced(server) -> None:
-    """The node has learned what streamed before."""
+    """Wait until the node knows which replies stream."""
     await until(lambda: all(channel.synced for channel in server.node.healer._channels.values()))
     assert server.node.healer._channels
 
@@ -157,7 +157,7 @@ async def away(server, link: Link) -> None:
 
 
 class TestBusLost:
-    async def test_what_was_missed_comes_once_and_in_order(self, server, link, redis):
+    async def test_missed_tokens_arrive_once_and_in_order(self, server, link, redis):
         async with reader(server) as ann, reader(server) as bob:
             await synced(server)
             writer = await Writer(redis).begin()
@@ -178,7 +178,7 @@ class TestBusLost:
         assert healer._room.used == 0
 
     @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-    async def test_a_lost_end_is_the_one_that_the_worker_told(self, server, link, redis, end):
+    async def test_a_lost_terminal_event_is_restored_as_published(self, server, link, redis, end):
         async with reader(server) as ann:
             await synced(server)
             writer = await Writer(redis).begin()
@@ -191,7 +191,7 @@ class TestBusLost:
             await hears(ann, *writer.said)
         assert (server.node.healer.tokens, server.node.healer.endings) == (1, 1)
 
-    async def test_a_reply_that_began_and_ended_unheard_is_found_and_no_older_one(self, server, link, redis):
+    async def test_a_reply_that_began_and_ended_in_the_gap_is_found(self, server, link, redis):
         before = await Writer(redis, "before").begin()
         await before.says("x")
         await before.ends(COMPLETE)
@@ -212,7 +212,7 @@ class TestBusLost:
             await until(lambda: server.node.recovery.channels == 2 and not server.node.recovery._running)
             await hears(ann)
 
-    async def test_a_channel_that_lingers_is_healed_for_who_comes_next(self, server, redis):
+    async def test_a_lingering_channel_is_healed_for_the_next_subscriber(self, server, redis):
         writer = await Writer(redis).begin()
         async with reader(server) as ann:
             await synced(server)
@@ -228,7 +228,7 @@ class TestBusLost:
             await writer.says("d")
             await hears(bob, *writer.said[1:])
 
-    async def test_one_that_streams_unheard_goes_on_live(self, server, link, redis):
+    async def test_a_reply_that_began_in_the_gap_continues_live(self, server, link, redis):
         async with reader(server) as ann:
             await synced(server)
             await away(server, link)
@@ -239,7 +239,7 @@ class TestBusLost:
             await writer.says("c")
             await hears(ann, *writer.said)
 
-    async def test_what_redis_does_not_answer_at_once_is_asked_again(self, server, link, redis, monkeypatch):
+    async def test_a_failed_read_of_the_log_is_retried(self, server, link, redis, monkeypatch):
         replies, refused = server.node.replies, []
 
         def refusing(name: str, times: int = 2) -> None:
@@ -268,10 +268,10 @@ class TestBusLost:
             await hears(ann, *writer.said)
         assert refused == ["around"] * 4 + ["missing"] * 2
 
-    async def test_a_reply_that_begins_unheard_on_a_channel_nobody_has_looked_at_yet_comes_whole(
+    async def test_a_reply_that_begins_in_the_gap_on_a_new_channel_is_complete(
         self, server, link, redis, monkeypatch
     ):
-        """Redis does not say what streamed when the channel was opened until the reply is heard again."""
+        """Redis answers which replies stream only after the bus delivers the reply again."""
         replies, answers, asked = server.node.replies, asyncio.Event(), []
         around = replies.around
 
@@ -302,9 +302,9 @@ class TestBusLost:
 
 
 class TestHole:
-    """The connection stands, and something is missing."""
+    """A message is missing although the connection is up."""
 
-    async def test_a_hole_is_read_and_what_follows_it_waits(self, server, redis):
+    async def test_a_gap_is_read_from_the_log_and_later_tokens_wait(self, server, redis):
         async with reader(server) as ann:
             await synced(server)
             writer = await Writer(redis).begin()
@@ -315,7 +315,7 @@ class TestHole:
             await hears(ann, *writer.said)
         assert server.node.healer.tokens >= 2
 
-    async def test_an_end_with_tokens_missing_before_it_waits_for_them(self, server, redis):
+    async def test_a_terminal_event_waits_for_missing_tokens(self, server, redis):
         async with reader(server) as ann:
             await synced(server)
             writer = await Writer(redis).begin()
@@ -326,7 +326,7 @@ class TestHole:
             await hears(ann, *writer.said)
         assert (server.node.healer.tokens, server.node.healer.endings) == (1, 0)
 
-    async def test_an_end_that_was_lost_without_a_trace_is_found(self, server, redis, monkeypatch):
+    async def test_a_lost_terminal_event_is_found_by_the_sweep(self, server, redis, monkeypatch):
         async with reader(server) as ann:
             await synced(server)
             writer = await Writer(redis).begin()
@@ -343,7 +343,7 @@ class TestHole:
             sweep.cancel()
 
     @pytest.mark.parametrize("state", ["complete", "failed"])
-    async def test_without_the_log_a_part_is_not_passed_off_as_the_whole(self, server, redis, state, caplog):
+    async def test_without_the_log_a_partial_reply_is_not_completed(self, server, redis, state, caplog):
         async with reader(server) as ann:
             await synced(server)
             writer = await Writer(redis).begin()
@@ -358,9 +358,9 @@ class TestHole:
             await other.says("x")
             end = [] if state == "complete" else [writer.said[3]]
             await hears(ann, writer.said[0], *end, *other.said)
-        assert "the log does not have what is missing" in caplog.text
+        assert "the log lacks the missing tokens" in caplog.text
 
-    async def test_what_no_worker_writes_is_given_up(self, server, redis, caplog):
+    async def test_an_unreadable_log_is_given_up(self, server, redis, caplog):
         async with reader(server) as ann:
             await synced(server)
             writer = await Writer(redis).begin()
@@ -372,7 +372,7 @@ class TestHole:
             await hears(ann)
         assert "cannot be read" in caplog.text
 
-    async def test_a_marker_that_nobody_understands_is_an_internal_failure(self, server, redis):
+    async def test_an_invalid_final_marker_is_an_internal_failure(self, server, redis):
         async with reader(server) as ann:
             await synced(server)
             writer = await Writer(redis).begin()
@@ -385,9 +385,9 @@ class TestHole:
 
 
 class TestSnapshots:
-    """Whoever comes later is told exactly what the channel had; nothing twice."""
+    """A late subscriber gets exactly what the channel has delivered, nothing twice."""
 
-    async def test_a_snapshot_ends_where_the_channel_goes_on(self, server, redis):
+    async def test_a_snapshot_ends_where_the_channel_continues(self, server, redis):
         async with reader(server) as ann:
             await synced(server)
             writer = await Writer(redis).begin()
@@ -404,7 +404,7 @@ class TestSnapshots:
                 await hears(bob, *writer.said[2:])
             await hears(ann, *writer.said)
 
-    async def test_the_first_is_told_of_all_and_goes_on_from_there(self, server, link, redis):
+    async def test_the_first_subscriber_gets_snapshots_of_all_replies(self, server, link, redis):
         writer = await Writer(redis).begin()
         await writer.says("a", "b")
         async with reader(server) as ann:
@@ -418,7 +418,7 @@ class TestSnapshots:
 
     @contextlib.contextmanager
     def while_reading(self, server, happens) -> Iterator[list[int]]:
-        """``happens`` each time that the log has been read, and the node has delivered it before it knows."""
+        """Call ``happens`` after each read of the log, before the node gets the result."""
         replies = server.node.healer._replies
         on_channel, reads = replies.on_channel, list[int]()
 
@@ -434,7 +434,7 @@ class TestSnapshots:
         yield reads
         del replies.on_channel
 
-    async def test_tokens_that_outrun_every_reading_are_added_to_it(self, server, redis):
+    async def test_tokens_delivered_during_the_read_are_added_to_the_snapshot(self, server, redis):
         async with streaming(server, redis, "a", "b") as (_, writer):
             with self.while_reading(server, lambda: writer.says("c", "d")) as reads:
                 async with reader(server) as bob:
@@ -448,7 +448,7 @@ class TestSnapshots:
             assert reads == [2]
 
     @pytest.mark.parametrize("end", ENDS)
-    async def test_a_reply_that_ends_while_it_is_read_is_told_whole(self, server, redis, end):
+    async def test_a_reply_that_ends_during_the_read_is_complete(self, server, redis, end):
         async with streaming(server, redis, "a", "b") as (ann, writer):
             decision, saved = ENDS[end]
 
@@ -465,10 +465,10 @@ class TestSnapshots:
                     assert snapshot["status"] == (end if end in stream.ENDS else "failed")
 
     @pytest.mark.parametrize("heard", [True, False])
-    async def test_a_reply_that_ends_before_redis_answers_is_told_whole(
+    async def test_a_reply_that_ends_before_redis_answers_is_complete(
         self, server, redis, monkeypatch, heard
     ):
-        """Also when its end is not heard, but read up."""
+        """Also if its end is lost and healed."""
         monkeypatch.setattr(healing, "SNAPSHOT_PAUSES", (0.01,) * 10_000)
         monkeypatch.setattr(healing, "SNAPSHOT_TRIES", 10_000)
         async with streaming(server, redis, "a", "b") as (ann, writer):
@@ -496,9 +496,7 @@ class TestSnapshots:
                 assert (snapshot["text"], snapshot["nextIndex"]) == ("abc", 3)
                 assert snapshot["status"] == "complete"
 
-    async def test_a_reply_that_ends_while_the_subscription_is_registered_is_told_whole(
-        self, server, redis, monkeypatch
-    ):
+    async def test_a_reply_that_ends_during_the_registration_is_complete(self, server, redis, monkeypatch):
         async with streaming(server, redis, "a", "b") as (ann, writer):
             join, waiting = server.node.registry.join, list[Any]()
             monkeypatch.setattr(server.node.registry, "join", lambda *call: waiting.append(call))
@@ -515,7 +513,7 @@ class TestSnapshots:
                 _, snapshot = told(await bob.receive())
                 assert (snapshot["text"], snapshot["status"]) == ("abc", "complete")
 
-    async def test_who_goes_while_it_waits_leaves_nothing_behind(self, server):
+    async def test_a_subscriber_that_leaves_while_waiting_leaves_nothing_behind(self, server):
         async with reader(server) as ann:
             await synced(server)
             async with reader(server):
@@ -524,7 +522,7 @@ class TestSnapshots:
             await until(lambda: not server.node.healer._channels[Key("1", CHANNEL)].observers)
             await hears(ann)
 
-    async def test_with_more_than_is_remembered_it_is_read_once_more(self, server, redis, monkeypatch):
+    async def test_with_too_many_tokens_the_log_is_read_again(self, server, redis, monkeypatch):
         monkeypatch.setattr("legato.broadcaster.replies.snapshot.MOST", 1)
         async with streaming(server, redis, "a") as (_, writer):
             texts = iter([("b", "c"), ("d",)])
@@ -535,7 +533,7 @@ class TestSnapshots:
                     assert (snapshot["text"], snapshot["nextIndex"]) == ("abcd", 4)
             assert reads == [1, 3]
 
-    async def test_one_that_is_about_to_be_healed_from_the_start_has_none(self, server, redis):
+    async def test_a_reply_that_is_healed_from_the_start_has_no_snapshot(self, server, redis):
         async with reader(server) as ann:
             await synced(server)
             writer = await Writer(redis).begin()
@@ -549,7 +547,7 @@ class TestSnapshots:
 
 
 class LateBus:
-    """What the bus of a node brings, kept until :meth:`bring`, in its order; the rest of Redis answers."""
+    """Delays the messages of a node's bus until :meth:`bring`. Redis otherwise answers."""
 
     def __init__(self, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         bus = server.node.bus
@@ -571,7 +569,7 @@ class LateBus:
         return len(self._waiting)
 
     def bring(self) -> None:
-        """All of it, and from now on at once."""
+        """Deliver all delayed messages, and further ones at once."""
         self._monkeypatch.setattr(self._bus, "_on_message", self._deliver)
         self._monkeypatch.setattr(self._bus, "_on_confirmed", self._confirm)
         for one in self._waiting:
@@ -579,7 +577,7 @@ class LateBus:
 
 
 async def appended(one: Client) -> tuple[str, list[int]]:
-    """What a naive client has at the end, which appends, and replaces by a snapshot; the indexes it heard."""
+    """The text of a naive client, which appends tokens and replaces by snapshots; and its indexes."""
     text, indexes = "", []
     while True:
         event, data = told(await one.receive())
@@ -593,11 +591,11 @@ async def appended(one: Client) -> tuple[str, list[int]]:
 
 
 class TestTokensOnTheirWay:
-    """The log has tokens that the bus has not brought yet when somebody subscribes."""
+    """At the time of a subscription, the log has tokens that the bus has not delivered yet."""
 
     @pytest.fixture
     def waiting(self, server, monkeypatch) -> asyncio.Event:
-        """Until it is set, Redis does not tell what streams."""
+        """Redis does not answer which replies stream until the event is set."""
         gate, around = asyncio.Event(), server.node.healer._replies.around
 
         async def later(keys: Any) -> Any:
@@ -608,7 +606,7 @@ class TestTokensOnTheirWay:
         return gate
 
     @pytest.mark.parametrize("brought", [0, 2], ids=["all of them", "those behind the first"])
-    async def test_none_is_doubled_for_who_appends_and_none_is_lost(
+    async def test_no_token_is_doubled_or_lost_for_a_client_that_appends(
         self, server, redis, monkeypatch, waiting, brought
     ):
         async with reader(server) as ann:
@@ -632,7 +630,7 @@ class TestTokensOnTheirWay:
                 text, indexes = await appended(bob)
                 assert (text, indexes) == (whole, indexes[:1] and list(range(indexes[0], len(whole))))
 
-    async def test_a_bus_that_is_lost_meanwhile_keeps_nobody_waiting(
+    async def test_a_lost_bus_connection_leaves_no_subscriber_waiting(
         self, server, redis, monkeypatch, waiting, link
     ):
         async with reader(server) as ann:
@@ -654,7 +652,7 @@ class TestTokensOnTheirWay:
 
 
 class TestCachedEvents:
-    """On a channel that keeps its last event."""
+    """Gaps on a cache channel."""
 
     async def publish(self, port: int, data: str, **more: Any) -> None:
         body = {"name": "e", "data": data, "channel": "cache-x"} | more
@@ -675,7 +673,7 @@ class TestCachedEvents:
         recovery = server.node.recovery
         await until(lambda: recovery.channels == times and not recovery._running)
 
-    async def test_the_last_one_that_was_missed_comes_once(self, server, link, valkey_url):
+    async def test_the_last_missed_event_is_delivered_once(self, server, link, valkey_url):
         async with (
             self.reader(server) as ann,
             self.reader(server) as bob,
@@ -700,7 +698,7 @@ class TestCachedEvents:
         assert server.node.cached.read == 1
         await until(lambda: not server.node.cached._told)
 
-    async def test_what_a_subscriber_was_sent_is_not_sent_again(self, server, link, valkey_url):
+    async def test_an_event_sent_to_a_subscriber_is_not_sent_again(self, server, link, valkey_url):
         async with running(local_settings(redis=Redis(url=valkey_url))) as other:
             await self.publish(other.port, "1")
             async with self.reader(server) as ann:
@@ -710,7 +708,7 @@ class TestCachedEvents:
                 await self.recovered(server, 1)
                 await self.heard(ann)
 
-    async def test_an_older_one_that_comes_late_is_not_taken_for_the_last(self, server):
+    async def test_a_late_older_event_is_not_delivered_after_the_newer_one(self, server):
         async with self.reader(server) as ann:
             assert (await ann.receive())["event"] == "pusher:cache_miss"
             key = Key("1", "cache-x")

@@ -25,7 +25,7 @@ def test_it_is_said_once_and_again_when_it_is_over_and_back(monkeypatch, caplog)
             context.setattr(os, "open", opened)
             limit.look()
     said = [record.getMessage().split(" ")[:3] for record in caplog.records]
-    assert said == [["the", "limit", "of"], ["there", "are", "files"], ["the", "limit", "of"]]
+    assert said == [["the", "limit", "of"], ["below", "the", "limit"], ["the", "limit", "of"]]
 
 
 def test_another_error_is_not_the_limit(monkeypatch, caplog):
@@ -51,7 +51,7 @@ async def test_a_process_without_files_says_so_and_serves_those_who_are_there():
                 await process.line(r"the limit of open files is reached \(64\)")
                 await ann.send("pusher:ping")
                 assert (await ann.receive())["event"] == "pusher:pong"
-            await process.line("there are files for new connections again")
+            await process.line("below the limit of open files again")
             async with client(port) as bob:
                 await bob.subscribe("a")
         process.process.terminate()

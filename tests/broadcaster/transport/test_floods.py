@@ -366,12 +366,12 @@ async def test_one_that_takes_a_little_between_two_looks_stays() -> None:
         eve.writer.write(FLOODS["long pings"] * 60_000)
         for _ in range(3):
             await until(lambda: connection.slow)
-            connection._look()
+            connection._check_stall()
             before = connection._transport.get_write_buffer_size()
             async with asyncio.timeout(WAIT):
                 while connection.slow and connection._transport.get_write_buffer_size() == before:
                     await eve.reader.read(65_536)
-        connection._look()
+        connection._check_stall()
         assert server.node.connections.slow_closed == 0
         assert connection.session is not None
 

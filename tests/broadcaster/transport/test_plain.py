@@ -188,7 +188,7 @@ def test_what_is_answered_at_once_is_answered_as_from_the_parser(data):
     if found is not None:
         parsed = Parsed(data)
         assert parsed.upgrades
-        judged = handshake._judged(parsed.parser.get_method(), parsed.url, parsed.fields)
+        judged = handshake._by_library(parsed.parser.get_method(), parsed.url, parsed.fields)
         assert judged.accepted
         assert set(found[0].splitlines()) <= set(judged.response.splitlines())  # which has a date, too
         assert found[1] == handshake.asked(parsed.url, parsed.fields)

@@ -1,4 +1,4 @@
-"""The quota of an application over all nodes, and what a client may say before it is known."""
+"""Admission: the cluster-wide quota of an application, and early messages of clients."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONNECTIONS = Key(APP.id, wire.CONNECTIONS)
 
 
 async def refusal(port: int) -> int:
-    """The code with which one more client is refused."""
+    """The close code of one more client, which is refused."""
     async with dial(port) as one:
         code = (await one.receive())["data"]["code"]
         assert await one.closed() == code
@@ -43,7 +43,7 @@ async def counted(server) -> int:
     return counts.subscriptions
 
 
-async def test_who_leaves_makes_room(few):
+async def test_a_client_that_leaves_frees_the_quota(few):
     async with running(few) as server:
         async with client(server.port), client(server.port):
             assert await refusal(server.port) == 4004
@@ -53,8 +53,8 @@ async def test_who_leaves_makes_room(few):
         assert server.node.connections.refused == {4004: 2}
 
 
-async def test_all_nodes_together_let_in_no_more_than_the_quota(valkey_url):
-    """Many at once, on two nodes: as many as fit, and not one more."""
+async def test_the_quota_holds_over_all_nodes(valkey_url):
+    """Many connect at once to two nodes: exactly the quota is admitted."""
     app = msgspec.structs.replace(FEW, max_connections=7, over_quota="back_off")
     settings = local_settings(app, redis=Redis(url=valkey_url))
     async with running(settings) as one, running(settings) as two, contextlib.AsyncExitStack() as stack:
@@ -69,15 +69,15 @@ async def test_all_nodes_together_let_in_no_more_than_the_quota(valkey_url):
         assert not two.node.admission._waiting
 
 
-async def test_without_a_quota_nobody_waits(valkey_url, monkeypatch):
-    """The greeting is there before anything was asked of Redis."""
+async def test_without_a_quota_no_client_waits(valkey_url, monkeypatch):
+    """The greeting is sent without a query to Redis."""
     async with running(local_settings(redis=Redis(url=valkey_url))) as server:
         monkeypatch.setattr(server.node.registry, "enter", None)
         async with client(server.port):
             assert await counted(server) == 0
 
 
-async def test_what_is_said_early_is_answered_after_the_greeting(valkey_url):
+async def test_early_messages_are_answered_after_the_greeting(valkey_url):
     settings = local_settings(FEW, redis=Redis(url=valkey_url))
     async with running(settings) as server:
         answer = held(server)
@@ -95,7 +95,7 @@ async def test_what_is_said_early_is_answered_after_the_greeting(valkey_url):
 
 
 def held(server) -> asyncio.Event:
-    """Redis answers about the quota once the event is set."""
+    """Redis answers the quota query once the event is set."""
     answer, enter = asyncio.Event(), server.node.registry.enter
 
     def later(app_id, socket_id, limit, done):
@@ -110,7 +110,7 @@ def held(server) -> asyncio.Event:
     return answer
 
 
-async def test_what_is_said_early_is_bounded(valkey_url):
+async def test_early_messages_are_bounded(valkey_url):
     server_settings = Server(port=0, drain_seconds=0, send_queue_bytes=2000)
     settings = local_settings(FEW, redis=Redis(url=valkey_url), server=server_settings)
     async with running(settings) as server:
@@ -126,7 +126,7 @@ async def test_what_is_said_early_is_bounded(valkey_url):
         assert not server.node.clients.open
 
 
-async def test_one_who_goes_before_the_answer_is_not_counted(valkey_url):
+async def test_a_client_that_leaves_before_the_answer_is_not_counted(valkey_url):
     settings = local_settings(FEW, redis=Redis(url=valkey_url))
     async with running(settings) as server:
         answer = held(server)
@@ -139,8 +139,8 @@ async def test_one_who_goes_before_the_answer_is_not_counted(valkey_url):
         assert (await counted(server), server.node.connections.accepted) == (0, 0)
 
 
-async def test_without_redis_nobody_is_let_in_that_cannot_be_counted(monkeypatch):
-    """They are told to come back, and are let in when Redis is back. Others do not need it."""
+async def test_without_redis_clients_under_a_quota_are_refused(monkeypatch):
+    """They are told to reconnect, and are admitted when Redis is back. Others do not need Redis."""
     monkeypatch.setattr(entrance, "ANSWER_SECONDS", 0.2)
     free = msgspec.structs.replace(APP, id="2", key="free")
     with RedisServer(BINARIES["valkey"]) as redis:
@@ -157,7 +157,7 @@ async def test_without_redis_nobody_is_let_in_that_cannot_be_counted(monkeypatch
                 assert await refusal(server.port) == 4004
 
 
-async def test_a_quota_that_comes_later_counts_those_who_are_there(few):
+async def test_a_quota_set_later_counts_the_open_connections(few):
     settings = msgspec.structs.replace(few, apps=(APP,))
     async with running(settings) as server, client(server.port), client(server.port):
         await server.node.app_changes.apply((FEW,))
@@ -165,7 +165,7 @@ async def test_a_quota_that_comes_later_counts_those_who_are_there(few):
         assert await counted(server) == 2
 
 
-async def test_an_application_that_goes_while_a_client_waits(valkey_url):
+async def test_an_application_that_is_removed_while_a_client_waits(valkey_url):
     async with running(local_settings(FEW, redis=Redis(url=valkey_url))) as server:
         answer = held(server)
         async with dial(server.port) as ann:
@@ -177,8 +177,8 @@ async def test_an_application_that_goes_while_a_client_waits(valkey_url):
         assert await counted(server) == 0
 
 
-async def test_the_fallback_transports_wait_too(valkey_url):
-    """A session is there while its client waits, and is refused by the request that receives."""
+async def test_clients_of_the_fallback_transports_wait_too(valkey_url):
+    """The session exists while its client waits. A refusal arrives on the receive request."""
     app = msgspec.structs.replace(FEW, max_connections=1)
     async with running(local_settings(app, redis=Redis(url=valkey_url))) as server, client(server.port):
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)

@@ -1,4 +1,4 @@
-"""Hearing a connection to Redis: from the first reply to the reason why there are no more."""
+"""Reading the replies of a Redis connection, from the first one to the reason of the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.waiting import until
 PIECE, PIECES = b"x" * 65_536, 64
 
 
-async def test_every_reply_is_heard_in_order_and_the_end_is_told(valkey_url):
+async def test_every_reply_is_passed_on_in_order_and_the_end_is_raised(valkey_url):
     heard: list = []
 
     def hear(gets) -> None:
@@ -46,7 +46,7 @@ async def test_every_reply_is_heard_in_order_and_the_end_is_told(valkey_url):
             await listen(connection, hear)
 
 
-async def test_a_connection_that_was_closed_before_anybody_listens_is_told(valkey_url):
+async def test_a_connection_closed_before_listening_raises(valkey_url):
     async with redis_client(valkey_url) as redis:
         connection = redis.connection_pool.make_connection()
         await connection.connect()
@@ -58,7 +58,7 @@ async def test_a_connection_that_was_closed_before_anybody_listens_is_told(valke
         await connection.disconnect(nowait=True)
 
 
-async def test_who_cannot_bear_what_is_heard_is_told_and_hears_no_more(valkey_url):
+async def test_an_error_of_the_callback_is_raised_and_ends_reading(valkey_url):
     calls = []
 
     def hear(gets) -> None:
@@ -78,8 +78,8 @@ async def test_who_cannot_bear_what_is_heard_is_told_and_hears_no_more(valkey_ur
         await connection.disconnect(nowait=True)
 
 
-def test_what_waits_in_the_loop_has_its_turn_between_large_reads():
-    """On the loop that a broadcaster has: it reads on and on while there is more than it has room for."""
+def test_the_loop_runs_between_large_reads():
+    """On uvloop, which reads repeatedly while more data is available than fits its buffer."""
     with TcpServer.started(SYSTEM) as server:
         reads = uvloop.run(_flood(f"redis://{server.address}"))
     assert max(size for _, size in reads) > LARGE
@@ -87,7 +87,7 @@ def test_what_waits_in_the_loop_has_its_turn_between_large_reads():
 
 
 async def _flood(url: str) -> list[tuple[int, int]]:
-    """Of each read, the turn of the loop and about how many bytes it had."""
+    """The loop turn and the approximate size of each read."""
     reads: list[tuple[int, int]] = []
     turn = 0
     loop = asyncio.get_running_loop()

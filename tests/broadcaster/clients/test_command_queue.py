@@ -1,4 +1,4 @@
-"""The order of one client's messages, without any client."""
+"""The command queue by itself, without a client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PONG = Send(b"pong")
 
 
 class Client:
-    """Takes subscriptions and other effects, and records what it answers."""
+    """Processes subscriptions and other effects, and records the answers."""
 
     def __init__(self) -> None:
         self.order = Order()
@@ -48,7 +48,7 @@ class Client:
             self.run(number, key)
 
 
-def test_subscriptions_are_under_way_together_and_answered_in_order():
+def test_subscriptions_run_concurrently_and_are_answered_in_order():
     client = Client()
     for key in (A, B, C):
         client.ask(key)
@@ -60,7 +60,7 @@ def test_subscriptions_are_under_way_together_and_answered_in_order():
     assert client.answered == [0, 1, 2]
 
 
-def test_anything_else_waits_for_the_subscriptions_before_it_and_what_follows_waits_too():
+def test_other_commands_wait_for_earlier_subscriptions_and_block_later_ones():
     client = Client()
     for key in (A, None, B):
         client.ask(key)
@@ -78,7 +78,7 @@ def test_a_second_subscription_to_a_channel_waits_for_the_first():
     assert client.under_way == [A]
 
 
-def test_what_waits_is_counted_until_nothing_does():
+def test_waiting_bytes_are_counted_until_the_queue_is_empty():
     order = Order()
     order.begin(A)
     order.defer(None, PONG, 1000)
@@ -91,7 +91,7 @@ def test_what_waits_is_counted_until_nothing_does():
     assert (order.waiting_bytes, order.next()) == (0, None)
 
 
-def test_nothing_is_left_of_a_client_that_has_gone():
+def test_clear_forgets_everything():
     order = Order()
     order.begin(A)
     order.begin(B)
@@ -107,7 +107,7 @@ def test_nothing_is_left_of_a_client_that_has_gone():
     asked=st.lists(st.sampled_from([A, B, C, None]), max_size=20),
     choices=st.lists(st.integers(0, 100), max_size=60),
 )
-def test_whatever_settles_when_all_is_answered_once_and_in_order(asked, choices):
+def test_all_commands_run_once_and_in_order_whatever_settles_when(asked, choices):
     client, waiting = Client(), list(asked)
     picks = iter(choices)
     while waiting or client.under_way:

@@ -5,7 +5,7 @@ from tests.waiting import until
 
 
 class Entry:
-    """Comes back `times` times, a little later each."""
+    """Reschedules itself `times` times, a little later each time."""
 
     def __init__(self, times: int = 1) -> None:
         self.left = times
