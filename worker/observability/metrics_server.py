@@ -1,4 +1,4 @@
-"""Serves ``/metrics`` in threads, with bounds: strangers take neither all threads nor all files."""
+"""Serves ``/metrics`` in threads, with limits on connections and time."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 CONNECTIONS: Final = 8
-"""At the same time. Of more, the oldest is cut that has not said yet what it wants."""
+"""Maximum connections. Beyond it, the oldest without a complete request is closed."""
 
 SECONDS: Final = 5.0
-"""How long a connection may take, from its first byte to the last of its answer."""
+"""Maximum lifetime of a connection, including its response."""
 
 PAUSE_SECONDS: Final = 0.2
-"""How long nobody is accepted when there are no more files: the listener would be asked without end."""
+"""Pause in accepting when no file descriptors are left, which would otherwise be a busy loop."""
 
 
 class _Handler(WSGIRequestHandler):

@@ -65,7 +65,7 @@ async def write_again(redis: Backend, message: MessageLog, answer: Reply, first:
     :raises GapError: see :func:`insist`.
     """
     lost = answer.next - first
-    log.warning("reply %s: Redis has lost %d tokens, written again", answer.job.message_id, lost)
+    log.warning("reply %s: Redis has lost %d tokens, writing them again", answer.job.message_id, lost)
     while first < answer.next:
         some = answer.tokens_from(first, AT_ONCE)
         try:
