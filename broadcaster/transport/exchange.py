@@ -42,10 +42,10 @@ class Carrier(Protocol):
 
 
 class Exchange:
-    """One request and its answer, where other requests have an :class:`~.asgi_cycle.AsgiCycle`.
+    """One request to the HTTP API and its answer. Other requests have an :class:`~.asgi_cycle.AsgiCycle`.
 
-    :ivar body: as far as it has come; None once it is larger than it may be.
-    :ivar begun: its answer is known, or somebody is at work on it: whatever comes now changes nothing.
+    :ivar body: what has arrived of it; None when it is too large.
+    :ivar begun: its answer is known or being made: more of the body changes nothing.
     """
 
     __slots__ = (
@@ -84,7 +84,7 @@ class Exchange:
 
     @property
     def size(self) -> int:
-        """Bytes of the body that have come."""
+        """Bytes of the body that have arrived."""
         return 0 if self.body is None else len(self.body)
 
     @property
@@ -131,7 +131,7 @@ class Exchange:
             return
         lines = [_HEADS[status], b"%d\r\n" % len(answer)]
         for name, value in carrier.server_state.default_headers:
-            if name == b"connection":  # the server stops
+            if name == b"connection":  # the server is stopping
                 self.keep_alive = False
             else:
                 lines += (name, b": ", value, b"\r\n")
@@ -145,6 +145,6 @@ class Exchange:
         carrier.on_response_complete()
 
     async def _reply_later(self, status: int, answer: bytes) -> None:
-        """The peer does not read the answers before this one."""
+        """Wait until the peer reads the answers before this one."""
         await self._carrier.flow.drain()
         self._reply(status, answer)
