@@ -107,7 +107,7 @@ class DrainingServer(uvicorn.Server):
         drained.cancel()
         for error in await asyncio.gather(drained, return_exceptions=True):
             if isinstance(error, Exception):
-                logger.error("the drain broke off", exc_info=error)
+                logger.error("the drain failed", exc_info=error)
 
     async def _closed(self) -> None:
         """Wait a moment for the close handshakes, then cut the connections that are left."""

@@ -84,7 +84,7 @@ class Cleanup:
 
     def something_lost(self) -> None:
         """Register everything again, and declare nobody dead before all nodes could renew their leases."""
-        logger.warning("Redis may have lost something: everything is registered again")
+        logger.warning("Redis may have lost data: registering everything again")
         self._lease.contact.restart(self._lease.clock())
         self._registrar.connections_lost()
         self._again = True
@@ -103,9 +103,9 @@ class Cleanup:
                     await self._take_back(node)
             except (RedisError, OSError) as error:
                 self._lease.doubt()
-                logger.warning("looking after what others have left broke off: %s", reason_of(error))
+                logger.warning("the clean-up of the registry failed, trying again: %s", reason_of(error))
             except Exception:  # a bug here must not end this task
-                logger.exception("looking after what others have left broke off")
+                logger.exception("the clean-up of the registry failed")
 
     async def _register_again(self) -> None:
         """Register what this node has, and end what is listed under its name and is not there any more.
@@ -144,7 +144,7 @@ class Cleanup:
         """
         listed = self._names.entries_key(node)
         while entries := await self._some(listed):
-            logger.warning("node %s is gone, taking back %d of its subscriptions", node, len(entries))
+            logger.warning("node %s is dead, ending %d of its subscriptions", node, len(entries))
             for entry in entries:
                 self._registrar.take_back(node, entry)
             await self._registrar.flush()

@@ -68,10 +68,10 @@ class ConnectionCounts:
                 await self._tell()
                 await asyncio.sleep(EVERY)
             except (RedisError, OSError) as error:  # the lease logs a warning already
-                logger.debug("the counts of connections are not told: %s", reason_of(error))
+                logger.debug("the counts of connections cannot be written: %s", reason_of(error))
                 await self._try_later()
             except Exception:  # a bug here must not end this task
-                logger.exception("telling the counts of connections broke off")
+                logger.exception("writing the counts of connections failed")
                 await self._try_later()
 
     async def _try_later(self) -> None:

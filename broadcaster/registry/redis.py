@@ -107,7 +107,9 @@ class RedisRegistry(Questions):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self.flush()
         except TimeoutError:
-            logger.warning("%d changes are left to the others, when the lease lapses", len(self._changes))
+            logger.warning(
+                "%d changes were not carried out: the other nodes will clean up", len(self._changes)
+            )
         for task in self._tasks:
             await end_task(task)
         await self._keeper.close()
@@ -255,7 +257,7 @@ class RedisRegistry(Questions):
 
     def start_anew(self) -> None:
         """Give everything up, and take a new name. The others take back what is listed under the old one."""
-        logger.error("the others have taken this node for dead: its connections start anew")
+        logger.error("the other nodes have declared this node dead: its clients are closed and start anew")
         self._changes.drop_joins()
         self._joining.clear()
         self._cleanup.nothing_lost()

@@ -164,7 +164,7 @@ class _Lane:
                 if self.failing_since is None:
                     self.failing_since = time.monotonic()
                     if not isinstance(error, NoScriptError):
-                        logger.warning("Redis does not take changes (%s), trying on", reason_of(error))
+                        logger.warning("Redis does not accept changes (%s), trying again", reason_of(error))
                 await backoff.wait()
 
     async def _try(self) -> Exception | None:
@@ -175,7 +175,7 @@ class _Lane:
         except (RedisError, OSError) as failure:
             error = failure
         except Exception as failure:  # a bug here: without this task nobody can subscribe
-            logger.exception("carrying changes out broke off")
+            logger.exception("sending changes failed")
             return failure
         if error is not None and not isinstance(error, NoScriptError):
             self._changes.failed()
@@ -238,7 +238,7 @@ class _Lane:
         try:
             change.done(answer)
         except Exception:  # a failure of one client must not delay the others
-            logger.exception("a change was carried out, but not followed up")
+            logger.exception("the callback of a change failed")
 
 
 def _unanswered(

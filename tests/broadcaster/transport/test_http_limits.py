@@ -294,6 +294,22 @@ async def _count(one, count: int) -> None:
             return
 
 
+async def test_reading_pauses_at_once_when_a_request_waits_for_an_answer(monkeypatch):
+    """Also on a quiet server: else a peer could have us keep as much as it sends until the answer."""
+    async with door() as opened:
+        one, paused = opened.come(), []
+        monkeypatch.setattr(one, "pause_reading", lambda: paused.append(True))
+        monkeypatch.setattr(one, "resume_reading", lambda: paused.append(False))
+        one.read(get("/up"))  # answered by an ASGI application, in a later turn of the loop
+        assert paused == []
+        one.read(get("/up"))
+        assert paused == [True]
+        await opened.calm()
+        assert paused == [True, False]
+        assert one.written.count(b"HTTP/1.1 200 ") == 2
+        one.protocol.connection_lost(None)
+
+
 async def test_reading_pauses_for_as_long_as_something_is_unread(monkeypatch):
     """And what pauses because of us has no deadline."""
     async with door() as opened:
