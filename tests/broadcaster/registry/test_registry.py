@@ -492,6 +492,38 @@ async def test_nobody_is_judged_by_one_who_was_cut_off_itself(server):
         assert await late.renew() is leases.Renewal.GONE
 
 
+async def test_a_dead_node_stays_listed_while_an_entry_of_it_is_left(server):
+    """One that has arrived since everybody looked: without the name nobody would find it."""
+    async with redis_client(server.url) as redis:
+        others = OtherNodes(redis, leases.Lease(redis, "one", 15, lambda: leases.OPEN))
+        await redis.sadd(wire.NODES_KEY, "dead")
+        await redis.sadd(wire.entries_key("dead"), "late")
+        await others.forget("dead")
+        assert await redis.sismember(wire.NODES_KEY, "dead")
+        await redis.delete(wire.entries_key("dead"))
+        await others.forget("dead")
+        assert not await redis.sismember(wire.NODES_KEY, "dead")
+
+
+async def test_a_lease_lasts_from_when_redis_was_asked(server):
+    """Not from the answer: until then it has been running in Redis already."""
+    now = 100.0
+
+    def state() -> str:
+        nonlocal now
+        now += 10  # the time that the answer takes
+        return leases.OPEN
+
+    async with redis_client(server.url) as redis:
+        lease = leases.Lease(redis, "slow", 15, state, lambda: now)
+        await lease.renew()
+        now = 114.0
+        assert lease.held
+        now = 115.0
+        assert not lease.held
+        assert lease.doubtful
+
+
 async def test_a_peer_is_a_node_that_takes_connections(server):
     async with redis_client(server.url) as redis, redis_node(server.url, "one") as one:
         states = iter((leases.OPEN, leases.FULL, leases.LEAVING))
