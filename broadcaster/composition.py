@@ -1,4 +1,4 @@
-"""The composition root: from settings to a running server, and its orderly end."""
+"""The composition root: builds a server from settings, runs it, and stops it in order."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ logger: Final = logging.getLogger("legato.broadcaster")
 T = TypeVar("T")
 
 YOUNG_OBJECTS: Final = 20_000
-"""How many more objects than before there are when the garbage collector looks for cycles among them."""
+"""New objects after which the garbage collector looks for cycles."""
 
 SIGN_SECONDS: Final = 1.0
-"""Between two signs of life to who has started this process, if that wants any."""
+"""Seconds between two signs of life for the parent process, if it wants any."""
 
 REQUEST_SECONDS: Final = 2
-"""How long it waits for HTTP requests that are running."""
+"""How long the shutdown waits for running HTTP requests."""
 
 
 class StartError(Exception):
@@ -96,16 +96,16 @@ async def serve(settings: Settings) -> None:
 
 
 async def _give_signs_of_life(notifier: Notifier) -> None:
-    """As long as the event loop runs: a parent kills and replaces a process that does not."""
+    """Send them while the event loop runs: a parent replaces a process that sends none."""
     while True:
         notifier.send(notify.ALIVE)
         await asyncio.sleep(SIGN_SECONDS)
 
 
 def _settle_garbage() -> None:
-    """What there is now stays: it need not be looked through again and again for cycles.
+    """Exempt what exists now from garbage collection, and look for cycles less often.
 
-    What connections and requests make is freed by its counts; few cycles come, so few looks do.
+    The objects of connections and requests are freed by their reference counts; few of them are in cycles.
     """
     gc.collect()
     gc.freeze()
@@ -190,7 +190,7 @@ async def _redis(settings: Settings) -> AsyncIterator[Named | None]:
 
 @contextlib.asynccontextmanager
 async def _source(settings: Settings, redis: Named | None) -> AsyncIterator[AppWatcher | None]:
-    """Where applications come from beside the settings, if they do."""
+    """The source of applications beside the settings; None if there is none."""
     store = _store(settings, redis)
     if store is None:
         yield None

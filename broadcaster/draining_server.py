@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("legato.broadcaster")
 
 CLOSE_SECONDS: Final = 1.0
-"""How long the end of the server waits for peers to answer their close frames."""
+"""How long the shutdown waits for clients to answer their close frames."""
 
 FILES_TICKS: Final = 20
-"""Ticks of uvicorn between two looks whether there are files for more connections."""
+"""Ticks of uvicorn between two checks of the limit of open files."""
 
 
 class DrainingServer(uvicorn.Server):
@@ -43,19 +43,19 @@ class DrainingServer(uvicorn.Server):
         self.ready = asyncio.get_running_loop().create_future()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept connections, and say so."""
+        """Accept connections, and set :attr:`ready`."""
         await super().startup(sockets)
         self.ready.set_result(None)
 
     async def on_tick(self, counter: int) -> bool:
-        """Every tenth of a second."""
+        """See uvicorn, which calls it every tenth of a second."""
         if counter % FILES_TICKS == 0:
             self._files.look()
         return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """SIGTERM and SIGINT drain, a second one ends at once; neither is raised again at the end."""
+        """The first SIGTERM or SIGINT drains, a second one stops at once. uvicorn would raise them again."""
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._stop)
@@ -71,11 +71,12 @@ class DrainingServer(uvicorn.Server):
         self.force_exit = self._node.peers.hurried = self._interrupts > 1
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Give notice, close the listener, drain, then let uvicorn finish the requests that are running."""
+        """Give notice, close the listener, drain, then let uvicorn finish the running requests."""
         self._node.clients.leaving = True
-        # In place: requests that are running have the list already.
+        # In place: running requests have the list already.
         self.server_state.default_headers.append((b"connection", b"close"))
-        await self._unless_forced(self._node.peers.ask())  # tells them: those that stop too send nobody here
+        # This also tells the peers: those that stop too send no clients here.
+        await self._unless_forced(self._node.peers.ask())
         await self._unless_forced(asyncio.sleep(self._node.settings.server.notice_seconds))
         await asyncio.gather(
             *(self._take(one) for one in stop_listening(sockets or ())), return_exceptions=True
@@ -87,7 +88,7 @@ class DrainingServer(uvicorn.Server):
         await super().shutdown(sockets)
 
     async def _take(self, accepted: socket.socket) -> None:
-        """Serve a connection as if the loop had accepted it."""
+        """Serve a connection that the event loop has not accepted itself."""
         config = self.config
 
         def protocol() -> asyncio.Protocol:
@@ -99,17 +100,17 @@ class DrainingServer(uvicorn.Server):
         await asyncio.get_running_loop().connect_accepted_socket(protocol, accepted, ssl=config.ssl)
 
     async def _unless_forced(self, work: Coroutine[Any, Any, object]) -> None:
-        """Do it to its end, or until a second signal comes."""
+        """Wait for it, but not longer than until a second signal."""
         drained = asyncio.ensure_future(work)
         while not drained.done() and not self.force_exit:
             await asyncio.wait([drained], timeout=0.1)
         drained.cancel()
         for error in await asyncio.gather(drained, return_exceptions=True):
             if isinstance(error, Exception):
-                logger.error("the drain broke off", exc_info=error)
+                logger.error("the drain failed", exc_info=error)
 
     async def _closed(self) -> None:
-        """Give the close handshakes a moment; a peer that does not answer is cut off."""
+        """Wait a moment for the close handshakes, then cut the connections that are left."""
         deadline = self._node.context.now() + CLOSE_SECONDS
         while (  # noqa: ASYNC110 - uvicorn's set of connections has no event
             self._websockets() and self._node.context.now() < deadline and not self.force_exit

@@ -1,12 +1,12 @@
-"""Who is subscribed, over all nodes: subscriptions, presence members, signed-in users, cached events.
+"""Cluster-wide state: subscriptions, presence members, signed-in users, cached events.
 
-The contract, which one suite of tests holds both implementations to:
+The contract; one test suite checks it for both implementations:
 
 * ``join`` and ``leave`` are carried out in the order of the calls, and ``done`` is called for each in that
   order, at once or later. Both may be repeated: a subscription counts once.
-* The first connection of a user on a presence channel is announced to the channel's other subscribers, and so
-  is the going of the last, in the same order on every node as they happened.
-* Of all ``done`` on all nodes exactly one says that a channel became occupied, vacated, and so on.
+* ``member_added`` is published for the first connection of a user on a presence channel, ``member_removed``
+  for the end of the last one, in the same order on every node.
+* Of all ``done`` calls on all nodes, exactly one reports that a channel became occupied, vacated, and so on.
 
 A signed-in user is a subscription to :func:`legato.protocol.users.user_channel`.
 """
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
 
 
 class Joined(NamedTuple):
-    """``members`` are the distinct users of a presence channel, the new one included.
+    """The answer to a join.
 
-    ``back`` and ``user_back``: being first undoes a departure that another node, or this one, holds back.
+    :ivar members: the distinct users of a presence channel, including the new one.
+    :ivar back: it ends the hold-back of the channel's departure, on whichever node that is.
+    :ivar user_back: the same for the departure of the user.
     """
 
     subscriptions: int
@@ -47,7 +49,11 @@ class Joined(NamedTuple):
 
 
 class Left(NamedTuple):
-    """``subscriptions`` remain. ``held``: that it is the last is to be held back (section 11.4)."""
+    """The answer to a leave.
+
+    :ivar subscriptions: those that remain.
+    :ivar held: the departure of the last one is to be held back (section 11.4).
+    """
 
     subscriptions: int
     last: bool = False
@@ -63,38 +69,38 @@ class Counts(NamedTuple):
 
 
 class Registry(Protocol):
-    """See the module's contract. Without an answer the coroutines raise ``BusError``."""
+    """See the contract above. Coroutines raise ``BusError`` if Redis does not answer."""
 
     @property
     def held(self) -> bool:
-        """Whether what this node has added stands: else the others take it back, or have done so."""
+        """Whether this node holds its lease; otherwise the others take back what it has added."""
 
     @property
     def stuck(self) -> bool:
-        """Whether changes wait for long already."""
+        """Whether changes have been waiting for long."""
 
     @property
     def name(self) -> str:
-        """Under which what is joined from now on is kept; another one when the node starts anew."""
+        """The node's name in the registry. It changes when the node has lost its lease and starts anew."""
 
     async def start(self, left: Callable[[Key, Member | None, Left], None]) -> None:
-        """Begin; ``left`` is called for what a node that died has left behind."""
+        """Start. ``left`` is called for each departure from a node that died."""
 
     async def close(self, *, whole: bool = True) -> None:
-        """Carry out what was asked for, as far as can be had soon.
+        """Carry out pending changes, within a short time.
 
-        :param whole: whether :meth:`leave` has been called for everything; what has not is left to others.
+        :param whole: whether :meth:`leave` has been called for everything; other nodes take back the rest.
         """
 
     def join(
         self, key: Key, socket_id: str, member: Member | None, limit: int, done: Callable[[Joined], None]
     ) -> None:
-        """Subscribe. ``limit``: users that a presence channel may have; over it only ``full`` is answered."""
+        """Subscribe. ``limit``: most users of a presence channel; beyond it, ``full`` is the only answer."""
 
     def enter(self, app_id: str, socket_id: str, limit: int, done: Callable[[bool], None]) -> None:
-        """Count a connection unless ``limit`` are there, 0: any number; answers whether it is counted.
+        """Count a connection unless there are ``limit`` (0: no limit); ``done`` gets whether it is counted.
 
-        It is undone by :meth:`leave` with :data:`legato.protocol.wire.CONNECTIONS` as the channel.
+        Undone by :meth:`leave` with :data:`legato.protocol.wire.CONNECTIONS` as the channel.
         """
 
     def connected(self, app_id: str, count: int) -> None:
@@ -112,11 +118,14 @@ class Registry(Protocol):
     ) -> None:
         """Undo :meth:`join`. After a disconnect the departure is held back until :meth:`release`.
 
-        :param name: the registry's :attr:`name` when it was joined, empty for the present one.
+        :param name: the registry's :attr:`name` at the join; empty for the current one.
         """
 
     def release(self, key: Key, user_id: str | None, done: Callable[[bool], None]) -> None:
-        """End the hold-back of a user's departure, or with None of a channel's: whether it still stands."""
+        """End the hold-back of a user's departure, or with None of the channel's.
+
+        ``done`` gets whether the departure stands: nobody has come back.
+        """
 
     async def flush(self) -> None:
         """Wait until everything that was asked for up to now is carried out."""
@@ -125,7 +134,7 @@ class Registry(Protocol):
         """Whether another node takes connections."""
 
     async def connections(self, app_id: str) -> int:
-        """Of the application, on all nodes together."""
+        """Connections of the application on all nodes."""
 
     async def counts(self, keys: Sequence[Key]) -> list[Counts]:
         """Of each channel."""

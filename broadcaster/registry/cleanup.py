@@ -1,4 +1,4 @@
-"""Registers everything again when Redis has lost something, and takes back what dead nodes have left."""
+"""Repairs the registry: registers everything again after a loss, and removes what dead nodes left."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ logger: Final = logging.getLogger("legato.registry")
 
 
 class Registrar(Protocol):
-    """Changes the registry for the clean-up, and says what is under way."""
+    """What the clean-up needs of the registry."""
 
     def joining(self, key: Key, socket_id: str) -> bool:
-        """Whether a join of it is under way."""
+        """Whether a join of this subscription is pending."""
 
     def held_entries(self) -> set[bytes | str]:
-        """What stays listed under the node's name for departures that are held back."""
+        """Entries that stay listed under the node's name for departures that are held back."""
 
     def join_again(self, key: Key, socket_id: str, member: Member | None) -> None:
-        """Register what the node holds, whatever the limits are."""
+        """Register a subscription that the node has, whatever the limits are."""
 
     def take_back(self, node: str, entry: bytes | str) -> None:
-        """End what is listed under the name of a node."""
+        """End the subscription of an entry that is listed under a node's name."""
 
     def connections_lost(self) -> None:
-        """Redis may have lost the counts of connections."""
+        """Write the counts of connections again."""
 
     async def flush(self) -> None:
         """Wait until everything that was asked for up to now is carried out."""
 
 
 class Cleanup:
-    """Works whenever :meth:`look` is called, in a task of its own.
+    """Works in a task of its own, whenever :meth:`look` is called.
 
     :param mine: everything that this node has joined and not left.
     """
@@ -71,26 +71,26 @@ class Cleanup:
         self._again = False
 
     async def start(self) -> None:
-        """Take note of which server it is."""
+        """Remember which server it is."""
         await self._identity.changed()
 
     def look(self) -> None:
-        """See whether anything is to be done."""
+        """Look for lost data and dead nodes."""
         self._wanted.set()
 
     def nothing_lost(self) -> None:
-        """What is to be registered again is not: the node starts anew."""
+        """Register nothing again: the node starts anew."""
         self._again = False
 
     def something_lost(self) -> None:
-        """All leases may be gone: nobody is judged before their nodes could say that they live."""
-        logger.warning("Redis may have lost something: everything is registered again")
+        """Register everything again, and declare nobody dead before all nodes could renew their leases."""
+        logger.warning("Redis may have lost data: registering everything again")
         self._lease.contact.restart(self._lease.clock())
         self._registrar.connections_lost()
         self._again = True
 
     async def run(self) -> None:
-        """For ever."""
+        """Run until cancelled."""
         while True:
             await self._wanted.wait()
             self._wanted.clear()
@@ -103,14 +103,14 @@ class Cleanup:
                     await self._take_back(node)
             except (RedisError, OSError) as error:
                 self._lease.doubt()
-                logger.warning("looking after what others have left broke off: %s", reason_of(error))
-            except Exception:  # a fault of ours must not end this for ever
-                logger.exception("looking after what others have left broke off")
+                logger.warning("the clean-up of the registry failed, trying again: %s", reason_of(error))
+            except Exception:  # a bug here must not end this task
+                logger.exception("the clean-up of the registry failed")
 
     async def _register_again(self) -> None:
-        """Everything that this node holds, and nothing else that is listed under its name.
+        """Register what this node has, and end what is listed under its name and is not there any more.
 
-        If it breaks off, or Redis loses something meanwhile, it is done once more.
+        If it fails, or Redis loses something meanwhile, it is repeated.
         """
         self._again = False
         try:
@@ -138,10 +138,13 @@ class Cleanup:
         await self._registrar.flush()
 
     async def _take_back(self, node: str) -> None:
-        """A few at a time, by chance, so that nodes that do the same at the same time share the work."""
+        """End the subscriptions of a dead node.
+
+        In random batches: nodes that do it at the same time share the work.
+        """
         listed = self._names.entries_key(node)
         while entries := await self._some(listed):
-            logger.warning("node %s is gone, taking back %d of its subscriptions", node, len(entries))
+            logger.warning("node %s is dead, ending %d of its subscriptions", node, len(entries))
             for entry in entries:
                 self._registrar.take_back(node, entry)
             await self._registrar.flush()

@@ -1,4 +1,4 @@
-"""What the registry sends to Redis and gets back: changes, lines under a node's name, answers of scripts."""
+"""How the registry's changes, entries and answers are encoded for Redis."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from legato.protocol.presence import Member
 
     NodeEntry = tuple[str, bytes | str]
-    """A node's name, and what is listed under it."""
+    """A node's name, and an entry that is listed under it."""
 
 
 class Owner(NamedTuple):
-    """What the registry asks the node that it is part of.
+    """What the registry needs of its node.
 
-    :ivar lapsed: called when the others have taken this node for dead, and take back what it had. It has to
-        leave everything that it has joined; from then on it is another node.
-    :ivar holding: of an application's id, whether its departures are held back (section 11.4).
+    :ivar lapsed: called when the others have declared this node dead and take back what it has added. The
+        node has to leave everything it has joined; it goes on under another name.
+    :ivar holding: whether departures of the application with this id are held back (section 11.4).
     :ivar mine: everything that this node has joined and not left: channel, socket id, member.
     :ivar state: what the other nodes are told about this one, see :mod:`.lease`.
     """
@@ -37,10 +37,11 @@ class Owner(NamedTuple):
 
 
 class Change(NamedTuple):
-    """One call of a script, or of none, and what to do with its answer.
+    """One call of a script, or changed entries alone, and what to do with the answer.
 
-    ``lists`` is listed before, ``forgets`` after: a crash in between costs nothing. ``call`` is the name,
-    unique to this change, under which the script keeps an answer that must not be lost; empty if none.
+    :ivar lists: entries to add before the call; a crash in between loses nothing.
+    :ivar forgets: entries to remove after it.
+    :ivar call: the unique name under which the script keeps an answer that must not be lost; may be empty.
     """
 
     script: str
@@ -53,22 +54,22 @@ class Change(NamedTuple):
 
 
 class Hold(NamedTuple):
-    """A departure that is held back: by which name of this node, and the entry that others find it by."""
+    """A departure that is held back: by which name of this node, and the entry by which others find it."""
 
     holder: str
     entry: NodeEntry
 
 
 def keys_of(key: Key, names: Names) -> tuple[str, ...]:
-    """What the scripts take as KEYS."""
+    """The KEYS of the scripts."""
     kinds = (names.subscriptions_key, names.users_key, names.members_key, names.bus_channel, names.held_key)
     return tuple(kind(*key) for kind in kinds)
 
 
 def encode_entry(key: Key, socket_id: str, member: Member | None) -> bytes:
-    """A line: application, socket, length of the channel's name; then the name, and the member if any.
+    """Encode an entry: application, socket, length of the channel name; then the name, and the member if any.
 
-    Shorter than JSON, since Redis keeps one for each subscription. Name and member may have any characters.
+    Shorter than JSON, since Redis keeps one per subscription. Name and member may contain any character.
     """
     channel = key.channel.encode()
     head = f"{key.app_id}\n{socket_id}\n{len(channel)}\n".encode()

@@ -1,7 +1,7 @@
 """How many connections each application has on all nodes.
 
-Each node keeps its own counts in a hash of its own, and tells changes a few times a second at most. Who asks
-adds up the hashes of those nodes whose lease stands: nobody has to be asked, and nobody is waited for.
+Each node writes its counts to a hash of its own, a few times a second at most. The sum is over the hashes of
+the nodes whose lease stands; no node has to be asked.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("legato.registry")
 
 EVERY: Final = 0.1
-"""Seconds between two writes at least: so old may be what other nodes see."""
+"""Seconds between two writes; what other nodes see may be this old."""
 
 KEPT: Final = 4
-"""For how many times of a lease the hash stays without being written: past any use of it."""
+"""Leases after which a hash that is not written expires; nobody needs it by then."""
 
 
 class ConnectionCounts:
-    """Of this node, and what the others have told of theirs. Methods raise what redis-py raises."""
+    """The counts of this node and of the others. Methods raise what redis-py raises."""
 
     def __init__(self, redis: Named, lease: Lease, others: OtherNodes) -> None:
         self._redis = redis
@@ -52,7 +52,7 @@ class ConnectionCounts:
         self._wake.set()
 
     def tell_again(self) -> None:
-        """Redis may have lost what it was told."""
+        """Write everything again: Redis may have lost it."""
         self._told_as = ""
         self._wake.set()
 
@@ -67,11 +67,11 @@ class ConnectionCounts:
             try:
                 await self._tell()
                 await asyncio.sleep(EVERY)
-            except (RedisError, OSError) as error:  # the lease's own warning says it loudly enough
-                logger.debug("the counts of connections are not told: %s", reason_of(error))
+            except (RedisError, OSError) as error:  # the lease logs a warning already
+                logger.debug("the counts of connections cannot be written: %s", reason_of(error))
                 await self._try_later()
-            except Exception:  # a fault of ours must not end this for ever
-                logger.exception("telling the counts of connections broke off")
+            except Exception:  # a bug here must not end this task
+                logger.exception("writing the counts of connections failed")
                 await self._try_later()
 
     async def _try_later(self) -> None:
@@ -94,11 +94,11 @@ class ConnectionCounts:
             await pipeline.execute()
 
     async def forget(self) -> None:
-        """Take what was told back: this node ends."""
+        """Delete the counts of this node: it ends."""
         await self._redis.delete(self._names.connections_key(self._lease.node))
 
     async def everywhere(self, app_id: str) -> int:
-        """Of all nodes together."""
+        """The sum over all nodes."""
         states = await self._others.states()
         nodes = [name for name, state in states.items() if state not in (None, GONE)]
         async with self._redis.pipeline(transaction=False) as pipeline:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from legato.broadcaster.channels.subscriber import Key
 
 DROPS: Final = 8
-"""Events that are too old and go when one is kept: each comes once, so they go faster than they come."""
+"""Expired events removed with each new one; more than one, so they never accumulate."""
 
 
 class Cached(NamedTuple):
@@ -24,7 +24,7 @@ class Cached(NamedTuple):
 
 
 class EventCache:
-    """Keeps one event per channel until it is too old. Keeping one costs the same however many there are.
+    """Keeps one event per channel until it expires. Each call takes constant or logarithmic time.
 
     :param clock: seconds.
     """
@@ -32,14 +32,14 @@ class EventCache:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._events: dict[Key, tuple[str, str, float, int]] = {}
-        self._ages: list[tuple[float, Key]] = []  # a heap: one look at each channel, at the earliest when due
+        self._ages: list[tuple[float, Key]] = []  # a heap, one item per channel; its time may be too early
         self._version = 0
 
     def __len__(self) -> int:
         return len(self._events)
 
     def remember(self, key: Key, event: str, data: str, seconds: int) -> int:
-        """Keep the last event. Answers its version."""
+        """Keep the last event. Returns its version."""
         now = self._clock()
         self._drop_some(now)
         until = now + seconds
@@ -62,7 +62,7 @@ class EventCache:
                 heapq.heapreplace(self._ages, (until, key))
 
     def recall(self, key: Key) -> Cached | None:
-        """The last event, unless it is too old."""
+        """The last event, unless it has expired."""
         event, data, until, version = self._events.get(key, ("", "", 0.0, 0))
         left = until - self._clock()
         return Cached(event, data, int(left), version) if left > 0 else None

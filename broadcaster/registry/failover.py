@@ -1,4 +1,4 @@
-"""Whether the server is still the one that it was: after a restart or a fail-over something may be lost."""
+"""Detects another Redis server: data may be lost after a restart or a fail-over."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 SECONDS: Final = 2.0
-"""How long a server may think. One that does not answer says nothing about itself."""
+"""Timeout of one question. A server that does not answer counts as unchanged."""
 
 
 class Identity:
-    """Of the one server, or of all masters of a Cluster.
+    """The identity of the server, or of all masters of a Cluster.
 
-    It has to be asked: redis-py makes a new connection without a word.
+    It has to be polled: redis-py reconnects silently.
     """
 
     def __init__(self, redis: Redis) -> None:
@@ -27,7 +27,7 @@ class Identity:
         self._known: dict[object, str] = {}
 
     async def changed(self) -> bool:
-        """Whether any is another one, or serves what another one did, since this was asked last."""
+        """Whether a server was replaced, or has taken over slots, since the last call."""
         clients: dict[object, Redis] = {None: self._redis}
         if isinstance(self._redis, Cluster):
             clients = {address: self._redis.node(address) for address in self._redis.slots.masters}
@@ -39,7 +39,7 @@ class Identity:
 
 
 async def _run_id(client: Redis) -> str | None:
-    """None if it does not answer, or not this: a user may lack the right."""
+    """None if it does not answer, or may not: a user can lack the right."""
     try:
         async with asyncio.timeout(SECONDS):
             info: dict[str, Any] = await client.info("server")

@@ -1,4 +1,4 @@
-"""Departures of this node that are held back, and what has to stay listed for that."""
+"""The departures that this node holds back, and the entries that have to stay listed for them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class Holds:
-    """By channel and field: ``c`` for the channel, ``u`` and a user's id for a user.
+    """Departures by channel and field: ``c`` for the channel, ``u`` and a user's id for a user.
 
-    What is held back stays listed until it is released, so that others find it if this node dies. An entry
-    may be there for more than one hold.
+    An entry stays listed until its departure is released, so that others find it if this node dies. One entry
+    may serve more than one departure.
     """
 
     def __init__(self) -> None:
@@ -27,26 +27,26 @@ class Holds:
 
     @property
     def entries(self) -> set[bytes | str]:
-        """What stays listed for a hold alone, without the name that it is listed under."""
+        """The entries that are listed for a held departure alone, without the node's name."""
         return {entry for _, entry in self._kept}
 
     def holder(self, key: Key, field: str, otherwise: str) -> str:
-        """By which name of this node the departure is held back; ``otherwise`` if it is not."""
+        """The name of this node that holds the departure back; ``otherwise`` if none does."""
         hold = self._holds.get((key, field))
         return otherwise if hold is None else hold.holder
 
     def hold(self, key: Key, field: str, hold: Hold, *, keep: bool) -> None:
-        """Hold a departure back. ``keep``: nothing but the hold needs the entry."""
+        """Hold a departure back. ``keep``: only this needs the entry to stay listed."""
         self._holds[key, field] = hold
         if keep:
             self._kept[hold.entry] += 1
 
     def reclaim(self, entry: NodeEntry) -> None:
-        """It is the entry of a subscription again, no longer a hold's alone."""
+        """The entry belongs to a subscription again."""
         self._kept.pop(entry, None)
 
     def let_go(self, key: Key, field: str) -> tuple[NodeEntry, ...]:
-        """The departure is held back no more: answers the entry that nothing else needs, if there is one."""
+        """End a hold-back. Returns the entry, if nothing else needs it."""
         hold = self._holds.pop((key, field), None)
         if hold is None or hold.entry not in self._kept:
             return ()

@@ -1,12 +1,12 @@
-"""A node's lease in Redis: everything that the node has added to the cluster hangs on it.
+"""A node's lease in Redis: what the node has added to the registry lasts as long as the lease.
 
-The lease is one key, so that what becomes of it has one order for everybody:
+The lease is one key, so all nodes see its changes in one order:
 
-* The node sets it anew every third of its time; a thread does when the event loop is late
-  (:mod:`.lease_thread`). While it is there, the node lives.
-* Once it has lapsed, whoever comes first decides. The node itself may set it again: nothing has happened. Any
-  other node may set it to :data:`GONE`: then the node is dead under this name, and everybody takes back
-  what it had. A node that finds itself gone starts anew, under another name.
+* The node renews it every third of its time (:mod:`.lease_keeper`), or a thread does if the event loop is
+  late (:mod:`.lease_thread`). While the key exists, the node lives.
+* When it has expired, the first writer decides. The node itself may set it again, and nothing has happened.
+  Any other node may set it to :data:`GONE`: then the node is dead under this name, and the others take back
+  what it has added. A node that finds its lease gone starts anew under another name.
 
 What a node sees of the others is in :mod:`.other_nodes`.
 """
@@ -33,27 +33,27 @@ OPEN: Final = "open"
 """The state of a node that takes connections."""
 
 FULL: Final = "full"
-"""The state of a node that has as many connections as it may."""
+"""The state of a node that has reached its limit of connections."""
 
 LEAVING: Final = "leaving"
 """The state of a node that is about to stop."""
 
 GONE: Final = "gone"
-"""What the others set the lease of a dead node to."""
+"""The value of a dead node's lease."""
 
 GONE_SECONDS: Final = 86_400
-"""How long that is kept: a node that is stopped for longer finds no lease, and registers everything again."""
+"""How long it is kept. A node that was stopped for longer finds no lease, and registers everything again."""
 
 _RENEW: Final = scripts.text(__package__, "renew")
 
 
 def _clock() -> float:
-    """Seconds, those too during which the machine slept."""
+    """Seconds, including those during which the machine slept."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def new_name() -> str:
-    """For a node: unique, and short, since it is with each of its subscriptions in Redis."""
+    """A unique name for a node. Short, since Redis stores it with each subscription."""
     return secrets.token_urlsafe(8)
 
 
@@ -63,7 +63,7 @@ class Renewal(enum.Enum):
     GONE = 0
     KEPT = 1
     REVIVED = 2
-    """It had lapsed, or Redis has lost its data; nobody has noticed."""
+    """The key was missing: the lease had lapsed unnoticed, or Redis has lost its data."""
 
 
 class Contact:
@@ -137,7 +137,7 @@ class Lease:
 
     @property
     def held(self) -> bool:
-        """Whether it stands, by what was last heard of it."""
+        """Whether it stands, as far as this node knows."""
         return self.clock() < self._until
 
     def doubt(self) -> None:
@@ -155,7 +155,7 @@ class Lease:
         self.contact.lost()
 
     async def renew(self) -> Renewal:
-        """Say that the node lives."""
+        """Renew it, and list the node."""
         began = self.clock()
         self._told = self._state()
         async with self._redis.pipeline(transaction=False) as pipeline:
@@ -186,11 +186,11 @@ class Lease:
 
     @property
     def key(self) -> str:
-        """Where it is in Redis."""
+        """Its key in Redis."""
         return self._redis.names.lease_key(self.node)
 
     async def renew_beside(self, redis: Named) -> Renewal:
-        """As :meth:`renew`, in the state that was told last. The loop's next renewal answers what came of it.
+        """As :meth:`renew`, with the state that was told last. The loop's next renewal returns the outcome.
 
         :param redis: a client of the calling thread.
         """
@@ -211,7 +211,10 @@ class Lease:
         return renewal
 
     async def end(self, *, handed_over: bool) -> None:
-        """Give it back; or, if others are to look after what is left, say that this node is gone."""
+        """Delete it; or mark this node as gone, so that the others take back what is left.
+
+        :param handed_over: whether something is left.
+        """
         lease = self._redis.names.lease_key(self.node)
         if handed_over:
             await self._redis.set(lease, GONE, ex=GONE_SECONDS)

@@ -66,7 +66,7 @@ class LeaseKeeper:
                 self._lease.doubt()
                 logger.warning("the node's lease cannot be renewed: %s", reason_of(error))
             except Exception:  # a bug here must not end the lease
-                logger.exception("looking after the lease broke off")
+                logger.exception("the renewal of the lease failed")
 
     async def renew(self) -> None:
         """Renew it now; raises what redis-py raises."""

@@ -1,11 +1,11 @@
 """Renews the node's lease from a thread while the event loop is too busy to do it.
 
-The loop renews the lease itself as long as it has time (:mod:`.redis`). The thread has an event loop
-and a connection to Redis of its own. It looks a few times per lease, and renews one that half its time has
-passed of. A loop that runs Python code cannot starve it: the interpreter changes threads every 5 ms. One long
-call into C code that keeps the interpreter's lock can, and then the lease lapses as if there was no thread.
+The event loop renews the lease itself as long as it has time (:mod:`.lease_keeper`). The thread has an event
+loop and a Redis connection of its own. It looks a few times per lease, and renews a lease of which half the
+time has passed. Python code in the main loop cannot starve it: the interpreter switches threads every 5 ms. A
+long call into C code that keeps the interpreter's lock can; then the lease lapses as without a thread.
 
-A loop that has not run for :data:`HANG_LEASES` leases counts as dead: its lease is left to lapse.
+An event loop that has not run for :data:`HANG_LEASES` leases counts as dead: its lease is left to lapse.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("legato.registry")
 
 HANG_LEASES: Final = 4
-"""For how many leases the loop may stand still before its own lease is left to lapse."""
+"""How many leases the event loop may be blocked before its lease is left to lapse."""
 
 LOOKS: Final = 8
-"""Looks per lease, and signs of life of the loop."""
+"""How often per lease the thread looks, and the loop shows that it runs."""
 
 ANSWER_SECONDS: Final = 2.0
-"""How long Redis may take to answer the thread before it is asked again."""
+"""Timeout of one renewal by the thread."""
 
 JOIN_SECONDS: Final = 3.0
-"""How long the end waits for the thread. It is a daemon: it does not keep the process."""
+"""How long the shutdown waits for the thread. As a daemon it does not keep the process alive."""
 
 
 class LeaseThread:
-    """One thread beside the loop that starts it.
+    """One thread beside the event loop that starts it.
 
-    :param connect: makes a client of Redis. Called in the thread.
+    :param connect: makes a Redis client. Called in the thread.
     :param hang_leases: as :data:`HANG_LEASES`.
     """
 
@@ -65,7 +65,7 @@ class LeaseThread:
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
     def start(self) -> None:
-        """Begin, in the loop that is watched."""
+        """Start, called in the event loop that is watched."""
         self._loop = asyncio.get_running_loop()
         self._live()
         self._thread.start()
@@ -83,7 +83,7 @@ class LeaseThread:
             await asyncio.to_thread(self._thread.join, JOIN_SECONDS)
 
     def _live(self) -> None:
-        """The watched loop runs."""
+        """Note that the watched loop runs."""
         assert self._loop is not None  # noqa: S101 - set by start()
         self._beat = self._lease.clock()
         self._timer = self._loop.call_later(self._pause, self._live)
@@ -94,7 +94,7 @@ class LeaseThread:
         try:
             with suppress(asyncio.CancelledError):
                 asyncio.run(self._keep())
-        except Exception:  # without it the lease lasts as long as the loop renews it in time
+        except Exception:  # without it, the lease depends on the loop alone
             logger.exception("the thread that renews the node's lease has ended")
 
     async def _keep(self) -> None:

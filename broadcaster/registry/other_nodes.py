@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class OtherNodes:
-    """What this node sees of the others, and decides about them. Methods raise what redis-py raises."""
+    """The states of the others. Methods raise what redis-py raises."""
 
     def __init__(self, redis: Named, lease: Lease) -> None:
         self._redis = redis
         self._lease = lease
 
     async def states(self) -> dict[str, str | None]:
-        """Name -> state of every other node that is listed; None for one that has no lease."""
+        """The state of every other listed node, by name; None without a lease."""
         listed = [_text(name) for name in await self._redis.smembers(self._redis.names.nodes_key)]
         names = [name for name in listed if name != self._lease.node]
         async with self._redis.pipeline(transaction=False) as pipeline:
@@ -36,7 +36,7 @@ class OtherNodes:
         }
 
     async def dead(self) -> list[str]:
-        """Nodes to take back from. One whose lease has lapsed is declared dead, once this node may judge."""
+        """Nodes whose entries are to be taken back. One without a lease is declared dead, once allowed."""
         found = []
         for name, state in (await self.states()).items():
             if state == GONE or (state is None and self._may_judge() and await self._declare_dead(name)):
@@ -48,14 +48,14 @@ class OtherNodes:
         return not lease.doubtful and lease.contact.lasts(lease.clock()) >= lease.seconds
 
     async def _declare_dead(self, name: str) -> bool:
-        """Whether it is: it may just have come back, or another node may have said so first."""
+        """Declare it dead. Returns whether it is: it may just have come back."""
         lease = self._redis.names.lease_key(name)
         await self._redis.set(lease, GONE, nx=True, ex=GONE_SECONDS)
         state = await self._redis.get(lease)
         return state is not None and _text(state) == GONE
 
     async def forget(self, name: str) -> None:
-        """Nothing of a dead node is left. What came in between is found: it is looked for once more."""
+        """Unlist a dead node. If an entry of it has arrived meanwhile, it is cleaned up once more."""
         await self._redis.srem(self._redis.names.nodes_key, name)
         if await self._redis.exists(self._redis.names.entries_key(name)):
             await self._redis.sadd(self._redis.names.nodes_key, name)

@@ -1,4 +1,4 @@
-"""What is asked of the registry in Redis: who is where, and the last event of a cache channel."""
+"""Queries of the registry in Redis: counts, members, channels, and cached events."""
 
 from __future__ import annotations
 
@@ -23,13 +23,12 @@ if TYPE_CHECKING:
     from legato.protocol.redis.pipeline import Named
 
 VERSION_DIGITS: Final = 16
-"""Before the event that a cache channel keeps: see remember.lua."""
-
+"""Digits before the cached event: see remember.lua."""
 
 PRESENCE: Final = "presence-"
 
 BATCH: Final = 200
-"""Channels that are asked about together."""
+"""Channels per query."""
 
 _cached_decoder: Final = msgspec.json.Decoder(tuple[str, str])
 

@@ -1,7 +1,7 @@
-"""The registry over all nodes, in Redis.
+"""The registry of a cluster, in Redis.
 
-Every change is a script that works on the keys of one channel. What a node has added is listed under the
-node's name too, and hangs on its lease (:mod:`.lease`): when that lapses, another node takes it back, once.
+Every change is a script on the keys of one channel. What a node has added is also listed under the node's
+name, and lasts as long as its lease (:mod:`.lease`): when that lapses, another node takes it back, once.
 """
 
 from __future__ import annotations
@@ -48,22 +48,22 @@ CLOSE_SECONDS: Final = 2.0
 STUCK_SECONDS: Final = 3.0
 
 ANY: Final = 1_000_000_000
-"""No bound: on how many users a presence channel may have, for those who are on it already."""
+"""No limit of members: for subscriptions that were admitted already."""
 
 ANSWER_SECONDS: Final = 60
-"""How long an answer is kept for a call that is sent again: for as long Redis may be away behind it."""
+"""How long a script keeps its answer for a repeated call; Redis may be unreachable for as long."""
 
 HELD_SECONDS: Final = 60
-"""How long a hold is kept beyond the time it takes to see that its node is dead."""
+"""How long a hold-back is kept beyond the time in which its node is found dead."""
 
 
 class RedisRegistry(Questions):
     """See :mod:`legato.broadcaster.registry.base`.
 
-    :param node_id: unique to this process's start.
+    :param node_id: unique to this start of the process.
     :param lease: seconds.
     :param connect: makes one more client of the same Redis, for the thread that renews the lease while the
-        loop is busy; None for no thread.
+        event loop is busy; None for no thread.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class RedisRegistry(Questions):
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, left: Callable[[Key, Member | None, Left], None]) -> None:
-        """Take the lease, and begin to carry changes out."""
+        """Take the lease, and start to carry out changes."""
         self._left = left
         await self._keeper.start()
         await self._cleanup.start()
@@ -102,12 +102,14 @@ class RedisRegistry(Questions):
         return self._lease.node
 
     async def close(self, *, whole: bool = True) -> None:
-        """Carry out what waits, and give the lease back; departures that are held back go to the others."""
+        """Carry out pending changes, and give the lease back. Others take over held departures."""
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self.flush()
         except TimeoutError:
-            logger.warning("%d changes are left to the others, when the lease lapses", len(self._changes))
+            logger.warning(
+                "%d changes were not carried out: the other nodes will clean up", len(self._changes)
+            )
         for task in self._tasks:
             await end_task(task)
         await self._keeper.close()
@@ -137,11 +139,11 @@ class RedisRegistry(Questions):
         self._join(key, socket_id, None, (0, limit), lambda joined: done(not joined.full))
 
     def connected(self, app_id: str, count: int) -> None:
-        """Told to the other nodes a little later."""
+        """Note it; the other nodes see it a little later."""
         self._connections.set(app_id, count)
 
     async def connections(self, app_id: str) -> int:
-        """Of the application, on all nodes together."""
+        """Connections of the application on all nodes."""
         return int(await ask(self._connections.everywhere(app_id)))
 
     def _join(
@@ -166,7 +168,7 @@ class RedisRegistry(Questions):
             if self._joining[key, socket_id] <= 0:
                 del self._joining[key, socket_id]
             joined = decode_joined(answer)
-            if joined.full:  # before whoever hears of it tries again
+            if joined.full:  # before the caller can try again
                 self._forget(key, (entry,))
             if joined.back:
                 self._forget(key, self._holds.let_go(key, "c"))
@@ -188,7 +190,7 @@ class RedisRegistry(Questions):
         disconnect: bool = False,
         name: str = "",
     ) -> None:
-        """In the next pipeline. What an old name has is taken over from it, as from another node."""
+        """In the next pipeline. A subscription under an old name is ended as one of another node."""
         entry = name or self._lease.node, encode_entry(key, socket_id, member)
         self._leave(key, socket_id, member, entry, done, disconnect=disconnect)
 
@@ -202,9 +204,9 @@ class RedisRegistry(Questions):
         *,
         disconnect: bool,
     ) -> None:
-        """``entry`` is where it is listed: under the name of this node, or of a dead one.
+        """``entry`` says where it is listed: under the name of this node, or of a dead one.
 
-        What is held back stays listed until it is released, so that others find it if this node dies.
+        A departure that is held back stays listed until it is released: others find it if this node dies.
         """
         user, envelope = "", b""
         if member is not None:
@@ -248,14 +250,14 @@ class RedisRegistry(Questions):
             self._changes.put(Change("", key, (), lambda _: None, forgets=entries))
 
     def _stands(self, change: Change) -> bool:
-        """Whether it is to be carried out; not for who was closed because the lease had lapsed."""
+        """Whether a join is still wanted; not if its client was closed because the lease had lapsed."""
         return change.lists[0][0] == self._lease.node
 
     # --- the lease: see .lease_keeper.Holder
 
     def start_anew(self) -> None:
         """Give everything up, and take a new name. The others take back what is listed under the old one."""
-        logger.error("the others have taken this node for dead: its connections start anew")
+        logger.error("the other nodes have declared this node dead: its clients are closed and start anew")
         self._changes.drop_joins()
         self._joining.clear()
         self._cleanup.nothing_lost()
@@ -273,27 +275,27 @@ class RedisRegistry(Questions):
 
     @property
     def held(self) -> bool:
-        """Whether this node's lease stands, by what it last heard of it."""
+        """Whether this node's lease stands, as far as it knows."""
         return self._lease.held
 
     @property
     def stuck(self) -> bool:
-        """Whether what clients ask for waits for a Redis that does not take it."""
+        """Whether Redis has not accepted changes for some time."""
         return self._changes.stuck() > STUCK_SECONDS
 
     async def peers(self) -> bool:
-        """Whether another node takes connections; with what Redis knows of this one brought up to date."""
+        """Whether another node takes connections. Also tells the others the state of this one."""
         await ask(self._keeper.renew())
         return OPEN in (await ask(self._others.states())).values()
 
     # --- for the clean-up: see .cleanup.Registrar
 
     def joining(self, key: Key, socket_id: str) -> bool:
-        """Whether a join of it is under way."""
+        """Whether a join of this subscription is pending."""
         return (key, socket_id) in self._joining
 
     def held_entries(self) -> set[bytes | str]:
-        """What stays listed for departures that are held back."""
+        """Entries that stay listed for departures that are held back."""
         return self._holds.entries
 
     def join_again(self, key: Key, socket_id: str, member: Member | None) -> None:
@@ -301,7 +303,7 @@ class RedisRegistry(Questions):
         self._join(key, socket_id, member, (ANY, 0), lambda _: None)
 
     def connections_lost(self) -> None:
-        """Tell them again."""
+        """Write the counts again."""
         self._connections.tell_again()
 
     def take_back(self, node: str, entry: bytes | str) -> None:

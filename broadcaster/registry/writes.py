@@ -1,7 +1,7 @@
-"""Carries the registry's changes out: each channel's in order, in pipelines, until Redis has answered each.
+"""Writes the registry's changes to Redis, in pipelines, in order per channel, until each is answered.
 
-There is a lane for each server: on a Cluster those of one shard never wait for another's. All changes may be
-sent again, and are marked when they may have been sent before.
+Each server has a lane of its own: on a Cluster, changes of one shard never wait for another shard. Every
+change can be repeated; a change that may have been sent before is marked as such.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("legato.registry")
 
 BATCH: Final = 128
-"""Changes of one pipeline. What they and their answers cost is one piece of the loop's time: some 5 ms."""
+"""Most changes in one pipeline. With their answers they hold the event loop for about 5 ms."""
 
 EVERYTHING: Final = Key("", "")
-"""The key of a mark, which is reached when all before it is carried out."""
+"""The key of a mark: it is reached when everything before it is carried out."""
 
 _SCRIPTS: Final = {name: scripts.text(__package__, name) for name in ("join", "leave", "release")}
 
 
 class Changes:
-    """All changes that wait.
+    """All pending changes.
 
-    :param steady: called before anything is sent: whether the lease stands is certain again when it returns.
+    :param steady: called before anything is sent; when it returns, the lease is no longer in doubt.
     :param failed: called when Redis does not answer.
-    :param stands: of a join that was not answered, whether it is to be carried out still.
+    :param stands: whether a join that was not answered is still wanted.
     """
 
     def __init__(
@@ -68,13 +68,13 @@ class Changes:
         self._redis = redis
         self._names = redis.names
         self._lanes: dict[Address | None, _Lane] = {}
-        self._of: dict[Key, _Lane] = {}  # of channels that have any under way: their order must not change
+        self._of: dict[Key, _Lane] = {}  # of channels with pending changes: their order must not change
 
     def __len__(self) -> int:
         return sum(len(lane.waiting) for lane in self._lanes.values())
 
     def put(self, change: Change) -> None:
-        """In the next pipeline to who has the channel."""
+        """Send it in the next pipeline to the server of its channel."""
         lane = self._of.get(change.key)
         if lane is None:
             lane = self._of[change.key] = self._lane(change.key)
@@ -99,17 +99,17 @@ class Changes:
             await mark.wait()
 
     def drop_joins(self) -> None:
-        """Those that wait are not carried out."""
+        """Discard the pending joins."""
         for lane in self._lanes.values():
             lane.drop_joins()
 
     def stuck(self) -> float:
-        """For how many seconds the one that has waited longest has been refused or not been answered."""
+        """Seconds since the longest-failing server last accepted a change; 0 if none fails."""
         since = [lane.failing_since for lane in self._lanes.values() if lane.failing_since is not None]
         return time.monotonic() - min(since) if since else 0.0
 
     async def close(self) -> None:
-        """Carry nothing out any more."""
+        """Stop sending."""
         for lane in self._lanes.values():
             await end_task(lane.task)
 
@@ -119,7 +119,7 @@ def _mark(reached: asyncio.Event) -> Change:
 
 
 class _Lane:
-    """Changes of one server, one pipeline at a time."""
+    """Sends the changes of one server, one pipeline at a time."""
 
     def __init__(self, changes: Changes, lanes: dict[Key, _Lane]) -> None:
         self.waiting: deque[Change] = deque()
@@ -127,7 +127,7 @@ class _Lane:
         self.failing_since: float | None = None
         self._changes = changes
         self._lanes = lanes
-        self._unsure = 0  # how many of those that wait, from the first on, may have been sent before
+        self._unsure = 0  # how many of the first pending changes may have been sent before
         self._ready = asyncio.Event()
         self.task = asyncio.create_task(self._run())
 
@@ -164,18 +164,18 @@ class _Lane:
                 if self.failing_since is None:
                     self.failing_since = time.monotonic()
                     if not isinstance(error, NoScriptError):
-                        logger.warning("Redis does not take changes (%s), trying on", reason_of(error))
+                        logger.warning("Redis does not accept changes (%s), trying again", reason_of(error))
                 await backoff.wait()
 
     async def _try(self) -> Exception | None:
-        """One pipeline. Answers why not all of it was carried out: that is the next again."""
+        """Send one pipeline. Returns why a part of it has to be sent again; None if nothing has."""
         try:
             await self._changes.steady()
             error = await self._carry_out_some()
         except (RedisError, OSError) as failure:
             error = failure
-        except Exception as failure:  # a fault of ours: without this task nobody can subscribe
-            logger.exception("carrying changes out broke off")
+        except Exception as failure:  # a bug here: without this task nobody can subscribe
+            logger.exception("sending changes failed")
             return failure
         if error is not None and not isinstance(error, NoScriptError):
             self._changes.failed()
@@ -199,10 +199,11 @@ class _Lane:
         return error
 
     def _next_batch(self) -> list[Change]:
-        """Of a subscription one change at most: what is sent again must not come behind what undoes it.
+        """Take the next changes, at most one of each subscription: a repeated join must not follow its leave.
 
-        Another one waits for the next pipeline, and all of its channel behind it; other channels go on. What
-        may have been sent before has come out of one such pipeline, so none of it waits.
+        A second change of a subscription waits for the next pipeline, and with it all later changes of its
+        channel; other channels go on. Changes that may have been sent before were in one pipeline, so none
+        of them waits here.
         """
         batch: list[Change] = []
         aside: list[Change] = []
@@ -222,7 +223,7 @@ class _Lane:
         return batch
 
     def _put_back(self, changes: Sequence[Change], unsure: int) -> None:
-        """In front, since what came later has to stay behind."""
+        """Put them in front: later changes have to stay behind."""
         standing = []
         for change in changes:
             if change.script == "join" and not self._changes.stands(change):
@@ -236,16 +237,16 @@ class _Lane:
         self._count_off(change)
         try:
             change.done(answer)
-        except Exception:  # a fault with one client must not hold the others up
-            logger.exception("a change was carried out, but not followed up")
+        except Exception:  # a failure of one client must not delay the others
+            logger.exception("the callback of a change failed")
 
 
 def _unanswered(
     batch: Sequence[Change], answers: Sequence[Any]
 ) -> tuple[dict[int, Change], Exception | None]:
-    """What is to be sent again, by its place in the batch, and why: all from a channel's first error on.
+    """What to send again, by place in the batch, and why: all of a channel from its first error on.
 
-    What was to be listed no more is listed again: it may be gone already, and must not be before the effect.
+    Entries that were to be removed are listed again: they may be gone already, and must outlive the change.
     """
     kept: dict[int, Change] = {}
     failing: set[Key] = set()
@@ -261,7 +262,7 @@ def _unanswered(
 
 
 class Batches:
-    """Sends changes together."""
+    """Sends a batch of changes."""
 
     def __init__(self, redis: Named) -> None:
         self._redis = redis
@@ -270,14 +271,14 @@ class Batches:
         self._hints: dict[str, dict[str, None]] = {}
 
     async def send(self, batch: Sequence[Change], *, again: bool) -> tuple[list[Any], list[Change]]:
-        """What each change's script answers, or the error in its place, None without a script.
+        """Send them. Returns the answers, and changes for the entries that are still to be removed.
 
-        With it, what is still to be taken off the lists.
+        An answer is that of the script, or its error, or None without a script.
 
-        Listed before it is there, and until it is gone: a crash in between costs nothing. One server keeps a
-        pipeline's order; over several, each step waits for the one before.
+        An entry is listed before its change and removed after it, so a crash in between loses nothing. One
+        server keeps the order of a pipeline; on a Cluster each step waits for the one before.
 
-        :raises RedisError: nothing of it may be taken for done.
+        :raises RedisError: assume that nothing was carried out.
         """
         if not self._sha:
             self._sha = {name: await self._redis.script_load(text) for name, text in _SCRIPTS.items()}
@@ -288,10 +289,10 @@ class Batches:
             self._check(await self._pipe([*before, *hints]), len(before))
             answers = await self._pipe(calls)
             failed = {id(change) for change, answer in zip(called, answers, strict=True) if _is_error(answer)}
-            lines = _forgotten([change for change in batch if id(change) not in failed])
+            entries = _forgotten([change for change in batch if id(change) not in failed])
         else:
-            lines = _forgotten(batch)
-            answers = await self._pipe([*before, *hints, *calls, *_forgetting(lines, self._names)])
+            entries = _forgotten(batch)
+            answers = await self._pipe([*before, *hints, *calls, *_forgetting(entries, self._names)])
             self._check(answers, len(before))
             first = len(before) + len(hints)
             answers = answers[first : first + len(calls)]
@@ -299,13 +300,13 @@ class Batches:
             self._sha.clear()
         found = iter(answers)
         results = [next(found) if change.script else None for change in batch]
-        return results, await self._forget(lines) if isinstance(self._redis, Cluster) else []
+        return results, await self._forget(entries) if isinstance(self._redis, Cluster) else []
 
-    async def _forget(self, lines: dict[NodeEntry, Key]) -> list[Change]:
-        answers = await self._pipe(_forgetting(lines, self._names))
+    async def _forget(self, entries: dict[NodeEntry, Key]) -> list[Change]:
+        answers = await self._pipe(_forgetting(entries, self._names))
         return [
-            Change("", key, (), lambda _: None, forgets=(line,))
-            for (line, key), answer in zip(lines.items(), answers, strict=True)
+            Change("", key, (), lambda _: None, forgets=(entry,))
+            for (entry, key), answer in zip(entries.items(), answers, strict=True)
             if _is_error(answer)
         ]
 
@@ -319,7 +320,7 @@ class Batches:
         return answers
 
     def _check(self, answers: Sequence[Any], needed: int) -> None:
-        """The first ``needed`` have to be carried out; of the hints, those that were not come again."""
+        """Raise an error of the first ``needed`` answers; failed hints are sent again with the next batch."""
         for answer in answers[:needed]:
             if _is_error(answer):
                 raise answer
@@ -329,7 +330,7 @@ class Batches:
                 del self._hints[app_id]
 
     def _occupied(self, batch: Sequence[Change]) -> list[Command]:
-        """Hints for ``occupied()``, which looks each channel up."""
+        """Hints for ``occupied()``, which verifies each channel."""
         for change in batch:
             if change.script == "join" and change.key.channel[0] != "#":
                 self._hints.setdefault(change.key.app_id, {})[change.key.channel] = None
@@ -345,24 +346,24 @@ class Batches:
 
 
 def _listing(batch: Iterable[Change], names: Names) -> list[Command]:
-    # The node first: others find what comes late, after they have taken it for dead.
-    listed = dict.fromkeys(line for change in batch for line in change.lists)
+    # The node first: the others have to find what arrives after they have declared it dead.
+    listed = dict.fromkeys(entry for change in batch for entry in change.lists)
     nodes = dict.fromkeys(node for node, _ in listed)
     naming: list[Command] = [("SADD", names.nodes_key, *nodes)] if nodes else []
     return [*naming, *(("SADD", names.entries_key(node), entry) for node, entry in listed)]
 
 
 def _forgotten(batch: Iterable[Change]) -> dict[NodeEntry, Key]:
-    """What is to be listed no more once ``batch`` is carried out: not what is listed anew behind it."""
+    """Entries to remove after ``batch``, except those that a later change of it lists again."""
     last: dict[NodeEntry, Key | None] = {}
     for change in batch:
         last |= dict.fromkeys(change.lists)
         last |= dict.fromkeys(change.forgets, change.key)
-    return {line: key for line, key in last.items() if key is not None}
+    return {entry: key for entry, key in last.items() if key is not None}
 
 
-def _forgetting(lines: Iterable[NodeEntry], names: Names) -> list[Command]:
-    return [("SREM", names.entries_key(node), entry) for node, entry in lines]
+def _forgetting(entries: Iterable[NodeEntry], names: Names) -> list[Command]:
+    return [("SREM", names.entries_key(node), entry) for node, entry in entries]
 
 
 def _is_error(answer: Any) -> TypeGuard[Exception]:

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("legato.http")
 
 _BAD_NAME: Final = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]|\A\Z")
-"""What a field's name may not have (RFC 9110 section 5.1)."""
+"""What a field name must not contain (RFC 9110 section 5.1)."""
 
 _BAD_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-"""What a field's value may not have: with a line break, an application could be made to send other fields."""
+"""What a field value must not contain: a line break would let an attacker add fields."""
 
 _WITHOUT_BODY: Final = frozenset({204, 304})
 
@@ -150,7 +150,7 @@ class AsgiCycle:
     # --- for the application
 
     async def run(self, app: Application) -> None:
-        """Have the request answered. Never raises: a failed application is logged, and answered with 500."""
+        """Run the application. Never raises: a failure is logged, and answered with 500."""
         try:
             await app(self._scope, self._receive, self._send)
         except BaseException:
@@ -162,7 +162,7 @@ class AsgiCycle:
                 await self._fail()
 
     async def _fail(self) -> None:
-        """Answer 500, or end an answer that has begun where it is: the peer sees that it is not whole."""
+        """Answer 500; or close, if the answer has begun, so that the peer sees that it is incomplete."""
         if self.response_started:
             self._transport.close()
             return
@@ -175,7 +175,7 @@ class AsgiCycle:
         await self._send({"type": "http.response.body", "body": _FAILED})
 
     async def _receive(self) -> dict[str, Any]:
-        """Wait for more of the body, or for the end of the exchange."""
+        """Wait for more of the body, or for the end of the request."""
         if self._expects and not self._transport.is_closing():
             self._transport.write(CONTINUE)
             self._expects = False
@@ -187,9 +187,9 @@ class AsgiCycle:
         return self._body.take()
 
     async def _send(self, message: Message) -> None:
-        """Write a part of the answer, once the peer takes it.
+        """Write a part of the answer, when the peer reads.
 
-        :raises RuntimeError: it is not what has to come next, or it could not be sent as it is.
+        :raises RuntimeError: the message is out of order, or cannot be sent.
         """
         if self._link.flow.write_paused and not self._disconnected:
             await self._link.flow.drain()
@@ -252,5 +252,5 @@ class AsgiCycle:
 def _phrase(status: int) -> bytes:
     try:
         return HTTPStatus(status).phrase.encode()
-    except ValueError:  # an application may have its own
+    except ValueError:  # an application may use its own codes
         return b""

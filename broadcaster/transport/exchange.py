@@ -42,10 +42,10 @@ class Carrier(Protocol):
 
 
 class Exchange:
-    """One request and its answer; the counterpart of :class:`~.asgi_cycle.AsgiCycle` for other requests.
+    """One request to the HTTP API and its answer. Other requests have an :class:`~.asgi_cycle.AsgiCycle`.
 
-    :ivar body: what has arrived of the body; None once it exceeds the limit.
-    :ivar begun: the answer is known or in progress; further data does not change it.
+    :ivar body: what has arrived of it; None when it is too large.
+    :ivar begun: its answer is known or being made: more of the body changes nothing.
     """
 
     __slots__ = (

@@ -146,11 +146,7 @@ class HttpProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Nearly all requests to the HTTP API arrive whole and plain, and need no parser."""
         before = self.cycle
-        if (
-            self._buffer.unread
-            or self._incomplete is not None
-            or not (before is None or before.response_complete)
-        ):
+        if (before is not None and not before.response_complete) or self._incomplete or self._buffer.unread:
             self._buffer.receive(data)
             return
         if not self._budget.spend():
@@ -200,10 +196,12 @@ class HttpProtocol(asyncio.Protocol):
 
     def expect(self) -> None:
         """See :class:`~.read_buffer.Requests`: refuse early what can only be refused, and set a deadline."""
-        if self._incomplete is not None and self._incomplete.unchecked:
-            self._check(self._incomplete)
-        incomplete = self._buffer.unread or self._incomplete is not None
-        if incomplete and self._deadlines.due is None and not self._buffer.closed:
+        request = self._incomplete
+        if request is None and not self._buffer.unread:
+            return
+        if request is not None and request.unchecked:
+            self._check(request)
+        if self._deadlines.due is None and not self._buffer.closed:
             self._deadlines.renew()
 
     # --- requests

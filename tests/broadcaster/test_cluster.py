@@ -237,7 +237,7 @@ async def a_stopped_node_starts_anew(stage: Stage, bob: Person, second: Node, th
     second.send(signal.SIGSTOP)
     await stage.told(f"member_removed {ROOM} bob", "channel_vacated private-bob")
     second.send(signal.SIGCONT)
-    await second.process.line("have taken this node for dead")
+    await second.process.line("have declared this node dead")
     assert (await bob.hears("pusher:error"))["data"]["code"] == 4100
     await stage.has_taken_back(nodes=2)
     assert await second.members() == {"cyd"}
@@ -250,7 +250,7 @@ async def a_stopped_node_starts_anew(stage: Stage, bob: Person, second: Node, th
 async def redis_loses_its_connections_and_its_data(stage: Stage, second: Node, third: Node) -> None:
     """Nobody is told that somebody has come or gone, since nobody has."""
     before = stage.webhooks()
-    lapsed = second.process.output.count("taken this node for dead")
+    lapsed = second.process.output.count("declared this node dead")
     await stage.redis.client_kill_filter(_type="normal", skipme=True)
     await stage.redis.client_pause(1000)
     assert await second.members() == {"cyd", "dan"}
@@ -274,4 +274,4 @@ async def redis_loses_its_connections_and_its_data(stage: Stage, second: Node, t
     eves = {name for name in stage.webhooks() if name.endswith("eve")}
     assert stage.webhooks().keys() - eves == before.keys()
     await stage.has_taken_back(nodes=2)
-    assert second.process.output.count("taken this node for dead") == lapsed
+    assert second.process.output.count("declared this node dead") == lapsed

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 
 from legato.broadcaster.bus.local import LocalBus
 from legato.broadcaster.channels.subscriber import Key
+from legato.broadcaster.composition import running
 from legato.broadcaster.redis_client import redis_client
-from legato.protocol import wire
+from legato.protocol import stream, wire
+from legato.protocol.settings import Redis
 from tests.broadcaster.channels.test_features import join, nothing_more, sign_in
-from tests.broadcaster.conftest import APP, client
-from tests.waiting import until
+from tests.broadcaster.conftest import APP, client, local_settings
+from tests.waiting import WAIT, until
 
 if TYPE_CHECKING:
     from legato.broadcaster.composition import Running
@@ -69,3 +72,24 @@ async def test_the_last_subscriber_ends_the_subscription_to_the_bus(server, how,
             return await asked_for(server) == left
 
         await until(ended)
+
+
+async def test_nothing_is_kept_of_a_channel_without_subscribers(valkey_url):
+    """Neither the version of its cached event, nor its replies; and what waits for its fence goes on."""
+    chat = stream.chat_channel("ann")
+    async with running(local_settings(redis=Redis(url=valkey_url))) as server:
+        node = server.node
+        fence = node.delivery._fence
+        fence._ask = lambda _: None  # a bus that never answers
+        async with client(server.port) as ann:
+            await ann.subscribe("cache-news")
+            assert (await ann.receive())["event"] == "pusher:cache_miss"
+            await ann.subscribe(chat)
+            assert list(node.cached._told) == [Key(APP.id, "cache-news")]
+            assert list(node.healer._channels) == [Key(APP.id, chat)]
+            passed = asyncio.ensure_future(fence.passed([Key(APP.id, chat)]))
+            await until(lambda: fence._waiting)
+            assert not passed.done()
+        async with asyncio.timeout(WAIT):
+            await passed
+        await until(lambda: not node.cached._told and not node.healer._channels)

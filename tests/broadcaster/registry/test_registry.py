@@ -396,7 +396,7 @@ async def test_a_lapse_that_nobody_has_noticed_costs_nothing(server, caplog):
     async with redis_node(server.url, "sleeper", lease=0.6) as node, redis_client(server.url) as redis:
         await node.join(ROOM, "1.1", ANN)
         await redis.delete(wire.lease_key("sleeper"))
-        await until(lambda: "registered again" in caplog.text)
+        await until(lambda: "registering everything again" in caplog.text)
         await eventually(lambda: redis.get(wire.lease_key("sleeper")), leases.OPEN.encode())
         await node.registry.flush()
         assert await node.registry.counts([ROOM]) == [Counts(1, 1)]
@@ -490,6 +490,38 @@ async def test_nobody_is_judged_by_one_who_was_cut_off_itself(server):
         assert await redis.get(wire.lease_key("other")) == leases.GONE.encode()
         late = leases.Lease(redis, "other", 15, lambda: leases.OPEN, lambda: now)
         assert await late.renew() is leases.Renewal.GONE
+
+
+async def test_a_dead_node_stays_listed_while_an_entry_of_it_is_left(server):
+    """One that has arrived since everybody looked: without the name nobody would find it."""
+    async with redis_client(server.url) as redis:
+        others = OtherNodes(redis, leases.Lease(redis, "one", 15, lambda: leases.OPEN))
+        await redis.sadd(wire.NODES_KEY, "dead")
+        await redis.sadd(wire.entries_key("dead"), "late")
+        await others.forget("dead")
+        assert await redis.sismember(wire.NODES_KEY, "dead")
+        await redis.delete(wire.entries_key("dead"))
+        await others.forget("dead")
+        assert not await redis.sismember(wire.NODES_KEY, "dead")
+
+
+async def test_a_lease_lasts_from_when_redis_was_asked(server):
+    """Not from the answer: until then it has been running in Redis already."""
+    now = 100.0
+
+    def state() -> str:
+        nonlocal now
+        now += 10  # the time that the answer takes
+        return leases.OPEN
+
+    async with redis_client(server.url) as redis:
+        lease = leases.Lease(redis, "slow", 15, state, lambda: now)
+        await lease.renew()
+        now = 114.0
+        assert lease.held
+        now = 115.0
+        assert not lease.held
+        assert lease.doubtful
 
 
 async def test_a_peer_is_a_node_that_takes_connections(server):
@@ -815,7 +847,7 @@ async def test_changes_wait_for_a_redis_that_is_away_and_scripts_come_back(serve
         joined = asyncio.ensure_future(node.join(ROOM, "1.1", ANN))
         with pytest.raises(BusError):
             await node.registry.counts([NEWS])
-        await until(lambda: "does not take changes" in caplog.text)
+        await until(lambda: "does not accept changes" in caplog.text)
         server.start()
         assert (await joined).first_of_user
 
@@ -824,7 +856,7 @@ async def test_a_fault_with_one_client_does_not_hold_the_others_up(server, caplo
     async with redis_node(server.url) as node:
         node.registry.join(NEWS, "1.1", None, 100, lambda _: 1 / 0)
         assert (await node.join(NEWS, "2.2")).subscriptions == 2
-    assert "not followed up" in caplog.text
+    assert "the callback of a change failed" in caplog.text
 
 
 async def test_closing_without_redis_takes_a_bounded_time(server, caplog, monkeypatch):
@@ -832,7 +864,7 @@ async def test_closing_without_redis_takes_a_bounded_time(server, caplog, monkey
     async with redis_node(server.url) as node:
         server.kill()
         node.registry.join(NEWS, "1.1", None, 100, lambda _: None)
-    assert "are left to the others" in caplog.text
+    assert "changes were not carried out" in caplog.text
 
 
 @contextlib.asynccontextmanager

@@ -13,6 +13,7 @@ from legato.broadcaster.composition import running
 from legato.broadcaster.config import Server
 from legato.broadcaster.transport import deadlines, farewell, framing, websocket
 from legato.broadcaster.transport import http11 as http
+from legato.broadcaster.transport.asgi_cycle import HELD_BYTES
 from legato.broadcaster.transport.budget import SLICE
 from tests.broadcaster.api.test_http_api import EVENTS, signed
 from tests.broadcaster.conftest import client, local_settings
@@ -294,6 +295,22 @@ async def _count(one, count: int) -> None:
             return
 
 
+async def test_reading_pauses_at_once_when_a_request_waits_for_an_answer(monkeypatch):
+    """Also on a quiet server: else a peer could have us keep as much as it sends until the answer."""
+    async with door() as opened:
+        one, paused = opened.come(), []
+        monkeypatch.setattr(one, "pause_reading", lambda: paused.append(True))
+        monkeypatch.setattr(one, "resume_reading", lambda: paused.append(False))
+        one.read(get("/up"))  # answered by an ASGI application, in a later turn of the loop
+        assert paused == []
+        one.read(get("/up"))
+        assert paused == [True]
+        await opened.calm()
+        assert paused == [True, False]
+        assert one.written.count(b"HTTP/1.1 200 ") == 2
+        one.protocol.connection_lost(None)
+
+
 async def test_reading_pauses_for_as_long_as_something_is_unread(monkeypatch):
     """And what pauses because of us has no deadline."""
     async with door() as opened:
@@ -374,6 +391,45 @@ async def test_too_large_a_body_is_not_read_on_while_its_answer_waits(monkeypatc
         one.protocol.resume_writing()
         await opened.calm()
         assert one.written.count(b"HTTP/1.1 413 ") == 1
+        one.protocol.connection_lost(None)
+
+
+async def test_an_application_that_takes_nothing_of_a_body_stops_the_peer(monkeypatch):
+    """Else what it sends would be kept without end."""
+    async with door() as opened:
+        one, paused, taken = opened.come(), [], asyncio.Event()
+        monkeypatch.setattr(one, "pause_reading", lambda: paused.append(True))
+        monkeypatch.setattr(one, "resume_reading", lambda: paused.append(False))
+        size = 0
+
+        async def application(_scope, receive, send) -> None:
+            nonlocal size
+            await taken.wait()
+            more = True
+            while more:
+                message = await receive()
+                size, more = size + len(message["body"]), message["more_body"]
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+        one.read(b"POST /nowhere HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n"[:-2])
+        monkeypatch.setattr(one.protocol._config, "loaded_app", application)
+        one.read(b"\r\n")
+        sent = 0
+        while paused[-1:] != [True]:
+            one.read(b"x" * 10_000)
+            sent += 10_000
+            assert sent <= 2 * HELD_BYTES
+            await asyncio.sleep(0)
+        for _ in range(10):  # turns of the loop in which it could go on
+            await asyncio.sleep(0)
+        assert paused[-1:] == [True]
+        taken.set()
+        await until(lambda: paused[-1:] == [False])
+        one.read(b"x" * (1_000_000 - sent))
+        await opened.calm()
+        assert size == 1_000_000
+        assert one.written.startswith(b"HTTP/1.1 200 ")
         one.protocol.connection_lost(None)
 
 

@@ -10,6 +10,7 @@ from tests.broadcaster.api.test_http_api import EVENTS, signed
 from tests.broadcaster.conftest import client
 from tests.broadcaster.transport.fed import door
 from tests.broadcaster.transport.test_http import event, peer
+from tests.broadcaster.transport.test_plain import FIREFOX, masked
 from tests.waiting import until
 
 H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n"
@@ -114,3 +115,14 @@ async def test_a_body_of_another_md5_is_refused_on_a_channel(server):
         assert (await one.answer())[0] == 202
         assert (await ann.receive())["data"] == "text"
         await until(lambda: server.node.requests["channels/*/events", 401] == 2)
+
+
+async def test_what_comes_right_behind_the_request_for_a_websocket_is_read():
+    """A client that does not wait for the answer."""
+    async with door() as opened:
+        one = opened.come()
+        one.read(FIREFOX + masked(0x81, b'{"event":"pusher:ping","data":{}}', b"mask"))
+        await opened.calm()
+        assert one.written.startswith(b"HTTP/1.1 101 ")
+        assert b"pusher:pong" in one.written
+        one.protocol.connection_lost(None)
