@@ -1,6 +1,6 @@
-"""Upgrade whatever tables a database has to those in :mod:`.tables`, once, whoever else tries it too.
+"""Upgrades the tables of a database to those in :mod:`.tables`. Safe to run in several processes at once.
 
-A revision only adds, so that workers of the version before go on while those of the next one start.
+A revision only adds, so that workers of the previous version continue while those of the next one start.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ log: Final = logging.getLogger("legato.worker")
 T = TypeVar("T")
 
 REVISIONS: Final = ("0001", "0002")
-"""All there are, oldest first. Here too, so that a look at the database does not load Alembic."""
+"""All revisions, oldest first. Listed here so that a check does not import Alembic."""
 
 VERSION_TABLE: Final = "legato_version"
 
-PATIENCE: Final = 12
-"""How often SQLite's wait for its turn is repeated: another process may be upgrading a big file."""
+SQLITE_TRIES: Final = 12
+"""How often SQLite's wait for a lock is repeated: another process may be upgrading a big file."""
 
 # MySQL's lock is one of the whole server; its name has 64 characters at most.
 _LOCKS: Final = {
@@ -43,9 +43,9 @@ _LOCKS: Final = {
         "SELECT RELEASE_LOCK(CONCAT('legato ', MD5(DATABASE())))",
     ),
 }
-"""What makes one process wait for another, and what ends that after the commit.
+"""Statements that acquire a lock across processes, and release it after the commit.
 
-PostgreSQL's lock ends with the transaction; SQLite's transaction is the lock.
+PostgreSQL's lock ends with the transaction; SQLite needs none, because its transaction is one.
 """
 
 _version: Final = sa.table(VERSION_TABLE, sa.column("version_num", sa.String))
@@ -56,13 +56,13 @@ async def revision(engine: AsyncEngine) -> str:
 
     :raises FAULTS: one of :data:`legato.worker.store.database.FAULTS`.
     """
-    return await _patiently(engine.begin, _revision)
+    return await _with_retries(engine.begin, _revision)
 
 
 async def check(engine: AsyncEngine) -> None:
-    """Make sure that nothing is to be done.
+    """Check that the tables are up to date.
 
-    :raises FAULTS: :class:`SchemaError` if something is, or another of :data:`.database.FAULTS`.
+    :raises FAULTS: :class:`SchemaError` if they are not, or another of :data:`.database.FAULTS`.
     """
     found = await revision(engine)
     if _is_outdated(found):
@@ -71,19 +71,19 @@ async def check(engine: AsyncEngine) -> None:
 
 
 async def upgrade(engine: AsyncEngine) -> None:
-    """Run the revisions that the database does not have. Several processes may do so at once.
+    """Run the missing revisions. Several processes may do so at once.
 
-    :raises FAULTS: as :func:`check`; :class:`SchemaError` for tables of somebody else's.
+    :raises FAULTS: as :func:`check`; :class:`SchemaError` for foreign tables of the same names.
     """
     if _is_outdated(await revision(engine)):
-        await _patiently(partial(_alone, engine), _upgrade)
+        await _with_retries(partial(_locked, engine), _upgrade)
 
 
-async def _patiently(
+async def _with_retries(
     begin: Callable[[], AbstractAsyncContextManager[AsyncConnection]],
     work: Callable[[AsyncConnection], Awaitable[T]],
 ) -> T:
-    for tries_left in reversed(range(PATIENCE)):
+    for tries_left in reversed(range(SQLITE_TRIES)):
         try:
             async with begin() as connection:
                 return await work(connection)
@@ -114,11 +114,11 @@ async def _upgrade(connection: AsyncConnection) -> None:
 
 
 @asynccontextmanager
-async def _alone(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A transaction while no other process upgrades.
+async def _locked(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A transaction during which no other process upgrades.
 
-    MySQL's lock is released after the commit: released before, the next process would not see the new
-    revision yet, and run it again.
+    MySQL's lock is released after the commit. Otherwise the next process would not see the new revision yet,
+    and would run it again.
     """
     acquire, release = _LOCKS.get(engine.dialect.name, ("", ""))
     async with engine.connect() as connection:
@@ -133,7 +133,7 @@ async def _alone(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 
 def _run_revisions(connection: sa.Connection) -> None:
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it has lines for its import and for every start
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it logs its import and every start
     from alembic import command  # noqa: PLC0415 - it is needed once in a database's life
     from alembic.config import Config  # noqa: PLC0415
     from alembic.util import CommandError  # noqa: PLC0415

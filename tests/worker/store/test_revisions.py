@@ -307,7 +307,7 @@ async def test_long_upgrade_by_another_process_is_waited_for(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(databases, "BUSY_SECONDS", 0.05)
-    monkeypatch.setattr(revisions, "PATIENCE", 10**6)
+    monkeypatch.setattr(revisions, "SQLITE_TRIES", 10**6)
     other = sqlite3.connect(tmp_path / "turns.db", isolation_level=None)
     other.execute("PRAGMA journal_mode=WAL")
     other.execute("BEGIN IMMEDIATE")
@@ -332,7 +332,7 @@ async def test_waiting_for_another_process_ends(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(databases, "BUSY_SECONDS", 0.01)
-    monkeypatch.setattr(revisions, "PATIENCE", 2)
+    monkeypatch.setattr(revisions, "SQLITE_TRIES", 2)
     other = sqlite3.connect(tmp_path / "turns.db", isolation_level=None)
     other.execute("PRAGMA journal_mode=WAL")
     other.execute("BEGIN IMMEDIATE")
