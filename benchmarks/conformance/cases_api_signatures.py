@@ -18,7 +18,7 @@ from .outcome import case
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .context import Context
+    from .context import CaseContext
 
 EMPTY_MD5: Final = hashlib.md5(b"", usedforsecurity=False).hexdigest()
 SPECIAL: Final = "presence-a=b;c@d,"
@@ -26,7 +26,7 @@ BODY: Final = encode({"name": "e", "channel": "conformance", "data": "x"})
 
 
 @case("10.1", "a good signature is 200")
-async def good(t: Context) -> None:
+async def good(t: CaseContext) -> None:
     await t.publish(t.name(), "e", "x")
     await t.ok("GET", "/channels")
 
@@ -35,7 +35,7 @@ def _now(offset: int) -> str:
     return str(int(time.time()) + offset)
 
 
-SIGNED: Final[tuple[tuple[str, Callable[[Context], dict[str, str]], int], ...]] = (
+SIGNED: Final[tuple[tuple[str, Callable[[CaseContext], dict[str, str]], int], ...]] = (
     ("an auth_key that is unknown", lambda t: {"auth_key": t.name()}, 401),
     ("an empty auth_key", lambda _: {"auth_key": ""}, 401),
     ("the application's id for auth_key", lambda t: {"auth_key": f"{t.app.id}x"}, 401),
@@ -53,10 +53,10 @@ SIGNED: Final[tuple[tuple[str, Callable[[Context], dict[str, str]], int], ...]] 
     ("an empty body_md5", lambda _: {"body_md5": ""}, 401),
     ("an unknown parameter that is signed", lambda _: {"x": "y"}, 200),
 )
-"""Parameters that are signed as they should be."""
+"""Parameters that are part of a valid signature."""
 
 
-async def signed(t: Context, change: Callable[[Context], dict[str, str]], status: int) -> str:
+async def signed(t: CaseContext, change: Callable[[CaseContext], dict[str, str]], status: int) -> str:
     return await t.status(status, "POST", "/events", BODY, **change(t))
 
 
@@ -76,10 +76,10 @@ CHANGES: Final[tuple[tuple[str, Callable[[dict[str, str]], Any]], ...]] = (
     ("a timestamp that was changed after signing", lambda p: p.update(auth_timestamp=_now(5))),
     ("nothing at all", lambda p: p.clear()),
 )
-"""What happens to the parameters after they were signed."""
+"""Changes to the parameters after signing."""
 
 
-async def changed(t: Context, change: Callable[[dict[str, str]], Any]) -> str:
+async def changed(t: CaseContext, change: Callable[[dict[str, str]], Any]) -> str:
     channel = t.name()
     socket = await t.connect()
     await t.subscribe(socket, channel)
@@ -99,7 +99,7 @@ for name, change_after in CHANGES:
 
 
 @case("10.1", "body_md5 is required even if the signature without it is good: 401")
-async def unsigned_body(t: Context) -> str:
+async def unsigned_body(t: CaseContext) -> str:
     path = t.path("/events")
     response = await t.send("POST", path, t.sign("POST", path, b"", {}), BODY)
     check(response.status == 401, f"expected 401, got {response}")
@@ -107,20 +107,20 @@ async def unsigned_body(t: Context) -> str:
 
 
 @case("10.1", "a body that was changed after signing: 401")
-async def changed_body(t: Context) -> None:
+async def changed_body(t: CaseContext) -> None:
     path = t.path("/events")
     response = await t.send("POST", path, t.sign("POST", path, BODY, {}), BODY.replace(b'"x"', b'"y"'))
     check(response.status == 401, f"expected 401, got {response}")
 
 
 @case("10.1", "signed with another secret: 401")
-async def other_secret(t: Context) -> None:
+async def other_secret(t: CaseContext) -> None:
     response = await t.api("POST", "/events", BODY, app=t.app._replace(secret="x"))  # noqa: S106 - wrong on purpose
     check(response.status == 401, f"expected 401, got {response}")
 
 
 @case("10.1", "signed for another method or path: 401")
-async def other_request(t: Context) -> None:
+async def other_request(t: CaseContext) -> None:
     path = t.path("/events")
     for params in (t.sign("GET", path, BODY, {}), t.sign("POST", t.path("/batch_events"), BODY, {})):
         response = await t.send("POST", path, params, BODY)
@@ -128,13 +128,13 @@ async def other_request(t: Context) -> None:
 
 
 @case("10.1", "an unknown application: 404")
-async def unknown_app(t: Context) -> None:
+async def unknown_app(t: CaseContext) -> None:
     response = await t.api("POST", "/events", BODY, app=t.app._replace(id=t.name()))
     check(response.status == 404, f"expected 404, got {response}")
 
 
 @case("10.1", "the key is not the application's id: 404")
-async def key_is_no_id(t: Context) -> None:
+async def key_is_no_id(t: CaseContext) -> None:
     if t.app.id == t.app.key:
         raise NotApplicable("this application has the same id and key")
     response = await t.api("POST", "/events", BODY, app=t.app._replace(id=t.app.key))
@@ -142,13 +142,13 @@ async def key_is_no_id(t: Context) -> None:
 
 
 @case("10.1", "a disabled application: 403", "disabled")
-async def disabled(t: Context) -> None:
+async def disabled(t: CaseContext) -> None:
     response = await t.api("POST", "/events", BODY, app=t.target.others["disabled"])
     check(response.status == 403, f"expected 403, got {response}")
 
 
 @case("10.1", "body_md5 on a GET takes part as it was sent, as from the Python SDK")
-async def md5_on_get(t: Context) -> None:
+async def md5_on_get(t: CaseContext) -> None:
     await t.ok("GET", "/channels", body_md5=EMPTY_MD5)
     path = t.path("/channels")
     params = t.sign("GET", path, b"", {"body_md5": EMPTY_MD5})
@@ -157,8 +157,8 @@ async def md5_on_get(t: Context) -> None:
         check(response.status == 401, f"expected 401 for a changed body_md5, got {response}")
 
 
-async def special(t: Context, escape: Callable[[str], str]) -> None:
-    """A channel whose name needs care, asked for by a filter."""
+async def special(t: CaseContext, escape: Callable[[str], str]) -> None:
+    """Filter by the name of a channel that has special characters."""
     socket, channel = await t.connect(), t.name(SPECIAL)
     await t.join(socket, channel, "7")
     path = t.path("/channels")
@@ -177,7 +177,7 @@ for name, escape in (
 
 
 @case("10.1", "the order of the parameters does not matter")
-async def any_order(t: Context) -> None:
+async def any_order(t: CaseContext) -> None:
     path = t.path("/channels")
     params = t.sign("GET", path, b"", {"filter_by_prefix": t.name()})
     response = await t.send("GET", path, dict(reversed(params.items())))
@@ -185,7 +185,7 @@ async def any_order(t: Context) -> None:
 
 
 @case("10.1", "parameters of a POST may be in the query; channels[] join with a comma for signing")
-async def array_parameters(t: Context) -> None:
+async def array_parameters(t: CaseContext) -> None:
     socket = await t.connect()
     one, two = t.name(), t.name()
     for channel in (one, two):
@@ -201,7 +201,7 @@ async def array_parameters(t: Context) -> None:
     equal({(await socket.expect("e")).channel for _ in range(2)}, {one, two}, "the channels")
 
 
-async def in_path(t: Context, sign_escaped: bool) -> None:
+async def in_path(t: CaseContext, sign_escaped: bool) -> None:
     socket, channel = await t.connect(), t.name(SPECIAL)
     await t.join(socket, channel, "7")
     decoded = t.path(f"/channels/{channel}/users")
@@ -217,14 +217,14 @@ for name, sign_escaped in (("as it is sent", True), ("before it is escaped", Fal
 
 
 @case("10.1", "a path with =@,.; unescaped")
-async def raw_path(t: Context) -> None:
+async def raw_path(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name(SPECIAL)
     await t.join(socket, channel, "7")
     equal(await t.ok("GET", f"/channels/{channel}/users"), {"users": [{"id": "7"}]}, "the answer")
 
 
 @case("10.1", "nobody learns anything without a signature")
-async def reveals_nothing(t: Context) -> None:
+async def reveals_nothing(t: CaseContext) -> None:
     socket, channel, user = await t.connect(), t.name("presence-"), t.name()
     await t.subscribe(socket, channel, member(user))
     for path in ("/channels", f"/channels/{channel}", f"/channels/{channel}/users"):
@@ -236,7 +236,7 @@ async def reveals_nothing(t: Context) -> None:
 
 
 @case("10.1", "the signature is not one of other signed texts")
-async def no_confusion(t: Context) -> None:
+async def no_confusion(t: CaseContext) -> None:
     path = t.path("/channels")
     params = t.sign("GET", path, b"", {})
     text = signatures.request_text("GET", f"{path}/x", params)
@@ -252,7 +252,7 @@ def _json(response: http.Response) -> None:
 
 
 @case("10.2", "answers are JSON objects, with that content type")
-async def json_answers(t: Context) -> None:
+async def json_answers(t: CaseContext) -> None:
     body = {"name": "e", "channel": t.name(), "data": "x"}
     for method, path, content in (
         ("POST", "/events", body),
@@ -267,13 +267,13 @@ async def json_answers(t: Context) -> None:
 
 
 @case("10.2", "an unknown route: 404")
-async def unknown_route(t: Context) -> None:
+async def unknown_route(t: CaseContext) -> None:
     for path in ("/nope", "/events/x", f"/channels/{t.name()}/nope"):
         await t.status(404, "GET", path)
 
 
 @case("10.2", "another method of a route: 404 or 405")
-async def other_method(t: Context) -> str:
+async def other_method(t: CaseContext) -> str:
     response = await t.api("GET", "/events")
     check(response.status in (404, 405), f"expected 404 or 405, got {response}")
     return str(response.status)

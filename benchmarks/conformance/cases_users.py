@@ -14,14 +14,14 @@ from .outcome import case
 
 if TYPE_CHECKING:
     from .client import Message, Socket
-    from .context import Context
+    from .context import CaseContext
 
 SUCCESS: Final = "pusher:signin_success"
 WATCHLIST: Final = "pusher_internal:watchlist_events"
 TO_USER: Final = "#server-to-user-"
 
 
-async def unchanged(t: Context, template: str) -> None:
+async def unchanged(t: CaseContext, template: str) -> None:
     socket = await t.connect()
     user_data = template.replace("ID", t.name())
     await t.ask_sign_in(socket, user_data)
@@ -40,7 +40,7 @@ for name, template in USER_DATA:
 
 
 @case("7.1", "an id that is a number is accepted")
-async def number(t: Context) -> None:
+async def number(t: CaseContext) -> None:
     socket = await t.connect()
     user = int.from_bytes(t.name().encode()[-6:], "big")
     await t.ask_sign_in(socket, json.dumps({"id": user}))
@@ -49,8 +49,8 @@ async def number(t: Context) -> None:
     await socket.expect("pusher_internal:subscription_succeeded", f"{TO_USER}{user}")
 
 
-async def not_signed_in(t: Context, socket: Socket, user: str) -> str:
-    """Refused with 4009, the connection kept, and nobody's events."""
+async def not_signed_in(t: CaseContext, socket: Socket, user: str) -> str:
+    """Refused with 4009; the connection stays open and gets no events of the user."""
     message = await socket.error(4009)
     await t.subscribe(socket, t.name())
     await t.publish(f"{TO_USER}{user}", "e", "x")
@@ -71,7 +71,7 @@ BAD_USERS: Final = (
 )
 
 
-async def bad_user(t: Context, template: str) -> str:
+async def bad_user(t: CaseContext, template: str) -> str:
     socket, user = await t.connect(), t.name()
     await t.ask_sign_in(socket, template.replace("ID", user))
     return await not_signed_in(t, socket, user)
@@ -81,7 +81,7 @@ for name, template in BAD_USERS:
     case("7.1", f"refused with 4009: user_data that is or has {name}")(partial(bad_user, template=template))
 
 
-async def bad_auth(t: Context, how: str) -> str:
+async def bad_auth(t: CaseContext, how: str) -> str:
     socket, user = await t.connect(), t.name()
     user_data = json.dumps({"id": user})
     text = f"{socket.socket_id}::user::{user_data}"
@@ -113,7 +113,7 @@ for how in (
 
 
 @case("7.1", "signing in again as the same user is success again")
-async def again(t: Context) -> None:
+async def again(t: CaseContext) -> None:
     socket, user = await t.connect(), t.name()
     await t.sign_in(socket, user)
     await t.sign_in(socket, user)
@@ -123,7 +123,7 @@ async def again(t: Context) -> None:
 
 
 @case("7.1", "signing in as somebody else is refused with 4009, and one stays who one was")
-async def other_user(t: Context) -> str:
+async def other_user(t: CaseContext) -> str:
     socket, user, other = await t.connect(), t.name(), t.name()
     await t.sign_in(socket, user)
     await t.ask_sign_in(socket, json.dumps({"id": other}))
@@ -134,7 +134,7 @@ async def other_user(t: Context) -> str:
 
 
 @case("7.1", "#server-to-user-: one's own needs no signature, another's is refused")
-async def own_channel(t: Context) -> None:
+async def own_channel(t: CaseContext) -> None:
     socket, user = await t.connect(), t.name()
     await t.sign_in(socket, user)
     await t.ask(socket, f"{TO_USER}{user}")
@@ -145,7 +145,7 @@ async def own_channel(t: Context) -> None:
 
 
 @case("7.1", "#server-to-user- is refused before sign-in, even with a channel signature")
-async def before_sign_in(t: Context) -> None:
+async def before_sign_in(t: CaseContext) -> None:
     socket, user = await t.connect(), t.name()
     channel = f"{TO_USER}{user}"
     await t.ask(socket, channel, auth=t.auth(socket, channel))
@@ -154,7 +154,7 @@ async def before_sign_in(t: Context) -> None:
 
 
 @case("7.2", "an event to a user reaches each of its sockets, subscribed or not, once")
-async def to_user(t: Context) -> None:
+async def to_user(t: CaseContext) -> None:
     one, two, other, nobody = await t.sockets(4)
     user = t.name()
     channel = f"{TO_USER}{user}"
@@ -175,12 +175,12 @@ async def to_user(t: Context) -> None:
 
 
 @case("7.2", "an event to a user who is not there is answered with {}")
-async def to_nobody(t: Context) -> None:
+async def to_nobody(t: CaseContext) -> None:
     await t.publish(f"{TO_USER}{t.name()}", "hello", "x")
 
 
 @case("7.2", "an event to a user does not reach a presence member of that id")
-async def not_to_member(t: Context) -> None:
+async def not_to_member(t: CaseContext) -> None:
     socket, user = await t.connect(), t.name()
     await t.join(socket, t.name("presence-"), user)
     await t.publish(f"{TO_USER}{user}", "hello", "x")
@@ -188,7 +188,7 @@ async def not_to_member(t: Context) -> None:
 
 
 @case("7.2", "channels of users are not listed")
-async def not_listed(t: Context) -> None:
+async def not_listed(t: CaseContext) -> None:
     socket, user = await t.connect(), t.name()
     channel = f"{TO_USER}{user}"
     await t.sign_in(socket, user)
@@ -199,7 +199,7 @@ async def not_listed(t: Context) -> None:
 
 
 @case("7.3", "a socket that is not authorised in time is closed with 4009", "strict", "slow")
-async def unauthorised(t: Context) -> None:
+async def unauthorised(t: CaseContext) -> None:
     app = t.target.others["strict"]
     stranger, public, private, user = [await t.connect(key=app.key) for _ in range(4)]
     for socket in (stranger, public):
@@ -225,7 +225,7 @@ def events(message: Message) -> dict[str, list[str]]:
     return found
 
 
-async def watcher(t: Context, watched: list[str]) -> tuple[Socket, dict[str, list[str]]]:
+async def watcher(t: CaseContext, watched: list[str]) -> tuple[Socket, dict[str, list[str]]]:
     """A signed-in watcher and its snapshot."""
     socket = await t.connect(hear=[WATCHLIST])
     await t.sign_in(socket, t.name(), watchlist=watched)
@@ -233,7 +233,7 @@ async def watcher(t: Context, watched: list[str]) -> tuple[Socket, dict[str, lis
 
 
 @case("7.4", "after signin_success: who is online and who is not", "watchlist")
-async def snapshot(t: Context) -> None:
+async def snapshot(t: CaseContext) -> None:
     here, away = t.name(), t.name()
     other = await t.connect()
     await t.sign_in(other, here)
@@ -242,7 +242,7 @@ async def snapshot(t: Context) -> None:
 
 
 @case("7.4", "empty lists are left out", "watchlist")
-async def no_empty_lists(t: Context) -> None:
+async def no_empty_lists(t: CaseContext) -> None:
     away = t.name()
     socket, seen = await watcher(t, [away])
     equal(seen, {"offline": [away]}, "the snapshot")
@@ -253,7 +253,7 @@ async def no_empty_lists(t: Context) -> None:
 
 
 @case("7.4", "online with the first socket, offline with the last", "watchlist")
-async def first_and_last(t: Context) -> None:
+async def first_and_last(t: CaseContext) -> None:
     user = t.name()
     socket, _ = await watcher(t, [user])
     one, two = await t.sockets(2)
@@ -268,7 +268,7 @@ async def first_and_last(t: Context) -> None:
 
 
 @case("7.4", "presence members who are not signed in are not online", "watchlist")
-async def members_are_not_online(t: Context) -> None:
+async def members_are_not_online(t: CaseContext) -> None:
     user = t.name()
     other = await t.connect()
     await t.subscribe(other, t.name("presence-"), member(user))
@@ -277,7 +277,7 @@ async def members_are_not_online(t: Context) -> None:
 
 
 @case("7.4", "a watchlist of more than 100: 4302, and the sign-in succeeds", "watchlist")
-async def long_watchlist(t: Context) -> None:
+async def long_watchlist(t: CaseContext) -> None:
     socket = await t.connect(hear=[WATCHLIST])
     users = [t.name() for _ in range(101)]
     await t.ask_sign_in(socket, json.dumps({"id": t.name(), "watchlist": users}))
@@ -288,7 +288,7 @@ async def long_watchlist(t: Context) -> None:
 
 
 @case("10.8", "terminate_connections closes a user's sockets: the error, then 4009")
-async def terminate(t: Context) -> None:
+async def terminate(t: CaseContext) -> None:
     one, two, other = await t.sockets(3)
     user = t.name()
     for socket in (one, two):
@@ -301,7 +301,7 @@ async def terminate(t: Context) -> None:
 
 
 @case("10.8", "terminate_connections leaves presence members alone")
-async def terminate_not_members(t: Context) -> None:
+async def terminate_not_members(t: CaseContext) -> None:
     socket, user = await t.connect(), t.name()
     channel = t.name("presence-")
     await t.join(socket, channel, user)
@@ -311,17 +311,17 @@ async def terminate_not_members(t: Context) -> None:
 
 
 @case("10.8", "terminate_connections of a user who is not there is answered with {}")
-async def terminate_nobody(t: Context) -> None:
+async def terminate_nobody(t: CaseContext) -> None:
     equal(await t.ok("POST", f"/users/{t.name()}/terminate_connections", {}), {}, "the answer")
 
 
 @case("10.8", "terminate_connections takes an empty body")
-async def terminate_empty(t: Context) -> None:
+async def terminate_empty(t: CaseContext) -> None:
     await t.done(f"/users/{t.name()}/terminate_connections")
 
 
 @case("10.8", "terminate_connections under the Python SDK's path, without /apps/ID")
-async def terminate_alias(t: Context) -> None:
+async def terminate_alias(t: CaseContext) -> None:
     socket, user = await t.connect(), t.name()
     await t.sign_in(socket, user)
     path, content = f"{t.prefix}/users/{user}/terminate_connections", b"{}"
@@ -331,7 +331,7 @@ async def terminate_alias(t: Context) -> None:
 
 
 @case("10.8", "the Python SDK's path is signed too")
-async def terminate_alias_signed(t: Context) -> None:
+async def terminate_alias_signed(t: CaseContext) -> None:
     path, content = f"{t.prefix}/users/{t.name()}/terminate_connections", b"{}"
     wrong = t.app._replace(secret="x")  # noqa: S106 - wrong on purpose
     response = await t.send("POST", path, t.sign("POST", path, content, {}, wrong), content)
@@ -339,7 +339,7 @@ async def terminate_alias_signed(t: Context) -> None:
 
 
 @case("10.8", "a user id with spaces and letters of the world, escaped after signing")
-async def terminate_escaped(t: Context) -> None:
+async def terminate_escaped(t: CaseContext) -> None:
     socket, user = await t.connect(), f"{t.name()} b@c"
     await t.sign_in(socket, user)
     signed = t.path(f"/users/{user}/terminate_connections")
