@@ -32,7 +32,7 @@ async def subscribed(t: CaseContext, *channels: str) -> Socket:
     return socket
 
 
-@case("10.3", "one channel as `channel`, as from the PHP SDK")
+@case("10.3", "one channel in `channel`, as from the PHP SDK")
 async def one_channel(t: CaseContext) -> None:
     channel = t.name()
     socket = await subscribed(t, channel)
@@ -72,8 +72,8 @@ BAD: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("a name that is a number", {"name": 7}),
     ("an empty name", {"name": ""}),
     ("a name of 201 characters", {"name": "x" * 201}),
-    ("a name of the protocol's: pusher:", {"name": "pusher:ping"}),
-    ("a name of the protocol's: pusher_internal:", {"name": "pusher_internal:member_added"}),
+    ("a name reserved for the protocol: pusher:", {"name": "pusher:ping"}),
+    ("a name reserved for the protocol: pusher_internal:", {"name": "pusher_internal:member_added"}),
     ("no data", {"data": ABSENT}),
     ("no channels", {"channels": ABSENT}),
     ("an empty list of channels", {"channels": []}),
@@ -110,11 +110,11 @@ async def bad_body(t: CaseContext, content: bytes) -> str:
 
 for name, content in (
     ("not JSON", b"hello"),
-    ("half of JSON", b'{"name":"e"'),
+    ("truncated JSON", b'{"name":"e"'),
     ("a list", b"[]"),
     ("null", b"null"),
     ("not UTF-8", b'{"name":"e","channel":"c","data":"\xff"}'),
-    ("nothing", b""),
+    ("empty", b""),
 ):
     case("10.3", f"a body that is {name}: 400")(partial(bad_body, content=content))
 
@@ -160,7 +160,7 @@ async def bytes_not_characters(t: CaseContext) -> None:
     await t.status(413, "POST", "/events", body | {"data": "\u00e9" * (LIMIT // 2 + 1)})
 
 
-@case("10.3", "socket_id is left out, on all the channels")
+@case("10.3", "socket_id is excluded on all channels")
 async def exclusion(t: CaseContext) -> None:
     one, two = t.name(), t.name()
     left_out, other = await subscribed(t, one, two), await subscribed(t, one, two)
@@ -170,7 +170,7 @@ async def exclusion(t: CaseContext) -> None:
     await left_out.expect("sentinel", one)
 
 
-@case("10.3", "socket_id null or unknown leaves nobody out")
+@case("10.3", "a socket_id that is null or unknown excludes nobody")
 async def no_exclusion(t: CaseContext) -> None:
     channel = t.name()
     socket = await subscribed(t, channel)
@@ -179,7 +179,7 @@ async def no_exclusion(t: CaseContext) -> None:
         await socket.expect("e", channel)
 
 
-@case("10.3", "an encrypted event passes as it is")
+@case("10.3", "an encrypted event is delivered unchanged")
 async def encrypted(t: CaseContext) -> None:
     channel = t.name("private-encrypted-")
     socket = await subscribed(t, channel)
@@ -236,7 +236,7 @@ async def batch(t: CaseContext) -> None:
     equal(seen, {("e", "1"), ("f", "2")}, "what arrived")
 
 
-@case("10.4", "10 events, in order")
+@case("10.4", "a batch of 10 events arrives in order")
 async def ten(t: CaseContext) -> None:
     channel = t.name()
     socket = await subscribed(t, channel)
@@ -245,7 +245,7 @@ async def ten(t: CaseContext) -> None:
     equal([(await socket.expect("e", channel)).data for _ in range(10)], [*map(str, range(10))], "data")
 
 
-@case("10.4", "each event has a socket_id of its own")
+@case("10.4", "each event of a batch excludes its own socket_id")
 async def batch_exclusion(t: CaseContext) -> None:
     channel = t.name()
     one, two = await subscribed(t, channel), await subscribed(t, channel)
@@ -260,7 +260,7 @@ async def batch_exclusion(t: CaseContext) -> None:
     await one.expect("sentinel", channel)
 
 
-@case("10.4", "with info: an entry for each event, in order")
+@case("10.4", "a batch with info: an entry for each event, in order")
 async def batch_info(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name("presence-")
     await t.join(socket, channel, "7")
@@ -292,7 +292,7 @@ BAD_BATCH: Final[tuple[tuple[str, dict[str, Any], int], ...]] = (
     ("without a channel", {"channel": ABSENT}, 400),
     ("with a bad channel", {"channel": "a b"}, 400),
     ("with a bad socket_id", {"socket_id": "x"}, 400),
-    ("with a name of the protocol's", {"name": "pusher:x"}, 400),
+    ("with a reserved name", {"name": "pusher:x"}, 400),
     ("with too much data", {"data": "x" * (LIMIT + 1)}, 413),
 )
 for name, change, status in BAD_BATCH:
@@ -301,7 +301,7 @@ for name, change, status in BAD_BATCH:
     )
 
 
-@case("10.4", "11 events, or none: 400")
+@case("10.4", "a batch of 11 events, or of none: 400")
 async def eleven(t: CaseContext) -> None:
     event = {"name": "e", "channel": t.name(), "data": "x"}
     await t.status(400, "POST", "/batch_events", {"batch": [event] * 11})

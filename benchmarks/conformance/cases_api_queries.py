@@ -66,7 +66,7 @@ async def literal_prefix(t: CaseContext) -> None:
     equal(await listed(t, f"{name[:-1]}?"), {}, "the channels for a question mark")
 
 
-@case("10.5", "a channel is gone when its last subscriber has gone")
+@case("10.5", "a channel is no longer listed when its last subscriber has left")
 async def vacated(t: CaseContext) -> None:
     one, two = await t.sockets(2)
     prefix = t.name()
@@ -117,7 +117,7 @@ async def channel_info(t: CaseContext, channel: str, info: str = "") -> Any:
     return await t.ok("GET", f"/channels/{channel}", **params)
 
 
-@case("10.6", "occupied, and nothing that was not asked for")
+@case("10.6", "without info: occupied, and nothing else")
 async def one_channel(t: CaseContext) -> None:
     socket = await t.connect()
     for prefix in ("", "private-", "private-encrypted-"):
@@ -143,7 +143,7 @@ async def counts(t: CaseContext) -> None:
         await becomes(t, channel, "user_count,subscription_count", {**expected, "subscription_count": 3})
 
 
-@case("10.6", "counts of a channel that nobody has are 0")
+@case("10.6", "the counts of a channel without subscribers are 0")
 async def zero(t: CaseContext) -> None:
     await becomes(t, t.name("presence-"), "user_count", {"occupied": False, "user_count": 0})
 
@@ -169,7 +169,7 @@ async def no_user_count(t: CaseContext) -> str:
     return await t.status(400, "GET", f"/channels/{t.name()}", info="user_count")
 
 
-@case("10.6", "cache: the data and the seconds that are left, or null")
+@case("10.6", "cache: the data and its remaining seconds, or null")
 async def cache(t: CaseContext) -> str:
     channel = t.name("cache-")
     await becomes(t, channel, "cache", {"occupied": False, "cache": None})
@@ -183,14 +183,14 @@ async def cache(t: CaseContext) -> str:
     return f"{answer}"
 
 
-@case("10.6", "a name with =@,.;")
+@case("10.6", "a channel name with =@,.;")
 async def special_name(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name("a=b;c@d,e.f_g-")
     await t.subscribe(socket, channel)
     await becomes(t, channel, "", {"occupied": True})
 
 
-@case("10.7", "the users, each once, their ids as strings")
+@case("10.7", "users: each once, ids as strings")
 async def users(t: CaseContext) -> None:
     one, two, three = await t.sockets(3)
     channel = t.name("presence-")
@@ -206,19 +206,19 @@ async def users(t: CaseContext) -> None:
     await t.eventually(look, [{"id": "7"}], "users after one has gone")
 
 
-@case("10.7", "nobody there: an empty list")
+@case("10.7", "users of a channel without subscribers: an empty list")
 async def no_users(t: CaseContext) -> None:
     answer = await t.ok("GET", f"/channels/{t.name('presence-')}/users")
     equal(answer, {"users": []}, "the answer")
 
 
-@case("10.7", "of a channel that is not a presence channel: 400")
+@case("10.7", "users of a channel that is not a presence channel: 400")
 async def users_of_others(t: CaseContext) -> None:
     for prefix in ("", "private-", "xpresence-"):
         await t.status(400, "GET", f"/channels/{t.name(prefix)}/users")
 
 
-@case("10.9", "deprecated: POST channels/NAME/events with the data for a body")
+@case("10.9", "deprecated: POST channels/NAME/events with the data as the body")
 async def old_events(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name()
     await t.subscribe(socket, channel)
@@ -256,7 +256,7 @@ async def connections(t: CaseContext) -> str:
     return str(response)
 
 
-@case("10.9", "connections are not told to everybody")
+@case("10.9", "the number of connections needs a signature")
 async def connections_unsigned(t: CaseContext) -> None:
     response = await t.send("GET", t.path("/connections"), {})
     check(response.status in (401, 404, 405), f"expected 401, got {response}")

@@ -38,15 +38,15 @@ def _now(offset: int) -> str:
 SIGNED: Final[tuple[tuple[str, Callable[[CaseContext], dict[str, str]], int], ...]] = (
     ("an auth_key that is unknown", lambda t: {"auth_key": t.name()}, 401),
     ("an empty auth_key", lambda _: {"auth_key": ""}, 401),
-    ("the application's id for auth_key", lambda t: {"auth_key": f"{t.app.id}x"}, 401),
+    ("the application's id as auth_key", lambda t: {"auth_key": f"{t.app.id}x"}, 401),
     ("auth_version 2.0", lambda _: {"auth_version": "2.0"}, 401),
     ("an empty auth_version", lambda _: {"auth_version": ""}, 401),
-    ("a timestamp of an hour ago", lambda _: {"auth_timestamp": _now(-3600)}, 401),
-    ("a timestamp of 620 s ago", lambda _: {"auth_timestamp": _now(-620)}, 401),
-    ("a timestamp of the next hour", lambda _: {"auth_timestamp": _now(3600)}, 401),
-    ("a timestamp of 570 s ago", lambda _: {"auth_timestamp": _now(-570)}, 200),
+    ("a timestamp an hour ago", lambda _: {"auth_timestamp": _now(-3600)}, 401),
+    ("a timestamp 620 s ago", lambda _: {"auth_timestamp": _now(-620)}, 401),
+    ("a timestamp an hour ahead", lambda _: {"auth_timestamp": _now(3600)}, 401),
+    ("a timestamp 570 s ago", lambda _: {"auth_timestamp": _now(-570)}, 200),
     ("a timestamp 570 s ahead", lambda _: {"auth_timestamp": _now(570)}, 200),
-    ("a timestamp that is no number", lambda _: {"auth_timestamp": "now"}, 401),
+    ("a timestamp that is not a number", lambda _: {"auth_timestamp": "now"}, 401),
     ("an empty timestamp", lambda _: {"auth_timestamp": ""}, 401),
     ("a timestamp in milliseconds", lambda _: {"auth_timestamp": f"{_now(0)}000"}, 401),
     ("body_md5 of another body", lambda _: {"body_md5": EMPTY_MD5}, 401),
@@ -66,7 +66,7 @@ for name, change, status in SIGNED:
 CHANGES: Final[tuple[tuple[str, Callable[[dict[str, str]], Any]], ...]] = (
     ("no auth_signature", lambda p: p.pop("auth_signature")),
     ("an empty auth_signature", lambda p: p.update(auth_signature="")),
-    ("an auth_signature that is cut", lambda p: p.update(auth_signature=p["auth_signature"][:-1])),
+    ("a truncated auth_signature", lambda p: p.update(auth_signature=p["auth_signature"][:-1])),
     ("an auth_signature of zeros", lambda p: p.update(auth_signature="0" * 64)),
     ("no auth_key", lambda p: p.pop("auth_key")),
     ("no auth_timestamp", lambda p: p.pop("auth_timestamp")),
@@ -74,7 +74,7 @@ CHANGES: Final[tuple[tuple[str, Callable[[dict[str, str]], Any]], ...]] = (
     ("no body_md5", lambda p: p.pop("body_md5")),
     ("a parameter that was added after signing", lambda p: p.update(x="y")),
     ("a timestamp that was changed after signing", lambda p: p.update(auth_timestamp=_now(5))),
-    ("nothing at all", lambda p: p.clear()),
+    ("no parameters", lambda p: p.clear()),
 )
 """Changes to the parameters after signing."""
 
@@ -147,7 +147,7 @@ async def disabled(t: CaseContext) -> None:
     check(response.status == 403, f"expected 403, got {response}")
 
 
-@case("10.1", "body_md5 on a GET takes part as it was sent, as from the Python SDK")
+@case("10.1", "body_md5 of a GET is signed as it was sent, as from the Python SDK")
 async def md5_on_get(t: CaseContext) -> None:
     await t.ok("GET", "/channels", body_md5=EMPTY_MD5)
     path = t.path("/channels")
@@ -223,7 +223,7 @@ async def raw_path(t: CaseContext) -> None:
     equal(await t.ok("GET", f"/channels/{channel}/users"), {"users": [{"id": "7"}]}, "the answer")
 
 
-@case("10.1", "nobody learns anything without a signature")
+@case("10.1", "without a signature, an answer tells nothing about channels and users")
 async def reveals_nothing(t: CaseContext) -> None:
     socket, channel, user = await t.connect(), t.name("presence-"), t.name()
     await t.subscribe(socket, channel, member(user))
@@ -235,7 +235,7 @@ async def reveals_nothing(t: CaseContext) -> None:
         equal(there.status, nobody.status, "the status for a channel that is not there")
 
 
-@case("10.1", "the signature is not one of other signed texts")
+@case("10.1", "the signature of another text is refused")
 async def no_confusion(t: CaseContext) -> None:
     path = t.path("/channels")
     params = t.sign("GET", path, b"", {})
@@ -251,7 +251,7 @@ def _json(response: http.Response) -> None:
     check(isinstance(response.json(), dict), f"not an object: {response}")
 
 
-@case("10.2", "answers are JSON objects, with that content type")
+@case("10.2", "answers are JSON objects with the content type application/json")
 async def json_answers(t: CaseContext) -> None:
     body = {"name": "e", "channel": t.name(), "data": "x"}
     for method, path, content in (
@@ -272,7 +272,7 @@ async def unknown_route(t: CaseContext) -> None:
         await t.status(404, "GET", path)
 
 
-@case("10.2", "another method of a route: 404 or 405")
+@case("10.2", "a wrong method for a route: 404 or 405")
 async def other_method(t: CaseContext) -> str:
     response = await t.api("GET", "/events")
     check(response.status in (404, 405), f"expected 404 or 405, got {response}")

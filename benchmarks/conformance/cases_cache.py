@@ -53,7 +53,7 @@ async def none(t: CaseContext, prefix: str) -> None:
 
 
 for prefix in KINDS:
-    case("8.1", f"{prefix}…: cache_miss when there is nothing")(partial(miss, prefix=prefix))
+    case("8.1", f"{prefix}…: cache_miss when nothing is cached")(partial(miss, prefix=prefix))
     case("8.1", f"{prefix}…: the last event is replayed after subscription_succeeded")(
         partial(replay, prefix=prefix)
     )
@@ -93,7 +93,7 @@ async def batch(t: CaseContext) -> None:
     equal((await (await late(t, channel)).expect("e", channel)).data, "2", "data")
 
 
-@case("8.1", "an event that left a socket out is cached")
+@case("8.1", "an event that excluded a socket is cached")
 async def excluded(t: CaseContext) -> None:
     channel = t.name("cache-")
     first = await late(t, channel)
@@ -164,7 +164,7 @@ async def no_count(t: CaseContext) -> None:
     await socket.expect("sentinel", channel)
 
 
-@case("8.2", "subscribing again changes no count", "subscription_count")
+@case("8.2", "a repeated subscribe changes no count", "subscription_count")
 async def count_again(t: CaseContext) -> None:
     one, two = [await t.connect(hear=[COUNT]) for _ in range(2)]
     channel = t.name()

@@ -96,11 +96,11 @@ async def kept_out(t: CaseContext, prefix: str) -> None:
 
 
 for prefix, kind in KINDS:
-    case("4.1", f"{prefix}… ({kind}): let in with a signature")(partial(let_in, prefix=prefix))
-    case("4.1", f"{prefix}… ({kind}): kept out without")(partial(kept_out, prefix=prefix))
+    case("4.1", f"{prefix}… ({kind}): accepted with a signature")(partial(let_in, prefix=prefix))
+    case("4.1", f"{prefix}… ({kind}): refused without a signature")(partial(kept_out, prefix=prefix))
 
 
-@case("4.1", "all characters that a name may have")
+@case("4.1", "a name may have every allowed character")
 async def all_characters(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name(LETTERS)
     await t.subscribe(socket, channel)
@@ -156,7 +156,7 @@ NOT_GIVEN: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("auth empty", {"auth": ""}),
     ("auth null", {"auth": None}),
     ("channel_data null", {"auth": None, "channel_data": None}),
-    ("keys that nobody knows", {"shared_secret": "x", "tags": {"a": 1}}),
+    ("unknown keys", {"shared_secret": "x", "tags": {"a": 1}}),
 )
 for name, more in NOT_GIVEN:
     case("4.2", f"a public channel with {name}")(partial(public_with, more=more))
@@ -169,12 +169,12 @@ async def private_without_data(t: CaseContext, channel_data: str | None) -> None
 
 
 for name, channel_data in (("null", None), ("empty", "")):
-    case("4.2", f"channel_data that is {name} is not signed")(
+    case("4.2", f"the signature does not cover {name} channel_data")(
         partial(private_without_data, channel_data=channel_data)
     )
 
 
-@case("4.3", "a private channel may come with channel_data, which then is signed")
+@case("4.3", "channel_data of a private channel is optional, and signed if given")
 async def private_with_data(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name("private-")
     await t.subscribe(socket, channel, '{"user_id":"7"}')
@@ -220,10 +220,10 @@ WRONG: Final[tuple[tuple[str, Callable[[CaseContext, Socket, str], str]], ...]] 
     ("with another key", lambda t, s, c: t.auth(s, c, app=t.app._replace(key=t.name()))),
     ("with an empty key", lambda t, s, c: t.auth(s, c, app=t.app._replace(key=""))),
     ("without the key", _signature),
-    ("cut", lambda t, s, c: t.auth(s, c)[:-1]),
-    ("with more behind it", lambda t, s, c: f"{t.auth(s, c)}0"),
+    ("that is truncated", lambda t, s, c: t.auth(s, c)[:-1]),
+    ("with trailing characters", lambda t, s, c: f"{t.auth(s, c)}0"),
     ("with characters that are not ASCII", lambda t, s, c: f"{t.app.key}:\u00e4{_signature(t, s, c)[1:]}"),
-    ("of nothing", lambda t, _s, _c: f"{t.app.key}:"),
+    ("that is empty", lambda t, _s, _c: f"{t.app.key}:"),
     (
         "of a user",
         lambda t, s, c: f"{t.app.key}:{signatures.sign(t.app.secret, f'{s.socket_id}::user::{c}')}",
@@ -233,7 +233,7 @@ for name, change in WRONG:
     case("4.3", f"refused: a signature {name}")(_wrong(change))
 
 
-@case("4.3", "refused: a signature that another socket was given")
+@case("4.3", "refused: a signature that was made for another socket")
 async def stolen(t: CaseContext) -> None:
     one, two = await t.sockets(2)
     channel = t.name("private-")

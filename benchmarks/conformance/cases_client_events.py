@@ -96,7 +96,7 @@ for prefix in KINDS:
     case("6", f"relayed on {prefix}…", ON)(partial(on_kind, prefix=prefix))
 
 
-@case("6", "relayed to all others, never to the sender", ON)
+@case("6", "relayed to all other subscribers, never to the sender", ON)
 async def to_all(t: CaseContext) -> None:
     one, two, channel = await two_on(t, "private-")
     third = await t.connect()
@@ -109,7 +109,7 @@ async def to_all(t: CaseContext) -> None:
         await socket.expect("sentinel", channel)
 
 
-@case("6", "other keys of the sender are dropped, user_id above all", ON)
+@case("6", "other keys of the message are dropped, user_id in particular", ON)
 async def forged(t: CaseContext) -> None:
     one, two, channel = await two_on(t, "private-")
     await one.send("client-x", 1, channel=channel, user_id="8", socket_id="1.1", tags={})
@@ -117,7 +117,7 @@ async def forged(t: CaseContext) -> None:
     equal(message.body, {"event": "client-x", "channel": channel, "data": 1}, "the message")
 
 
-@case("6", "on a presence channel user_id is the sender's, whatever it says", ON)
+@case("6", "on a presence channel user_id is the sender's, even if the message has another", ON)
 async def user_id(t: CaseContext) -> None:
     one, two, channel = await two_on(t, "presence-")
     for more in ({}, {"user_id": "8"}):
@@ -127,7 +127,7 @@ async def user_id(t: CaseContext) -> None:
         equal(message.body, expected, "the message")
 
 
-@case("6", "refused where the application has none, with the connection kept", "quiet")
+@case("6", "refused if the application disables client events; the connection is kept", "quiet")
 async def switched_off(t: CaseContext) -> str:
     app = t.target.others["quiet"]
     one, two = [await t.connect(key=app.key) for _ in range(2)]
@@ -206,11 +206,11 @@ async def kept_out(t: CaseContext, socket: Socket, channel: str) -> None:
     await t.refusal(socket, channel)
 
 
-for name, before in (("has not subscribed", never_in), ("has left", left), ("was refused", kept_out)):
-    case("6", f"refused from one who {name}", ON)(partial(outsider, before=before))
+for name, before in (("has not subscribed", never_in), ("has unsubscribed", left), ("was refused", kept_out)):
+    case("6", f"refused from a client that {name}", ON)(partial(outsider, before=before))
 
 
-@case("6", "refused without a channel", ON)
+@case("6", "refused if the message has no channel", ON)
 async def no_channel(t: CaseContext) -> str:
     one = await t.connect()
     await one.send("client-x", {})
@@ -228,7 +228,7 @@ async def size(t: CaseContext) -> str:
     return str(await rejected(t, one, two, channel))
 
 
-@case("6", "10 a second; more are refused with 4301 and the connection is kept", ON)
+@case("6", "10 client events a second; more are refused with 4301, the connection is kept", ON)
 async def rate(t: CaseContext) -> str:
     one, two, channel = await two_on(t, "private-")
     for number in range(30):
@@ -249,7 +249,7 @@ async def rate(t: CaseContext) -> str:
     return f"{len(seen)} of 30 relayed"
 
 
-@case("6", "the rate is each connection's own", ON)
+@case("6", "the rate limit is per connection", ON)
 async def own_rate(t: CaseContext) -> None:
     one, two, channel = await two_on(t, "private-")
     for number in range(10):
@@ -260,7 +260,7 @@ async def own_rate(t: CaseContext) -> None:
     equal((await one.expect("client-x", channel)).data, "mine", "data")
 
 
-@case("6", "they are never cached", ON)
+@case("6", "client events are never cached", ON)
 async def not_cached(t: CaseContext) -> None:
     one, two, channel = await two_on(t, "private-cache-")
     await one.send("client-x", {}, channel=channel)
@@ -270,7 +270,7 @@ async def not_cached(t: CaseContext) -> None:
     await late.expect("pusher:cache_miss", channel)
 
 
-@case("6", "the order of one sender is kept", ON)
+@case("6", "client events of one sender arrive in order", ON)
 async def ordered(t: CaseContext) -> None:
     one, two, channel = await two_on(t, "private-")
     for number in range(8):
@@ -278,7 +278,7 @@ async def ordered(t: CaseContext) -> None:
     equal([(await two.expect("client-x", channel)).data for _ in range(8)], list(range(8)), "data")
 
 
-@case("6", "an HTTP publish with the sender's socket_id and a client event do not mix", ON)
+@case("6", "a client event and an HTTP publish that excludes the sender reach the right sockets", ON)
 async def with_exclusion(t: CaseContext) -> None:
     one, two, channel = await two_on(t, "private-")
     if not one.socket_id:

@@ -49,7 +49,7 @@ async def id_is_no_key(t: CaseContext) -> None:
     await (await t.dial(key=t.app.id)).refused(4001)
 
 
-@case("1.1", "a path that is none is refused")
+@case("1.1", "an unknown path is refused")
 async def no_such_path(t: CaseContext) -> str:
     try:
         socket = await t.dial(path=f"/{t.name()}")
@@ -92,15 +92,15 @@ async def subprotocol(t: CaseContext, offered: tuple[str, ...], selected: str | 
 
 
 OFFERS: Final = (
-    ("none offered, none selected", (), None),
-    ("what the Swift client offers is selected", (SWIFT,), SWIFT),
+    ("no subprotocol offered: none selected", (), None),
+    ("the subprotocol that the Swift client offers is selected", (SWIFT,), SWIFT),
     (
-        "the first that matches is selected",
+        "the first matching subprotocol is selected",
         ("x", "pusher-channels-protocol-5", SWIFT),
         "pusher-channels-protocol-5",
     ),
-    ("one that does not match is neither selected nor required", ("x",), None),
-    ("a version that there is not is not selected", ("pusher-channels-protocol-8",), None),
+    ("an unknown subprotocol is not selected, and the connection is accepted", ("x",), None),
+    ("a subprotocol with an unsupported version is not selected", ("pusher-channels-protocol-8",), None),
 )
 for name, offered, selected in OFFERS:
     case("1.3", name)(partial(subprotocol, offered=offered, selected=selected))
@@ -120,7 +120,7 @@ async def binary(t: CaseContext) -> str:
     return "ignored"
 
 
-@case("1.4", "a protocol-level ping is answered")
+@case("1.4", "a WebSocket ping frame is answered")
 async def protocol_ping(t: CaseContext) -> None:
     socket = await t.connect()
     waiter = await socket.wire.ping()
@@ -213,7 +213,7 @@ async def unknown_key(t: CaseContext) -> str:
     return str(await (await t.dial(key=t.name())).refused(4001))
 
 
-@case("1.5", "data of the error that refuses is an object, as pysher and .NET need it")
+@case("1.5", "a refusal's error has an object as data, as pysher and .NET need it")
 async def refusal_object(t: CaseContext) -> None:
     message = await (await t.dial(key=t.name())).expect("pusher:error")
     check(isinstance(message.data, dict), f"data is not an object: {message}")
@@ -228,7 +228,7 @@ async def close_frame(t: CaseContext) -> str:
     return str(closed)
 
 
-@case("1.5", "a refused socket is of no use")
+@case("1.5", "after a refusal, the socket's messages have no effect")
 async def refused_is_useless(t: CaseContext) -> None:
     socket = await t.dial(key=t.name())
     await socket.send("pusher:subscribe", {"channel": t.name()})
@@ -237,7 +237,7 @@ async def refused_is_useless(t: CaseContext) -> None:
     check(isinstance(item, Closed), "no close")
 
 
-@case("1.5", "an unknown key is found before a bad version")
+@case("1.5", "an unknown key is reported before a bad version")
 async def order_key_version(t: CaseContext) -> None:
     await (await t.dial("protocol=x", key=t.name())).refused(4001)
 
@@ -247,12 +247,12 @@ async def disabled(t: CaseContext) -> None:
     await (await t.dial(key=t.target.others["disabled"].key)).refused(4003)
 
 
-@case("1.5", "a disabled application is found before a bad version", "disabled")
+@case("1.5", "a disabled application is reported before a bad version", "disabled")
 async def order_disabled_version(t: CaseContext) -> None:
     await (await t.dial("protocol=99", key=t.target.others["disabled"].key)).refused(4003)
 
 
-@case("1.5", "a bad version is found before the origin", "refused origin")
+@case("1.5", "a bad version is reported before the origin", "refused origin")
 async def order_version_origin(t: CaseContext) -> None:
     await (await t.dial("protocol=99", origin=Origin(t.target.refused_origin))).refused(4007)
 

@@ -36,7 +36,7 @@ async def preflight(t: CaseContext) -> None:
         check("content-type" in allowed["headers"].lower(), f"Content-Type is not allowed: {allowed}")
 
 
-@case("12", "answers may be read by pages of other origins, and are not stored", ON)
+@case("12", "answers have CORS headers for every origin, and are not cached", ON)
 async def headers(t: CaseContext) -> None:
     response = await poll(t, session_path(t))
     equal(response.status, 200, "the status")
@@ -44,7 +44,7 @@ async def headers(t: CaseContext) -> None:
     check("no-store" in response.headers.get("cache-control", ""), "no Cache-Control: no-store")
 
 
-@case("12", "the first poll opens the session: o, then connection_established", ON)
+@case("12", "the first poll opens the session: an open frame, then connection_established", ON)
 async def opening(t: CaseContext) -> None:
     poller = Poller(t)
     await poller.start()
@@ -63,7 +63,7 @@ async def polls(t: CaseContext) -> None:
     await poller.expect("pusher:pong")
 
 
-@case("12", "polls: what happens between two of them is not lost", ON)
+@case("12", "polls: what is sent between two of them is not lost", ON)
 async def between_polls(t: CaseContext) -> None:
     poller, channel = Poller(t), t.name()
     await poller.start()
@@ -74,7 +74,7 @@ async def between_polls(t: CaseContext) -> None:
     equal([(await poller.expect("e")).data for _ in range(3)], ["0", "1", "2"], "data")
 
 
-@case("12", "an unknown key: c with 4001", ON)
+@case("12", "an unknown key: a close frame with 4001", ON)
 async def unknown_key(t: CaseContext) -> str:
     path = session_path(t, t.name())
     found = frames((await poll(t, path)).text)
@@ -85,7 +85,7 @@ async def unknown_key(t: CaseContext) -> str:
     return str(found)
 
 
-@case("12", "a version that is not served: c with 4007", ON)
+@case("12", "an unsupported version: a close frame with 4007", ON)
 async def bad_version(t: CaseContext) -> None:
     path, query = session_path(t), QUERY.replace("protocol=7", "protocol=99")
     found = frames((await poll(t, path, query)).text)
@@ -95,7 +95,7 @@ async def bad_version(t: CaseContext) -> None:
     equal(found[-1][1][0], 4007, "the code")
 
 
-@case("12", "streaming: the answer goes on", ON)
+@case("12", "streaming: one answer delivers several messages", ON)
 async def streaming(t: CaseContext) -> None:
     stream, channel = Stream(t, session_path(t)), t.name()
     started = await stream.start()
@@ -110,7 +110,7 @@ async def streaming(t: CaseContext) -> None:
         equal((await stream.expect("e")).data, str(number), "data")
 
 
-@case("12", "streaming: a new stream of the same session goes on where the last one ended", ON)
+@case("12", "streaming: a new stream of the same session continues where the last one ended", ON)
 async def next_stream(t: CaseContext) -> None:
     first, channel = Stream(t, session_path(t)), t.name()
     await first.start()
@@ -143,13 +143,13 @@ async def empty_send(t: CaseContext) -> None:
     check(response.status in (200, 204), f"expected 204 for an empty send, got {response}")
 
 
-@case("12", "a send to a session that is not there: 404", ON)
+@case("12", "a send to an unknown session: 404", ON)
 async def unknown_session(t: CaseContext) -> None:
     response = await push(t, session_path(t), [])
     equal(response.status, 404, "the status")
 
 
-@case("12", "a send that is nonsense does not end the session", ON)
+@case("12", "an invalid send does not end the session", ON)
 async def nonsense(t: CaseContext) -> None:
     poller = Poller(t)
     await poller.start()
@@ -167,7 +167,7 @@ async def nonsense(t: CaseContext) -> None:
     )
 
 
-@case("12", "a subscriber over HTTP is a member like others", ON)
+@case("12", "a subscriber over HTTP is a presence member like any other", ON)
 async def presence(t: CaseContext) -> None:
     socket, channel, poller = await t.connect(), t.name("presence-"), Poller(t)
     await t.join(socket, channel, "7")

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 NONSENSE: Final = (
     ("not JSON", "hello"),
     ("an empty frame", ""),
-    ("half of a message", '{"event":"pusher:ping"'),
+    ("a truncated message", '{"event":"pusher:ping"'),
     ("a list", '["pusher:ping"]'),
     ("a number", "7"),
     ("null", "null"),
     ("no event", '{"data":{}}'),
     ("an event that is a number", '{"event":7,"data":{}}'),
     ("an event that is null", '{"event":null}'),
-    ("an event that nobody knows", '{"event":"pusher:nope","data":{}}'),
-    ("an event of the server's", '{"event":"pusher_internal:member_added","data":"{}"}'),
+    ("an unknown event", '{"event":"pusher:nope","data":{}}'),
+    ("an event that only the server sends", '{"event":"pusher_internal:member_added","data":"{}"}'),
 )
 
 BAD_SUBSCRIBES: Final[tuple[tuple[str, Any], ...]] = (
@@ -96,14 +96,14 @@ async def data_as_string(t: CaseContext) -> None:
     await socket.expect("pusher_internal:subscription_succeeded", channel)
 
 
-@case("2", "keys that nobody knows are ignored")
+@case("2", "unknown keys are ignored")
 async def unknown_keys(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name()
     await socket.send("pusher:subscribe", {"channel": channel, "x": 1}, id=7, tags={"a": "b"})
     await socket.expect("pusher_internal:subscription_succeeded", channel)
 
 
-@case("2", "escapes and white space in a message are JSON's")
+@case("2", "any JSON escapes and white space are accepted in a message")
 async def escapes(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name()
     escaped = "".join(f"\\u{ord(char):04x}" for char in channel)
@@ -153,7 +153,7 @@ async def silent(t: CaseContext) -> str:
     return "pusher:ping" if socket.pings else "WebSocket pings"
 
 
-@case("3.2", "a protocol-level pong is enough of an answer", "slow")
+@case("3.2", "a WebSocket pong frame counts as an answer", "slow")
 async def frame_answer(t: CaseContext) -> None:
     socket = await t.connect()
     socket.mute = True
@@ -164,7 +164,7 @@ async def frame_answer(t: CaseContext) -> None:
     await socket.nothing("expected the connection to be kept")
 
 
-@case("3.2", "a busy client that only answers pings is never closed", "slow")
+@case("3.2", "a client that only receives and answers pings is not closed", "slow")
 async def busy(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name()
     await t.subscribe(socket, channel)

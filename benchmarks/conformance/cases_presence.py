@@ -90,7 +90,7 @@ async def override(t: CaseContext) -> None:
     equal(roster["hash"], {"9": {"name": "Bob"}}, "hash")
 
 
-@case("5.1", "a signed-in user needs the signature all the same")
+@case("5.1", "a signed-in user also needs the signature")
 async def signed_in_unsigned(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name("presence-")
     await t.sign_in(socket, t.name())
@@ -186,7 +186,7 @@ async def limit_reached(t: CaseContext, socket: Socket, channel: str, status: in
 
 @case(
     "15",
-    "100 distinct members; a further one is refused with 4100, a further connection of one is not",
+    "100 distinct members; another is refused with 4100, another connection of a member is not",
     "slow",
 )
 async def full(t: CaseContext) -> str:
@@ -200,7 +200,7 @@ async def full(t: CaseContext) -> str:
     return seen
 
 
-@case("5.2", "the first member finds itself")
+@case("5.2", "the first member is in its own roster")
 async def alone(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name("presence-")
     roster = await t.join(socket, channel, "7", user_info={"name": "Ann"})
@@ -271,7 +271,7 @@ async def leave(t: CaseContext, how: str) -> None:
         await one.expect("sentinel", channel)
 
 
-for how in ("unsubscribes", "closes", "is cut off"):
+for how in ("unsubscribes", "closes", "loses the connection"):
     case("5.3", f"member_removed when a member {how}")(partial(leave, how=how))
 
 
@@ -291,7 +291,7 @@ async def last_out(t: CaseContext, prefix: str) -> None:
 
 
 for prefix in ("presence-", "presence-cache-"):
-    case("5.3", f"first in, last out: a user with two connections on {prefix}…")(
+    case("5.3", f"added with the first connection, removed with the last: {prefix}…")(
         partial(last_out, prefix=prefix)
     )
 
@@ -310,7 +310,7 @@ async def again(t: CaseContext) -> None:
     await watcher.expect(REMOVED, channel)
 
 
-@case("5.3", "other user_info of a later connection is for the time after the user has left")
+@case("5.3", "user_info of a second connection is ignored until the user has left")
 async def later_info(t: CaseContext) -> None:
     one, two, third = await t.sockets(3)
     channel = t.name("presence-")
@@ -324,7 +324,7 @@ async def later_info(t: CaseContext) -> None:
     equal(roster["hash"]["7"], {"name": "Ann"}, "user_info when the first connection has gone")
 
 
-@case("5.3", "a refused subscriber is no member")
+@case("5.3", "a refused subscriber is not a member")
 async def refused_is_no_member(t: CaseContext) -> None:
     one, two = await t.sockets(2)
     channel = t.name("presence-")

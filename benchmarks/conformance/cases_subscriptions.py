@@ -23,7 +23,7 @@ async def succeeded(t: CaseContext) -> None:
         check(message.body.keys() == {"event", "channel", "data"}, f"more keys than expected: {message}")
 
 
-@case("4.4", "the messages of a socket are worked off in order")
+@case("4.4", "the messages of a socket are processed in order")
 async def in_order(t: CaseContext) -> None:
     socket = await t.connect()
     names = [t.name() for _ in range(10)]
@@ -35,7 +35,7 @@ async def in_order(t: CaseContext) -> None:
     await socket.expect("pusher:pong")
 
 
-@case("4.4", "subscribe, unsubscribe and subscribe at once end subscribed")
+@case("4.4", "subscribe, unsubscribe and subscribe in a row leave the client subscribed")
 async def to_and_fro(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name()
     for _ in range(3):
@@ -93,7 +93,7 @@ async def long_name_error(t: CaseContext) -> str:
     return await shape(t, socket, channel, "LimitReached", (4009,))
 
 
-@case("4.5", "a name that is none: pusher:subscription_error, InvalidChannel, 4009")
+@case("4.5", "an invalid name: pusher:subscription_error, InvalidChannel, 4009")
 async def bad_name_error(t: CaseContext) -> str:
     socket, channel = await t.connect(), "a b"
     await t.ask(socket, channel)
@@ -114,7 +114,7 @@ async def shape(t: CaseContext, socket: Socket, channel: str, kind: str, statuse
     return str(message)
 
 
-@case("4.5", "a refusal leaves the connection's other channels alone")
+@case("4.5", "a refusal does not affect the connection's other channels")
 async def others_stay(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name()
     await t.subscribe(socket, channel)
@@ -125,7 +125,7 @@ async def others_stay(t: CaseContext) -> None:
     await socket.expect("e", channel)
 
 
-@case("4.5", "subscribing again is answered again, and delivers no event twice")
+@case("4.5", "a repeated subscribe is answered, and no event is delivered twice")
 async def twice(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name("private-")
     await t.subscribe(socket, channel)
@@ -135,7 +135,7 @@ async def twice(t: CaseContext) -> None:
     await socket.nothing("expected the event once")
 
 
-@case("4.5", "subscribing again and leaving once is leaving")
+@case("4.5", "one unsubscribe ends a repeated subscription")
 async def twice_then_leave(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name()
     await t.subscribe(socket, channel)
@@ -155,7 +155,7 @@ async def unsubscribe(t: CaseContext) -> None:
         await t.is_out(socket, channel)
 
 
-@case("4.6", "unsubscribing what is not subscribed is ignored, also twice")
+@case("4.6", "unsubscribing from a channel without a subscription is ignored, also twice")
 async def unsubscribe_unknown(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name()
     for name in (t.name(), t.name(), channel, "a b"):
@@ -164,7 +164,7 @@ async def unsubscribe_unknown(t: CaseContext) -> None:
     await t.subscribe(socket, channel)
 
 
-@case("4.6", "unsubscribing one channel leaves the others, and other sockets, alone")
+@case("4.6", "unsubscribing from one channel affects no other channel and no other socket")
 async def unsubscribe_one(t: CaseContext) -> None:
     one, two = await t.sockets(2)
     a, b = t.name(), t.name()

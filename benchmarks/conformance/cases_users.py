@@ -78,7 +78,7 @@ async def bad_user(t: CaseContext, template: str) -> str:
 
 
 for name, template in BAD_USERS:
-    case("7.1", f"refused with 4009: user_data that is or has {name}")(partial(bad_user, template=template))
+    case("7.1", f"invalid user_data is refused with 4009: {name}")(partial(bad_user, template=template))
 
 
 async def bad_auth(t: CaseContext, how: str) -> str:
@@ -109,10 +109,10 @@ for how in (
     "of another socket",
     "of a channel",
 ):
-    case("7.1", f"refused with 4009: a signature that is {how}")(partial(bad_auth, how=how))
+    case("7.1", f"a bad signature is refused with 4009: {how}")(partial(bad_auth, how=how))
 
 
-@case("7.1", "signing in again as the same user is success again")
+@case("7.1", "signing in again as the same user succeeds")
 async def again(t: CaseContext) -> None:
     socket, user = await t.connect(), t.name()
     await t.sign_in(socket, user)
@@ -122,7 +122,7 @@ async def again(t: CaseContext) -> None:
     await socket.nothing("expected the event once")
 
 
-@case("7.1", "signing in as somebody else is refused with 4009, and one stays who one was")
+@case("7.1", "signing in as another user is refused with 4009, and the first sign-in stays")
 async def other_user(t: CaseContext) -> str:
     socket, user, other = await t.connect(), t.name(), t.name()
     await t.sign_in(socket, user)
@@ -133,7 +133,7 @@ async def other_user(t: CaseContext) -> str:
     return seen
 
 
-@case("7.1", "#server-to-user-: one's own needs no signature, another's is refused")
+@case("7.1", "#server-to-user-: the own channel needs no signature, another user's is refused")
 async def own_channel(t: CaseContext) -> None:
     socket, user = await t.connect(), t.name()
     await t.sign_in(socket, user)
@@ -153,7 +153,7 @@ async def before_sign_in(t: CaseContext) -> None:
     await t.is_out(socket, channel)
 
 
-@case("7.2", "an event to a user reaches each of its sockets, subscribed or not, once")
+@case("7.2", "an event to a user reaches each of the user's sockets once, subscribed or not")
 async def to_user(t: CaseContext) -> None:
     one, two, other, nobody = await t.sockets(4)
     user = t.name()
@@ -174,12 +174,12 @@ async def to_user(t: CaseContext) -> None:
         await socket.nothing("expected nothing for another user")
 
 
-@case("7.2", "an event to a user who is not there is answered with {}")
+@case("7.2", "an event to a user who is not connected is answered with {}")
 async def to_nobody(t: CaseContext) -> None:
     await t.publish(f"{TO_USER}{t.name()}", "hello", "x")
 
 
-@case("7.2", "an event to a user does not reach a presence member of that id")
+@case("7.2", "an event to a user does not reach a presence member with that id")
 async def not_to_member(t: CaseContext) -> None:
     socket, user = await t.connect(), t.name()
     await t.join(socket, t.name("presence-"), user)
@@ -187,7 +187,7 @@ async def not_to_member(t: CaseContext) -> None:
     await socket.nothing("expected nothing for a member who is not signed in")
 
 
-@case("7.2", "channels of users are not listed")
+@case("7.2", "the channels of users are not listed")
 async def not_listed(t: CaseContext) -> None:
     socket, user = await t.connect(), t.name()
     channel = f"{TO_USER}{user}"
@@ -232,7 +232,7 @@ async def watcher(t: CaseContext, watched: list[str]) -> tuple[Socket, dict[str,
     return socket, events(await socket.expect(WATCHLIST))
 
 
-@case("7.4", "after signin_success: who is online and who is not", "watchlist")
+@case("7.4", "after signin_success: the watched users who are online, and those who are not", "watchlist")
 async def snapshot(t: CaseContext) -> None:
     here, away = t.name(), t.name()
     other = await t.connect()
@@ -241,7 +241,7 @@ async def snapshot(t: CaseContext) -> None:
     equal(seen, {"online": [here], "offline": [away]}, "the snapshot")
 
 
-@case("7.4", "empty lists are left out", "watchlist")
+@case("7.4", "watchlist events without users are left out", "watchlist")
 async def no_empty_lists(t: CaseContext) -> None:
     away = t.name()
     socket, seen = await watcher(t, [away])
@@ -252,7 +252,7 @@ async def no_empty_lists(t: CaseContext) -> None:
     await socket.nothing("expected nothing of people who are not watched")
 
 
-@case("7.4", "online with the first socket, offline with the last", "watchlist")
+@case("7.4", "a watched user is online with the first socket, offline after the last", "watchlist")
 async def first_and_last(t: CaseContext) -> None:
     user = t.name()
     socket, _ = await watcher(t, [user])
@@ -300,7 +300,7 @@ async def terminate(t: CaseContext) -> None:
     await other.nothing("expected other users to stay")
 
 
-@case("10.8", "terminate_connections leaves presence members alone")
+@case("10.8", "terminate_connections does not affect presence members")
 async def terminate_not_members(t: CaseContext) -> None:
     socket, user = await t.connect(), t.name()
     channel = t.name("presence-")
@@ -310,12 +310,12 @@ async def terminate_not_members(t: CaseContext) -> None:
     await socket.expect("sentinel", channel)
 
 
-@case("10.8", "terminate_connections of a user who is not there is answered with {}")
+@case("10.8", "terminate_connections of a user who is not connected is answered with {}")
 async def terminate_nobody(t: CaseContext) -> None:
     equal(await t.ok("POST", f"/users/{t.name()}/terminate_connections", {}), {}, "the answer")
 
 
-@case("10.8", "terminate_connections takes an empty body")
+@case("10.8", "terminate_connections accepts an empty body")
 async def terminate_empty(t: CaseContext) -> None:
     await t.done(f"/users/{t.name()}/terminate_connections")
 
@@ -338,7 +338,7 @@ async def terminate_alias_signed(t: CaseContext) -> None:
     check(response.status == 401, f"expected 401, got {response}")
 
 
-@case("10.8", "a user id with spaces and letters of the world, escaped after signing")
+@case("10.8", "a user id with spaces and non-ASCII letters, escaped after signing")
 async def terminate_escaped(t: CaseContext) -> None:
     socket, user = await t.connect(), f"{t.name()} b@c"
     await t.sign_in(socket, user)

@@ -100,14 +100,14 @@ async def members(t: CaseContext) -> None:
 ORDER: Final = ["channel_occupied", "member_added", "member_removed", "channel_vacated"]
 
 
-@case("11.2", "user_id is a string, whatever it was", ON)
+@case("11.2", "user_id is a string, even if it was a number", ON)
 async def user_id(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name("presence-")
     await t.subscribe(socket, channel, member(7))
     await event(t, channel, "member_added", user_id="7")
 
 
-@case("11.2", "client_event: its data a string", ON, "client events")
+@case("11.2", "client_event: data is a string", ON, "client events")
 async def client_event(t: CaseContext) -> None:
     one, channel = await occupied(t, "private-")
     await one.send("client-x", {"a": 1}, channel=channel)
@@ -119,7 +119,12 @@ async def client_event(t: CaseContext) -> None:
     equal(seen, expected, "the event")
 
 
-@case("11.2", "client_event on a presence channel: with user_id, text as it is", ON, "client events")
+@case(
+    "11.2",
+    "client_event on a presence channel: has user_id, and text unchanged",
+    ON,
+    "client events",
+)
 async def presence_client_event(t: CaseContext) -> None:
     one, channel = await occupied(t, "presence-", "7")
     await one.send("client-x", "text", channel=channel)
@@ -127,7 +132,7 @@ async def presence_client_event(t: CaseContext) -> None:
     await event(t, channel, "client_event", **fields)
 
 
-@case("11.2", "a client event that was refused is no hook", ON, "client events")
+@case("11.2", "a refused client event sends no webhook", ON, "client events")
 async def refused_client_event(t: CaseContext) -> None:
     one, channel = await occupied(t, "private-")
     await one.send("client-", {}, channel=channel)
@@ -137,19 +142,19 @@ async def refused_client_event(t: CaseContext) -> None:
     equal(seen.get("event"), "client-good", "the event")
 
 
-@case("11.2", "cache_miss", ON)
+@case("11.2", "cache_miss when nothing is cached", ON)
 async def cache_miss(t: CaseContext) -> None:
     _, channel = await occupied(t, "cache-")
     await event(t, channel, "cache_miss")
 
 
-@case("11.2", "subscription_count", ON, "subscription_count")
+@case("11.2", "subscription_count when it changes", ON, "subscription_count")
 async def subscription_count(t: CaseContext) -> None:
     _, channel = await occupied(t)
     await event(t, channel, "subscription_count", subscription_count=1)
 
 
-@case("11.2", "a subscription that was refused is no hook", ON)
+@case("11.2", "a refused subscription sends no webhook", ON)
 async def refused_subscription(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name("private-")
     await t.ask(socket, channel, auth="x")
@@ -160,7 +165,7 @@ async def refused_subscription(t: CaseContext) -> None:
     equal(t.hooks.names(channel), [], "the events of the refused channel")
 
 
-@case("11.3", "an answer that is not 2xx: the same hook again, with its own time", ON)
+@case("11.3", "an answer other than 2xx: the same webhook again, with the same time_ms", ON)
 async def retry(t: CaseContext) -> None:
     channel = t.name()
     t.hooks.refuse_once(channel)
@@ -172,7 +177,7 @@ async def retry(t: CaseContext) -> None:
     equal(hook.json().get("time_ms"), refused.json().get("time_ms"), "time_ms")
 
 
-@case("11.3", "the order of a channel's hooks outlasts a refusal", ON)
+@case("11.3", "a channel's webhooks stay in order after an answer other than 2xx", ON)
 async def order(t: CaseContext) -> None:
     channel = t.name("presence-")
     t.hooks.refuse_once(channel)
@@ -184,7 +189,7 @@ async def order(t: CaseContext) -> None:
     equal(t.hooks.names(channel), ORDER, "the events")
 
 
-@case("11.4", "back within the hold-back: neither vacated nor occupied again", ON)
+@case("11.4", "a return within the hold-back: neither channel_vacated nor channel_occupied", ON)
 async def hold_back(t: CaseContext) -> None:
     one, channel = await occupied(t, "presence-", "7")
     await wait(t, channel, "member_added")
@@ -196,7 +201,7 @@ async def hold_back(t: CaseContext) -> None:
     equal(t.hooks.names(channel), ["channel_occupied", "member_added", "member_added"], "the events")
 
 
-@case("11.4", "after a disconnect the end comes all the same", ON)
+@case("11.4", "a disconnect without a return: channel_vacated after the hold-back", ON)
 async def cut(t: CaseContext) -> None:
     one, channel = await occupied(t, "presence-", "7")
     await wait(t, channel, "member_added")
