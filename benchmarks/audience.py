@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from .errors import BenchmarkError
-from .readers import Order, Reading
+from .readers import ReadersOrder, ReplyReading
 from .stage import APP_KEY, end
 
 if TYPE_CHECKING:
@@ -32,19 +32,19 @@ class Audience:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.pid = process.pid
         self.began: set[str] = set()
-        self.readings: dict[str, Reading] = {}
+        self.readings: dict[str, ReplyReading] = {}
         self._process = process
         self._news = asyncio.Event()
         self._listening: asyncio.Task[None] | None = None
 
-    async def greet(self, order: Order) -> None:
+    async def greet(self, order: ReadersOrder) -> None:
         """Send the order, and wait until all readers have subscribed.
 
         :raises BenchmarkError: they cannot subscribe.
         """
         stdin = self._process.stdin
         if stdin is None:
-            raise BenchmarkError("the readers cannot be spoken to")
+            raise BenchmarkError("the process of the readers has no standard input")
         stdin.write(msgspec.json.encode(order) + b"\n")
         await stdin.drain()
         if b"ready" not in await self._line():
@@ -79,7 +79,7 @@ class Audience:
                 if "began" in told:
                     self.began.add(told["began"])
                 else:
-                    reading = msgspec.convert(told, Reading)
+                    reading = msgspec.convert(told, ReplyReading)
                     self.readings[reading.id] = reading
                 self._news.set()
         finally:
@@ -116,7 +116,7 @@ async def audience(stage: Stage, users: Sequence[str]) -> AsyncIterator[Audience
     )
     readers = Audience(process)
     try:
-        await readers.greet(Order(f"ws://127.0.0.1:{stage.port}", APP_KEY, stage.secret, list(users)))
+        await readers.greet(ReadersOrder(f"ws://127.0.0.1:{stage.port}", APP_KEY, stage.secret, list(users)))
         yield readers
     finally:
         await readers.close()

@@ -1,6 +1,6 @@
 """A process with many cheap clients, started by :mod:`.crowds`.
 
-Standard input: one line, the :class:`Order`; the process ends with standard input. Standard output:
+Standard input: one line, the :class:`CrowdOrder`; the process ends with standard input. Standard output:
 ``{"ready": n}`` once all have subscribed, then ``{"received": n}`` for each further line of input: the number
 of channel events that all clients have received.
 """
@@ -23,7 +23,7 @@ AT_ONCE: Final = 100
 _MASK: Final = b"\0\0\0\0"
 
 
-class Order(msgspec.Struct, frozen=True):
+class CrowdOrder(msgspec.Struct, frozen=True):
     """The clients to connect. ``{}`` in ``channel`` and ``data`` is replaced by a client's number.
 
     :ivar data: channel_data of a presence channel; empty for none.
@@ -46,12 +46,12 @@ class _Message(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Message).decode
 
 
-class Client(asyncio.Protocol):
+class CrowdClient(asyncio.Protocol):
     """Subscribes to one channel and counts events. ``subscribed`` is set by the confirmation."""
 
     __slots__ = ("_buffer", "_number", "_order", "_transport", "_upgraded", "received", "subscribed")
 
-    def __init__(self, order: Order, number: int) -> None:
+    def __init__(self, order: CrowdOrder, number: int) -> None:
         self._order = order
         self._number = number
         self._buffer = bytearray()
@@ -129,9 +129,9 @@ class Client(asyncio.Protocol):
         self._transport.write(b"\x81" + size + _MASK + text)
 
 
-async def _join(order: Order, number: int, door: asyncio.Semaphore) -> Client:
+async def _join(order: CrowdOrder, number: int, door: asyncio.Semaphore) -> CrowdClient:
     async with door:
-        client = Client(order, number)
+        client = CrowdClient(order, number)
         await asyncio.get_running_loop().create_connection(lambda: client, "127.0.0.1", order.port)
         await client.subscribed
         return client
@@ -143,7 +143,7 @@ def _say(value: Any) -> None:
 
 
 async def _main() -> None:
-    order = msgspec.json.decode(await asyncio.to_thread(sys.stdin.buffer.readline), type=Order)
+    order = msgspec.json.decode(await asyncio.to_thread(sys.stdin.buffer.readline), type=CrowdOrder)
     door = asyncio.Semaphore(AT_ONCE)
     numbers = range(order.first, order.first + order.count)
     clients = await asyncio.gather(*(_join(order, number, door) for number in numbers))

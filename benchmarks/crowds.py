@@ -15,7 +15,7 @@ from .stage import end
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from .crowd import Order
+    from .crowd import CrowdOrder
 
 
 class Crowd:
@@ -24,7 +24,7 @@ class Crowd:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
-    async def come(self, order: Order) -> None:
+    async def come(self, order: CrowdOrder) -> None:
         """Wait until all clients have subscribed.
 
         :raises BenchmarkError: one cannot.
@@ -38,7 +38,7 @@ class Crowd:
     async def _tell(self, line: bytes) -> dict[str, Any]:
         stdin, stdout, stderr = self._process.stdin, self._process.stdout, self._process.stderr
         if stdin is None or stdout is None or stderr is None:
-            raise BenchmarkError("a crowd cannot be spoken to")
+            raise BenchmarkError("the process of the clients has no standard input")
         stdin.write(line + b"\n")
         await stdin.drain()
         if answer := await stdout.readline():
@@ -53,7 +53,7 @@ class Crowd:
 
 
 @asynccontextmanager
-async def crowds(orders: Sequence[Order]) -> AsyncIterator[list[Crowd]]:
+async def crowds(orders: Sequence[CrowdOrder]) -> AsyncIterator[list[Crowd]]:
     """Start a process for each order, and wait until all clients have subscribed.
 
     :raises BenchmarkError: one cannot.

@@ -16,11 +16,11 @@ import msgspec
 
 from . import program
 from .collected import Collections
-from .crowd import Order
+from .crowd import CrowdOrder
 from .crowds import crowds
 from .errors import BAD_USAGE, BenchmarkError
-from .load.http import Connection
-from .load.orders import Target
+from .load.http import ApiConnection
+from .load.orders import LoadTarget
 from .stage import APP_ID, APP_KEY, BROADCASTER, LEGATO, LISTENING, start
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DESCRIPTION: Final = """\
-Counts and times the garbage collections of a broadcaster, during which it does nothing else: once as Legato
-sets the collector (all that is there after the start is left out of it, and it looks seldom), once as Python
-has it. Two real processes without Redis, on 127.0.0.1 and gone afterwards, one after the other.
+Counts and times the garbage collections of a broadcaster, which pause it: once with Legato's settings of the
+collector (objects of the start are frozen, and it runs seldom), once with Python's defaults. Two real
+processes without Redis on 127.0.0.1, one after the other.
 
---connections clients come, subscribe to a private channel each, half of them leave and come back, and
---events events are published over HTTP, one after the other, each to one of them. The start does not count.
+--connections clients subscribe to a private channel each, half of them reconnect, and --events events are
+published over HTTP, one after the other, each to one client. The start of the broadcaster is not measured.
 """
 
 EPILOG: Final = """\
@@ -59,8 +59,8 @@ POLL: Final = 0.05
 async def _load(port: int, secret: str, args: argparse.Namespace) -> None:
     """Connect clients, reconnect half of them, and send events."""
     half = args.connections // 2
-    stay = Order(port, APP_KEY, secret, 0, args.connections - half, CHANNEL)
-    leave = Order(port, APP_KEY, secret, stay.count, half, CHANNEL)
+    stay = CrowdOrder(port, APP_KEY, secret, 0, args.connections - half, CHANNEL)
+    leave = CrowdOrder(port, APP_KEY, secret, stay.count, half, CHANNEL)
     async with crowds([stay]) as gathered:
         async with crowds([leave]):
             pass
@@ -74,8 +74,8 @@ async def _load(port: int, secret: str, args: argparse.Namespace) -> None:
 
 async def _publish(port: int, secret: str, events: int, channels: int) -> None:
     """Publish events one after the other, each to the next channel."""
-    target = Target("legato", "127.0.0.1", port, "127.0.0.1", port, APP_ID, APP_KEY, secret)
-    connection = Connection(target, None)
+    target = LoadTarget("legato", "127.0.0.1", port, "127.0.0.1", port, APP_ID, APP_KEY, secret)
+    connection = ApiConnection(target, None)
     try:
         for number in range(events):
             channel = CHANNEL.replace("{}", str(number % channels))
@@ -119,7 +119,7 @@ async def _one(args: argparse.Namespace, settled: str) -> dict[str, Any]:
             await _load(int(listening[1]), secret, args)
             ended = time.monotonic()
         if not file.exists():
-            raise BenchmarkError("the broadcaster has not ended as it was asked to")
+            raise BenchmarkError("the broadcaster did not end when it was stopped")
         return summed(msgspec.json.decode(file.read_bytes(), type=Collections), ended)
 
 

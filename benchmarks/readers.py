@@ -3,8 +3,9 @@
 Each reader is a WebSocket client on the private channel of one user. It checks the index and the text of
 every token. Times are of the monotonic clock, which all processes of a machine share.
 
-Standard input: one line, the :class:`Order`. Standard output: ``{"ready": true}`` once all have subscribed,
-then ``{"began": id, "at": t}`` at the first token of each reply, and its :class:`Reading` at its end.
+Standard input: one line, the :class:`ReadersOrder`. Standard output: ``{"ready": true}`` once all have
+subscribed, then ``{"began": id, "at": t}`` at the first token of each reply, and its :class:`ReplyReading` at
+its end.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from legato.protocol.stream import chat_channel
 
 
-class Order(msgspec.Struct, frozen=True):
+class ReadersOrder(msgspec.Struct, frozen=True):
     """The server and the users. The process ends with standard input."""
 
     url: str
@@ -32,7 +33,7 @@ class Order(msgspec.Struct, frozen=True):
     users: list[str]
 
 
-class Reading(msgspec.Struct):
+class ReplyReading(msgspec.Struct):
     """One reply as its reader received it.
 
     :ivar at: arrival time of each token.
@@ -78,7 +79,7 @@ _message = msgspec.json.Decoder(_Message)
 _data = msgspec.json.Decoder(_Data)
 
 
-async def _subscribe(order: Order, user: str) -> ClientConnection:
+async def _subscribe(order: ReadersOrder, user: str) -> ClientConnection:
     socket = await connect(f"{order.url}/app/{order.key}?protocol=7&client=benchmark", compression=None)
     greeting: dict[str, Any] = msgspec.json.decode(_message.decode(await socket.recv()).data)
     channel = chat_channel(user)
@@ -92,7 +93,7 @@ async def _subscribe(order: Order, user: str) -> ClientConnection:
 
 
 async def _read(socket: ClientConnection) -> None:
-    readings: dict[str, Reading] = {}
+    readings: dict[str, ReplyReading] = {}
     async for raw in socket:
         now = time.monotonic()
         message = _message.decode(raw)
@@ -102,12 +103,12 @@ async def _read(socket: ClientConnection) -> None:
             data = _data.decode(message.data)
             reading = readings.get(data.message_id)
             if reading is None:
-                reading = readings[data.message_id] = Reading(data.message_id)
+                reading = readings[data.message_id] = ReplyReading(data.message_id)
                 _print({"began": data.message_id, "at": now})
             reading.token(data.token_index, data.token, now)
         elif message.event in _TERMINAL:
             data = _data.decode(message.data)
-            reading = readings.pop(data.message_id, None) or Reading(data.message_id)
+            reading = readings.pop(data.message_id, None) or ReplyReading(data.message_id)
             reading.finish(message.event, data.total_tokens, now)
             _print(reading)
 
@@ -119,7 +120,7 @@ def _print(value: Any) -> None:
 
 async def _main() -> None:
     line = await asyncio.to_thread(sys.stdin.buffer.readline)
-    order = msgspec.json.decode(line, type=Order)
+    order = msgspec.json.decode(line, type=ReadersOrder)
     sockets = [await _subscribe(order, user) for user in order.users]
     tasks = [asyncio.create_task(_read(socket)) for socket in sockets]
     _print({"ready": True})

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 CHUNK = 65_536
 
 
-class Relay:
+class SocketRelay:
     """Relays from one unix socket to another.
 
     :ivar received: bytes from the server to the node.

@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from .audience import Audience
-    from .readers import Reading
+    from .readers import ReplyReading
     from .stage import Stage
 
 DESCRIPTION: Final = """\
-Measures what it costs to stream replies: a real Redis, one real `legato broadcaster`, one real `legato
-worker` with the scripted provider (its cost is in the worker's), and readers over WebSocket in a process of
-their own that check each token for its place and its text. All on 127.0.0.1, and gone afterwards.
+Measures the cost of streaming replies: a real Redis, a real `legato broadcaster`, a real `legato worker` with
+the scripted provider (whose cost is part of the worker's), and a process of WebSocket readers that check the
+index and the text of each token. Everything runs on 127.0.0.1, and ends with the measurement.
 
-  at once      --replies N: all stream at the same time in one worker process. Tokens/s, CPU per token of each
-               process, and the gap between two tokens of each reply: does one delay the others?
-  in sequence  --jobs N: N replies, --at-once of them at a time. The worker's resident memory on the way.
-  cancelled    --cancels N: N replies that have fallen silent are cancelled by flag, each at its own moment.
-               Time from the flag to stream.cancelled at the reader.
+  at once      --replies N: N concurrent replies in one worker process. Tokens/s, CPU per token of each
+               process, and the gap between two tokens of each reply: do replies delay each other?
+  in sequence  --jobs N: N replies, --at-once of them at a time. The worker's resident memory during the run.
+  cancelled    --cancels N: N silent replies are cancelled by flag, at different times. Time from the flag to
+               stream.cancelled at the reader.
 """
 
 EPILOG: Final = """\
@@ -78,7 +78,7 @@ SAMPLES: Final = 50
 
 
 @dataclass(frozen=True)
-class Bench:
+class RepliesBench:
     """The processes and results of a run."""
 
     stage: Stage
@@ -105,7 +105,7 @@ def script(tokens: int, rate: int) -> str:
     return f"#script tokens={tokens} rate={rate}"
 
 
-async def at_once(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
+async def at_once(bench: RepliesBench, args: argparse.Namespace) -> dict[str, Any]:
     """Run ``args.replies`` at a steady rate, and ``args.greedy`` more at full speed."""
     commands, before, begun = await _commands(bench.redis), bench.uses(), time.monotonic()
     paced = [await bench.ask(number, script(args.tokens, args.rate)) for number in range(args.replies)]
@@ -132,7 +132,7 @@ async def at_once(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-async def in_sequence(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
+async def in_sequence(bench: RepliesBench, args: argparse.Namespace) -> dict[str, Any]:
     """Run ``args.jobs`` replies, ``args.at_once`` of them concurrently."""
     begun, before, samples = time.monotonic(), bench.uses(), []
     every = max(1, args.jobs // SAMPLES)
@@ -163,7 +163,7 @@ async def in_sequence(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-async def cancelled(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
+async def cancelled(bench: RepliesBench, args: argparse.Namespace) -> dict[str, Any]:
     """Cancel silent replies, at times independent of the worker's reading of the flags."""
     ids = [await bench.ask(number, "#script tokens=2 rate=0 fail=hang@1") for number in range(args.cancels)]
     await bench.readers.until_begun(len(ids))
@@ -182,11 +182,11 @@ async def cancelled(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
     return {"latency_ms": milliseconds(waits), "raw_ms": [round(wait * 1000, 2) for wait in waits]}
 
 
-def _gaps(reading: Reading) -> list[float]:
+def _gaps(reading: ReplyReading) -> list[float]:
     return [after - before for before, after in zip(reading.at, reading.at[1:], strict=False)]
 
 
-def _reply(reading: Reading) -> dict[str, Any]:
+def _reply(reading: ReplyReading) -> dict[str, Any]:
     return {
         "id": reading.id,
         "tokens": len(reading.at),
@@ -226,7 +226,7 @@ async def _commands(redis: Redis) -> dict[str, int]:
     return {**calls, **network, "socket_reads": int(info.get("total_reads_processed", 0))}
 
 
-def wrong(readings: Mapping[str, Reading], end: str) -> list[str]:
+def wrong(readings: Mapping[str, ReplyReading], end: str) -> list[str]:
     """The violations, reply by reply."""
     return [
         f"{reading.id}: {reading.wrong or f'ended with {reading.end}'}"
@@ -236,7 +236,7 @@ def wrong(readings: Mapping[str, Reading], end: str) -> list[str]:
 
 
 async def _run(args: argparse.Namespace, redis: str) -> dict[str, Any]:
-    mode: Callable[[Bench, argparse.Namespace], Awaitable[dict[str, Any]]]
+    mode: Callable[[RepliesBench, argparse.Namespace], Awaitable[dict[str, Any]]]
     if args.cancels:
         mode, readers, concurrency = cancelled, min(args.cancels, 16), args.cancels
     elif args.jobs:
@@ -251,7 +251,7 @@ async def _run(args: argparse.Namespace, redis: str) -> dict[str, Any]:
         ears = await stack.enter_async_context(audience(on, users))
         client = await stack.enter_async_context(Redis.from_url(on.redis_url))
         async with program.limited(args.seconds, lambda: f"{len(ears.readings)} replies had ended"):
-            body["result"] = await mode(Bench(on, client, ears, users), args)
+            body["result"] = await mode(RepliesBench(on, client, ears, users), args)
         body["wrong"] = wrong(ears.readings, "stream.cancelled" if args.cancels else "stream.completed")
     return body
 

@@ -17,10 +17,10 @@ from redis.asyncio import Redis
 from legato.protocol import signatures, wire
 
 from . import proc, program
-from .crowd import Order
+from .crowd import CrowdOrder
 from .crowds import crowds
 from .errors import BAD_USAGE, BenchmarkError
-from .relay import Relay
+from .relay import SocketRelay
 from .stage import APP_ID, APP_KEY, Cast, stage
 
 if TYPE_CHECKING:
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
     from .stage import Stage
 
 DESCRIPTION: Final = """\
-Measures what nodes that are one over Redis ask of it: a real Redis, real `legato broadcaster` processes, and
-light clients in processes of their own. All on 127.0.0.1, and gone afterwards.
+Measures the load of several nodes on their Redis: a real Redis, real `legato broadcaster` processes, and
+processes of cheap clients. Everything runs on 127.0.0.1, and ends with the measurement.
 
-  connections  clients of --nodes nodes subscribe to a private channel each, all leave again. Redis commands,
+  connections  clients of --nodes nodes subscribe to a private channel each, then disconnect. Redis commands,
                bytes and CPU per subscription, memory of nodes and Redis per connection.
   publish      --events events over HTTP, one at a time, each to a channel with one subscriber. Redis
                commands, bytes and CPU per event.
   presence     users join one presence channel. The same per join, as the channel grows to --members.
-  share        the second of two nodes has 1 of 100 channels; every channel gets events alike. Bytes that
-               each node gets from Redis.
+  share        the second of two nodes has 1 of 100 channels; all channels get equally many events. Bytes that
+               each node receives from Redis.
 """
 
 EPILOG: Final = """\
@@ -86,16 +86,16 @@ max_presence_members = {members}
 
 
 @dataclass(frozen=True)
-class Bench:
+class ScalingBench:
     """The processes of a run."""
 
     stage: Stage
     redis: Redis
-    relays: Sequence[Relay]
+    relays: Sequence[SocketRelay]
 
-    def order(self, node: int, first: int, count: int, channel: str, data: str = "") -> Order:
+    def order(self, node: int, first: int, count: int, channel: str, data: str = "") -> CrowdOrder:
         """Clients of one node."""
-        return Order(self.stage.ports[node], APP_KEY, self.stage.secret, first, count, channel, data)
+        return CrowdOrder(self.stage.ports[node], APP_KEY, self.stage.secret, first, count, channel, data)
 
     async def cost(self, work: Awaitable[Any], count: int) -> dict[str, Any]:
         """The cost of ``work`` for Redis and the nodes, divided by ``count``, without the background load."""
@@ -170,7 +170,7 @@ async def received(gathered: Sequence[Crowd], count: int) -> None:
         raise BenchmarkError(f"{got} events were received, {count} were sent")
 
 
-async def connections(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
+async def connections(bench: ScalingBench, args: argparse.Namespace) -> dict[str, Any]:
     """Connect and disconnect all clients."""
     orders = [
         bench.order(node, node * args.connections, args.connections, "private-user-{}")
@@ -202,7 +202,7 @@ async def connections(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-async def publish(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
+async def publish(bench: ScalingBench, args: argparse.Namespace) -> dict[str, Any]:
     """Publish one event at a time, each for one subscriber of one node."""
     channels = [f"private-user-{number}" for number in range(args.nodes * CHANNELS)]
     orders = [bench.order(node, node * CHANNELS, CHANNELS, "private-user-{}") for node in range(args.nodes)]
@@ -219,7 +219,7 @@ async def publish(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
         }
 
 
-async def presence(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
+async def presence(bench: ScalingBench, args: argparse.Namespace) -> dict[str, Any]:
     """Join members in ten parts over all nodes, and measure the cost of a join in each part."""
     steps, size = [], args.members // 10
     data = '{"user_id":"user-{}","user_info":{"name":"Somebody {}"}}'
@@ -232,7 +232,7 @@ async def presence(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
     return {"steps": steps}
 
 
-async def share(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
+async def share(bench: ScalingBench, args: argparse.Namespace) -> dict[str, Any]:
     """The first node has 99 channels, the second one."""
     channels = [f"private-user-{number}" for number in range(CHANNELS)]
     orders = [
@@ -260,7 +260,7 @@ async def share(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-async def _passed(bench: Bench, work: Awaitable[Any]) -> tuple[float, list[int]]:
+async def _passed(bench: ScalingBench, work: Awaitable[Any]) -> tuple[float, list[int]]:
     begun, before = time.monotonic(), [relay.received for relay in bench.relays]
     await work
     got = [relay.received - old for relay, old in zip(bench.relays, before, strict=True)]
@@ -276,7 +276,7 @@ async def _spublish(redis: Redis, channels: Sequence[str], rounds: int) -> None:
             await pipeline.execute()
 
 
-MODES: Final[Mapping[str, Callable[[Bench, argparse.Namespace], Awaitable[dict[str, Any]]]]] = {
+MODES: Final[Mapping[str, Callable[[ScalingBench, argparse.Namespace], Awaitable[dict[str, Any]]]]] = {
     "connections": connections,
     "publish": publish,
     "presence": presence,
@@ -286,11 +286,11 @@ MODES: Final[Mapping[str, Callable[[Bench, argparse.Namespace], Awaitable[dict[s
 
 async def _run(args: argparse.Namespace, redis: str) -> dict[str, Any]:
     body = program.head("scaling", f"scaling {args.mode}", args, redis)
-    relays: list[Relay] = []
+    relays: list[SocketRelay] = []
     async with AsyncExitStack() as stack:
 
         async def through(number: int, socket: Path) -> str:
-            relay = Relay(socket, socket.with_name(f"relay-{number}.sock"))
+            relay = SocketRelay(socket, socket.with_name(f"relay-{number}.sock"))
             await relay.start()
             stack.push_async_callback(relay.close)
             relays.append(relay)
@@ -301,7 +301,7 @@ async def _run(args: argparse.Namespace, redis: str) -> dict[str, Any]:
         on = await stack.enter_async_context(stage(redis, cast))
         client = await stack.enter_async_context(Redis.from_url(on.redis_url))
         async with program.limited(args.seconds):
-            body["result"] = await MODES[args.mode](Bench(on, client, relays), args)
+            body["result"] = await MODES[args.mode](ScalingBench(on, client, relays), args)
     return body
 
 

@@ -49,7 +49,7 @@ LEAVE_SECONDS: Final = 2
 
 
 @dataclass(frozen=True)
-class Member:
+class CrewMember:
     """One process of the crew."""
 
     index: int
@@ -67,8 +67,8 @@ class Crew:
     def __init__(self, first: Spec, settings: Worker, goal: Mapping[str, int]) -> None:
         """:param first: how to start a process; name, queue and heartbeat socket are added."""
         self.goal = dict(goal)
-        self.active: list[Member] = []
-        self.leaving: list[Member] = []
+        self.active: list[CrewMember] = []
+        self.leaving: list[CrewMember] = []
         self.changed = asyncio.Event()
         self._first = first
         self._settings = settings
@@ -116,7 +116,7 @@ class Crew:
             for _ in range(goal - len(members)):
                 self._hire(queue)
 
-    def _of(self, queue: str) -> list[Member]:
+    def _of(self, queue: str) -> list[CrewMember]:
         return [member for member in self.active if member.queue == queue]
 
     def _kill_the_stuck(self) -> None:
@@ -144,7 +144,7 @@ class Crew:
             member.signs.close()
             self._at_work.remove(member.child)
 
-    def _let_go(self, member: Member, number: signal.Signals | None = None) -> None:
+    def _let_go(self, member: CrewMember, number: signal.Signals | None = None) -> None:
         member.child.retire(number)
         self.active.remove(member)
         self.leaving.append(member)
@@ -167,7 +167,7 @@ class Crew:
             environ={**self._first.environ, notify.ADDRESS: signs.address},
             starts=signs.forget,
         )
-        self.active.append(Member(index, queue, self._at_work.add(spec), signs))
+        self.active.append(CrewMember(index, queue, self._at_work.add(spec), signs))
 
     @property
     def _at_work(self) -> Family:

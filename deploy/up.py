@@ -52,7 +52,7 @@ _SECRET_CHARACTERS: Final = 32
 
 
 @dataclass(frozen=True)
-class Plan:
+class UpPlan:
     """The checked options of the command line and the environment."""
 
     host: str
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return 0
 
 
-def _plan(args: argparse.Namespace, environ: Mapping[str, str]) -> Plan:
+def _plan(args: argparse.Namespace, environ: Mapping[str, str]) -> UpPlan:
     host, host_notes = _host(args.host, environ)
     port = args.port or _port("PORT", environ, DEFAULT_PORT)
     if not ports.is_free(host, port):
@@ -101,7 +101,7 @@ def _plan(args: argparse.Namespace, environ: Mapping[str, str]) -> Plan:
     data = _directory((args.data or Path(environ.get("LEGATO_DATA") or DEFAULT_DATA)).absolute())
     has_key = environ.get("ANTHROPIC_API_KEY") or environ.get("LEGATO_PROVIDER_API_KEY")
     provider = "anthropic" if has_key and not args.scripted else "scripted"
-    return Plan(host, port, metrics_port, data, page, provider, environ, host_notes + metrics_notes)
+    return UpPlan(host, port, metrics_port, data, page, provider, environ, host_notes + metrics_notes)
 
 
 def _host(option: str | None, environ: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
@@ -185,7 +185,7 @@ def _replace(path: Path, text: str) -> str:
     return text
 
 
-async def _up(plan: Plan) -> None:
+async def _up(plan: UpPlan) -> None:
     with ExitStack() as stack:
         redis_url, server = await _redis(plan, stack)
         broadcaster, worker, model = _children(plan, redis_url)
@@ -206,7 +206,7 @@ async def _up(plan: Plan) -> None:
         await Family(terminal).run(begin)
 
 
-async def _redis(plan: Plan, stack: ExitStack) -> tuple[str, Spec | None]:
+async def _redis(plan: UpPlan, stack: ExitStack) -> tuple[str, Spec | None]:
     """The URL of the Redis to use, and the embedded Valkey to run, if any."""
     url = plan.environ.get("LEGATO_REDIS_URL") or plan.environ.get("REDIS_URL")
     if url:
@@ -227,7 +227,7 @@ def _terminal(names: list[str]) -> Iterator[console.Console]:
         terminal.close()
 
 
-def _children(plan: Plan, redis_url: str) -> tuple[Spec, Spec, str]:
+def _children(plan: UpPlan, redis_url: str) -> tuple[Spec, Spec, str]:
     """Broadcaster, worker, and the model that answers (empty for none).
 
     Loads their settings as they will, so that a mistake is one line before anything runs.
@@ -259,7 +259,7 @@ def _children(plan: Plan, redis_url: str) -> tuple[Spec, Spec, str]:
     )
 
 
-def _broadcaster_settings(plan: Plan, redis_url: str, model: str) -> dict[str, str]:
+def _broadcaster_settings(plan: UpPlan, redis_url: str, model: str) -> dict[str, str]:
     return {
         "LEGATO_SERVER_HOST": plan.host,
         "LEGATO_SERVER_PORT": str(plan.port),
@@ -278,7 +278,7 @@ def _broadcaster_settings(plan: Plan, redis_url: str, model: str) -> dict[str, s
     }
 
 
-def _worker_settings(plan: Plan, redis_url: str) -> dict[str, str]:
+def _worker_settings(plan: UpPlan, redis_url: str) -> dict[str, str]:
     database = plan.environ.get("LEGATO_DATABASE_URL") or plan.environ.get("DATABASE_URL")
     settings = {
         "LEGATO_REDIS_URL": redis_url,
@@ -295,7 +295,7 @@ def _worker_settings(plan: Plan, redis_url: str) -> dict[str, str]:
 _ANTHROPIC_NAMES: Final = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
 
 
-def _banner(plan: Plan, model: str, redis_url: str | None) -> str:
+def _banner(plan: UpPlan, model: str, redis_url: str | None) -> str:
     replies = (
         f"Replies come from Anthropic ({model})"
         if plan.provider == "anthropic"

@@ -14,7 +14,7 @@ from legato.benchmarks import garbage, proc, replies, scaling, stage
 from legato.benchmarks.collected import Collections
 from legato.benchmarks.errors import BenchmarkError
 from legato.benchmarks.figures import milliseconds, percentile
-from legato.benchmarks.readers import Reading
+from legato.benchmarks.readers import ReplyReading
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,12 +57,12 @@ def test_cancels_are_all_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_reader_sees_what_is_lost_repeated_or_cut_short() -> None:
-    right, repeated, lost, short = (Reading(name) for name in ("right", "repeated", "lost", "short"))
+    right, repeated, lost, short = (ReplyReading(name) for name in ("right", "repeated", "lost", "short"))
     for reading, indexes in ((right, (0, 1)), (repeated, (0, 0)), (lost, (0, 2)), (short, (0,))):
         for index in indexes:
             reading.token(index, f"w{index} ", 1.0)
         reading.finish("stream.completed", 2, 2.0)
-    failed = Reading("failed", end="stream.failed")
+    failed = ReplyReading("failed", end="stream.failed")
     told = replies.wrong({r.id: r for r in (right, repeated, lost, short, failed)}, "stream.completed")
     assert told == [
         "repeated: token 0 is 'w0 ', where token 1 has to come",

@@ -20,8 +20,12 @@ MOST_ATTRIBUTES: Final = 12
 DATA: Final = {"dataclass", "Struct", "NamedTuple"}
 """Decorators and bases of plain data, which has as many attributes as there are facts."""
 
-SAME_NAME: Final[dict[str, str]] = {}
-"""Names that several modules give to a class, and why that confuses nobody."""
+SAME_NAME: Final = {
+    "Notifier": "sd_notify for a broadcaster and for a worker; protocol/, which they share, does no I/O",
+    "Settings": "the settings of each program, in its own config.py",
+    "StartError": "the one line with which a broadcaster or a worker says why it does not start",
+}
+"""Names that mean the same thing in several modules, and why they are not one class."""
 
 
 # --- lines

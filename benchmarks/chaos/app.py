@@ -24,7 +24,7 @@ TIMEOUT: Final = 5.0
 PAUSE: Final = 0.3
 
 
-class App:
+class ChatApp:
     """Calls the nodes at ``ports``; if one does not answer, the next.
 
     :param secret: signs the users' tokens.

@@ -34,7 +34,7 @@ _WORD: Final = re.compile(r"w(0|[1-9]\d*) ")
 
 
 @dataclass(frozen=True)
-class Verdict:
+class AuditResult:
     """The result of the audit; ``findings`` are violations."""
 
     findings: Sequence[Finding]
@@ -46,7 +46,7 @@ class Verdict:
         return not self.findings and bool(self.figures["complete"]) and bool(self.figures["frames"])
 
 
-def audit(record: Record) -> Verdict:
+def audit(record: Record) -> AuditResult:
     """Check a run."""
     findings = [*_strangers(record), *_queue(record)]
     for sent in record.sent:
@@ -63,7 +63,7 @@ def audit(record: Record) -> Verdict:
     if record.room is not None:
         findings += room.audit(record.room)
         findings += hooks.audit(record.room)
-    return Verdict(findings, _figures(record))
+    return AuditResult(findings, _figures(record))
 
 
 def _strangers(record: Record) -> Iterator[Finding]:

@@ -27,7 +27,7 @@ PATIENCE: Final = 10.0
 """Seconds that a process may take to end in order."""
 
 
-class Child:
+class ClusterProcess:
     """One process, with one log file for all of its starts.
 
     :ivar exits: exit statuses with which it ended by itself.

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from .app import APP_KEY
 from .links import Links
 from .plan import GUESTS
-from .programs import WORKER, Programs, environ_of
+from .programs import WORKER, ChaosPrograms, environ_of
 from .readers import Readers
-from .receiver import Receiver
-from .store import Pair, Store
+from .receiver import WebhookReceiver
+from .store import ChaosRedis, Pair
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from .app import App
-    from .child import Child
+    from .app import ChatApp
+    from .child import ClusterProcess
     from .plan import Options
 
 
@@ -30,7 +30,7 @@ def guest_names() -> list[str]:
     return [f"guest-{number}" for number in range(GUESTS)]
 
 
-class Cluster:
+class ChaosCluster:
     """Starts with ``async with``; afterwards every process has its own state.
 
     :param redis: the path of a redis-server or valkey-server.
@@ -42,17 +42,17 @@ class Cluster:
         self.options = options
         self.directory = directory
         self.secret = secrets.token_hex(16)
-        kind = Pair if "fail-over" in options.faults else Store
-        self.store: Store = kind(redis, directory, environ_of("broadcaster", {}))
-        self.receiver = Receiver(APP_KEY, self.secret)
+        kind = Pair if "fail-over" in options.faults else ChaosRedis
+        self.store: ChaosRedis = kind(redis, directory, environ_of("broadcaster", {}))
+        self.receiver = WebhookReceiver(APP_KEY, self.secret)
         self.links = Links(options, self.store, lambda number: self.nodes[number])
-        self.nodes: list[Child] = []
-        self.workers: list[Child] = []
+        self.nodes: list[ClusterProcess] = []
+        self.workers: list[ClusterProcess] = []
         self.readers = Readers(directory)
-        self.programs = Programs(directory, self.secret, worker)
+        self.programs = ChaosPrograms(directory, self.secret, worker)
 
     @property
-    def children(self) -> list[Child]:
+    def children(self) -> list[ClusterProcess]:
         """Every process but the readers'."""
         return [*self.store.children, *self.nodes, *self.workers]
 
@@ -92,7 +92,7 @@ class Cluster:
         self.receiver.save(self.directory / "webhooks.jsonl")
         await self.store.close()
 
-    async def open_readers(self, modules: Path, users: Sequence[str], app: App) -> None:
+    async def open_readers(self, modules: Path, users: Sequence[str], app: ChatApp) -> None:
         """Start the readers, and wait until all have subscribed."""
         people = []
         for user_number, user in enumerate(users):

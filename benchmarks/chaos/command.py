@@ -20,21 +20,21 @@ from typing import TYPE_CHECKING, Final
 from legato.benchmarks.machine import machine
 
 from . import markdown, plan, report, series
-from .app import App
+from .app import ChatApp
 from .audit import audit
-from .cluster import Cluster
+from .cluster import ChaosCluster
 from .errors import BAD_USAGE, FAILED, ChaosError
 from .figures import healed
 from .modules import pusher_js
 from .programs import TRIES, WORKER
 from .record import Rules
-from .run import Run, user_names
+from .run import ChaosRun, user_names
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Mapping, Sequence
 
-    from .plan import Options, Plan
+    from .plan import ChaosPlan, Options
 
 BOUNDS: Final = {"users": 100, "readers": 20, "nodes": 16, "workers": 16}
 
@@ -168,24 +168,24 @@ def _words(args: argparse.Namespace, options: Options) -> list[str]:
 
 async def carry_out(  # noqa: PLR0913 - each is a part of one run
     options: Options,
-    made: Plan,
+    made: ChaosPlan,
     redis: str,
     modules: Path,
     directory: Path,
     *,
     replay: str = "",
     worker: Sequence[str] = WORKER,
-) -> report.Outcome:
+) -> report.RunOutcome:
     """Start all processes, make the run, and audit it.
 
     :param worker: the command of a worker, for builds that are broken on purpose.
     :raises ChaosError: something cannot be started, or has failed by itself.
     """
-    async with Cluster(options, redis, directory, worker) as cluster:
+    async with ChaosCluster(options, redis, directory, worker) as cluster:
         ports = [link.port for link in cluster.links.readers]
-        async with App(cluster.secret, ports) as app:
+        async with ChatApp(cluster.secret, ports) as app:
             await cluster.open_readers(modules, user_names(options.users), app)
-            running = Run(made, cluster, app, _say)
+            running = ChaosRun(made, cluster, app, _say)
             record = await running.carry_out(rules())
         made_up_for = await healed(cluster.nodes)
         observed = {
@@ -195,7 +195,7 @@ async def carry_out(  # noqa: PLR0913 - each is a part of one run
             **made_up_for,
             **_logged(directory),
         }
-    return report.Outcome(
+    return report.RunOutcome(
         replay, _versions(redis, modules), dict(running.done.most_common()), observed, audit(record)
     )
 

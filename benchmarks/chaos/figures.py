@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from .child import Child
+    from .child import ClusterProcess
 
 MADE_UP_FOR: Final = "tokens made up for"
 
@@ -25,7 +25,7 @@ _METRICS: Final = re.compile(r"metrics on (http://\S+)")
 _FIGURE: Final = re.compile(r"^(\w+) (\S+)$", re.MULTILINE)
 
 
-async def healed(nodes: Iterable[Child]) -> Mapping[str, int]:
+async def healed(nodes: Iterable[ClusterProcess]) -> Mapping[str, int]:
     """Sums over all nodes."""
     sums: Counter[str] = Counter()
     for node in nodes:

@@ -15,12 +15,12 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .findings import Finding
-from .record import Asked, Came, Members
+from .record import Came, Members, SubscribeSent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from .record import Room, Told, Visitor
+    from .record import RoomRecord, Told, Visitor
 
 IS_ENTRY: Final = {
     "channel_occupied": True,
@@ -54,17 +54,17 @@ class _Judged(NamedTuple):
     excused: int
 
 
-def audit(room: Room) -> list[Finding]:
+def audit(room: RoomRecord) -> list[Finding]:
     """Check all webhooks."""
     return list(_judge(room).findings)
 
 
-def figures(room: Room) -> Mapping[str, int]:
+def figures(room: RoomRecord) -> Mapping[str, int]:
     """Counts of the events."""
     return {"webhook events": len(room.told), "of killed nodes, not told": _judge(room).excused}
 
 
-def _judge(room: Room) -> _Judged:
+def _judge(room: RoomRecord) -> _Judged:
     told: defaultdict[Thing, list[Told]] = defaultdict(list)
     for event in room.told:
         told[event.channel, event.user].append(event)
@@ -82,13 +82,15 @@ def _judge(room: Room) -> _Judged:
     return _Judged(findings, excused)
 
 
-def _changes(room: Room) -> Mapping[Thing, list[_Change]]:
+def _changes(room: RoomRecord) -> Mapping[Thing, list[_Change]]:
     """For each subject, when its first client joined and its last one left."""
     steps: defaultdict[Thing, list[_Change]] = defaultdict(list)
     for visitor in room.visitors:
         on: set[str] = set()
         for entry in visitor.entries:
-            if isinstance(entry, (Asked, Members)) or isinstance(entry, Came) is (entry.channel in on):
+            if isinstance(entry, (SubscribeSent, Members)) or isinstance(entry, Came) is (
+                entry.channel in on
+            ):
                 continue
             change = _Change(entry.at, isinstance(entry, Came))
             on ^= {entry.channel}
@@ -97,19 +99,19 @@ def _changes(room: Room) -> Mapping[Thing, list[_Change]]:
     return {thing: list(_of_all(of_each)) for thing, of_each in steps.items()}
 
 
-def _things(room: Room, visitor: Visitor, channel: str) -> Iterator[Thing]:
+def _things(room: RoomRecord, visitor: Visitor, channel: str) -> Iterator[Thing]:
     """What a visitor's coming to a channel is about, and its going."""
     yield channel, ""
     if channel == room.presence:
         yield channel, visitor.user
 
 
-def _asked(room: Room) -> Mapping[Thing, list[float]]:
+def _asked(room: RoomRecord) -> Mapping[Thing, list[float]]:
     """For each subject, when a client may have joined without receiving the answer."""
     asked: defaultdict[Thing, list[float]] = defaultdict(list)
     for visitor in room.visitors:
         for entry in visitor.entries:
-            if isinstance(entry, Asked):
+            if isinstance(entry, SubscribeSent):
                 for thing in _things(room, visitor, entry.channel):
                     asked[thing].append(entry.at)
     return asked

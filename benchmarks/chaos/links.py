@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from .proxy import Link
+from .proxy import ProxyLink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .child import Child
+    from .child import ClusterProcess
     from .plan import Options
     from .proxy import Streams
-    from .store import Store, Way
+    from .store import ChaosRedis, Way
 
 
 class Links:
@@ -22,13 +22,15 @@ class Links:
     :param find_node: the process of a node, which may not run.
     """
 
-    def __init__(self, options: Options, store: Store, find_node: Callable[[int], Child]) -> None:
+    def __init__(
+        self, options: Options, store: ChaosRedis, find_node: Callable[[int], ClusterProcess]
+    ) -> None:
         self.nodes = [store.way() for _ in range(options.nodes)]
         self.workers = [store.way() for _ in range(options.workers)]
-        self.readers = [Link(_Dialer(find_node, node)) for node in range(options.nodes)]
+        self.readers = [ProxyLink(_Dialer(find_node, node)) for node in range(options.nodes)]
 
     @property
-    def _all(self) -> list[Way | Link]:
+    def _all(self) -> list[Way | ProxyLink]:
         return [*self.readers, *self.nodes, *self.workers]
 
     async def start(self) -> None:
@@ -41,9 +43,9 @@ class Links:
         for link in self._all:
             await link.close()
 
-    def of(self, kind: str) -> Sequence[Way | Link]:
+    def of(self, kind: str) -> Sequence[Way | ProxyLink]:
         """The links of a kind of process: ``worker``, ``node`` or ``readers``."""
-        kinds: dict[str, Sequence[Way | Link]] = {
+        kinds: dict[str, Sequence[Way | ProxyLink]] = {
             "worker": self.workers,
             "node": self.nodes,
             "readers": self.readers,
@@ -54,7 +56,7 @@ class Links:
 class _Dialer:
     """Connects to the current port of a node."""
 
-    def __init__(self, find_node: Callable[[int], Child], number: int) -> None:
+    def __init__(self, find_node: Callable[[int], ClusterProcess], number: int) -> None:
         self._find_node = find_node
         self._number = number
 

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from .findings import Finding, flaws
-from .record import Closed, Frame, Read, Subscribed
+from .record import Disconnected, Frame, Read, Subscribed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from .record import Kept, Reader, Record, Sent
+    from .record import Kept, ReaderRecord, Record, Sent
 
 TERMINALS: Final = {
     "stream.completed": "complete",
@@ -40,7 +40,7 @@ WELCOME: Final = 10.0
 
 
 @dataclass
-class Session:
+class RecordedSubscription:
     """One subscription. ``end`` is None if it lasted to the end of the run."""
 
     begin: float
@@ -60,15 +60,15 @@ def message_id_of(frame: Frame) -> str:
     return str(frame.data.get("messageId", "")) if isinstance(frame.data, dict) else ""
 
 
-def sessions(reader: Reader) -> tuple[list[Session], list[Frame]]:
+def sessions(reader: ReaderRecord) -> tuple[list[RecordedSubscription], list[Frame]]:
     """The reader's subscriptions, and frames that belong to none."""
-    found: list[Session] = []
+    found: list[RecordedSubscription] = []
     strays: list[Frame] = []
     for entry in reader.entries:
         match entry:
             case Subscribed(at):
-                found.append(Session(at))
-            case Closed(at):
+                found.append(RecordedSubscription(at))
+            case Disconnected(at):
                 if found and found[-1].end is None:
                     found[-1].end = at
             case Frame():
@@ -77,7 +77,7 @@ def sessions(reader: Reader) -> tuple[list[Session], list[Frame]]:
     return found, strays
 
 
-def audit(reader: Reader, record: Record) -> list[Finding]:
+def audit(reader: ReaderRecord, record: Record) -> list[Finding]:
     """Check what the reader received live."""
     result: list[Finding] = []
     found, strays = sessions(reader)
@@ -101,7 +101,9 @@ def audit(reader: Reader, record: Record) -> list[Finding]:
     return result
 
 
-def _foreign(reader: Reader, session: Session, own: Mapping[str, Sent]) -> Iterator[Finding]:
+def _foreign(
+    reader: ReaderRecord, session: RecordedSubscription, own: Mapping[str, Sent]
+) -> Iterator[Finding]:
     for frame in session.frames:
         message_id = message_id_of(frame)
         who = f"{message_id} at {reader.name}"
@@ -113,7 +115,7 @@ def _foreign(reader: Reader, session: Session, own: Mapping[str, Sent]) -> Itera
             yield Finding("forged", "live", who, f"{frame.event} with the user {frame.data['userId']!r}")
 
 
-def _lasted(session: Session, sent: Sent, own: Mapping[str, Sent]) -> bool:
+def _lasted(session: RecordedSubscription, sent: Sent, own: Mapping[str, Sent]) -> bool:
     """Whether nothing of the message was still to come when the session ended."""
     if sent.ended is None:
         return False
@@ -130,7 +132,12 @@ class _View:
     """One message as one subscription received it."""
 
     def __init__(
-        self, reader: Reader, session: Session, sent: Sent, kept: Kept, frames: Sequence[Frame]
+        self,
+        reader: ReaderRecord,
+        session: RecordedSubscription,
+        sent: Sent,
+        kept: Kept,
+        frames: Sequence[Frame],
     ) -> None:
         self.reader = reader
         self.session = session
@@ -224,7 +231,7 @@ def _range(begin: int, end: int) -> str:
     return f"token {begin} is missing" if end == begin + 1 else f"tokens {begin} to {end - 1} are missing"
 
 
-def figures(readers: Iterable[Reader]) -> Mapping[str, int]:
+def figures(readers: Iterable[ReaderRecord]) -> Mapping[str, int]:
     """Counts of what the readers received."""
     entries = [entry for reader in readers for entry in reader.entries]
     frames = [entry for entry in entries if isinstance(entry, Frame)]

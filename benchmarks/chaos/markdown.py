@@ -11,12 +11,12 @@ from .findings import KINDS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from .series import Result
+    from .series import SeedResult
 
 LISTED: Final = 50
 
 
-def report(command: str, machine: Mapping[str, object], date: str, results: Sequence[Result]) -> str:
+def report(command: str, machine: Mapping[str, object], date: str, results: Sequence[SeedResult]) -> str:
     """The report: command, machine, versions, and the verdict per seed and in all."""
     made = [result.outcome for result in results if result.outcome is not None]
     lines = ["# Delivery report", "", *_head(command, machine, date, results, made), ""]
@@ -28,7 +28,7 @@ def report(command: str, machine: Mapping[str, object], date: str, results: Sequ
     return "\n".join(lines) + "\n"
 
 
-def conclusion(results: Sequence[Result]) -> str:
+def conclusion(results: Sequence[SeedResult]) -> str:
     """One line."""
     clean = sum(result.clean for result in results)
     if clean == len(results):
@@ -41,7 +41,7 @@ def _head(
     command: str,
     machine: Mapping[str, object],
     date: str,
-    results: Sequence[Result],
+    results: Sequence[SeedResult],
     made: Sequence[Mapping[str, Any]],
 ) -> list[str]:
     versions = made[0]["versions"] if made else {}
@@ -57,7 +57,7 @@ def _head(
     ]
 
 
-def _verdict(results: Sequence[Result], made: Sequence[Mapping[str, Any]]) -> list[str]:
+def _verdict(results: Sequence[SeedResult], made: Sequence[Mapping[str, Any]]) -> list[str]:
     figures = _sum(made, "figures")
     seen = f"{figures['messages']} messages, {figures['frames']} token frames at the readers"
     violations = sum(len(outcome["violations"]) for outcome in made)
@@ -65,12 +65,12 @@ def _verdict(results: Sequence[Result], made: Sequence[Mapping[str, Any]]) -> li
     return [f"**{conclusion(results)}**. {seen}, {faults} faults, {violations} violations."]
 
 
-def _seeds(results: Iterable[Result]) -> list[str]:
+def _seeds(results: Iterable[SeedResult]) -> list[str]:
     head = ("seed", "verdict", "messages", "token frames", "faults", "violations", "tokens made up for")
     return _table(head, (_row(result) for result in results))
 
 
-def _row(result: Result) -> tuple[object, ...]:
+def _row(result: SeedResult) -> tuple[object, ...]:
     outcome = result.outcome
     if outcome is None:
         return (result.seed, f"did not run: {result.said}", *("-",) * 5)

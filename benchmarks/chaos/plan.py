@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from .script import FAULT_CODES, Script
+from .script import FAULT_CODES, ReplyScript
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -100,17 +100,17 @@ class Options:
         return counts.get(kind, self.users * self.readers)
 
 
-class Send(NamedTuple):
+class PlannedSend(NamedTuple):
     """A user submits a message through a node; ``cancel`` seconds later it is cancelled, None for never."""
 
     at: float
     user: int
     node: int
-    script: Script
+    script: ReplyScript
     cancel: float | None
 
 
-class Fault(NamedTuple):
+class PlannedFault(NamedTuple):
     """A fault of a process or a connection; ``target`` counts from 0."""
 
     at: float
@@ -132,24 +132,26 @@ class Visit(NamedTuple):
     unsubscribes: bool
 
 
-class Plan(NamedTuple):
+class ChaosPlan(NamedTuple):
     """The actions, each list ordered by time."""
 
-    sends: Sequence[Send]
-    faults: Sequence[Fault]
+    sends: Sequence[PlannedSend]
+    faults: Sequence[PlannedFault]
     visits: Sequence[Visit] = ()
 
 
-def plan(options: Options) -> Plan:
+def plan(options: Options) -> ChaosPlan:
     """The plan for these options. The messages do not depend on the selected faults of processes."""
-    return Plan(sorted(_sends(options)), list(_faults(options)), sorted(_visits(options), key=lambda v: v.at))
+    return ChaosPlan(
+        sorted(_sends(options)), list(_faults(options)), sorted(_visits(options), key=lambda v: v.at)
+    )
 
 
 def _random(options: Options, purpose: str) -> random.Random:
     return random.Random(f"legato chaos {options.seed} {purpose}")  # noqa: S311 - repeatable on purpose
 
 
-def _sends(options: Options) -> Iterator[Send]:
+def _sends(options: Options) -> Iterator[PlannedSend]:
     for user in range(options.users):
         dice = _random(options, f"user {user}")
         at = dice.uniform(0, SEND_EVERY[1])
@@ -157,7 +159,7 @@ def _sends(options: Options) -> Iterator[Send]:
             script = _script(dice, "provider" in options.faults)
             cancels, after = dice.random() < 0.2, dice.choice((0.0, dice.uniform(0, 6)))
             cancel = after if cancels and "cancel" in options.faults else None
-            yield Send(round(at, 2), user, dice.randrange(options.nodes), script, cancel)
+            yield PlannedSend(round(at, 2), user, dice.randrange(options.nodes), script, cancel)
             at += dice.uniform(*SEND_EVERY)
 
 
@@ -175,18 +177,18 @@ def _visits(options: Options) -> Iterator[Visit]:
             at += seconds + dice.uniform(*dice.choice(AWAY))
 
 
-def _script(dice: random.Random, faults: bool) -> Script:
+def _script(dice: random.Random, faults: bool) -> ReplyScript:
     tokens = dice.choice((dice.randint(1, 30), dice.randint(30, 150), dice.randint(150, 500)))
     rate = dice.choice((20, 40, 80))
     overlap = dice.choice((0, 0, 3, 20))
     fault, fail_at = dice.choice(tuple(FAULT_CODES)), dice.choice((0, *(dice.randrange(tokens),) * 3))
     always = dice.random() < 0.2 and fault != "hang"  # a hang at every attempt would take minutes
     if not faults or dice.random() > 0.3:
-        return Script(tokens, rate, overlap=overlap)
-    return Script(tokens, rate, fault, fail_at, always, overlap)
+        return ReplyScript(tokens, rate, overlap=overlap)
+    return ReplyScript(tokens, rate, fault, fail_at, always, overlap)
 
 
-def _faults(options: Options) -> Iterator[Fault]:
+def _faults(options: Options) -> Iterator[PlannedFault]:
     """Shuffled decks of all kinds, one after the other, so that a short run has each of them too."""
     dice = _random(options, "faults")
     busy: dict[tuple[str, int], float] = {}
@@ -206,13 +208,13 @@ def _faults(options: Options) -> Iterator[Fault]:
         at += dice.uniform(*EVERY)
 
 
-def _fault(dice: random.Random, options: Options, name: str, at: float) -> Fault:
+def _fault(dice: random.Random, options: Options, name: str, at: float) -> PlannedFault:
     kind = KINDS[name]
     target = dice.randrange(options.targets(kind.target))
-    return Fault(at, name, target, round(dice.uniform(*kind.seconds), 2))
+    return PlannedFault(at, name, target, round(dice.uniform(*kind.seconds), 2))
 
 
-def listing(made: Plan) -> str:
+def listing(made: ChaosPlan) -> str:
     """The plan as text, one line per action."""
     lines = [(send.at, _send_text(send)) for send in made.sends]
     lines += [
@@ -229,6 +231,6 @@ def _visit_text(visit: Visit) -> str:
     return f"guest {visit.guest} comes through node {visit.node}, {until}"
 
 
-def _send_text(send: Send) -> str:
+def _send_text(send: PlannedSend) -> str:
     cancel = "" if send.cancel is None else f", cancelled after {send.cancel:.2f} s"
     return f"user {send.user} sends through node {send.node}: {send.script.line}{cancel}"

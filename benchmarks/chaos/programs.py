@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from legato.deploy import environment
 
 from .app import APP_ID, APP_KEY
-from .child import Child
+from .child import ClusterProcess
 from .plan import LEASE, NODE_LEASE
 from .readers import ROOM
 
@@ -48,7 +48,7 @@ _LISTENING: Final = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
 _READY: Final = re.compile(r"ready: queue")
 
 
-class Programs:
+class ChaosPrograms:
     """Makes the processes, which are not started yet.
 
     :param directory: for configuration, logs and the database.
@@ -62,7 +62,7 @@ class Programs:
         self._secret = secret
         self._command = worker
 
-    def node(self, number: int, redis_url: str, hook: str) -> Child:
+    def node(self, number: int, redis_url: str, hook: str) -> ClusterProcess:
         """A node; ``hook`` is the URL of its webhooks."""
         config = self._directory / f"legato-{number}.toml"
         settings = SETTINGS.format(
@@ -71,9 +71,9 @@ class Programs:
         config.write_text(settings, encoding="utf-8")
         command = (*LEGATO, "broadcaster", "--config", str(config), "--port", "0", "--metrics-port", "0")
         environ = environ_of("broadcaster", {"REDIS_URL": redis_url, "LEGATO_AUTH_JWT_SECRET": self._secret})
-        return Child(f"node {number}", command, environ, self._directory, _LISTENING)
+        return ClusterProcess(f"node {number}", command, environ, self._directory, _LISTENING)
 
-    def worker(self, number: int, redis_url: str) -> Child:
+    def worker(self, number: int, redis_url: str) -> ClusterProcess:
         """A worker."""
         settings = {
             "REDIS_URL": redis_url,
@@ -88,7 +88,7 @@ class Programs:
             "LEGATO_WORKER_DRAIN_SECONDS": "2",
         }
         environ = environ_of("worker", settings)
-        return Child(f"worker {number}", self._command, environ, self._directory, _READY)
+        return ClusterProcess(f"worker {number}", self._command, environ, self._directory, _READY)
 
 
 def environ_of(kind: str, settings: dict[str, str]) -> dict[str, str]:

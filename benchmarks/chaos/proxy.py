@@ -19,7 +19,7 @@ SLOW_SECONDS: Final = 0.06
 """Delay of a slow link for each piece of this size, or smaller."""
 
 
-class Link:
+class ProxyLink:
     """A port on 127.0.0.1 that forwards to a target. A fault affects all of its connections.
 
     :param dial: opens a connection to the target; raises OSError while there is none.

@@ -10,7 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from .errors import ChaosError
-from .record import Asked, Came, Closed, Frame, Members, Read, Reader, Subscribed, Visitor, Went
+from .record import (
+    Came,
+    Disconnected,
+    Frame,
+    Members,
+    Read,
+    ReaderRecord,
+    Subscribed,
+    SubscribeSent,
+    Visitor,
+    Went,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -99,24 +110,26 @@ class Readers:
                 self._process.kill()
             await self._process.wait()
 
-    def record(self) -> list[Reader]:
+    def record(self) -> list[ReaderRecord]:
         """The records of all readers."""
         entries: dict[str, list[Entry]] = {person["name"]: [] for person in (*self._people, *self._guests)}
         for fact in self._facts():
             entries[fact["reader"]] += _entry(fact)
         return [
-            Reader(person["name"], person["user"], person["node"], entries[person["name"]])
+            ReaderRecord(person["name"], person["user"], person["node"], entries[person["name"]])
             for person in self._people
         ]
 
     def visitors(self, staying: Collection[str]) -> list[Visitor]:
         """The visits of all clients: the readers, who stay, and the guests, of whom only ``staying`` do."""
         clients = (*self._people, *self._guests)
-        entries: dict[str, list[Asked | Came | Went | Members]] = {client["name"]: [] for client in clients}
+        entries: dict[str, list[SubscribeSent | Came | Went | Members]] = {
+            client["name"]: [] for client in clients
+        }
         for fact in self._facts():
             match fact["kind"]:
                 case "asked":
-                    entries[fact["reader"]].append(Asked(fact["at"], fact["channel"]))
+                    entries[fact["reader"]].append(SubscribeSent(fact["at"], fact["channel"]))
                 case "came":
                     entries[fact["reader"]].append(Came(fact["at"], fact["channel"]))
                 case "went":
@@ -143,7 +156,7 @@ def _entry(fact: Mapping[str, Any]) -> Iterable[Entry]:
         case "subscribed":
             yield Subscribed(at)
         case "closed":
-            yield Closed(at)
+            yield Disconnected(at)
         case "frame":
             yield Frame(at, fact["event"], fact.get("data"))
         case "read":

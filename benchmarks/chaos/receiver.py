@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
-class Receiver:
+class WebhookReceiver:
     """Listens on a free port of 127.0.0.1. The last part of a request's path is the number of the node.
 
     A retry has the ``time_ms`` of the first request, by which a receiver recognises known events.

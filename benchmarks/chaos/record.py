@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .script import Script
+    from .script import ReplyScript
 
 ENDS = frozenset({"complete", "failed", "cancelled"})
 
@@ -28,14 +28,14 @@ class Sent:
 
     id: str
     user: str
-    script: Script
+    script: ReplyScript
     at: float
     ended: float | None = None
     cancel_index: int | None = None
 
 
 @dataclass(frozen=True)
-class Row:
+class TurnRow:
     """A turn in the database."""
 
     role: str
@@ -57,7 +57,7 @@ class Kept:
     log: tuple[str, ...]
     decided: str = ""
     code: str = ""
-    rows: tuple[Row, ...] = ()
+    rows: tuple[TurnRow, ...] = ()
 
 
 # --- records of a reader, in order
@@ -71,7 +71,7 @@ class Subscribed:
 
 
 @dataclass(frozen=True)
-class Closed:
+class Disconnected:
     """The connection was lost or closed."""
 
     at: float
@@ -95,11 +95,11 @@ class Read:
     body: Any
 
 
-Entry = Subscribed | Closed | Frame | Read
+Entry = Subscribed | Disconnected | Frame | Read
 
 
 @dataclass(frozen=True)
-class Reader:
+class ReaderRecord:
     """One client of one user, connected to one node."""
 
     name: str
@@ -112,7 +112,7 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class Asked:
+class SubscribeSent:
     """The client is about to subscribe. It may never receive the answer."""
 
     at: float
@@ -153,7 +153,7 @@ class Visitor:
     name: str
     user: str
     stays: bool
-    entries: Sequence[Asked | Came | Went | Members]
+    entries: Sequence[SubscribeSent | Came | Went | Members]
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Room:
+class RoomRecord:
     """Which clients were on which channels, and what lists, APIs and webhooks reported.
 
     :ivar presence: the channel that all visitors are on.
@@ -212,9 +212,9 @@ class Record:
 
     sent: Sequence[Sent]
     kept: Mapping[str, Kept]
-    readers: Sequence[Reader]
+    readers: Sequence[ReaderRecord]
     rules: Rules = field(default_factory=Rules)
     strangers: Sequence[str] = ()
     jobs_left: int = 0
     dead: Mapping[str, str] = field(default_factory=dict)
-    room: Room | None = None
+    room: RoomRecord | None = None

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from legato.protocol import stream, wire
 
 from .app import APP_ID
-from .record import Kept, Row
+from .record import Kept, TurnRow
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -93,7 +93,7 @@ class Remains:
 
         return await _insist(ask)
 
-    async def kept(self, sent: Sent, rows: Collection[Row]) -> Kept | None:
+    async def kept(self, sent: Sent, rows: Collection[TurnRow]) -> Kept | None:
         """A message's hash and log; None if it does not exist."""
         fields = await _insist(lambda: self._any.hgetall(_message_key(sent)))
         log = wire.log_key(APP_ID, _channel(sent), sent.id)
@@ -122,12 +122,12 @@ async def _insist(call: Callable[[], Awaitable[T]]) -> T:
             await asyncio.sleep(PAUSE)
 
 
-def turns(database: Path) -> Mapping[str, list[Row]]:
+def turns(database: Path) -> Mapping[str, list[TurnRow]]:
     """The turns of each message, out of an SQLite file."""
-    rows: defaultdict[str, list[Row]] = defaultdict(list)
+    rows: defaultdict[str, list[TurnRow]] = defaultdict(list)
     with closing(sqlite3.connect(database, timeout=30)) as connection:
         for message_id, *turn in connection.execute("SELECT message_id, role, content, status FROM messages"):
-            rows[message_id].append(Row(*turn))
+            rows[message_id].append(TurnRow(*turn))
     return rows
 
 

@@ -12,14 +12,14 @@ from .findings import KINDS, PLACES
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .audit import Verdict
+    from .audit import AuditResult
     from .findings import Finding
 
 SHOWN: Final = 20
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """An audited run.
 
     :ivar command: the command that replays it.
@@ -32,10 +32,10 @@ class Outcome:
     versions: Mapping[str, str]
     faults: Mapping[str, int]
     observed: Mapping[str, int]
-    verdict: Verdict
+    verdict: AuditResult
 
 
-def text(outcome: Outcome) -> str:
+def text(outcome: RunOutcome) -> str:
     """The outcome as text: counts, the table, the first violations, and how to replay them."""
     verdict = outcome.verdict
     lines = [
@@ -69,7 +69,7 @@ def _line(finding: Finding) -> str:
     return f"{finding.kind} ({finding.place}): {finding.who}: {finding.detail}"
 
 
-def conclusion(outcome: Outcome) -> str:
+def conclusion(outcome: RunOutcome) -> str:
     """One line."""
     verdict = outcome.verdict
     if verdict.clean:
@@ -84,7 +84,7 @@ def conclusion(outcome: Outcome) -> str:
     return f"NOT clean: {what}; replay with: {outcome.command}"
 
 
-def as_json(outcome: Outcome) -> str:
+def as_json(outcome: RunOutcome) -> str:
     """``{"clean", "command", "versions", "faults", "figures", "observed", "violations"}``."""
     verdict = outcome.verdict
     body = {

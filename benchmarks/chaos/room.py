@@ -11,15 +11,15 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from .findings import Finding
-from .record import Asked, Came, Members, Went
+from .record import Came, Members, SubscribeSent, Went
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .record import Room, Visitor
+    from .record import RoomRecord, Visitor
 
 
-def audit(room: Room) -> Iterator[Finding]:
+def audit(room: RoomRecord) -> Iterator[Finding]:
     """Check the end of a run."""
     counts = Counter(channel for visitor in room.visitors for channel in channels_of(visitor))
     there = frozenset(visitor.user for visitor in room.visitors if room.presence in channels_of(visitor))
@@ -48,7 +48,7 @@ def channels_of(visitor: Visitor) -> set[str]:
                 on.add(entry.channel)
             case Went():
                 on.discard(entry.channel)
-            case Asked() | Members():
+            case SubscribeSent() | Members():
                 pass
     return on
 

@@ -14,15 +14,15 @@ from .errors import ChaosError
 from .faults import Faults
 from .plan import LEASE
 from .readers import ROOM
-from .record import ENDS, Record, Room, Sent
+from .record import ENDS, Record, RoomRecord, Sent
 from .remains import Remains, turns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from .app import App
-    from .cluster import Cluster
-    from .plan import Fault, Plan, Send, Visit
+    from .app import ChatApp
+    from .cluster import ChaosCluster
+    from .plan import ChaosPlan, PlannedFault, PlannedSend, Visit
     from .record import Rules
 
 END_SECONDS: Final = 120.0
@@ -45,13 +45,15 @@ def user_names(count: int) -> list[str]:
     return [f"user-{number}" if number % 2 else str(100 + number) for number in range(count)]
 
 
-class Run:
+class ChaosRun:
     """One run.
 
     :param report: called with a line now and then.
     """
 
-    def __init__(self, plan: Plan, cluster: Cluster, app: App, report: Callable[[str], None]) -> None:
+    def __init__(
+        self, plan: ChaosPlan, cluster: ChaosCluster, app: ChatApp, report: Callable[[str], None]
+    ) -> None:
         self._plan = plan
         self._cluster = cluster
         self._app = app
@@ -116,7 +118,7 @@ class Run:
             raise several.exceptions[0] from several
 
     async def _at(
-        self, at: float, action: Callable[[Any], Awaitable[None]], what: Send | Fault | Visit
+        self, at: float, action: Callable[[Any], Awaitable[None]], what: PlannedSend | PlannedFault | Visit
     ) -> None:
         await asyncio.sleep(max(0.0, self._begin + at - time.monotonic()))
         await action(what)
@@ -131,7 +133,7 @@ class Run:
 
     # --- messages
 
-    async def _send(self, send: Send) -> None:
+    async def _send(self, send: PlannedSend) -> None:
         user, at = self._users[send.user], time.time()
         key = f"{self._cluster.options.seed}-{send.user}-{send.at}"
         message_id = await self._app.send(user, send.node, send.script.line, key)
@@ -205,12 +207,12 @@ class Run:
             room=await self._room(),
         )
 
-    async def _room(self) -> Room:
+    async def _room(self) -> RoomRecord:
         staying = {visit.guest for visit in self._plan.visits if visit.seconds is None}
         names = [name for number, name in enumerate(guest_names()) if number in staying]
         nodes = range(self._cluster.options.nodes)
         receiver = self._cluster.receiver
-        return Room(
+        return RoomRecord(
             presence=ROOM,
             users={node: await self._app.users(node, ROOM) for node in nodes},
             counts={node: await self._app.counts(node) for node in nodes},

@@ -14,7 +14,7 @@ FAULT_CODES: Final = {
 """Fault of the provider -> possible codes of a reply that fails with it."""
 
 
-class Script(NamedTuple):
+class ReplyScript(NamedTuple):
     """``tokens`` words at ``rate`` a second; in place of word ``fail_at`` the ``fault``, empty for none.
 
     :ivar always: the fault happens at every attempt, not only at the first.

@@ -23,7 +23,7 @@ MOST_SEEDS: Final = 1000
 MOST_PARALLEL: Final = 64
 
 
-class Result(NamedTuple):
+class SeedResult(NamedTuple):
     """One seed. ``outcome`` is the JSON of its run, or None with the reason in ``said``."""
 
     seed: int
@@ -55,14 +55,14 @@ def seeds(text: str) -> list[int]:
 
 async def carry_out(
     numbers: Sequence[int], options: Sequence[str], parallel: int, say: Callable[[str], None]
-) -> list[Result]:
+) -> list[SeedResult]:
     """Make a run of each seed, at most ``parallel`` at a time.
 
     :param options: of every run.
     """
     free = asyncio.Semaphore(parallel)
 
-    async def one(seed: int, directory: Path) -> Result:
+    async def one(seed: int, directory: Path) -> SeedResult:
         async with free:
             say(f"seed {seed}: begins")
             result = await _run(seed, options, directory / f"{seed}.json")
@@ -73,7 +73,7 @@ async def carry_out(
         return await asyncio.gather(*(one(seed, Path(directory)) for seed in numbers))
 
 
-async def _run(seed: int, options: Sequence[str], file: Path) -> Result:
+async def _run(seed: int, options: Sequence[str], file: Path) -> SeedResult:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, legato.deploy.leash.__file__, str(os.getpid()), *LEGATO, "chaos", *options),
         *("--seed", str(seed), "--json", str(file)),
@@ -87,7 +87,7 @@ async def _run(seed: int, options: Sequence[str], file: Path) -> Result:
         if process.returncode is None:
             process.kill()
     lines = printed.decode(errors="replace").strip().splitlines() or ["it said nothing"]
-    return Result(seed, _outcome(file), lines[-1])
+    return SeedResult(seed, _outcome(file), lines[-1])
 
 
 def _outcome(file: Path) -> dict[str, Any] | None:

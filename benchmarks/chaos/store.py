@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from .child import Child
+from .child import ClusterProcess
 from .errors import ChaosError
-from .proxy import Link
+from .proxy import ProxyLink
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -48,7 +48,7 @@ class Way:
     :param url: the address for the process, once the links are started.
     """
 
-    def __init__(self, links: Sequence[Link], url: Callable[[], str]) -> None:
+    def __init__(self, links: Sequence[ProxyLink], url: Callable[[], str]) -> None:
         self._links = links
         self._url = url
 
@@ -68,28 +68,28 @@ class Way:
             await link.close()
 
     def cut(self) -> None:
-        """See :class:`.proxy.Link`."""
+        """See :class:`.proxy.ProxyLink`."""
         for link in self._links:
             link.cut()
 
     def mute(self) -> None:
-        """See :class:`.proxy.Link`."""
+        """See :class:`.proxy.ProxyLink`."""
         for link in self._links:
             link.mute()
 
     def slow(self) -> None:
-        """See :class:`.proxy.Link`."""
+        """See :class:`.proxy.ProxyLink`."""
         for link in self._links:
             link.slow()
 
     def heal(self) -> None:
-        """See :class:`.proxy.Link`."""
+        """See :class:`.proxy.ProxyLink`."""
         for link in self._links:
             link.heal()
 
 
 class _Server:
-    """A server with its append-only file. ``port`` is 0 for one that has a socket alone."""
+    """A server with an append-only file. ``port`` is 0 for one that only listens on a unix socket."""
 
     def __init__(
         self, binary: str, directory: Path, sockets: Path, name: str, environ: Mapping[str, str]
@@ -100,10 +100,10 @@ class _Server:
         self._data = directory / name
         self._data.mkdir()
         self._file = directory / f"{name}.conf"
-        self.child = Child(name, [binary, str(self._file)], environ, directory, _ACCEPTS)
+        self.child = ClusterProcess(name, [binary, str(self._file)], environ, directory, _ACCEPTS)
 
     def configure(self, replica_of: int = 0) -> None:
-        """What it will be at its next start."""
+        """Write the configuration for its next start."""
         options = {
             "port": self.port,
             "bind": "127.0.0.1",
@@ -130,7 +130,7 @@ class _Server:
         await self.client.aclose()
 
 
-class Store:
+class ChaosRedis:
     """One server."""
 
     def __init__(self, binary: str, directory: Path, environ: Mapping[str, str]) -> None:
@@ -143,12 +143,12 @@ class Store:
         return ("redis",)
 
     @property
-    def children(self) -> list[Child]:
+    def children(self) -> list[ClusterProcess]:
         """Its processes."""
         return [server.child for server in self._servers]
 
     @property
-    def master(self) -> Child:
+    def master(self) -> ClusterProcess:
         """The server that accepts writes now."""
         return self._master.child
 
@@ -159,7 +159,7 @@ class Store:
 
     def way(self) -> Way:
         """Create the links of one more process."""
-        link = Link(self._master.dial)
+        link = ProxyLink(self._master.dial)
         return Way([link], lambda: f"redis://127.0.0.1:{link.port}")
 
     async def start(self) -> None:
@@ -178,7 +178,7 @@ class Store:
         raise NotImplementedError("one server has no replica")
 
 
-class Pair(Store):
+class Pair(ChaosRedis):
     """A master, a replica, and a Sentinel that promotes it.
 
     The run tells the Sentinel when to promote: by itself it would declare a restarted or stopped server dead,
@@ -193,34 +193,34 @@ class Pair(Store):
         self._sentinel_socket = self._sockets / "sentinel.sock"
         self._sentinel_file = directory / "sentinel.conf"
         command = [binary, str(self._sentinel_file), "--sentinel"]
-        self._sentinel = Child("sentinel", command, environ, directory, _WATCHES)
+        self._sentinel = ClusterProcess("sentinel", command, environ, directory, _WATCHES)
         self._ask: Any = Redis.from_url(f"unix://{self._sentinel_socket}")
 
     def _names(self) -> Sequence[str]:
         return ("redis", "redis-2")
 
     @property
-    def children(self) -> list[Child]:
-        """See :class:`Store`."""
+    def children(self) -> list[ClusterProcess]:
+        """See :class:`ChaosRedis`."""
         return [*super().children, self._sentinel]
 
     def way(self) -> Way:
-        """See :class:`Store`."""
-        links = [Link(server.dial) for server in self._servers]
+        """See :class:`ChaosRedis`."""
+        links = [ProxyLink(server.dial) for server in self._servers]
 
         def changed(answer: bytes) -> bytes:
             for server, link in zip(self._servers, links, strict=True):
                 answer = answer.replace(_bulk(server.port), _bulk(link.port))
             return answer
 
-        to_sentinel = Link(self._dial_sentinel, changed)
+        to_sentinel = ProxyLink(self._dial_sentinel, changed)
         return Way([*links, to_sentinel], lambda: f"redis+sentinel://127.0.0.1:{to_sentinel.port}/{NAME}")
 
     async def _dial_sentinel(self) -> Streams:
         return await asyncio.open_unix_connection(self._sentinel_socket)
 
     async def start(self) -> None:
-        """See :class:`Store`."""
+        """See :class:`ChaosRedis`."""
         await super().start()
         master, replica = self._servers
         replica.configure(replica_of=master.port)
@@ -240,7 +240,7 @@ class Pair(Store):
         await _until(self._knows_the_replica, "the Sentinel does not see the replica")
 
     async def close(self) -> None:
-        """See :class:`Store`."""
+        """See :class:`ChaosRedis`."""
         await self._sentinel.close()
         await self._ask.aclose()
         await super().close()
@@ -263,7 +263,7 @@ class Pair(Store):
         old.child.up()
 
     async def _killed(self, old: _Server, new: _Server) -> bool:
-        """Whether it could be: writes wait for a moment, and the replica has had them all."""
+        """Kill the master once the replica has all writes, which are paused; False if that took too long."""
         if not await _follows(new):
             return False
         pause: Any = old.client
@@ -306,12 +306,12 @@ async def _follows(server: _Server) -> bool:
 
 
 def _bulk(port: int) -> bytes:
-    """A port as a server says it."""
+    """A port as servers write it in answers."""
     return b"$%d\r\n%d\r\n" % (len(str(port)), port)
 
 
 def _free_port() -> int:
-    """One that nobody has now, and that the system gives to no outgoing connection."""
+    """A free port that the system does not use for outgoing connections."""
     while True:
         port = random.randint(20_000, 32_000)  # noqa: S311 - any will do
         with suppress(OSError), socket.socket() as probe:

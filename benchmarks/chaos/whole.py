@@ -15,12 +15,12 @@ from .record import ENDS, Frame, Read
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from .record import Kept, Reader, Record
+    from .record import Kept, ReaderRecord, Record
 
 REAL: Final = frozenset({"queued", "streaming", *ENDS})
 
 
-class Reply:
+class ReaderReply:
     """One message in the state of a reader."""
 
     def __init__(self) -> None:
@@ -52,19 +52,19 @@ class Reply:
             self.next += 1
 
 
-def reduce(reader: Reader) -> Mapping[str, Reply]:
+def reduce(reader: ReaderRecord) -> Mapping[str, ReaderReply]:
     """The reader's state of every message at the end."""
-    replies: dict[str, Reply] = {}
+    replies: dict[str, ReaderReply] = {}
     for entry in reader.entries:
         match entry:
             case Frame():
-                _take_frame(replies.setdefault(message_id_of(entry), Reply()), entry)
+                _take_frame(replies.setdefault(message_id_of(entry), ReaderReply()), entry)
             case Read(id=message_id, body=body):
-                _take_read(replies.setdefault(message_id, Reply()), body)
+                _take_read(replies.setdefault(message_id, ReaderReply()), body)
     return replies
 
 
-def _take_frame(reply: Reply, frame: Frame) -> None:
+def _take_frame(reply: ReaderReply, frame: Frame) -> None:
     if frame.event == TOKEN:
         reply.token(int(frame.data["tokenIndex"]), frame.data["token"])
     elif frame.event == SNAPSHOT:
@@ -74,14 +74,14 @@ def _take_frame(reply: Reply, frame: Frame) -> None:
         reply.status(TERMINALS[frame.event])
 
 
-def _take_read(reply: Reply, body: Mapping[str, Any]) -> None:
+def _take_read(reply: ReaderReply, body: Mapping[str, Any]) -> None:
     first = body["nextIndex"] - len(body["tokens"])
     for offset, text in enumerate(body["tokens"]):
         reply.token(first + offset, text)
     reply.status(body["status"])
 
 
-def audit(reader: Reader, record: Record) -> Iterator[Finding]:
+def audit(reader: ReaderRecord, record: Record) -> Iterator[Finding]:
     """Check the reader's state at the end, and its HTTP answers."""
     replies = reduce(reader)
     for sent in record.sent:
@@ -89,7 +89,7 @@ def audit(reader: Reader, record: Record) -> Iterator[Finding]:
         if sent.user != reader.user or kept is None or kept.state not in ENDS:
             continue
         who = f"{sent.id} at {reader.name}"
-        reply = replies.get(sent.id, Reply())
+        reply = replies.get(sent.id, ReaderReply())
         for kind, detail in _differences(reply, kept):
             yield Finding(kind, "whole", who, detail)
     for entry in reader.entries:
@@ -98,7 +98,7 @@ def audit(reader: Reader, record: Record) -> Iterator[Finding]:
                 yield Finding(kind, "whole", f"{entry.id} at {reader.name}", detail)
 
 
-def _differences(reply: Reply, kept: Kept) -> Iterator[tuple[str, str]]:
+def _differences(reply: ReaderReply, kept: Kept) -> Iterator[tuple[str, str]]:
     text = "".join(kept.log)
     if reply.text != text:
         kind = "lost" if text.startswith(reply.text) else "forged"

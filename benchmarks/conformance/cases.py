@@ -37,7 +37,7 @@ MODULES = (
 
 
 def order(section: str) -> list[int]:
-    """What sections are sorted by."""
+    """The sort key of a section."""
     return [int(part) for part in section.split(".")]
 
 

@@ -13,27 +13,27 @@ from .outcome import case
 
 if TYPE_CHECKING:
     from .client import Socket
-    from .context import Context
+    from .context import CaseContext
 
 LIMIT: Final = 10_240
 
 
 @case("10.3", "the answer is exactly {}")
-async def exactly(t: Context) -> None:
+async def exactly(t: CaseContext) -> None:
     body = {"name": "e", "channels": [t.name()], "data": "x"}
     response = await t.api("POST", "/events", body)
     check(response.status == 200 and response.text.strip() == "{}", f"expected 200 {{}}, got {response}")
 
 
-async def subscribed(t: Context, *channels: str) -> Socket:
+async def subscribed(t: CaseContext, *channels: str) -> Socket:
     socket = await t.connect()
     for channel in channels:
         await t.subscribe(socket, channel)
     return socket
 
 
-@case("10.3", "one channel as `channel`, as from the PHP SDK")
-async def one_channel(t: Context) -> None:
+@case("10.3", "one channel in `channel`, as from the PHP SDK")
+async def one_channel(t: CaseContext) -> None:
     channel = t.name()
     socket = await subscribed(t, channel)
     await t.done("/events", {"name": "e", "channel": channel, "data": "x"})
@@ -41,7 +41,7 @@ async def one_channel(t: Context) -> None:
 
 
 @case("10.3", "100 channels at once")
-async def many(t: Context) -> None:
+async def many(t: CaseContext) -> None:
     channels = [t.name() for _ in range(100)]
     socket = await subscribed(t, channels[0], channels[99])
     await t.publish(channels, "e", "x")
@@ -49,7 +49,7 @@ async def many(t: Context) -> None:
 
 
 @case("10.3", "a channel that is named twice gets the event once")
-async def duplicates(t: Context) -> None:
+async def duplicates(t: CaseContext) -> None:
     channel = t.name()
     socket = await subscribed(t, channel)
     await t.publish([channel, channel], "e", "x")
@@ -57,7 +57,7 @@ async def duplicates(t: Context) -> None:
     await socket.nothing("expected the event once")
 
 
-async def bad(t: Context, change: dict[str, Any]) -> str:
+async def bad(t: CaseContext, change: dict[str, Any]) -> str:
     channel = t.name()
     socket = await subscribed(t, channel)
     body = {"name": "e", "channels": [channel], "data": "x"} | change
@@ -72,8 +72,8 @@ BAD: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("a name that is a number", {"name": 7}),
     ("an empty name", {"name": ""}),
     ("a name of 201 characters", {"name": "x" * 201}),
-    ("a name of the protocol's: pusher:", {"name": "pusher:ping"}),
-    ("a name of the protocol's: pusher_internal:", {"name": "pusher_internal:member_added"}),
+    ("a name reserved for the protocol: pusher:", {"name": "pusher:ping"}),
+    ("a name reserved for the protocol: pusher_internal:", {"name": "pusher_internal:member_added"}),
     ("no data", {"data": ABSENT}),
     ("no channels", {"channels": ABSENT}),
     ("an empty list of channels", {"channels": []}),
@@ -97,29 +97,29 @@ for name, change in BAD:
 
 
 @case("10.3", "one bad channel among good ones: 400, and nothing is sent")
-async def one_bad(t: Context) -> None:
+async def one_bad(t: CaseContext) -> None:
     channel = t.name()
     socket = await subscribed(t, channel)
     await t.status(400, "POST", "/events", {"name": "e", "channels": [channel, "a b"], "data": "x"})
     await socket.nothing("expected nothing to be published")
 
 
-async def bad_body(t: Context, content: bytes) -> str:
+async def bad_body(t: CaseContext, content: bytes) -> str:
     return await t.status(400, "POST", "/events", content)
 
 
 for name, content in (
     ("not JSON", b"hello"),
-    ("half of JSON", b'{"name":"e"'),
+    ("truncated JSON", b'{"name":"e"'),
     ("a list", b"[]"),
     ("null", b"null"),
     ("not UTF-8", b'{"name":"e","channel":"c","data":"\xff"}'),
-    ("nothing", b""),
+    ("empty", b""),
 ):
     case("10.3", f"a body that is {name}: 400")(partial(bad_body, content=content))
 
 
-async def encoded(t: Context, value: Any) -> None:
+async def encoded(t: CaseContext, value: Any) -> None:
     channel = t.name()
     socket = await subscribed(t, channel)
     await t.publish(channel, "e", value)
@@ -132,7 +132,7 @@ for name, value in (("an object", {"a": [1, "x"]}), ("a list", [1, 2]), ("a numb
 
 
 @case("10.3", "data: 10 240 bytes are allowed, one more is 413")
-async def size(t: Context) -> str:
+async def size(t: CaseContext) -> str:
     channel = t.name()
     socket = await subscribed(t, channel)
     await t.publish(channel, "e", "x" * LIMIT)
@@ -144,7 +144,7 @@ async def size(t: Context) -> str:
 
 
 @case("10.3", "data is measured after decoding: 10 240 bytes in a body of 120 KB")
-async def escaped_size(t: Context) -> None:
+async def escaped_size(t: CaseContext) -> None:
     channel = t.name()
     socket = await subscribed(t, channel)
     content = encode({"name": "e", "channel": channel, "data": "DATA"})
@@ -154,14 +154,14 @@ async def escaped_size(t: Context) -> None:
 
 
 @case("10.3", "data is measured in bytes of UTF-8, not in characters")
-async def bytes_not_characters(t: Context) -> None:
+async def bytes_not_characters(t: CaseContext) -> None:
     body = {"name": "e", "channel": t.name(), "data": "\u00e9" * (LIMIT // 2)}
     await t.ok("POST", "/events", body)
     await t.status(413, "POST", "/events", body | {"data": "\u00e9" * (LIMIT // 2 + 1)})
 
 
-@case("10.3", "socket_id is left out, on all the channels")
-async def exclusion(t: Context) -> None:
+@case("10.3", "socket_id is excluded on all channels")
+async def exclusion(t: CaseContext) -> None:
     one, two = t.name(), t.name()
     left_out, other = await subscribed(t, one, two), await subscribed(t, one, two)
     await t.publish([one, two], "e", "x", socket_id=left_out.socket_id)
@@ -170,8 +170,8 @@ async def exclusion(t: Context) -> None:
     await left_out.expect("sentinel", one)
 
 
-@case("10.3", "socket_id null or unknown leaves nobody out")
-async def no_exclusion(t: Context) -> None:
+@case("10.3", "a socket_id that is null or unknown excludes nobody")
+async def no_exclusion(t: CaseContext) -> None:
     channel = t.name()
     socket = await subscribed(t, channel)
     for socket_id in (None, "1.1", "99999999999999999999.1"[-21:]):
@@ -179,8 +179,8 @@ async def no_exclusion(t: Context) -> None:
         await socket.expect("e", channel)
 
 
-@case("10.3", "an encrypted event passes as it is")
-async def encrypted(t: Context) -> None:
+@case("10.3", "an encrypted event is delivered unchanged")
+async def encrypted(t: CaseContext) -> None:
     channel = t.name("private-encrypted-")
     socket = await subscribed(t, channel)
     data = '{"nonce":"AAAA","ciphertext":"BBBB"}'
@@ -189,12 +189,12 @@ async def encrypted(t: Context) -> None:
 
 
 @case("10.3", "unknown keys are ignored")
-async def unknown_keys(t: Context) -> None:
+async def unknown_keys(t: CaseContext) -> None:
     await t.publish(t.name(), "e", "x", tags={"a": "b"}, idempotency_key="x")
 
 
 @case("10.3", "info: user_count and subscription_count, one entry for each channel")
-async def info(t: Context) -> str:
+async def info(t: CaseContext) -> str:
     one, two, three = await t.sockets(3)
     presence, public, empty = t.name("presence-"), t.name(), t.name()
     await t.subscribe(one, public)
@@ -218,7 +218,7 @@ async def info(t: Context) -> str:
 
 
 @case("10.3", "info: user_count alone")
-async def user_count(t: Context) -> None:
+async def user_count(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name("presence-")
     await t.join(socket, channel, "7")
     body = {"name": "e", "data": "x", "channels": [channel], "info": "user_count"}
@@ -226,7 +226,7 @@ async def user_count(t: Context) -> None:
 
 
 @case("10.4", "a batch is answered with exactly {}")
-async def batch(t: Context) -> None:
+async def batch(t: CaseContext) -> None:
     one, two = t.name(), t.name()
     socket = await subscribed(t, one, two)
     events = [{"name": "e", "channel": one, "data": "1"}, {"name": "f", "channel": two, "data": "2"}]
@@ -236,8 +236,8 @@ async def batch(t: Context) -> None:
     equal(seen, {("e", "1"), ("f", "2")}, "what arrived")
 
 
-@case("10.4", "10 events, in order")
-async def ten(t: Context) -> None:
+@case("10.4", "a batch of 10 events arrives in order")
+async def ten(t: CaseContext) -> None:
     channel = t.name()
     socket = await subscribed(t, channel)
     events = [{"name": "e", "channel": channel, "data": str(number)} for number in range(10)]
@@ -245,8 +245,8 @@ async def ten(t: Context) -> None:
     equal([(await socket.expect("e", channel)).data for _ in range(10)], [*map(str, range(10))], "data")
 
 
-@case("10.4", "each event has a socket_id of its own")
-async def batch_exclusion(t: Context) -> None:
+@case("10.4", "each event of a batch excludes its own socket_id")
+async def batch_exclusion(t: CaseContext) -> None:
     channel = t.name()
     one, two = await subscribed(t, channel), await subscribed(t, channel)
     events = [
@@ -260,8 +260,8 @@ async def batch_exclusion(t: Context) -> None:
     await one.expect("sentinel", channel)
 
 
-@case("10.4", "with info: an entry for each event, in order")
-async def batch_info(t: Context) -> None:
+@case("10.4", "a batch with info: an entry for each event, in order")
+async def batch_info(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name("presence-")
     await t.join(socket, channel, "7")
     events = [
@@ -275,7 +275,7 @@ async def batch_info(t: Context) -> None:
     )
 
 
-async def bad_batch(t: Context, change: dict[str, Any], status: int) -> str:
+async def bad_batch(t: CaseContext, change: dict[str, Any], status: int) -> str:
     """The second of two events is bad: neither is sent."""
     channel = t.name()
     socket = await subscribed(t, channel)
@@ -292,7 +292,7 @@ BAD_BATCH: Final[tuple[tuple[str, dict[str, Any], int], ...]] = (
     ("without a channel", {"channel": ABSENT}, 400),
     ("with a bad channel", {"channel": "a b"}, 400),
     ("with a bad socket_id", {"socket_id": "x"}, 400),
-    ("with a name of the protocol's", {"name": "pusher:x"}, 400),
+    ("with a reserved name", {"name": "pusher:x"}, 400),
     ("with too much data", {"data": "x" * (LIMIT + 1)}, 413),
 )
 for name, change, status in BAD_BATCH:
@@ -301,8 +301,8 @@ for name, change, status in BAD_BATCH:
     )
 
 
-@case("10.4", "11 events, or none: 400")
-async def eleven(t: Context) -> None:
+@case("10.4", "a batch of 11 events, or of none: 400")
+async def eleven(t: CaseContext) -> None:
     event = {"name": "e", "channel": t.name(), "data": "x"}
     await t.status(400, "POST", "/batch_events", {"batch": [event] * 11})
     await t.status(400, "POST", "/batch_events", {"batch": []})

@@ -10,23 +10,23 @@ from .context import encode
 from .outcome import case
 
 if TYPE_CHECKING:
-    from .context import Context
+    from .context import CaseContext
 
 
-async def listed(t: Context, prefix: str, **params: str) -> Any:
-    """The channels whose name starts so."""
+async def listed(t: CaseContext, prefix: str, **params: str) -> Any:
+    """The channels whose names start with ``prefix``, as the API lists them."""
     answer = await t.ok("GET", "/channels", filter_by_prefix=prefix, **params)
     check(isinstance(answer.get("channels"), dict), f"channels is not an object: {answer}")
     return answer["channels"]
 
 
-async def names(t: Context, prefix: str) -> set[str]:
-    """As :func:`listed`, of which only the names matter."""
+async def names(t: CaseContext, prefix: str) -> set[str]:
+    """The names of :func:`listed`."""
     return set(await listed(t, prefix))
 
 
 @case("10.5", "occupied channels, each with {}")
-async def occupied(t: Context) -> None:
+async def occupied(t: CaseContext) -> None:
     one, two = await t.sockets(2)
     prefix = t.name()
     for name in ("a", "b"):
@@ -37,7 +37,7 @@ async def occupied(t: Context) -> None:
 
 
 @case("10.5", "all channels without a filter")
-async def unfiltered(t: Context) -> None:
+async def unfiltered(t: CaseContext) -> None:
     socket = await t.connect()
     channels = [t.name(), t.name("private-"), t.name("presence-")]
     for name in channels[:2]:
@@ -51,14 +51,14 @@ async def unfiltered(t: Context) -> None:
 
 
 @case("10.5", "no channels: an object")
-async def empty(t: Context) -> None:
+async def empty(t: CaseContext) -> None:
     name = t.name()
     await t.publish(name, "e", "x")
     equal(await t.ok("GET", "/channels", filter_by_prefix=name), {"channels": {}}, "the answer")
 
 
 @case("10.5", "the filter is a prefix, not a pattern")
-async def literal_prefix(t: Context) -> None:
+async def literal_prefix(t: CaseContext) -> None:
     socket, name = await t.connect(), t.name()
     await t.subscribe(socket, name)
     equal(await listed(t, name[1:]), {}, "the channels for a part from the middle")
@@ -66,8 +66,8 @@ async def literal_prefix(t: Context) -> None:
     equal(await listed(t, f"{name[:-1]}?"), {}, "the channels for a question mark")
 
 
-@case("10.5", "a channel is gone when its last subscriber has gone")
-async def vacated(t: Context) -> None:
+@case("10.5", "a channel is no longer listed when its last subscriber has left")
+async def vacated(t: CaseContext) -> None:
     one, two = await t.sockets(2)
     prefix = t.name()
     for socket, name in ((one, "a"), (one, "b"), (two, "b")):
@@ -82,7 +82,7 @@ async def vacated(t: Context) -> None:
 
 
 @case("10.5", "user_count of presence channels: distinct users")
-async def user_counts(t: Context) -> None:
+async def user_counts(t: CaseContext) -> None:
     one, two, three = await t.sockets(3)
     prefix = t.name("presence-")
     for socket, name, user in ((one, "a", "7"), (one, "b", 7), (two, "a", "7"), (three, "a", "8")):
@@ -97,13 +97,13 @@ async def user_counts(t: Context) -> None:
 
 
 @case("10.5", "user_count without a prefix of presence-: 400")
-async def user_count_of_others(t: Context) -> str:
+async def user_count_of_others(t: CaseContext) -> str:
     await t.status(400, "GET", "/channels", info="user_count")
     return await t.status(400, "GET", "/channels", info="user_count", filter_by_prefix="private-")
 
 
-async def becomes(t: Context, channel: str, info: str, expected: Any) -> None:
-    """What is expected is in the answer about a channel, in a cluster a moment later."""
+async def becomes(t: CaseContext, channel: str, info: str, expected: Any) -> None:
+    """The answer about a channel becomes as expected; in a cluster it may take a moment."""
 
     async def look() -> Any:
         answer = await channel_info(t, channel, info)
@@ -112,13 +112,13 @@ async def becomes(t: Context, channel: str, info: str, expected: Any) -> None:
     await t.eventually(look, expected, "the answer")
 
 
-async def channel_info(t: Context, channel: str, info: str = "") -> Any:
+async def channel_info(t: CaseContext, channel: str, info: str = "") -> Any:
     params = {"info": info} if info else {}
     return await t.ok("GET", f"/channels/{channel}", **params)
 
 
-@case("10.6", "occupied, and nothing that was not asked for")
-async def one_channel(t: Context) -> None:
+@case("10.6", "without info: occupied, and nothing else")
+async def one_channel(t: CaseContext) -> None:
     socket = await t.connect()
     for prefix in ("", "private-", "private-encrypted-"):
         channel = t.name(prefix)
@@ -131,7 +131,7 @@ async def one_channel(t: Context) -> None:
 
 
 @case("10.6", "user_count and subscription_count of a presence channel")
-async def counts(t: Context) -> None:
+async def counts(t: CaseContext) -> None:
     one, two, three = await t.sockets(3)
     channel = t.name("presence-")
     for socket, user in ((one, "7"), (two, "7"), (three, 8)):
@@ -143,13 +143,13 @@ async def counts(t: Context) -> None:
         await becomes(t, channel, "user_count,subscription_count", {**expected, "subscription_count": 3})
 
 
-@case("10.6", "counts of a channel that nobody has are 0")
-async def zero(t: Context) -> None:
+@case("10.6", "the counts of a channel without subscribers are 0")
+async def zero(t: CaseContext) -> None:
     await becomes(t, t.name("presence-"), "user_count", {"occupied": False, "user_count": 0})
 
 
 @case("10.6", "subscription_count: connections")
-async def subscription_count(t: Context) -> None:
+async def subscription_count(t: CaseContext) -> None:
     one, two = await t.sockets(2)
     channel = t.name()
     for socket in (one, two):
@@ -164,13 +164,13 @@ async def subscription_count(t: Context) -> None:
 
 
 @case("10.6", "user_count of a channel that is not a presence channel: 400")
-async def no_user_count(t: Context) -> str:
+async def no_user_count(t: CaseContext) -> str:
     await t.status(400, "GET", f"/channels/{t.name('private-')}", info="user_count")
     return await t.status(400, "GET", f"/channels/{t.name()}", info="user_count")
 
 
-@case("10.6", "cache: the data and the seconds that are left, or null")
-async def cache(t: Context) -> str:
+@case("10.6", "cache: the data and its remaining seconds, or null")
+async def cache(t: CaseContext) -> str:
     channel = t.name("cache-")
     await becomes(t, channel, "cache", {"occupied": False, "cache": None})
     await t.publish(channel, "e", '{ "a":1 }')
@@ -183,15 +183,15 @@ async def cache(t: Context) -> str:
     return f"{answer}"
 
 
-@case("10.6", "a name with =@,.;")
-async def special_name(t: Context) -> None:
+@case("10.6", "a channel name with =@,.;")
+async def special_name(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name("a=b;c@d,e.f_g-")
     await t.subscribe(socket, channel)
     await becomes(t, channel, "", {"occupied": True})
 
 
-@case("10.7", "the users, each once, their ids as strings")
-async def users(t: Context) -> None:
+@case("10.7", "users: each once, ids as strings")
+async def users(t: CaseContext) -> None:
     one, two, three = await t.sockets(3)
     channel = t.name("presence-")
     for socket, user in ((one, 7), (two, 7), (three, "x")):
@@ -206,20 +206,20 @@ async def users(t: Context) -> None:
     await t.eventually(look, [{"id": "7"}], "users after one has gone")
 
 
-@case("10.7", "nobody there: an empty list")
-async def no_users(t: Context) -> None:
+@case("10.7", "users of a channel without subscribers: an empty list")
+async def no_users(t: CaseContext) -> None:
     answer = await t.ok("GET", f"/channels/{t.name('presence-')}/users")
     equal(answer, {"users": []}, "the answer")
 
 
-@case("10.7", "of a channel that is not a presence channel: 400")
-async def users_of_others(t: Context) -> None:
+@case("10.7", "users of a channel that is not a presence channel: 400")
+async def users_of_others(t: CaseContext) -> None:
     for prefix in ("", "private-", "xpresence-"):
         await t.status(400, "GET", f"/channels/{t.name(prefix)}/users")
 
 
-@case("10.9", "deprecated: POST channels/NAME/events with the data for a body")
-async def old_events(t: Context) -> None:
+@case("10.9", "deprecated: POST channels/NAME/events with the data as the body")
+async def old_events(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name()
     await t.subscribe(socket, channel)
     path = f"/channels/{channel}/events"
@@ -235,7 +235,7 @@ async def old_events(t: Context) -> None:
 
 
 @case("10.9", "deprecated: GET channels/NAME/stats")
-async def old_stats(t: Context) -> None:
+async def old_stats(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name("presence-")
     await t.join(socket, channel, "7")
     response = await t.api("GET", f"/channels/{channel}/stats", None, {"info": "user_count"})
@@ -245,7 +245,7 @@ async def old_stats(t: Context) -> None:
 
 
 @case("10.9", "connections, as Reverb has it")
-async def connections(t: Context) -> str:
+async def connections(t: CaseContext) -> str:
     await t.connect()
     response = await t.api("GET", "/connections")
     if response.status in (404, 405):
@@ -256,7 +256,7 @@ async def connections(t: Context) -> str:
     return str(response)
 
 
-@case("10.9", "connections are not told to everybody")
-async def connections_unsigned(t: Context) -> None:
+@case("10.9", "the number of connections needs a signature")
+async def connections_unsigned(t: CaseContext) -> None:
     response = await t.send("GET", t.path("/connections"), {})
     check(response.status in (401, 404, 405), f"expected 401, got {response}")

@@ -18,7 +18,7 @@ from .outcome import case
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .context import Context
+    from .context import CaseContext
 
 EMPTY_MD5: Final = hashlib.md5(b"", usedforsecurity=False).hexdigest()
 SPECIAL: Final = "presence-a=b;c@d,"
@@ -26,7 +26,7 @@ BODY: Final = encode({"name": "e", "channel": "conformance", "data": "x"})
 
 
 @case("10.1", "a good signature is 200")
-async def good(t: Context) -> None:
+async def good(t: CaseContext) -> None:
     await t.publish(t.name(), "e", "x")
     await t.ok("GET", "/channels")
 
@@ -35,28 +35,28 @@ def _now(offset: int) -> str:
     return str(int(time.time()) + offset)
 
 
-SIGNED: Final[tuple[tuple[str, Callable[[Context], dict[str, str]], int], ...]] = (
+SIGNED: Final[tuple[tuple[str, Callable[[CaseContext], dict[str, str]], int], ...]] = (
     ("an auth_key that is unknown", lambda t: {"auth_key": t.name()}, 401),
     ("an empty auth_key", lambda _: {"auth_key": ""}, 401),
-    ("the application's id for auth_key", lambda t: {"auth_key": f"{t.app.id}x"}, 401),
+    ("the application's id as auth_key", lambda t: {"auth_key": f"{t.app.id}x"}, 401),
     ("auth_version 2.0", lambda _: {"auth_version": "2.0"}, 401),
     ("an empty auth_version", lambda _: {"auth_version": ""}, 401),
-    ("a timestamp of an hour ago", lambda _: {"auth_timestamp": _now(-3600)}, 401),
-    ("a timestamp of 620 s ago", lambda _: {"auth_timestamp": _now(-620)}, 401),
-    ("a timestamp of the next hour", lambda _: {"auth_timestamp": _now(3600)}, 401),
-    ("a timestamp of 570 s ago", lambda _: {"auth_timestamp": _now(-570)}, 200),
+    ("a timestamp an hour ago", lambda _: {"auth_timestamp": _now(-3600)}, 401),
+    ("a timestamp 620 s ago", lambda _: {"auth_timestamp": _now(-620)}, 401),
+    ("a timestamp an hour ahead", lambda _: {"auth_timestamp": _now(3600)}, 401),
+    ("a timestamp 570 s ago", lambda _: {"auth_timestamp": _now(-570)}, 200),
     ("a timestamp 570 s ahead", lambda _: {"auth_timestamp": _now(570)}, 200),
-    ("a timestamp that is no number", lambda _: {"auth_timestamp": "now"}, 401),
+    ("a timestamp that is not a number", lambda _: {"auth_timestamp": "now"}, 401),
     ("an empty timestamp", lambda _: {"auth_timestamp": ""}, 401),
     ("a timestamp in milliseconds", lambda _: {"auth_timestamp": f"{_now(0)}000"}, 401),
     ("body_md5 of another body", lambda _: {"body_md5": EMPTY_MD5}, 401),
     ("an empty body_md5", lambda _: {"body_md5": ""}, 401),
     ("an unknown parameter that is signed", lambda _: {"x": "y"}, 200),
 )
-"""Parameters that are signed as they should be."""
+"""Parameters that are part of a valid signature."""
 
 
-async def signed(t: Context, change: Callable[[Context], dict[str, str]], status: int) -> str:
+async def signed(t: CaseContext, change: Callable[[CaseContext], dict[str, str]], status: int) -> str:
     return await t.status(status, "POST", "/events", BODY, **change(t))
 
 
@@ -66,7 +66,7 @@ for name, change, status in SIGNED:
 CHANGES: Final[tuple[tuple[str, Callable[[dict[str, str]], Any]], ...]] = (
     ("no auth_signature", lambda p: p.pop("auth_signature")),
     ("an empty auth_signature", lambda p: p.update(auth_signature="")),
-    ("an auth_signature that is cut", lambda p: p.update(auth_signature=p["auth_signature"][:-1])),
+    ("a truncated auth_signature", lambda p: p.update(auth_signature=p["auth_signature"][:-1])),
     ("an auth_signature of zeros", lambda p: p.update(auth_signature="0" * 64)),
     ("no auth_key", lambda p: p.pop("auth_key")),
     ("no auth_timestamp", lambda p: p.pop("auth_timestamp")),
@@ -74,12 +74,12 @@ CHANGES: Final[tuple[tuple[str, Callable[[dict[str, str]], Any]], ...]] = (
     ("no body_md5", lambda p: p.pop("body_md5")),
     ("a parameter that was added after signing", lambda p: p.update(x="y")),
     ("a timestamp that was changed after signing", lambda p: p.update(auth_timestamp=_now(5))),
-    ("nothing at all", lambda p: p.clear()),
+    ("no parameters", lambda p: p.clear()),
 )
-"""What happens to the parameters after they were signed."""
+"""Changes to the parameters after signing."""
 
 
-async def changed(t: Context, change: Callable[[dict[str, str]], Any]) -> str:
+async def changed(t: CaseContext, change: Callable[[dict[str, str]], Any]) -> str:
     channel = t.name()
     socket = await t.connect()
     await t.subscribe(socket, channel)
@@ -99,7 +99,7 @@ for name, change_after in CHANGES:
 
 
 @case("10.1", "body_md5 is required even if the signature without it is good: 401")
-async def unsigned_body(t: Context) -> str:
+async def unsigned_body(t: CaseContext) -> str:
     path = t.path("/events")
     response = await t.send("POST", path, t.sign("POST", path, b"", {}), BODY)
     check(response.status == 401, f"expected 401, got {response}")
@@ -107,20 +107,20 @@ async def unsigned_body(t: Context) -> str:
 
 
 @case("10.1", "a body that was changed after signing: 401")
-async def changed_body(t: Context) -> None:
+async def changed_body(t: CaseContext) -> None:
     path = t.path("/events")
     response = await t.send("POST", path, t.sign("POST", path, BODY, {}), BODY.replace(b'"x"', b'"y"'))
     check(response.status == 401, f"expected 401, got {response}")
 
 
 @case("10.1", "signed with another secret: 401")
-async def other_secret(t: Context) -> None:
+async def other_secret(t: CaseContext) -> None:
     response = await t.api("POST", "/events", BODY, app=t.app._replace(secret="x"))  # noqa: S106 - wrong on purpose
     check(response.status == 401, f"expected 401, got {response}")
 
 
 @case("10.1", "signed for another method or path: 401")
-async def other_request(t: Context) -> None:
+async def other_request(t: CaseContext) -> None:
     path = t.path("/events")
     for params in (t.sign("GET", path, BODY, {}), t.sign("POST", t.path("/batch_events"), BODY, {})):
         response = await t.send("POST", path, params, BODY)
@@ -128,13 +128,13 @@ async def other_request(t: Context) -> None:
 
 
 @case("10.1", "an unknown application: 404")
-async def unknown_app(t: Context) -> None:
+async def unknown_app(t: CaseContext) -> None:
     response = await t.api("POST", "/events", BODY, app=t.app._replace(id=t.name()))
     check(response.status == 404, f"expected 404, got {response}")
 
 
 @case("10.1", "the key is not the application's id: 404")
-async def key_is_no_id(t: Context) -> None:
+async def key_is_no_id(t: CaseContext) -> None:
     if t.app.id == t.app.key:
         raise NotApplicable("this application has the same id and key")
     response = await t.api("POST", "/events", BODY, app=t.app._replace(id=t.app.key))
@@ -142,13 +142,13 @@ async def key_is_no_id(t: Context) -> None:
 
 
 @case("10.1", "a disabled application: 403", "disabled")
-async def disabled(t: Context) -> None:
+async def disabled(t: CaseContext) -> None:
     response = await t.api("POST", "/events", BODY, app=t.target.others["disabled"])
     check(response.status == 403, f"expected 403, got {response}")
 
 
-@case("10.1", "body_md5 on a GET takes part as it was sent, as from the Python SDK")
-async def md5_on_get(t: Context) -> None:
+@case("10.1", "body_md5 of a GET is signed as it was sent, as from the Python SDK")
+async def md5_on_get(t: CaseContext) -> None:
     await t.ok("GET", "/channels", body_md5=EMPTY_MD5)
     path = t.path("/channels")
     params = t.sign("GET", path, b"", {"body_md5": EMPTY_MD5})
@@ -157,8 +157,8 @@ async def md5_on_get(t: Context) -> None:
         check(response.status == 401, f"expected 401 for a changed body_md5, got {response}")
 
 
-async def special(t: Context, escape: Callable[[str], str]) -> None:
-    """A channel whose name needs care, asked for by a filter."""
+async def special(t: CaseContext, escape: Callable[[str], str]) -> None:
+    """Filter by the name of a channel that has special characters."""
     socket, channel = await t.connect(), t.name(SPECIAL)
     await t.join(socket, channel, "7")
     path = t.path("/channels")
@@ -177,7 +177,7 @@ for name, escape in (
 
 
 @case("10.1", "the order of the parameters does not matter")
-async def any_order(t: Context) -> None:
+async def any_order(t: CaseContext) -> None:
     path = t.path("/channels")
     params = t.sign("GET", path, b"", {"filter_by_prefix": t.name()})
     response = await t.send("GET", path, dict(reversed(params.items())))
@@ -185,7 +185,7 @@ async def any_order(t: Context) -> None:
 
 
 @case("10.1", "parameters of a POST may be in the query; channels[] join with a comma for signing")
-async def array_parameters(t: Context) -> None:
+async def array_parameters(t: CaseContext) -> None:
     socket = await t.connect()
     one, two = t.name(), t.name()
     for channel in (one, two):
@@ -201,7 +201,7 @@ async def array_parameters(t: Context) -> None:
     equal({(await socket.expect("e")).channel for _ in range(2)}, {one, two}, "the channels")
 
 
-async def in_path(t: Context, sign_escaped: bool) -> None:
+async def in_path(t: CaseContext, sign_escaped: bool) -> None:
     socket, channel = await t.connect(), t.name(SPECIAL)
     await t.join(socket, channel, "7")
     decoded = t.path(f"/channels/{channel}/users")
@@ -217,14 +217,14 @@ for name, sign_escaped in (("as it is sent", True), ("before it is escaped", Fal
 
 
 @case("10.1", "a path with =@,.; unescaped")
-async def raw_path(t: Context) -> None:
+async def raw_path(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name(SPECIAL)
     await t.join(socket, channel, "7")
     equal(await t.ok("GET", f"/channels/{channel}/users"), {"users": [{"id": "7"}]}, "the answer")
 
 
-@case("10.1", "nobody learns anything without a signature")
-async def reveals_nothing(t: Context) -> None:
+@case("10.1", "without a signature, an answer tells nothing about channels and users")
+async def reveals_nothing(t: CaseContext) -> None:
     socket, channel, user = await t.connect(), t.name("presence-"), t.name()
     await t.subscribe(socket, channel, member(user))
     for path in ("/channels", f"/channels/{channel}", f"/channels/{channel}/users"):
@@ -235,8 +235,8 @@ async def reveals_nothing(t: Context) -> None:
         equal(there.status, nobody.status, "the status for a channel that is not there")
 
 
-@case("10.1", "the signature is not one of other signed texts")
-async def no_confusion(t: Context) -> None:
+@case("10.1", "the signature of another text is refused")
+async def no_confusion(t: CaseContext) -> None:
     path = t.path("/channels")
     params = t.sign("GET", path, b"", {})
     text = signatures.request_text("GET", f"{path}/x", params)
@@ -251,8 +251,8 @@ def _json(response: http.Response) -> None:
     check(isinstance(response.json(), dict), f"not an object: {response}")
 
 
-@case("10.2", "answers are JSON objects, with that content type")
-async def json_answers(t: Context) -> None:
+@case("10.2", "answers are JSON objects with the content type application/json")
+async def json_answers(t: CaseContext) -> None:
     body = {"name": "e", "channel": t.name(), "data": "x"}
     for method, path, content in (
         ("POST", "/events", body),
@@ -267,13 +267,13 @@ async def json_answers(t: Context) -> None:
 
 
 @case("10.2", "an unknown route: 404")
-async def unknown_route(t: Context) -> None:
+async def unknown_route(t: CaseContext) -> None:
     for path in ("/nope", "/events/x", f"/channels/{t.name()}/nope"):
         await t.status(404, "GET", path)
 
 
-@case("10.2", "another method of a route: 404 or 405")
-async def other_method(t: Context) -> str:
+@case("10.2", "a wrong method for a route: 404 or 405")
+async def other_method(t: CaseContext) -> str:
     response = await t.api("GET", "/events")
     check(response.status in (404, 405), f"expected 404 or 405, got {response}")
     return str(response.status)

@@ -11,7 +11,7 @@ from .outcome import case
 
 if TYPE_CHECKING:
     from .client import Socket
-    from .context import Context
+    from .context import CaseContext
 
 KINDS: Final = ("cache-", "private-cache-", "private-encrypted-cache-", "presence-cache-")
 OTHERS: Final = ("", "private-", "private-encrypted-", "cachefoo", "xcache-", "xprivate-cache-", "presence-")
@@ -19,15 +19,15 @@ MISS: Final = "pusher:cache_miss"
 COUNT: Final = "pusher_internal:subscription_count"
 
 
-async def late(t: Context, channel: str) -> Socket:
-    """One who subscribes now."""
+async def late(t: CaseContext, channel: str) -> Socket:
+    """A socket that has just subscribed."""
     socket = await t.connect()
     channel_data = member(t.name()) if channel.startswith("presence-") else None
     await t.subscribe(socket, channel, channel_data)
     return socket
 
 
-async def miss(t: Context, prefix: str) -> None:
+async def miss(t: CaseContext, prefix: str) -> None:
     channel = t.name(prefix)
     socket = await late(t, channel)
     message = await socket.expect(MISS, channel)
@@ -35,7 +35,7 @@ async def miss(t: Context, prefix: str) -> None:
     await socket.nothing("expected one cache_miss")
 
 
-async def replay(t: Context, prefix: str) -> None:
+async def replay(t: CaseContext, prefix: str) -> None:
     channel = t.name(prefix)
     data = '{ "a":\t1.0, "b":"\u00e4" }'
     await t.publish(channel, "first", "x")
@@ -46,14 +46,14 @@ async def replay(t: Context, prefix: str) -> None:
     await socket.nothing("expected the last event alone")
 
 
-async def none(t: Context, prefix: str) -> None:
+async def none(t: CaseContext, prefix: str) -> None:
     channel = t.name(prefix)
     await t.publish(channel, "e", "x")
     await (await late(t, channel)).nothing("expected nothing after the subscription")
 
 
 for prefix in KINDS:
-    case("8.1", f"{prefix}…: cache_miss when there is nothing")(partial(miss, prefix=prefix))
+    case("8.1", f"{prefix}…: cache_miss when nothing is cached")(partial(miss, prefix=prefix))
     case("8.1", f"{prefix}…: the last event is replayed after subscription_succeeded")(
         partial(replay, prefix=prefix)
     )
@@ -63,7 +63,7 @@ for prefix in OTHERS:
 
 
 @case("8.1", "the event is kept while subscribers come and go")
-async def kept(t: Context) -> None:
+async def kept(t: CaseContext) -> None:
     channel = t.name("cache-")
     first = await late(t, channel)
     await first.expect(MISS, channel)
@@ -74,7 +74,7 @@ async def kept(t: Context) -> None:
 
 
 @case("8.1", "the replay goes to the new subscriber alone")
-async def alone(t: Context) -> None:
+async def alone(t: CaseContext) -> None:
     channel = t.name("cache-")
     first = await late(t, channel)
     await first.expect(MISS, channel)
@@ -86,15 +86,15 @@ async def alone(t: Context) -> None:
 
 
 @case("8.1", "events of a batch are cached")
-async def batch(t: Context) -> None:
+async def batch(t: CaseContext) -> None:
     channel = t.name("cache-")
     events = [{"name": "e", "channel": channel, "data": data} for data in ("1", "2")]
     await t.ok("POST", "/batch_events", {"batch": events})
     equal((await (await late(t, channel)).expect("e", channel)).data, "2", "data")
 
 
-@case("8.1", "an event that left a socket out is cached")
-async def excluded(t: Context) -> None:
+@case("8.1", "an event that excluded a socket is cached")
+async def excluded(t: CaseContext) -> None:
     channel = t.name("cache-")
     first = await late(t, channel)
     await first.expect(MISS, channel)
@@ -104,7 +104,7 @@ async def excluded(t: Context) -> None:
 
 
 @case("8.1", "an event of several channels is cached on each cache channel")
-async def several(t: Context) -> None:
+async def several(t: CaseContext) -> None:
     one, two = t.name("cache-"), t.name("private-cache-")
     await t.publish([one, two, t.name()], "e", "x")
     for channel in (one, two):
@@ -112,7 +112,7 @@ async def several(t: Context) -> None:
 
 
 @case("8.1", "joining and leaving members are not cached")
-async def members(t: Context) -> None:
+async def members(t: CaseContext) -> None:
     channel = t.name("presence-cache-")
     first = await late(t, channel)
     await first.expect(MISS, channel)
@@ -122,14 +122,14 @@ async def members(t: Context) -> None:
 
 
 async def count(socket: Socket, channel: str, expected: int) -> None:
-    """The count comes; in a cluster one that is on its way may come before it."""
+    """Wait for the count; in a cluster, an older one may come first."""
     seen: Any = None
     while seen != {"subscription_count": expected}:
         seen = (await socket.expect(COUNT, channel)).parsed()
 
 
 @case("8.2", "all subscribers get the count when one comes and when one goes", "subscription_count")
-async def counted(t: Context) -> None:
+async def counted(t: CaseContext) -> None:
     one, two = [await t.connect(hear=[COUNT]) for _ in range(2)]
     channel = t.name("private-")
     await t.subscribe(one, channel)
@@ -148,7 +148,7 @@ async def counted(t: Context) -> None:
 
 
 @case("8.2", "the count comes after the cached event", "subscription_count")
-async def count_after_cache(t: Context) -> None:
+async def count_after_cache(t: CaseContext) -> None:
     socket, channel = await t.connect(hear=[COUNT]), t.name("cache-")
     await t.publish(channel, "e", "x")
     await t.subscribe(socket, channel)
@@ -157,15 +157,15 @@ async def count_after_cache(t: Context) -> None:
 
 
 @case("8.2", "presence channels have no counts", "subscription_count")
-async def no_count(t: Context) -> None:
+async def no_count(t: CaseContext) -> None:
     socket, channel = await t.connect(hear=[COUNT]), t.name("presence-")
     await t.subscribe(socket, channel, member("7"))
     await t.publish(channel, "sentinel", "x")
     await socket.expect("sentinel", channel)
 
 
-@case("8.2", "subscribing again changes no count", "subscription_count")
-async def count_again(t: Context) -> None:
+@case("8.2", "a repeated subscribe changes no count", "subscription_count")
+async def count_again(t: CaseContext) -> None:
     one, two = [await t.connect(hear=[COUNT]) for _ in range(2)]
     channel = t.name()
     await t.subscribe(one, channel)

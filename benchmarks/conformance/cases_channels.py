@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .client import Socket
-    from .context import Context
+    from .context import CaseContext
 
 KINDS: Final = (
     ("private-", "private"),
@@ -43,7 +43,7 @@ PUBLIC: Final = (
     "client-",
     "pusher-",
 )
-"""What looks like another kind, or is one that needs no signature."""
+"""Prefixes that need no signature, among them some that resemble those that do."""
 
 LETTERS: Final = "ABCXYZabcxyz0189_-=@,.;"
 
@@ -63,12 +63,12 @@ BAD_NAMES: Final = (
 SUCCEEDED: Final = "pusher_internal:subscription_succeeded"
 
 
-def data_for(t: Context, channel: str) -> str | None:
+def data_for(t: CaseContext, channel: str) -> str | None:
     """``channel_data`` where it is needed."""
     return member(t.name()) if channel.startswith("presence-") else None
 
 
-async def public(t: Context, prefix: str) -> None:
+async def public(t: CaseContext, prefix: str) -> None:
     socket = await t.connect()
     channel = t.name(prefix)
     await socket.send("pusher:subscribe", {"channel": channel, "auth": ""})
@@ -80,13 +80,13 @@ for prefix in ("", *PUBLIC):
     case("4.1", f"{shown}: anybody may subscribe")(partial(public, prefix=prefix))
 
 
-async def let_in(t: Context, prefix: str) -> None:
+async def let_in(t: CaseContext, prefix: str) -> None:
     socket = await t.connect()
     channel = t.name(prefix)
     await t.subscribe(socket, channel, data_for(t, channel))
 
 
-async def kept_out(t: Context, prefix: str) -> None:
+async def kept_out(t: CaseContext, prefix: str) -> None:
     socket = await t.connect()
     channel = t.name(prefix)
     for auth in ("", f"{t.app.key}:{'0' * 64}"):
@@ -96,19 +96,19 @@ async def kept_out(t: Context, prefix: str) -> None:
 
 
 for prefix, kind in KINDS:
-    case("4.1", f"{prefix}… ({kind}): let in with a signature")(partial(let_in, prefix=prefix))
-    case("4.1", f"{prefix}… ({kind}): kept out without")(partial(kept_out, prefix=prefix))
+    case("4.1", f"{prefix}… ({kind}): accepted with a signature")(partial(let_in, prefix=prefix))
+    case("4.1", f"{prefix}… ({kind}): refused without a signature")(partial(kept_out, prefix=prefix))
 
 
-@case("4.1", "all characters that a name may have")
-async def all_characters(t: Context) -> None:
+@case("4.1", "a name may have every allowed character")
+async def all_characters(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name(LETTERS)
     await t.subscribe(socket, channel)
     await t.publish(channel, "e", "x")
     await socket.expect("e", channel)
 
 
-async def long_name(t: Context, prefix: str) -> None:
+async def long_name(t: CaseContext, prefix: str) -> None:
     socket = await t.connect()
     channel = t.name(prefix).ljust(164, "x")
     await t.subscribe(socket, channel, data_for(t, channel))
@@ -120,14 +120,14 @@ for prefix in ("", "private-encrypted-cache-", "presence-"):
 
 
 @case("4.1", "a name longer than 200 characters is refused")
-async def too_long(t: Context) -> str:
+async def too_long(t: CaseContext) -> str:
     socket = await t.connect()
     channel = t.name().ljust(201, "x")
     await t.ask(socket, channel)
     return str(await t.refusal(socket, channel))
 
 
-async def bad_name(t: Context, name: str) -> str:
+async def bad_name(t: CaseContext, name: str) -> str:
     socket = await t.connect()
     await t.ask(socket, name)
     return str(await t.refusal(socket, name))
@@ -138,14 +138,14 @@ for name, channel in (*BAD_NAMES, ("nothing", "")):
 
 
 @case("4.1", "# is reserved: other names with it are refused")
-async def reserved(t: Context) -> None:
+async def reserved(t: CaseContext) -> None:
     socket = await t.connect()
     for channel in ("#", f"#{t.name()}", "#server-to-user-", "#private-x"):
         await t.ask(socket, channel)
         await t.refusal(socket, channel)
 
 
-async def public_with(t: Context, more: dict[str, Any]) -> None:
+async def public_with(t: CaseContext, more: dict[str, Any]) -> None:
     socket, channel = await t.connect(), t.name()
     await socket.send("pusher:subscribe", {"channel": channel} | more)
     await socket.expect(SUCCEEDED, channel)
@@ -156,26 +156,26 @@ NOT_GIVEN: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("auth empty", {"auth": ""}),
     ("auth null", {"auth": None}),
     ("channel_data null", {"auth": None, "channel_data": None}),
-    ("keys that nobody knows", {"shared_secret": "x", "tags": {"a": 1}}),
+    ("unknown keys", {"shared_secret": "x", "tags": {"a": 1}}),
 )
 for name, more in NOT_GIVEN:
     case("4.2", f"a public channel with {name}")(partial(public_with, more=more))
 
 
-async def private_without_data(t: Context, channel_data: str | None) -> None:
+async def private_without_data(t: CaseContext, channel_data: str | None) -> None:
     socket, channel = await t.connect(), t.name("private-")
     await t.ask(socket, channel, auth=t.auth(socket, channel), channel_data=channel_data)
     await socket.expect(SUCCEEDED, channel)
 
 
 for name, channel_data in (("null", None), ("empty", "")):
-    case("4.2", f"channel_data that is {name} is not signed")(
+    case("4.2", f"the signature does not cover {name} channel_data")(
         partial(private_without_data, channel_data=channel_data)
     )
 
 
-@case("4.3", "a private channel may come with channel_data, which then is signed")
-async def private_with_data(t: Context) -> None:
+@case("4.3", "channel_data of a private channel is optional, and signed if given")
+async def private_with_data(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name("private-")
     await t.subscribe(socket, channel, '{"user_id":"7"}')
     other = t.name("private-")
@@ -185,7 +185,7 @@ async def private_with_data(t: Context) -> None:
 
 
 @case("4.3", "channel_data is signed as it was received, not encoded anew")
-async def exact_channel_data(t: Context) -> None:
+async def exact_channel_data(t: CaseContext) -> None:
     socket = await t.connect()
     for channel_data in (
         '{ "user_id" : "7",\n"user_info":{"n":"\u00e4\U0001f600"} }',
@@ -194,8 +194,8 @@ async def exact_channel_data(t: Context) -> None:
         await t.subscribe(socket, t.name("presence-"), channel_data)
 
 
-def _wrong(change: Callable[[Context, Socket, str], str]) -> Callable[[Context], Any]:
-    async def run(t: Context) -> str:
+def _wrong(change: Callable[[CaseContext, Socket, str], str]) -> Callable[[CaseContext], Any]:
+    async def run(t: CaseContext) -> str:
         socket, channel = await t.connect(), t.name("private-")
         await t.ask(socket, channel, auth=change(t, socket, channel))
         message = await t.refusal(socket, channel)
@@ -205,11 +205,11 @@ def _wrong(change: Callable[[Context, Socket, str], str]) -> Callable[[Context],
     return run
 
 
-def _signature(t: Context, socket: Socket, channel: str) -> str:
+def _signature(t: CaseContext, socket: Socket, channel: str) -> str:
     return t.auth(socket, channel).partition(":")[2]
 
 
-WRONG: Final[tuple[tuple[str, Callable[[Context, Socket, str], str]], ...]] = (
+WRONG: Final[tuple[tuple[str, Callable[[CaseContext, Socket, str], str]], ...]] = (
     ("of another channel", lambda t, s, c: t.auth(s, f"{c}x")),
     ("of the channel without its prefix", lambda t, s, c: t.auth(s, c.removeprefix("private-"))),
     (
@@ -220,10 +220,10 @@ WRONG: Final[tuple[tuple[str, Callable[[Context, Socket, str], str]], ...]] = (
     ("with another key", lambda t, s, c: t.auth(s, c, app=t.app._replace(key=t.name()))),
     ("with an empty key", lambda t, s, c: t.auth(s, c, app=t.app._replace(key=""))),
     ("without the key", _signature),
-    ("cut", lambda t, s, c: t.auth(s, c)[:-1]),
-    ("with more behind it", lambda t, s, c: f"{t.auth(s, c)}0"),
+    ("that is truncated", lambda t, s, c: t.auth(s, c)[:-1]),
+    ("with trailing characters", lambda t, s, c: f"{t.auth(s, c)}0"),
     ("with characters that are not ASCII", lambda t, s, c: f"{t.app.key}:\u00e4{_signature(t, s, c)[1:]}"),
-    ("of nothing", lambda t, _s, _c: f"{t.app.key}:"),
+    ("that is empty", lambda t, _s, _c: f"{t.app.key}:"),
     (
         "of a user",
         lambda t, s, c: f"{t.app.key}:{signatures.sign(t.app.secret, f'{s.socket_id}::user::{c}')}",
@@ -233,8 +233,8 @@ for name, change in WRONG:
     case("4.3", f"refused: a signature {name}")(_wrong(change))
 
 
-@case("4.3", "refused: a signature that another socket was given")
-async def stolen(t: Context) -> None:
+@case("4.3", "refused: a signature that was made for another socket")
+async def stolen(t: CaseContext) -> None:
     one, two = await t.sockets(2)
     channel = t.name("private-")
     await t.ask(two, channel, auth=t.auth(one, channel))
@@ -243,7 +243,7 @@ async def stolen(t: Context) -> None:
 
 
 @case("4.3", "refused: channel_data that was changed after signing")
-async def changed_data(t: Context) -> None:
+async def changed_data(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name("presence-")
     await t.ask(socket, channel, member("8"), auth=t.auth(socket, channel, member("7")))
     await t.refusal(socket, channel)

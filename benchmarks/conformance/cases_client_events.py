@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .client import Message, Socket
-    from .context import Context
+    from .context import CaseContext
 
 ON: Final = "client events"
 
@@ -31,7 +31,7 @@ VALUES: Final[tuple[tuple[str, Any], ...]] = (
 )
 
 
-async def two_on(t: Context, prefix: str) -> tuple[Socket, Socket, str]:
+async def two_on(t: CaseContext, prefix: str) -> tuple[Socket, Socket, str]:
     """Two subscribers of a channel; on a presence channel they are 7 and 8."""
     one, two = await t.sockets(2)
     channel = t.name(prefix)
@@ -44,9 +44,9 @@ async def two_on(t: Context, prefix: str) -> tuple[Socket, Socket, str]:
 
 
 async def rejected(
-    t: Context, sender: Socket, other: Socket, channel: str, code: int | None = None
+    t: CaseContext, sender: Socket, other: Socket, channel: str, code: int | None = None
 ) -> Message:
-    """The sender is told, the other one gets nothing, both stay."""
+    """The sender gets an error, the other client gets nothing, and both stay connected."""
     message = await sender.error(code)
     equal(message.channel, channel, "the channel of the error")
     await t.publish(t.name(), "e", "x")
@@ -55,7 +55,7 @@ async def rejected(
     return message
 
 
-async def relayed(t: Context, data: Any) -> None:
+async def relayed(t: CaseContext, data: Any) -> None:
     one, two, channel = await two_on(t, "private-")
     await one.send("client-x", data, channel=channel)
     message = await two.expect("client-x", channel)
@@ -67,7 +67,7 @@ for name, value in VALUES:
     case("6", f"relayed unchanged: {name}", ON)(partial(relayed, data=value))
 
 
-async def without_data(t: Context, data: Any) -> None:
+async def without_data(t: CaseContext, data: Any) -> None:
     one, two, channel = await two_on(t, "private-")
     await one.send("client-x", data, channel=channel)
     message = await two.expect("client-x", channel)
@@ -78,7 +78,7 @@ for name, value in (("absent", ABSENT), ("null", None)):
     case("6", f"relayed with data {name}", ON)(partial(without_data, data=value))
 
 
-async def on_kind(t: Context, prefix: str) -> None:
+async def on_kind(t: CaseContext, prefix: str) -> None:
     one, two, channel = await two_on(t, prefix)
     await one.send("client-x", {"a": 1}, channel=channel)
     equal((await two.expect("client-x", channel)).data, {"a": 1}, "data")
@@ -96,8 +96,8 @@ for prefix in KINDS:
     case("6", f"relayed on {prefix}…", ON)(partial(on_kind, prefix=prefix))
 
 
-@case("6", "relayed to all others, never to the sender", ON)
-async def to_all(t: Context) -> None:
+@case("6", "relayed to all other subscribers, never to the sender", ON)
+async def to_all(t: CaseContext) -> None:
     one, two, channel = await two_on(t, "private-")
     third = await t.connect()
     await t.subscribe(third, channel)
@@ -109,16 +109,16 @@ async def to_all(t: Context) -> None:
         await socket.expect("sentinel", channel)
 
 
-@case("6", "other keys of the sender are dropped, user_id above all", ON)
-async def forged(t: Context) -> None:
+@case("6", "other keys of the message are dropped, user_id in particular", ON)
+async def forged(t: CaseContext) -> None:
     one, two, channel = await two_on(t, "private-")
     await one.send("client-x", 1, channel=channel, user_id="8", socket_id="1.1", tags={})
     message = await two.expect("client-x", channel)
     equal(message.body, {"event": "client-x", "channel": channel, "data": 1}, "the message")
 
 
-@case("6", "on a presence channel user_id is the sender's, whatever it says", ON)
-async def user_id(t: Context) -> None:
+@case("6", "on a presence channel user_id is the sender's, even if the message has another", ON)
+async def user_id(t: CaseContext) -> None:
     one, two, channel = await two_on(t, "presence-")
     for more in ({}, {"user_id": "8"}):
         await one.send("client-x", 1, channel=channel, **more)
@@ -127,8 +127,8 @@ async def user_id(t: Context) -> None:
         equal(message.body, expected, "the message")
 
 
-@case("6", "refused where the application has none, with the connection kept", "quiet")
-async def switched_off(t: Context) -> str:
+@case("6", "refused if the application disables client events; the connection is kept", "quiet")
+async def switched_off(t: CaseContext) -> str:
     app = t.target.others["quiet"]
     one, two = [await t.connect(key=app.key) for _ in range(2)]
     channel = t.name("private-")
@@ -142,7 +142,7 @@ async def switched_off(t: Context) -> str:
     return str(message)
 
 
-async def bad_name(t: Context, name: str) -> str:
+async def bad_name(t: CaseContext, name: str) -> str:
     one, two, channel = await two_on(t, "private-")
     await one.send(name, {}, channel=channel)
     message = await one.error(None)
@@ -166,14 +166,14 @@ for name in (
 
 
 @case("6", "a name of 200 characters is allowed", ON)
-async def long_name(t: Context) -> None:
+async def long_name(t: CaseContext) -> None:
     one, two, channel = await two_on(t, "private-")
     name = "client-".ljust(200, "x")
     await one.send(name, {}, channel=channel)
     await two.expect(name, channel)
 
 
-async def public(t: Context, prefix: str) -> str:
+async def public(t: CaseContext, prefix: str) -> str:
     one, two, channel = await two_on(t, prefix)
     await one.send("client-x", {}, channel=channel)
     return str(await rejected(t, one, two, channel))
@@ -183,7 +183,7 @@ for prefix in ("", "cache-", "xprivate-", "privatefoo", "presence"):
     case("6", f"refused on a public channel: {prefix}…", ON)(partial(public, prefix=prefix))
 
 
-async def outsider(t: Context, before: Callable[[Context, Socket, str], Awaitable[None]]) -> str:
+async def outsider(t: CaseContext, before: Callable[[CaseContext, Socket, str], Awaitable[None]]) -> str:
     one, two = await t.sockets(2)
     channel = t.name("private-")
     await t.subscribe(two, channel)
@@ -192,26 +192,26 @@ async def outsider(t: Context, before: Callable[[Context, Socket, str], Awaitabl
     return str(await rejected(t, one, two, channel))
 
 
-async def never_in(_t: Context, _socket: Socket, _channel: str) -> None:
-    """Nothing happens before."""
+async def never_in(_t: CaseContext, _socket: Socket, _channel: str) -> None:
+    """The client has not subscribed."""
 
 
-async def left(t: Context, socket: Socket, channel: str) -> None:
+async def left(t: CaseContext, socket: Socket, channel: str) -> None:
     await t.subscribe(socket, channel)
     await socket.send("pusher:unsubscribe", {"channel": channel})
 
 
-async def kept_out(t: Context, socket: Socket, channel: str) -> None:
+async def kept_out(t: CaseContext, socket: Socket, channel: str) -> None:
     await t.ask(socket, channel, auth="x")
     await t.refusal(socket, channel)
 
 
-for name, before in (("has not subscribed", never_in), ("has left", left), ("was refused", kept_out)):
-    case("6", f"refused from one who {name}", ON)(partial(outsider, before=before))
+for name, before in (("has not subscribed", never_in), ("has unsubscribed", left), ("was refused", kept_out)):
+    case("6", f"refused from a client that {name}", ON)(partial(outsider, before=before))
 
 
-@case("6", "refused without a channel", ON)
-async def no_channel(t: Context) -> str:
+@case("6", "refused if the message has no channel", ON)
+async def no_channel(t: CaseContext) -> str:
     one = await t.connect()
     await one.send("client-x", {})
     message = await one.error(None)
@@ -220,7 +220,7 @@ async def no_channel(t: Context) -> str:
 
 
 @case("6", "data: 10 240 bytes are allowed, more are not", ON)
-async def size(t: Context) -> str:
+async def size(t: CaseContext) -> str:
     one, two, channel = await two_on(t, "private-")
     await one.send("client-x", "x" * 10_238, channel=channel)
     equal(len((await two.expect("client-x", channel)).data), 10_238, "the length of data")
@@ -228,8 +228,8 @@ async def size(t: Context) -> str:
     return str(await rejected(t, one, two, channel))
 
 
-@case("6", "10 a second; more are refused with 4301 and the connection is kept", ON)
-async def rate(t: Context) -> str:
+@case("6", "10 client events a second; more are refused with 4301, the connection is kept", ON)
+async def rate(t: CaseContext) -> str:
     one, two, channel = await two_on(t, "private-")
     for number in range(30):
         await one.send("client-x", number, channel=channel)
@@ -249,8 +249,8 @@ async def rate(t: Context) -> str:
     return f"{len(seen)} of 30 relayed"
 
 
-@case("6", "the rate is each connection's own", ON)
-async def own_rate(t: Context) -> None:
+@case("6", "the rate limit is per connection", ON)
+async def own_rate(t: CaseContext) -> None:
     one, two, channel = await two_on(t, "private-")
     for number in range(10):
         await one.send("client-x", number, channel=channel)
@@ -260,8 +260,8 @@ async def own_rate(t: Context) -> None:
     equal((await one.expect("client-x", channel)).data, "mine", "data")
 
 
-@case("6", "they are never cached", ON)
-async def not_cached(t: Context) -> None:
+@case("6", "client events are never cached", ON)
+async def not_cached(t: CaseContext) -> None:
     one, two, channel = await two_on(t, "private-cache-")
     await one.send("client-x", {}, channel=channel)
     await two.expect("client-x", channel)
@@ -270,16 +270,16 @@ async def not_cached(t: Context) -> None:
     await late.expect("pusher:cache_miss", channel)
 
 
-@case("6", "the order of one sender is kept", ON)
-async def ordered(t: Context) -> None:
+@case("6", "client events of one sender arrive in order", ON)
+async def ordered(t: CaseContext) -> None:
     one, two, channel = await two_on(t, "private-")
     for number in range(8):
         await one.send("client-x", number, channel=channel)
     equal([(await two.expect("client-x", channel)).data for _ in range(8)], list(range(8)), "data")
 
 
-@case("6", "an HTTP publish with the sender's socket_id and a client event do not mix", ON)
-async def with_exclusion(t: Context) -> None:
+@case("6", "a client event and an HTTP publish that excludes the sender reach the right sockets", ON)
+async def with_exclusion(t: CaseContext) -> None:
     one, two, channel = await two_on(t, "private-")
     if not one.socket_id:
         raise NotApplicable("no socket_id")

@@ -17,7 +17,7 @@ from .context import QUERY
 from .outcome import case
 
 if TYPE_CHECKING:
-    from .context import Context
+    from .context import CaseContext
 
 SOCKET_ID: Final = re.compile(r"[0-9]+\.[0-9]+")
 SWIFT: Final = "pusher-channels-protocol-7"
@@ -32,25 +32,25 @@ CLIENTS: Final = (
 
 
 @case("1.1", "the query strings of real clients are accepted")
-async def real_clients(t: Context) -> None:
+async def real_clients(t: CaseContext) -> None:
     for query in CLIENTS:
         await t.connect(query)
 
 
 @case("1.1", "unknown query parameters are ignored")
-async def unknown_parameters(t: Context) -> None:
+async def unknown_parameters(t: CaseContext) -> None:
     await t.connect(f"{QUERY}&nope=1&empty=&=&x")
 
 
 @case("1.1", "the application's id is not its key")
-async def id_is_no_key(t: Context) -> None:
+async def id_is_no_key(t: CaseContext) -> None:
     if t.app.id == t.app.key:
         raise NotApplicable("this application has the same id and key")
     await (await t.dial(key=t.app.id)).refused(4001)
 
 
-@case("1.1", "a path that is none is refused")
-async def no_such_path(t: Context) -> str:
+@case("1.1", "an unknown path is refused")
+async def no_such_path(t: CaseContext) -> str:
     try:
         socket = await t.dial(path=f"/{t.name()}")
     except Failure as failure:
@@ -61,12 +61,12 @@ async def no_such_path(t: Context) -> str:
     return "4005"
 
 
-async def accepted(t: Context, query: str | None) -> None:
+async def accepted(t: CaseContext, query: str | None) -> None:
     socket = await t.connect(query)
     await socket.nothing("expected silence after the greeting")
 
 
-async def refused(t: Context, query: str, code: int) -> str:
+async def refused(t: CaseContext, query: str, code: int) -> str:
     return str(await (await t.dial(query)).refused(code))
 
 
@@ -86,28 +86,28 @@ for text in ("x", "7x", "7.0"):
     )
 
 
-async def subprotocol(t: Context, offered: tuple[str, ...], selected: str | None) -> None:
+async def subprotocol(t: CaseContext, offered: tuple[str, ...], selected: str | None) -> None:
     socket = await t.connect(subprotocols=[Subprotocol(name) for name in offered] or None)
     equal(socket.wire.subprotocol, selected, "the sub-protocol")
 
 
 OFFERS: Final = (
-    ("none offered, none selected", (), None),
-    ("what the Swift client offers is selected", (SWIFT,), SWIFT),
+    ("no subprotocol offered: none selected", (), None),
+    ("the subprotocol that the Swift client offers is selected", (SWIFT,), SWIFT),
     (
-        "the first that matches is selected",
+        "the first matching subprotocol is selected",
         ("x", "pusher-channels-protocol-5", SWIFT),
         "pusher-channels-protocol-5",
     ),
-    ("one that does not match is neither selected nor required", ("x",), None),
-    ("a version that there is not is not selected", ("pusher-channels-protocol-8",), None),
+    ("an unknown subprotocol is not selected, and the connection is accepted", ("x",), None),
+    ("a subprotocol with an unsupported version is not selected", ("pusher-channels-protocol-8",), None),
 )
 for name, offered, selected in OFFERS:
     case("1.3", name)(partial(subprotocol, offered=offered, selected=selected))
 
 
 @case("1.4", "a binary frame is ignored, or closed with 1003")
-async def binary(t: Context) -> str:
+async def binary(t: CaseContext) -> str:
     socket, message = await t.connect(), {"event": "pusher:subscribe", "data": {"channel": t.name()}}
     await socket.wire.send(json.dumps(message).encode())
     await socket.send("pusher:ping", {})
@@ -120,8 +120,8 @@ async def binary(t: Context) -> str:
     return "ignored"
 
 
-@case("1.4", "a protocol-level ping is answered")
-async def protocol_ping(t: Context) -> None:
+@case("1.4", "a WebSocket ping frame is answered")
+async def protocol_ping(t: CaseContext) -> None:
     socket = await t.connect()
     waiter = await socket.wire.ping()
     try:
@@ -131,14 +131,14 @@ async def protocol_ping(t: Context) -> None:
 
 
 @case("1.4", "a message in several frames is one message")
-async def fragments(t: Context) -> None:
+async def fragments(t: CaseContext) -> None:
     socket = await t.connect()
     await socket.wire.send(['{"event":"pusher:', "ping", '","data":{}}'])
     await socket.expect("pusher:pong")
 
 
 @case("1.4", "each message is a text frame of its own")
-async def one_frame_each(t: Context) -> None:
+async def one_frame_each(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name()
     await t.subscribe(socket, channel)
     batch = [{"name": "e", "channel": channel, "data": str(number)} for number in range(5)]
@@ -148,7 +148,7 @@ async def one_frame_each(t: Context) -> None:
 
 
 @case("1.4", "permessage-deflate offered: accepted or declined, and messages pass")
-async def deflate(t: Context) -> str:
+async def deflate(t: CaseContext) -> str:
     socket = await t.connect(compression="deflate")
     channel = t.name()
     await t.subscribe(socket, channel)
@@ -158,18 +158,18 @@ async def deflate(t: Context) -> str:
 
 
 @case("1.4", "permessage-deflate not offered: none is used")
-async def no_deflate(t: Context) -> None:
+async def no_deflate(t: CaseContext) -> None:
     socket = await t.connect(compression=None)
     await socket.nothing("expected silence after the greeting")
 
 
 @case("1.4", "an origin that is not allowed is refused with 4009", "refused origin")
-async def origin(t: Context) -> None:
+async def origin(t: CaseContext) -> None:
     await (await t.dial(origin=Origin(t.target.refused_origin))).refused(4009)
 
 
 @case("1.5", "connection_established comes first, even if the client speaks at once")
-async def greeting_first(t: Context) -> None:
+async def greeting_first(t: CaseContext) -> None:
     socket = await t.dial()
     await socket.send("pusher:ping", {})
     await socket.expect("pusher:connection_established")
@@ -177,7 +177,7 @@ async def greeting_first(t: Context) -> None:
 
 
 @case("1.5", "data of connection_established is a JSON string")
-async def greeting_is_a_string(t: Context) -> None:
+async def greeting_is_a_string(t: CaseContext) -> None:
     socket = await t.dial()
     message = await socket.expect("pusher:connection_established")
     check(isinstance(message.parsed(), dict), f"not an object in a string: {message}")
@@ -185,14 +185,14 @@ async def greeting_is_a_string(t: Context) -> None:
 
 
 @case("1.5", "socket_id is two numbers with a dot")
-async def socket_id_form(t: Context) -> str:
+async def socket_id_form(t: CaseContext) -> str:
     socket = await t.connect()
     check(SOCKET_ID.fullmatch(socket.socket_id), f"socket_id is {socket.socket_id!r}")
     return socket.socket_id
 
 
 @case("1.5", "socket_id is new on every connection, and not counted")
-async def socket_id_unique(t: Context) -> None:
+async def socket_id_unique(t: CaseContext) -> None:
     ids = [socket.socket_id for socket in await t.sockets(10)]
     check(len(set(ids)) == len(ids), f"the same socket_id twice: {ids}")
     pairs = [[int(part) for part in socket_id.split(".")] for socket_id in ids]
@@ -201,7 +201,7 @@ async def socket_id_unique(t: Context) -> None:
 
 
 @case("1.5", "activity_timeout is an integer of at least 1")
-async def activity_timeout(t: Context) -> str:
+async def activity_timeout(t: CaseContext) -> str:
     socket = await t.connect()
     seen = socket.activity_timeout
     check(type(seen) is int and seen >= 1, f"activity_timeout is {seen!r}")
@@ -209,18 +209,18 @@ async def activity_timeout(t: Context) -> str:
 
 
 @case("1.5", "an unknown key is refused with 4001: the error, then a close with the same code")
-async def unknown_key(t: Context) -> str:
+async def unknown_key(t: CaseContext) -> str:
     return str(await (await t.dial(key=t.name())).refused(4001))
 
 
-@case("1.5", "data of the error that refuses is an object, as pysher and .NET need it")
-async def refusal_object(t: Context) -> None:
+@case("1.5", "a refusal's error has an object as data, as pysher and .NET need it")
+async def refusal_object(t: CaseContext) -> None:
     message = await (await t.dial(key=t.name())).expect("pusher:error")
     check(isinstance(message.data, dict), f"data is not an object: {message}")
 
 
 @case("1.5", "a refusal is a close frame with a reason of at most 123 bytes")
-async def close_frame(t: Context) -> str:
+async def close_frame(t: CaseContext) -> str:
     socket = await t.dial(key=t.name())
     await socket.expect("pusher:error")
     closed = await socket.closed()
@@ -228,8 +228,8 @@ async def close_frame(t: Context) -> str:
     return str(closed)
 
 
-@case("1.5", "a refused socket is of no use")
-async def refused_is_useless(t: Context) -> None:
+@case("1.5", "after a refusal, the socket's messages have no effect")
+async def refused_is_useless(t: CaseContext) -> None:
     socket = await t.dial(key=t.name())
     await socket.send("pusher:subscribe", {"channel": t.name()})
     await socket.error(4001)
@@ -237,28 +237,28 @@ async def refused_is_useless(t: Context) -> None:
     check(isinstance(item, Closed), "no close")
 
 
-@case("1.5", "an unknown key is found before a bad version")
-async def order_key_version(t: Context) -> None:
+@case("1.5", "an unknown key is reported before a bad version")
+async def order_key_version(t: CaseContext) -> None:
     await (await t.dial("protocol=x", key=t.name())).refused(4001)
 
 
 @case("1.5", "a disabled application is refused with 4003", "disabled")
-async def disabled(t: Context) -> None:
+async def disabled(t: CaseContext) -> None:
     await (await t.dial(key=t.target.others["disabled"].key)).refused(4003)
 
 
-@case("1.5", "a disabled application is found before a bad version", "disabled")
-async def order_disabled_version(t: Context) -> None:
+@case("1.5", "a disabled application is reported before a bad version", "disabled")
+async def order_disabled_version(t: CaseContext) -> None:
     await (await t.dial("protocol=99", key=t.target.others["disabled"].key)).refused(4003)
 
 
-@case("1.5", "a bad version is found before the origin", "refused origin")
-async def order_version_origin(t: Context) -> None:
+@case("1.5", "a bad version is reported before the origin", "refused origin")
+async def order_version_origin(t: CaseContext) -> None:
     await (await t.dial("protocol=99", origin=Origin(t.target.refused_origin))).refused(4007)
 
 
 @case("1.5", "an application over its connection quota is refused with 4004 or 4100", "full")
-async def quota(t: Context) -> str:
+async def quota(t: CaseContext) -> str:
     key = t.target.others["full"].key
     first = await t.connect(key=key)
     socket = await t.dial(key=key)

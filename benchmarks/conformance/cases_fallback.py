@@ -10,14 +10,14 @@ from .outcome import case
 from .transports import HEADERS, QUERY, Poller, Stream, frames, messages, poll, push, session_path
 
 if TYPE_CHECKING:
-    from .context import Context
+    from .context import CaseContext
 
 ON: Final = "fallback"
 SUCCEEDED: Final = "pusher_internal:subscription_succeeded"
 
 
 @case("12", "a preflight is answered", ON)
-async def preflight(t: Context) -> None:
+async def preflight(t: CaseContext) -> None:
     headers = {
         "origin": "http://localhost",
         "access-control-request-method": "POST",
@@ -36,23 +36,23 @@ async def preflight(t: Context) -> None:
         check("content-type" in allowed["headers"].lower(), f"Content-Type is not allowed: {allowed}")
 
 
-@case("12", "answers may be read by pages of other origins, and are not stored", ON)
-async def headers(t: Context) -> None:
+@case("12", "answers have CORS headers for every origin, and are not cached", ON)
+async def headers(t: CaseContext) -> None:
     response = await poll(t, session_path(t))
     equal(response.status, 200, "the status")
     check(response.headers.get("access-control-allow-origin") in ("*", "http://localhost"), "no CORS header")
     check("no-store" in response.headers.get("cache-control", ""), "no Cache-Control: no-store")
 
 
-@case("12", "the first poll opens the session: o, then connection_established", ON)
-async def opening(t: Context) -> None:
+@case("12", "the first poll opens the session: an open frame, then connection_established", ON)
+async def opening(t: CaseContext) -> None:
     poller = Poller(t)
     await poller.start()
     check(poller.socket_id, "no socket_id")
 
 
 @case("12", "polls: subscribe, receive, ping", ON)
-async def polls(t: Context) -> None:
+async def polls(t: CaseContext) -> None:
     poller, channel = Poller(t), t.name()
     await poller.start()
     await poller.send("pusher:subscribe", {"channel": channel})
@@ -63,8 +63,8 @@ async def polls(t: Context) -> None:
     await poller.expect("pusher:pong")
 
 
-@case("12", "polls: what happens between two of them is not lost", ON)
-async def between_polls(t: Context) -> None:
+@case("12", "polls: what is sent between two of them is not lost", ON)
+async def between_polls(t: CaseContext) -> None:
     poller, channel = Poller(t), t.name()
     await poller.start()
     await poller.send("pusher:subscribe", {"channel": channel})
@@ -74,8 +74,8 @@ async def between_polls(t: Context) -> None:
     equal([(await poller.expect("e")).data for _ in range(3)], ["0", "1", "2"], "data")
 
 
-@case("12", "an unknown key: c with 4001", ON)
-async def unknown_key(t: Context) -> str:
+@case("12", "an unknown key: a close frame with 4001", ON)
+async def unknown_key(t: CaseContext) -> str:
     path = session_path(t, t.name())
     found = frames((await poll(t, path)).text)
     if all(kind != "c" for kind, _ in found):
@@ -85,8 +85,8 @@ async def unknown_key(t: Context) -> str:
     return str(found)
 
 
-@case("12", "a version that is not served: c with 4007", ON)
-async def bad_version(t: Context) -> None:
+@case("12", "an unsupported version: a close frame with 4007", ON)
+async def bad_version(t: CaseContext) -> None:
     path, query = session_path(t), QUERY.replace("protocol=7", "protocol=99")
     found = frames((await poll(t, path, query)).text)
     if all(kind != "c" for kind, _ in found):
@@ -95,8 +95,8 @@ async def bad_version(t: Context) -> None:
     equal(found[-1][1][0], 4007, "the code")
 
 
-@case("12", "streaming: the answer goes on", ON)
-async def streaming(t: Context) -> None:
+@case("12", "streaming: one answer delivers several messages", ON)
+async def streaming(t: CaseContext) -> None:
     stream, channel = Stream(t, session_path(t)), t.name()
     started = await stream.start()
     check(started.headers.get("access-control-allow-origin") in ("*", "http://localhost"), "no CORS header")
@@ -110,8 +110,8 @@ async def streaming(t: Context) -> None:
         equal((await stream.expect("e")).data, str(number), "data")
 
 
-@case("12", "streaming: a new stream of the same session goes on where the last one ended", ON)
-async def next_stream(t: Context) -> None:
+@case("12", "streaming: a new stream of the same session continues where the last one ended", ON)
+async def next_stream(t: CaseContext) -> None:
     first, channel = Stream(t, session_path(t)), t.name()
     await first.start()
     equal((await first.frame())[0], "o", "the first frame")
@@ -126,7 +126,7 @@ async def next_stream(t: Context) -> None:
 
 
 @case("12", "several messages in one send", ON)
-async def several(t: Context) -> None:
+async def several(t: CaseContext) -> None:
     poller, one, two = Poller(t), t.name(), t.name()
     await poller.start()
     subscribes = [{"event": "pusher:subscribe", "data": {"channel": channel}} for channel in (one, two)]
@@ -136,21 +136,21 @@ async def several(t: Context) -> None:
 
 
 @case("12", "an empty send is a ping", ON)
-async def empty_send(t: Context) -> None:
+async def empty_send(t: CaseContext) -> None:
     poller = Poller(t)
     await poller.start()
     response = await push(t, poller.path, [])
     check(response.status in (200, 204), f"expected 204 for an empty send, got {response}")
 
 
-@case("12", "a send to a session that is not there: 404", ON)
-async def unknown_session(t: Context) -> None:
+@case("12", "a send to an unknown session: 404", ON)
+async def unknown_session(t: CaseContext) -> None:
     response = await push(t, session_path(t), [])
     equal(response.status, 404, "the status")
 
 
-@case("12", "a send that is nonsense does not end the session", ON)
-async def nonsense(t: Context) -> None:
+@case("12", "an invalid send does not end the session", ON)
+async def nonsense(t: CaseContext) -> None:
     poller = Poller(t)
     await poller.start()
     for body in (b"x", b"{}", b"[1]", b'["x"]', b""):
@@ -167,8 +167,8 @@ async def nonsense(t: Context) -> None:
     )
 
 
-@case("12", "a subscriber over HTTP is a member like others", ON)
-async def presence(t: Context) -> None:
+@case("12", "a subscriber over HTTP is a presence member like any other", ON)
+async def presence(t: CaseContext) -> None:
     socket, channel, poller = await t.connect(), t.name("presence-"), Poller(t)
     await t.join(socket, channel, "7")
     await poller.start()

@@ -13,20 +13,20 @@ from .outcome import case
 
 if TYPE_CHECKING:
     from .client import Socket
-    from .context import Context
+    from .context import CaseContext
 
 NONSENSE: Final = (
     ("not JSON", "hello"),
     ("an empty frame", ""),
-    ("half of a message", '{"event":"pusher:ping"'),
+    ("a truncated message", '{"event":"pusher:ping"'),
     ("a list", '["pusher:ping"]'),
     ("a number", "7"),
     ("null", "null"),
     ("no event", '{"data":{}}'),
     ("an event that is a number", '{"event":7,"data":{}}'),
     ("an event that is null", '{"event":null}'),
-    ("an event that nobody knows", '{"event":"pusher:nope","data":{}}'),
-    ("an event of the server's", '{"event":"pusher_internal:member_added","data":"{}"}'),
+    ("an unknown event", '{"event":"pusher:nope","data":{}}'),
+    ("an event that only the server sends", '{"event":"pusher_internal:member_added","data":"{}"}'),
 )
 
 BAD_SUBSCRIBES: Final[tuple[tuple[str, Any], ...]] = (
@@ -48,13 +48,13 @@ PINGS: Final[tuple[tuple[str, Any], ...]] = (
 )
 
 
-async def still_good(t: Context, socket: Socket) -> None:
-    """The connection is as good as before."""
+async def still_good(t: CaseContext, socket: Socket) -> None:
+    """The connection still works."""
     await t.subscribe(socket, t.name())
     await socket.nothing("expected nothing after the subscription")
 
 
-async def nonsense(t: Context, text: str) -> str:
+async def nonsense(t: CaseContext, text: str) -> str:
     socket = await t.connect()
     await socket.send_text(text)
     message = await socket.error(None)
@@ -63,7 +63,7 @@ async def nonsense(t: Context, text: str) -> str:
 
 
 @case("2", "data of pusher:error is an object, as pysher and .NET need it")
-async def error_object(t: Context) -> None:
+async def error_object(t: CaseContext) -> None:
     socket = await t.connect()
     await socket.send("pusher:nope", {})
     message = await socket.expect("pusher:error")
@@ -74,7 +74,7 @@ for name, text in NONSENSE:
     case("2", f"{name}: pusher:error with code null, the connection is kept")(partial(nonsense, text=text))
 
 
-async def bad_subscribe(t: Context, data: Any) -> str:
+async def bad_subscribe(t: CaseContext, data: Any) -> str:
     socket = await t.connect()
     await socket.send("pusher:subscribe", data)
     message = await socket.next("an error")
@@ -90,28 +90,28 @@ for name, data in BAD_SUBSCRIBES:
 
 
 @case("2", "data of a pusher:* message may be a JSON string")
-async def data_as_string(t: Context) -> None:
+async def data_as_string(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name()
     await socket.send("pusher:subscribe", json.dumps({"channel": channel}))
     await socket.expect("pusher_internal:subscription_succeeded", channel)
 
 
-@case("2", "keys that nobody knows are ignored")
-async def unknown_keys(t: Context) -> None:
+@case("2", "unknown keys are ignored")
+async def unknown_keys(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name()
     await socket.send("pusher:subscribe", {"channel": channel, "x": 1}, id=7, tags={"a": "b"})
     await socket.expect("pusher_internal:subscription_succeeded", channel)
 
 
-@case("2", "escapes and white space in a message are JSON's")
-async def escapes(t: Context) -> None:
+@case("2", "any JSON escapes and white space are accepted in a message")
+async def escapes(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name()
     escaped = "".join(f"\\u{ord(char):04x}" for char in channel)
     await socket.send_text(f' {{ "data" :\n{{"channel":"{escaped}"}} ,\t"event":"\\u0070usher:subscribe" }} ')
     await socket.expect("pusher_internal:subscription_succeeded", channel)
 
 
-async def ping(t: Context, data: Any) -> None:
+async def ping(t: CaseContext, data: Any) -> None:
     socket = await t.connect()
     await socket.send("pusher:ping", data)
     message = await socket.expect("pusher:pong")
@@ -123,7 +123,7 @@ for name, data in PINGS:
 
 
 @case("3.2", "pusher:pong is not answered")
-async def pong(t: Context) -> None:
+async def pong(t: CaseContext) -> None:
     socket = await t.connect()
     await socket.send("pusher:pong", {})
     await socket.send("pusher:pong")
@@ -133,8 +133,8 @@ async def pong(t: Context) -> None:
 MARGIN: Final = 2.0
 
 
-async def pinged(t: Context, socket: Socket, count: int) -> None:
-    """Wait until the server has pinged, in either way."""
+async def pinged(t: CaseContext, socket: Socket, count: int) -> None:
+    """Wait for a ping of the server: a message or a WebSocket frame."""
     limit = socket.activity_timeout + t.target.patience
     try:
         async with asyncio.timeout(limit):
@@ -146,15 +146,15 @@ async def pinged(t: Context, socket: Socket, count: int) -> None:
 
 
 @case("3.2", "a silent client is pinged, and kept if it answers", "slow")
-async def silent(t: Context) -> str:
+async def silent(t: CaseContext) -> str:
     socket = await t.connect()
     await pinged(t, socket, 2)  # the second one is proof that the answer to the first counted
     await socket.nothing("expected the connection to be kept")
     return "pusher:ping" if socket.pings else "WebSocket pings"
 
 
-@case("3.2", "a protocol-level pong is enough of an answer", "slow")
-async def frame_answer(t: Context) -> None:
+@case("3.2", "a WebSocket pong frame counts as an answer", "slow")
+async def frame_answer(t: CaseContext) -> None:
     socket = await t.connect()
     socket.mute = True
     await pinged(t, socket, 1)
@@ -164,8 +164,8 @@ async def frame_answer(t: Context) -> None:
     await socket.nothing("expected the connection to be kept")
 
 
-@case("3.2", "a busy client that only answers pings is never closed", "slow")
-async def busy(t: Context) -> None:
+@case("3.2", "a client that only receives and answers pings is not closed", "slow")
+async def busy(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name()
     await t.subscribe(socket, channel)
     end = asyncio.get_running_loop().time() + 2 * socket.activity_timeout + MARGIN
@@ -176,7 +176,7 @@ async def busy(t: Context) -> None:
 
 
 @case("3.2", "a client that answers nothing is closed with 4201", "slow")
-async def dead(t: Context) -> None:
+async def dead(t: CaseContext) -> None:
     socket = await t.connect(hear=["pusher:ping"])
     socket.mute = socket.wire.mute = True
     await pinged(t, socket, 1)

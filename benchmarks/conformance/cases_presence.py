@@ -11,7 +11,7 @@ from .outcome import case
 
 if TYPE_CHECKING:
     from .client import Socket
-    from .context import Context
+    from .context import CaseContext
 
 ADDED: Final = "pusher_internal:member_added"
 REMOVED: Final = "pusher_internal:member_removed"
@@ -28,7 +28,7 @@ BAD_DATA: Final = (
 )
 
 
-async def bad_data(t: Context, channel_data: str | None) -> str:
+async def bad_data(t: CaseContext, channel_data: str | None) -> str:
     socket, channel = await t.connect(), t.name("presence-")
     await t.ask(socket, channel, channel_data)
     message = await t.refusal(socket, channel)
@@ -41,7 +41,7 @@ for name, channel_data in BAD_DATA:
 
 
 @case("5.1", "other keys of channel_data are ignored")
-async def other_keys(t: Context) -> None:
+async def other_keys(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name("presence-")
     await t.subscribe(socket, channel, member("7", role="x", user_information=1))
 
@@ -56,7 +56,7 @@ INFOS: Final[tuple[tuple[str, Any], ...]] = (
 )
 
 
-async def info(t: Context, value: Any) -> None:
+async def info(t: CaseContext, value: Any) -> None:
     one, two = await t.sockets(2)
     channel = t.name("presence-")
     await t.join(two, channel, "8")
@@ -71,7 +71,7 @@ for name, value in INFOS:
 
 
 @case("5.1", "a signed-in user needs no channel_data")
-async def signed_in(t: Context) -> None:
+async def signed_in(t: CaseContext) -> None:
     one, two = await t.sockets(2)
     channel, user = t.name("presence-"), t.name()
     await t.join(two, channel, "8")
@@ -83,15 +83,15 @@ async def signed_in(t: Context) -> None:
 
 
 @case("5.1", "channel_data overrides the signed-in user")
-async def override(t: Context) -> None:
+async def override(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name("presence-")
     await t.sign_in(socket, t.name(), user_info={"name": "Ann"})
     roster = await t.join(socket, channel, "9", user_info={"name": "Bob"})
     equal(roster["hash"], {"9": {"name": "Bob"}}, "hash")
 
 
-@case("5.1", "a signed-in user needs the signature all the same")
-async def signed_in_unsigned(t: Context) -> None:
+@case("5.1", "a signed-in user also needs the signature")
+async def signed_in_unsigned(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name("presence-")
     await t.sign_in(socket, t.name())
     await t.ask(socket, channel, auth="")
@@ -100,7 +100,7 @@ async def signed_in_unsigned(t: Context) -> None:
 
 
 @case("5.1", '7 and "7" are the same member')
-async def same_member(t: Context) -> None:
+async def same_member(t: CaseContext) -> None:
     one, two, third = await t.sockets(3)
     channel = t.name("presence-")
     await t.join(third, channel, "8")
@@ -112,7 +112,7 @@ async def same_member(t: Context) -> None:
 
 
 @case("5.1", "an integer id stays an integer")
-async def integer_id(t: Context) -> None:
+async def integer_id(t: CaseContext) -> None:
     one, two = await t.sockets(2)
     channel = t.name("presence-")
     await t.join(one, channel, "8")
@@ -124,7 +124,7 @@ async def integer_id(t: Context) -> None:
 
 
 @case("5.1", "an integer id stays an integer in the roster's ids")
-async def integer_in_ids(t: Context) -> None:
+async def integer_in_ids(t: CaseContext) -> None:
     one, two = await t.sockets(2)
     channel = t.name("presence-")
     await t.join(one, channel, 7)
@@ -133,7 +133,7 @@ async def integer_in_ids(t: Context) -> None:
 
 
 @case("5.1", "a string id stays a string")
-async def string_id(t: Context) -> None:
+async def string_id(t: CaseContext) -> None:
     one, two = await t.sockets(2)
     channel = t.name("presence-")
     await t.join(one, channel, "8")
@@ -143,7 +143,7 @@ async def string_id(t: Context) -> None:
 
 
 @case("5.1", "user_id: 128 characters are allowed, 129 are not")
-async def id_length(t: Context) -> str:
+async def id_length(t: CaseContext) -> str:
     socket, channel = await t.connect(), t.name("presence-")
     await t.join(socket, t.name("presence-"), "x" * 128)
     await t.ask(socket, channel, member("x" * 129))
@@ -153,7 +153,7 @@ async def id_length(t: Context) -> str:
 
 
 @case("5.1", "user_info: 1024 bytes of JSON are allowed, more are not")
-async def info_size(t: Context) -> str:
+async def info_size(t: CaseContext) -> str:
     socket, channel = await t.connect(), t.name("presence-")
     await t.join(socket, t.name("presence-"), "7", user_info="x" * 1022)
     await t.ask(socket, channel, member("7", user_info="x" * 1023))
@@ -163,20 +163,20 @@ async def info_size(t: Context) -> str:
 
 
 @case("4.5", "user_info that is too large: pusher:subscription_error, LimitReached, 4301")
-async def info_error(t: Context) -> str:
+async def info_error(t: CaseContext) -> str:
     socket, channel = await t.connect(), t.name("presence-")
     await t.ask(socket, channel, member("7", user_info="x" * 2000))
     return await limit_reached(t, socket, channel, 4301)
 
 
 @case("4.5", "a user_id that is too long: pusher:subscription_error, LimitReached, 4301")
-async def id_error(t: Context) -> str:
+async def id_error(t: CaseContext) -> str:
     socket, channel = await t.connect(), t.name("presence-")
     await t.ask(socket, channel, member("x" * 129))
     return await limit_reached(t, socket, channel, 4301)
 
 
-async def limit_reached(t: Context, socket: Socket, channel: str, status: int) -> str:
+async def limit_reached(t: CaseContext, socket: Socket, channel: str, status: int) -> str:
     message = await t.refusal(socket, channel)
     check(message.event == "pusher:subscription_error", f"not pusher:subscription_error: {message}")
     equal(message.data.get("type"), "LimitReached", "type")
@@ -186,10 +186,10 @@ async def limit_reached(t: Context, socket: Socket, channel: str, status: int) -
 
 @case(
     "15",
-    "100 distinct members; a further one is refused with 4100, a further connection of one is not",
+    "100 distinct members; another is refused with 4100, another connection of a member is not",
     "slow",
 )
-async def full(t: Context) -> str:
+async def full(t: CaseContext) -> str:
     channel = t.name("presence-")
     for number in range(100):
         await t.join(await t.connect(), channel, str(number))
@@ -200,8 +200,8 @@ async def full(t: Context) -> str:
     return seen
 
 
-@case("5.2", "the first member finds itself")
-async def alone(t: Context) -> None:
+@case("5.2", "the first member is in its own roster")
+async def alone(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name("presence-")
     roster = await t.join(socket, channel, "7", user_info={"name": "Ann"})
     expected = {"ids": ["7"], "hash": {"7": {"name": "Ann"}}, "count": 1}
@@ -209,7 +209,7 @@ async def alone(t: Context) -> None:
 
 
 @case("5.2", "the roster has each user once, with user_info or null")
-async def roster_of_two(t: Context) -> None:
+async def roster_of_two(t: CaseContext) -> None:
     one, again, two = await t.sockets(3)
     channel = t.name("presence-")
     await t.join(one, channel, "7", user_info={"name": "Ann"})
@@ -221,14 +221,14 @@ async def roster_of_two(t: Context) -> None:
 
 
 @case("5.2", "members of other channels are not in the roster")
-async def channels_apart(t: Context) -> None:
+async def channels_apart(t: CaseContext) -> None:
     one, two = await t.sockets(2)
     await t.join(one, t.name("presence-"), "7")
     equal((await t.join(two, t.name("presence-"), "8"))["ids"], ["8"], "ids")
 
 
 @case("5.3", "member_added goes to the others, not to the member itself")
-async def added(t: Context) -> None:
+async def added(t: CaseContext) -> None:
     one, two = await t.sockets(2)
     channel = t.name("presence-")
     await t.join(one, channel, "7", user_info={"name": "Ann"})
@@ -241,7 +241,7 @@ async def added(t: Context) -> None:
 
 
 @case("5.3", "user_info is left out of member_added if it was not given")
-async def added_without_info(t: Context) -> None:
+async def added_without_info(t: CaseContext) -> None:
     one, two = await t.sockets(2)
     channel = t.name("presence-")
     await t.join(one, channel, "7")
@@ -249,7 +249,7 @@ async def added_without_info(t: Context) -> None:
     equal((await one.expect(ADDED, channel)).parsed(), {"user_id": "8"}, "member_added")
 
 
-async def leave(t: Context, how: str) -> None:
+async def leave(t: CaseContext, how: str) -> None:
     one, two = await t.sockets(2)
     channel = t.name("presence-")
     await t.join(one, channel, "7")
@@ -271,11 +271,11 @@ async def leave(t: Context, how: str) -> None:
         await one.expect("sentinel", channel)
 
 
-for how in ("unsubscribes", "closes", "is cut off"):
+for how in ("unsubscribes", "closes", "loses the connection"):
     case("5.3", f"member_removed when a member {how}")(partial(leave, how=how))
 
 
-async def last_out(t: Context, prefix: str) -> None:
+async def last_out(t: CaseContext, prefix: str) -> None:
     watcher, one, two = await t.sockets(3)
     channel = t.name(prefix)
     await t.enter_channel(watcher, channel, member("8"))
@@ -291,13 +291,13 @@ async def last_out(t: Context, prefix: str) -> None:
 
 
 for prefix in ("presence-", "presence-cache-"):
-    case("5.3", f"first in, last out: a user with two connections on {prefix}…")(
+    case("5.3", f"added with the first connection, removed with the last: {prefix}…")(
         partial(last_out, prefix=prefix)
     )
 
 
 @case("5.3", "subscribing again changes nothing")
-async def again(t: Context) -> None:
+async def again(t: CaseContext) -> None:
     watcher, one = await t.sockets(2)
     channel = t.name("presence-")
     await t.join(watcher, channel, "8")
@@ -310,8 +310,8 @@ async def again(t: Context) -> None:
     await watcher.expect(REMOVED, channel)
 
 
-@case("5.3", "other user_info of a later connection is for the time after the user has left")
-async def later_info(t: Context) -> None:
+@case("5.3", "user_info of a second connection is ignored until the user has left")
+async def later_info(t: CaseContext) -> None:
     one, two, third = await t.sockets(3)
     channel = t.name("presence-")
     await t.join(one, channel, "7", user_info={"name": "Ann"})
@@ -324,8 +324,8 @@ async def later_info(t: Context) -> None:
     equal(roster["hash"]["7"], {"name": "Ann"}, "user_info when the first connection has gone")
 
 
-@case("5.3", "a refused subscriber is no member")
-async def refused_is_no_member(t: Context) -> None:
+@case("5.3", "a refused subscriber is not a member")
+async def refused_is_no_member(t: CaseContext) -> None:
     one, two = await t.sockets(2)
     channel = t.name("presence-")
     await t.join(one, channel, "7")

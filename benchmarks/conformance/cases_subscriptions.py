@@ -11,11 +11,11 @@ from .outcome import case
 
 if TYPE_CHECKING:
     from .client import Message, Socket
-    from .context import Context
+    from .context import CaseContext
 
 
 @case("4.4", 'data of subscription_succeeded is the string "{}"')
-async def succeeded(t: Context) -> None:
+async def succeeded(t: CaseContext) -> None:
     socket = await t.connect()
     for channel in (t.name(), t.name("private-"), t.name("private-encrypted-")):
         message = await t.subscribe(socket, channel)
@@ -23,8 +23,8 @@ async def succeeded(t: Context) -> None:
         check(message.body.keys() == {"event", "channel", "data"}, f"more keys than expected: {message}")
 
 
-@case("4.4", "the messages of a socket are worked off in order")
-async def in_order(t: Context) -> None:
+@case("4.4", "the messages of a socket are processed in order")
+async def in_order(t: CaseContext) -> None:
     socket = await t.connect()
     names = [t.name() for _ in range(10)]
     for name in names:
@@ -35,8 +35,8 @@ async def in_order(t: Context) -> None:
     await socket.expect("pusher:pong")
 
 
-@case("4.4", "subscribe, unsubscribe and subscribe at once end subscribed")
-async def to_and_fro(t: Context) -> None:
+@case("4.4", "subscribe, unsubscribe and subscribe in a row leave the client subscribed")
+async def to_and_fro(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name()
     for _ in range(3):
         await t.ask(socket, channel)
@@ -50,7 +50,7 @@ async def to_and_fro(t: Context) -> None:
 
 
 @case("4.4", "every event published after subscription_succeeded arrives")
-async def nothing_lost(t: Context) -> None:
+async def nothing_lost(t: CaseContext) -> None:
     for _ in range(10):
         socket, channel = await t.connect(), t.name()
         await t.subscribe(socket, channel)
@@ -59,48 +59,48 @@ async def nothing_lost(t: Context) -> None:
 
 
 @case("4.5", "a bad signature: pusher:subscription_error, AuthError, 401")
-async def auth_error(t: Context) -> str:
+async def auth_error(t: CaseContext) -> str:
     socket, channel = await t.connect(), t.name("private-")
     await t.ask(socket, channel, auth=f"{t.app.key}:x")
     return await shape(t, socket, channel, "AuthError", (401,))
 
 
 @case("4.5", "no signature: pusher:subscription_error, AuthError, 401")
-async def no_auth(t: Context) -> str:
+async def no_auth(t: CaseContext) -> str:
     socket, channel = await t.connect(), t.name("private-")
     await t.ask(socket, channel, auth=None)
     return await shape(t, socket, channel, "AuthError", (401,))
 
 
 @case("4.5", "bad channel_data: pusher:subscription_error, AuthError, 401")
-async def bad_channel_data(t: Context) -> str:
+async def bad_channel_data(t: CaseContext) -> str:
     socket, channel = await t.connect(), t.name("presence-")
     await t.ask(socket, channel, "x")
     return await shape(t, socket, channel, "AuthError", (401,))
 
 
 @case("4.5", "not signed in as the user: pusher:subscription_error, AuthError, 401")
-async def not_signed_in(t: Context) -> str:
+async def not_signed_in(t: CaseContext) -> str:
     socket, channel = await t.connect(), f"#server-to-user-{t.name()}"
     await t.ask(socket, channel)
     return await shape(t, socket, channel, "AuthError", (401,))
 
 
 @case("4.5", "a name that is too long: pusher:subscription_error, LimitReached, 4009")
-async def long_name_error(t: Context) -> str:
+async def long_name_error(t: CaseContext) -> str:
     socket, channel = await t.connect(), t.name().ljust(201, "x")
     await t.ask(socket, channel)
     return await shape(t, socket, channel, "LimitReached", (4009,))
 
 
-@case("4.5", "a name that is none: pusher:subscription_error, InvalidChannel, 4009")
-async def bad_name_error(t: Context) -> str:
+@case("4.5", "an invalid name: pusher:subscription_error, InvalidChannel, 4009")
+async def bad_name_error(t: CaseContext) -> str:
     socket, channel = await t.connect(), "a b"
     await t.ask(socket, channel)
     return await shape(t, socket, channel, "InvalidChannel", (4009,))
 
 
-async def shape(t: Context, socket: Socket, channel: str, kind: str, statuses: tuple[int, ...]) -> str:
+async def shape(t: CaseContext, socket: Socket, channel: str, kind: str, statuses: tuple[int, ...]) -> str:
     """The refusal in the documented shape; the connection stays open."""
     message: Message = await t.refusal(socket, channel)
     check(message.event == "pusher:subscription_error", f"not pusher:subscription_error: {message}")
@@ -114,8 +114,8 @@ async def shape(t: Context, socket: Socket, channel: str, kind: str, statuses: t
     return str(message)
 
 
-@case("4.5", "a refusal leaves the connection's other channels alone")
-async def others_stay(t: Context) -> None:
+@case("4.5", "a refusal does not affect the connection's other channels")
+async def others_stay(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name()
     await t.subscribe(socket, channel)
     refused = t.name("private-")
@@ -125,8 +125,8 @@ async def others_stay(t: Context) -> None:
     await socket.expect("e", channel)
 
 
-@case("4.5", "subscribing again is answered again, and delivers no event twice")
-async def twice(t: Context) -> None:
+@case("4.5", "a repeated subscribe is answered, and no event is delivered twice")
+async def twice(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name("private-")
     await t.subscribe(socket, channel)
     await t.subscribe(socket, channel)
@@ -135,8 +135,8 @@ async def twice(t: Context) -> None:
     await socket.nothing("expected the event once")
 
 
-@case("4.5", "subscribing again and leaving once is leaving")
-async def twice_then_leave(t: Context) -> None:
+@case("4.5", "one unsubscribe ends a repeated subscription")
+async def twice_then_leave(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name()
     await t.subscribe(socket, channel)
     await t.subscribe(socket, channel)
@@ -146,7 +146,7 @@ async def twice_then_leave(t: Context) -> None:
 
 
 @case("4.6", "unsubscribe is not answered, and nothing is delivered after it")
-async def unsubscribe(t: Context) -> None:
+async def unsubscribe(t: CaseContext) -> None:
     socket = await t.connect()
     for channel in (t.name(), t.name("private-")):
         await t.subscribe(socket, channel)
@@ -155,8 +155,8 @@ async def unsubscribe(t: Context) -> None:
         await t.is_out(socket, channel)
 
 
-@case("4.6", "unsubscribing what is not subscribed is ignored, also twice")
-async def unsubscribe_unknown(t: Context) -> None:
+@case("4.6", "unsubscribing from a channel without a subscription is ignored, also twice")
+async def unsubscribe_unknown(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name()
     for name in (t.name(), t.name(), channel, "a b"):
         await socket.send("pusher:unsubscribe", {"channel": name})
@@ -164,8 +164,8 @@ async def unsubscribe_unknown(t: Context) -> None:
     await t.subscribe(socket, channel)
 
 
-@case("4.6", "unsubscribing one channel leaves the others, and other sockets, alone")
-async def unsubscribe_one(t: Context) -> None:
+@case("4.6", "unsubscribing from one channel affects no other channel and no other socket")
+async def unsubscribe_one(t: CaseContext) -> None:
     one, two = await t.sockets(2)
     a, b = t.name(), t.name()
     for socket in (one, two):
@@ -196,7 +196,7 @@ DATA: Final = (
 )
 
 
-async def unchanged(t: Context, data: str) -> None:
+async def unchanged(t: CaseContext, data: str) -> None:
     socket, channel = await t.connect(), t.name()
     await t.subscribe(socket, channel)
     await t.publish(channel, "e", data)
@@ -207,7 +207,7 @@ for name, data in DATA:
     case("4.7", f"data arrives as it was published: {name}")(partial(unchanged, data=data))
 
 
-async def event_name(t: Context, name: str) -> None:
+async def event_name(t: CaseContext, name: str) -> None:
     socket, channel = await t.connect(), t.name()
     await t.subscribe(socket, channel)
     await t.publish(channel, name, "x")
@@ -230,7 +230,7 @@ for name in NAMES:
 
 
 @case("4.7", "a delivery is event, channel and data, and nothing else")
-async def no_more_keys(t: Context) -> None:
+async def no_more_keys(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name("private-")
     await t.subscribe(socket, channel)
     await t.publish(channel, "e", "x", tags={"a": "b"}, id="7")
@@ -239,7 +239,7 @@ async def no_more_keys(t: Context) -> None:
 
 
 @case("4.7", "an event goes to all subscribers of its channel, and to nobody else")
-async def fan_out(t: Context) -> None:
+async def fan_out(t: CaseContext) -> None:
     one, two, other = await t.sockets(3)
     channel = t.name()
     await t.subscribe(one, channel)
@@ -252,7 +252,7 @@ async def fan_out(t: Context) -> None:
 
 
 @case("4.7", "the events of a channel arrive in order")
-async def ordered(t: Context) -> None:
+async def ordered(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name()
     await t.subscribe(socket, channel)
     for number in range(20):

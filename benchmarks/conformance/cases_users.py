@@ -14,14 +14,14 @@ from .outcome import case
 
 if TYPE_CHECKING:
     from .client import Message, Socket
-    from .context import Context
+    from .context import CaseContext
 
 SUCCESS: Final = "pusher:signin_success"
 WATCHLIST: Final = "pusher_internal:watchlist_events"
 TO_USER: Final = "#server-to-user-"
 
 
-async def unchanged(t: Context, template: str) -> None:
+async def unchanged(t: CaseContext, template: str) -> None:
     socket = await t.connect()
     user_data = template.replace("ID", t.name())
     await t.ask_sign_in(socket, user_data)
@@ -40,7 +40,7 @@ for name, template in USER_DATA:
 
 
 @case("7.1", "an id that is a number is accepted")
-async def number(t: Context) -> None:
+async def number(t: CaseContext) -> None:
     socket = await t.connect()
     user = int.from_bytes(t.name().encode()[-6:], "big")
     await t.ask_sign_in(socket, json.dumps({"id": user}))
@@ -49,8 +49,8 @@ async def number(t: Context) -> None:
     await socket.expect("pusher_internal:subscription_succeeded", f"{TO_USER}{user}")
 
 
-async def not_signed_in(t: Context, socket: Socket, user: str) -> str:
-    """Refused with 4009, the connection kept, and nobody's events."""
+async def not_signed_in(t: CaseContext, socket: Socket, user: str) -> str:
+    """Refused with 4009; the connection stays open and gets no events of the user."""
     message = await socket.error(4009)
     await t.subscribe(socket, t.name())
     await t.publish(f"{TO_USER}{user}", "e", "x")
@@ -71,17 +71,17 @@ BAD_USERS: Final = (
 )
 
 
-async def bad_user(t: Context, template: str) -> str:
+async def bad_user(t: CaseContext, template: str) -> str:
     socket, user = await t.connect(), t.name()
     await t.ask_sign_in(socket, template.replace("ID", user))
     return await not_signed_in(t, socket, user)
 
 
 for name, template in BAD_USERS:
-    case("7.1", f"refused with 4009: user_data that is or has {name}")(partial(bad_user, template=template))
+    case("7.1", f"invalid user_data is refused with 4009: {name}")(partial(bad_user, template=template))
 
 
-async def bad_auth(t: Context, how: str) -> str:
+async def bad_auth(t: CaseContext, how: str) -> str:
     socket, user = await t.connect(), t.name()
     user_data = json.dumps({"id": user})
     text = f"{socket.socket_id}::user::{user_data}"
@@ -109,11 +109,11 @@ for how in (
     "of another socket",
     "of a channel",
 ):
-    case("7.1", f"refused with 4009: a signature that is {how}")(partial(bad_auth, how=how))
+    case("7.1", f"a bad signature is refused with 4009: {how}")(partial(bad_auth, how=how))
 
 
-@case("7.1", "signing in again as the same user is success again")
-async def again(t: Context) -> None:
+@case("7.1", "signing in again as the same user succeeds")
+async def again(t: CaseContext) -> None:
     socket, user = await t.connect(), t.name()
     await t.sign_in(socket, user)
     await t.sign_in(socket, user)
@@ -122,8 +122,8 @@ async def again(t: Context) -> None:
     await socket.nothing("expected the event once")
 
 
-@case("7.1", "signing in as somebody else is refused with 4009, and one stays who one was")
-async def other_user(t: Context) -> str:
+@case("7.1", "signing in as another user is refused with 4009, and the first sign-in stays")
+async def other_user(t: CaseContext) -> str:
     socket, user, other = await t.connect(), t.name(), t.name()
     await t.sign_in(socket, user)
     await t.ask_sign_in(socket, json.dumps({"id": other}))
@@ -133,8 +133,8 @@ async def other_user(t: Context) -> str:
     return seen
 
 
-@case("7.1", "#server-to-user-: one's own needs no signature, another's is refused")
-async def own_channel(t: Context) -> None:
+@case("7.1", "#server-to-user-: the own channel needs no signature, another user's is refused")
+async def own_channel(t: CaseContext) -> None:
     socket, user = await t.connect(), t.name()
     await t.sign_in(socket, user)
     await t.ask(socket, f"{TO_USER}{user}")
@@ -145,7 +145,7 @@ async def own_channel(t: Context) -> None:
 
 
 @case("7.1", "#server-to-user- is refused before sign-in, even with a channel signature")
-async def before_sign_in(t: Context) -> None:
+async def before_sign_in(t: CaseContext) -> None:
     socket, user = await t.connect(), t.name()
     channel = f"{TO_USER}{user}"
     await t.ask(socket, channel, auth=t.auth(socket, channel))
@@ -153,8 +153,8 @@ async def before_sign_in(t: Context) -> None:
     await t.is_out(socket, channel)
 
 
-@case("7.2", "an event to a user reaches each of its sockets, subscribed or not, once")
-async def to_user(t: Context) -> None:
+@case("7.2", "an event to a user reaches each of the user's sockets once, subscribed or not")
+async def to_user(t: CaseContext) -> None:
     one, two, other, nobody = await t.sockets(4)
     user = t.name()
     channel = f"{TO_USER}{user}"
@@ -174,21 +174,21 @@ async def to_user(t: Context) -> None:
         await socket.nothing("expected nothing for another user")
 
 
-@case("7.2", "an event to a user who is not there is answered with {}")
-async def to_nobody(t: Context) -> None:
+@case("7.2", "an event to a user who is not connected is answered with {}")
+async def to_nobody(t: CaseContext) -> None:
     await t.publish(f"{TO_USER}{t.name()}", "hello", "x")
 
 
-@case("7.2", "an event to a user does not reach a presence member of that id")
-async def not_to_member(t: Context) -> None:
+@case("7.2", "an event to a user does not reach a presence member with that id")
+async def not_to_member(t: CaseContext) -> None:
     socket, user = await t.connect(), t.name()
     await t.join(socket, t.name("presence-"), user)
     await t.publish(f"{TO_USER}{user}", "hello", "x")
     await socket.nothing("expected nothing for a member who is not signed in")
 
 
-@case("7.2", "channels of users are not listed")
-async def not_listed(t: Context) -> None:
+@case("7.2", "the channels of users are not listed")
+async def not_listed(t: CaseContext) -> None:
     socket, user = await t.connect(), t.name()
     channel = f"{TO_USER}{user}"
     await t.sign_in(socket, user)
@@ -199,7 +199,7 @@ async def not_listed(t: Context) -> None:
 
 
 @case("7.3", "a socket that is not authorised in time is closed with 4009", "strict", "slow")
-async def unauthorised(t: Context) -> None:
+async def unauthorised(t: CaseContext) -> None:
     app = t.target.others["strict"]
     stranger, public, private, user = [await t.connect(key=app.key) for _ in range(4)]
     for socket in (stranger, public):
@@ -225,15 +225,15 @@ def events(message: Message) -> dict[str, list[str]]:
     return found
 
 
-async def watcher(t: Context, watched: list[str]) -> tuple[Socket, dict[str, list[str]]]:
+async def watcher(t: CaseContext, watched: list[str]) -> tuple[Socket, dict[str, list[str]]]:
     """A signed-in watcher and its snapshot."""
     socket = await t.connect(hear=[WATCHLIST])
     await t.sign_in(socket, t.name(), watchlist=watched)
     return socket, events(await socket.expect(WATCHLIST))
 
 
-@case("7.4", "after signin_success: who is online and who is not", "watchlist")
-async def snapshot(t: Context) -> None:
+@case("7.4", "after signin_success: the watched users who are online, and those who are not", "watchlist")
+async def snapshot(t: CaseContext) -> None:
     here, away = t.name(), t.name()
     other = await t.connect()
     await t.sign_in(other, here)
@@ -241,8 +241,8 @@ async def snapshot(t: Context) -> None:
     equal(seen, {"online": [here], "offline": [away]}, "the snapshot")
 
 
-@case("7.4", "empty lists are left out", "watchlist")
-async def no_empty_lists(t: Context) -> None:
+@case("7.4", "watchlist events without users are left out", "watchlist")
+async def no_empty_lists(t: CaseContext) -> None:
     away = t.name()
     socket, seen = await watcher(t, [away])
     equal(seen, {"offline": [away]}, "the snapshot")
@@ -252,8 +252,8 @@ async def no_empty_lists(t: Context) -> None:
     await socket.nothing("expected nothing of people who are not watched")
 
 
-@case("7.4", "online with the first socket, offline with the last", "watchlist")
-async def first_and_last(t: Context) -> None:
+@case("7.4", "a watched user is online with the first socket, offline after the last", "watchlist")
+async def first_and_last(t: CaseContext) -> None:
     user = t.name()
     socket, _ = await watcher(t, [user])
     one, two = await t.sockets(2)
@@ -268,7 +268,7 @@ async def first_and_last(t: Context) -> None:
 
 
 @case("7.4", "presence members who are not signed in are not online", "watchlist")
-async def members_are_not_online(t: Context) -> None:
+async def members_are_not_online(t: CaseContext) -> None:
     user = t.name()
     other = await t.connect()
     await t.subscribe(other, t.name("presence-"), member(user))
@@ -277,7 +277,7 @@ async def members_are_not_online(t: Context) -> None:
 
 
 @case("7.4", "a watchlist of more than 100: 4302, and the sign-in succeeds", "watchlist")
-async def long_watchlist(t: Context) -> None:
+async def long_watchlist(t: CaseContext) -> None:
     socket = await t.connect(hear=[WATCHLIST])
     users = [t.name() for _ in range(101)]
     await t.ask_sign_in(socket, json.dumps({"id": t.name(), "watchlist": users}))
@@ -288,7 +288,7 @@ async def long_watchlist(t: Context) -> None:
 
 
 @case("10.8", "terminate_connections closes a user's sockets: the error, then 4009")
-async def terminate(t: Context) -> None:
+async def terminate(t: CaseContext) -> None:
     one, two, other = await t.sockets(3)
     user = t.name()
     for socket in (one, two):
@@ -300,8 +300,8 @@ async def terminate(t: Context) -> None:
     await other.nothing("expected other users to stay")
 
 
-@case("10.8", "terminate_connections leaves presence members alone")
-async def terminate_not_members(t: Context) -> None:
+@case("10.8", "terminate_connections does not affect presence members")
+async def terminate_not_members(t: CaseContext) -> None:
     socket, user = await t.connect(), t.name()
     channel = t.name("presence-")
     await t.join(socket, channel, user)
@@ -310,18 +310,18 @@ async def terminate_not_members(t: Context) -> None:
     await socket.expect("sentinel", channel)
 
 
-@case("10.8", "terminate_connections of a user who is not there is answered with {}")
-async def terminate_nobody(t: Context) -> None:
+@case("10.8", "terminate_connections of a user who is not connected is answered with {}")
+async def terminate_nobody(t: CaseContext) -> None:
     equal(await t.ok("POST", f"/users/{t.name()}/terminate_connections", {}), {}, "the answer")
 
 
-@case("10.8", "terminate_connections takes an empty body")
-async def terminate_empty(t: Context) -> None:
+@case("10.8", "terminate_connections accepts an empty body")
+async def terminate_empty(t: CaseContext) -> None:
     await t.done(f"/users/{t.name()}/terminate_connections")
 
 
 @case("10.8", "terminate_connections under the Python SDK's path, without /apps/ID")
-async def terminate_alias(t: Context) -> None:
+async def terminate_alias(t: CaseContext) -> None:
     socket, user = await t.connect(), t.name()
     await t.sign_in(socket, user)
     path, content = f"{t.prefix}/users/{user}/terminate_connections", b"{}"
@@ -331,15 +331,15 @@ async def terminate_alias(t: Context) -> None:
 
 
 @case("10.8", "the Python SDK's path is signed too")
-async def terminate_alias_signed(t: Context) -> None:
+async def terminate_alias_signed(t: CaseContext) -> None:
     path, content = f"{t.prefix}/users/{t.name()}/terminate_connections", b"{}"
     wrong = t.app._replace(secret="x")  # noqa: S106 - wrong on purpose
     response = await t.send("POST", path, t.sign("POST", path, content, {}, wrong), content)
     check(response.status == 401, f"expected 401, got {response}")
 
 
-@case("10.8", "a user id with spaces and letters of the world, escaped after signing")
-async def terminate_escaped(t: Context) -> None:
+@case("10.8", "a user id with spaces and non-ASCII letters, escaped after signing")
+async def terminate_escaped(t: CaseContext) -> None:
     socket, user = await t.connect(), f"{t.name()} b@c"
     await t.sign_in(socket, user)
     signed = t.path(f"/users/{user}/terminate_connections")

@@ -14,39 +14,39 @@ from .outcome import case
 
 if TYPE_CHECKING:
     from .client import Socket
-    from .context import Context
-    from .hooks import Hook
+    from .context import CaseContext
+    from .hooks import HookRequest
 
 ON: Final = "webhooks"
 HOLD_BACK: Final = 3.0
-"""Seconds that the end of a channel or member may be held back."""
+"""Seconds for which the webhook of a departure may be held back."""
 
 
-async def wait(t: Context, channel: str, name: str, **fields: Any) -> tuple[Hook, dict[str, Any]]:
+async def wait(t: CaseContext, channel: str, name: str, **fields: Any) -> tuple[HookRequest, dict[str, Any]]:
     return await t.hooks.wait(channel, t.target.timeout + t.target.patience, name=name, **fields)
 
 
-async def event(t: Context, channel: str, name: str, **fields: Any) -> None:
-    """An event with exactly these fields comes."""
+async def event(t: CaseContext, channel: str, name: str, **fields: Any) -> None:
+    """Wait for an event with exactly these fields."""
     _, seen = await wait(t, channel, name)
     equal(seen, {"name": name, "channel": channel} | fields, "the event")
 
 
-async def occupied(t: Context, prefix: str = "", user: str | None = None) -> tuple[Socket, str]:
+async def occupied(t: CaseContext, prefix: str = "", user: str | None = None) -> tuple[Socket, str]:
     socket, channel = await t.connect(), t.name(prefix)
     await t.subscribe(socket, channel, None if user is None else member(user))
     return socket, channel
 
 
 @case("11.1", "the content type is application/json, without a charset", ON)
-async def content_type(t: Context) -> None:
+async def content_type(t: CaseContext) -> None:
     _, channel = await occupied(t)
     hook, _ = await wait(t, channel, "channel_occupied")
     equal(hook.headers.get("content-type"), "application/json", "content-type")
 
 
 @case("11.1", "the key and a signature over the body's bytes", ON)
-async def signature(t: Context) -> None:
+async def signature(t: CaseContext) -> None:
     _, channel = await occupied(t)
     hook, _ = await wait(t, channel, "channel_occupied")
     equal(hook.headers.get("x-pusher-key"), t.app.key, "X-Pusher-Key")
@@ -55,7 +55,7 @@ async def signature(t: Context) -> None:
 
 
 @case("11.1", "time_ms is an integer", ON)
-async def time_ms(t: Context) -> str:
+async def time_ms(t: CaseContext) -> str:
     _, channel = await occupied(t)
     hook, _ = await wait(t, channel, "channel_occupied")
     seen = hook.json().get("time_ms")
@@ -63,7 +63,7 @@ async def time_ms(t: Context) -> str:
     return str(seen)
 
 
-async def first_and_last(t: Context, prefix: str) -> None:
+async def first_and_last(t: CaseContext, prefix: str) -> None:
     one, channel = await occupied(t, prefix)
     two = await t.connect()
     await t.subscribe(two, channel)
@@ -84,7 +84,7 @@ for prefix in ("", "private-", "cache-"):
 
 
 @case("11.2", "member_added with a user's first connection, member_removed with the last", ON)
-async def members(t: Context) -> None:
+async def members(t: CaseContext) -> None:
     one, channel = await occupied(t, "presence-", "7")
     two = await t.connect()
     await t.subscribe(two, channel, member("7"))
@@ -100,15 +100,15 @@ async def members(t: Context) -> None:
 ORDER: Final = ["channel_occupied", "member_added", "member_removed", "channel_vacated"]
 
 
-@case("11.2", "user_id is a string, whatever it was", ON)
-async def user_id(t: Context) -> None:
+@case("11.2", "user_id is a string, even if it was a number", ON)
+async def user_id(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name("presence-")
     await t.subscribe(socket, channel, member(7))
     await event(t, channel, "member_added", user_id="7")
 
 
-@case("11.2", "client_event: its data a string", ON, "client events")
-async def client_event(t: Context) -> None:
+@case("11.2", "client_event: data is a string", ON, "client events")
+async def client_event(t: CaseContext) -> None:
     one, channel = await occupied(t, "private-")
     await one.send("client-x", {"a": 1}, channel=channel)
     _, seen = await wait(t, channel, "client_event")
@@ -119,16 +119,21 @@ async def client_event(t: Context) -> None:
     equal(seen, expected, "the event")
 
 
-@case("11.2", "client_event on a presence channel: with user_id, text as it is", ON, "client events")
-async def presence_client_event(t: Context) -> None:
+@case(
+    "11.2",
+    "client_event on a presence channel: has user_id, and text unchanged",
+    ON,
+    "client events",
+)
+async def presence_client_event(t: CaseContext) -> None:
     one, channel = await occupied(t, "presence-", "7")
     await one.send("client-x", "text", channel=channel)
     fields = {"event": "client-x", "data": "text", "socket_id": one.socket_id, "user_id": "7"}
     await event(t, channel, "client_event", **fields)
 
 
-@case("11.2", "a client event that was refused is no hook", ON, "client events")
-async def refused_client_event(t: Context) -> None:
+@case("11.2", "a refused client event sends no webhook", ON, "client events")
+async def refused_client_event(t: CaseContext) -> None:
     one, channel = await occupied(t, "private-")
     await one.send("client-", {}, channel=channel)
     await one.before_pong()
@@ -137,20 +142,20 @@ async def refused_client_event(t: Context) -> None:
     equal(seen.get("event"), "client-good", "the event")
 
 
-@case("11.2", "cache_miss", ON)
-async def cache_miss(t: Context) -> None:
+@case("11.2", "cache_miss when nothing is cached", ON)
+async def cache_miss(t: CaseContext) -> None:
     _, channel = await occupied(t, "cache-")
     await event(t, channel, "cache_miss")
 
 
-@case("11.2", "subscription_count", ON, "subscription_count")
-async def subscription_count(t: Context) -> None:
+@case("11.2", "subscription_count when it changes", ON, "subscription_count")
+async def subscription_count(t: CaseContext) -> None:
     _, channel = await occupied(t)
     await event(t, channel, "subscription_count", subscription_count=1)
 
 
-@case("11.2", "a subscription that was refused is no hook", ON)
-async def refused_subscription(t: Context) -> None:
+@case("11.2", "a refused subscription sends no webhook", ON)
+async def refused_subscription(t: CaseContext) -> None:
     socket, channel = await t.connect(), t.name("private-")
     await t.ask(socket, channel, auth="x")
     await t.refusal(socket, channel)
@@ -160,8 +165,8 @@ async def refused_subscription(t: Context) -> None:
     equal(t.hooks.names(channel), [], "the events of the refused channel")
 
 
-@case("11.3", "an answer that is not 2xx: the same hook again, with its own time", ON)
-async def retry(t: Context) -> None:
+@case("11.3", "an answer other than 2xx: the same webhook again, with the same time_ms", ON)
+async def retry(t: CaseContext) -> None:
     channel = t.name()
     t.hooks.refuse_once(channel)
     await t.subscribe(await t.connect(), channel)
@@ -172,8 +177,8 @@ async def retry(t: Context) -> None:
     equal(hook.json().get("time_ms"), refused.json().get("time_ms"), "time_ms")
 
 
-@case("11.3", "the order of a channel's hooks outlasts a refusal", ON)
-async def order(t: Context) -> None:
+@case("11.3", "a channel's webhooks stay in order after an answer other than 2xx", ON)
+async def order(t: CaseContext) -> None:
     channel = t.name("presence-")
     t.hooks.refuse_once(channel)
     socket = await t.connect()
@@ -184,8 +189,8 @@ async def order(t: Context) -> None:
     equal(t.hooks.names(channel), ORDER, "the events")
 
 
-@case("11.4", "back within the hold-back: neither vacated nor occupied again", ON)
-async def hold_back(t: Context) -> None:
+@case("11.4", "a return within the hold-back: neither channel_vacated nor channel_occupied", ON)
+async def hold_back(t: CaseContext) -> None:
     one, channel = await occupied(t, "presence-", "7")
     await wait(t, channel, "member_added")
     await one.aclose()
@@ -196,8 +201,8 @@ async def hold_back(t: Context) -> None:
     equal(t.hooks.names(channel), ["channel_occupied", "member_added", "member_added"], "the events")
 
 
-@case("11.4", "after a disconnect the end comes all the same", ON)
-async def cut(t: Context) -> None:
+@case("11.4", "a disconnect without a return: channel_vacated after the hold-back", ON)
+async def cut(t: CaseContext) -> None:
     one, channel = await occupied(t, "presence-", "7")
     await wait(t, channel, "member_added")
     one.drop()
@@ -206,7 +211,7 @@ async def cut(t: Context) -> None:
 
 
 @case("11.4", "WebSocket events are not held back", ON)
-async def not_delayed(t: Context) -> None:
+async def not_delayed(t: CaseContext) -> None:
     one, channel = await occupied(t, "presence-", "7")
     two = await t.connect()
     await t.subscribe(two, channel, member("8"))

@@ -1,4 +1,4 @@
-"""Checks of what a server has answered, and how a case says that they do not hold."""
+"""Checks of a server's answers, and the exceptions of a case."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from typing import Any, Final
 
 
 class Failure(Exception):  # noqa: N818 - a verdict, not an error
-    """The server does not do what the specification says. The text says what was seen."""
+    """The server violates the specification. The text says what was seen."""
 
 
 class NotApplicable(Exception):  # noqa: N818 - as above
-    """The server does not have the (optional) feature, or was not set up for the case."""
+    """The server lacks an optional feature, or is not configured for the case."""
 
 
 def check(condition: object, reason: str) -> None:
-    """:raises Failure: the condition does not hold."""
+    """Raise :class:`Failure` unless the condition holds."""
     if not condition:
         raise Failure(reason)
 
 
 def equal(seen: Any, expected: Any, what: str) -> None:
-    """Equal in value and, since JSON has more than one number type, in kind.
+    """Check that two values are equal, and of the same JSON type.
 
     :raises Failure: they are not.
     """
@@ -43,7 +43,7 @@ SHOWN: Final = 240
 
 
 def show(value: Any) -> str:
-    """A value on one line, cut."""
+    """A value as one line of bounded length."""
     text = value if isinstance(value, str) else repr(value)
     text = text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text)} characters)"
     return text.encode("unicode_escape").decode().replace("\\u2026", "…") if not text.isprintable() else text

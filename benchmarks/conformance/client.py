@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from websockets.frames import Frame
 
 ABSENT: Final = object()
-"""A key that is left out, as ``None`` is JSON's null."""
+"""Stands for a missing key, because ``None`` is JSON's null."""
 
 OPTIONAL: Final = frozenset({"pusher_internal:subscription_count", "pusher_internal:watchlist_events"})
-"""What a server may send at any time if an option is on; only cases that ask for it hear it."""
+"""Messages that a server may send at any time if an option is on. Only cases that ask get them."""
 
 INBOX: Final = 10_000
 
 
 class Wire(ClientConnection):
-    """Tells protocol-level pings apart, and can leave them unanswered as a dead peer does."""
+    """Counts WebSocket pings, and can leave them unanswered, as a dead peer does."""
 
     def __init__(self, protocol: ClientProtocol, **options: Any) -> None:
         super().__init__(protocol, **options)
@@ -44,7 +44,7 @@ class Wire(ClientConnection):
         protocol.send_frame = send_unless_mute  # type: ignore[method-assign]  # no option for it
 
     def process_event(self, event: Any) -> None:
-        """Count pings on their way."""
+        """Count the pings in received data."""
         if getattr(event, "opcode", None) is Opcode.PING:
             self.pings += 1
         super().process_event(event)
@@ -73,7 +73,7 @@ class Message:
         return self.body.get("data")
 
     def parsed(self) -> Any:
-        """``data``, which has to be JSON in a string.
+        """``data``, which must be JSON in a string.
 
         :raises Failure: it is not.
         """
@@ -84,7 +84,7 @@ class Message:
             raise Failure(f"data is not JSON in a string: {self}") from None
 
     def fields(self) -> dict[str, Any]:
-        """``data``, which has to be an object, or one in a string. Which of them is a case of its own.
+        """``data``, which must be an object or an object in a string. Other cases check which of them.
 
         :raises Failure: it is neither.
         """
@@ -109,7 +109,7 @@ class Closed:
 
 
 class Socket:
-    """One connection. A task reads it all the time, and answers pings unless the socket is ``mute``.
+    """One connection. A task reads it continuously, and answers pings unless the socket is ``mute``.
 
     :param hear: which of :data:`OPTIONAL` (and ``pusher:ping``) are messages for this socket.
     """
@@ -126,12 +126,12 @@ class Socket:
         self._reader = asyncio.create_task(self._read())
 
     async def aclose(self) -> None:
-        """Leave, with a close handshake, and wait until the server has done its half."""
+        """Close with a close handshake, and wait for the server's close frame."""
         await self.wire.close()
         await asyncio.gather(self._reader, return_exceptions=True)
 
     def drop(self) -> None:
-        """Cut the TCP connection without a word."""
+        """Cut the TCP connection without a close frame."""
         self.wire.transport.abort()
 
     async def send(self, event: str, data: Any = ABSENT, **more: Any) -> None:
@@ -142,7 +142,7 @@ class Socket:
         await self.send_text(json.dumps(body))
 
     async def send_text(self, text: str) -> None:
-        """Send a frame of any text; a socket that is closed already swallows it."""
+        """Send any text as a frame; on a closed socket, do nothing."""
         try:
             await self.wire.send(text)
         except ConnectionClosed:
@@ -151,7 +151,7 @@ class Socket:
     async def next(self, what: str = "a message") -> Message:
         """The next message.
 
-        :raises Failure: none in time, or a close.
+        :raises Failure: there is none in time, or the connection is closed.
         """
         item = await self._next(what)
         if isinstance(item, Closed):
@@ -159,7 +159,7 @@ class Socket:
         return item
 
     async def expect(self, event: str, channel: str | None = None) -> Message:
-        """The next message, which has to be this one.
+        """The next message, which must be this one.
 
         :raises Failure: it is another one.
         """
@@ -170,7 +170,7 @@ class Socket:
         return message
 
     async def closed(self, what: str = "a close") -> Closed:
-        """The close, which has to be next.
+        """The close of the connection, which must be next.
 
         :raises Failure: something else comes.
         """
@@ -180,7 +180,7 @@ class Socket:
         return item
 
     async def before_pong(self) -> list[Message]:
-        """Everything that comes before the answer to a ping, which is what the server had to say."""
+        """All messages before the answer to a ping: the server has sent everything that was due."""
         await self.send("pusher:ping", {})
         messages = []
         while (message := await self.next("pusher:pong")).event != "pusher:pong":
@@ -194,7 +194,7 @@ class Socket:
             raise Failure(f"{why}, got {messages[0]}")
 
     async def error(self, code: int | None, channel: str | None = None) -> Message:
-        """The next message, which has to be a whole ``pusher:error`` with this code.
+        """The next message, which must be a complete ``pusher:error`` with this code.
 
         :raises Failure: it is not.
         """
@@ -242,7 +242,7 @@ class Socket:
 
 
 def _object(text: str) -> dict[str, Any]:
-    """Whatever is not a JSON object becomes a message that nobody expects."""
+    """Parse a frame. Anything but a JSON object becomes a message that no case expects."""
     try:
         body = json.loads(text)
     except ValueError:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from .cases import every, order
 from .hooks import listening
 from .report import FORMATS, summary
-from .runner import Runner
+from .runner import SuiteRunner
 from .target import ROLES, Application, Target
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ class CommandLineError(Exception):
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Run the suite, or list it; 0 when no case has failed.
+    """Run the suite, or list it; 0 if no case failed.
 
-    :raises CommandLineError: an option is wrong, or the server is not there.
+    :raises CommandLineError: an option is invalid, or the server cannot be reached.
     """
     cases = select(args.section or [])
     if args.list:
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def select(wanted: list[str]) -> list[Case]:
-    """The cases of sections and of what is below them, in the order of the sections; all for none.
+    """The cases of these sections and their subsections, in the order of the sections; all without any.
 
     :raises CommandLineError: there is no such section.
     """
@@ -73,7 +73,7 @@ def _below(name: str, section: str) -> bool:
 def target(args: argparse.Namespace, environ: Mapping[str, str]) -> Target:
     """The server that the options describe.
 
-    :raises CommandLineError: they do not.
+    :raises CommandLineError: an option is missing or invalid.
     """
     if not args.url:
         raise CommandLineError("--url is missing; expected ws://HOST:PORT")
@@ -132,7 +132,7 @@ async def _run(aim: Target, cases: list[Case], args: argparse.Namespace) -> list
             except (OSError, OverflowError) as error:
                 address = f"{args.webhook_host}:{args.webhook_port}"
                 raise CommandLineError(f"{address} cannot be listened on: {error}", FAILED) from error
-        return await Runner(aim, hooks).run(cases, _Progress(len(cases)))
+        return await SuiteRunner(aim, hooks).run(cases, _Progress(len(cases)))
 
 
 async def _there(address: str) -> None:
@@ -148,7 +148,7 @@ async def _there(address: str) -> None:
 
 
 class _Progress:
-    """A counter on a terminal's standard error; nothing elsewhere."""
+    """A progress counter on standard error, if that is a terminal."""
 
     def __init__(self, total: int) -> None:
         self._total = total

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .target import Application, Target
 
 QUERY: Final = "protocol=7&client=js&version=8.6.0&flash=false"
-"""What pusher-js sends."""
+"""The query of pusher-js."""
 
 CACHED: Final = ("cache-", "private-cache-", "private-encrypted-cache-", "presence-cache-")
 """Prefixes of channels that keep their last event."""
@@ -37,17 +37,17 @@ CACHED: Final = ("cache-", "private-cache-", "private-encrypted-cache-", "presen
 T = TypeVar("T")
 
 POLL: Final = 0.02
-"""Seconds between two looks at a condition that nothing announces."""
+"""Polling interval in seconds."""
 
 
 class Peer(Protocol):
-    """Whoever has a ``socket_id``."""
+    """A client with a ``socket_id``."""
 
     socket_id: str
 
 
-class Context:
-    """One run of one case. Names are fresh, so cases do not disturb one another."""
+class CaseContext:
+    """One run of one case. Names are unique, so that cases do not disturb each other."""
 
     def __init__(self, target: Target, hooks: Hooks | None = None) -> None:
         self.target = target
@@ -74,7 +74,7 @@ class Context:
         return self._hooks
 
     def name(self, prefix: str = "") -> str:
-        """A channel name, event name or user id that nobody else has."""
+        """A unique channel name, event name or user id."""
         self._names += 1
         return f"{prefix}conformance-{self._token}-{self._names}"
 
@@ -137,12 +137,12 @@ class Context:
         channel_data: str | None = None,
         app: Application | None = None,
     ) -> str:
-        """What an application's authorisation endpoint answers."""
+        """The ``auth`` that an application's authorisation endpoint returns."""
         app = app or self.app
         return signatures.sign_channel(app.key, app.secret, peer.socket_id, channel, channel_data)
 
     async def ask(self, socket: Socket, channel: str, channel_data: str | None = None, **more: Any) -> None:
-        """Send a subscribe with a good signature, unless ``auth`` is in ``more``."""
+        """Send a subscribe with a valid signature, unless ``more`` has ``auth``."""
         data: dict[str, Any] = {"channel": channel, "auth": ""}
         if channel.startswith(("private-", "presence-")):
             data["auth"] = self.auth(socket, channel, channel_data)
@@ -151,18 +151,18 @@ class Context:
         await socket.send("pusher:subscribe", data | more)
 
     async def subscribe(self, socket: Socket, channel: str, channel_data: str | None = None) -> Message:
-        """Subscribe; the answer, after which comes what follows it on a cache channel."""
+        """Subscribe and return the answer. On a cache channel, another message follows."""
         await self.ask(socket, channel, channel_data)
         return await socket.expect("pusher_internal:subscription_succeeded", channel)
 
     async def enter_channel(self, socket: Socket, channel: str, channel_data: str | None = None) -> None:
-        """Subscribe a fresh channel, and hear that nothing is cached if it is of that kind."""
+        """Subscribe to a new channel; on a cache channel, receive its cache_miss."""
         await self.subscribe(socket, channel, channel_data)
         if channel.startswith(CACHED):
             await socket.expect("pusher:cache_miss", channel)
 
     async def join(self, socket: Socket, channel: str, user_id: Any, **more: Any) -> dict[str, Any]:
-        """Subscribe a presence channel as a member; ``more`` is ``user_info``. The roster."""
+        """Subscribe to a presence channel as a member; ``more`` is ``user_info``. Returns the roster."""
         data = (await self.subscribe(socket, channel, member(user_id, **more))).parsed()
         check(isinstance(data, dict), f"presence data is not an object: {show(data)}")
         presence = data.get("presence")
@@ -171,7 +171,7 @@ class Context:
         return roster
 
     async def refusal(self, socket: Socket, channel: str) -> Message:
-        """The next message, which has to refuse the subscription in one of the two usual ways.
+        """The next message, which must refuse the subscription in one of the two usual ways.
 
         :raises Failure: it does not, or the connection is closed.
         """
@@ -186,7 +186,7 @@ class Context:
         return message
 
     async def is_out(self, socket: Socket, channel: str) -> None:
-        """:raises Failure: the socket gets what is published on the channel."""
+        """Raise :class:`.checks.Failure` if the socket gets an event of the channel."""
         await self.publish(channel, "intruder", "x")
         await socket.nothing(f"expected nothing of {show(channel)}")
 
@@ -197,7 +197,7 @@ class Context:
         return await socket.expect("pusher:signin_success")
 
     async def ask_sign_in(self, socket: Socket, user_data: str, app: Application | None = None) -> None:
-        """Send a sign-in with a good signature."""
+        """Send a sign-in with a valid signature."""
         app = app or self.app
         text = f"{socket.socket_id}::user::{user_data}"
         auth = f"{app.key}:{signatures.sign(app.secret, text)}"
@@ -222,7 +222,7 @@ class Context:
         params: Mapping[str, str] | None = None,
         app: Application | None = None,
     ) -> http.Response:
-        """A request as an SDK signs it; a ``body`` that is not bytes goes out as JSON."""
+        """Send a request as an SDK signs it; a ``body`` that is not bytes is encoded as JSON."""
         content = encode(body)
         full = self.path(path, app)
         return await self.send(method, full, self.sign(method, full, content, params or {}, app), content)
@@ -235,7 +235,7 @@ class Context:
         params: Mapping[str, str],
         app: Application | None = None,
     ) -> dict[str, str]:
-        """The parameters with those of section 10.1; ones that are given already stay as they are."""
+        """Add the parameters of section 10.1, except those that are already given."""
         app = app or self.app
         signed = {"auth_key": app.key, "auth_timestamp": str(int(time.time())), "auth_version": "1.0"}
         if content:
@@ -247,14 +247,14 @@ class Context:
     async def send(
         self, method: str, path: str, params: Mapping[str, str], content: bytes = b""
     ) -> http.Response:
-        """A request with exactly these parameters, unescaped as the Node, Python and Go SDKs send them."""
+        """Send a request with exactly these parameters, unescaped as by the Node, Python and Go SDKs."""
         query = "&".join(f"{name}={value}" for name, value in params.items())
         headers = {"content-type": "application/json", "x-pusher-library": "legato-conformance 1"}
         target = f"{path}?{query}" if query else path
         return await http.request(method, self.target.api, target, headers, content, self.target.timeout)
 
     async def publish(self, channel: str | Sequence[str], event: str, data: Any, **more: Any) -> None:
-        """Publish over HTTP. Which object it is answered with is for the cases that are about it.
+        """Publish over HTTP. The content of the answer is checked by other cases.
 
         :raises Failure: the answer is not 200 with a JSON object.
         """
@@ -262,7 +262,7 @@ class Context:
         await self.done("/events", {"name": event, "data": data, "channels": channels} | more)
 
     async def done(self, path: str, body: Any = None) -> None:
-        """A POST whose effect matters, and of its answer only that it is one.
+        """Send a POST for its effect; the content of the answer does not matter.
 
         :raises Failure: the answer is not 200 with a JSON object.
         """
@@ -270,7 +270,7 @@ class Context:
         check(isinstance(answer, dict), f"expected an object in answer to POST {path}, got {show(answer)}")
 
     async def ok(self, method: str, path: str, body: Any = None, **params: str) -> Any:
-        """A request that has to be answered 200; the JSON of the answer.
+        """The JSON of the answer to a request, which must be 200.
 
         :raises Failure: another status.
         """
@@ -279,9 +279,9 @@ class Context:
         return response.json()
 
     async def status(self, expected: int, method: str, path: str, body: Any = None, **params: str) -> str:
-        """A request that has to be answered with this status.
+        """Send a request that must be answered with this status.
 
-        :raises Failure: another one.
+        :raises Failure: another status.
         """
         response = await self.api(method, path, body, params)
         check(response.status == expected, f"expected {expected} for {method} {path}, got {response}")
@@ -290,7 +290,7 @@ class Context:
     # --- waiting
 
     async def eventually(self, look: Callable[[], Awaitable[Any]], expected: Any, what: str) -> None:
-        """Look until it is as expected.
+        """Poll until the value is as expected.
 
         :raises Failure: it is not in time.
         """
@@ -302,22 +302,22 @@ class Context:
             await asyncio.sleep(POLL)
 
     async def within(self, waiting: Awaitable[T]) -> T:
-        """:raises TimeoutError: it takes longer than any wait may."""
+        """Wait with the time-out of the run, after which it raises TimeoutError."""
         async with asyncio.timeout(self.target.timeout):
             return await waiting
 
     async def enter(self, manager: AbstractAsyncContextManager[Any]) -> Any:
-        """Something that is left when the case ends."""
+        """Close something when the case ends."""
         return await self._stack.enter_async_context(manager)
 
 
 def member(user_id: Any, **more: Any) -> str:
-    """``channel_data``; ``more`` is ``user_info`` and what else there is."""
+    """The ``channel_data`` of a member; ``more`` is ``user_info`` and other keys."""
     return json.dumps({"user_id": user_id} | more)
 
 
 def encode(body: Any) -> bytes:
-    """A request's body."""
+    """Encode the body of a request."""
     if body is None:
         return b""
     return body if isinstance(body, bytes) else json.dumps(body).encode()

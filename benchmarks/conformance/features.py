@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from .client import Socket
-    from .context import Context
+    from .context import CaseContext
 
 
 async def heard(socket: Socket, event: str) -> bool:
-    """Whether the event comes, after whatever else there is; a missing one takes as long as any wait may."""
+    """Whether the event arrives, possibly after others. A missing one costs the whole time-out."""
     with contextlib.suppress(Failure):
         while (await socket.next()).event != event:
             pass
@@ -25,8 +25,8 @@ async def heard(socket: Socket, event: str) -> bool:
     return False
 
 
-async def client_events(t: Context) -> str | None:
-    """An application may not have them: the server says so."""
+async def client_events(t: CaseContext) -> str | None:
+    """Why the application has no client events, as the server says; None if it has."""
     one = await t.connect()
     channel = t.name("private-")
     await t.subscribe(one, channel)
@@ -37,8 +37,8 @@ async def client_events(t: Context) -> str | None:
     return None
 
 
-async def watchlist(t: Context) -> str | None:
-    """An application may not have it: then nothing follows the sign-in."""
+async def watchlist(t: CaseContext) -> str | None:
+    """Why the application has no watchlists: nothing follows the sign-in; None if it has."""
     one = await t.connect(hear=["pusher_internal:watchlist_events"])
     user_data = json.dumps({"id": t.name(), "watchlist": [t.name()]})
     await t.ask_sign_in(one, user_data)
@@ -47,8 +47,8 @@ async def watchlist(t: Context) -> str | None:
     return "no watchlist event after a sign-in with a watchlist: not enabled for this application"
 
 
-async def subscription_count(t: Context) -> str | None:
-    """An application may not have it: then nothing follows the subscription."""
+async def subscription_count(t: CaseContext) -> str | None:
+    """Why the application has no counts: nothing follows the subscription; None if it has."""
     one = await t.connect(hear=["pusher_internal:subscription_count"])
     await t.ask(one, t.name())
     if await heard(one, "pusher_internal:subscription_count"):
@@ -56,18 +56,18 @@ async def subscription_count(t: Context) -> str | None:
     return "no subscription_count after a subscribe: not enabled for this application"
 
 
-async def fallback(t: Context) -> str | None:
-    """Most servers have no fallback transports."""
+async def fallback(t: CaseContext) -> str | None:
+    """Why the server has no fallback transports, as most servers; None if it has."""
     response = await poll(t, session_path(t))
     if response.status in (404, 405, 400, 403, 426, 501):
         return f"no HTTP fallback transports: {response.status} to the first receive request"
     return None
 
 
-PROBES: Final[Mapping[str, Callable[[Context], Awaitable[str | None]]]] = {
+PROBES: Final[Mapping[str, Callable[[CaseContext], Awaitable[str | None]]]] = {
     "client events": client_events,
     "watchlist": watchlist,
     "subscription_count": subscription_count,
     "fallback": fallback,
 }
-"""Name of an optional feature -> why it is not there, or None."""
+"""Name of an optional feature -> a function that returns why it is missing, or None."""

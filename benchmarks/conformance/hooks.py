@@ -23,7 +23,7 @@ READ_SECONDS: Final = 30
 
 
 @dataclass(frozen=True)
-class Hook:
+class HookRequest:
     """One request. Header names are in lower case."""
 
     headers: Mapping[str, str]
@@ -43,7 +43,7 @@ class Hook:
         return body
 
     def events(self) -> list[dict[str, Any]]:
-        """The events that can be told apart by a channel; whatever else there is, is left out."""
+        """The events that have a channel, by which cases find theirs."""
         try:
             events = self.json().get("events")
         except Failure:
@@ -55,13 +55,13 @@ class Hook:
 
 
 class Hooks:
-    """What has arrived, by channel. A channel that is to be refused gets one 500 first."""
+    """The received webhooks by channel. A channel can be told to get one 500 first."""
 
     def __init__(self) -> None:
-        self._accepted: defaultdict[str, list[tuple[Hook, dict[str, Any]]]] = defaultdict(list)
+        self._accepted: defaultdict[str, list[tuple[HookRequest, dict[str, Any]]]] = defaultdict(list)
         self._count = 0
         self._refuse: set[str] = set()
-        self._refused: dict[str, Hook] = {}
+        self._refused: dict[str, HookRequest] = {}
         self._news = asyncio.Event()
         self.url = ""
 
@@ -69,20 +69,20 @@ class Hooks:
         """Answer the next request about the channel with 500."""
         self._refuse.add(channel)
 
-    def refused(self, channel: str) -> Hook | None:
+    def refused(self, channel: str) -> HookRequest | None:
         """The request that was answered 500."""
         return self._refused.get(channel)
 
-    def of(self, channel: str) -> list[tuple[Hook, dict[str, Any]]]:
+    def of(self, channel: str) -> list[tuple[HookRequest, dict[str, Any]]]:
         """The accepted requests and events of the channel, in order."""
         return list(self._accepted[channel])
 
     def names(self, channel: str) -> list[str]:
-        """The names of :meth:`of`, without counts, which may come at any time if they are on."""
+        """The names of :meth:`of`, without subscription counts, which may arrive at any time."""
         names = [str(event.get("name")) for _, event in self.of(channel)]
         return [name for name in names if name != "subscription_count"]
 
-    async def wait(self, channel: str, seconds: float, **fields: Any) -> tuple[Hook, dict[str, Any]]:
+    async def wait(self, channel: str, seconds: float, **fields: Any) -> tuple[HookRequest, dict[str, Any]]:
         """The first event with these fields.
 
         :raises Failure: none in time.
@@ -99,8 +99,8 @@ class Hooks:
             seen = ", ".join(self.names(channel)) or "nothing"
             raise Failure(f"no hook with {fields} in {seconds:g} s; came: {seen}") from None
 
-    def receive(self, hook: Hook) -> int:
-        """Take one request; the status that it is answered with."""
+    def receive(self, hook: HookRequest) -> int:
+        """Store one request; returns the status of the answer."""
         events = hook.events()
         channels = {event["channel"] for event in events}
         to_refuse = channels & self._refuse
@@ -137,7 +137,7 @@ class Hooks:
         writer.close()
 
 
-async def _read(connection: h11.Connection, reader: asyncio.StreamReader) -> Hook | None:
+async def _read(connection: h11.Connection, reader: asyncio.StreamReader) -> HookRequest | None:
     """The next request, None at the end of the connection."""
     headers: dict[str, str] = {}
     body = bytearray()
@@ -152,16 +152,16 @@ async def _read(connection: h11.Connection, reader: asyncio.StreamReader) -> Hoo
             if len(body) > MAX_BODY:
                 return None
         elif isinstance(event, h11.EndOfMessage):
-            return Hook(headers, bytes(body))
+            return HookRequest(headers, bytes(body))
         else:
             return None
 
 
 @contextlib.asynccontextmanager
 async def listening(host: str, port: int) -> AsyncIterator[Hooks]:
-    """A receiver on an address.
+    """Run a receiver on an address.
 
-    :raises OSError: it cannot be listened on.
+    :raises OSError: the address cannot be used.
     """
     hooks = Hooks()
     server = await asyncio.start_server(hooks.serve, host, port)

@@ -30,7 +30,7 @@ class Response:
     text: str
 
     def json(self) -> Any:
-        """The body, parsed.
+        """The parsed body.
 
         :raises Failure: it is not JSON.
         """
@@ -43,7 +43,7 @@ class Response:
         return f"{self.status} {show(self.text)}"
 
 
-class Exchange:
+class HttpExchange:
     """One request whose answer is read piece by piece."""
 
     def __init__(self, reader: asyncio.StreamReader, connection: h11.Connection) -> None:
@@ -76,11 +76,11 @@ class Exchange:
 @contextlib.asynccontextmanager
 async def exchange(
     method: str, base: str, target: str, headers: Mapping[str, str], body: bytes
-) -> AsyncIterator[Exchange]:
-    """Send a request on a connection of its own; the answer's head has been read.
+) -> AsyncIterator[HttpExchange]:
+    """Send a request on a new connection, and read the head of the answer.
 
     :param base: ``http[s]://HOST[:PORT]``; a path in it is ignored.
-    :param target: path and query, exactly as they shall be on the wire.
+    :param target: path and query, exactly as they are sent.
     :raises Failure: the server cannot be reached or does not speak HTTP.
     """
     parts = urlsplit(base)
@@ -101,7 +101,7 @@ async def exchange(
                 h11.EndOfMessage(),
             ):
                 writer.write(connection.send(event) or b"")
-            started = Exchange(reader, connection)
+            started = HttpExchange(reader, connection)
             await started.start()
             yield started
         finally:
@@ -116,9 +116,9 @@ async def exchange(
 async def request(
     method: str, base: str, target: str, headers: Mapping[str, str], body: bytes, seconds: float
 ) -> Response:
-    """A whole exchange.
+    """Send a request and read the whole answer.
 
-    :raises Failure: as :func:`exchange`, or no whole answer in time.
+    :raises Failure: as :func:`exchange`, or there is no whole answer in time.
     """
     try:
         async with asyncio.timeout(seconds), exchange(method, base, target, headers, body) as started:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Final, Literal
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from .context import Context
+    from .context import CaseContext
+
+    Run = Callable[[CaseContext], Awaitable[str | None]]
 
 Verdict = Literal["pass", "fail", "not applicable"]
 
@@ -19,12 +21,12 @@ class Case:
 
     ``run`` returns what was seen (or None), and raises :class:`.checks.Failure` or
     :class:`.checks.NotApplicable`.
-    ``needs`` names what has to be there, in the words of :data:`.features.PROBES` and :mod:`.target`.
+    ``needs`` names required features, in the words of :data:`.features.PROBES` and :mod:`.target`.
     """
 
     section: str
     name: str
-    run: Callable[[Context], Awaitable[str | None]]
+    run: Run
     needs: frozenset[str] = frozenset()
 
     @property
@@ -53,12 +55,10 @@ CASES: Final[list[Case]] = []
 """Every case, in the order of the specification. Filled by :mod:`.cases`."""
 
 
-def case(
-    section: str, name: str, *needs: str
-) -> Callable[[Callable[[Context], Awaitable[str | None]]], Callable[[Context], Awaitable[str | None]]]:
-    """Enter a coroutine function into the table."""
+def case(section: str, name: str, *needs: str) -> Callable[[Run], Run]:
+    """Register a coroutine function as a case."""
 
-    def enter(run: Callable[[Context], Awaitable[str | None]]) -> Callable[[Context], Awaitable[str | None]]:
+    def enter(run: Run) -> Run:
         CASES.append(Case(section, name, run, frozenset(needs)))
         return run
 

@@ -21,13 +21,13 @@ def summary(results: Sequence[Result]) -> str:
 
 
 def line(result: Result) -> str:
-    """One result as text; the reason only where it is not simply as specified."""
+    """One result as text, with the reason unless it passed."""
     head = f"{MARKS[result.verdict]} {result.section:<5} {result.name}"
     return head if result.verdict == "pass" else f"{head}\n           {result.reason}"
 
 
 def text(results: Sequence[Result]) -> str:
-    """For people."""
+    """The report as text."""
     return "".join(f"{line(result)}\n" for result in results) + f"\n{summary(results)}\n"
 
 

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from .checks import Failure, NotApplicable, show
-from .context import Context
+from .context import CaseContext
 from .features import PROBES
 from .outcome import Case, Result, Verdict
 from .target import ROLES
@@ -22,13 +22,13 @@ AT_ONCE: Final = 8
 """Cases that run at the same time: most of a case's time is waiting."""
 
 CASE_SECONDS: Final = 60.0
-"""What a case may take beside its waits; each single wait is bounded by ``Target.timeout``."""
+"""Seconds that a case may take besides its waits; ``Target.timeout`` bounds each wait."""
 
 SLOW_SECONDS: Final = 600.0
 
 
-class Runner:
-    """One run of the suite. Whether a feature is there is found out once, when a case first needs it."""
+class SuiteRunner:
+    """One run of the suite. An optional feature is detected once, when a case first needs it."""
 
     def __init__(self, target: Target, hooks: Hooks | None = None) -> None:
         self._target = target
@@ -53,7 +53,7 @@ class Runner:
         return [task.result() for task in tasks]
 
     async def result(self, case: Case) -> Result:
-        """Run one case. Whatever goes wrong in it is its result."""
+        """Run one case. An exception in it becomes its result."""
         start = time.monotonic()
         verdict, reason = await self._verdict(case)
         return Result(case.section, case.name, verdict, show(reason), round(time.monotonic() - start, 3))
@@ -64,7 +64,7 @@ class Runner:
                 missing = await self._missing(case)
                 if missing is not None:
                     return "not applicable", missing
-                async with Context(self._target, self._hooks) as context:
+                async with CaseContext(self._target, self._hooks) as context:
                     return "pass", await case.run(context) or "as specified"
         except NotApplicable as reason:
             return "not applicable", str(reason)
@@ -102,9 +102,9 @@ class Runner:
         return await asyncio.shield(self._probes[feature])
 
     async def _ask(self, feature: str) -> str | None:
-        """A probe that fails says nothing: the cases shall tell."""
+        """Run a probe. If it fails, assume that the feature is there, and let the cases fail."""
         try:
-            async with Context(self._target) as context:
+            async with CaseContext(self._target) as context:
                 return await PROBES[feature](context)
         except Failure:
             return None

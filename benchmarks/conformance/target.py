@@ -14,7 +14,7 @@ ROLES: Final = {
     "strict": "an application that closes connections which are not authorised in time (4009)",
     "quiet": "an application without client events",
 }
-"""Further applications that some cases need, and what they must be like."""
+"""Further applications that some cases need, and their configuration."""
 
 
 class Application(NamedTuple):
@@ -31,11 +31,11 @@ class Application(NamedTuple):
 
 @dataclass(frozen=True)
 class Target:
-    """Where the server is, and what it was set up with. Times are in seconds.
+    """The address and the configuration of the server. Times are in seconds.
 
     ``url`` and ``api`` have no slash at the end and may have a path. ``timeout`` bounds every wait.
-    ``patience`` is what the server's own timers may take beside: its wait for a pong, hold-back and
-    batching of webhooks. ``slow`` allows cases that wait for such timers or open over a hundred sockets.
+    ``patience`` is added for the server's own timers: its wait for a pong, hold-back and batching of
+    webhooks. ``slow`` allows cases that wait for such timers or open over a hundred sockets.
     """
 
     url: str

@@ -14,14 +14,14 @@ from .checks import Failure, check, show
 from .client import OPTIONAL, Message
 
 if TYPE_CHECKING:
-    from .context import Context
+    from .context import CaseContext
 
 ALPHABET: Final = "0123456789abcdefghijklmnopqrstuv"
 HEADERS: Final = {"content-type": "application/json", "origin": "http://localhost"}
 QUERY: Final = "protocol=7&client=js&version=8.6.0"
 
 
-def session_path(t: Context, key: str | None = None) -> str:
+def session_path(t: CaseContext, key: str | None = None) -> str:
     """A new session's path; pusher-js's ``httpPath`` is ``/pusher``."""
     name = "".join(secrets.choice(ALPHABET) for _ in range(8))
     return f"{t.prefix}/pusher/app/{key or t.app.key}/{secrets.randbelow(1000)}/{name}"
@@ -31,13 +31,13 @@ def _stamp() -> str:
     return f"t={int(time.time() * 1000)}&n=1"
 
 
-async def poll(t: Context, path: str, query: str = QUERY, seconds: float | None = None) -> http.Response:
+async def poll(t: CaseContext, path: str, query: str = QUERY, seconds: float | None = None) -> http.Response:
     """One long poll."""
     target = f"{path}/xhr?{query}&{_stamp()}"
     return await http.request("POST", t.target.api, target, HEADERS, b"", seconds or t.target.timeout)
 
 
-async def push(t: Context, path: str, messages: list[dict[str, Any]]) -> http.Response:
+async def push(t: CaseContext, path: str, messages: list[dict[str, Any]]) -> http.Response:
     """Send messages."""
     body = json.dumps([json.dumps(message) for message in messages]).encode()
     target = f"{path}/xhr_send?{_stamp()}"
@@ -75,8 +75,8 @@ def messages(found: list[tuple[str, Any]]) -> list[Message]:
     return [Message(text, json.loads(text)) for text in texts]
 
 
-async def ignored(t: Context, path: str, message: Message) -> bool:
-    """Whether a message is one of those that may come at any time; a ping is answered."""
+async def ignored(t: CaseContext, path: str, message: Message) -> bool:
+    """Whether a message may come at any time; a ping is answered."""
     if message.event == "pusher:ping":
         await push(t, path, [{"event": "pusher:pong", "data": {}}])
         return True
@@ -86,7 +86,7 @@ async def ignored(t: Context, path: str, message: Message) -> bool:
 class Poller:
     """A session over long polls."""
 
-    def __init__(self, t: Context) -> None:
+    def __init__(self, t: CaseContext) -> None:
         self._t = t
         self._waiting: list[Message] = []
         self.path = session_path(t)
@@ -101,7 +101,7 @@ class Poller:
         self.socket_id = greeting["socket_id"]
 
     async def expect(self, event: str) -> Message:
-        """The next message, which has to be this one."""
+        """The next message, which must be this one."""
         end = time.monotonic() + self._t.target.timeout
         while not self._waiting:
             check(time.monotonic() < end, f"expected {event}, polled in vain")
@@ -121,18 +121,18 @@ class Poller:
 
 
 class Stream:
-    """A session over one answer that does not end."""
+    """A session over one endless answer."""
 
-    def __init__(self, t: Context, path: str) -> None:
+    def __init__(self, t: CaseContext, path: str) -> None:
         self._t = t
         self._buffer = b""
         self._frames: list[tuple[str, Any]] = []
-        self._exchange: http.Exchange | None = None
+        self._exchange: http.HttpExchange | None = None
         self._stack = contextlib.AsyncExitStack()
         self.path = path
 
-    async def start(self, query: str = QUERY) -> http.Exchange:
-        """Send the receive request; :meth:`abort` or the case's end ends it."""
+    async def start(self, query: str = QUERY) -> http.HttpExchange:
+        """Send the receive request. It ends with :meth:`abort` or with the case."""
         target = f"{self.path}/xhr_streaming?{query}&{_stamp()}"
         await self._t.enter(self._stack)
         manager = http.exchange("POST", self._t.target.api, target, HEADERS, b"")
@@ -141,7 +141,7 @@ class Stream:
         return started
 
     async def abort(self) -> None:
-        """Give the answer up, as pusher-js does after 256 KB of it."""
+        """Abort the answer, as pusher-js does after 256 KB."""
         await self._stack.aclose()
 
     async def frame(self) -> tuple[str, Any]:
@@ -162,7 +162,7 @@ class Stream:
         return self._frames.pop(0)
 
     async def expect(self, event: str) -> Message:
-        """The next message, which has to be this one."""
+        """The next message, which must be this one."""
         while True:
             found = messages([await self.frame()])
             check(found, f"expected {event}, got a frame without messages")

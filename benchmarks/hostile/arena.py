@@ -33,7 +33,7 @@ _SOCKET_ID: Final = re.compile(rb'socket_id\\?"\s*:\s*\\?"([0-9.]+)')
 _BLOCKED: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-class Order(msgspec.Struct):
+class AttackOrder(msgspec.Struct):
     """One attack, as its process reads it from standard input.
 
     :ivar scale: requested seconds, which determine the sizes of attacks.
@@ -54,10 +54,10 @@ class Order(msgspec.Struct):
 
     def __repr__(self) -> str:
         """Without the secret."""
-        return f"Order({self.attack})"
+        return f"AttackOrder({self.attack})"
 
 
-class Outcome(msgspec.Struct):
+class AttackOutcome(msgspec.Struct):
     """The result of an attack. ``opened``: connections; more than needed if the server closed some."""
 
     sent: int = 0
@@ -70,11 +70,11 @@ class Over(Exception):  # noqa: N818 - not an error: the attack has had its time
     """The limit of time or bytes is reached."""
 
 
-class Closed(ConnectionError):  # noqa: N818 - as ConnectionError and its kind
+class ServerClosed(ConnectionError):  # noqa: N818 - as ConnectionError and its kind
     """The server has closed the connection."""
 
 
-class Socket(NamedTuple):
+class AttackSocket(NamedTuple):
     """An established WebSocket connection."""
 
     raw: socket.socket
@@ -87,9 +87,9 @@ class Arena:
     :ivar heard: the last bytes that were read.
     """
 
-    def __init__(self, order: Order, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, order: AttackOrder, clock: Callable[[], float] = time.monotonic) -> None:
         self.order = order
-        self.outcome = Outcome()
+        self.outcome = AttackOutcome()
         self.heard = b""
         self._clock = clock
         self._began = clock()
@@ -155,12 +155,12 @@ class Arena:
             "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         ).encode()
 
-    def websocket(self) -> Socket:
+    def websocket(self) -> AttackSocket:
         """A WebSocket that the server has greeted."""
         sock = self.connect()
         self.write(sock, [self.upgrade()])
         found = self.read_until(sock, _SOCKET_ID)
-        return Socket(sock, found[1].decode())
+        return AttackSocket(sock, found[1].decode())
 
     # --- bytes
 
@@ -179,7 +179,7 @@ class Arena:
         """Write all pieces as fast as the server accepts them.
 
         :param read: whether to read from the server meanwhile. ``also``: read from these sockets too.
-        :raises Closed: the server has closed one.
+        :raises ServerClosed: the server has closed one.
         """
         heard = [sock, *also] if read else []
         for piece in pieces:
@@ -203,14 +203,14 @@ class Arena:
     def read(self, sock: socket.socket) -> bytes:
         """The received bytes, or empty.
 
-        :raises Closed: the server has closed.
+        :raises ServerClosed: the server has closed.
         """
         try:
             data = sock.recv(READ)
         except _BLOCKED:
             return b""
         if not data:
-            raise Closed
+            raise ServerClosed
         self.heard = data
         return data
 

@@ -1,7 +1,7 @@
 """The process of one attack: ``python -m legato.benchmarks.hostile.attacker``.
 
-It reads an :class:`.Order` from standard input, reports that it is ready, starts at the next line, and writes
-the :class:`.Outcome`. Its connections stay open until standard input ends.
+It reads an :class:`.AttackOrder` from standard input, reports that it is ready, starts at the next line, and
+writes the :class:`.AttackOutcome`. Its connections stay open until standard input ends.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 
 import msgspec
 
-from .arena import Arena, Order
+from .arena import Arena, AttackOrder
 from .catalogue import ATTACKS
 
 NICE = 5
@@ -20,7 +20,7 @@ NICE = 5
 
 def main() -> int:
     """Carry out the order."""
-    order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
+    order = msgspec.json.decode(sys.stdin.buffer.readline(), type=AttackOrder)
     os.nice(NICE)
     sys.stdout.write("ready\n")
     sys.stdout.flush()

@@ -17,7 +17,7 @@ from .attack import UNREAD, Attack, filled
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .arena import Arena, Socket
+    from .arena import Arena, AttackSocket
 
 GROUP: Final = "websocket"
 OBSERVED: Final = "private-observed"
@@ -90,7 +90,7 @@ def _mass_departure(arena: Arena) -> None:
     raise Over
 
 
-def _member(arena: Arena) -> Socket:
+def _member(arena: Arena) -> AttackSocket:
     """A WebSocket that is subscribed to the observers' private channel, as any member may be."""
     member = arena.websocket()
     auth = sign_channel(arena.order.key, arena.order.secret, member.id, OBSERVED)

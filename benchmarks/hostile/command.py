@@ -15,8 +15,8 @@ from legato.benchmarks import machine, stage
 from legato.benchmarks.errors import BAD_USAGE, BenchmarkError
 
 from . import catalogue, report
-from .run import Plan, rows
-from .verdict import Limits
+from .run import HostilePlan, rows
+from .verdict import HostileLimits
 
 if TYPE_CHECKING:
     import argparse
@@ -30,7 +30,7 @@ LONGEST_SECONDS: Final = 60.0
 QUIET: Final = 0.4
 """Duration of the quiet run before an attack, as a share of the attack's; at least a second."""
 
-QUICK: Final = Limits(p99=400.0, longest=1200.0, newcomer=2000.0)
+QUICK: Final = HostileLimits(p99=400.0, longest=1200.0, newcomer=2000.0)
 """The limits of ``--quick``: too high for users, but far below the delay of a successful attack."""
 
 
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
         return 0
     attacks = catalogue.chosen(args.only)
     plan = _plan(args)
-    found = report.Report(
+    found = report.HostileReport(
         report.SCHEMA,
         shlex.join(["legato", "bench", *argv]),
         machine.machine(),
@@ -66,17 +66,17 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
     return 1 if any(row.faults for row in found.rows) else 0
 
 
-def _plan(args: argparse.Namespace) -> Plan:
+def _plan(args: argparse.Namespace) -> HostilePlan:
     seconds = args.seconds or (QUICK_SECONDS if args.quick else SECONDS)
     if seconds > LONGEST_SECONDS:
         raise BenchmarkError(f"--seconds {seconds:g}: expected at most {LONGEST_SECONDS:g}", BAD_USAGE)
-    limits = QUICK if args.quick else Limits()
+    limits = QUICK if args.quick else HostileLimits()
     if args.delay is not None:
         limits = msgspec.structs.replace(limits, p99=args.delay)
-    return Plan(stage.redis_server(args.redis), seconds, max(1.0, QUIET * seconds), args.tls, limits)
+    return HostilePlan(stage.redis_server(args.redis), seconds, max(1.0, QUIET * seconds), args.tls, limits)
 
 
-async def _attack(attacks: Sequence[Attack], plan: Plan, found: report.Report) -> None:
+async def _attack(attacks: Sequence[Attack], plan: HostilePlan, found: report.HostileReport) -> None:
     async for row in rows(attacks, plan):
         found.rows.append(row)
         _say(report.line(row))
@@ -87,7 +87,7 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def _write(path: str, found: report.Report) -> None:
+def _write(path: str, found: report.HostileReport) -> None:
     try:
         Path(path).write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
     except OSError as error:

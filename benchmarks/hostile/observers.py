@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from legato.benchmarks.load.http import Connection
+from legato.benchmarks.load.http import ApiConnection
 from legato.protocol.signatures import sign_channel
 
 from . import tasks
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Self
 
-    from legato.benchmarks.load.orders import Target
+    from legato.benchmarks.load.orders import LoadTarget
 
 PING_EVERY: Final = 0.05
 PUBLISH_EVERY: Final = 0.1
@@ -45,11 +45,11 @@ class Sample(NamedTuple):
     seconds: float
 
 
-class Place(NamedTuple):
+class ServerAddress(NamedTuple):
     """Where clients connect."""
 
     node: int
-    target: Target
+    target: LoadTarget
     tls: ssl.SSLContext | None
 
     @property
@@ -89,7 +89,7 @@ class Follower:
     :ivar pings: delay of each pong, from the scheduled time of its ping.
     """
 
-    def __init__(self, place: Place, name: str) -> None:
+    def __init__(self, place: ServerAddress, name: str) -> None:
         self.place = place
         self.name = f"{name} on node {place.node + 1}"
         self.pings: list[Sample] = []
@@ -166,10 +166,10 @@ class Follower:
         self.next[of] = n + 1
 
 
-class Observer(Follower):
+class ObservingClient(Follower):
     """A client over WebSocket."""
 
-    def __init__(self, place: Place, number: int) -> None:
+    def __init__(self, place: ServerAddress, number: int) -> None:
         super().__init__(place, f"observer {number}")
         self._socket: ClientConnection | None = None
 
@@ -204,12 +204,12 @@ class Publisher:
     :ivar accepted: accepted events.
     """
 
-    def __init__(self, place: Place, number: int) -> None:
+    def __init__(self, place: ServerAddress, number: int) -> None:
         self.number = number
         self.accepted = 0
         self.answers: list[Sample] = []
         self.faults: list[str] = []
-        self._connection = Connection(place.target, place.tls)
+        self._connection = ApiConnection(place.target, place.tls)
         self._due: float | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -251,7 +251,7 @@ class Publisher:
 class Newcomers:
     """Clients that connect by schedule, wait for the greeting, and disconnect."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: ServerAddress) -> None:
         self._place = place
         self.greetings: list[Sample] = []
         self.faults: list[str] = []

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 from legato.benchmarks.errors import BenchmarkError
 
-from .observers import Newcomers, Observer, Publisher
+from .observers import Newcomers, ObservingClient, Publisher
 from .stream_observer import StreamObserver
 
 if TYPE_CHECKING:
     from typing import Self
 
-    from .observers import Follower, Other, Place
+    from .observers import Follower, Other, ServerAddress
 
 WARM: Final = 2
 LONGEST: Final = 60.0
@@ -24,9 +24,9 @@ LONGEST: Final = 60.0
 class Others:
     """All observers on all nodes. The first node is attacked."""
 
-    def __init__(self, places: list[Place], per_node: int) -> None:
+    def __init__(self, places: list[ServerAddress], per_node: int) -> None:
         self.observers: list[Follower] = [
-            Observer(place, number) for place in places for number in range(1, per_node + 1)
+            ObservingClient(place, number) for place in places for number in range(1, per_node + 1)
         ]
         self.observers += [StreamObserver(place) for place in places]
         self.publishers = [Publisher(place, number) for number, place in enumerate(places)]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from .verdict import Limits, Row  # noqa: TC001 - msgspec needs them
+from .verdict import AttackRow, HostileLimits  # noqa: TC001 - msgspec needs them
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 SCHEMA: Final = 1
 
 
-class Report(msgspec.Struct):
+class HostileReport(msgspec.Struct):
     """Everything, as ``--json`` writes it. ``whole``: not interrupted."""
 
     schema: int
@@ -23,12 +23,12 @@ class Report(msgspec.Struct):
     versions: dict[str, str]
     seconds: float
     tls: bool
-    limits: Limits
-    rows: list[Row]
+    limits: HostileLimits
+    rows: list[AttackRow]
     whole: bool = False
 
 
-_COLUMNS: Final[tuple[tuple[str, int, Callable[[Row], str]], ...]] = (
+_COLUMNS: Final[tuple[tuple[str, int, Callable[[AttackRow], str]], ...]] = (
     ("attack", -20, lambda row: row.attack),
     ("verdict", -8, lambda row: "FAILED" if row.faults else "borne"),
     ("quiet p99", 10, lambda row: f"{row.quiet.p99:.1f}"),
@@ -52,14 +52,14 @@ def head() -> str:
     return "".join(f"{name:<{-width}}" if width < 0 else f"{name:>{width}}" for name, width, _ in _COLUMNS)
 
 
-def line(row: Row) -> str:
+def line(row: AttackRow) -> str:
     """The line of an attack, and a line for each of its faults."""
     cells = [(text(row), width) for _, width, text in _COLUMNS]
     first = "".join(f"{text:<{-width}}" if width < 0 else f"{text:>{width}}" for text, width in cells)
     return "\n".join([first, *(f"    {fault}" for fault in row.faults)])
 
 
-def summary(rows: Sequence[Row], asked: int) -> str:
+def summary(rows: Sequence[AttackRow], asked: int) -> str:
     """The last line."""
     failed = sum(bool(row.faults) for row in rows)
     text = f"{len(rows) - failed} of {len(rows)} attacks were borne"

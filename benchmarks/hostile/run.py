@@ -20,17 +20,17 @@ from legato.benchmarks.program import limited
 from legato.benchmarks.versus import loop_delay
 
 from . import verdict
-from .arena import Order, Outcome
+from .arena import AttackOrder, AttackOutcome
 from .scene import NODES, scene
-from .verdict import Row, waits
-from .watch import Log, Watch
+from .verdict import AttackRow, waits
+from .watch import NodeLog, NodeWatch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from .attack import Attack
     from .scene import Scene
-    from .verdict import Limits
+    from .verdict import HostileLimits
 
 ATTACKER: Final = (sys.executable, "-P", "-m", "legato.benchmarks.hostile.attacker")
 BYTES_PER_SECOND: Final = 128 << 20
@@ -49,7 +49,7 @@ RETURN_SECONDS: Final = 5.0
 """Time for the node to release memory."""
 
 
-class Plan(NamedTuple):
+class HostilePlan(NamedTuple):
     """The options of a run.
 
     :ivar redis: the Redis to run.
@@ -60,13 +60,13 @@ class Plan(NamedTuple):
     seconds: float
     quiet: float
     tls: bool
-    limits: Limits
+    limits: HostileLimits
 
 
 class Attacker:
     """The process of an attack. Ends with the block."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: AttackOrder) -> None:
         self._order = order
         self._process: asyncio.subprocess.Process | None = None
 
@@ -91,12 +91,12 @@ class Attacker:
         assert self._process.stdin is not None  # noqa: S101 - asked for above
         self._process.stdin.write(b"begin\n")
 
-    async def outcome(self) -> Outcome:
+    async def outcome(self) -> AttackOutcome:
         """Wait for its end and return the outcome.
 
         :raises BenchmarkError: it has failed.
         """
-        return msgspec.json.decode(await self._line(self._order.seconds + EXTRA_SECONDS), type=Outcome)
+        return msgspec.json.decode(await self._line(self._order.seconds + EXTRA_SECONDS), type=AttackOutcome)
 
     async def end(self) -> None:
         """Close its connections and end the process."""
@@ -117,10 +117,10 @@ class Attacker:
         return line
 
 
-def order_of(attack: Attack, on: Scene, plan: Plan) -> Order:
+def order_of(attack: Attack, on: Scene, plan: HostilePlan) -> AttackOrder:
     """The order for the process of an attack."""
     seconds = plan.seconds * attack.times
-    return Order(
+    return AttackOrder(
         attack.name,
         *(on.stage.port, on.metrics_port, stage.APP_ID, stage.APP_KEY, on.stage.secret),
         scale=plan.seconds,
@@ -130,7 +130,7 @@ def order_of(attack: Attack, on: Scene, plan: Plan) -> Order:
     )
 
 
-async def attacked(attack: Attack, on: Scene, plan: Plan) -> Row:
+async def attacked(attack: Attack, on: Scene, plan: HostilePlan) -> AttackRow:
     """Carry out an attack and measure its effects.
 
     :raises BenchmarkError: it could not be carried out.
@@ -151,20 +151,20 @@ class Work(Protocol):
     def begin(self) -> None:
         """Begin at once."""
 
-    async def outcome(self) -> Outcome:
+    async def outcome(self) -> AttackOutcome:
         """Wait until it is done."""
 
     async def end(self) -> None:
         """Let go of everything."""
 
 
-async def measured(attack: Attack, on: Scene, plan: Plan, work: Work) -> Row:
+async def measured(attack: Attack, on: Scene, plan: HostilePlan, work: Work) -> AttackRow:
     """Observe others during a quiet run, during ``work``, and until everything has recovered."""
-    log, delay = Log(on.log), await _loop(on)
+    log, delay = NodeLog(on.log), await _loop(on)
     await on.others.settled(time.monotonic())
     quiet = time.monotonic()
     await asyncio.sleep(plan.quiet)
-    async with Watch(on.redis, on.leases, on.pid) as watch:
+    async with NodeWatch(on.redis, on.leases, on.pid) as watch:
         calm = time.monotonic()
         await work.ready()
         begin = time.monotonic()
@@ -188,7 +188,9 @@ async def measured(attack: Attack, on: Scene, plan: Plan, work: Work) -> Row:
     return row
 
 
-def _row(attack: Attack, outcome: Outcome, on: Scene, moments: tuple[float, float, float, float]) -> Row:
+def _row(
+    attack: Attack, outcome: AttackOutcome, on: Scene, moments: tuple[float, float, float, float]
+) -> AttackRow:
     """The measurements of the others. ``moments``: begin and end of the quiet run and of the attack."""
     quiet, calm, begin, end = moments
     others = on.others
@@ -198,7 +200,7 @@ def _row(attack: Attack, outcome: Outcome, on: Scene, moments: tuple[float, floa
     ]
     answers = [sample for one in others.publishers for sample in one.answers]
     late = [sample for one in others.observers for sample in one.late]
-    return Row(
+    return AttackRow(
         *(attack.name, attack.group, round(end - begin, 2), round(outcome.sent / 1e6, 1), outcome.opened),
         quiet=waits([*nodes[0], *nodes[1]], quiet, calm),
         attacked=waits(nodes[0], begin, end),
@@ -209,7 +211,7 @@ def _row(attack: Attack, outcome: Outcome, on: Scene, moments: tuple[float, floa
     )
 
 
-def _limits(attack: Attack, plan: Plan) -> Limits:
+def _limits(attack: Attack, plan: HostilePlan) -> HostileLimits:
     if not attack.memory:
         return plan.limits
     return msgspec.structs.replace(plan.limits, grown=attack.memory, kept=attack.memory)
@@ -234,7 +236,7 @@ def _p99(after: loop_delay.Buckets | None, before: loop_delay.Buckets | None) ->
     return -1.0 if found is None or math.isinf(found) else round(found * 1000, 1)
 
 
-async def rows(attacks: Sequence[Attack], plan: Plan) -> AsyncIterator[Row]:
+async def rows(attacks: Sequence[Attack], plan: HostilePlan) -> AsyncIterator[AttackRow]:
     """Run the attacks. After a failed one, the next gets new servers.
 
     :raises BenchmarkError: the servers do not start, or an attack cannot be carried out.

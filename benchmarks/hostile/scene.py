@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis
 
 from legato.benchmarks import stage
-from legato.benchmarks.load.orders import Target
+from legato.benchmarks.load.orders import LoadTarget
 
 from . import certificate, watch
-from .observers import Place
+from .observers import ServerAddress
 from .others import Others
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ async def scene(redis: str, *, tls: bool) -> AsyncIterator[Scene]:
         async with stage.stage(redis, cast) as on:
             trust = ssl.create_default_context(cafile=str(files[0])) if tls else None
             places = [
-                Place(number, _target(on, port, tls=tls), trust) for number, port in enumerate(on.ports)
+                ServerAddress(number, _target(on, port, tls=tls), trust)
+                for number, port in enumerate(on.ports)
             ]
             async with Redis.from_url(on.redis_url) as client:
                 held = await watch.leases(client)
@@ -97,6 +98,6 @@ async def scene(redis: str, *, tls: bool) -> AsyncIterator[Scene]:
                     yield Scene(on, client, held, others, tls)
 
 
-def _target(on: stage.Stage, port: int, *, tls: bool) -> Target:
+def _target(on: stage.Stage, port: int, *, tls: bool) -> LoadTarget:
     where = ("127.0.0.1", port)
-    return Target("legato", *where, *where, stage.APP_ID, stage.APP_KEY, on.secret, tls=tls)
+    return LoadTarget("legato", *where, *where, stage.APP_ID, stage.APP_KEY, on.secret, tls=tls)

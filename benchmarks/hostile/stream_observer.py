@@ -15,7 +15,7 @@ from .observers import CHANNELS, Follower
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from .observers import Place
+    from .observers import ServerAddress
 
 LIMIT: Final = 1 << 20
 END_OF_HEAD: Final = b"\r\n\r\n"
@@ -24,7 +24,7 @@ END_OF_HEAD: Final = b"\r\n\r\n"
 class StreamObserver(Follower):
     """Receives messages as lines of a streamed response, and sends each in its own request."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: ServerAddress) -> None:
         super().__init__(place, "observer over HTTP")
         self._path = session_path(place.target.key)
         self._messages = self._heard()

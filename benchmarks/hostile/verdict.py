@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .observers import Sample
 
 
-class Waits(msgspec.Struct):
+class DelayFigures(msgspec.Struct):
     """Delays in milliseconds; zeros without any."""
 
     count: int = 0
@@ -22,19 +22,19 @@ class Waits(msgspec.Struct):
     longest: float = 0.0
 
 
-def waits(samples: Iterable[Sample], begin: float, end: float) -> Waits:
+def waits(samples: Iterable[Sample], begin: float, end: float) -> DelayFigures:
     """The delays scheduled between two times."""
     found = sorted(sample.seconds * 1000 for sample in samples if begin <= sample.due < end)
     if not found:
-        return Waits()
-    return Waits(len(found), _at(found, 0.5), _at(found, 0.99), round(found[-1], 1))
+        return DelayFigures()
+    return DelayFigures(len(found), _at(found, 0.5), _at(found, 0.99), round(found[-1], 1))
 
 
 def _at(found: Sequence[float], share: float) -> float:
     return round(found[max(0, math.ceil(len(found) * share) - 1)], 1)
 
 
-class Limits(msgspec.Struct):
+class HostileLimits(msgspec.Struct):
     """The limits. Times in milliseconds, memory in MiB.
 
     :ivar ratio: p99 may be this many times that of the quiet run, if that is more, for busy machines.
@@ -50,7 +50,7 @@ class Limits(msgspec.Struct):
     log_lines: int = 200
 
 
-class Row(msgspec.Struct):
+class AttackRow(msgspec.Struct):
     """One attack. Times in milliseconds, memory in MiB.
 
     :ivar sent: megabytes that the server read. ``opened``: connections of the attacker.
@@ -67,11 +67,11 @@ class Row(msgspec.Struct):
     seconds: float
     sent: float
     opened: int
-    quiet: Waits
-    attacked: Waits
-    other: Waits
-    publish: Waits
-    newcomer: Waits
+    quiet: DelayFigures
+    attacked: DelayFigures
+    other: DelayFigures
+    publish: DelayFigures
+    newcomer: DelayFigures
     late: float
     lease: float = 0.0
     grown: float = 0.0
@@ -83,7 +83,7 @@ class Row(msgspec.Struct):
     faults: list[str] = msgspec.field(default_factory=list)
 
 
-def _pings(row: Row, waits: Waits, limits: Limits, where: str) -> list[str]:
+def _pings(row: AttackRow, waits: DelayFigures, limits: HostileLimits, where: str) -> list[str]:
     allowed = max(limits.p99, min(limits.ratio * row.quiet.p99, limits.longest)) + row.late
     longest = max(limits.longest, limits.p99) + row.late
     found = []
@@ -94,7 +94,9 @@ def _pings(row: Row, waits: Waits, limits: Limits, where: str) -> list[str]:
     return found
 
 
-_BOUNDS: Final[tuple[tuple[str, Callable[[Row], float], Callable[[Limits, Row], float]], ...]] = (
+_BOUNDS: Final[
+    tuple[tuple[str, Callable[[AttackRow], float], Callable[[HostileLimits, AttackRow], float]], ...]
+] = (
     (
         "a publish took {:.0f} ms",
         lambda row: row.publish.longest,
@@ -112,7 +114,7 @@ _BOUNDS: Final[tuple[tuple[str, Callable[[Row], float], Callable[[Limits, Row], 
 )
 
 
-def faults(row: Row, limits: Limits) -> list[str]:
+def faults(row: AttackRow, limits: HostileLimits) -> list[str]:
     """The exceeded limits."""
     found = _pings(row, row.attacked, limits, "attacked") + _pings(row, row.other, limits, "other")
     if not row.attacked.count:

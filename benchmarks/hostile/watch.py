@@ -39,7 +39,7 @@ def resident(pid: int) -> float:
     return proc.use(pid).resident / 1024
 
 
-class Log:
+class NodeLog:
     """The log of a node from now on."""
 
     def __init__(self, path: Path) -> None:
@@ -75,7 +75,7 @@ def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-class Watch:
+class NodeWatch:
     """Observes the node within a block.
 
     :ivar grown: growth of the attacked node's memory, in MiB.

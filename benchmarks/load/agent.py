@@ -1,7 +1,7 @@
 """The process of a load generator: ``python -m legato.benchmarks.load.agent``, started by :mod:`.agents`.
 
-It reads lines of :class:`.orders.Asked` from standard input and writes lines of :class:`.orders.Answer` to
-standard output. It ends with standard input.
+It reads lines of :class:`.orders.OrderRequest` from standard input and writes lines of
+:class:`.orders.OrderResponse` to standard output. It ends with standard input.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ import msgspec
 import uvloop
 
 from .assignment import Assignment
-from .client import Client, Shared
+from .client import LoadClient, Shared
 from .orders import (
     Aim,
-    Answer,
-    Asked,
-    Claim,
-    Figures,
+    ClaimMessages,
     Finish,
     Join,
     Leave,
+    LoadTarget,
     Order,
+    OrderRequest,
+    OrderResponse,
     Publish,
+    ReadCounts,
     Reset,
     Resume,
-    Target,
-    Tokens,
+    WriteTokens,
 )
 from .publisher import publish
 from .schedule import Alarm, Pace, now
@@ -59,13 +59,13 @@ class Agent:
     def __init__(self) -> None:
         self._shared = Shared()
         self._alarm = Alarm()
-        self._clients: list[Client] = []
-        self._target: Target | None = None
+        self._clients: list[LoadClient] = []
+        self._target: LoadTarget | None = None
         self._tls: ssl.SSLContext | None = None
         self._writer: Writer | None = None
 
     async def carry_out(self, order: Order) -> Any:
-        """What is answered."""
+        """Carry out an order; returns the value of the answer."""
         match order:
             case Aim(target=target):
                 self._target = target
@@ -75,9 +75,9 @@ class Agent:
             case Publish():
                 tally = self._shared.tally
                 return await publish(self._aimed(), order, tally, self._alarm, self._tls)
-            case Claim() | Tokens() | Finish():
+            case ClaimMessages() | WriteTokens() | Finish():
                 return await self._write(order)
-            case Figures():
+            case ReadCounts():
                 return self._shared.told()
             case Reset():
                 self._shared.reset()
@@ -88,21 +88,21 @@ class Agent:
                 self._leave()
         return None
 
-    def _aimed(self) -> Target:
+    def _aimed(self) -> LoadTarget:
         if self._target is None:
             raise ConnectionError("no server has been named")
         return self._target
 
-    async def _write(self, order: Claim | Tokens | Finish) -> dict[int, int] | None:
+    async def _write(self, order: ClaimMessages | WriteTokens | Finish) -> dict[int, int] | None:
         """Carry out one step of the messages: claim, write or end."""
-        if isinstance(order, Claim):
+        if isinstance(order, ClaimMessages):
             from .tokens import Writer  # noqa: PLC0415 - a worker's parts, which few generators need
 
             self._writer = Writer(self._aimed(), self._shared.tally)
             await self._writer.claim(order.streams)
         elif self._writer is None:
             raise ConnectionError("no message has been claimed")
-        elif isinstance(order, Tokens):
+        elif isinstance(order, WriteTokens):
             return await self._writer.write(order, self._alarm)
         else:
             writer, self._writer = self._writer, None
@@ -123,7 +123,7 @@ class Agent:
         await asyncio.gather(*(come(number) for number in range(order.count)))
 
     async def _come(self, order: Join, number: int, due: int) -> None:
-        client = Client(Assignment(self._aimed(), order, number, due), self._shared)
+        client = LoadClient(Assignment(self._aimed(), order, number, due), self._shared)
         try:
             async with asyncio.timeout(JOIN_SECONDS):
                 await self._connect(client, stalled=order.stalled)
@@ -140,7 +140,7 @@ class Agent:
         else:
             self._clients.append(client)
 
-    async def _connect(self, client: Client, *, stalled: bool) -> None:
+    async def _connect(self, client: LoadClient, *, stalled: bool) -> None:
         loop, target = asyncio.get_running_loop(), self._aimed()
         options: dict[str, Any] = {"ssl": self._tls, "server_hostname": target.host} if self._tls else {}
         if not stalled:
@@ -169,8 +169,8 @@ class Agent:
 
 
 async def _answer(agent: Agent, line: bytes) -> None:
-    asked = msgspec.json.decode(line, type=Asked)
-    answer = Answer(asked.id)
+    asked = msgspec.json.decode(line, type=OrderRequest)
+    answer = OrderResponse(asked.id)
     try:
         answer.value = await agent.carry_out(asked.order)
     except OSError as error:

@@ -14,28 +14,28 @@ import legato.deploy.leash
 from legato.benchmarks.errors import BenchmarkError
 from legato.benchmarks.stage import end
 
-from .histogram import Histogram
+from .histogram import BucketCounts
 from .orders import (
     Aim,
-    Answer,
-    Asked,
-    Claim,
-    Counts,
-    Figures,
+    ClaimMessages,
     Finish,
+    GeneratorCounts,
     Join,
     Leave,
+    OrderRequest,
+    OrderResponse,
     Publish,
+    ReadCounts,
     Reset,
     Resume,
-    Tokens,
+    WriteTokens,
 )
 from .schedule import MICRO
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
-    from .orders import Order, Target
+    from .orders import LoadTarget, Order
 
 NUMBERS: Final = (
     "received",
@@ -51,7 +51,7 @@ NUMBERS: Final = (
 LONGEST_LINE: Final = 64 * 1024 * 1024
 
 
-class Agent:
+class AgentProcess:
     """One process."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
@@ -73,21 +73,21 @@ class Agent:
         number = self._number
         future = self._asked[number] = asyncio.get_running_loop().create_future()
         try:
-            stdin.write(msgspec.json.encode(Asked(number, order)) + b"\n")
+            stdin.write(msgspec.json.encode(OrderRequest(number, order)) + b"\n")
             return await future
         finally:
             self._asked.pop(number, None)
 
     async def _listen(self) -> None:
         while self._process.stdout and (line := await self._process.stdout.readline()):
-            self._on_answer(msgspec.json.decode(line, type=Answer))
+            self._on_answer(msgspec.json.decode(line, type=OrderResponse))
         said = await self._process.stderr.read() if self._process.stderr else b""
         lines = said.decode(errors="replace").strip().splitlines()
         for future in self._asked.values():
             if not future.done():
                 future.set_exception(BenchmarkError(f"a generator has ended: {lines[-1:] or 'silently'}"))
 
-    def _on_answer(self, answer: Answer) -> None:
+    def _on_answer(self, answer: OrderResponse) -> None:
         future = self._asked.get(answer.id)
         if future is None or future.done():
             return
@@ -106,13 +106,13 @@ class Agent:
 class Generators:
     """All processes together: ``readers`` hold clients, ``publishers`` post events."""
 
-    def __init__(self, readers: Sequence[Agent], publishers: Sequence[Agent]) -> None:
+    def __init__(self, readers: Sequence[AgentProcess], publishers: Sequence[AgentProcess]) -> None:
         self.readers, self.publishers = readers, publishers
         self.everyone = [*readers, *publishers]
-        self.target: Target | None = None
-        self._writers: Sequence[Agent] = ()
+        self.target: LoadTarget | None = None
+        self._writers: Sequence[AgentProcess] = ()
 
-    async def aim(self, target: Target) -> None:
+    async def aim(self, target: LoadTarget) -> None:
         """Set the server for all further orders."""
         await self._all(Aim(target))
         self.target = target
@@ -152,10 +152,10 @@ class Generators:
         """Divide the messages over the processes, and claim them."""
         self._writers = writers = self.publishers[: len(streams)]
         await asyncio.gather(
-            *(agent.ask(Claim(list(streams[i :: len(writers)]))) for i, agent in enumerate(writers))
+            *(agent.ask(ClaimMessages(list(streams[i :: len(writers)]))) for i, agent in enumerate(writers))
         )
 
-    async def write(self, order: Tokens) -> dict[int, int]:
+    async def write(self, order: WriteTokens) -> dict[int, int]:
         """Divide a rate over the processes with messages. Returns the tokens of each stream."""
         count = len(self._writers)
         answers = await asyncio.gather(
@@ -170,10 +170,12 @@ class Generators:
         """End the messages."""
         await asyncio.gather(*(agent.ask(Finish()) for agent in self._writers))
 
-    async def figures(self) -> Counts:
+    async def figures(self) -> GeneratorCounts:
         """The sum of all counts."""
-        answers = await asyncio.gather(*(agent.ask(Figures()) for agent in self.everyone))
-        return together(msgspec.convert(answer, Counts, str_keys=True, strict=False) for answer in answers)
+        answers = await asyncio.gather(*(agent.ask(ReadCounts()) for agent in self.everyone))
+        return together(
+            msgspec.convert(answer, GeneratorCounts, str_keys=True, strict=False) for answer in answers
+        )
 
     async def _all(self, order: Order) -> None:
         await asyncio.gather(*(agent.ask(order) for agent in self.everyone))
@@ -194,9 +196,9 @@ def shares(order: Join, count: int) -> list[Join]:
     return parts
 
 
-def together(parts: Iterable[Counts]) -> Counts:
+def together(parts: Iterable[GeneratorCounts]) -> GeneratorCounts:
     """Add up counts."""
-    total = Counts(failed={}, lost={}, refused={}, histograms={})
+    total = GeneratorCounts(failed={}, lost={}, refused={}, histograms={})
     for part in parts:
         for name in NUMBERS:
             setattr(total, name, getattr(total, name) + getattr(part, name))
@@ -212,9 +214,9 @@ def _add(total: dict[Any, int], part: dict[Any, int]) -> None:
         total[name] = total.get(name, 0) + count
 
 
-def histogram(counts: Counts, name: str) -> Histogram:
+def histogram(counts: GeneratorCounts, name: str) -> BucketCounts:
     """One of the histograms; empty if nothing was counted."""
-    return Histogram(counts.histograms.get(name))
+    return BucketCounts(counts.histograms.get(name))
 
 
 @asynccontextmanager
@@ -236,7 +238,7 @@ async def generators(readers: int, publishers: int, cores: Sequence[int] = ()) -
             )
             if cores:
                 os.sched_setaffinity(process.pid, cores)
-            agent = Agent(process)
+            agent = AgentProcess(process)
             stack.push_async_callback(agent.close)
             agents.append(agent)
         yield Generators(agents[:readers], agents[readers:])

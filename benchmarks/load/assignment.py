@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from legato.protocol import signatures
 
 if TYPE_CHECKING:
-    from .orders import Join, Target
+    from .orders import Join, LoadTarget
 
 
 class Assignment(NamedTuple):
@@ -16,7 +16,7 @@ class Assignment(NamedTuple):
     :ivar due: its scheduled time in microseconds, from which delays are measured.
     """
 
-    target: Target
+    target: LoadTarget
     join: Join
     number: int
     due: int

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import msgspec
 
 from . import frames
-from .orders import Counts
+from .orders import GeneratorCounts
 from .schedule import now
-from .tally import Place, Tally, count
+from .tally import StreamPosition, Tally, count
 
 if TYPE_CHECKING:
     from .assignment import Assignment
@@ -22,7 +22,7 @@ _COUNT: Final = re.compile(rb'\\?"count\\?":\s*(\d+)')
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-class Client(asyncio.Protocol):
+class LoadClient(asyncio.Protocol):
     """A connection. ``done`` completes when it has subscribed or failed."""
 
     __slots__ = (
@@ -45,7 +45,7 @@ class Client(asyncio.Protocol):
         self._tally, self._reader = shared.tally, shared.reader
         join = assignment.join
         self._apart = join.late or join.stalled
-        self._place = Place(late=join.late)
+        self._place = StreamPosition(late=join.late)
         self._tail = b""
         self._upgraded = self._leaving = False
         self._reason = ""
@@ -168,15 +168,15 @@ class Shared:
 
     def __init__(self) -> None:
         self.tally = Tally()
-        self.aside = Counts()
-        self.reader = frames.Reader()
+        self.aside = GeneratorCounts()
+        self.reader = frames.PieceReader()
 
     def reset(self) -> None:
-        """Forget all figures."""
+        """Reset all counts."""
         self.tally.reset()
-        self.aside = Counts()
+        self.aside = GeneratorCounts()
 
-    def told(self) -> Counts:
+    def told(self) -> GeneratorCounts:
         """All counts."""
         counts, aside = self.tally.told(), self.aside
         counts.aside, counts.aside_gaps, counts.aside_backwards = (

@@ -20,8 +20,8 @@ from legato.benchmarks.errors import BAD_USAGE, BenchmarkError
 
 from . import compare, html, local, markdown, options
 from .agents import generators
-from .result import SCHEMA, Report
-from .run import Run
+from .result import SCHEMA, LoadReport
+from .run import ScenarioRun
 from .scenarios import SCENARIOS, sized
 from .targets import DIALECTS, Wanted, resolve
 from .watch import Live
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
     from .agents import Generators
-    from .orders import Target
+    from .orders import LoadTarget
     from .run import Sizes
 
 SIZES: Final = ("connections", "rate", "seconds", "size", "publishers")
@@ -78,13 +78,13 @@ def listed() -> str:
     return "\n".join(lines) + "\n"
 
 
-def load(path: str) -> Report:
+def load(path: str) -> LoadReport:
     """Read a report written with ``--json``.
 
     :raises BenchmarkError: it is not one.
     """
     try:
-        report = msgspec.json.decode(Path(path).read_bytes(), type=Report)
+        report = msgspec.json.decode(Path(path).read_bytes(), type=LoadReport)
     except OSError as error:
         raise BenchmarkError(f"{path}: {error.strerror}", BAD_USAGE) from error
     except msgspec.DecodeError as error:
@@ -118,23 +118,23 @@ def redacted(argv: Sequence[str]) -> str:
     return shlex.join(["legato", "bench", *words])
 
 
-class Server(NamedTuple):
+class TestedServer(NamedTuple):
     """The server, its processes, those of its Redis, and versions of what was started."""
 
-    target: Target
+    target: LoadTarget
     pids: Sequence[int]
     redis: Sequence[int]
     versions: dict[str, str]
 
 
 @asynccontextmanager
-async def _server(args: argparse.Namespace, environ: Mapping[str, str]) -> AsyncIterator[Server]:
+async def _server(args: argparse.Namespace, environ: Mapping[str, str]) -> AsyncIterator[TestedServer]:
     if args.preset or args.url:
         wanted = Wanted(
             args.preset or "legato",
             *(args.url, args.api, args.app_id, args.key, args.secret, args.cluster, args.allow_remote),
         )
-        yield Server(resolve(wanted, environ), args.pid, [], {})
+        yield TestedServer(resolve(wanted, environ), args.pid, [], {})
         return
     redis = stage.redis_server(args.redis) if args.over_redis else ""
     versions = (
@@ -143,10 +143,10 @@ async def _server(args: argparse.Namespace, environ: Mapping[str, str]) -> Async
     async with stage.stage(redis, stage.Cast(config=local.CONFIG, alone=not args.over_redis)) as on:
         of_redis = [on.pids["redis"]] if redis else []
         target = local.legato(on, over_redis=args.over_redis)
-        yield Server(target, [on.pids["broadcaster"]], of_redis, versions)
+        yield TestedServer(target, [on.pids["broadcaster"]], of_redis, versions)
 
 
-async def _measure(args: argparse.Namespace, argv: Sequence[str], environ: Mapping[str, str]) -> Report:
+async def _measure(args: argparse.Namespace, argv: Sequence[str], environ: Mapping[str, str]) -> LoadReport:
     wanted = {name: getattr(args, name) for name in SIZES}
     todo = {name: sized(name, wanted, quick=args.quick) for name in args.scenario or SCENARIOS}
     for name, sizes in todo.items():
@@ -168,10 +168,10 @@ async def _measure(args: argparse.Namespace, argv: Sequence[str], environ: Mappi
 
 
 def _report(
-    target: Target, label: str, command: str, found: dict[str, Any], versions: dict[str, str]
-) -> Report:
+    target: LoadTarget, label: str, command: str, found: dict[str, Any], versions: dict[str, str]
+) -> LoadReport:
     where = {"dialect": target.dialect, "host": target.host, "port": target.port, "tls": target.tls}
-    return Report(
+    return LoadReport(
         label or target.name,
         command,
         where,
@@ -184,12 +184,12 @@ def _report(
 
 
 async def _all(
-    report: Report, load_makers: Generators, todo: Mapping[str, Sizes], server: Server, limit: int
+    report: LoadReport, load_makers: Generators, todo: Mapping[str, Sizes], server: TestedServer, limit: int
 ) -> None:
     """Run the scenarios in order; one that takes too long ends the run."""
     live = Live()
     for name, sizes in todo.items():
-        run = Run(name, load_makers, sizes, server.pids, live, server.redis)
+        run = ScenarioRun(name, load_makers, sizes, server.pids, live, server.redis)
         try:
             async with asyncio.timeout(limit):
                 await SCENARIOS[name].run(run)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from .result import FIGURES, shown
 
 if TYPE_CHECKING:
-    from .result import Phase, Report
+    from .result import LoadReport, Phase
 
 SAME: Final = 0.05
 """Differences below this share count as the same, because two runs of one server differ as much."""
 
 
-class Row(NamedTuple):
+class ComparedFigure(NamedTuple):
     """One figure of both reports. ``ratio``: the second to the first, None if the first is 0."""
 
     name: str
@@ -23,7 +23,7 @@ class Row(NamedTuple):
     verdict: str
 
 
-def rows(first: Phase, second: Phase) -> list[Row]:
+def rows(first: Phase, second: Phase) -> list[ComparedFigure]:
     """The figures that both reports have."""
     return [
         _row(name, first.figures[name], second.figures[name])
@@ -32,17 +32,19 @@ def rows(first: Phase, second: Phase) -> list[Row]:
     ]
 
 
-def _row(name: str, first: float, second: float) -> Row:
+def _row(name: str, first: float, second: float) -> ComparedFigure:
     ratio = second / first if first else None
     better = FIGURES[name].better
     if not better or ratio is None:
-        return Row(name, first, second, ratio, "")
+        return ComparedFigure(name, first, second, ratio, "")
     if abs(ratio - 1) < SAME:
-        return Row(name, first, second, ratio, "same")
-    return Row(name, first, second, ratio, "better" if (ratio < 1) == (better == "less") else "worse")
+        return ComparedFigure(name, first, second, ratio, "same")
+    return ComparedFigure(
+        name, first, second, ratio, "better" if (ratio < 1) == (better == "less") else "worse"
+    )
 
 
-def differences(first: Report, second: Report) -> list[str]:
+def differences(first: LoadReport, second: LoadReport) -> list[str]:
     """Differences in circumstances that make the comparison doubtful."""
     found = []
     for name in ("processor", "cores", "memory_mib", "system"):
@@ -66,7 +68,7 @@ def differences(first: Report, second: Report) -> list[str]:
     return found
 
 
-def markdown(first: Report, second: Report) -> str:
+def markdown(first: LoadReport, second: LoadReport) -> str:
     """A table for each common phase, with the warnings."""
     lines = [f"# {second.label} against {first.label}", ""]
     lines += [f"- first: {first.command} ({first.started})", f"- second: {second.command} ({second.started})"]

@@ -22,7 +22,7 @@ BEGINNING: Final = 128
 """Length of the prefix that is the key of the cache, with the length; hashing a whole piece costs more."""
 
 
-class Run(NamedTuple):
+class EventRun(NamedTuple):
     """Consecutive events of one stream: ``first`` to ``last``."""
 
     stream: int
@@ -41,7 +41,7 @@ class Piece:
     :ivar arrivals: how often it has come, by moment; see :meth:`.tally.Tally.delivered`.
     """
 
-    runs: tuple[Run, ...]
+    runs: tuple[EventRun, ...]
     times: tuple[int, ...]
     others: tuple[tuple[int, bytes], ...]
     used: int
@@ -69,20 +69,20 @@ def take_apart(data: bytes) -> Piece:
     return Piece(_runs(stamps), tuple(found.time for found in stamps), tuple(others), at)
 
 
-def _runs(stamps: list[stamp.Stamp]) -> tuple[Run, ...]:
-    runs: list[Run] = []
+def _runs(stamps: list[stamp.Stamp]) -> tuple[EventRun, ...]:
+    runs: list[EventRun] = []
     latest: dict[int, int] = {}
     for stream, sequence, _ in stamps:
         place = latest.get(stream)
         if place is not None and runs[place].last + 1 == sequence:
-            runs[place] = Run(stream, runs[place].first, sequence)
+            runs[place] = EventRun(stream, runs[place].first, sequence)
         else:
             latest[stream] = len(runs)
-            runs.append(Run(stream, sequence, sequence))
+            runs.append(EventRun(stream, sequence, sequence))
     return tuple(runs)
 
 
-class Reader:
+class PieceReader:
     """Parses pieces for all connections of a process, with a cache."""
 
     __slots__ = ("_known",)

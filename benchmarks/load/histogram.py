@@ -30,7 +30,7 @@ def greatest(number: int) -> int:
     return ((number - (shift << STEP_BITS) + 1) << shift) - 1
 
 
-class Histogram:
+class BucketCounts:
     """Counts of values, by bucket.
 
     :ivar counts: of the buckets that are not empty, by number.

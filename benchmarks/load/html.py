@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from . import markdown, plots
 
 if TYPE_CHECKING:
-    from .result import Moment, Phase, Report
+    from .result import LoadReport, Moment, Phase
 
 STYLE: Final = """\
 :root{color-scheme:light dark;--line:#8883;--soft:#888}
@@ -30,7 +30,7 @@ HISTOGRAMS: Final = {
 }
 
 
-def page(report: Report) -> str:
+def page(report: LoadReport) -> str:
     """The whole page."""
     title = escape(f"legato bench: {report.label}")
     facts = "".join(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 if TYPE_CHECKING:
     import ssl
 
-    from .orders import Target
+    from .orders import LoadTarget
 
 TIMEOUT: Final = 30.0
 """Time-out of an answer, in seconds."""
@@ -22,7 +22,7 @@ _CHUNKED: Final = re.compile(rb"\r\ntransfer-encoding:\s*chunked", re.IGNORECASE
 _CLOSE: Final = re.compile(rb"\r\nconnection:\s*close", re.IGNORECASE)
 
 
-def signed(target: Target, body: bytes, at: int) -> bytes:
+def signed(target: LoadTarget, body: bytes, at: int) -> bytes:
     """The request that publishes ``body``, as server SDKs send it. ``at``: Unix time in seconds."""
     path = f"{target.path}/apps/{target.app_id}/events"
     md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
@@ -57,7 +57,7 @@ def whole(data: bytes, *, ended: bool = False) -> tuple[int, bool] | None:
 
 
 class _Answers(asyncio.Protocol):
-    """The open connection. ``answer``: of the request that is under way."""
+    """The open connection. ``answer`` is that of the request in flight."""
 
     def __init__(self) -> None:
         self.answer: asyncio.Future[tuple[int, bool]] | None = None
@@ -84,10 +84,10 @@ class _Answers(asyncio.Protocol):
                 self.answer.set_result(found)
 
 
-class Connection:
+class ApiConnection:
     """Posts events. ``opened`` counts connections: more than one means that the server closes them."""
 
-    def __init__(self, target: Target, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, target: LoadTarget, tls: ssl.SSLContext | None) -> None:
         self._target = target
         self._options: dict[str, Any] = {"ssl": tls, "server_hostname": target.api_host} if tls else {}
         self._answers: _Answers | None = None
@@ -97,7 +97,7 @@ class Connection:
         """Publish; the HTTP status.
 
         :raises OSError: the server cannot be reached, or has closed without an answer.
-        :raises TimeoutError: no answer has come.
+        :raises TimeoutError: there was no answer in time.
         """
         answers = self._answers
         async with asyncio.timeout(TIMEOUT):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from legato.benchmarks import stage
 from legato.benchmarks.errors import BAD_USAGE, BenchmarkError
 
-from .orders import Target
+from .orders import LoadTarget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,11 +24,11 @@ max_event_bytes = 102400
 """
 
 
-def legato(on: stage.Stage, *, over_redis: bool) -> Target:
-    """The broadcaster of a stage that was set with :data:`CONFIG`."""
+def legato(on: stage.Stage, *, over_redis: bool) -> LoadTarget:
+    """The broadcaster of a stage whose configuration is :data:`CONFIG`."""
     where = ("127.0.0.1", on.port)
     redis_url = on.redis_url if over_redis else ""
-    return Target("legato", *where, *where, stage.APP_ID, stage.APP_KEY, on.secret, redis_url=redis_url)
+    return LoadTarget("legato", *where, *where, stage.APP_ID, stage.APP_KEY, on.secret, redis_url=redis_url)
 
 
 def cores(pin: int | None) -> dict[str, list[int]]:

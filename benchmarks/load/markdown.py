@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from .result import FIGURES, shown
 
 if TYPE_CHECKING:
-    from .result import Phase, Report
+    from .result import LoadReport, Phase
 
 
-def facts(report: Report) -> list[tuple[str, str]]:
+def facts(report: LoadReport) -> list[tuple[str, str]]:
     """The machine, the versions and the command."""
     found = {**report.machine}
     load = found.pop("load_before", None)
@@ -27,7 +27,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
     ]
 
 
-def document(report: Report) -> str:
+def document(report: LoadReport) -> str:
     """All figures, as tables."""
     lines = [f"# legato bench: {report.label}", ""]
     lines += [f"- {name}: {value}" for name, value in facts(report)]
@@ -40,7 +40,7 @@ def document(report: Report) -> str:
 
 
 def rows(phase: Phase) -> list[tuple[str, str]]:
-    """The figures as people read them."""
+    """The figures with their units."""
     found = []
     if phase.delivery is not None:
         delivery = phase.delivery

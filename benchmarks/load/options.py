@@ -8,25 +8,25 @@ from typing import Final
 from legato.benchmarks.errors import BAD_USAGE, BenchmarkError
 
 DESCRIPTION: Final = """\
-Loads a Pusher server and reports how it bears it: Legato, Reverb, soketi, the hosted service. Without
---preset and --url a Legato is started for it and ended afterwards, so that nothing has to be set up.
+Loads a Pusher server (Legato, Reverb, soketi, the hosted service) and reports how it performs. Without
+--preset and --url it starts a Legato of its own and stops it afterwards; nothing has to be set up.
 
-Every scenario sends by schedule, whether or not the server keeps up, and measures from the moment at which
-an event was to be sent: a server that stalls cannot hide it. Every delivery is checked to have come, once
-and in order; the exit status is 1 if one did not. The report says so when the generator was busy, late, or
-waited for a core: then the figures are not the server's alone.
+Every scenario sends by schedule, whether or not the server keeps up, and measures latency from the scheduled
+time: a server that stalls cannot hide it. It checks that every event arrives once and in order; the exit
+status is 1 if one does not. The report warns if the generator was busy, late, or waited for a core, because
+then the figures are not the server's alone.
 
-  1. See that it works:        legato bench --quick
-  2. Choose and look:          legato bench --list
+    1. Check that it works:      legato bench --quick
+  2. List the scenarios:       legato bench --list
   3. Measure, twice or more:   legato bench fanout --html report.html --json one.json
-  4. Put another beside it:    legato bench fanout --preset soketi --pid 4321 --json two.json
+  4. Compare another server:   legato bench fanout --preset soketi --pid 4321 --json two.json
                                legato bench --compare two.json one.json
 
-Give the server a core of its own (--pin), and let nothing else run.
+Give the server a core of its own (--pin), and run nothing else.
 
-`legato bench hostile` is something else: it attacks two Legatos of its own, on one Redis, with one kind of
-hostile client after the other, and reports what others saw meanwhile: delays, lost events, closed
-connections, leases, memory. The exit status is 1 if one attack harmed them.
+`legato bench hostile` differs: it starts two Legatos on one Redis, attacks them with one kind of hostile
+client after the other, and reports the effects on other clients: delays, lost events, closed connections,
+leases, memory. The exit status is 1 if an attack harmed them.
 """
 
 BOUNDS: Final[dict[str, tuple[float, float]]] = {
@@ -43,10 +43,10 @@ BOUNDS: Final[dict[str, tuple[float, float]]] = {
 """Smallest and largest value of every numeric option."""
 
 HOSTILE: Final = "hostile"
-"""A run of its own, not a scenario: measures the harm of one client to others, on its own servers."""
+"""The name that starts the attacks instead of a scenario. They measure the harm of one client to others."""
 
 OF_HOSTILE: Final = frozenset({"list", "quick", "seconds", "redis", "json", "only", "tls", "delay"})
-"""The options for it."""
+"""The options for attacks."""
 
 SCENARIOS: Final = ("fanout", "streams", "connect", "idle", "publish", "presence", "churn", "slow")
 DIALECTS: Final = ("legato", "reverb", "soketi", "pusher")
@@ -56,7 +56,7 @@ LONGEST_RAMP: Final = 600.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare them."""
+    """Declare the options."""
     parser.description = DESCRIPTION
     parser.add_argument(
         "scenario",
@@ -188,11 +188,11 @@ def check(args: argparse.Namespace) -> None:
     if (args.over_redis or args.redis) and not own:
         raise BenchmarkError("--over-redis and --redis are for a Legato that this command starts", BAD_USAGE)
     if args.pid and own:
-        raise BenchmarkError("--pid is for a server that runs already: say --preset or --url", BAD_USAGE)
+        raise BenchmarkError("--pid is for a server that runs already: add --preset or --url", BAD_USAGE)
 
 
 def _check_hostile(args: argparse.Namespace) -> None:
-    """It attacks nothing but servers of its own, and takes its sizes from its time."""
+    """Check the options of the attacks, which only run on servers of their own and have no sizes."""
     usual = argparse.ArgumentParser()
     add_arguments(usual)
     for action in usual._actions:  # noqa: SLF001 - the only way to ask for the options of a parser

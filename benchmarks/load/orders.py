@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 
-class Target(msgspec.Struct, frozen=True):
+class LoadTarget(msgspec.Struct, frozen=True):
     """A server. Its HTTP API may have another address than its WebSockets.
 
     :ivar dialect: its preset.
@@ -28,28 +28,28 @@ class Target(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         """Without the secret."""
-        return f"Target({self.name})"
+        return f"LoadTarget({self.name})"
 
     @property
     def name(self) -> str:
-        """The server for humans."""
+        """The server's name in reports."""
         return f"{self.dialect} at {self.host}:{self.port}{self.path}"
 
 
 class Aim(msgspec.Struct, tag=True):
     """Set the server for all further orders."""
 
-    target: Target
+    target: LoadTarget
 
 
 class Join(msgspec.Struct, tag=True):
     """Clients that subscribe to one channel each. ``{}`` in ``channel`` and ``data`` is a client's number.
 
     :ivar data: channel_data of a presence channel; empty for none.
-    :ivar rate: clients per second, by schedule; 0: as fast as they get in, some at a time.
-    :ivar begin: of the schedule, in microseconds.
+    :ivar rate: clients per second, by schedule; 0: as fast as the server accepts a bounded number at a time.
+    :ivar begin: start of the schedule, in microseconds.
     :ivar stay: seconds after which each leaves; 0: until asked to.
-    :ivar late: they come while streams run, and do not expect their beginnings.
+    :ivar late: they subscribe while streams run, and may miss their beginnings.
     :ivar stalled: they stop reading as soon as they have subscribed.
     """
 
@@ -77,7 +77,7 @@ class Lane(msgspec.Struct):
 
 
 class Publish(msgspec.Struct, tag=True):
-    """Publish over HTTP. ``size``: of an event's data. ``limit``: events of one lane, at most."""
+    """Publish over HTTP. ``size``: characters of an event's data. ``limit``: most events of one lane."""
 
     lanes: list[Lane]
     begin: int
@@ -86,7 +86,7 @@ class Publish(msgspec.Struct, tag=True):
     limit: int = 10_000_000
 
 
-class Claim(msgspec.Struct, tag=True):
+class ClaimMessages(msgspec.Struct, tag=True):
     """Claim a message in Redis for each user, as a worker does.
 
     :ivar streams: number and user of each.
@@ -95,10 +95,10 @@ class Claim(msgspec.Struct, tag=True):
     streams: list[tuple[int, str]]
 
 
-class Tokens(msgspec.Struct, tag=True):
+class WriteTokens(msgspec.Struct, tag=True):
     """Write tokens of the claimed messages, in turn.
 
-    :ivar rate: per second, of all together.
+    :ivar rate: tokens per second, of all messages together.
     :ivar offset: as in :class:`.schedule.Pace`.
     :ivar size: characters of a token.
     """
@@ -114,8 +114,8 @@ class Finish(msgspec.Struct, tag=True):
     """End the claimed messages."""
 
 
-class Figures(msgspec.Struct, tag=True):
-    """Return the :class:`Counts` so far."""
+class ReadCounts(msgspec.Struct, tag=True):
+    """Return the :class:`GeneratorCounts` so far."""
 
 
 class Reset(msgspec.Struct, tag=True):
@@ -130,17 +130,17 @@ class Leave(msgspec.Struct, tag=True):
     """Disconnect all clients, and close HTTP connections."""
 
 
-Order = Aim | Join | Publish | Claim | Tokens | Finish | Figures | Reset | Resume | Leave
+Order = Aim | Join | Publish | ClaimMessages | WriteTokens | Finish | ReadCounts | Reset | Resume | Leave
 
 
-class Asked(msgspec.Struct):
+class OrderRequest(msgspec.Struct):
     """One line to a generator."""
 
     id: int
     order: Order
 
 
-class Answer(msgspec.Struct):
+class OrderResponse(msgspec.Struct):
     """One line from a generator. ``error``: why the order failed."""
 
     id: int
@@ -148,19 +148,19 @@ class Answer(msgspec.Struct):
     error: str = ""
 
 
-class Counts(msgspec.Struct):
-    """All that a generator has counted since the last :class:`Reset`.
+class GeneratorCounts(msgspec.Struct):
+    """The counts of a generator since the last :class:`Reset`.
 
     :ivar received: events with a stamp, by all clients that read.
-    :ivar aside: events with a stamp that came to clients that are ``late`` or ``stalled``, and of them
+    :ivar aside: events with a stamp at clients that are ``late`` or ``stalled``, and of them
         ``aside_gaps`` and ``aside_backwards``; the fields without ``aside`` are of all others.
-    :ivar gaps: events that a client did not get before one that follows them.
-    :ivar backwards: events that came again, or after one that follows them.
-    :ivar members: members that presence channels told of: those there at the start, and those added.
-    :ivar failed: clients that did not get in, by reason.
+    :ivar gaps: events that a client did not receive before a later one.
+    :ivar backwards: events that a client received again, or after a later one.
+    :ivar members: presence members that clients were told of, in rosters and by ``member_added``.
+    :ivar failed: clients that could not subscribe, by reason.
     :ivar lost: clients that the server has closed, by close code.
-    :ivar sent: events that the server has accepted; tokens that Redis has.
-    :ivar refused: requests, or appends, that it has not, by HTTP status or error.
+    :ivar sent: events that the server accepted, or tokens that Redis accepted.
+    :ivar refused: requests or appends that were not accepted, by HTTP status or error.
     :ivar histograms: by name, in microseconds: ``latency``, ``connected``, ``subscribed``, ``request``,
         ``late`` (the generator's own delay in sending).
     """

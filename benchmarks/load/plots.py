@@ -38,7 +38,7 @@ class Axis(NamedTuple):
 
 
 def linear(values: Iterable[float], label: str) -> Axis:
-    """From 0 to the greatest, at least."""
+    """An axis from 0 to at least the greatest value."""
     most = max(values, default=0) or 1
     step = _round_step(most / TICKS)
     top = step * math.ceil(most / step)
@@ -47,13 +47,13 @@ def linear(values: Iterable[float], label: str) -> Axis:
 
 
 def _round_step(rough: float) -> float:
-    """1, 2 or 5 times a power of ten, at least ``rough``."""
+    """The next 1, 2 or 5 times a power of ten, not below ``rough``."""
     power = 10.0 ** math.floor(math.log10(rough))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999999)
 
 
 def plot(title: str, lines: Mapping[str, Sequence[Point]], x: Axis, y: Axis) -> str:
-    """A plot of some lines over one pair of axes."""
+    """A plot of several lines on one pair of axes."""
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">',
         f'<text x="{LEFT}" y="14" class="t">{escape(title)}</text>',
@@ -100,7 +100,7 @@ def percentiles(title: str, histogram: Mapping[int, int]) -> str:
     total, seen = sum(histogram.values()), 0
     points: list[Point] = []
     for value in sorted(histogram):
-        rarity = math.log10(total / (total - seen))  # of what is at least as slow as this
+        rarity = math.log10(total / (total - seen))  # the share of values that are at least this large
         points.append((rarity, value / 1000))
         seen += histogram[value]
         points.append((math.log10(total / max(total - seen, 1)), value / 1000))

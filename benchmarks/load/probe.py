@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
-class Usage(NamedTuple):
+class ProcessUsage(NamedTuple):
     """Usage of some processes. ``cpu`` and ``waited`` are seconds, ``resident`` is bytes.
 
-    ``waited``: ready to run while others had the cores.
+    ``waited``: time in which they were ready to run, but had no core.
     """
 
     cpu: float
@@ -33,13 +33,13 @@ class Kernel(NamedTuple):
     slab: int
 
 
-def usage(pids: Sequence[int]) -> Usage:
+def usage(pids: Sequence[int]) -> ProcessUsage:
     """The usage of the processes since their start.
 
     :raises BenchmarkError: one has ended.
     """
     uses = [proc.use(pid) for pid in pids]
-    return Usage(
+    return ProcessUsage(
         sum(use.cpu for use in uses),
         sum(_waited(pid) for pid in pids),
         sum(use.resident for use in uses) * 1024,
@@ -47,7 +47,7 @@ def usage(pids: Sequence[int]) -> Usage:
 
 
 def _waited(pid: int) -> float:
-    """Of the main thread, which is where an event loop runs; 0 where the kernel does not count it."""
+    """The wait of the main thread, which runs the event loop; 0 if the kernel does not count it."""
     try:
         return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
     except (OSError, IndexError, ValueError):
@@ -55,7 +55,7 @@ def _waited(pid: int) -> float:
 
 
 def kernel() -> Kernel:
-    """Now; zeros where there is no ``/proc``."""
+    """The kernel's memory now; zeros without ``/proc``."""
     return Kernel(
         _number(r"^TCP:.* mem (\d+)", "/proc/net/sockstat") * _PAGE,
         _number(r"^Slab:\s+(\d+)", "/proc/meminfo") * 1024,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from . import stamp
-from .http import Connection
+from .http import ApiConnection
 from .schedule import MICRO, Alarm, Pace, now
 from .tally import count
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator
 
-    from .orders import Lane, Publish, Target
+    from .orders import Lane, LoadTarget, Publish
     from .tally import Tally
 
 
 async def publish(
-    target: Target, order: Publish, tally: Tally, alarm: Alarm, tls: ssl.SSLContext | None
+    target: LoadTarget, order: Publish, tally: Tally, alarm: Alarm, tls: ssl.SSLContext | None
 ) -> dict[int, int]:
     """Run all lanes concurrently. Returns the accepted events of each stream."""
     accepted: dict[int, int] = {}
     lanes = [_Lane(order, lane, tally, alarm) for lane in order.lanes]
-    await asyncio.gather(*(lane.run(Connection(target, tls), accepted) for lane in lanes))
+    await asyncio.gather(*(lane.run(ApiConnection(target, tls), accepted) for lane in lanes))
     return accepted
 
 
@@ -36,8 +36,8 @@ class _Lane:
     def __init__(self, order: Publish, lane: Lane, tally: Tally, alarm: Alarm) -> None:
         self._order, self._lane, self._tally, self._alarm = order, lane, tally, alarm
 
-    async def run(self, connection: Connection, accepted: dict[int, int]) -> None:
-        """Send events by schedule. After a slow answer the next one is late, but its time stays."""
+    async def run(self, connection: ApiConnection, accepted: dict[int, int]) -> None:
+        """Send events by schedule. After a slow answer the next event is late; its scheduled time stays."""
         streams, number = self._lane.streams, 0
         try:
             async for due in self._moments():
@@ -53,7 +53,7 @@ class _Lane:
         finally:
             connection.close()
 
-    async def _post(self, connection: Connection, body: bytes, due: int) -> bool:
+    async def _post(self, connection: ApiConnection, body: bytes, due: int) -> bool:
         counts = self._tally.counts
         try:
             status = await connection.post(body)
@@ -68,7 +68,7 @@ class _Lane:
         return True
 
     async def _moments(self) -> AsyncIterator[int]:
-        """When to send: by the lane's schedule, or at once without one."""
+        """Send times: by the lane's schedule, or as fast as possible without one."""
         begin = self._order.begin
         end = begin + round(self._order.seconds * MICRO)
         await self._alarm.until(begin)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 if TYPE_CHECKING:
-    from .histogram import Histogram
+    from .histogram import BucketCounts
 
 SCHEMA: Final = 1
 
@@ -29,8 +29,8 @@ class Moment(msgspec.Struct):
     generator_cpu: float
 
 
-class Delivery(msgspec.Struct):
-    """Whether all events arrived. ``gaps`` and ``backwards`` as in :class:`.orders.Counts`."""
+class DeliveryFigures(msgspec.Struct):
+    """Whether all events arrived. ``gaps`` and ``backwards`` as in :class:`.orders.GeneratorCounts`."""
 
     expected: int
     received: int
@@ -49,8 +49,8 @@ class Phase(msgspec.Struct):
     :ivar figures: by the names of :data:`FIGURES`.
     :ivar faults: violations, in words; with any, the run has failed.
     :ivar warnings: reasons to doubt the figures.
-    :ivar histograms: raw, in microseconds: counts by the greatest value of a bucket.
-    :ivar reasons: how often what went wrong: ``failed``, ``lost``, ``refused``.
+    :ivar histograms: counts by upper bound of a bucket, in microseconds.
+    :ivar reasons: number of errors by reason, for each of ``failed``, ``lost`` and ``refused``.
     """
 
     scenario: str
@@ -58,7 +58,7 @@ class Phase(msgspec.Struct):
     sizes: dict[str, float]
     seconds: float
     figures: dict[str, float]
-    delivery: Delivery | None
+    delivery: DeliveryFigures | None
     faults: list[str]
     warnings: list[str]
     histograms: dict[str, dict[int, int]]
@@ -71,12 +71,12 @@ class Phase(msgspec.Struct):
         return f"{self.scenario}: {self.name}"
 
 
-class Report(msgspec.Struct):
+class LoadReport(msgspec.Struct):
     """One run of the command.
 
-    :ivar label: what is measured, as its user calls it.
-    :ivar cores: that the server and the generators were kept to; empty: any.
-    :ivar left_out: phases that could not be run against this server, and what they need.
+    :ivar label: the user's name for what is measured.
+    :ivar cores: cores that the server and the generators were pinned to; empty: any.
+    :ivar left_out: phases that this server does not support, and what they need.
     """
 
     label: str
@@ -92,7 +92,7 @@ class Report(msgspec.Struct):
 
 
 class Figure(NamedTuple):
-    """How a figure is read. ``better``: ``less`` or ``more``, or empty where neither is better."""
+    """Describes a figure. ``better``: ``less`` or ``more``, or empty if neither is better."""
 
     label: str
     unit: str
@@ -137,7 +137,7 @@ FIGURES: Final[dict[str, Figure]] = {
 _SHARES: Final = {"p50": 50, "p90": 90, "p99": 99, "p99_9": 99.9, "max": 100}
 
 
-def waits(name: str, histogram: Histogram) -> dict[str, float]:
+def waits(name: str, histogram: BucketCounts) -> dict[str, float]:
     """Percentiles of a histogram of microseconds as figures in milliseconds; none of an empty one."""
     if not histogram.counts:
         return {}
@@ -152,5 +152,5 @@ def rounded(value: float) -> float:
 
 
 def shown(value: float) -> str:
-    """For people."""
+    """The figure with its unit."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -13,17 +13,17 @@ from legato.benchmarks.errors import BenchmarkError
 
 from .agents import histogram
 from .histogram import greatest
-from .orders import Join, Lane, Publish, Tokens
-from .result import Delivery, Phase, rounded, waits
+from .orders import Join, Lane, Publish, WriteTokens
+from .result import DeliveryFigures, Phase, rounded, waits
 from .schedule import MICRO, now
-from .watch import Watch
+from .watch import PhaseWatch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from .agents import Generators
-    from .orders import Counts
-    from .probe import Usage
+    from .orders import GeneratorCounts
+    from .probe import ProcessUsage
     from .watch import Live
 
 LEAD: Final = 200_000
@@ -42,9 +42,9 @@ LATE_MS: Final = 5.0
 
 
 class Sizes(msgspec.Struct, frozen=True):
-    """How much.
+    """The sizes of a phase.
 
-    :ivar rate: per second: events, or connections where those are measured.
+    :ivar rate: events per second, or connections per second where those are measured.
     :ivar size: characters of an event's data.
     :ivar publishers: HTTP connections that publish.
     """
@@ -57,12 +57,12 @@ class Sizes(msgspec.Struct, frozen=True):
 
 
 @dataclass
-class Run:
+class ScenarioRun:
     """The context of a scenario.
 
-    :ivar pids: of the server; empty if not known.
-    :ivar redis: of the Redis behind it, which is not the server.
-    :ivar left_out: phases that cannot be run here, and what they need.
+    :ivar pids: processes of the server; empty if not known.
+    :ivar redis: processes of its Redis, which are not counted as the server's.
+    :ivar left_out: phases that this server does not support, and what they need.
     """
 
     scenario: str
@@ -77,19 +77,19 @@ class Run:
     _lead: float = 0.0
 
     def begin(self) -> int:
-        """The first moment of a schedule; until then is not counted as time of the phase."""
+        """The start of a schedule. The time until then does not count as time of the phase."""
         self._lead = LEAD / MICRO
         return now() + LEAD
 
     def streams(self, channels: Sequence[str]) -> list[tuple[int, str]]:
-        """A stream on each channel, with a number that no other stream of the run has."""
+        """A stream on each channel, with a number that is unique in the run."""
         first, self._streams = self._streams, self._streams + len(channels)
         return list(enumerate(channels, first))
 
     async def come(self, order: Join) -> None:
-        """Clients subscribe, unmeasured.
+        """Subscribe clients without measuring it.
 
-        :raises BenchmarkError: not all could.
+        :raises BenchmarkError: one of them could not subscribe.
         """
         await self.generators.reset()
         await self.generators.join(order)
@@ -98,10 +98,10 @@ class Run:
             raise BenchmarkError(f"{self.scenario}: {counts.joined} of {order.count} got in: {counts.failed}")
 
     async def publish(self, streams: Sequence[tuple[int, str]], rate: float) -> int:
-        """Publish over as many connections as the sizes say. A stream keeps to one of them, for its order.
+        """Publish over ``sizes.publishers`` connections. A stream stays on one of them, for its order.
 
-        :param rate: of all together; 0: as fast as answers come.
-        :return: events that the server has accepted.
+        :param rate: of all connections together; 0: as fast as answers come.
+        :return: accepted events.
         """
         count = min(self.sizes.publishers, len(streams))
         lanes = [Lane(list(streams[i::count]), rate / count, i / count) for i in range(count)]
@@ -109,11 +109,11 @@ class Run:
         return sum((await self.generators.publish(order)).values())
 
     async def write(self, rate: float) -> int:
-        """Write tokens of the messages that were claimed; ``rate`` is of all together.
+        """Write tokens of the claimed messages; ``rate`` is that of all together.
 
-        :return: tokens that Redis has.
+        :return: accepted tokens.
         """
-        order = Tokens(self.begin(), self.sizes.seconds, rate, self.sizes.size)
+        order = WriteTokens(self.begin(), self.sizes.seconds, rate, self.sizes.size)
         return sum((await self.generators.write(order)).values())
 
     async def phase(
@@ -124,14 +124,14 @@ class Run:
         *,
         receivers: int = 0,
     ) -> Phase:
-        """Measure ``work``, which answers how many events were accepted.
+        """Measure ``work``, which returns the number of accepted events.
 
-        :param figures: of what was measured.
-        :param receivers: of each event.
+        :param figures: computes the figures of the phase.
+        :param receivers: number of clients that receive each event.
         """
         await self.generators.reset()
         self._lead = 0.0
-        watch = Watch(self.generators, self.pids, self.live, f"{self.scenario}: {name}")
+        watch = PhaseWatch(self.generators, self.pids, self.live, f"{self.scenario}: {name}")
         async with watch:
             sent = await work
             counts = await self._settled(sent * receivers)
@@ -140,13 +140,13 @@ class Run:
         measured = Measured(counts, sent, watch.seconds - self._lead, watch.server, watch.generators)
         found = self._phase(name, measured, figures(measured), watch)
         if receivers:
-            found.delivery = Delivery(sent * receivers, counts.received, counts.gaps, counts.backwards)
+            found.delivery = DeliveryFigures(sent * receivers, counts.received, counts.gaps, counts.backwards)
             found.faults += faults_of(found.delivery)
         self.phases.append(found)
         return found
 
-    async def _settled(self, expected: int) -> Counts:
-        """The counts when all have come, or nothing more comes."""
+    async def _settled(self, expected: int) -> GeneratorCounts:
+        """The counts when all events have arrived, or no more arrive."""
         counts, progress = await self.generators.figures(), time.monotonic()
         while counts.received < expected and time.monotonic() - progress < GRACE:
             await asyncio.sleep(POLL)
@@ -156,13 +156,13 @@ class Run:
             counts = latest
         return counts
 
-    async def _surplus(self) -> Counts:
-        """The counts a moment later: what comes twice comes after all else has."""
+    async def _surplus(self) -> GeneratorCounts:
+        """The counts a moment later, because a duplicate would arrive after everything else."""
         await asyncio.sleep(2 * POLL)
         return await self.generators.figures()
 
-    async def settled(self) -> Counts:
-        """The counts once nothing has changed for a while."""
+    async def settled(self) -> GeneratorCounts:
+        """The counts when they have not changed for a while."""
         counts = await self.generators.figures()
         for _ in range(round(GRACE / QUIET)):
             await asyncio.sleep(QUIET)
@@ -171,7 +171,7 @@ class Run:
                 break
         return counts
 
-    def _phase(self, name: str, measured: Measured, figures: dict[str, float], watch: Watch) -> Phase:
+    def _phase(self, name: str, measured: Measured, figures: dict[str, float], watch: PhaseWatch) -> Phase:
         counts = measured.counts
         figures |= measured.of_machine(watch.peak)
         reasons = {name: getattr(counts, name) for name in ("failed", "lost", "refused")}
@@ -191,12 +191,12 @@ class Run:
 
 
 def _by_value(counts: Mapping[int, int]) -> dict[int, int]:
-    """Buckets by their greatest value: whoever reads the JSON need not know how they are numbered."""
+    """Counts by the upper bound of each bucket, so that readers of the JSON need not know their numbers."""
     return {greatest(number): count for number, count in sorted(counts.items())}
 
 
-def faults_of(delivery: Delivery) -> list[str]:
-    """In words, what did not come as it must."""
+def faults_of(delivery: DeliveryFigures) -> list[str]:
+    """The violations, in words."""
     faults = []
     if delivery.received != delivery.expected:
         faults.append(f"{delivery.received} deliveries came of {delivery.expected}")
@@ -207,44 +207,44 @@ def faults_of(delivery: Delivery) -> list[str]:
 
 @dataclass(frozen=True)
 class Measured:
-    """One phase in numbers. ``server`` is None where its processes are not known."""
+    """The measurements of one phase. ``server`` is None if its processes are not known."""
 
-    counts: Counts
+    counts: GeneratorCounts
     sent: int
     seconds: float
-    server: Usage | None
-    generators: Sequence[Usage]
+    server: ProcessUsage | None
+    generators: Sequence[ProcessUsage]
 
     def waits(self, name: str) -> dict[str, float]:
         """Percentiles of a histogram, as figures."""
         return waits(name, histogram(self.counts, name))
 
     def cost(self, of: str, count: int) -> dict[str, float]:
-        """Processor time of the server for each of ``count``."""
+        """Processor time of the server, divided by ``count``."""
         if self.server is None or not count:
             return {}
         return {f"server_cpu_us_per_{of}": self.server.cpu * 1e6 / count}
 
     def deliveries(self) -> dict[str, float]:
-        """The figures of events that came."""
+        """The figures of received events."""
         found = {"deliveries_per_second": self.counts.received / self.seconds}
         if self.server and self.server.cpu:
             found["deliveries_per_server_cpu_second"] = self.counts.received / self.server.cpu
         return found | self.waits("latency") | self.cost("delivery", self.counts.received)
 
     def requests(self) -> dict[str, float]:
-        """The figures of events that were sent."""
+        """The figures of sent events."""
         found = {"requests_per_second": self.counts.sent / self.seconds}
         return found | self.waits("request") | self.cost("request", self.counts.sent)
 
     def connections(self) -> dict[str, float]:
-        """The figures of clients that came."""
+        """The figures of clients that connected."""
         found = {"connections_per_second": self.counts.joined / self.seconds}
         found |= self.waits("connected") | self.waits("subscribed")
         return found | self.cost("connection", self.counts.joined)
 
     def of_machine(self, peak: float) -> dict[str, float]:
-        """What tells whether the rest may be believed. ``peak``: memory of the server, in MiB."""
+        """Figures about the measurement itself. ``peak``: memory of the server, in MiB."""
         found = {"generator_cpu_percent": self._busiest() * 100}
         late = histogram(self.counts, "late")
         if late.counts:

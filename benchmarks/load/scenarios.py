@@ -11,8 +11,8 @@ from legato.protocol.stream import chat_channel
 
 from . import probe
 from .orders import Join
-from .result import Delivery
-from .run import Measured, Run, Sizes, faults_of
+from .result import DeliveryFigures
+from .run import Measured, ScenarioRun, Sizes, faults_of
 from .watch import MIB
 
 if TYPE_CHECKING:
@@ -26,37 +26,37 @@ WARM: Final = 100
 """Connections before memory is read, so that one-time allocations of the server do not count."""
 
 STALLED_SHARE: Final = 10
-"""One reader in so many stalls."""
+"""One in this many readers stalls."""
 
 STAY: Final = 1.0
 """Seconds that a client stays in ``churn``."""
 
 
-async def fanout(run: Run) -> None:
-    """One channel, all subscribe to it."""
+async def fanout(run: ScenarioRun) -> None:
+    """All clients subscribe to one channel."""
     await fanout_paced(run)
     await to_all(run, "flat out", 0.0)
 
 
-async def fanout_paced(run: Run) -> None:
-    """The first phase of it."""
+async def fanout_paced(run: ScenarioRun) -> None:
+    """The first phase: publish to all as fast as answers come."""
     await subscribe_all(run)
     await to_all(run, "paced", run.sizes.rate)
 
 
-async def subscribe_all(run: Run) -> None:
-    """All subscribe to the channel of :func:`to_all`."""
+async def subscribe_all(run: ScenarioRun) -> None:
+    """Subscribe all clients to the channel of :func:`to_all`."""
     await run.come(Join(0, run.sizes.connections, "bench-fanout"))
 
 
-async def to_all(run: Run, name: str, rate: float) -> None:
-    """Events to all of them; 0 as in :meth:`.Run.publish`."""
+async def to_all(run: ScenarioRun, name: str, rate: float) -> None:
+    """Publish to all of them; ``rate`` as in :meth:`.ScenarioRun.publish`."""
     work = run.publish(run.streams(["bench-fanout"] * run.sizes.publishers), rate)
     await run.phase(name, work, _delivered, receivers=run.sizes.connections)
 
 
-async def streams(run: Run) -> None:
-    """A private channel for each user; events go round."""
+async def streams(run: ScenarioRun) -> None:
+    """A private channel for each user; events go to each in turn."""
     count = run.sizes.connections
     await run.come(Join(0, count, "private-user-{}"))
     work = run.publish(run.streams([f"private-user-{number}" for number in range(count)]), run.sizes.rate)
@@ -69,10 +69,10 @@ async def streams(run: Run) -> None:
     await streams_through_redis(run)
 
 
-async def streams_through_redis(run: Run) -> None:
-    """A reply to each user, whose tokens go the way that a worker's go."""
+async def streams_through_redis(run: ScenarioRun) -> None:
+    """A reply to each user, with tokens written as a worker writes them."""
     count = run.sizes.connections
-    # First the readers: who comes to a reply that streams gets a snapshot of it.
+    # Readers first: a subscriber of a running reply would get a snapshot of it.
     await run.come(Join(0, count, chat_channel("user-{}")))
     await run.generators.claim(run.streams([f"user-{number}" for number in range(count)]))
     before = probe.usage(run.redis)
@@ -88,22 +88,22 @@ async def streams_through_redis(run: Run) -> None:
     await run.generators.finish()
 
 
-async def connect(run: Run) -> None:
-    """Clients come at a rate; then as many come as fast as they get in."""
+async def connect(run: ScenarioRun) -> None:
+    """Clients connect at a rate; then as many connect as fast as possible."""
     for name, rate in (("ramp", run.sizes.rate), ("storm", 0.0)):
         await run.phase(name, _arrive(run, rate), Measured.connections)
         await run.generators.leave()
         await asyncio.sleep(0.5)
 
 
-async def _arrive(run: Run, rate: float) -> int:
+async def _arrive(run: ScenarioRun, rate: float) -> int:
     begin = run.begin() if rate else 0
     await run.generators.join(Join(0, run.sizes.connections, "private-user-{}", rate=rate, begin=begin))
     return 0
 
 
-async def idle(run: Run) -> None:
-    """Clients that subscribe and do nothing."""
+async def idle(run: ScenarioRun) -> None:
+    """Clients subscribe and stay idle."""
     count = run.sizes.connections
     warm = min(WARM, count // 2)
     await run.come(Join(0, warm, "private-user-{}"))
@@ -127,15 +127,15 @@ async def idle(run: Run) -> None:
     await run.phase("held", rest(), figures)
 
 
-async def publish(run: Run) -> None:
+async def publish(run: ScenarioRun) -> None:
     """Publish over HTTP without subscribers."""
     channels = [f"bench-publish-{number}" for number in range(run.sizes.publishers)]
     for name, rate in (("paced", run.sizes.rate), ("flat out", 0.0)):
         await run.phase(name, run.publish(run.streams(channels), rate), Measured.requests)
 
 
-async def presence(run: Run) -> None:
-    """All join one presence channel at once; each has to learn of each."""
+async def presence(run: ScenarioRun) -> None:
+    """All clients join one presence channel at once; each must be told of each."""
     count = run.sizes.connections
 
     async def storm() -> int:
@@ -148,12 +148,12 @@ async def presence(run: Run) -> None:
 
     found = await run.phase("join storm", storm(), Measured.connections)
     known = (await run.generators.figures()).members
-    found.delivery = Delivery(count * count, known, 0, 0)
+    found.delivery = DeliveryFigures(count * count, known, 0, 0)
     found.faults += faults_of(found.delivery)
 
 
-async def churn(run: Run) -> None:
-    """Others come and go on a channel while its subscribers follow a stream."""
+async def churn(run: ScenarioRun) -> None:
+    """Clients come and go on a channel while its other subscribers follow a stream."""
     count, seconds = run.sizes.connections, run.sizes.seconds
     await run.come(Join(0, count, "bench-churn"))
     visits = max(1, round(seconds * max(1.0, count / 4)))
@@ -178,8 +178,8 @@ async def churn(run: Run) -> None:
         found.faults.append(f"newcomers: {counts.aside_gaps} left out, {counts.aside_backwards} out of order")
 
 
-async def slow(run: Run) -> None:
-    """Some readers stall; the others must not notice."""
+async def slow(run: ScenarioRun) -> None:
+    """Some readers stall; the others must not be affected."""
     stalled = max(1, run.sizes.connections // STALLED_SHARE)
     healthy = max(1, run.sizes.connections - stalled)
     await run.come(Join(0, healthy, "bench-slow"))
@@ -194,8 +194,8 @@ async def slow(run: Run) -> None:
     await _read_on(run, found)
 
 
-async def _read_on(run: Run, found: Phase) -> None:
-    """What those who had stalled find: what was sent before they were closed, in order."""
+async def _read_on(run: ScenarioRun, found: Phase) -> None:
+    """Let the stalled readers read: they must get what was sent before they were closed, in order."""
     await run.generators.read_on()
     counts = await run.settled()
     found.figures |= {"stalled_closed": sum(counts.lost.values()), "stalled_events": counts.aside}
@@ -215,10 +215,10 @@ def _delivered(measured: Measured) -> dict[str, float]:
 
 
 class Scenario(NamedTuple):
-    """One of the table. ``quick``: the sizes of ``--quick``."""
+    """One scenario. ``quick``: the sizes of ``--quick``."""
 
     summary: str
-    run: Callable[[Run], Awaitable[None]]
+    run: Callable[[ScenarioRun], Awaitable[None]]
     sizes: Sizes
     quick: Sizes
 
@@ -232,19 +232,19 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     ),
     "streams": Scenario(
         "N users with a private channel each; R events/s in all, over HTTP as Laravel sends them, then "
-        "(only with --over-redis) through Redis as a worker does",
+        "(only with --over-redis) through Redis as a worker sends them",
         streams,
         Sizes(1000, 1000, 10, 200, 32),
         Sizes(40, 100, 0.8, 100, 4),
     ),
     "connect": Scenario(
-        "N clients come, R a second, each with a private subscription; then N as fast as they get in",
+        "N clients connect, R a second, each with a private subscription; then N as fast as possible",
         connect,
         Sizes(2000, 200, 10, 200, 1),
         Sizes(40, 100, 0.5, 100, 1),
     ),
     "idle": Scenario(
-        "N clients subscribe and do nothing: memory of the server and of the kernel per connection",
+        "N clients subscribe and stay idle: memory of the server and of the kernel per connection",
         idle,
         Sizes(5000, 1, 5, 200, 1),
         Sizes(100, 1, 0.6, 100, 1),
@@ -256,19 +256,19 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         Sizes(1, 100, 0.8, 100, 4),
     ),
     "presence": Scenario(
-        "N users join one presence channel at once, and each has to learn of each",
+        "N users join one presence channel at once; each must be told of each",
         presence,
         Sizes(500, 1, 10, 200, 1),
         Sizes(20, 1, 0.5, 100, 1),
     ),
     "churn": Scenario(
-        "R events/s on a channel with N subscribers, while N / 4 others a second come, stay a second, and go",
+        "R events/s on a channel with N subscribers, while N / 4 others a second join for a second",
         churn,
         Sizes(200, 50, 10, 200, 8),
         Sizes(20, 50, 0.8, 100, 4),
     ),
     "slow": Scenario(
-        "R events/s on a channel with N subscribers, of which one in ten does not read any more",
+        "R events/s on a channel with N subscribers, of which one in ten stops reading",
         slow,
         Sizes(100, 200, 10, 8000, 8),
         Sizes(20, 100, 0.8, 2000, 4),
@@ -277,7 +277,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
 
 
 def sized(name: str, wanted: Mapping[str, float | None], *, quick: bool) -> Sizes:
-    """The sizes of a scenario, with what was asked for instead of what is usual."""
+    """The default sizes of a scenario, replaced by the requested ones."""
     usual = SCENARIOS[name].quick if quick else SCENARIOS[name].sizes
     return msgspec.structs.replace(
         usual, **{key: value for key, value in wanted.items() if value is not None}

@@ -26,7 +26,7 @@ class Pace(NamedTuple):
 
     :ivar begin: microseconds.
     :ivar rate: per second, above 0.
-    :ivar offset: of the first, in intervals: what shares a rate takes turns.
+    :ivar offset: of the first, in intervals, so that processes that share a rate take turns.
     """
 
     begin: int
@@ -34,11 +34,11 @@ class Pace(NamedTuple):
     offset: float = 0.0
 
     def due(self, number: int) -> int:
-        """When number ``number``, from 0, is to be sent. From the beginning, so that errors do not add up."""
+        """Send time of number ``number``, from 0. Computed from the start, so that errors do not add up."""
         return self.begin + round((number + self.offset) * MICRO / self.rate)
 
     def until(self, end: int) -> Iterator[int]:
-        """All moments before ``end``."""
+        """All send times before ``end``."""
         number = 0
         while (moment := self.due(number)) < end:
             yield moment

@@ -1,7 +1,7 @@
 """The stamp in an event: its stream, its index there, and its scheduled send time.
 
-``LGT`` and three numbers of fixed width in hexadecimal, then filling: found by a search for three bytes and
-read by position, whatever JSON a server wraps around it. Nothing in it needs an escape in JSON.
+``LGT`` and three hexadecimal numbers of fixed width, then padding. It is found by a search for three
+bytes and read by position, whatever JSON a server wraps around it. Nothing in it needs an escape in JSON.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def written(stream: int, sequence: int, time: int, size: int) -> str:
 
 
 def read(data: bytes, at: int) -> Stamp:
-    """What stands at position ``at``, where a :data:`MARK` is.
+    """Read the stamp at position ``at``, where a :data:`MARK` is.
 
     :raises ValueError: no numbers follow it.
     """

@@ -5,8 +5,8 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Final
 
-from .histogram import Histogram, bucket
-from .orders import Counts
+from .histogram import BucketCounts, bucket
+from .orders import GeneratorCounts
 
 if TYPE_CHECKING:
     from .frames import Piece
@@ -18,7 +18,7 @@ REASONS: Final = 20
 
 
 FEW: Final = 2
-"""Events of a piece that are counted one by one. More at once come of a busy server, with no short delays."""
+"""A piece with at most this many events is counted event by event, with exact delays."""
 
 TOGETHER_BITS: Final = 5
 """Arrivals of one piece within 32 microseconds are counted together, as the latest of them."""
@@ -34,11 +34,11 @@ class Tally:
 
     def reset(self) -> None:
         """Reset all counts."""
-        self.counts = Counts()
-        self.histograms = {name: Histogram() for name in NAMES}
+        self.counts = GeneratorCounts()
+        self.histograms = {name: BucketCounts() for name in NAMES}
         self._pending: list[Piece] = []
 
-    def told(self) -> Counts:
+    def told(self) -> GeneratorCounts:
         """All counts, in the form of an answer."""
         self._settle()
         self.counts.histograms = {name: h.counts for name, h in self.histograms.items() if h.counts}
@@ -59,7 +59,7 @@ class Tally:
         arrivals[moment] = arrivals.get(moment, 0) + 1
 
     def _settle(self) -> None:
-        """Put into the histogram what has been counted by pieces."""
+        """Add the pending pieces to the histogram."""
         counts = self.histograms["latency"].counts
         for piece in self._pending:
             for moment, times in piece.arrivals.items():
@@ -88,7 +88,7 @@ _BEGINNING: Final = {late: _State({}) for late in (False, True)}
 _BRANCHES: Final = 16
 
 
-class Place:
+class StreamPosition:
     """The position of one client in each stream. Detects missing, repeated and reordered events."""
 
     __slots__ = ("_late", "_state")
@@ -97,8 +97,8 @@ class Place:
         self._late = late
         self._state = _BEGINNING[late]
 
-    def follow(self, piece: Piece, counts: Counts) -> None:
-        """Count what is not the next of its stream."""
+    def follow(self, piece: Piece, counts: GeneratorCounts) -> None:
+        """Count the events that are not the next of their stream."""
         known = self._state.after.get(piece)
         state = known[0]() if known else None
         if known is None or state is None:
@@ -114,7 +114,7 @@ class Place:
             counts.backwards += backwards
 
     def _next(self, piece: Piece) -> tuple[_State, int, int]:
-        """The place after ``piece``, events left out, and events repeated or out of order."""
+        """The position after ``piece``, missing events, and repeated or reordered events."""
         expected, gaps, backwards = self._state.expected.copy(), 0, 0
         for stream, first, last in piece.runs:
             want = expected.get(stream, first if self._late else 0)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from legato.benchmarks.errors import BAD_USAGE, BenchmarkError
 
-from .orders import Target
+from .orders import LoadTarget
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 class Dialect(NamedTuple):
     """The defaults of a kind of server.
 
-    :ivar url: where it is; ``{}`` is the cluster of the hosted service.
-    :ivar api: where its HTTP API is, if elsewhere.
-    :ivar id: of the application it comes with; empty where everybody has an own one.
-    :ivar hint: what its user has to know.
+    :ivar url: its default URL; ``{}`` stands for the cluster of the hosted service.
+    :ivar api: default URL of its HTTP API, if different.
+    :ivar id: id of its default application; empty without one.
+    :ivar hint: advice for its user.
     """
 
     url: str
@@ -43,8 +43,7 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
         id="app-id",
         key="app-key",
         secret="app-secret",  # noqa: S106 - what soketi comes with
-        hint="has at most 100 members on a presence channel and none but its own limits on rates, unless "
-        "SOKETI_PRESENCE_MAX_MEMBERS says otherwise",
+        hint="allows 100 members on a presence channel, unless SOKETI_PRESENCE_MAX_MEMBERS says otherwise",
     ),
     "pusher": Dialect(
         "wss://ws-{}.pusher.com",
@@ -70,7 +69,7 @@ class Wanted(NamedTuple):
     allowed: Sequence[str] = ()
 
 
-def resolve(wanted: Wanted, environ: Mapping[str, str]) -> Target:
+def resolve(wanted: Wanted, environ: Mapping[str, str]) -> LoadTarget:
     """The server to load.
 
     :raises BenchmarkError: something is missing or wrong, or the server is not on this machine and was not
@@ -95,7 +94,7 @@ def resolve(wanted: Wanted, environ: Mapping[str, str]) -> Target:
         )
     )
     tls = scheme in SECURE
-    return Target(wanted.dialect, host, port, api_host, api_port, app_id, key, secret, tls, path)
+    return LoadTarget(wanted.dialect, host, port, api_host, api_port, app_id, key, secret, tls, path)
 
 
 def _credential(option: str, given: str, environment: str, usual: str) -> str:
@@ -131,6 +130,6 @@ def _allow(hosts: Sequence[str], allowed: Sequence[str]) -> None:
     for host in hosts:
         if not is_local(host) and host not in allowed:
             raise BenchmarkError(
-                f"{host} is not this machine; if it is yours to load, say so: --allow-remote {host}",
+                f"{host} is not this machine; if you are allowed to load it, add --allow-remote {host}",
                 BAD_USAGE,
             )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from legato.worker.replies.log import MessageLog
 
-    from .orders import Target, Tokens
+    from .orders import LoadTarget, WriteTokens
     from .schedule import Alarm
     from .tally import Tally
 
@@ -31,7 +31,7 @@ RETENTION: Final = 60
 """Seconds that a message is kept after it has ended."""
 
 GRAIN: Final = MICRO // 1000
-"""Microseconds to which moments are rounded down: what an event loop finds ready in one turn. All tokens that
+"""Microseconds to which times are rounded down, about one turn of an event loop. All tokens that
 are due then are written together."""
 
 MOST: Final = 64
@@ -40,7 +40,7 @@ MOST: Final = 64
 
 @dataclass(eq=False, slots=True)
 class _Message:
-    """One user's reply. ``due`` and ``written`` count its tokens; ``place``: its number among all."""
+    """One user's reply. ``due`` and ``written`` count its tokens; ``place`` is its number."""
 
     number: int
     place: int
@@ -77,7 +77,7 @@ def moments(pace: Pace, end: int) -> Iterator[Due]:
 class Writer:
     """Messages under one claim each, from :meth:`claim` to :meth:`finish`."""
 
-    def __init__(self, target: Target, tally: Tally) -> None:
+    def __init__(self, target: LoadTarget, tally: Tally) -> None:
         self._app_id, self._tally = target.app_id, tally
         self._redis = clients.connect(target.redis_url)
         self._log = TokenLog(self._redis, tries=TRIES, retention=RETENTION)
@@ -86,7 +86,7 @@ class Writer:
     async def claim(self, streams: Sequence[tuple[int, str]]) -> None:
         """Begin a message for each user.
 
-        :raises ConnectionError: Redis does not do it.
+        :raises ConnectionError: Redis refuses, or does not answer.
         """
         for place, (number, user) in enumerate(streams):
             job = stream.Job(uuid.uuid4().hex, self._app_id, stream.parse_user_id(user), "bench", 0)
@@ -97,12 +97,12 @@ class Writer:
         except (RedisError, FencedError) as error:
             raise ConnectionError(f"Redis: messages cannot be claimed: {error}") from error
 
-    async def write(self, order: Tokens, alarm: Alarm) -> dict[int, int]:
-        """A token of each message in turn, by schedule. Answers how many of each stream Redis has."""
+    async def write(self, order: WriteTokens, alarm: Alarm) -> dict[int, int]:
+        """Write a token of each message in turn, by schedule. Returns the accepted tokens of each stream."""
         pace, late = Pace(order.begin, order.rate, order.offset), self._tally.histograms["late"]
         turn = 0
         for moment, first, end in moments(pace, order.begin + round(order.seconds * MICRO)):
-            if moment > turn:  # all that is due by now goes in one turn of the loop; then appends have theirs
+            if moment > turn:  # queue all due tokens in one turn of the loop; then appends run
                 waited = now() < moment
                 await alarm.until(moment)
                 turn = now()
@@ -117,7 +117,7 @@ class Writer:
         return {message.number: message.written for message in self._messages}
 
     async def _append(self, message: _Message, pace: Pace, size: int) -> None:
-        """All that is due, in order: what falls due while an append is under way is in the next."""
+        """Append all due tokens, in order. Those that become due meanwhile go into the next append."""
         try:
             while message.written < message.due:
                 end = min(message.due, message.written + MOST)
@@ -126,7 +126,7 @@ class Writer:
                 message.written = end
                 self._tally.counts.sent += len(tokens)
         except (RedisError, FencedError, GapError) as error:
-            message.broken = True  # what is lost of a stream is not hidden by what follows
+            message.broken = True  # later tokens must not hide a lost one
             count(self._tally.counts.refused, f"append: {type(error).__name__}")
         finally:
             message.writing = None

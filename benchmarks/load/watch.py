@@ -8,15 +8,15 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Self, TextIO
 
 from . import probe
-from .histogram import Histogram
+from .histogram import BucketCounts
 from .result import Moment, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .agents import Generators
-    from .orders import Counts
-    from .probe import Usage
+    from .orders import GeneratorCounts
+    from .probe import ProcessUsage
 
 EVERY: Final = 0.5
 MIB: Final = 1024 * 1024
@@ -63,21 +63,21 @@ class Live:
             self._out.flush()
 
 
-class Watch:
-    """A phase, from entering to leaving.
+class PhaseWatch:
+    """Observes a phase within a block.
 
-    :ivar seconds: how long it took.
-    :ivar server: what the server used meanwhile; None if its processes are not known.
-    :ivar generators: what each used.
-    :ivar peak: of the server's memory, in MiB.
+    :ivar seconds: duration of the phase.
+    :ivar server: usage of the server; None if its processes are not known.
+    :ivar generators: usage of each generator.
+    :ivar peak: the server's peak memory, in MiB.
     """
 
     def __init__(self, generators: Generators, pids: Sequence[int], live: Live, title: str) -> None:
         self._generators, self._pids, self._live, self._title = generators, pids, live, title
         self.timeline: list[Moment] = []
         self.seconds = self.peak = 0.0
-        self.server: Usage | None = None
-        self.generators: list[Usage] = []
+        self.server: ProcessUsage | None = None
+        self.generators: list[ProcessUsage] = []
 
     async def __aenter__(self) -> Self:
         self._begun, self._before = time.monotonic(), self._look()
@@ -94,8 +94,8 @@ class Watch:
         self.generators = spent[1:]
         self.peak = max(self.peak, after[0].resident / MIB)
 
-    def _look(self) -> list[Usage]:
-        """The server's use, then that of each generator."""
+    def _look(self) -> list[ProcessUsage]:
+        """The usage of the server, then that of each generator."""
         return [probe.usage(self._pids)] + [probe.usage([agent.pid]) for agent in self._generators.everyone]
 
     async def _tick(self) -> None:
@@ -113,8 +113,10 @@ class Watch:
             then, uses, counts = now, latest, told
 
     @staticmethod
-    def _moment(seconds: float, spent: Sequence[Usage], old: Counts, new: Counts) -> Moment:
-        latency = Histogram(_between(new.histograms, old.histograms))
+    def _moment(
+        seconds: float, spent: Sequence[ProcessUsage], old: GeneratorCounts, new: GeneratorCounts
+    ) -> Moment:
+        latency = BucketCounts(_between(new.histograms, old.histograms))
         return Moment(
             at=0,
             sent=round((new.sent - old.sent) / seconds, 1),
@@ -137,5 +139,7 @@ def _between(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[int, int]:
     }
 
 
-def _spent(after: Usage, before: Usage) -> Usage:
-    return probe.Usage(after.cpu - before.cpu, after.waited - before.waited, after.resident - before.resident)
+def _spent(after: ProcessUsage, before: ProcessUsage) -> ProcessUsage:
+    return probe.ProcessUsage(
+        after.cpu - before.cpu, after.waited - before.waited, after.resident - before.resident
+    )

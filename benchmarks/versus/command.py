@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 DESCRIPTION: Final = """\
 Measures servers side by side in one run: Legato, Legato over Redis, the least that a server in C can do
 (benchmarks/baseline/server.c), and soketi where --soketi names one. All run at once on one core, Redis and
-the generators on the others. In each round each measure is made at one server after the other, every
-second time in the other order, so that what changes on the machine hits all alike.
+the generators on the others. In each round each measure is made at one server after the other, in reverse
+order every second time, so that changes of the machine affect all servers alike.
 
-Memory per connection is measured once, at servers that nobody has been to before. All on 127.0.0.1, and gone
-afterwards.
+Memory per connection is measured once, on freshly started servers. Everything runs on
+127.0.0.1, and ends with the measurement.
 """
 
 EPILOG: Final = """\
@@ -96,9 +96,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def check(args: argparse.Namespace) -> None:
-    """See that the options are within their bounds, and this machine can do what they ask.
+    """Check the bounds of the options, and that this machine can run them.
 
-    :raises BenchmarkError: one is not, or it cannot.
+    :raises BenchmarkError: an option is out of bounds, or this machine lacks something.
     """
     for name, (least, most) in BOUNDS.items():
         value = getattr(args, name)

@@ -1,4 +1,4 @@
-"""The servers that are compared: their names, and one that runs."""
+"""The servers that are compared: their names, and the addresses of a running one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from legato.benchmarks.load.orders import Target
+    from legato.benchmarks.load.orders import LoadTarget
 
 LEGATO: Final = "legato"
 OVER_REDIS: Final = "legato over Redis"
@@ -15,15 +15,15 @@ BASELINE: Final = "C baseline"
 SOKETI: Final = "soketi"
 
 
-class Server(NamedTuple):
-    """One that runs.
+class RunningServer(NamedTuple):
+    """A running server.
 
-    :ivar redis: processes behind it, which are not counted as its own.
-    :ivar metrics: where it has figures for Prometheus; empty if nowhere.
+    :ivar redis: processes of its Redis, which are not counted as its own.
+    :ivar metrics: URL of its Prometheus metrics; empty without any.
     """
 
     name: str
-    target: Target
+    target: LoadTarget
     pids: Sequence[int]
     redis: Sequence[int] = ()
     metrics: str = ""

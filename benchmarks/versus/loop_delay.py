@@ -15,9 +15,9 @@ from legato.benchmarks.load.schedule import MICRO
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from legato.benchmarks.load.run import Run
+    from legato.benchmarks.load.run import ScenarioRun
 
-    from .contestants import Server
+    from .contestants import RunningServer
 
 METRIC: Final = "legato_loop_delay_seconds"
 
@@ -62,7 +62,7 @@ def quantile(share: float, buckets: Mapping[float, float]) -> float | None:
 
 
 def counts(buckets: Mapping[float, float]) -> dict[int, int]:
-    """As histograms are written down: how many in each bucket, by its bound in microseconds; 0: the rest."""
+    """The form of histograms in results: counts by upper bound in microseconds; 0 for the last bucket."""
     found, below = {}, 0.0
     for bound in sorted(buckets):
         if buckets[bound] > below:
@@ -84,7 +84,7 @@ async def read(url: str) -> Buckets:
     return parse(answer.text)
 
 
-async def flushes(run: Run, server: Server) -> None:
+async def flushes(run: ScenarioRun, server: RunningServer) -> None:
     """Publish paced events to all subscribers, and measure the loop delay meanwhile."""
     await subscribe_all(run)
     before = await read(server.metrics) if server.metrics else {}

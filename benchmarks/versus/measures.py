@@ -13,11 +13,11 @@ from .loop_delay import flushes
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from legato.benchmarks.load.run import Run
+    from legato.benchmarks.load.run import ScenarioRun
 
-    from .contestants import Server
+    from .contestants import RunningServer
 
-    Work = Callable[[Run, Server], Awaitable[None]]
+    Work = Callable[[ScenarioRun, RunningServer], Awaitable[None]]
 
 IDLE_CONNECTIONS: Final = 15_000
 FLUSH_CONNECTIONS: Final = 10_000
@@ -33,8 +33,8 @@ class Measure(NamedTuple):
     quick: Sizes
 
 
-def _of(run_it: Callable[[Run], Awaitable[None]]) -> Work:
-    def work(run: Run, _server: Server) -> Awaitable[None]:
+def _of(run_it: Callable[[ScenarioRun], Awaitable[None]]) -> Work:
+    def work(run: ScenarioRun, _server: RunningServer) -> Awaitable[None]:
         return run_it(run)
 
     return work
@@ -85,5 +85,5 @@ IDLE: Final = Measure(
 
 
 def in_turn(measure: Measure, number: int) -> tuple[str, ...]:
-    """Its servers in the order of round ``number``, which is the other way round every second time."""
+    """Its servers in the order of round ``number``; every second round is reversed."""
     return measure.servers if number % 2 else measure.servers[::-1]

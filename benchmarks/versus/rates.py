@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from legato.benchmarks.load.result import Phase
 
 RATES: Final = (20, 30, 40, 50, 60, 70, 80, 100)
-"""Events per second, to 1,000 subscribers each: what one core of soketi's can nearly do is among them."""
+"""Events per second to try, to 1,000 subscribers each. One core of soketi sustains some of them."""
 
 LONGER: Final = 1.05
-"""Times its schedule that a phase may take, and :data:`SLACK` seconds besides for the last events to come."""
+"""Longest duration of a phase: a factor of its schedule, and :data:`SLACK` seconds for the last events."""
 
 SLACK: Final = 0.5
 LONGEST_P99: Final = 1000.0

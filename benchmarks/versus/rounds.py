@@ -11,7 +11,7 @@ import msgspec
 
 from legato.benchmarks.errors import BenchmarkError
 from legato.benchmarks.load import markdown, probe
-from legato.benchmarks.load.run import Run
+from legato.benchmarks.load.run import ScenarioRun
 
 from .contestants import SOKETI
 from .measures import IDLE, LATENCY, ROUND, in_turn
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from legato.benchmarks.load.run import Sizes
     from legato.benchmarks.load.watch import Live
 
-    from .contestants import Server
+    from .contestants import RunningServer
     from .measures import Measure
 
 LOOK: Final = 0.3
@@ -53,14 +53,14 @@ class Rounds:
     rates: list[Phase] = field(default_factory=list)
     rate: float | None = None
 
-    async def idle(self, servers: Mapping[str, Server], connections: int) -> None:
+    async def idle(self, servers: Mapping[str, RunningServer], connections: int) -> None:
         """Measure memory on fresh servers."""
         sizes = IDLE.quick if self.quick else msgspec.structs.replace(IDLE.sizes, connections=connections)
         for name in IDLE.servers:
             if name in servers:
                 await self._see(1, IDLE, servers, name, sizes)
 
-    async def look_for_rate(self, servers: Mapping[str, Server]) -> None:
+    async def look_for_rate(self, servers: Mapping[str, RunningServer]) -> None:
         """Determine the rate that soketi sustains."""
         if SOKETI not in servers:
             return
@@ -72,7 +72,7 @@ class Rounds:
             self.live.say(f"{SOKETI} at {rate}/s: {kept}; {markdown.line(phase)}")
         self.rate = best(self.rates)
 
-    async def round(self, number: int, servers: Mapping[str, Server]) -> None:
+    async def round(self, number: int, servers: Mapping[str, RunningServer]) -> None:
         """Run each measurement at each of its servers."""
         for measure in ROUND:
             sizes = self._sizes(measure)
@@ -88,19 +88,19 @@ class Rounds:
         return measure.quick if self.quick else measure.sizes
 
     async def _see(
-        self, number: int, measure: Measure, servers: Mapping[str, Server], name: str, sizes: Sizes
+        self, number: int, measure: Measure, servers: Mapping[str, RunningServer], name: str, sizes: Sizes
     ) -> None:
         for phase in await self._run(measure, servers, name, sizes):
             self.seen.append(Seen(number, name, phase))
             self.live.say(f"round {number}, {name + ':':<20} {markdown.line(phase)}")
 
     async def _run(
-        self, measure: Measure, servers: Mapping[str, Server], name: str, sizes: Sizes
+        self, measure: Measure, servers: Mapping[str, RunningServer], name: str, sizes: Sizes
     ) -> list[Phase]:
         server = servers[name]
         await self._calm(servers)
         await self.generators.aim(server.target)
-        run = Run(measure.name, self.generators, sizes, server.pids, self.live, server.redis)
+        run = ScenarioRun(measure.name, self.generators, sizes, server.pids, self.live, server.redis)
         try:
             async with asyncio.timeout(self.limit):
                 await measure.work(run, server)
@@ -111,7 +111,7 @@ class Rounds:
         await self.generators.leave()
         return run.phases
 
-    async def _calm(self, servers: Mapping[str, Server]) -> None:
+    async def _calm(self, servers: Mapping[str, RunningServer]) -> None:
         """Wait until all servers are idle, because they share a core."""
         pids = [pid for server in servers.values() for pid in server.pids]
         until, then = time.monotonic() + CALM_SECONDS, probe.usage(pids)

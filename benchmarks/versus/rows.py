@@ -21,7 +21,7 @@ class Seen(NamedTuple):
     phase: Phase
 
 
-class Place(NamedTuple):
+class FigurePlace(NamedTuple):
     """Locates a figure: measurement, phase and server."""
 
     measure: str
@@ -41,12 +41,12 @@ class Goal(NamedTuple):
         return value <= self.value if self.sign == "≤" else value >= self.value
 
 
-class Row(NamedTuple):
-    """``over`` divided by ``under``; ``over`` alone, in ``unit``, without."""
+class FigureRow(NamedTuple):
+    """One row: ``over`` divided by ``under``, or ``over`` alone in ``unit`` if there is no ``under``."""
 
     label: str
-    over: Place
-    under: Place | None = None
+    over: FigurePlace
+    under: FigurePlace | None = None
     goal: Goal | None = None
     unit: str = ""
 
@@ -54,13 +54,13 @@ class Row(NamedTuple):
 class Found(NamedTuple):
     """A row filled in.
 
-    :ivar values: of the rounds in which both figures are there.
-    :ivar over: median of the figure itself, as ``under``; None if it is not there.
-    :ivar verdict: ``reached`` or ``missed``, of the median; ``not run``, ``not measured``; empty without a
+    :ivar values: one of each round in which both figures were measured.
+    :ivar over: median of the first figure, and ``under`` of the second; None if it was not measured.
+    :ivar verdict: ``reached`` or ``missed``, by the median; ``not run``, ``not measured``; empty without a
         goal.
     """
 
-    row: Row
+    row: FigureRow
     values: list[float]
     over: float | None
     under: float | None
@@ -72,11 +72,13 @@ class Found(NamedTuple):
         return median(self.values) if self.values else None
 
 
-def _both(label: str, places: tuple[str, str, str], pair: tuple[str, str], goal: Goal | None = None) -> Row:
+def _both(
+    label: str, places: tuple[str, str, str], pair: tuple[str, str], goal: Goal | None = None
+) -> FigureRow:
     """One figure of two servers. ``places``: measure, phase and figure."""
     measure, phase, figure = places
-    over, under = (Place(measure, phase, server, figure) for server in pair)
-    return Row(label, over, under, goal)
+    over, under = (FigurePlace(measure, phase, server, figure) for server in pair)
+    return FigureRow(label, over, under, goal)
 
 
 _PACED: Final = ("fanout", "paced", "server_cpu_us_per_delivery")
@@ -84,8 +86,8 @@ _STORM: Final = ("connect", "storm", "server_cpu_us_per_connection")
 _RAMP: Final = ("connect", "ramp", "server_cpu_us_per_connection")
 
 
-def _held(server: str) -> Place:
-    return Place("idle", "held", server, "server_bytes_per_connection")
+def _held(server: str) -> FigurePlace:
+    return FigurePlace("idle", "held", server, "server_bytes_per_connection")
 
 
 ROWS: Final = (
@@ -116,11 +118,11 @@ ROWS: Final = (
         ("publish", "paced", "server_cpu_us_per_request"),
         (LEGATO, SOKETI),
     ),
-    Row(
+    FigureRow(
         "streams through Redis, 1,000 users, 10,000 tokens/s: broadcaster CPU per token, to the baseline's "
         "per paced delivery",
-        Place("streams", "through Redis", OVER_REDIS, "server_cpu_us_per_delivery"),
-        Place("fanout", "paced", BASELINE, "server_cpu_us_per_delivery"),
+        FigurePlace("streams", "through Redis", OVER_REDIS, "server_cpu_us_per_delivery"),
+        FigurePlace("fanout", "paced", BASELINE, "server_cpu_us_per_delivery"),
         Goal("≤", 2.2),
     ),
     _both(
@@ -132,29 +134,31 @@ ROWS: Final = (
     _both("connect + private subscribe, ramp: server CPU per connection", _RAMP, (LEGATO, SOKETI)),
     _both("connect + private subscribe, storm: server CPU per connection", _STORM, (LEGATO, BASELINE)),
     _both("connect + private subscribe, ramp: server CPU per connection", _RAMP, (LEGATO, BASELINE)),
-    Row("resident memory per idle subscribed connection", _held(LEGATO), goal=Goal("≤", 8192), unit="bytes"),
-    Row("resident memory per idle subscribed connection", _held(SOKETI), unit="bytes"),
-    Row("resident memory per idle subscribed connection", _held(BASELINE), unit="bytes"),
-    Row(
+    FigureRow(
+        "resident memory per idle subscribed connection", _held(LEGATO), goal=Goal("≤", 8192), unit="bytes"
+    ),
+    FigureRow("resident memory per idle subscribed connection", _held(SOKETI), unit="bytes"),
+    FigureRow("resident memory per idle subscribed connection", _held(BASELINE), unit="bytes"),
+    FigureRow(
         "loop delay p99 during flushes to 10,000 subscribers",
-        Place("flushes", "paced", LEGATO, "loop_delay_p99_ms"),
+        FigurePlace("flushes", "paced", LEGATO, "loop_delay_p99_ms"),
         goal=Goal("≤", 10),
         unit="ms",
     ),
 )
 
 
-def figures(seen: Sequence[Seen]) -> dict[Place, dict[int, float]]:
+def figures(seen: Sequence[Seen]) -> dict[FigurePlace, dict[int, float]]:
     """All figures, by place and round."""
-    found: dict[Place, dict[int, float]] = {}
+    found: dict[FigurePlace, dict[int, float]] = {}
     for number, server, phase in seen:
         for name, value in phase.figures.items():
-            found.setdefault(Place(phase.scenario, phase.name, server, name), {})[number] = value
+            found.setdefault(FigurePlace(phase.scenario, phase.name, server, name), {})[number] = value
     return found
 
 
-def fill(row: Row, known: Mapping[Place, Mapping[int, float]], servers: Collection[str]) -> Found:
-    """The row out of ``known``; ``servers`` are those that ran."""
+def fill(row: FigureRow, known: Mapping[FigurePlace, Mapping[int, float]], servers: Collection[str]) -> Found:
+    """Fill in the row from ``known``; ``servers`` are those that ran."""
     over = known.get(row.over, {})
     under = known.get(row.under, {}) if row.under else dict.fromkeys(over, 1.0)
     values = [over[number] / under[number] for number in sorted(over) if under.get(number)]
@@ -167,7 +171,7 @@ def fill(row: Row, known: Mapping[Place, Mapping[int, float]], servers: Collecti
     )
 
 
-def _verdict(row: Row, values: Sequence[float], servers: Collection[str]) -> str:
+def _verdict(row: FigureRow, values: Sequence[float], servers: Collection[str]) -> str:
     if any(place is not None and place.server not in servers for place in (row.over, row.under)):
         return "not run"
     if not values:

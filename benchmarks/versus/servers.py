@@ -1,4 +1,4 @@
-"""The servers that stand beside each other, all at once and on one core."""
+"""Starts the servers to compare, all at once and on one core."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from legato.benchmarks.errors import BAD_USAGE, BenchmarkError
 from legato.benchmarks.load import local
-from legato.benchmarks.load.orders import Target
+from legato.benchmarks.load.orders import LoadTarget
 from legato.benchmarks.load.targets import DIALECTS
 from legato.benchmarks.stage import Cast, stage, start
 from legato.deploy import ports
 
-from .contestants import BASELINE, LEGATO, OVER_REDIS, SOKETI, Server
+from .contestants import BASELINE, LEGATO, OVER_REDIS, SOKETI, RunningServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -31,7 +31,7 @@ _RUNNING: Final = re.compile(r"Server is up and running")
 
 
 class Programs(NamedTuple):
-    """What is run. ``soketi``: the script that starts it; None to leave it out."""
+    """What to run. ``soketi``: the script that starts it; None to leave it out."""
 
     redis: str
     baseline: Path
@@ -39,12 +39,12 @@ class Programs(NamedTuple):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the servers."""
+        """Pids of the servers."""
         return (LEGATO, OVER_REDIS, BASELINE, *((SOKETI,) if self.soketi else ()))
 
 
 async def compiled(directory: Path) -> Path:
-    """The baseline, as a program in ``directory``.
+    """Compile the baseline into ``directory``; returns the program.
 
     :raises BenchmarkError: there is no C compiler, or it does not compile.
     """
@@ -65,7 +65,7 @@ async def compiled(directory: Path) -> Path:
 
 
 def soketi_script(directory: str) -> Path | None:
-    """What starts the soketi that npm has put into ``directory``; None where none is named.
+    """The script that starts the soketi that npm installed in ``directory``; None without a directory.
 
     :raises BenchmarkError: it is not there, or there is no Node.js.
     """
@@ -80,7 +80,7 @@ def soketi_script(directory: str) -> Path | None:
 
 
 async def versions(programs: Programs) -> dict[str, str]:
-    """Of what is not Legato's."""
+    """Versions of the programs that are not Legato's."""
     found = {"cc": await _first_line("cc", "--version")}
     if programs.soketi:
         package = programs.soketi.parents[1] / "package.json"
@@ -98,10 +98,10 @@ async def _first_line(*command: str) -> str:
 @asynccontextmanager
 async def servers(
     programs: Programs, names: Collection[str], cores: Mapping[str, Sequence[int]]
-) -> AsyncIterator[dict[str, Server]]:
-    """Those of ``names`` that there are, ready, all kept to the core of servers; Redis to the others.
+) -> AsyncIterator[dict[str, RunningServer]]:
+    """Start those of ``names`` that are installed, pinned to the servers' core, and Redis on the other cores.
 
-    :raises BenchmarkError: one does not get ready.
+    :raises BenchmarkError: one does not become ready.
     """
     async with AsyncExitStack() as stack:
         place = tempfile.TemporaryDirectory(prefix="legato-", ignore_cleanup_errors=True)
@@ -118,22 +118,22 @@ async def servers(
         yield found
 
 
-async def _begun(stack: AsyncExitStack, directory: Path, programs: Programs, name: str) -> Server:
+async def _begun(stack: AsyncExitStack, directory: Path, programs: Programs, name: str) -> RunningServer:
     if name == BASELINE:
         pid, said = await start(stack, directory, "baseline", [str(programs.baseline), "0"], {}, _PORT)
         where = (HOST, int(said[1]))
-        return Server(name, Target(name, *where, *where, "1", "key", "secret"), [pid])
+        return RunningServer(name, LoadTarget(name, *where, *where, "1", "key", "secret"), [pid])
     if name == SOKETI:
         return await _soketi(stack, directory, programs)
     alone = name == LEGATO
     on = await stack.enter_async_context(stage(programs.redis, Cast(config=local.CONFIG, alone=alone)))
     target = local.legato(on, over_redis=not alone)
     of_redis = [] if alone else [on.pids["redis"]]
-    return Server(name, target, [on.pids["broadcaster"]], of_redis, on.metrics[0])
+    return RunningServer(name, target, [on.pids["broadcaster"]], of_redis, on.metrics[0])
 
 
-async def _soketi(stack: AsyncExitStack, directory: Path, programs: Programs) -> Server:
-    """With the application it comes with."""
+async def _soketi(stack: AsyncExitStack, directory: Path, programs: Programs) -> RunningServer:
+    """Run soketi with its default application."""
     port, usual = ports.any_free(HOST), DIALECTS[SOKETI]
     settings = {
         "SOKETI_HOST": HOST,
@@ -144,4 +144,4 @@ async def _soketi(stack: AsyncExitStack, directory: Path, programs: Programs) ->
     command = ["node", str(programs.soketi), "start"]
     pid, _ = await start(stack, directory, SOKETI, command, settings, _RUNNING)
     where = (HOST, port)
-    return Server(SOKETI, Target(SOKETI, *where, *where, usual.id, usual.key, usual.secret), [pid])
+    return RunningServer(SOKETI, LoadTarget(SOKETI, *where, *where, usual.id, usual.key, usual.secret), [pid])

@@ -41,7 +41,7 @@ def _measured(found: Found) -> tuple[str, str]:
 
 
 def _behind(found: Found) -> str:
-    """What a ratio is made of."""
+    """The two figures of a ratio."""
     if found.row.under is None or found.over is None or found.under is None:
         return ""
     unit = FIGURES[found.row.over.figure].unit
@@ -59,7 +59,7 @@ def doubts(seen: Sequence[Seen]) -> list[str]:
 
 
 def document(body: Mapping[str, Any], rows: Sequence[Found], seen: Sequence[Seen]) -> str:
-    """What is written to standard output."""
+    """The whole output: the table, faults and warnings."""
     lines = ["# Side by side", ""]
     lines += [f"- {name}: {text}" for name, text in _facts(body)]
     if body["quick"]:

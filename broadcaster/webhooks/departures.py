@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Confirm = Callable[[Gone, Callable[[bool], None]], None]
 
 
-class Departures:
+class HeldDepartures:
     """The rules of :class:`~legato.protocol.holdback.HoldBack` with a timer, and with other nodes.
 
     :param report: receives each departure that is due and stands.

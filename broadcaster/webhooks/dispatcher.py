@@ -14,7 +14,7 @@ from legato.protocol import webhooks
 from legato.protocol.delivery import Policy
 from legato.protocol.holdback import HOLD_SECONDS, Gone, Place
 
-from .departures import Departures
+from .departures import HeldDepartures
 from .senders import CLOSE_SECONDS, Senders
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Webhooks:
         self._apps = [app for app in apps if app.webhooks]
         self._running = False
         self._loop = asyncio.get_running_loop()
-        self._departures = Departures(self._departed, confirm, hold_seconds)
+        self._departures = HeldDepartures(self._departed, confirm, hold_seconds)
         self._misses = webhooks.Misses()
         self._senders = Senders(policy, wall)
         self._by_app = self._senders.by_app

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from legato.benchmarks.load import frames, stamp
-from legato.benchmarks.load.histogram import Histogram
-from legato.benchmarks.load.orders import Counts
-from legato.benchmarks.load.tally import FEW, Place, Tally
+from legato.benchmarks.load.histogram import BucketCounts
+from legato.benchmarks.load.orders import GeneratorCounts
+from legato.benchmarks.load.tally import FEW, StreamPosition, Tally
 
 
 def server_frame(payload: bytes, opcode: int = frames.TEXT) -> bytes:
@@ -54,8 +54,8 @@ def test_all_is_found_however_bytes_are_cut(items: list[tuple], data: st.DataObj
         for item in items
     )
     cuts = sorted(data.draw(st.lists(st.integers(0, len(sent)), max_size=6)))
-    reader, tail, times, others = frames.Reader(), b"", [], []
-    runs: list[frames.Run] = []
+    reader, tail, times, others = frames.PieceReader(), b"", [], []
+    runs: list[frames.EventRun] = []
     for begin, end in zip([0, *cuts], [*cuts, len(sent)], strict=True):
         piece = reader.read(tail + sent[begin:end])
         tail = (tail + sent[begin:end])[piece.used :]
@@ -75,7 +75,7 @@ def test_events_of_a_stream_that_follow_each_other_are_one_run() -> None:
 
 
 def test_same_bytes_are_taken_apart_once_and_memory_is_bounded() -> None:
-    reader = frames.Reader()
+    reader = frames.PieceReader()
     data = server_frame(event(1, 0))
     assert reader.read(data) is reader.read(bytes(bytearray(data)))
     alike = [server_frame(b" " * 140 + event(1, number)) for number in (1, 2)]
@@ -102,14 +102,14 @@ def test_what_is_missing_repeated_or_out_of_order_is_seen(
     came: list[int], gaps: int, backwards: int, together: bool
 ) -> None:
     sent = [server_frame(event(5, number)) for number in came]
-    place, counts = Place(late=False), Counts()
+    place, counts = StreamPosition(late=False), GeneratorCounts()
     for data in [b"".join(sent)] if together else sent:
         place.follow(frames.take_apart(data), counts)
     assert (counts.gaps, counts.backwards) == (gaps, backwards)
 
 
 def test_who_comes_late_misses_no_beginning_but_all_that_follows() -> None:
-    place, counts = Place(late=True), Counts()
+    place, counts = StreamPosition(late=True), GeneratorCounts()
     for number in (6, 7, 9):
         place.follow(frames.take_apart(server_frame(event(5, number))), counts)
     assert (counts.gaps, counts.backwards) == (1, 0)
@@ -129,7 +129,7 @@ def test_latency_of_every_delivery_is_counted_to_32_microseconds(
             tally.delivered(piece, arrival)
         together = 0 if len(moments) <= FEW else 31
         expected += [(a | together) - m for a in arrivals for m in moments]
-    wanted = Histogram()
+    wanted = BucketCounts()
     for value in expected:
         wanted.record(value)
     for _ in range(2):  # asking changes nothing
@@ -139,7 +139,8 @@ def test_latency_of_every_delivery_is_counted_to_32_microseconds(
 
 def test_clients_at_the_same_place_share_it_and_a_stalled_one_keeps_nothing_alive() -> None:
     pieces = [frames.take_apart(server_frame(event(5, number))) for number in (0, 1, 3, 4)]
-    one, other, stalled, counts = Place(late=False), Place(late=False), Place(late=False), Counts()
+    one, other, stalled = (StreamPosition(late=False) for _ in range(3))
+    counts = GeneratorCounts()
     first = stalled._state
     for piece in pieces:
         one.follow(piece, counts)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from legato.benchmarks.figures import percentile
-from legato.benchmarks.load.histogram import Histogram, bucket, greatest
+from legato.benchmarks.load.histogram import BucketCounts, bucket, greatest
 from legato.benchmarks.load.result import waits
 from legato.benchmarks.load.tally import Tally, count
 
@@ -23,7 +23,7 @@ def test_bucket_holds_its_value_and_is_narrow(value: int) -> None:
 
 @given(st.lists(MICROSECONDS, min_size=1), st.sampled_from([0.1, 50, 90, 99, 99.9, 100]))
 def test_percentile_is_that_of_the_values(values: list[int], share: float) -> None:
-    histogram = Histogram()
+    histogram = BucketCounts()
     for value in values:
         histogram.record(value)
     assert histogram.total == len(values)
@@ -32,7 +32,7 @@ def test_percentile_is_that_of_the_values(values: list[int], share: float) -> No
 
 @given(st.lists(MICROSECONDS), st.lists(MICROSECONDS))
 def test_histograms_add_up(one: list[int], other: list[int]) -> None:
-    parts, whole = [Histogram(), Histogram()], Histogram()
+    parts, whole = [BucketCounts(), BucketCounts()], BucketCounts()
     for part, values in zip(parts, (one, other), strict=True):
         for value in values:
             part.record(value)
@@ -42,15 +42,15 @@ def test_histograms_add_up(one: list[int], other: list[int]) -> None:
 
 
 def test_nothing_counted_is_no_figure_and_a_time_before_its_own_is_zero() -> None:
-    assert waits("latency", Histogram()) == {}
-    assert Histogram().percentile(99) == 0
-    histogram = Histogram()
+    assert waits("latency", BucketCounts()) == {}
+    assert BucketCounts().percentile(99) == 0
+    histogram = BucketCounts()
     histogram.record(-5)
     assert histogram.counts == {0: 1}
 
 
 def test_figures_are_milliseconds() -> None:
-    histogram = Histogram({100: 99, bucket(2_000_000): 1})
+    histogram = BucketCounts({100: 99, bucket(2_000_000): 1})
     assert waits("latency", histogram)["latency_p99_ms"] == 0.1
     assert 2000 <= waits("latency", histogram)["latency_max_ms"] <= 2016
 

@@ -20,16 +20,16 @@ import pytest
 from legato.benchmarks import stage
 from legato.benchmarks.errors import BenchmarkError
 from legato.benchmarks.hostile import catalogue, observers, report, stream_observer, tasks
-from legato.benchmarks.hostile.arena import Arena, Order, Outcome
+from legato.benchmarks.hostile.arena import Arena, AttackOrder, AttackOutcome
 from legato.benchmarks.hostile.attack import Attack
 from legato.benchmarks.hostile.by_http import request
 from legato.benchmarks.hostile.command import QUICK
-from legato.benchmarks.hostile.run import Plan, measured
+from legato.benchmarks.hostile.run import HostilePlan, measured
 from legato.benchmarks.hostile.scene import LEASE_SECONDS, scene
 from legato.benchmarks.hostile.stream_observer import StreamObserver
-from legato.benchmarks.hostile.verdict import Limits, Row, Waits, faults, waits
-from legato.benchmarks.hostile.watch import Log
-from legato.benchmarks.load.orders import Target
+from legato.benchmarks.hostile.verdict import AttackRow, DelayFigures, HostileLimits, faults, waits
+from legato.benchmarks.hostile.watch import NodeLog
+from legato.benchmarks.load.orders import LoadTarget
 from legato.broadcaster.composition import running
 from legato.deploy import cli
 from legato.protocol import fallback
@@ -51,11 +51,11 @@ NOTHING = Attack("nothing", "none", "", lambda _: None)
 # --- Legato bears them
 
 
-def failed(file: Path, *words: str) -> list[Row]:
+def failed(file: Path, *words: str) -> list[AttackRow]:
     """The rows of attacks that are not borne, twice: a busy machine does not do the same again."""
     for _ in range(2):
         status = cli.main(["bench", "hostile", "--quick", *SECONDS, "--json", str(file), *words])
-        found = msgspec.json.decode(file.read_bytes(), type=report.Report)
+        found = msgspec.json.decode(file.read_bytes(), type=report.HostileReport)
         assert found.whole
         assert status == any(row.faults for row in found.rows)
         if status == 0:
@@ -94,7 +94,7 @@ def test_report_has_what_was_done_and_seen(tmp_path: Path) -> None:
     file = tmp_path / "report.json"
     words = ["--seconds", "0.5", "--only", "after-close", "--only", "not-found", "--delay", "60000"]
     cli.main(["bench", "hostile", *words, "--json", str(file)])
-    found = msgspec.json.decode(file.read_bytes(), type=report.Report)
+    found = msgspec.json.decode(file.read_bytes(), type=report.HostileReport)
     assert [row.attack for row in found.rows] == ["after-close", "not-found"]
     assert found.limits.p99 == 60_000
     for row in found.rows:
@@ -119,17 +119,17 @@ class Stopped:
     def begin(self) -> None:
         os.kill(self._pid, signal.SIGSTOP)
 
-    async def outcome(self) -> Outcome:
+    async def outcome(self) -> AttackOutcome:
         await asyncio.sleep(self._seconds)
         os.kill(self._pid, signal.SIGCONT)
-        return Outcome()
+        return AttackOutcome()
 
     async def end(self) -> None:
         pass
 
 
-def plan(limits: Limits) -> Plan:
-    return Plan(stage.redis_server(None), 1.0, 0.5, tls=False, limits=limits)
+def plan(limits: HostileLimits) -> HostilePlan:
+    return HostilePlan(stage.redis_server(None), 1.0, 0.5, tls=False, limits=limits)
 
 
 @pytest.mark.timeout(120)
@@ -147,7 +147,7 @@ async def test_node_that_stands_still_is_seen_and_a_quiet_one_is_not() -> None:
 
 
 def test_observer_sees_what_is_lost_repeated_empty_or_refused() -> None:
-    observer = observers.Observer(observers.Place(0, None, None), 1)  # type: ignore[arg-type]
+    observer = observers.ObservingClient(observers.ServerAddress(0, None, None), 1)  # type: ignore[arg-type]
 
     def hear(event: str, data: object) -> list[str]:
         before = len(observer.faults)
@@ -172,7 +172,7 @@ async def test_observer_over_http_goes_on_when_a_stream_is_long(monkeypatch: pyt
     app = App(id="1", key="key", secret="secret")
     async with running(local_settings(app)) as server:
         where = ("127.0.0.1", server.port)
-        place = observers.Place(0, Target("legato", *where, *where, "1", "key", "secret"), None)
+        place = observers.ServerAddress(0, LoadTarget("legato", *where, *where, "1", "key", "secret"), None)
         opened = []
         monkeypatch.setattr(
             stream_observer, "request", lambda *words: opened.append(words) or request(*words)
@@ -186,7 +186,7 @@ async def test_observer_over_http_goes_on_when_a_stream_is_long(monkeypatch: pyt
 def test_log_tells_lines_and_tracebacks_since_it_was_looked_at(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text("Traceback (most recent call last):\nbefore\n")
-    log = Log(path)
+    log = NodeLog(path)
     assert (log.lines(), log.failures()) == (0, [])
     with path.open("a") as file:
         file.write("one\nTraceback (most recent call last):\n  x\n")
@@ -214,9 +214,9 @@ async def test_task_that_swallows_a_cancellation_ends_all_the_same(monkeypatch: 
     assert len(swallowed) == 3
 
 
-def row(**changes: object) -> Row:
-    good = Waits(100, 1.0, 2.0, 3.0)
-    usual = Row(
+def row(**changes: object) -> AttackRow:
+    good = DelayFigures(100, 1.0, 2.0, 3.0)
+    usual = AttackRow(
         *("x", "g", 1.0, 1.0, 1),
         **dict.fromkeys(("quiet", "attacked", "other", "publish", "newcomer"), good),
         late=0.0,
@@ -229,15 +229,25 @@ def row(**changes: object) -> Row:
     [
         (
             "attacked",
-            Waits(1, 0, 100, 1000),
-            Waits(1, 0, 100.1, 200),
+            DelayFigures(1, 0, 100, 1000),
+            DelayFigures(1, 0, 100.1, 200),
             "ping p99 on the attacked node: 100.1 ms",
         ),
-        ("attacked", Waits(1, 0, 1, 1000), Waits(1, 0, 1, 1000.1), "longest ping on the attacked node"),
-        ("attacked", Waits(1, 0, 1, 1), Waits(), "no ping was answered"),
-        ("other", Waits(1, 0, 100, 1000), Waits(1, 0, 101, 101), "ping p99 on the other node"),
-        ("publish", Waits(1, 0, 0, 1000), Waits(1, 0, 0, 1001), "a publish took 1001 ms, allowed are 1000"),
-        ("newcomer", Waits(1, 0, 0, 1000), Waits(1, 0, 0, 1001), "a new client waited 1001 ms"),
+        (
+            "attacked",
+            DelayFigures(1, 0, 1, 1000),
+            DelayFigures(1, 0, 1, 1000.1),
+            "longest ping on the attacked node",
+        ),
+        ("attacked", DelayFigures(1, 0, 1, 1), DelayFigures(), "no ping was answered"),
+        ("other", DelayFigures(1, 0, 100, 1000), DelayFigures(1, 0, 101, 101), "ping p99 on the other node"),
+        (
+            "publish",
+            DelayFigures(1, 0, 0, 1000),
+            DelayFigures(1, 0, 0, 1001),
+            "a publish took 1001 ms, allowed are 1000",
+        ),
+        ("newcomer", DelayFigures(1, 0, 0, 1000), DelayFigures(1, 0, 0, 1001), "a new client waited 1001 ms"),
         ("grown", 64.0, 65.0, "memory grew by 65 MiB, allowed are 64"),
         ("kept", 48.0, 49.0, "memory of 49 MiB was not given back"),
         ("threads", 16, 17, "17 more threads"),
@@ -245,24 +255,29 @@ def row(**changes: object) -> Row:
     ],
 )
 def test_each_limit_is_a_limit(name: str, borne: object, not_borne: object, said: str) -> None:
-    assert faults(row(**{name: borne}), Limits()) == []
-    (found,) = faults(row(**{name: not_borne}), Limits())
+    assert faults(row(**{name: borne}), HostileLimits()) == []
+    (found,) = faults(row(**{name: not_borne}), HostileLimits())
     assert said in found
 
 
 def test_busy_machine_and_late_observers_are_no_fault() -> None:
-    slow = Waits(100, 1, 300, 400)
-    assert faults(row(attacked=slow), Limits()) != []
-    assert faults(row(attacked=slow, quiet=Waits(100, 1, 80, 90)), Limits()) == []
-    assert faults(row(attacked=slow, late=250.0), Limits()) == []
+    slow = DelayFigures(100, 1, 300, 400)
+    assert faults(row(attacked=slow), HostileLimits()) != []
+    assert faults(row(attacked=slow, quiet=DelayFigures(100, 1, 80, 90)), HostileLimits()) == []
+    assert faults(row(attacked=slow, late=250.0), HostileLimits()) == []
     # but a quiet run that was bad excuses no more than the longest wait
-    assert faults(row(attacked=Waits(9, 1, 1100, 1100), quiet=Waits(9, 1, 900, 900)), Limits()) != []
+    assert (
+        faults(
+            row(attacked=DelayFigures(9, 1, 1100, 1100), quiet=DelayFigures(9, 1, 900, 900)), HostileLimits()
+        )
+        != []
+    )
 
 
 def test_waits_are_those_that_were_due_between() -> None:
     samples = [observers.Sample(due, seconds) for due, seconds in ((1, 9.0), (2, 0.1), (3, 0.3), (4, 9.0))]
-    assert waits(samples, 2, 4) == Waits(2, 100.0, 300.0, 300.0)
-    assert waits(samples, 5, 6) == Waits()
+    assert waits(samples, 2, 4) == DelayFigures(2, 100.0, 300.0, 300.0)
+    assert waits(samples, 5, 6) == DelayFigures()
 
 
 # --- the attacker
@@ -305,8 +320,8 @@ def flood() -> Callable[[Arena], None]:
     return lambda arena: arena.pour(arena.connect(), b"x" * 1000)
 
 
-def order(port: int, **changes: object) -> Order:
-    usual = Order("x", port, port, "1", "key", "secret", scale=1.0, seconds=30.0, max_bytes=1 << 40)
+def order(port: int, **changes: object) -> AttackOrder:
+    usual = AttackOrder("x", port, port, "1", "key", "secret", scale=1.0, seconds=30.0, max_bytes=1 << 40)
     return msgspec.structs.replace(usual, **changes)
 
 
@@ -349,7 +364,7 @@ def test_attack_of_nobody_ends_too(flood: Callable[[Arena], None]) -> None:
 
 
 def test_no_order_names_a_host_and_none_shows_a_secret() -> None:
-    assert not {"host", "url", "address"} & set(Order.__struct_fields__)
+    assert not {"host", "url", "address"} & set(AttackOrder.__struct_fields__)
     assert "secret" not in repr(order(1))
 
 
@@ -408,7 +423,7 @@ def test_interrupted_run_writes_what_is_finished(tmp_path: Path) -> None:
         first = next(line.split()[0] for line in lines if line.split()[0] in catalogue.ATTACKS)
         process.send_signal(signal.SIGINT)
         rest = list(lines)
-    found = msgspec.json.decode(file.read_bytes(), type=report.Report)
+    found = msgspec.json.decode(file.read_bytes(), type=report.HostileReport)
     assert process.returncode == 130
     assert found.rows[0].attack == first
     assert not found.whole

@@ -15,10 +15,10 @@ from legato.benchmarks.load import scenarios, watch
 from legato.benchmarks.load.agents import generators
 from legato.benchmarks.load.command import load
 from legato.benchmarks.load.histogram import bucket
-from legato.benchmarks.load.http import Connection, whole
-from legato.benchmarks.load.orders import Counts, Join, Target
-from legato.benchmarks.load.probe import Usage
-from legato.benchmarks.load.run import Measured, Run, Sizes
+from legato.benchmarks.load.http import ApiConnection, whole
+from legato.benchmarks.load.orders import GeneratorCounts, Join, LoadTarget
+from legato.benchmarks.load.probe import ProcessUsage
+from legato.benchmarks.load.run import Measured, ScenarioRun, Sizes
 from legato.benchmarks.load.watch import Live
 from legato.deploy import cli
 from tests.benchmarks.fake_server import fake_server
@@ -45,16 +45,16 @@ async def fake() -> AsyncIterator[FakeServer]:
         yield server
 
 
-def target(fake: FakeServer, secret: str = "secret") -> Target:
+def target(fake: FakeServer, secret: str = "secret") -> LoadTarget:
     where = ("127.0.0.1", fake.port)
-    return Target("legato", *where, *where, "1", "key", secret)
+    return LoadTarget("legato", *where, *where, "1", "key", secret)
 
 
 async def measured(fake: FakeServer, sizes: Sizes = SIZES) -> Phase:
     """One phase of three clients on one channel, paced."""
     async with generators(2, 1) as agents:
         await agents.aim(target(fake))
-        run = Run("test", agents, sizes, [], Live(StringIO()))
+        run = ScenarioRun("test", agents, sizes, [], Live(StringIO()))
         await run.come(Join(0, sizes.connections, "c"))
         work = run.publish(run.streams(["c"]), sizes.rate)
         return await run.phase("paced", work, Measured.deliveries, receivers=sizes.connections)
@@ -108,7 +108,7 @@ async def test_stalled_server_does_not_hide_its_stall(fake: FakeServer) -> None:
 async def test_stalled_reader_reads_nothing_until_it_reads_on(fake: FakeServer) -> None:
     async with generators(1, 1) as agents:
         await agents.aim(target(fake))
-        run = Run("test", agents, SIZES, [], Live(StringIO()))
+        run = ScenarioRun("test", agents, SIZES, [], Live(StringIO()))
         await run.come(Join(0, 1, "c", stalled=True))
         assert await run.publish(run.streams(["c"]), 100) == 20
         assert (await run.settled()).aside == 0
@@ -127,8 +127,8 @@ async def test_server_that_keeps_no_connection_gets_a_new_one_each_time(fake: Fa
 async def test_clients_that_cannot_get_in_end_the_scenario(fake: FakeServer) -> None:
     async with generators(1, 1) as agents:
         wrong = target(fake)
-        await agents.aim(Target(**{**{f: getattr(wrong, f) for f in wrong.__struct_fields__}, "port": 1}))
-        run = Run("test", agents, SIZES, [], Live(StringIO()))
+        await agents.aim(LoadTarget(**{**{f: getattr(wrong, f) for f in wrong.__struct_fields__}, "port": 1}))
+        run = ScenarioRun("test", agents, SIZES, [], Live(StringIO()))
         with pytest.raises(BenchmarkError, match="test: 0 of 3 got in"):
             await run.come(Join(0, 3, "c"))
 
@@ -142,7 +142,7 @@ async def test_generator_that_dies_is_told() -> None:
 
 async def test_post_tells_what_the_server_says(fake: FakeServer) -> None:
     fake.refuse = {1: 413}
-    connection = Connection(target(fake), None)
+    connection = ApiConnection(target(fake), None)
     body = b'{"name":"e","channel":"c","data":"LGT%s"}' % (b"0" * 28)
     assert [await connection.post(body), await connection.post(body)] == [200, 413]
     assert connection.opened == 1
@@ -168,10 +168,12 @@ def test_answer_is_whole_when_it_is(answer: bytes, ended: bool, expected: tuple[
 
 
 def test_doubts_are_raised_by_a_busy_late_or_waiting_machine() -> None:
-    good = Measured(Counts(), 0, 10, Usage(5, 0.1, 0), [Usage(5, 0, 0)])
+    good = Measured(GeneratorCounts(), 0, 10, ProcessUsage(5, 0.1, 0), [ProcessUsage(5, 0, 0)])
     assert good.warnings() == []
-    late = Counts(histograms={"late": {bucket(6000): 1}})
-    doubts = Measured(late, 0, 10, Usage(5, 2, 0), [Usage(1, 0, 0), Usage(9.5, 0, 0)]).warnings()
+    late = GeneratorCounts(histograms={"late": {bucket(6000): 1}})
+    doubts = Measured(
+        late, 0, 10, ProcessUsage(5, 2, 0), [ProcessUsage(1, 0, 0), ProcessUsage(9.5, 0, 0)]
+    ).warnings()
     assert [text.split(":")[0].split(" (")[0] for text in doubts] == [
         "a generator had 95% of a core",
         "the generator was late in sending",

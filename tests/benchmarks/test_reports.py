@@ -11,7 +11,7 @@ import pytest
 from legato.benchmarks.errors import BenchmarkError
 from legato.benchmarks.load import compare, html, markdown, plots
 from legato.benchmarks.load.command import load
-from legato.benchmarks.load.result import FIGURES, SCHEMA, Delivery, Moment, Phase, Report, rounded
+from legato.benchmarks.load.result import FIGURES, SCHEMA, DeliveryFigures, LoadReport, Moment, Phase, rounded
 from legato.deploy import cli
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def phase(figures: Mapping[str, float], name: str = "paced", **more: object) -> 
     usual = {
         "sizes": SIZES,
         "seconds": 1.0,
-        "delivery": Delivery(1000, 999, 1, 0),
+        "delivery": DeliveryFigures(1000, 999, 1, 0),
         "faults": [],
         "warnings": [],
         "histograms": {"latency": {100: 90, 2000: 9, 50_000: 1}},
@@ -35,7 +35,7 @@ def phase(figures: Mapping[str, float], name: str = "paced", **more: object) -> 
     return msgspec.convert({"scenario": "fanout", "name": name, "figures": figures, **usual, **more}, Phase)
 
 
-def report(*phases: Phase, label: str = "one", **more: object) -> Report:
+def report(*phases: Phase, label: str = "one", **more: object) -> LoadReport:
     usual = {
         "command": "legato bench",
         "target": {},
@@ -44,7 +44,7 @@ def report(*phases: Phase, label: str = "one", **more: object) -> Report:
         "started": "2026-01-01",
         "cores": {},
     }
-    return msgspec.convert({"label": label, **usual, **more, "phases": list(phases)}, Report)
+    return msgspec.convert({"label": label, **usual, **more, "phases": list(phases)}, LoadReport)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from legato.benchmarks.load.agents import shares, together
-from legato.benchmarks.load.orders import Counts, Join
+from legato.benchmarks.load.orders import GeneratorCounts, Join
 from legato.benchmarks.load.schedule import MICRO, Alarm, Pace, now
 
 
@@ -37,8 +37,10 @@ def test_clients_are_shared_out_at_their_moments(count: int, processes: int, rat
 
 def test_counts_of_processes_are_summed_by_kind() -> None:
     parts = [
-        Counts(received=2, failed={"a": 1}, histograms={"latency": {5: 1}}),
-        Counts(received=3, failed={"a": 2, "b": 1}, histograms={"latency": {5: 2, 9: 1}, "late": {1: 1}}),
+        GeneratorCounts(received=2, failed={"a": 1}, histograms={"latency": {5: 1}}),
+        GeneratorCounts(
+            received=3, failed={"a": 2, "b": 1}, histograms={"latency": {5: 2, 9: 1}, "late": {1: 1}}
+        ),
     ]
     total = together(parts)
     assert (total.received, total.failed) == (5, {"a": 3, "b": 1})

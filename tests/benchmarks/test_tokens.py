@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from legato.benchmarks.load import scenarios
 from legato.benchmarks.load.command import load
-from legato.benchmarks.load.orders import Target, Tokens
+from legato.benchmarks.load.orders import LoadTarget, WriteTokens
 from legato.benchmarks.load.schedule import MICRO, Alarm, Pace, now
 from legato.benchmarks.load.tally import Tally
 from legato.benchmarks.load.tokens import GRAIN, Due, Writer, moments
@@ -44,7 +44,7 @@ def test_each_token_is_due_once_in_order_and_at_most_a_grain_early(
 
 @pytest.fixture
 async def writer(valkey_url: str) -> AsyncIterator[Writer]:
-    writer = Writer(Target("legato", "h", 1, "h", 1, "1", "key", "secret", redis_url=valkey_url), Tally())
+    writer = Writer(LoadTarget("legato", "h", 1, "h", 1, "1", "key", "secret", redis_url=valkey_url), Tally())
     await writer.claim(USERS)
     yield writer
     await writer.finish()
@@ -54,7 +54,7 @@ async def write(writer: Writer, tokens: int) -> dict[int, int]:
     """All due in one grain."""
     alarm = Alarm()
     try:
-        return await writer.write(Tokens(now() + 1000, GRAIN / MICRO, tokens * 1000.0, 40), alarm)
+        return await writer.write(WriteTokens(now() + 1000, GRAIN / MICRO, tokens * 1000.0, 40), alarm)
     finally:
         alarm.close()
 
@@ -102,7 +102,7 @@ async def test_messages_that_are_finished_stream_no_more(writer: Writer, valkey_
 
 
 async def test_redis_that_is_not_there_is_told() -> None:
-    nowhere = Target("legato", "h", 1, "h", 1, "1", "key", "secret", redis_url="redis://127.0.0.1:1")
+    nowhere = LoadTarget("legato", "h", 1, "h", 1, "1", "key", "secret", redis_url="redis://127.0.0.1:1")
     writer = Writer(nowhere, Tally())
     with pytest.raises(ConnectionError, match="messages cannot be claimed"):
         await writer.claim(USERS)

@@ -14,15 +14,15 @@ import pytest
 
 from legato.benchmarks.errors import BenchmarkError
 from legato.benchmarks.load.agents import generators
-from legato.benchmarks.load.orders import Target
-from legato.benchmarks.load.result import FIGURES, Delivery
-from legato.benchmarks.load.run import Run, Sizes
+from legato.benchmarks.load.orders import LoadTarget
+from legato.benchmarks.load.result import FIGURES, DeliveryFigures
+from legato.benchmarks.load.run import ScenarioRun, Sizes
 from legato.benchmarks.load.watch import Live
 from legato.benchmarks.versus import command, loop_delay, servers, table
-from legato.benchmarks.versus.contestants import BASELINE, LEGATO, OVER_REDIS, SOKETI, Server
+from legato.benchmarks.versus.contestants import BASELINE, LEGATO, OVER_REDIS, SOKETI, RunningServer
 from legato.benchmarks.versus.measures import IDLE, ROUND, in_turn
 from legato.benchmarks.versus.rates import LONGEST_P99, best, sustained
-from legato.benchmarks.versus.rows import ROWS, Goal, Place, Row, Seen, figures, fill
+from legato.benchmarks.versus.rows import ROWS, FigurePlace, FigureRow, Goal, Seen, figures, fill
 from tests.benchmarks.fake_server import fake_server
 from tests.benchmarks.test_reports import phase
 
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     from legato.benchmarks.load.result import Phase
 
 COST = "server_cpu_us_per_delivery"
-RATIO = Row(
+RATIO = FigureRow(
     "a row",
-    Place("fanout", "paced", LEGATO, COST),
-    Place("fanout", "paced", BASELINE, COST),
+    FigurePlace("fanout", "paced", LEGATO, COST),
+    FigurePlace("fanout", "paced", BASELINE, COST),
     Goal("≤", 1.4),
 )
-ALONE = Row("memory", Place("fanout", "paced", LEGATO, COST), goal=Goal("≤", 8192), unit="bytes")
+ALONE = FigureRow("memory", FigurePlace("fanout", "paced", LEGATO, COST), goal=Goal("≤", 8192), unit="bytes")
 EVERYBODY = (LEGATO, OVER_REDIS, BASELINE, SOKETI)
 
 
-def seen(*values: tuple[int, str, float]) -> dict[Place, dict[int, float]]:
+def seen(*values: tuple[int, str, float]) -> dict[FigurePlace, dict[int, float]]:
     return figures([Seen(number, server, phase({COST: value})) for number, server, value in values])
 
 
@@ -99,7 +99,7 @@ def test_servers_take_turns_in_being_first() -> None:
 
 def paced(rate: float, seconds: float = 10.0, p99: float = 50.0, **more: object) -> Phase:
     sizes = {"connections": 10.0, "rate": rate, "seconds": 10.0, "size": 40.0, "publishers": 1.0}
-    usual = {"sizes": sizes, "seconds": seconds, "delivery": Delivery(100, 100, 0, 0)}
+    usual = {"sizes": sizes, "seconds": seconds, "delivery": DeliveryFigures(100, 100, 0, 0)}
     return phase({"latency_p99_ms": p99}, **{**usual, **more})
 
 
@@ -109,8 +109,8 @@ def test_rate_is_sustained_when_all_came_in_time() -> None:
         paced(50, 11.5),
         paced(50, p99=LONGEST_P99),
         paced(50, faults=["refused"]),
-        paced(50, faults=["99 came"], delivery=Delivery(100, 99, 0, 0)),
-        paced(50, delivery=Delivery(0, 0, 0, 0)),
+        paced(50, faults=["99 came"], delivery=DeliveryFigures(100, 99, 0, 0)),
+        paced(50, delivery=DeliveryFigures(0, 0, 0, 0)),
         paced(50, delivery=None),
     ):
         assert not sustained(broken)
@@ -185,12 +185,12 @@ async def test_loop_delay_is_read_around_the_flushes(
 
     async with await asyncio.start_server(tell, "127.0.0.1", 0) as figures_of_it, fake_server() as fake:
         port = figures_of_it.sockets[0].getsockname()[1]
-        target = Target("legato", *("127.0.0.1", fake.port) * 2, "1", "key", "secret")
+        target = LoadTarget("legato", *("127.0.0.1", fake.port) * 2, "1", "key", "secret")
         async with generators(1, 1) as agents:
             await agents.aim(target)
-            run = Run("flushes", agents, Sizes(3, 50, 0.1, 60, 1), [], Live(StringIO()))
+            run = ScenarioRun("flushes", agents, Sizes(3, 50, 0.1, 60, 1), [], Live(StringIO()))
             url = f"http://127.0.0.1:{port}/metrics" if pages else ""
-            await loop_delay.flushes(run, Server(LEGATO, target, [], (), url))
+            await loop_delay.flushes(run, RunningServer(LEGATO, target, [], (), url))
     assert left == []
     assert run.phases[0].figures.get("loop_delay_p99_ms") == p99
     assert any(warned in warning for warning in run.phases[0].warnings)

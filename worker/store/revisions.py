@@ -43,9 +43,9 @@ _LOCKS: Final = {
         "SELECT RELEASE_LOCK(CONCAT('legato ', MD5(DATABASE())))",
     ),
 }
-"""What makes one process wait for another, and what ends that after the commit.
+"""Statements that acquire a lock across processes, and release it after the commit.
 
-PostgreSQL's lock ends with the transaction; SQLite's transaction is the lock.
+PostgreSQL's lock ends with the transaction; SQLite needs none, because its transaction is one.
 """
 
 _version: Final = sa.table(VERSION_TABLE, sa.column("version_num", sa.String))
@@ -76,7 +76,7 @@ async def upgrade(engine: AsyncEngine) -> None:
     :raises FAULTS: as :func:`check`; :class:`SchemaError` for foreign tables of the same names.
     """
     if _is_outdated(await revision(engine)):
-        await _with_retries(partial(_alone, engine), _upgrade)
+        await _with_retries(partial(_locked, engine), _upgrade)
 
 
 async def _with_retries(
@@ -114,11 +114,11 @@ async def _upgrade(connection: AsyncConnection) -> None:
 
 
 @asynccontextmanager
-async def _alone(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A transaction while no other process upgrades.
+async def _locked(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A transaction during which no other process upgrades.
 
-    MySQL's lock is released after the commit: released before, the next process would not see the new
-    revision yet, and run it again.
+    MySQL's lock is released after the commit. Otherwise the next process would not see the new revision yet,
+    and would run it again.
     """
     acquire, release = _LOCKS.get(engine.dialect.name, ("", ""))
     async with engine.connect() as connection:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from legato.benchmarks.chaos.record import (
-    Closed,
+    Disconnected,
     Frame,
     Kept,
     Read,
-    Reader,
+    ReaderRecord,
     Record,
-    Row,
     Rules,
     Sent,
     Subscribed,
+    TurnRow,
 )
-from legato.benchmarks.chaos.script import Script
+from legato.benchmarks.chaos.script import ReplyScript
 
 WORDS = 12
-SCRIPT = Script(WORDS, 20)
+SCRIPT = ReplyScript(WORDS, 20)
 ID = "m1"
 LOG = tuple(f"w{index} " for index in range(WORDS))
 
@@ -43,29 +43,31 @@ def read(at: float = 5.0) -> Read:
     return Read(at, ID, body)
 
 
-def steady() -> Reader:
+def steady() -> ReaderRecord:
     """Connected all the time."""
-    return Reader("7/0", "7", 0, [Subscribed(0.5), *map(token, range(WORDS)), completed()])
+    return ReaderRecord("7/0", "7", 0, [Subscribed(0.5), *map(token, range(WORDS)), completed()])
 
 
-def returning() -> Reader:
+def returning() -> ReaderRecord:
     """Away in the middle, and told by a snapshot what it missed."""
-    first = [Subscribed(0.5), *map(token, range(4)), Closed(2.45)]
+    first = [Subscribed(0.5), *map(token, range(4)), Disconnected(2.45)]
     second = [Subscribed(2.65), token(7), snapshot(8, 2.75), *map(token, range(8, WORDS)), completed()]
-    return Reader("7/1", "7", 1, [*first, *second])
+    return ReaderRecord("7/1", "7", 1, [*first, *second])
 
 
-def late() -> Reader:
+def late() -> ReaderRecord:
     """Came back after the end, and read it up."""
-    entries = [Subscribed(0.5), *map(token, range(3)), Closed(2.3), Subscribed(4.5), read()]
-    return Reader("7/2", "7", 0, entries)
+    entries = [Subscribed(0.5), *map(token, range(3)), Disconnected(2.3), Subscribed(4.5), read()]
+    return ReaderRecord("7/2", "7", 0, entries)
 
 
-ROWS = (Row("user", SCRIPT.line, "complete"), Row("assistant", "".join(LOG), "complete"))
+ROWS = (TurnRow("user", SCRIPT.line, "complete"), TurnRow("assistant", "".join(LOG), "complete"))
 KEPT = Kept("complete", WORDS, 1, LOG, "complete", "", ROWS)
 SENT = Sent(ID, "7", SCRIPT, at=1.0, ended=4.1)
 
 
-def record(*readers: Reader, kept: Kept = KEPT, sent: Sent = SENT, rules: Rules | None = None) -> Record:
+def record(
+    *readers: ReaderRecord, kept: Kept = KEPT, sent: Sent = SENT, rules: Rules | None = None
+) -> Record:
     """Of one message; with all three readers where none is named."""
     return Record([sent], {ID: kept}, readers or (steady(), returning(), late()), rules=rules or Rules())

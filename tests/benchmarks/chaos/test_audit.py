@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from legato.benchmarks.chaos.audit import CANCEL_SLACK, audit
 from legato.benchmarks.chaos.findings import KINDS, PLACES
 from legato.benchmarks.chaos.live import SLACK, WELCOME
-from legato.benchmarks.chaos.record import Closed, Frame, Reader, Row, Rules, Subscribed
-from legato.benchmarks.chaos.script import Script
+from legato.benchmarks.chaos.record import Disconnected, Frame, ReaderRecord, Rules, Subscribed, TurnRow
+from legato.benchmarks.chaos.script import ReplyScript
 from tests.benchmarks.chaos import right
 from tests.benchmarks.chaos.right import ID, KEPT, LOG, ROWS, SENT, WORDS, record, steady
 
@@ -32,8 +32,8 @@ def test_a_right_record_is_clean():
 
 
 def test_a_run_in_which_nothing_happened_is_not_clean():
-    assert not audit(record(Reader("7/0", "7", 0, []), kept=replace(KEPT, state="failed"))).clean
-    silent = replace(record(), sent=[], kept={}, readers=[Reader("7/0", "7", 0, [])])
+    assert not audit(record(ReaderRecord("7/0", "7", 0, []), kept=replace(KEPT, state="failed"))).clean
+    silent = replace(record(), sent=[], kept={}, readers=[ReaderRecord("7/0", "7", 0, [])])
     verdict = audit(silent)
     assert not verdict.findings
     assert not verdict.clean
@@ -97,7 +97,7 @@ def test_no_terminal_event_is_a_missing_ending_for_who_stayed():
 def test_a_terminal_event_twice_is_a_doubled_ending_also_over_two_subscriptions():
     again = [*steady().entries, right.completed()]
     assert ("doubled ending", "live") in kinds(record(replace(steady(), entries=again)))
-    back = [*steady().entries, Closed(4.2), Subscribed(4.3), right.completed(4.4)]
+    back = [*steady().entries, Disconnected(4.2), Subscribed(4.3), right.completed(4.4)]
     assert ("doubled ending", "live") in kinds(record(replace(steady(), entries=back)))
 
 
@@ -124,16 +124,16 @@ def test_a_hole_is_a_violation_although_the_reader_read_it_up():
 
 
 def test_a_subscription_that_ended_is_held_to_its_end_when_a_later_message_was_seen():
-    later = replace(SENT, id="m2", script=Script(1, 20), at=4.2, ended=4.6)
+    later = replace(SENT, id="m2", script=ReplyScript(1, 20), at=4.2, ended=4.6)
     frames = [
         Frame(4.3, "token.received", {"messageId": "m2", "userId": 7, "token": "w0 ", "tokenIndex": 0}),
         Frame(4.4, "stream.completed", {"messageId": "m2", "userId": 7, "totalTokens": 1}),
     ]
-    rows = (Row("user", later.script.line, "complete"), Row("assistant", "w0 ", "complete"))
+    rows = (TurnRow("user", later.script.line, "complete"), TurnRow("assistant", "w0 ", "complete"))
     kept = replace(KEPT, next=1, log=("w0 ",), rows=rows)
 
     def both(entries, closed=4.4 + SLACK):
-        reader = replace(steady(), entries=[*entries, *frames, right.read(), Closed(closed)])
+        reader = replace(steady(), entries=[*entries, *frames, right.read(), Disconnected(closed)])
         return replace(record(reader), sent=[SENT, later], kept={ID: KEPT, "m2": kept})
 
     assert kinds(both(steady().entries)) == set()
@@ -146,13 +146,13 @@ def test_a_snapshot_has_to_cover_what_is_not_sent(count):
     """Frames that follow a snapshot begin where it ends at the latest."""
     first = [Subscribed(2.65), right.snapshot(8, 2.75)]
     entries = [*first, *map(right.token, range(8 + count, WORDS)), right.completed(), right.read()]
-    assert kinds(record(Reader("7/1", "7", 1, entries))) == {("gap", "live")}
+    assert kinds(record(ReaderRecord("7/1", "7", 1, entries))) == {("gap", "live")}
 
 
 def test_a_snapshot_that_never_comes_is_a_gap():
     sent = replace(SENT, ended=2.65 + WELCOME + 1)
     entries = [Subscribed(2.65), *map(right.token, range(7, WORDS)), right.completed(), right.read()]
-    assert kinds(record(Reader("7/1", "7", 1, entries), sent=sent)) == {("gap", "live")}
+    assert kinds(record(ReaderRecord("7/1", "7", 1, entries), sent=sent)) == {("gap", "live")}
 
 
 def test_a_snapshot_with_another_text_is_forged():
@@ -249,9 +249,9 @@ def test_what_nobody_settles_is_left_over_and_what_nobody_sent_is_forged():
 
 
 def test_a_cancel_that_was_accepted_is_heeded():
-    long = Script(CANCEL_SLACK + 10, 20)
+    long = ReplyScript(CANCEL_SLACK + 10, 20)
     log = tuple(f"w{index} " for index in range(long.tokens))
-    rows = (Row("user", long.line, "complete"), Row("assistant", "".join(log), "complete"))
+    rows = (TurnRow("user", long.line, "complete"), TurnRow("assistant", "".join(log), "complete"))
     kept = replace(KEPT, next=len(log), log=log, rows=rows)
     for index, found in ((9, {("wrong ending", "log")}), (10, set())):
         sent = replace(SENT, script=long, cancel_index=index)
@@ -261,28 +261,28 @@ def test_a_cancel_that_was_accepted_is_heeded():
 
 ENDS = [
     # script, continues, attempts, state, code: may it end so?
-    (Script(9, 1), True, 1, "complete", "", True),
-    (Script(9, 1), True, 1, "failed", "interrupted", False),
-    (Script(9, 1), True, 2, "failed", "interrupted", True),
-    (Script(9, 1), False, 2, "failed", "interrupted", True),
-    (Script(9, 1, "eof", 3), True, 2, "complete", "", True),
-    (Script(9, 1, "eof", 3), True, 1, "failed", "interrupted", False),
-    (Script(9, 1, "eof", 3), False, 1, "failed", "interrupted", True),
-    (Script(9, 1, "eof", 3), False, 1, "complete", "", False),
-    (Script(9, 1, "overloaded", 0), True, 1, "failed", "overloaded", True),
-    (Script(9, 1, "overloaded", 3, always=True), True, 1, "failed", "overloaded", True),
-    (Script(9, 1, "overloaded", 3, always=True), True, 2, "complete", "", False),
-    (Script(9, 1, "refusal", 3), True, 1, "complete", "", False),
-    (Script(9, 1, "refusal", 3), True, 2, "complete", "", True),
-    (Script(9, 1, "refusal", 3), True, 1, "failed", "refusal", True),
-    (Script(9, 1, "refusal", 3), True, 1, "failed", "timeout", False),
+    (ReplyScript(9, 1), True, 1, "complete", "", True),
+    (ReplyScript(9, 1), True, 1, "failed", "interrupted", False),
+    (ReplyScript(9, 1), True, 2, "failed", "interrupted", True),
+    (ReplyScript(9, 1), False, 2, "failed", "interrupted", True),
+    (ReplyScript(9, 1, "eof", 3), True, 2, "complete", "", True),
+    (ReplyScript(9, 1, "eof", 3), True, 1, "failed", "interrupted", False),
+    (ReplyScript(9, 1, "eof", 3), False, 1, "failed", "interrupted", True),
+    (ReplyScript(9, 1, "eof", 3), False, 1, "complete", "", False),
+    (ReplyScript(9, 1, "overloaded", 0), True, 1, "failed", "overloaded", True),
+    (ReplyScript(9, 1, "overloaded", 3, always=True), True, 1, "failed", "overloaded", True),
+    (ReplyScript(9, 1, "overloaded", 3, always=True), True, 2, "complete", "", False),
+    (ReplyScript(9, 1, "refusal", 3), True, 1, "complete", "", False),
+    (ReplyScript(9, 1, "refusal", 3), True, 2, "complete", "", True),
+    (ReplyScript(9, 1, "refusal", 3), True, 1, "failed", "refusal", True),
+    (ReplyScript(9, 1, "refusal", 3), True, 1, "failed", "timeout", False),
 ]
 
 
 @pytest.mark.parametrize(("script", "continues", "attempts", "state", "code", "may"), ENDS)
 def test_a_reply_ends_only_as_its_script_allows(script, continues, attempts, state, code, may):
     log = tuple(f"w{index} " for index in range(9 if state == "complete" else script.fail_at))
-    rows = (Row("user", script.line, "complete"), Row("assistant", "".join(log), state))
+    rows = (TurnRow("user", script.line, "complete"), TurnRow("assistant", "".join(log), state))
     kept = replace(
         KEPT, state=state, code=code, decided=state, attempt=attempts, log=log, next=len(log), rows=rows
     )

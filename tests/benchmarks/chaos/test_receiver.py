@@ -9,7 +9,7 @@ import json
 import httpx2
 import pytest
 
-from legato.benchmarks.chaos.receiver import Receiver
+from legato.benchmarks.chaos.receiver import WebhookReceiver
 
 KEY, SECRET = "key", "secret"
 OCCUPIED = {"name": "channel_occupied", "channel": "a"}
@@ -18,7 +18,7 @@ ADDED = {"name": "member_added", "channel": "presence-a", "user_id": "7"}
 
 @pytest.fixture
 async def receiver():
-    made = Receiver(KEY, SECRET)
+    made = WebhookReceiver(KEY, SECRET)
     await made.start()
     yield made
     await made.close()

@@ -8,7 +8,7 @@ import pytest
 
 from legato.benchmarks.chaos.audit import audit
 from legato.benchmarks.chaos.hooks import EXCUSED, LATE
-from legato.benchmarks.chaos.record import Asked, Came, Members, Room, Told, Visitor, Went
+from legato.benchmarks.chaos.record import Came, Members, RoomRecord, SubscribeSent, Told, Visitor, Went
 from tests.benchmarks.chaos.right import record
 from tests.benchmarks.chaos.test_audit import kinds
 
@@ -48,7 +48,7 @@ TOLD = (
     Told(90.1, 0, ADDED, ROOM, "8"),
 )
 USERS = frozenset("78")
-RIGHT = Room(
+RIGHT = RoomRecord(
     ROOM,
     [ANN, BOB, EVE],
     users={0: USERS, 1: USERS},
@@ -125,7 +125,7 @@ def test_what_a_killed_node_had_to_tell_is_excused_and_counted():
 def test_who_is_told_to_have_gone_may_have_come_without_hearing_of_it():
     """The node was killed before it had told anybody, the client and the receiver."""
     told = [*TOLD, Told(58.0, 0, REMOVED, ROOM, "9")]
-    eve = replace(EVE, entries=[*EVE.entries, Asked(50.0, ROOM)])
+    eve = replace(EVE, entries=[*EVE.entries, SubscribeSent(50.0, ROOM)])
     assert found(told=told) == {("doubled webhook", "webhooks")}
     assert found(told=told, kills=[50.5]) == {("doubled webhook", "webhooks")}
     assert found(told=told, visitors=[ANN, BOB, eve]) == {("missing webhook", "webhooks")}

@@ -9,9 +9,9 @@ import pytest
 
 import tests.e2e
 from legato.benchmarks.chaos import command, plan
-from legato.benchmarks.chaos.plan import Fault, Options, Plan, Send
+from legato.benchmarks.chaos.plan import ChaosPlan, Options, PlannedFault, PlannedSend
 from legato.benchmarks.chaos.programs import LEGATO, WORKER
-from legato.benchmarks.chaos.script import Script
+from legato.benchmarks.chaos.script import ReplyScript
 from tests.conftest import BINARIES
 
 UNFENCED = (sys.executable, str(Path(__file__).with_name("unfenced.py")), *WORKER[len(LEGATO) :])
@@ -19,13 +19,15 @@ UNFENCED = (sys.executable, str(Path(__file__).with_name("unfenced.py")), *WORKE
 MODULES = Path(tests.e2e.__file__).parent
 """Where `make test` has put pusher-js."""
 
-LONG = Script(500, 20)
+LONG = ReplyScript(500, 20)
 
 
-def zombie_plan(options: Options) -> Plan:
+def zombie_plan(options: Options) -> ChaosPlan:
     """One worker after the other is stopped beyond its lease, and wakes up while others have its replies."""
-    sends = [Send(1.0, user, 0, LONG, None) for user in range(options.users)]
-    return Plan(sends, [Fault(4.0, "stop-worker", 0, 6.0), Fault(14.0, "stop-worker", 1, 6.0)])
+    sends = [PlannedSend(1.0, user, 0, LONG, None) for user in range(options.users)]
+    return ChaosPlan(
+        sends, [PlannedFault(4.0, "stop-worker", 0, 6.0), PlannedFault(14.0, "stop-worker", 1, 6.0)]
+    )
 
 
 @pytest.mark.timeout(300)

@@ -10,7 +10,7 @@ import pytest
 import tests.e2e
 from legato.benchmarks.chaos import markdown, series
 from legato.benchmarks.chaos.errors import ChaosError
-from legato.benchmarks.chaos.series import Result
+from legato.benchmarks.chaos.series import SeedResult
 from legato.deploy import cli
 
 MACHINE = {"processor": "a processor", "cores": 2, "memory_mib": 1024, "system": "Linux 6"}
@@ -47,7 +47,7 @@ def test_what_names_no_seeds_is_refused(text):
 
 def test_report_of_clean_seeds_counts_nothing_lost_and_sums_up():
     made_up_for = outcome(observed={"tokens made up for": 1})
-    results = [Result(1, outcome(), "clean"), Result(2, made_up_for, "clean")]
+    results = [SeedResult(1, outcome(), "clean"), SeedResult(2, made_up_for, "clean")]
     made = markdown.report("legato chaos --seeds 1-2", MACHINE, "2026-01-02", results)
     assert "**clean: 2 of 2 seeds**. 20 messages, 1000 token frames" in made
     assert "    legato chaos --seeds 1-2\n" in made
@@ -60,9 +60,9 @@ def test_report_of_clean_seeds_counts_nothing_lost_and_sums_up():
 
 def test_report_names_what_is_not_clean_and_what_did_not_run():
     results = [
-        Result(1, outcome(), "clean"),
-        Result(2, outcome(clean=False, violations=[LOST, LOST]), "NOT clean"),
-        Result(3, None, "legato chaos: node is not on the PATH"),
+        SeedResult(1, outcome(), "clean"),
+        SeedResult(2, outcome(clean=False, violations=[LOST, LOST]), "NOT clean"),
+        SeedResult(3, None, "legato chaos: node is not on the PATH"),
     ]
     made = markdown.report("legato chaos --seeds 1-3", MACHINE, "2026-01-02", results)
     assert "**NOT clean: seeds 2, 3; 1 of 3 are clean**" in made

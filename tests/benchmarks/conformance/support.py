@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from legato.benchmarks.conformance.cases import every
 from legato.benchmarks.conformance.hooks import listening
-from legato.benchmarks.conformance.runner import Runner
+from legato.benchmarks.conformance.runner import SuiteRunner
 from legato.benchmarks.conformance.target import Application, Target
 from tests.benchmarks.conformance.broken import running
 from tests.benchmarks.conformance.world import App
@@ -32,7 +32,7 @@ def application(app: App) -> Application:
 
 
 @contextlib.asynccontextmanager
-async def runner(*faults: str, seconds: float = 1.0) -> AsyncIterator[Runner]:
+async def runner(*faults: str, seconds: float = 1.0) -> AsyncIterator[SuiteRunner]:
     """A runner with everything that cases may need, against a server with these faults."""
     async with (
         listening("127.0.0.1", 0) as hooks,
@@ -48,7 +48,7 @@ async def runner(*faults: str, seconds: float = 1.0) -> AsyncIterator[Runner]:
             refused_origin="http://refused.test",
             others={role: application(app) for role, app in OTHERS.items()},
         )
-        yield Runner(target, hooks)
+        yield SuiteRunner(target, hooks)
 
 
 async def run(names: Iterable[str], *faults: str, seconds: float = 1.0) -> list[Result]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from legato.benchmarks.conformance.hooks import listening
-from legato.benchmarks.conformance.runner import Runner
+from legato.benchmarks.conformance.runner import SuiteRunner
 from legato.benchmarks.conformance.target import Application, Target
 from tests import tiers
 from tests.benchmarks.conformance.support import CASES
@@ -92,7 +92,7 @@ async def test_legato_conforms(engine: str, tmp_path: Path, request: pytest.Fixt
                     role: Application(id_, f"{role}-key", f"{role}-secret") for role, id_ in ROLES.items()
                 },
             )
-            results = await Runner(target, hooks).run(CASES.values())
+            results = await SuiteRunner(target, hooks).run(CASES.values())
     failed = {result.id: result.reason for result in results if result.verdict == "fail"}
     skipped = {result.id: result.reason for result in results if result.verdict == "not applicable"}
     assert not failed, "\n".join(f"{name}: {reason}" for name, reason in failed.items())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from legato.benchmarks.chaos.proxy import Link
+from legato.benchmarks.chaos.proxy import ProxyLink
 from legato.broadcaster.bus.base import BusError
 from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.composition import running
@@ -41,10 +41,10 @@ async def redis(valkey_url) -> AsyncIterator[Any]:
 
 
 @pytest.fixture
-async def link(valkey_url) -> AsyncIterator[Link]:
+async def link(valkey_url) -> AsyncIterator[ProxyLink]:
     """A link between the node and Redis that the test can cut."""
     path = valkey_url.removeprefix("unix://")
-    link = Link(lambda: asyncio.open_unix_connection(path))
+    link = ProxyLink(lambda: asyncio.open_unix_connection(path))
     await link.start()
     yield link
     await link.close()
@@ -150,7 +150,7 @@ async def synced(server) -> None:
     assert server.node.healer._channels
 
 
-async def away(server, link: Link) -> None:
+async def away(server, link: ProxyLink) -> None:
     gaps = server.node.bus.gaps
     link.cut()
     await until(lambda: server.node.bus.gaps > gaps)

@@ -468,6 +468,16 @@ async def test_after_the_time_for_retries_events_are_dropped_with_a_line_in_the_
     assert line == (f"app 1, webhook 127.0.0.1:{receiver.port}: 2 events dropped; last failure: HTTP 500")
 
 
+async def test_a_receiver_that_keeps_failing_is_one_line_in_the_log(webhooks, receiver, caplog):
+    receiver.answer = lambda _: status(500)
+    webhooks.channel_occupied("1", "x")
+    await until(lambda: webhooks.failed >= 4)
+    lines = [record.getMessage() for record in caplog.records if "not accepted" in record.getMessage()]
+    assert lines == [
+        f"app 1, webhook 127.0.0.1:{receiver.port}: a request was not accepted (HTTP 500), trying again"
+    ]
+
+
 @pytest.mark.parametrize("batch", [True, False])
 @pytest.mark.parametrize("how", [status(500), None], ids=["500", "silence"])
 async def test_a_channel_that_fails_holds_up_no_other_and_keeps_its_own_order(receiver, batch, how):
