@@ -42,7 +42,7 @@ _encoder: Final = msgspec.json.Encoder()
 _NOTHING: Final = b"{}"
 
 
-def _announced(headers: Sequence[tuple[bytes, bytes]]) -> int | None:
+def _body_length(headers: Sequence[tuple[bytes, bytes]]) -> int | None:
     """Return the length of the body; None if it is chunked."""
     fields = dict(headers)
     return None if b"transfer-encoding" in fields else int(fields.get(b"content-length", b"0"))
@@ -83,9 +83,9 @@ class HttpApi:
         """ASGI entry point, for the few requests with an absolute URL."""
         target = scope["raw_path"].partition(b"?")[0] + b"?" + scope["query_string"]
         answered: asyncio.Future[tuple[int, bytes]] = self._loop.create_future()
-        announced = _announced(scope["headers"])
-        if announced == 0 or not self.refuses(
-            scope["method"], target, announced, lambda *told: _settle(answered, told)
+        length = _body_length(scope["headers"])
+        if length == 0 or not self.refuses(
+            scope["method"], target, length, lambda *told: _settle(answered, told)
         ):
             try:
                 body: bytes | None = await read_body(receive, self.max_body)
@@ -110,10 +110,10 @@ class HttpApi:
             match = self._paths.find(path)
             route = _allowed(match.route, method)
             if length is not None and length > self.max_body:
-                self._whole(None)
+                self._within_limit(None)
             self._authenticate(match, method, params, None)
         except Exception as error:  # noqa: BLE001 - the SDK gets JSON for any error
-            self._reply(route, reply, *_failed(error))
+            self._reply(route, reply, *_error_answer(error))
             return True
         return False
 
@@ -129,10 +129,10 @@ class HttpApi:
             params = signatures.parse_text_query(query)
             match = self._paths.find(path)
             route = _allowed(match.route, method)
-            app = self._authenticate(match, method, params, self._whole(body))
+            app = self._authenticate(match, method, params, self._within_limit(body))
             told = route.handler(Request(app, match.names, params, bytes(body or b"")))
         except Exception as error:  # noqa: BLE001 - the SDK gets JSON for any error
-            self._reply(route, reply, *_failed(error))
+            self._reply(route, reply, *_error_answer(error))
             return
         if isinstance(told, tuple):
             self._reply(route, reply, *told)
@@ -141,7 +141,7 @@ class HttpApi:
         else:
             told.add_done_callback(lambda done: self._follow_up(route, reply, done))
 
-    def _whole(self, body: bytes | bytearray | None) -> bytes | bytearray:
+    def _within_limit(self, body: bytes | bytearray | None) -> bytes | bytearray:
         if body is None:
             raise ApiError(413, f"The body is larger than {self.max_body} bytes")
         return body
@@ -154,7 +154,7 @@ class HttpApi:
             return
         error = done.exception()
         if error is not None:
-            told = _failed(error)
+            told = _error_answer(error)
         self._reply(route, reply, *(done.result() if told is None else told))
 
     def _reply(self, route: Route | None, reply: Reply, status: int, told: Mapping[str, Any]) -> None:
@@ -201,7 +201,7 @@ def _routes(publishing: Publishing, queries: Queries, running: Running) -> list[
     return [Route(name, method, handler, name.count("/") + 1) for name, method, handler in rows]
 
 
-def _failed(error: BaseException) -> Told:
+def _error_answer(error: BaseException) -> Told:
     """Return the answer for an error."""
     if isinstance(error, (ApiError, SignatureError)):
         return error.status, {"error": str(error), "code": error.status}

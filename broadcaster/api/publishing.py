@@ -60,7 +60,7 @@ class Publishing:
         rows = [publication(request.app, event, channel) for channel in channels]
         if event.info is None:
             return self._published(request.app, rows, ACCEPTED)
-        return self._running.start(self._publish_and_tell(request.app, rows, channels, event.info))
+        return self._running.start(self._publish_with_info(request.app, rows, channels, event.info))
 
     def batch_events(self, request: Request) -> Outcome:
         """``POST batch_events``."""
@@ -73,7 +73,7 @@ class Publishing:
         rows = [publication(request.app, event, event.channel) for event in events]
         if all(event.info is None for event in events):
             return self._published(request.app, rows, ACCEPTED)
-        return self._running.start(self._publish_batch_and_tell(request.app, rows, events))
+        return self._running.start(self._publish_batch_with_info(request.app, rows, events))
 
     def event_on_channel(self, request: Request) -> Outcome:
         """``POST channels/*/events``, deprecated: the body is the data itself (section 10.9)."""
@@ -103,23 +103,23 @@ class Publishing:
     async def _publish(self, app: App, rows: list[Publication]) -> None:
         """Store the events of cache channels, then publish all."""
         await self._bus.publish(
-            [(row.key, await self._kept(app, row) if row.cached else row.envelope) for row in rows]
+            [(row.key, await self._cached_envelope(app, row) if row.cached else row.envelope) for row in rows]
         )
 
-    async def _kept(self, app: App, row: Publication) -> Envelope:
+    async def _cached_envelope(self, app: App, row: Publication) -> Envelope:
         version = await self._registry.remember(
             row.key, without_halves(row.name), without_halves(row.data), app.cache_seconds
         )
         return row.envelope._replace(command=CACHED, detail=str(version))
 
-    async def _publish_and_tell(
+    async def _publish_with_info(
         self, app: App, rows: list[Publication], channels: tuple[str, ...], info: str
     ) -> Told:
         await self._publish(app, rows)
         infos = await self._queries.infos(app, channels, attributes(info))
         return 200, {"channels": dict(zip(channels, infos, strict=True))}
 
-    async def _publish_batch_and_tell(
+    async def _publish_batch_with_info(
         self, app: App, rows: list[Publication], events: Sequence[BatchEvent]
     ) -> Told:
         await self._publish(app, rows)
@@ -128,13 +128,13 @@ class Publishing:
 
     async def terminate(self, request: Request) -> Told:
         """``POST users/*/terminate_connections``: close the user's connections."""
-        return await self._tell_connections(request, TERMINATE)
+        return await self._command_connections(request, TERMINATE)
 
     async def reconnect(self, request: Request) -> Told:
         """``POST users/*/reconnect_connections``, Legato's own: close them so that they reconnect at once."""
-        return await self._tell_connections(request, RECONNECT)
+        return await self._command_connections(request, RECONNECT)
 
-    async def _tell_connections(self, request: Request, command: str) -> Told:
+    async def _command_connections(self, request: Request, command: str) -> Told:
         key = Key(request.app.id, users.user_channel(request.names[0]))
         await self._bus.publish([(key, Envelope(b"", command=command))])
         return 200, {}

@@ -95,7 +95,7 @@ class AppWatcher:
         self._merged = _merged(own, ())
         self._found: list[App] = []
         self._left_out: set[tuple[str, str]] = set()
-        self._trouble = ""
+        self._problem = ""
 
     async def watch(self, use: Use) -> None:
         """Poll every ``seconds``. While the store does not answer, the known applications stay."""
@@ -104,19 +104,19 @@ class AppWatcher:
             try:
                 await use(await self.load())
             except UnreadableError as error:
-                self._report_trouble(str(error))
+                self._report_problem(str(error))
             except Exception:  # a bug must not end the polling
                 logger.exception("the applications could not be changed")
             else:
-                self._report_trouble("")
+                self._report_problem("")
 
-    def _report_trouble(self, trouble: str) -> None:
+    def _report_problem(self, problem: str) -> None:
         """Log a problem once when it begins or changes, and once when it is over."""
-        if trouble and trouble != self._trouble:
-            logger.warning("%s; the known applications stay in use", trouble)
-        elif self._trouble and not trouble:
+        if problem and problem != self._problem:
+            logger.warning("%s; the known applications stay in use", problem)
+        elif self._problem and not problem:
             logger.info("the applications in %s can be read again", self._store.name)
-        self._trouble = trouble
+        self._problem = problem
 
     async def load(self) -> tuple[App, ...]:
         """Read the store, and return all applications.

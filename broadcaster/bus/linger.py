@@ -25,14 +25,14 @@ class Lingering:
     """The lingering channels. All have the same delay, so they expire in order and share one timer.
 
     :param seconds: the delay.
-    :param let_go: called with each channel whose delay is over.
+    :param unsubscribe: called with each channel whose delay is over.
     :ivar keys: the lingering channels with their expiry in loop time.
     """
 
-    def __init__(self, seconds: float, let_go: Callable[[Key], None]) -> None:
+    def __init__(self, seconds: float, unsubscribe: Callable[[Key], None]) -> None:
         self.seconds = seconds
         self.keys: dict[Key, float] = {}
-        self._let_go = let_go
+        self._unsubscribe = unsubscribe
         self._timer: asyncio.TimerHandle | None = None
 
     def put(self, key: Key) -> None:
@@ -55,7 +55,7 @@ class Lingering:
 
     def _end(self, key: Key) -> None:
         del self.keys[key]
-        self._let_go(key)
+        self._unsubscribe(key)
 
     def _end_due(self) -> None:
         self._timer = None

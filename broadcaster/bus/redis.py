@@ -43,7 +43,7 @@ class RedisBus:
         self._delivering: set[Key] = set()
         self._feeds = Feeds(redis, self)
         self._outbox = Outbox(redis)
-        self._lingering = Lingering(linger_seconds, self._let_go)
+        self._lingering = Lingering(linger_seconds, self._unsubscribe_now)
         self.post = self._outbox.post
 
     async def start(self, handler: BusHandler) -> None:
@@ -85,9 +85,9 @@ class RedisBus:
         if key in self._delivering and self._lingering.seconds:
             self._lingering.put(key)
         else:
-            self._let_go(key)
+            self._unsubscribe_now(key)
 
-    def _let_go(self, key: Key) -> None:
+    def _unsubscribe_now(self, key: Key) -> None:
         self._delivering.discard(key)
         self._feeds.unsubscribe(self._name(key))
 
@@ -137,5 +137,5 @@ class RedisBus:
         self.gaps += 1
         for key in lost:  # before the others are subscribed again: unused channels are not
             if self._lingering.take(key):
-                self._let_go(key)
+                self._unsubscribe_now(key)
         self._on_lost(lost)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .subscriber import Key
 
 
-class _Told:
+class _Versions:
     """Versions of the newest event delivered, and of the last one that was read again after a gap."""
 
     __slots__ = ("newest", "read")
@@ -35,16 +35,16 @@ class CachedChannels:
     def __init__(self, registry: Registry, hub: Hub) -> None:
         self._registry = registry
         self._hub = hub
-        self._told: dict[Key, _Told] = {}
+        self._versions: dict[Key, _Versions] = {}
         self.read = 0
 
     def take(self, key: Key, envelope: Envelope) -> None:
         """Deliver an event that was published and cached."""
         version = int(envelope.detail)
-        told = self._channel(key, version)
-        if told is None or version <= told.read:
+        last = self._channel(key, version)
+        if last is None or version <= last.read:
             return  # this one or a newer one was read again: it must not come after that
-        told.newest = max(told.newest, version)
+        last.newest = max(last.newest, version)
         self._hub.deliver(key, envelope.payload, envelope.except_socket_id)
 
     def welcomed(self, key: Key, version: int) -> None:
@@ -53,13 +53,13 @@ class CachedChannels:
 
     def drop(self, key: Key) -> None:
         """Forget a channel without local subscribers."""
-        self._told.pop(key, None)
+        self._versions.pop(key, None)
 
-    def _channel(self, key: Key, version: int) -> _Told | None:
-        told = self._told.get(key)
-        if told is None and self._hub.count(key):
-            told = self._told[key] = _Told(version)
-        return told
+    def _channel(self, key: Key, version: int) -> _Versions | None:
+        last = self._versions.get(key)
+        if last is None and self._hub.count(key):
+            last = self._versions[key] = _Versions(version)
+        return last
 
     async def read_again(self, keys: Sequence[Key]) -> None:
         """Read and deliver the last event of channels that may have missed it, unless they have it.
@@ -67,11 +67,11 @@ class CachedChannels:
         :raises BusError: Redis does not answer.
         """
         for key, version in zip(keys, await self._registry.versions(keys), strict=True):
-            told = self._channel(key, 0)
-            if told is None or version <= told.newest:
+            last = self._channel(key, 0)
+            if last is None or version <= last.newest:
                 continue
             cached = await self._registry.recall(key)
-            if cached is not None and self._told.get(key) is told and cached.version > told.newest:
-                told.newest = told.read = cached.version
+            if cached is not None and self._versions.get(key) is last and cached.version > last.newest:
+                last.newest = last.read = cached.version
                 self._hub.deliver(key, messages.channel_event(cached.event, key.channel, cached.data))
                 self.read += 1

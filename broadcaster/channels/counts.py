@@ -53,20 +53,20 @@ class SubscriptionCounts:
         self._post = post
         self._later = later
         self._due: set[Key] = set()
-        self._told: dict[Key, int] = {}  # the last count sent to each large channel
+        self._last_sent: dict[Key, int] = {}  # the last count sent to each large channel
 
     def changed(self, key: Key, count: int) -> None:
         """Send a changed count, now or later. ``count`` is the current number of subscriptions."""
         if not self._wanted(key.app_id):
             return
         if count <= ALWAYS:
-            self._told.pop(key, None)
-            self._tell(key, count)
+            self._last_sent.pop(key, None)
+            self._send(key, count)
         elif key not in self._due:
             self._due.add(key)
-            self._later(SECONDS, lambda: self._tell_current(key))
+            self._later(SECONDS, lambda: self._send_current(key))
 
-    async def _tell_current(self, key: Key) -> None:
+    async def _send_current(self, key: Key) -> None:
         self._due.discard(key)
         try:
             (counts,) = await self._registry.counts([key])
@@ -74,13 +74,13 @@ class SubscriptionCounts:
             logger.warning("a subscription count is not sent: %s", error)
             return
         count = counts.subscriptions
-        if count > ALWAYS and count != self._told.get(key):
-            self._told[key] = count
-            self._tell(key, count)
+        if count > ALWAYS and count != self._last_sent.get(key):
+            self._last_sent[key] = count
+            self._send(key, count)
         if not self._local(key):
-            self._told.pop(key, None)
+            self._last_sent.pop(key, None)
 
-    def _tell(self, key: Key, count: int) -> None:
+    def _send(self, key: Key, count: int) -> None:
         self._webhooks.subscription_count(*key, count)
         if count:
             self._post(key, Envelope(messages.subscription_count(key.channel, count)))

@@ -181,7 +181,7 @@ class Fanout:
                 return 0
             joined = b"".join(frames)
             if channel.held:
-                self._keep(channel, pending, frames, joined)
+                self._buffer(channel, pending, frames, joined)
             if pending.partial or len(channel.fast) + len(channel.slow) > self._chunk:
                 return self._begin(channel, pending, joined)
             writes = (*channel.fast.values(), *channel.slow.values())
@@ -218,7 +218,7 @@ class Fanout:
             channel.going = None
             self._behind -= len(channel.pending.frames)
 
-    def _keep(self, channel: ChannelState, pending: Pending, frames: list[bytes], joined: bytes) -> None:
+    def _buffer(self, channel: ChannelState, pending: Pending, frames: list[bytes], joined: bytes) -> None:
         """Buffer frames for the subscribers that are not answered yet. A pass does not include these."""
         partial = {receiver: pending.share(receiver) for receiver in pending.partial_of(channel.held)}
         full = []

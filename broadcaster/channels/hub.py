@@ -122,7 +122,7 @@ class Hub:
             if subscriber not in self._departed:
                 try:
                     self._hold(key, channel, subscriber)
-                except Exception as error:  # noqa: BLE001 - whatever it is, the others are answered
+                except Exception as error:  # noqa: BLE001 - an error of one must not stop the others
                     cut(subscriber, "answering it", error)
         else:
             self._call_soon(partial(self._hold_some, key, channel))

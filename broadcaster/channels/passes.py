@@ -20,7 +20,7 @@ def write_each(writes: Iterable[Write], data: bytes, failed: Callable[[Write, Ex
         try:
             for write in left:
                 write(data)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the others get theirs
+        except Exception as error:  # noqa: BLE001 - an error of one must not stop the others
             failed(write, error)
         else:
             return
@@ -39,7 +39,7 @@ class Pass:
     __slots__ = (
         "_changed",
         "_data",
-        "_gone",
+        "_left",
         "_places",
         "_position",
         "_receivers",
@@ -58,7 +58,7 @@ class Pass:
         self._writes = list(targets.values())
         self._position = 0
         self._changed = False
-        self._gone: set[Subscriber] = set()
+        self._left: set[Subscriber] = set()
         self._places: dict[Subscriber, int] = {}
 
     @property
@@ -82,7 +82,7 @@ class Pass:
             writes = [
                 write
                 for receiver in self._receivers[start : start + limit]
-                if receiver not in self._gone
+                if receiver not in self._left
                 and (write := fast.get(receiver) or slow.get(receiver)) is not None
             ]
         else:
@@ -105,7 +105,7 @@ class Pass:
     def leave(self, receiver: Subscriber) -> None:
         """Exclude a receiver from the rest of the pass. Idempotent."""
         if self.shares.pop(receiver, None) is None:
-            self._gone.add(receiver)
+            self._left.add(receiver)
             self._changed = True
 
     def owed(self, receiver: Subscriber) -> list[bytes]:
@@ -115,7 +115,7 @@ class Pass:
             return share
         if not self._places:
             self._places = {one: place for place, one in enumerate(self._receivers)}
-        if self._places.get(receiver, -1) < self._position or receiver in self._gone:
+        if self._places.get(receiver, -1) < self._position or receiver in self._left:
             return []
         self.leave(receiver)
         return self.frames

@@ -58,9 +58,11 @@ class Rosters:
         """Deliver a member change. If the list is being read, repeat the change after it: it may be newer."""
         if key in self._reading:
             self._reading[key].changes.append(envelope)
-        self._hub.deliver(key, envelope.payload, envelope.except_socket_id, self._own(key, envelope.payload))
+        self._hub.deliver(
+            key, envelope.payload, envelope.except_socket_id, self._returned(key, envelope.payload)
+        )
 
-    def _own(self, key: Key, payload: bytes) -> Collection[str]:
+    def _returned(self, key: Key, payload: bytes) -> Collection[str]:
         """The sockets of the user that a ``member_removed`` names, who came back while it was in flight.
 
         Redis has added that user after the removal, and the sockets have the user in their list. They must
@@ -95,5 +97,5 @@ class Rosters:
         roster = messages.subscription_succeeded(key.channel, presence.roster_data(members))
         self._hub.deliver(key, roster, None, reading.newcomers)
         for envelope in reading.changes:
-            nor = {*reading.newcomers, *self._own(key, envelope.payload)}
+            nor = {*reading.newcomers, *self._returned(key, envelope.payload)}
             self._hub.deliver(key, envelope.payload, envelope.except_socket_id, nor)

@@ -213,13 +213,13 @@ class Client(ABC):
     def receive(self, text: bytes) -> None:
         """Take one message of the client, and run its effects in order."""
         if self.session is None:
-            self._keep(text)
+            self._buffer_early(text)
             return
         for effect in self.session.receive(text, self.context.now()):
             if self.session is not None:
                 self._run_in_turn(effect, len(text))
 
-    def _keep(self, text: bytes) -> None:
+    def _buffer_early(self, text: bytes) -> None:
         """Buffer a message until the client is admitted, within a bound."""
         if self.early is None:
             return
@@ -285,7 +285,7 @@ class Client(ABC):
         self.give_up(errors.TOO_MUCH_AT_ONCE)
 
     def give_up(self, error: PusherError) -> None:
-        """Close a client whose buffer is full, so that it reconnects and starts anew."""
+        """Close a client whose buffer is full, so that it reconnects with a clean state."""
         self.context.figures.slow_closed += 1
         self.close(error)
 

@@ -32,14 +32,14 @@ def path(text: str) -> str:
 
 def limit(text: str) -> str:
     """Convert a limit; -1 means none. 0 is refused: it permits nothing there, and everything here."""
-    if _whole(text) == 0:
+    if _integer(text) == 0:
         raise ValueError("expected a number from 1 on: 0 would mean no limit here")
     return "" if text.startswith("-") else text
 
 
 def count(text: str) -> str:
     """Check a number from 1 on."""
-    if _whole(text) < 1:
+    if _integer(text) < 1:
         raise ValueError(f"expected a number from 1 on, got {text!r}")
     return text
 
@@ -69,7 +69,7 @@ def accept_client_events_from(text: str) -> str:
     return "true" if text in ("members", "all") else "false"
 
 
-def _whole(text: str) -> int:
+def _integer(text: str) -> int:
     try:
         return int(text)
     except ValueError:

@@ -122,12 +122,12 @@ class Budget:
         """
         if size <= SLICE_BYTES and self.spend(size):
             return call()
-        piece = _Piece(call)
-        self.put(piece)
+        queued = _Call(call)
+        self.put(queued)
         try:
-            return await piece.result
+            return await queued.result
         finally:
-            del piece  # else an error's traceback keeps it in a reference cycle
+            del queued  # else an error's traceback keeps it in a reference cycle
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -157,7 +157,7 @@ class Budget:
             self.put(reader)
 
 
-class _Piece(Generic[T]):
+class _Call(Generic[T]):
     """A single call as a slice of its own. Satisfies :class:`Reader`."""
 
     def __init__(self, call: Callable[[], T]) -> None:

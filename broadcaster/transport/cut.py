@@ -30,8 +30,8 @@ class Cutter:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._silent_until = 0.0
-        self._unsaid = 0
+        self._quiet_until = 0.0
+        self._suppressed = 0
 
     def __call__(self, connection: Cuttable, doing: str, error: Exception) -> None:
         """Abort a connection because ``doing`` something with it has failed. Never raises."""
@@ -43,11 +43,11 @@ class Cutter:
 
     def _log(self, doing: str, error: Exception) -> None:
         now = self._clock()
-        if now < self._silent_until:
-            self._unsaid += 1
+        if now < self._quiet_until:
+            self._suppressed += 1
             return
-        unsaid, self._unsaid, self._silent_until = self._unsaid, 0, now + SECONDS
-        more = f"; {unsaid} more since the last such line" if unsaid else ""
+        suppressed, self._suppressed, self._quiet_until = self._suppressed, 0, now + SECONDS
+        more = f"; {suppressed} more since the last such line" if suppressed else ""
         logger.error("a connection is cut: %s failed%s", doing, more, exc_info=error)
 
 

@@ -15,7 +15,7 @@ _TARGET: Final = re.compile(rb"/[!-$&-~]{0,1024}")  # no percent escapes: parse_
 _LINE_END: Final = b" HTTP/1.1\r\n"
 _HEAD_END: Final = b"\r\n\r\n"
 _FIELDS: Final = re.compile(rb"(?:[!#-'*+\-.0-9A-Z^-z|~]{1,64}:[ \t!-~]{0,1000}\r\n){1,32}")
-_OTHERWISE: Final = re.compile(
+_NOT_PLAIN: Final = re.compile(
     rb"(?i)^(?:connection:(?![ \t]*keep-alive[ \t]*\r)|"
     rb"(?:expect|proxy-connection|te|trailer|transfer-encoding|upgrade):)",
     re.MULTILINE,
@@ -56,7 +56,7 @@ def plain_post(data: bytes) -> tuple[bytes, bytes] | None:
 
 def _length(fields: bytes) -> int | None:
     """Return the length of the body, if no other field affects its framing."""
-    if _FIELDS.fullmatch(fields) is None or _OTHERWISE.search(fields) is not None:
+    if _FIELDS.fullmatch(fields) is None or _NOT_PLAIN.search(fields) is not None:
         return None
     length = _LENGTH.search(fields)
     return None if length is None or len(_ANY_LENGTH.findall(fields)) > 1 else int(length[1])

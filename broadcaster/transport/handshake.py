@@ -73,7 +73,7 @@ def answer(method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]])
     """
     fields = dict(headers)
     key = fields.get(b"sec-websocket-key", b"")
-    if method != b"GET" or len(fields) < len(headers) or not _usual(fields) or not _is_key(key):
+    if method != b"GET" or len(fields) < len(headers) or not _is_usual(fields) or not _is_key(key):
         return _by_library(method, target, headers)
     return Handshake(_accept(key), accepted=True)
 
@@ -86,12 +86,12 @@ def asked(target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> UpgradeReque
     return UpgradeRequest(path, params, "null" if len(origins) > 1 else origin)
 
 
-def _target(target: bytes) -> tuple[str, Mapping[str, str]]:
+def _parse_target(target: bytes) -> tuple[str, Mapping[str, str]]:
     path, _, query = target.partition(b"?")
     return path.decode("latin-1"), parse_query(query)
 
 
-_known_target: Final = remembered(KNOWN_REQUESTS, KNOWN_BYTES, _target)
+_known_target: Final = remembered(KNOWN_REQUESTS, KNOWN_BYTES, _parse_target)
 
 
 def at_once(data: bytes) -> tuple[bytes, UpgradeRequest] | None:
@@ -109,16 +109,16 @@ def at_once(data: bytes) -> tuple[bytes, UpgradeRequest] | None:
     return None
 
 
-def _rest(data: bytes) -> UpgradeRequest | None:
+def _parse_rest(data: bytes) -> UpgradeRequest | None:
     """Parse a request whose key was removed, so that its value is empty."""
     plain = plain_upgrade(data)
     if plain is None:
         return None
     fields = dict(plain[1])
-    return asked(*plain) if fields.get(b"sec-websocket-key") == b"" and _usual(fields) else None
+    return asked(*plain) if fields.get(b"sec-websocket-key") == b"" and _is_usual(fields) else None
 
 
-_known_rest: Final = recognised(KNOWN_REQUESTS, KNOWN_BYTES, _rest)
+_known_rest: Final = recognised(KNOWN_REQUESTS, KNOWN_BYTES, _parse_rest)
 
 
 def select_subprotocol(offered: Sequence[Subprotocol]) -> Subprotocol | None:
@@ -126,7 +126,7 @@ def select_subprotocol(offered: Sequence[Subprotocol]) -> Subprotocol | None:
     return next((name for name in offered if SUBPROTOCOL.fullmatch(name)), None)
 
 
-def _usual(fields: Mapping[bytes, bytes]) -> bool:
+def _is_usual(fields: Mapping[bytes, bytes]) -> bool:
     return fields.get(b"sec-websocket-version") == _VERSION and b"sec-websocket-protocol" not in fields
 
 

@@ -70,7 +70,7 @@ class Fallback:
             await self._push(address[0], receive, send)
         else:
             client = self._client(address[0], scope)
-            await _carry(client, address[1] == "xhr_streaming", receive, send)
+            await _serve_receiver(client, address[1] == "xhr_streaming", receive, send)
 
     async def _push(self, handle: Handle, receive: Receive, send: Send) -> None:
         """Take messages from the client. A request without messages is a ping."""
@@ -113,10 +113,10 @@ class Fallback:
             del self._sessions[handle]
 
 
-async def _carry(client: FallbackClient, streaming: bool, receive: Receive, send: Send) -> None:
+async def _serve_receiver(client: FallbackClient, streaming: bool, receive: Receive, send: Send) -> None:
     """Write frames to a receive request: once for a poll, until either side ends it for a stream."""
     receiver = Receiver(client.context.now(), streaming=streaming)
-    gone = asyncio.create_task(_gone(receive))
+    gone = asyncio.create_task(_disconnected(receive))
     gone.add_done_callback(lambda _: receiver.wake())
     client.attach(receiver)
     try:
@@ -137,7 +137,7 @@ async def _carry(client: FallbackClient, streaming: bool, receive: Receive, send
         await end_task(gone)
 
 
-async def _gone(receive: Receive) -> None:
+async def _disconnected(receive: Receive) -> None:
     """Wait until the peer has disconnected, or the answer is complete. A body is ignored."""
     while (await receive())["type"] != "http.disconnect":
         pass

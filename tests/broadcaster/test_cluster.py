@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ROOM = "presence-room"
 
 LEASE = 5
-"""Seconds: more than a machine stalls."""
+"""Seconds; longer than any stall of the machine."""
 
 CONFIG = """
 [server]
@@ -66,7 +66,7 @@ class Node:
         return answer
 
     async def members(self) -> set[str]:
-        """Who is in the room, by the HTTP API."""
+        """The members of the room, by the HTTP API."""
         return {one["id"] for one in (await self.get(f"/apps/1/channels/{ROOM}/users"))["users"]}
 
 
@@ -79,7 +79,7 @@ async def node(config: Path) -> AsyncIterator[Node]:
 
 
 class Person:
-    """A client, with everything that it has been told."""
+    """A client that records everything it receives."""
 
     def __init__(self, client: Client, name: str) -> None:
         self.client = client
@@ -93,12 +93,12 @@ class Person:
                 self.told.append(json.loads(message))
 
     async def hears(self, event: str) -> dict[str, Any]:
-        """The first of that name, told or yet to be."""
+        """The first event with this name, received or still to come."""
         await until(lambda: any(one["event"] == event for one in self.told))
         return next(one for one in self.told if one["event"] == event)
 
     def moves(self) -> list[tuple[str, str]]:
-        """Who came and went, one after another."""
+        """The joins and departures in order."""
         return [
             (one["event"].removeprefix("pusher_internal:member_"), json.loads(one["data"])["user_id"])
             for one in self.told
@@ -106,7 +106,7 @@ class Person:
         ]
 
     async def join(self) -> set[str]:
-        """Join the room and answer who is there."""
+        """Join the room. Returns its members."""
         data = json.dumps({"user_id": self.name})
         auth = signatures.sign_channel(APP.key, APP.secret, self.client.socket_id, ROOM, data)
         await self.client.send("pusher:subscribe", {"channel": ROOM, "auth": auth, "channel_data": data})
@@ -114,7 +114,7 @@ class Person:
         return set(json.loads(answer["data"])["presence"]["ids"])
 
     async def subscribe(self) -> None:
-        """A channel of its own."""
+        """A channel of this client alone."""
         channel = f"private-{self.name}"
         auth = signatures.sign_channel(APP.key, APP.secret, self.client.socket_id, channel)
         await self.client.send("pusher:subscribe", {"channel": channel, "auth": auth})
@@ -127,7 +127,7 @@ class Person:
         await self.hears("pusher:signin_success")
 
     def online(self) -> list[tuple[str, list[str]]]:
-        """What the watchlist says, one after another."""
+        """The events of the watchlist in order."""
         said = [one for one in self.told if one["event"] == "pusher_internal:watchlist_events"]
         return [
             (event["name"], event["user_ids"]) for one in said for event in json.loads(one["data"])["events"]
@@ -145,7 +145,7 @@ def is_equal(ask: Callable[[], Awaitable[Any]], expected: Any) -> Callable[[], A
 
 
 class Stage:
-    """Nodes, people, webhooks and Redis."""
+    """Nodes, clients, a webhook receiver and Redis."""
 
     def __init__(self, redis_server: RedisServer, hooks: Receiver, stack: contextlib.AsyncExitStack) -> None:
         self.server = redis_server
@@ -154,7 +154,7 @@ class Stage:
         self._stack = stack
 
     async def enter(self, at: Node, name: str) -> Person:
-        """One more client, in the room and on a channel of its own."""
+        """Connect one more client, in the room and on a channel of its own."""
         person = Person(await self._stack.enter_async_context(client(at.port)), name)
         await person.join()
         await person.subscribe()
@@ -163,7 +163,7 @@ class Stage:
         return person
 
     async def lets_in(self, *nodes: Node) -> int:
-        """How many more connections the quota has room for, over all nodes."""
+        """The number of connections left in the quota, over all nodes."""
         async with contextlib.AsyncExitStack() as stack:
             for number in range(10):
                 one = await stack.enter_async_context(dial(nodes[number % len(nodes)].port))
@@ -172,7 +172,7 @@ class Stage:
         raise AssertionError("there is no quota")
 
     def webhooks(self) -> Counter[str]:
-        """What the receiver was told, and how often."""
+        """The webhook events received, with their counts."""
         names = (
             " ".join(str(event[key]) for key in ("name", "channel", "user_id") if key in event)
             for event in self.hooks.events
@@ -180,12 +180,12 @@ class Stage:
         return Counter(names)
 
     async def told(self, *expected: str) -> None:
-        """These were told once, and nothing was told twice."""
+        """Assert that these events were received once, and none twice."""
         await until(lambda: set(expected) <= self.webhooks().keys())
         assert set(self.webhooks().values()) == {1}, self.webhooks()
 
     async def has_taken_back(self, nodes: int) -> None:
-        """Only so many nodes are listed, and only they have anything listed under their names."""
+        """Assert that exactly this many nodes are listed, and that only they have entries."""
 
         async def only_these() -> bool:
             names = {name.decode() for name in await self.redis.smembers(wire.NODES_KEY)}
@@ -195,7 +195,7 @@ class Stage:
         await until(only_these)
 
 
-async def test_many_nodes_are_one_whatever_happens_to_them(tmp_path: Path) -> None:
+async def test_many_nodes_act_as_one_whatever_fails(tmp_path: Path) -> None:
     hooks = Receiver()
     async with contextlib.AsyncExitStack() as stack:
         redis_server = stack.enter_context(RedisServer(BINARIES["valkey"]))
@@ -211,7 +211,7 @@ async def test_many_nodes_are_one_whatever_happens_to_them(tmp_path: Path) -> No
 
 
 async def a_killed_node_takes_nothing_with_it(stage: Stage, first: Node, second: Node, third: Node) -> Person:
-    """Two others notice at the same time: each departure is told once. Answers who is at the second."""
+    """Two nodes notice it at once. Each departure is announced once. Returns a client of the second."""
     ann, bob, cyd = [
         await stage.enter(at, name) for at, name in ((first, "ann"), (second, "bob"), (third, "cyd"))
     ]
@@ -233,7 +233,7 @@ async def a_killed_node_takes_nothing_with_it(stage: Stage, first: Node, second:
 
 
 async def a_stopped_node_starts_anew(stage: Stage, bob: Person, second: Node, third: Node) -> None:
-    """What the others have taken back while it was stopped does not come back with it."""
+    """Entries that the others have removed while the node was stopped do not return with it."""
     second.send(signal.SIGSTOP)
     await stage.told(f"member_removed {ROOM} bob", "channel_vacated private-bob")
     second.send(signal.SIGCONT)
@@ -248,7 +248,7 @@ async def a_stopped_node_starts_anew(stage: Stage, bob: Person, second: Node, th
 
 
 async def redis_loses_its_connections_and_its_data(stage: Stage, second: Node, third: Node) -> None:
-    """Nobody is told that somebody has come or gone, since nobody has."""
+    """No join or departure is announced, since there was none."""
     before = stage.webhooks()
     lapsed = second.process.output.count("declared this node dead")
     await stage.redis.client_kill_filter(_type="normal", skipme=True)

@@ -27,7 +27,7 @@ def file(tmp_path):
     return write
 
 
-def test_an_env_of_reverb_is_enough():
+def test_an_environment_of_reverb_is_enough():
     environ = REVERB | {
         "REVERB_SERVER_HOST": "0.0.0.0",
         "REVERB_SERVER_PORT": "9000",
@@ -40,12 +40,12 @@ def test_an_env_of_reverb_is_enough():
     assert loaded.redis.url == "redis://x"
 
 
-def test_flags_win():
+def test_options_take_precedence():
     loaded = load(REVERB | {"REVERB_SERVER_PORT": "9000"}, port=1, host="::1", metrics_port=2)
     assert (loaded.server.port, loaded.server.host, loaded.metrics.port) == (1, "::1", 2)
 
 
-def test_own_names_win_over_reverbs():
+def test_own_names_take_precedence_over_reverbs():
     assert load(REVERB | {"LEGATO_APP_KEY": "own"}).apps[0].key == "own"
 
 
@@ -95,7 +95,7 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("environ", "flags", "reason"), ERRORS)
-def test_mistakes_are_one_line_without_secrets(environ, flags, reason):
+def test_errors_are_one_line_without_secrets(environ, flags, reason):
     with pytest.raises(SettingsError, match=reason) as caught:
         load(environ, **flags)
     assert "\n" not in str(caught.value)
@@ -112,7 +112,7 @@ FILE_ERRORS = [
 
 
 @pytest.mark.parametrize(("text", "reason"), FILE_ERRORS)
-def test_mistakes_in_a_file_name_it(file, text, reason):
+def test_errors_in_a_file_name_it(file, text, reason):
     with pytest.raises(SettingsError, match=reason) as caught:
         load({}, config=file(text))
     assert "legato.toml" in str(caught.value)

@@ -48,7 +48,7 @@ SUBSCRIBERS, REQUESTS, EVENTS = 20, 30, 10
 
 
 def instructions(work: Callable[[], object]) -> int:
-    """How many Python instructions ``work`` takes, in all functions that it calls."""
+    """The number of Python instructions that ``work`` takes, including all functions that it calls."""
     count = 0
 
     def trace(frame: Any, event: str, _argument: object) -> Any:
@@ -71,7 +71,7 @@ def instructions(work: Callable[[], object]) -> int:
 
 
 def fan_out(receivers: int, messages: int) -> int:
-    """Instructions of delivering so many messages in one turn, the flush included."""
+    """Instructions for delivering this many messages in one turn, including the flush."""
     loop = Loop()
     loop.fanout._clock = lambda: 0.0
     for number in range(receivers):
@@ -103,13 +103,13 @@ def test_a_message_costs_the_same_whoever_receives_it(receivers):
 
 
 def test_a_token_of_each_of_many_channels_costs_little(valkey_url):
-    """From the reply of Redis, as it is parsed, to the write; on the loop of which a write is no Python."""
+    """From the parsed reply of Redis to the write. On uvloop, where a write is no Python code."""
     half, full = uvloop.run(tokens(local_settings(redis=Redis(url=valkey_url))))
     assert (full - half) / (TOKENS - TOKENS // 2) <= PER_TOKEN
 
 
 async def tokens(settings: Settings) -> tuple[int, int]:
-    """Instructions of a token each to half of the users, and to all."""
+    """Instructions for one token each to half of the users, and to all."""
     async with running(settings) as server, contextlib.AsyncExitStack() as stack:
         people = [await stack.enter_async_context(client(server.port)) for _ in range(TOKENS)]
         for number, person in enumerate(people):
@@ -133,14 +133,14 @@ async def tokens(settings: Settings) -> tuple[int, int]:
 
 
 def token(number: int, index: int) -> list[bytes]:
-    """What a worker's append makes Redis say."""
+    """The message that Redis sends for an append of a worker."""
     channel, message = stream.chat_channel(f"user-{number}"), f"message-{number}"
     event = stream.TokenReceived(f"user-{number}", message, "a token", index)
     envelope = Envelope(event.frame(channel), None, (message, index))
     return [b"smessage", wire.bus_channel(APP.id, channel).encode(), wire.encode_envelope(envelope)]
 
 
-def test_what_is_counted_is_what_is_done():
+def test_instructions_are_counted():
     def work() -> None:
         for number in range(100):
             number * number
@@ -151,7 +151,7 @@ def test_what_is_counted_is_what_is_done():
 
 @contextlib.asynccontextmanager
 async def counted(report: Path) -> AsyncIterator[int]:
-    """A broadcaster, by its port; after the block it has ended, and its writes are in ``report``."""
+    """Run a broadcaster. Yields its port; after the block, its writes are in ``report``."""
     strace = shutil.which("strace")
     if strace is None:
         pytest.fail("strace is missing: tests/setup-debian.sh installs it", pytrace=False)
@@ -173,7 +173,7 @@ async def counted(report: Path) -> AsyncIterator[int]:
 
 
 def calls(report: str) -> int:
-    """The sum of a table of strace: % of time, seconds, microseconds per call, calls, maybe errors, name."""
+    """The number of calls in a table of strace: % time, seconds, usecs/call, calls, [errors,] syscall."""
     rows = [line.split() for line in report.splitlines()]
     return sum(int(row[3]) for row in rows if row and row[-1] in WRITES)
 

@@ -45,7 +45,7 @@ PAIRS = {
 
 
 class Installation:
-    """A running server, its Redis, and who hears its webhooks."""
+    """A running server, its Redis, and the receiver of its webhooks."""
 
     def __init__(self, server: Any, redis: Redis, receiver: Receiver) -> None:
         self.server, self.redis, self.receiver = server, redis, receiver
@@ -53,7 +53,7 @@ class Installation:
 
     @contextlib.asynccontextmanager
     async def worker(self) -> AsyncIterator[Any]:
-        """A client as a worker has it."""
+        """A Redis client as a worker has it."""
         async with redis_client(self.redis.url, self.redis.prefix) as connected:
             yield connected
 
@@ -155,7 +155,7 @@ async def test_tokens_and_cancels(pair):
 
 
 async def test_everything_has_its_prefix(valkey_url):
-    """Keys by what is there in the end; channels by what Redis delivers."""
+    """Checks the keys that exist at the end, and the channels that Redis delivers."""
     settings = local_settings(
         redis=Redis(url=f"{valkey_url}?db=1", prefix="shop:"), auth=Auth(jwt_secret=SECRET)
     )

@@ -1,4 +1,4 @@
-"""The user that docs/redis.md describes may do what the programs do, and no more."""
+"""The Redis user in docs/redis.md has the rights that the programs need, and no others."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def admin(server):
 
 
 def address(server: RedisServer, admin: Redis, *further: str) -> str:
-    """For the user of the documents, with ``further`` rules."""
+    """A URL for the documented user, with ``further`` rules."""
     admin.execute_command(
         "ACL", "SETUSER", "legato", "reset", f">{PASSWORD}", *least_rights.rules(), *further
     )
@@ -45,8 +45,8 @@ def test_every_command_in_the_sources_is_among_the_rights_and_nothing_else(admin
     assert least_rights.by_scripts() | least_rights.by_python(known) == least_rights.allowed()
 
 
-async def test_what_another_node_has_left_is_taken_back_with_these_rights(server, admin):
-    """Nothing that only happens when another node has died is missing."""
+async def test_entries_of_a_dead_node_can_be_removed_with_these_rights(server, admin):
+    """The commands that are only used after the death of another node are among the rights."""
     url = address(server, admin)
     async with redis_node(url, "node-1", lease=0.6) as here:
         async with redis_client(url) as redis:
@@ -67,7 +67,7 @@ async def test_what_another_node_has_left_is_taken_back_with_these_rights(server
     assert [entry for entry in admin.acl_log() if entry["object"] != "client|setinfo"] == []
 
 
-async def test_a_right_that_is_missing_is_named_at_the_start_in_one_line(server, admin):
+async def test_a_missing_right_is_named_at_the_start_in_one_line(server, admin):
     url = address(server, admin, "-eval")
     async with legato("broadcaster", environ=ENVIRON | {"REDIS_URL": url}) as process:
         assert await process.end() == 1
@@ -78,7 +78,7 @@ async def test_a_right_that_is_missing_is_named_at_the_start_in_one_line(server,
     assert PASSWORD not in line
 
 
-async def test_a_refusal_is_told_without_what_was_to_be_written(server, admin):
+async def test_a_refusal_is_logged_without_the_data(server, admin):
     url = address(server, admin, "-sadd")
     async with redis_client(url) as redis, redis.pipeline(transaction=False) as pipeline:
         pipeline.sadd("legato:x", "a\nsecret")

@@ -1,4 +1,4 @@
-"""What a whole node does while its Redis is not there, or not itself, and when it is back."""
+"""A whole node while its Redis is unreachable or in a bad state, and afterwards."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 PATIENCE = 80.0
-"""Seconds. A Sentinel that was held up for two of them does nothing for thirty."""
+"""Seconds. A Sentinel that was stalled for two seconds does nothing for thirty."""
 
 LEASE = 300.0
-"""However long it takes: a node whose lease lapses is another matter."""
+"""Long enough for any of these faults: an expired lease is tested elsewhere."""
 
 SECRET = "a secret of more than thirty-two bytes"
 CHANNEL = "private-room"
 
 
 class Stage(NamedTuple):
-    """A node with a client that stays, and who publishes all the time."""
+    """A node with a client that stays connected, and a publisher."""
 
     port: int
     ann: Client
@@ -58,26 +58,26 @@ class Stage(NamedTuple):
             pytest.fail(f"waited for {(status, reason)}, and it said {said}")
 
     async def send(self) -> int:
-        """A chat message; answers the status."""
+        """Send a chat message. Returns the status."""
         token = jwt.encode({"sub": 7, "exp": 2**32}, SECRET)
         headers = {"Authorization": f"Bearer {token}"}
         body = json.dumps({"message": "x", "history": []}).encode()
         return (await call(self.port, "/api/chat/send", body, headers=headers))[0]
 
     async def until_answered(self, status: int) -> None:
-        """Wait until somebody's message, from now on, gets this status."""
+        """Wait until a chat message gets this status."""
         seen = len(self.answers)
         await until(lambda: status in list(self.answers.values())[seen:], PATIENCE)
 
     async def suffers(self, reason: str = "not connected to Redis") -> None:
-        """Nothing is served that cannot be, nothing breaks, and it says so."""
+        """Assert that the node refuses what it cannot do, and reports that."""
         await self.until_ready(503, reason)
         await self.until_answered(503)
         assert await self.send() == 503
         assert (await call(self.port, "/up", method="GET"))[0] == 200
 
     async def is_well(self) -> None:
-        """The same client hears again, and chat is served."""
+        """Assert that the same client receives messages again, and that chat works."""
         await self.until_ready(200)
         await self.until_answered(200)
         count = len(self.heard)
@@ -177,8 +177,8 @@ async def test_a_master_that_becomes_a_replica_is_not_used_as_if_it_were_one(cap
         assert "the server is no longer a master" in caplog.text
 
 
-async def test_a_node_that_only_listens_to_a_master_hears_that_it_is_none_any_more():
-    """Everybody who could be told READONLY has lost the connection, and is refused a new one."""
+async def test_a_node_that_only_subscribes_detects_a_demoted_master():
+    """All connections that would get READONLY are lost, and new ones are refused."""
     with contextlib.ExitStack() as stack:
         server, other = (stack.enter_context(TcpServer.started(SYSTEM)) for _ in range(2))
         ours = stack.enter_context(server.client())
@@ -237,7 +237,7 @@ async def test_an_address_of_the_wrong_kind_says_what_is_wrong(redis_cluster):
 
 
 @pytest.mark.parametrize("kind", ["redis", "redis+cluster", "redis+sentinel"])
-async def test_nobody_there_is_one_line_without_the_password(kind):
+async def test_an_unreachable_redis_is_one_line_without_the_password(kind):
     url = f"{kind}://user:hush@127.0.0.1:1" + ("/mymaster?sentinel_password=hush" if "sent" in kind else "")
     with pytest.raises(StartError, match=r"Redis cannot be reached: .*127\.0\.0\.1:1") as caught:
         async with running(local_settings(redis=Redis(url=url))):

@@ -24,7 +24,7 @@ PUBLISH = 1400
 STEPS = {"come": 200, "handshake": 1050, "subscribe": 1850, "leave": 1350}
 
 
-async def test_a_published_event_costs_what_it_did():
+async def test_a_published_event_costs_no_more():
     async with door() as opened:
         one, request = opened.come(), post(event("a", size=200))
         one.read(request)
@@ -34,7 +34,7 @@ async def test_a_published_event_costs_what_it_did():
 
 
 def visit(opened: Door, channel: str) -> dict[str, int]:
-    """What each step of one client's costs."""
+    """The cost of each step of one client."""
     came = []
     steps = {"come": instructions(lambda: came.append(opened.come()))}
     (one,) = came
@@ -51,7 +51,7 @@ def visit(opened: Door, channel: str) -> dict[str, int]:
     return steps
 
 
-async def test_a_client_costs_what_it_did():
+async def test_a_client_costs_no_more():
     async with door() as opened:
         visit(opened, "private-user-1")
         steps = visit(opened, "private-user-2")

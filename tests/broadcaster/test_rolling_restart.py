@@ -1,4 +1,4 @@
-"""Processes that share a port are replaced one after another, while clients listen and others publish."""
+"""Processes on one port are replaced one after another, while clients receive and others publish."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PEOPLE = 20
 
 
 class Person:
-    """A client on a channel of its own that comes back whenever it is closed, as pusher-js does on a 4200."""
+    """A client on a channel of its own that reconnects whenever it is closed, as pusher-js does on 4200."""
 
     def __init__(self, port: int, number: int) -> None:
         self.channel = f"news-{number}"

@@ -1,4 +1,4 @@
-"""Start and end of the server, as a process too."""
+"""Start and stop of the server, also as a process."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ ENVIRON = {
 
 
 class Process:
-    """`legato broadcaster`, with what it printed."""
+    """A process of `legato broadcaster`, with its output."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
         self.output = ""
 
     async def line(self, pattern: str) -> re.Match[str]:
-        """Wait for a line."""
+        """Wait for a line of output."""
         assert self.process.stdout is not None
         async with asyncio.timeout(20):
             while (match := re.search(pattern, self.output)) is None:
@@ -58,7 +58,7 @@ class Process:
 async def legato(
     *arguments: str, environ: dict[str, str] | None = None, under: tuple[str, ...] = ()
 ) -> AsyncIterator[Process]:
-    """The command with a clean environment, run by the command ``under``."""
+    """Run the command with a clean environment, as an argument of the command ``under``."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LEGATO_", "REVERB_"))}
     kept.pop("REDIS_URL", None)
     process = await asyncio.create_subprocess_exec(
@@ -144,7 +144,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("arguments", "environ", "status", "reason"), MISTAKES)
-async def test_a_mistake_is_one_clear_line(arguments, environ, status, reason):
+async def test_an_error_is_one_clear_line(arguments, environ, status, reason):
     async with legato("broadcaster", *arguments, environ=environ) as process:
         assert await process.end() == status
         assert re.search(reason, process.output)
@@ -175,14 +175,14 @@ async def test_a_bad_rule_stops_the_start_in_process(tmp_path):
             pass
 
 
-async def test_redis_that_is_not_there_stops_the_start(tmp_path):
+async def test_an_unreachable_redis_stops_the_start(tmp_path):
     with pytest.raises(StartError, match="Redis cannot be reached"):
         async with running(local_settings(redis=Redis(url=f"unix://{tmp_path}/none.sock"))):
             pass
 
 
-async def test_a_request_that_never_becomes_whole_is_cut_off():
-    """A peer that connects and says nothing, or only a little now and then, keeps no descriptor for ever."""
+async def test_a_request_that_never_completes_is_cut():
+    """A peer that sends nothing, or a little now and then, does not keep a descriptor for ever."""
     settings = local_settings(server=Server(port=0, drain_seconds=0, keep_alive=1, request_seconds=1))
     async with running(settings) as server, client(server.port) as ann:
         for said in (b"", b"GET /up HT", b"GET /up HTTP/1.1\r\nHost: x\r\n\r\nGET /"):
@@ -197,7 +197,7 @@ async def test_a_request_that_never_becomes_whole_is_cut_off():
         assert (await ann.receive())["event"] == "pusher:pong"
 
 
-async def test_one_who_leaves_during_the_drain_does_not_end_it_for_the_others():
+async def test_a_client_that_leaves_during_the_drain_does_not_end_it():
     settings = local_settings(server=Server(port=0, drain_seconds=0.5))
     async with running(settings) as server, contextlib.AsyncExitStack() as stack:
         people = [await stack.enter_async_context(client(server.port)) for _ in range(20)]
@@ -209,7 +209,7 @@ async def test_one_who_leaves_during_the_drain_does_not_end_it_for_the_others():
         assert set(codes) == {1012}
 
 
-async def test_whether_new_clients_should_come_is_said_with_the_reason(monkeypatch):
+async def test_readiness_has_a_reason(monkeypatch):
     async with running(local_settings()) as server:
 
         async def asked(path: str) -> tuple[int, dict[str, str]]:

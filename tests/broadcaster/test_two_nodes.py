@@ -1,4 +1,4 @@
-"""Two nodes on one Redis: what is asked of one of them happens on both."""
+"""Two nodes on one Redis: a request to one of them takes effect on both."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def nodes(valkey_url) -> AsyncIterator[list[Any]]:
         yield [one, other]
 
 
-async def test_the_socket_that_asked_is_left_out_wherever_it_is(nodes):
+async def test_the_socket_of_the_request_is_excluded_on_any_node(nodes):
     async with contextlib.AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(client(node.port)) for node in (*nodes, *nodes)]
         for one in clients:
@@ -45,7 +45,7 @@ async def test_the_socket_that_asked_is_left_out_wherever_it_is(nodes):
                     assert [(await one.receive())["data"] for _ in heard] == heard
 
 
-async def test_client_events_do_not_come_back(nodes):
+async def test_client_events_are_not_sent_back(nodes):
     async with client(nodes[0].port) as ann, client(nodes[1].port) as bob:
         for one in (ann, bob):
             await one.subscribe("private-a")
@@ -58,7 +58,7 @@ async def test_client_events_do_not_come_back(nodes):
 @pytest.mark.parametrize(
     ("command", "code"), [("terminate_connections", 4009), ("reconnect_connections", 4200)]
 )
-async def test_a_users_connections_end_on_all_nodes_and_nobody_elses(nodes, command, code):
+async def test_the_connections_of_one_user_end_on_all_nodes(nodes, command, code):
     async with contextlib.AsyncExitStack() as stack:
         ann, too, bob = [
             await stack.enter_async_context(client(node.port)) for node in (nodes[0], nodes[1], nodes[1])
@@ -78,7 +78,7 @@ async def test_a_users_connections_end_on_all_nodes_and_nobody_elses(nodes, comm
         )
 
 
-async def test_reconnecting_a_user_is_for_the_application_alone(nodes):
+async def test_reconnecting_a_user_requires_the_applications_signature(nodes):
     async with client(nodes[0].port) as ann:
         await sign_in(ann, "ann")
         path = "/apps/1/users/ann/reconnect_connections"

@@ -1,4 +1,4 @@
-"""Serves ``/metrics`` in threads, with limits on connections and time."""
+"""Serves ``/metrics`` in threads. Bounds keep clients from using up threads and files."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 CONNECTIONS: Final = 8
-"""Maximum connections. Beyond it, the oldest without a complete request is closed."""
+"""Maximum number of connections. For one more, the oldest without a complete request is cut."""
 
 SECONDS: Final = 5.0
-"""Maximum lifetime of a connection, including its response."""
+"""Time limit of a connection, from accepting it to the end of the answer."""
 
 PAUSE_SECONDS: Final = 0.2
-"""Pause in accepting when no file descriptors are left, which would otherwise be a busy loop."""
+"""Pause of accepting at the limit of open files, where accepting would fail in a busy loop."""
 
 
 class _Handler(WSGIRequestHandler):
-    """One request, and no more, on a connection."""
+    """Handles one request per connection."""
 
     timeout = SECONDS
     server: _Server
 
     def parse_request(self) -> bool:
-        """As the base class; from here on it is at work, and is not cut for another."""
+        """See the base class. A connection with a complete request is not cut for another one."""
         whole = super().parse_request()
         if whole:
             self.server.answering(self.connection)
         return whole
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Nothing: who asks, and how badly, is no event."""
+        """Log nothing."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """Threads for at most :data:`CONNECTIONS`."""
+    """A threading server with at most :data:`CONNECTIONS` threads."""
 
     daemon_threads = True
 
@@ -58,7 +58,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().__init__(address, _Handler)
 
     def get_request(self) -> Any:
-        """As the base class, but slowly while there are no more files."""
+        """See the base class. Pauses at the limit of open files."""
         try:
             return super().get_request()
         except OSError as error:
@@ -67,7 +67,7 @@ class _Server(ThreadingMixIn, WSGIServer):
             raise
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Whether there is room for it, or can be made."""
+        """Accept a connection, cutting another one if necessary. Returns False if all are busy."""
         del client_address
         with self._lock:
             if len(self._due) >= CONNECTIONS:
@@ -80,39 +80,39 @@ class _Server(ThreadingMixIn, WSGIServer):
         return True
 
     def answering(self, connection: socket.socket) -> None:
-        """Its request has come."""
+        """Note that the connection's request is complete."""
         with self._lock:
             self._reading.pop(connection, None)
 
     def service_actions(self) -> None:
-        """Now and then: cut those whose time is over."""
+        """Cut connections over the time limit. Called periodically."""
         now = time.monotonic()
         with self._lock:
             for connection in [one for one, due in self._due.items() if due <= now]:
                 self._cut(connection)
 
     def _cut(self, connection: socket.socket) -> None:
-        """Its thread reads an end, or cannot write any more, and closes it."""
+        """Shut a connection down, which makes its thread close it."""
         self._due.pop(connection, None)
         self._reading.pop(connection, None)
-        with contextlib.suppress(OSError):  # it has gone by itself
+        with contextlib.suppress(OSError):  # already closed
             connection.shutdown(socket.SHUT_RDWR)
 
     def shutdown_request(self, request: Any) -> None:
-        """It has ended."""
+        """Forget a connection that has ended."""
         with self._lock:
             self._due.pop(request, None)
             self._reading.pop(request, None)
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing: it was cut, or went away."""
+        """Log nothing: the connection was cut or closed by the peer."""
 
 
 def serve(registry: CollectorRegistry, host: str, port: int) -> tuple[int, Callable[[], None]]:
-    """Serve the figures until told to stop.
+    """Serve the metrics until stopped.
 
-    :returns: the port, and what stops it.
+    :returns: the port, and a function that stops the server.
     :raises OSError: the address cannot be used.
     """
     family, _, _, _, address = socket.getaddrinfo(

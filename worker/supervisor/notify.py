@@ -1,7 +1,7 @@
-"""Tells whoever started this process how it is, in the words of systemd's sd_notify(3).
+"""Reports the state of this process to its supervisor, with the protocol of systemd's sd_notify(3).
 
-A supervisor of ours and systemd itself understand the same: ``READY=1``, a ``WATCHDOG=1`` now and then as a
-sign of life, ``STOPPING=1``. Words of our own begin with ``X_``, and others pass over them.
+Our own supervisor and systemd understand the same messages: ``READY=1``, ``WATCHDOG=1`` as a heartbeat, and
+``STOPPING=1``. Our own variables begin with ``X_``; systemd ignores them.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ADDRESS: Final = "NOTIFY_SOCKET"
-"""The environment name of the socket that listens."""
+"""Environment variable with the address of the supervisor's socket."""
 
 READY: Final = "READY=1"
 ALIVE: Final = "WATCHDOG=1"
 STOPPING: Final = "STOPPING=1"
 RUNNING: Final = "X_RUNNING"
-"""How many replies run, with every sign of life."""
+"""Number of running replies; sent with every heartbeat."""
 OLDEST: Final = "X_OLDEST"
-"""Seconds since the oldest of them was claimed, with every sign of life."""
+"""Seconds since the oldest of them was claimed; sent with every heartbeat."""
 
 
 class Notifier:
-    """Sends to the socket that ``environ`` names, or nowhere. Never waits and never raises."""
+    """Sends to the socket that ``environ`` names, if any. Never blocks and never raises."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         address = environ.get(ADDRESS, "")
@@ -37,12 +37,12 @@ class Notifier:
             self._socket.setblocking(False)
 
     def send(self, *words: str) -> None:
-        """One message of ``NAME=value`` words. Lost if nobody listens, or who does has no time."""
+        """Send ``NAME=value`` assignments as one message. Dropped if the socket is closed or full."""
         if self._socket is not None:
             with suppress(OSError):
                 self._socket.sendto("\n".join(words).encode(), self._address)
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Close the socket."""
         if self._socket is not None:
             self._socket.close()

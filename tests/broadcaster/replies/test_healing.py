@@ -696,7 +696,7 @@ class TestCachedEvents:
             await self.heard(ann, "4")
             await self.heard(bob, "1", "3", "4")
         assert server.node.cached.read == 1
-        await until(lambda: not server.node.cached._told)
+        await until(lambda: not server.node.cached._versions)
 
     async def test_an_event_sent_to_a_subscriber_is_not_sent_again(self, server, link, valkey_url):
         async with running(local_settings(redis=Redis(url=valkey_url))) as other:

@@ -1,4 +1,4 @@
-"""Any bytes of a client: no exception escapes, nothing private opens, the socket lives or is closed."""
+"""Any bytes of a client: no exception escapes, no private channel opens, the socket works or is closed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HEADERS = [(name.lower(), value) for name, _, value in (line.partition(b": ") fo
 
 
 class Transport:
-    """Takes what is written, as an open connection does."""
+    """A transport that accepts writes, as an open connection does."""
 
     def __init__(self) -> None:
         self.written = bytearray()
@@ -56,7 +56,7 @@ class Transport:
 
 
 def frame(opcode: int, payload: bytes, fin: bool, masked: bool) -> bytes:
-    """A frame as a client sends it, with a mask of zeros; without a mask it breaks RFC 6455 section 5.1."""
+    """A client's frame, with a mask of zeros. Without a mask it violates RFC 6455 section 5.1."""
     size = len(payload)
     length = bytes([size]) if size < 126 else bytes([126]) + struct.pack(">H", size)
     head = bytes([fin << 7 | opcode, masked << 7 | length[0]]) + length[1:]
@@ -85,7 +85,7 @@ FRAMES = st.builds(
 
 
 def opcodes(written: bytes) -> Iterator[int]:
-    """Of each frame that the server wrote; it must all be whole frames."""
+    """The content of each frame that the server wrote. All of them must be complete."""
     at = 0
     while at < len(written):
         yield written[at] & 0x0F

@@ -1,4 +1,4 @@
-"""The scheduler of slices, by plain calls: a list stands in for the loop, and a number for the clock."""
+"""The read budget, called directly: a list replaces the loop, and a number the clock."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from legato.broadcaster.transport.cut import Cutter
 
 
 class Loop:
-    """``cost`` is how long a slice takes, in seconds; a turn has one second."""
+    """``cost`` is the duration of a slice in seconds; the budget of a turn is one second."""
 
     def __init__(self, cost: float = 0.0) -> None:
         self.scheduled: list = []
@@ -25,7 +25,7 @@ class Loop:
         self.budget = Budget(self.scheduled.append, lambda: self.now, 1.0)
 
     def turn(self) -> list[str]:
-        """Who has had a slice in it, in order."""
+        """Run one turn. Returns the readers that had a slice, in order."""
         scheduled, self.scheduled[:], self.log[:] = list(self.scheduled), [], []
         for function in scheduled:
             function()
@@ -47,7 +47,7 @@ class Reader:
         self.aborted = True
 
 
-def test_readers_have_slices_in_turn_until_the_time_is_over():
+def test_readers_get_slices_in_rotation_until_the_budget_is_used_up():
     loop = Loop(cost=1 / 4)
     for name, slices in (("a", 100), ("b", 3), ("c", 1)):
         loop.budget.put(Reader(loop, name, slices))
@@ -65,7 +65,7 @@ def test_a_thousand_floods_take_no_longer_in_one_turn_than_one():
     assert loop.now == 125.0
 
 
-def test_what_is_put_again_is_not_queued_twice():
+def test_putting_a_queued_reader_again_has_no_effect():
     loop = Loop()
     reader = Reader(loop, "a", 1)
     for _ in range(3):
@@ -76,7 +76,7 @@ def test_what_is_put_again_is_not_queued_twice():
     assert loop.scheduled == []
 
 
-def test_one_that_fails_is_cut_and_the_others_go_on(caplog, monkeypatch):
+def test_a_failing_reader_is_cut_and_the_others_continue(caplog, monkeypatch):
     monkeypatch.setattr(budget, "cut", Cutter())  # the process' own may have said so just before
     loop = Loop()
 
@@ -92,14 +92,14 @@ def test_one_that_fails_is_cut_and_the_others_go_on(caplog, monkeypatch):
     assert "reading from it failed" in caplog.text
 
 
-def test_a_quiet_connection_costs_no_turn_and_no_look_at_the_clock():
+def test_a_quiet_connection_costs_no_callback_and_no_clock_read():
     loop = Loop()
     loop.budget._clock = pytest.fail
     assert all(loop.budget.spend() for _ in range(SLICE))
     assert loop.scheduled == []
 
 
-def test_what_is_read_at_once_is_bounded_in_a_turn_and_begins_anew_in_the_next():
+def test_immediate_reads_have_a_budget_per_turn():
     loop = Loop()
 
     def at_once() -> int:
@@ -116,7 +116,7 @@ def test_what_is_read_at_once_is_bounded_in_a_turn_and_begins_anew_in_the_next()
     assert 16 <= at_once() <= 16 + 2 * SLICE
 
 
-def test_what_is_read_at_once_does_not_wait_for_floods():
+def test_immediate_reads_do_not_wait_for_floods():
     loop = Loop(cost=1.0)
     loop.budget.put(Reader(loop, "flood", 100))
     for _ in range(10):
@@ -124,8 +124,8 @@ def test_what_is_read_at_once_does_not_wait_for_floods():
         assert all(loop.budget.spend() for _ in range(SLICE))
 
 
-async def test_what_cannot_be_read_in_slices_is_one_slice_in_its_turn():
-    """Many large bodies that come at the same time are not parsed in the same turn."""
+async def test_input_that_cannot_be_split_is_a_slice_of_its_own():
+    """Many large bodies that arrive at the same time are not parsed in the same turn."""
     loop = Loop(cost=1.0)
     done: list[str] = []
 
@@ -152,7 +152,7 @@ async def test_what_cannot_be_read_in_slices_is_one_slice_in_its_turn():
     assert pieces[1].cancelled()
 
 
-async def test_a_small_thing_is_read_at_once_while_there_is_time():
+async def test_small_input_is_read_at_once_within_the_budget():
     loop = Loop()
     assert await loop.budget.in_turn(lambda: "read", 100) == "read"
     assert not loop.budget
@@ -165,8 +165,8 @@ async def test_a_small_thing_is_read_at_once_while_there_is_time():
     assert await late == "read"
 
 
-async def test_who_waits_for_a_slice_learns_what_went_wrong():
-    """What was to be read is not kept for that: few cycles are looked for, and it may be a megabyte."""
+async def test_an_error_in_a_slice_is_raised_to_its_caller():
+    """The error does not keep the input in memory, which may be a megabyte: cycles are rarely collected."""
     loop = Loop()
 
     class Body(str):

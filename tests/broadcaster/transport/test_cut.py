@@ -27,5 +27,5 @@ def test_all_are_cut_and_the_first_of_many_is_logged(caplog):
     ]
 
 
-def test_one_that_cannot_even_be_cut_harms_nobody():
+def test_an_error_while_cutting_is_logged():
     Cutter()(Connection(OSError()), "writing to it", RuntimeError())

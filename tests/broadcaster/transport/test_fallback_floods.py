@@ -1,4 +1,4 @@
-"""What one session of the HTTP fallback sends: a few messages are read per turn, none while it takes none."""
+"""Floods over the HTTP fallback: a session is read in slices, and not while it does not receive."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 async def session(monkeypatch) -> AsyncIterator[Session]:
-    """One that is not given up between two polls, however slow the machine is."""
+    """A session that does not time out between two polls, however slow the machine is."""
     monkeypatch.setattr(fallback_client, "GRACE", 600.0)
     async with running(local_settings()) as server:
         session = Session(server)
@@ -35,8 +35,8 @@ def pings(count: int) -> bytes:
     return json.dumps(count * ['{"event":"pusher:ping"}']).encode()
 
 
-async def test_many_messages_of_one_request_are_read_a_few_at_a_time(session):
-    """Others have their turn in between, and the request is answered when all are read."""
+async def test_many_messages_of_one_request_are_read_in_slices(session):
+    """Other clients are served in between, and the request is answered when all are read."""
     node = session.node
     node.context.budget._seconds = 0.0
     (client,) = node.clients.open
@@ -65,8 +65,8 @@ async def test_large_messages_end_a_slice_sooner(session, monkeypatch):
     assert (max(slices), sum(slices)) == (2, 20)
 
 
-async def test_large_bodies_that_come_together_are_parsed_one_in_each_turn(session, monkeypatch):
-    """One of a megabyte may take 50 ms."""
+async def test_concurrent_large_bodies_are_parsed_one_per_turn(session, monkeypatch):
+    """Parsing a body of a megabyte may take 50 ms."""
     turns: list[int] = []
     node = session.node
     node.context.budget._seconds = 0.0
@@ -94,8 +94,8 @@ async def received(session: Session, count: int) -> list[dict[str, Any]]:
     return [await session.receive() for _ in range(count)]
 
 
-async def test_who_does_not_receive_is_not_read(session, monkeypatch):
-    """The requests wait for that; what they bring stays in order."""
+async def test_a_session_that_does_not_receive_is_not_read(session, monkeypatch):
+    """Its send requests wait, and their messages stay in order."""
     monkeypatch.setattr(fallback_client, "HIGH_WATER", 500)
     (client,) = session.node.clients.open
     pushes = [asyncio.create_task(session.push(body)) for body in (pings(20), pings(20))]
@@ -119,7 +119,7 @@ async def test_requests_that_wait_are_answered_when_the_session_ends(session, mo
     assert not session.node.clients.open
 
 
-async def test_what_requests_bring_that_wait_is_bounded(monkeypatch):
+async def test_messages_of_waiting_requests_are_bounded(monkeypatch):
     monkeypatch.setattr(fallback_client, "HIGH_WATER", 0)
     settings = local_settings(server=Server(port=0, drain_seconds=0, send_queue_bytes=20_000))
     async with running(settings) as server:

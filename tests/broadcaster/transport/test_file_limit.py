@@ -1,4 +1,4 @@
-"""A process that has no more files says so once, and goes on when there are some again."""
+"""A process at its limit of open files logs that once, and continues when files are free again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.broadcaster.conftest import client
 from tests.broadcaster.test_server import ENVIRON, legato
 
 
-def test_it_is_said_once_and_again_when_it_is_over_and_back(monkeypatch, caplog):
+def test_reaching_and_leaving_the_limit_are_logged_once_each(monkeypatch, caplog):
     limit, openable = FileLimit(), os.open
 
     def none_left(*_of: object) -> int:
@@ -39,8 +39,8 @@ def test_another_error_is_not_the_limit(monkeypatch, caplog):
 
 
 @pytest.mark.timeout(120)
-async def test_a_process_without_files_says_so_and_serves_those_who_are_there():
-    """Under a shell that lets it have few."""
+async def test_a_process_at_the_limit_logs_it_and_serves_open_connections():
+    """Started by a shell with a low limit."""
     under = ("sh", "-c", 'ulimit -n 64 && exec "$0" "$@"')
     async with legato("broadcaster", "--port", "0", environ=ENVIRON, under=under) as process:
         port = int((await process.line(r"listening on http://127\.0\.0\.1:(\d+)"))[1])

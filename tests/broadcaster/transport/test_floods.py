@@ -73,7 +73,7 @@ FLOOD_BYTES = 200_000
 
 
 class Peer:
-    """A socket that is told what to send, and reads only when it is told to."""
+    """A client socket that sends and reads only when the test says so."""
 
     def __init__(self, server: Running, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.server = server
@@ -83,14 +83,14 @@ class Peer:
         self.connection: Connection
 
     async def read(self, done: Callable[[bytes], bool]) -> bytes:
-        """Until that holds for everything that has come, or nothing more comes."""
+        """Read until the condition holds for everything received, or the connection ends."""
         async with asyncio.timeout(WAIT):
             while not done(self.received) and (data := await self.reader.read(1 << 20)):
                 self.received += data
         return self.received
 
     def frames(self) -> list[bytes]:
-        """The payloads of what has come."""
+        """The payloads of the received frames."""
         return payloads(self.received.split(b"\r\n\r\n", 1)[1])
 
 
@@ -98,7 +98,7 @@ class Peer:
 async def peer(
     server: Running, buffers: int = 0, context: ssl.SSLContext | None = None
 ) -> AsyncIterator[Peer]:
-    """``buffers`` is the size of those of the kernel, in both directions."""
+    """``buffers`` is the size of the kernel's socket buffers, in both directions."""
     plain = socket.create_connection(("127.0.0.1", server.port))
     if buffers:
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
@@ -119,7 +119,7 @@ async def peer(
 
 
 def of(certificates: Path | None) -> tuple[Settings, ssl.SSLContext | None]:
-    """Of a server, with TLS if there are any, and of its clients."""
+    """The settings of a server and its clients, with TLS if there are certificates."""
     if certificates is None:
         return local_settings(), None
     cert, key = str(certificates / "server.pem"), str(certificates / "server.key")
@@ -156,7 +156,7 @@ def test_a_flood_over_tls_is_read_a_slice_at_a_time(tmp_path, run):
 
 @pytest.mark.parametrize("before", [b"", frame(Opcode.PONG)], ids=["plain", "by the library"])
 def test_large_messages_end_a_slice_sooner(before, run, monkeypatch):
-    """A slice of as many large messages as of small ones would take the time of many slices."""
+    """A slice with as many large messages as small ones would take as long as many slices."""
     monkeypatch.setattr(reading, "SLICE_BYTES", 1_000)
 
     async def scenario() -> None:
@@ -205,7 +205,7 @@ async def flooded(kind: bytes, certificates: Path | None = None) -> None:
 
 
 def per_turn(connection: Connection) -> list[int]:
-    """How much of it is read in each turn of the loop: each frame counts once or twice."""
+    """The amount read in each turn of the loop. Each frame counts once or twice."""
     counts = [0]
     loop = asyncio.get_running_loop()
 
@@ -232,7 +232,7 @@ def per_turn(connection: Connection) -> list[int]:
 
 
 @on_both_loops
-async def test_what_is_read_in_slices_is_all_read_and_in_order() -> None:
+async def test_slices_together_read_everything_in_order() -> None:
     async with running(local_settings()) as server, peer(server) as eve:
         for number in range(3_000):
             eve.writer.write(
@@ -263,8 +263,8 @@ async def test_frames_may_be_cut_anywhere() -> None:
         assert eve.frames().count(b"p" * 125) == 10
 
 
-def test_a_crowd_is_accepted_many_in_a_turn_while_turns_are_full():
-    """libuv accepts one connection of a listener in a turn, and full turns take some milliseconds."""
+def test_many_connections_are_accepted_per_turn_on_a_busy_loop():
+    """libuv accepts one connection per listener and turn, and busy turns take some milliseconds."""
 
     async def scenario() -> None:
         async with running(local_settings()) as server:
@@ -293,11 +293,11 @@ ANSWERED = ["long pings", "pusher pings", "empty texts", "the same subscription"
 
 
 @pytest.mark.parametrize("name", ANSWERED)
-def test_a_peer_that_takes_no_answers_is_not_read(name, run):
+def test_a_peer_that_does_not_read_answers_is_not_read(name, run):
     run(ignored(FLOODS[name]))
 
 
-def test_a_peer_that_takes_no_answers_over_tls_is_not_read(tmp_path, run):
+def test_a_peer_that_does_not_read_answers_over_tls_is_not_read(tmp_path, run):
     make_certificates(tmp_path)
     for name in ("long pings", "pusher pings"):
         run(ignored(FLOODS[name], tmp_path))
@@ -327,8 +327,8 @@ async def ignored(kind: bytes, certificates: Path | None = None) -> None:
 
 
 @on_both_loops
-async def test_a_peer_that_does_not_take_what_is_published_is_not_read() -> None:
-    """Even if it has said nothing before."""
+async def test_a_peer_that_does_not_read_events_is_not_read() -> None:
+    """Even if it has sent nothing before."""
     async with running(local_settings()) as server, peer(server, 65_536) as eve:
         connection = eve.connection
         eve.writer.write(said("pusher:subscribe", X))
@@ -347,7 +347,7 @@ async def test_a_peer_that_does_not_take_what_is_published_is_not_read() -> None
 
 
 @on_both_loops
-async def test_a_peer_that_takes_nothing_for_too_long_is_cut() -> None:
+async def test_a_peer_with_a_write_stall_is_cut() -> None:
     before, websocket.STALLED_SECONDS = websocket.STALLED_SECONDS, 0.05
     try:
         async with running(local_settings()) as server, peer(server, 4096) as eve:
@@ -360,7 +360,7 @@ async def test_a_peer_that_takes_nothing_for_too_long_is_cut() -> None:
 
 
 @on_both_loops
-async def test_one_that_takes_a_little_between_two_looks_stays() -> None:
+async def test_a_slow_peer_that_keeps_reading_is_not_cut() -> None:
     async with running(local_settings()) as server, peer(server, 65_536) as eve:
         connection = eve.connection
         eve.writer.write(FLOODS["long pings"] * 60_000)
@@ -380,7 +380,7 @@ async def test_one_that_takes_a_little_between_two_looks_stays() -> None:
 
 
 @on_both_loops
-async def test_what_one_has_sent_that_is_gone_is_not_done_any_more() -> None:
+async def test_unread_messages_of_a_departed_client_are_dropped() -> None:
     async with running(local_settings()) as server, peer(server) as eve:
         server.node.context.budget._seconds = 0.0
         session = eve.connection.session
@@ -394,7 +394,7 @@ async def test_what_one_has_sent_that_is_gone_is_not_done_any_more() -> None:
 
 
 @on_both_loops
-async def test_one_that_is_closed_has_its_close_frame_read_behind_a_flood() -> None:
+async def test_the_close_frame_behind_a_flood_of_a_closed_client_is_read() -> None:
     async with running(local_settings()) as server, peer(server) as eve:
         server.node.context.budget._seconds = 0.0
         eve.writer.write(PING * 2_000 + frame(Opcode.CLOSE, b"\x03\xe8"))
@@ -408,7 +408,7 @@ async def test_one_that_is_closed_has_its_close_frame_read_behind_a_flood() -> N
 
 
 @on_both_loops
-async def test_a_goodbye_behind_messages_is_answered_behind_their_answers() -> None:
+async def test_a_close_frame_behind_messages_is_answered_after_them() -> None:
     async with running(local_settings()) as server, peer(server) as eve:
         eve.writer.write(PING * 100 + frame(Opcode.CLOSE, b"\x03\xe8") + PING)
         await eve.read(lambda _: False)
@@ -431,7 +431,7 @@ async def test_a_half_closed_peer_is_read_to_the_end() -> None:
 # --- what is under way
 
 
-async def test_a_client_with_much_under_way_is_read_when_it_is_answered(monkeypatch):
+async def test_a_client_with_many_commands_in_progress_is_read_once_they_are_answered(monkeypatch):
     async with running(local_settings()) as server, peer(server) as eve:
         hub, asked = server.node.hub, []
         monkeypatch.setattr(hub, "subscribe", lambda *arguments: asked.append(arguments))
@@ -451,7 +451,7 @@ async def test_a_client_with_much_under_way_is_read_when_it_is_answered(monkeypa
         assert answered == channels
 
 
-async def test_a_client_that_asks_for_much_one_at_a_time_is_held_up_too(monkeypatch):
+async def test_a_client_with_many_single_commands_is_paused_too(monkeypatch):
     async with running(local_settings()) as server, peer(server) as eve:
         asked = []
         monkeypatch.setattr(server.node.hub, "subscribe", lambda *arguments: asked.append(arguments))
@@ -462,7 +462,7 @@ async def test_a_client_that_asks_for_much_one_at_a_time_is_held_up_too(monkeypa
         assert eve.connection.paused
 
 
-async def test_a_client_that_waits_to_be_let_in_is_read_a_little(monkeypatch):
+async def test_a_client_that_waits_for_admission_is_read_a_little(monkeypatch):
     app = App(id="1", key="app-key", secret="app-secret", max_connections=5)
     async with running(local_settings(app)) as server:
         asked = []
@@ -483,8 +483,8 @@ async def test_a_client_that_waits_to_be_let_in_is_read_a_little(monkeypatch):
         writer.transport.abort()
 
 
-async def test_what_many_have_said_before_they_are_let_in_is_read_in_turn(monkeypatch):
-    """One answer of Redis may let in hundreds."""
+async def test_early_messages_of_many_clients_are_read_over_several_turns(monkeypatch):
+    """One answer of Redis may admit hundreds."""
     app = App(id="1", key="app-key", secret="app-secret", max_connections=50)
     turns, count = [0], 20
     async with running(local_settings(app)) as server:
@@ -545,7 +545,7 @@ BAD = [b"\xff", b"\xc3", b"\xed\xa0\xbd", b"\xe2\x82"]
 
 
 def fragments(text: bytes) -> bytes:
-    """Each byte in a frame of its own."""
+    """Each byte in a separate frame."""
     parts = [text[at : at + 1] for at in range(len(text))]
     first, *others, last = parts
     middle = b"".join(frame(Opcode.CONT, part, fin=False) for part in others)
@@ -562,7 +562,7 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("bad", BAD)
-async def test_text_that_is_not_utf8_ends_its_sender_and_reaches_nobody(way, bad):
+async def test_invalid_utf8_closes_its_sender_and_is_not_relayed(way, bad):
     async with running(local_settings()) as server, client(server.port) as bob, client(server.port) as eve:
         for one in (bob, eve):
             await one.subscribe("private-x")
@@ -574,8 +574,8 @@ async def test_text_that_is_not_utf8_ends_its_sender_and_reaches_nobody(way, bad
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_text_reaches_the_others_whatever_is_in_it(way):
-    """Also where a fragment ends within a character."""
+async def test_any_valid_text_is_relayed(way):
+    """Also if a fragment ends within a character."""
     async with running(local_settings()) as server, client(server.port) as bob, client(server.port) as eve:
         for one in (bob, eve):
             await one.subscribe("private-x")
@@ -583,7 +583,7 @@ async def test_text_reaches_the_others_whatever_is_in_it(way):
         assert (await bob.receive())["data"] == "é €😀"
 
 
-async def test_text_that_ends_within_a_character_is_none():
+async def test_text_that_ends_within_a_character_is_invalid():
     async with running(local_settings()) as server, client(server.port) as eve:
         eve.connection.transport.write(frame(Opcode.TEXT, "é".encode()[:1]))
         assert await eve.closed() == 1007

@@ -9,12 +9,12 @@ AT_THE_EDGES = [b"x" * size for size in (0, 1, 125, 126, 127, 65_535, 65_536)]
 
 
 @given(st.lists(st.binary(max_size=300) | st.sampled_from(AT_THE_EDGES), max_size=6))
-def test_joined_frames_come_apart_into_what_they_were_made_of(messages):
+def test_concatenated_frames_are_split_into_their_payloads(messages):
     assert payloads(b"".join(text_frame(message) for message in messages)) == messages
 
 
 @given(st.binary(max_size=300) | st.sampled_from(AT_THE_EDGES))
-def test_a_frame_is_what_the_library_makes(payload):
+def test_a_frame_equals_the_librarys(payload):
     assert text_frame(payload) == Frame(Opcode.TEXT, payload).serialize(mask=False)
 
 
@@ -26,7 +26,7 @@ def of_client(payload: bytes, opcode: Opcode = Opcode.TEXT, *, fin: bool = True)
 
 
 def plain_texts(data: bytes, limit: int) -> tuple[list[bytes], int]:
-    """All that begin ``data``, and where they end."""
+    """All plain frames at the beginning of ``data``, and where they end."""
     texts, at = [], 0
     while (found := plain_text(data, at, limit)) is not None:
         text, at = found
@@ -54,13 +54,13 @@ BEYOND = [
 
 
 @given(st.lists(PLAIN.filter(lambda payload: len(payload) <= 100), max_size=2), st.sampled_from(BEYOND))
-def test_what_is_not_plain_is_left_to_the_library(messages, other):
+def test_other_frames_are_left_to_the_library(messages, other):
     plain = b"".join(map(of_client, messages))
     assert plain_texts(plain + other + plain, 100) == (messages, len(plain))
 
 
 @given(st.lists(PLAIN, min_size=1, max_size=3), st.data())
-def test_a_part_of_a_frame_is_left_to_the_library(messages, data):
+def test_an_incomplete_frame_is_left_to_the_library(messages, data):
     whole = b"".join(map(of_client, messages))
     last = len(of_client(messages[-1]))
     cut = data.draw(st.integers(1, last - 1))
@@ -71,7 +71,7 @@ SIZES = st.integers(0, 300) | st.sampled_from([65_535, 65_536, 70_000])
 
 
 def made(opcode: Opcode, size: int, *, fin: bool) -> bytes:
-    """Nobody looks at what is in a frame to see where it ends."""
+    """Frames are delimited without looking at their content."""
     return bytes([fin << 7 | opcode]) + Frame(Opcode.TEXT, b"x" * size).serialize(mask=True)[1:]
 
 
@@ -79,8 +79,8 @@ FRAMES = st.builds(made, st.sampled_from(list(Opcode)), SIZES, fin=st.booleans()
 
 
 @given(st.lists(FRAMES, max_size=6), st.lists(st.integers(1, 80_000), max_size=30))
-def test_the_ends_of_frames_are_found_however_they_come(frames, sizes):
-    """Each part ends with a frame, or with what has come."""
+def test_frame_boundaries_are_found_however_the_bytes_are_cut(frames, sizes):
+    """Each part ends with a frame, or with the data received."""
     sent, ends, at = b"".join(frames), [], 0
     for frame in frames:
         ends.append((ends or [0])[-1] + len(frame))
@@ -98,7 +98,7 @@ def test_the_ends_of_frames_are_found_however_they_come(frames, sizes):
 
 
 @given(st.binary(max_size=40), st.integers(1, 5))
-def test_any_bytes_have_ends(data, size):
+def test_finding_boundaries_in_any_bytes_always_advances(data, size):
     edges = Edges()
     for at in range(0, len(data), size):
         part, place = data[at : at + size], 0
@@ -108,12 +108,12 @@ def test_any_bytes_have_ends(data, size):
 
 
 @given(st.text())
-def test_text_is_text(text):
+def test_valid_utf8_is_accepted(text):
     assert is_utf8(text.encode("utf-8", "replace"))
 
 
 @pytest.mark.parametrize(
     "data", [b"\xff", b"ok \xc3", b"\xa9", b"\xed\xa0\xbd", b"\xc0\x80", b"\xf5\x80\x80\x80", b"\xe2\x82"]
 )
-def test_what_is_no_text_is_told(data):
+def test_invalid_utf8_is_detected(data):
     assert not is_utf8(data)

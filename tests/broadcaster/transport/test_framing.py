@@ -1,4 +1,4 @@
-"""Messages cut out of bytes: the same as the parser makes of them, wherever the bytes are cut."""
+"""HTTP framing gives the same messages as the parser, however the bytes are cut."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST = 65_536
 
 
 class Parsed:
-    """What llhttp makes of a message with its body."""
+    """The result of llhttp for a message with its body."""
 
     def __init__(self, data: bytes) -> None:
         self.body = b""
@@ -41,7 +41,7 @@ class Parsed:
 
 
 def read(body: Sized | Chunked, pieces: list[bytes], most: int = MOST) -> tuple[bytes, bytes]:
-    """The content, and what is left behind the body."""
+    """The content, and the bytes after the body."""
     unread, content = bytearray(), b""
     for piece in pieces:
         unread += piece
@@ -72,7 +72,7 @@ TRAILERS = st.lists(st.sampled_from([b"X: y\r\n", b"Y:\r\n", b"Z: \xff\r\n"]), m
 
 @given(CHUNKS, TRAILERS, st.binary(max_size=9), st.lists(st.integers(0, 400)), st.integers(1, 50))
 @settings(max_examples=amount(200, 10_000))
-def test_chunks_are_read_as_the_parser_reads_them(chunks, trailers, behind, places, most):
+def test_chunks_are_read_as_by_the_parser(chunks, trailers, behind, places, most):
     whole = b"".join([*chunks, b"0\r\n", *trailers, b"\r\n"])
     body = Chunked(MAX_HEAD)
     content, left = read(body, cut(whole + behind, places), most)
@@ -82,7 +82,7 @@ def test_chunks_are_read_as_the_parser_reads_them(chunks, trailers, behind, plac
 
 
 @given(st.binary(max_size=60), st.lists(st.integers(0, 100)))
-def test_any_bytes_are_no_more_chunks_for_us_than_for_the_parser(data, places):
+def test_no_bytes_are_chunks_that_are_not_chunks_for_the_parser(data, places):
     body = Chunked(MAX_HEAD)
     try:
         content, _ = read(body, cut(data, places))
@@ -115,14 +115,14 @@ def test_any_bytes_are_no_more_chunks_for_us_than_for_the_parser(data, places):
         b"0\r\nX: a\nY: b\r\n\r\n",
     ],
 )
-def test_what_are_no_chunks_is_refused(data):
+def test_invalid_chunks_are_refused(data):
     with pytest.raises(Refused) as refused:
         read(Chunked(MAX_HEAD), [data])
     assert refused.value.status == 400
 
 
 def refusal(body: Chunked, data: bytes, piece: int) -> tuple[int, int]:
-    """The status with which it is refused, and how many bytes had come."""
+    """The status of the refusal, and the number of bytes received by then."""
     unread = bytearray()
     for at in range(0, len(data), piece):
         unread += data[at : at + piece]
@@ -145,13 +145,13 @@ def refusal(body: Chunked, data: bytes, piece: int) -> tuple[int, int]:
     ],
 )
 def test_extensions_and_trailers_have_a_bound(endless, piece):
-    """Counted as they come, also in a line that does not end."""
+    """Counted on arrival, also in a line that does not end."""
     status, came = refusal(Chunked(500), endless, piece)
     assert (status, came <= 700 * 2) == (431, True)
 
 
 @given(st.binary(max_size=50), st.integers(0, 60), st.lists(st.integers(0, 100)))
-def test_a_body_of_a_length_is_that_long(data, length, places):
+def test_a_body_has_its_announced_length(data, length, places):
     body = Sized(length)
     content, left = read(body, cut(data, places), 7)
     assert (content, left) == (data[:length], data[length:])
@@ -159,7 +159,7 @@ def test_a_body_of_a_length_is_that_long(data, length, places):
 
 
 @pytest.mark.parametrize("before", [b"", b"\r\n", b"\n", b"\r\n\r\n"])
-def test_a_head_is_taken_wherever_it_is_cut(before):
+def test_a_head_is_found_however_the_bytes_are_cut(before):
     head = HEAD + b"\r\n"
     unread, searched = bytearray(), 0
     for byte in before + head:
@@ -171,14 +171,14 @@ def test_a_head_is_taken_wherever_it_is_cut(before):
     assert unread == b"rest"
 
 
-def test_empty_lines_without_end_are_no_head():
+def test_endless_empty_lines_are_refused():
     head = take_head(bytearray(b"\r\n" * 1000 + HEAD + b"\r\n"))
     assert head is not None
     with pytest.raises(Refused):
         parse_head(head)
 
 
-def test_a_head_has_a_bound():
+def test_the_size_of_a_head_is_bounded():
     fill = b"X: " + b"y" * (MAX_HEAD - len(HEAD) - 7) + b"\r\n"
     assert take_head(bytearray(HEAD + fill + b"\r\n")) is not None
     for large in (
@@ -210,7 +210,7 @@ def test_a_head_has_a_bound():
         (b"Connection: Upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n", 400),
     ],
 )
-def test_heads_that_are_ambiguous_are_refused(fields, status):
+def test_ambiguous_heads_are_refused(fields, status):
     with pytest.raises(Refused) as refused:
         parse_head(HEAD + fields + b"\r\n")
     assert refused.value.status == status
@@ -235,7 +235,7 @@ def test_version_1_0_has_no_chunks_and_no_upgrades():
         (b"Upgrade: h2c, websocket\r\nConnection: Upgrade\r\n", False),
     ],
 )
-def test_an_upgrade_is_to_websocket_and_nothing_else(fields, websocket):
+def test_only_upgrades_to_websocket_alone_count(fields, websocket):
     assert parse_head(HEAD + fields + b"\r\n").websocket is websocket
 
 

@@ -1,4 +1,4 @@
-"""The opening handshake: what is answered at once is what the library answers."""
+"""The opening handshake: the fast path answers as the library does."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_subprotocol_is_chosen_and_never_required(offered, chosen):
         (b"GET", changed(b"sec-websocket-key", KEY, KEY), b"400"),
     ],
 )
-def test_what_is_no_handshake_is_refused(method, headers, status):
+def test_an_invalid_handshake_is_refused(method, headers, status):
     response, accepted = handshake.answer(method, b"/app/key", headers)
     assert not accepted
     assert lines(response)[0].split()[1] == status
@@ -89,7 +89,7 @@ def test_what_is_no_handshake_is_refused(method, headers, status):
 @pytest.mark.parametrize(
     ("origins", "trusted"), [([], ""), ([b"https://a"], "https://a"), ([b"https://a", b"https://a"], "null")]
 )
-def test_more_origins_than_one_are_none_that_could_be_trusted(origins, trusted):
+def test_several_origins_are_not_trusted(origins, trusted):
     fields = [(b"host", b"x"), *((b"origin", origin) for origin in origins)]
     assert handshake.asked(b"/app/key?Protocol=7&a=%20", fields) == (
         "/app/key",

@@ -29,7 +29,7 @@ MANY = settings(max_examples=amount(200, 10_000))
 
 
 class Parsed:
-    """What the parser makes of bytes: the messages that are whole, and whether it would go on as it was."""
+    """The parser's result: the complete messages, and whether it could continue in a clean state."""
 
     def __init__(self, data: bytes) -> None:
         self.messages: list[tuple[bytes, bytes]] = []
@@ -97,7 +97,7 @@ ODD = [
 
 
 def request(starts: list[bytes], lines: list[bytes], ends: list[bytes]) -> st.SearchStrategy[bytes]:
-    """A good one, with one thing odd, or a few."""
+    """A valid request with one or a few oddities."""
 
     def with_odd(start: bytes, odd: list[bytes], left_out: int, order: st.DataObject, end: bytes) -> bytes:
         kept = [line for number, line in enumerate(lines) if number != left_out] + odd
@@ -151,7 +151,7 @@ UPGRADES = request(
 
 @given(POSTS)
 @MANY
-def test_a_post_that_is_read_without_the_parser_is_what_the_parser_reads(data):
+def test_a_plain_post_is_read_as_by_the_parser(data):
     plain = plain_post(data)
     assert plain == plain_post(data)  # what is remembered says the same
     if plain is not None:
@@ -165,7 +165,7 @@ def test_a_post_that_is_read_without_the_parser_is_what_the_parser_reads(data):
 
 @given(UPGRADES)
 @MANY
-def test_an_upgrade_that_is_read_without_the_parser_is_what_the_parser_reads(data):
+def test_a_plain_upgrade_is_read_as_by_the_parser(data):
     plain = plain_upgrade(data)
     if plain is not None:
         parsed = Parsed(data)
@@ -182,7 +182,7 @@ def test_an_upgrade_that_is_read_without_the_parser_is_what_the_parser_reads(dat
 
 @given(UPGRADES)
 @MANY
-def test_what_is_answered_at_once_is_answered_as_from_the_parser(data):
+def test_the_fast_path_answers_as_the_parser_path(data):
     found = handshake.at_once(data)
     assert found == handshake.at_once(data)  # what is remembered says the same
     if found is not None:
@@ -196,8 +196,8 @@ def test_what_is_answered_at_once_is_answered_as_from_the_parser(data):
 
 @pytest.mark.parametrize("name", [b"Sec-WebSocket-Key", b"sec-websocket-key"])
 @pytest.mark.parametrize("more", [b"", b"X: " + b"x" * 900 + b"\r\nY: " + b"y" * 900 + b"\r\n"])
-def test_each_key_is_answered_for_itself(name, more):
-    """However much is remembered of the request."""
+def test_each_key_gets_its_own_answer(name, more):
+    """However much of the request is cached."""
     for nonce in (b"0123456789abcdef", b"fedcba9876543210", b"0123456789abcdef"):
         key = base64.b64encode(nonce)
         data = FIREFOX[:-2].replace(b"Sec-WebSocket-Key: " + KEY, name + b": " + key) + more + b"\r\n"
@@ -211,7 +211,7 @@ def test_each_key_is_answered_for_itself(name, more):
         )
 
 
-def test_what_sdks_send_is_plain():
+def test_requests_of_sdks_are_plain():
     body = event("plain")
     assert plain_post(post(body)) == (signed(EVENTS, body).encode(), body)
     assert (
@@ -219,7 +219,7 @@ def test_what_sdks_send_is_plain():
     )
 
 
-def test_fields_too_long_to_be_remembered_are_read_all_the_same():
+def test_fields_too_long_for_the_cache_are_read():
     body = event("long")
     field = "X: " + "y" * KNOWN_BYTES
     assert plain_post(post(body, field)) == (signed(EVENTS, body).encode(), body)
@@ -248,7 +248,7 @@ FIREFOX = b"\r\n".join(
 )
 
 
-def test_what_browsers_send_is_plain():
+def test_requests_of_browsers_are_plain():
     found = plain_upgrade(FIREFOX)
     assert found is not None
     target, fields = found
@@ -257,7 +257,7 @@ def test_what_browsers_send_is_plain():
     assert len(fields) == 13
 
 
-def test_what_is_no_whole_request_for_a_websocket_is_not_plain():
+def test_incomplete_or_unusual_upgrades_are_not_plain():
     assert plain_upgrade(FIREFOX.replace(b"Upgrade: websocket", b"Upgrade: h2c")) is None
     assert plain_upgrade(FIREFOX[:-2] + b"ab") is None
     assert [cut for cut in range(len(FIREFOX)) if plain_upgrade(FIREFOX[:cut]) is not None] == []
@@ -267,7 +267,7 @@ def test_what_is_no_whole_request_for_a_websocket_is_not_plain():
 
 
 async def _said(reads: tuple[bytes, ...]) -> tuple[bytes, bool, int]:
-    """All answers to what is read, whether the connection ends then, and how many WebSockets there are."""
+    """All answers, whether the connection ends then, and the number of WebSockets."""
     async with door() as opened:
         one = opened.come()
         for read in reads:
@@ -288,8 +288,8 @@ def said(*reads: bytes) -> tuple[bytes, bool, int]:
 
 @given(UPGRADES)
 @settings(max_examples=amount(80, 3_000), deadline=None)
-def test_a_request_is_answered_as_one_that_comes_in_two_reads(data):
-    """Which the parser reads, whatever it is."""
+def test_a_request_is_answered_the_same_if_it_arrives_in_two_reads(data):
+    """Then the parser reads it."""
     at_once, parsed = said(data), said(data[:1], data[1:])
     assert at_once == parsed
 
@@ -308,7 +308,7 @@ def test_a_request_is_answered_as_one_that_comes_in_two_reads(data):
         b"Sec-WebSocket-Key: \r\nX: " + KEY,
     ],
 )
-def test_a_key_that_is_none_is_refused(field):
+def test_an_invalid_key_is_refused(field):
     data = FIREFOX.replace(b"Sec-WebSocket-Key: " + KEY, field)
     assert handshake.at_once(data) is None
     written, ended, there = said(data)
@@ -341,13 +341,13 @@ CLOSES = st.builds(
 
 @given(CLOSES, st.sampled_from([b"", b"\x88", b"\x81\x80abcd"]))
 @settings(max_examples=amount(80, 3_000), deadline=None)
-def test_a_close_frame_is_answered_as_one_that_comes_in_two_reads(frame, more):
-    """Which the library reads, whatever it is."""
+def test_a_close_frame_is_answered_the_same_if_it_arrives_in_two_reads(frame, more):
+    """Then the library reads it."""
     data = frame + more
     assert said(FIREFOX, data) == said(FIREFOX, data[:1], data[1:])
 
 
-def test_what_is_usual_needs_neither_parser_nor_library(monkeypatch):
+def test_usual_connections_need_neither_parser_nor_library(monkeypatch):
     def needed(*_args: object, **_options: object) -> None:
         raise AssertionError
 
@@ -362,8 +362,8 @@ SUBPROTOCOL = b"Sec-WebSocket-Protocol: pusher-channels-protocol-7\r\n\r\n"
 
 
 @pytest.mark.parametrize("request_", [FIREFOX, FIREFOX[:-2] + SUBPROTOCOL], ids=["plain", "judged"])
-def test_what_comes_in_one_segment_with_the_handshake_is_read(request_):
-    """Wherever the segment is cut, and whatever kind the frames are."""
+def test_frames_in_one_segment_with_the_handshake_are_read(request_):
+    """However the segment is cut, and whatever kind the frames are."""
     ping = masked(0x81, b'{"event":"pusher:ping"}', b"mask")
     frames = ping + masked(0x89, b"?", b"mask") + ping
     for cut in (0, 1, len(request_) - 1, len(request_), len(request_) + 3):
@@ -374,7 +374,7 @@ def test_what_comes_in_one_segment_with_the_handshake_is_read(request_):
 
 
 @pytest.mark.parametrize("code", [b"", b"\x03\xe8", b"\x03\xe9"])
-def test_a_plain_goodbye_is_answered_without_the_library(code):
+def test_a_plain_close_frame_is_answered_without_the_library(code):
     assert goodbye(masked(0x88, code, b"mask")) == bytes((0x88, len(code))) + code
     written, ended, there = said(FIREFOX, masked(0x88, code, b"mask"))
     assert (written[-2 - len(code) :], ended, there) == (bytes((0x88, len(code))) + code, True, 0)
@@ -383,5 +383,5 @@ def test_a_plain_goodbye_is_answered_without_the_library(code):
 @pytest.mark.parametrize(
     "data", [b"\x88\x02abcdef", b"\x88\x80abcdef", b"\x88\x82abcd", b"\x08\x80abcd", b""]
 )
-def test_what_is_no_plain_goodbye_is_left_to_the_library(data):
+def test_other_close_frames_are_left_to_the_library(data):
     assert goodbye(data) is None

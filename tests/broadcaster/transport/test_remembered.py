@@ -1,4 +1,4 @@
-"""What clients say again and again is known again, within a bound, and without their secrets."""
+"""Caches of repeated input: bounded, and without the secrets of clients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.broadcaster.transport.test_plain import FIREFOX
 
 
 @pytest.mark.parametrize("kind", [remembered, recognised])
-def test_an_answer_is_kept_within_the_bounds(kind):
+def test_a_result_is_cached_within_the_bounds(kind):
     asked = []
 
     def work(data: bytes) -> None:
@@ -31,7 +31,7 @@ def test_an_answer_is_kept_within_the_bounds(kind):
     assert len(asked) in (6, 7)
 
 
-def test_a_failure_is_not_kept():
+def test_a_failure_is_not_cached():
     def work(data: bytes) -> int:
         return int(data)
 
@@ -43,7 +43,7 @@ def test_a_failure_is_not_kept():
 
 
 async def test_no_cache_holds_the_secrets_of_a_request():
-    """Of one that was answered, when its connection has gone."""
+    """After the request was answered and its connection closed."""
     secrets = [b"c00kie-" + b"s3cret", b"b3arer-" + b"s3cret"]
     fields = b"Cookie: a=%b\r\nAuthorization: Bearer %b" % (*secrets,)
     async with door() as opened:
@@ -64,7 +64,7 @@ async def test_no_cache_holds_the_secrets_of_a_request():
 
 
 def _all_bytes() -> list[bytes]:
-    """All that anything holds which the garbage collector knows of, itself or in a tuple."""
+    """All bytes that an object known to the garbage collector references, directly or in a tuple."""
     held = [one for there in gc.get_objects() for one in gc.get_referents(there)]
     held += [inner for one in held if type(one) is tuple for inner in one]
     return [one for one in held if isinstance(one, bytes)]

@@ -1,4 +1,4 @@
-"""The port with TLS: a client that comes back resumes its session, wherever that is possible."""
+"""The port with TLS: a returning client resumes its session where possible."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def certificates(tmp_path_factory) -> Path:
 
 @contextlib.asynccontextmanager
 async def broadcaster(folder: Path) -> AsyncIterator[int]:
-    """A process with its port."""
+    """A process and its port."""
     files = {"TLS_CERT": folder / "server.pem", "TLS_KEY": folder / "server.key"}
     environ = {f"LEGATO_SERVER_{name}": str(file) for name, file in files.items()}
     async with legato("broadcaster", "--port", "0", environ=ENVIRON | environ) as process:
@@ -52,7 +52,7 @@ class Visit(NamedTuple):
 
 
 async def visit(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> Visit:
-    """Connect, with the session of an earlier visit, and ask whether the server is up."""
+    """Connect with an earlier TLS session, and request ``/up``."""
     return await asyncio.to_thread(_visit, port, context, session)
 
 
@@ -66,7 +66,7 @@ def _visit(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None) -
         return Visit(answer.decode().splitlines()[0], secure.session_reused, secure.session)
 
 
-async def test_who_comes_back_resumes_the_session(certificates):
+async def test_a_returning_client_resumes_its_session(certificates):
     async with broadcaster(certificates) as port:
         for version in VERSIONS:
             context = client_of(certificates, version)
@@ -79,8 +79,8 @@ async def test_who_comes_back_resumes_the_session(certificates):
             assert [one.reused for one in visits] == [False, True, True, False], version
 
 
-async def test_a_session_of_another_process_is_no_hindrance(certificates):
-    """Each has keys of its own for its tickets; the handshake is then a full one."""
+async def test_a_session_of_another_process_is_ignored(certificates):
+    """Each process has its own ticket keys, so the handshake is a full one."""
     async with broadcaster(certificates) as port, broadcaster(certificates) as other_port:
         for version in VERSIONS:
             context = client_of(certificates, version)

@@ -1,4 +1,4 @@
-"""Crowds: a few begin in each turn of the loop, in order, and nobody waits for ever."""
+"""Many connections at once: a few start per turn of the loop, in order, and none waits for ever."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def loop(monkeypatch) -> Loop:
     return Loop()
 
 
-def test_a_few_begin_at_once(loop):
+def test_a_few_start_at_once(loop):
     for number in range(2):
         loop.come(number)
     assert loop.begun == [0, 1]
@@ -50,14 +50,14 @@ def test_a_few_begin_at_once(loop):
     assert not loop.scheduled
 
 
-def test_one_alone_costs_no_turn(loop):
+def test_a_single_start_costs_no_callback(loop):
     loop.come(0)
     assert not loop.scheduled
     loop.come(1)
     assert len(loop.scheduled) == 1
 
 
-def test_the_others_begin_in_order_a_few_in_each_turn(loop):
+def test_the_others_start_in_order_a_few_per_turn(loop):
     for number in range(7):
         loop.come(number)
     seen = [len(loop.begun)]
@@ -68,7 +68,7 @@ def test_the_others_begin_in_order_a_few_in_each_turn(loop):
     assert loop.begun == list(range(7))
 
 
-def test_who_comes_while_others_wait_comes_after_them(loop):
+def test_a_new_start_comes_after_waiting_ones(loop):
     for number in range(4):
         loop.come(number)
     loop.turn()
@@ -79,7 +79,7 @@ def test_who_comes_while_others_wait_comes_after_them(loop):
     assert loop.begun == list(range(6))
 
 
-def test_one_that_breaks_off_keeps_nobody_waiting(loop):
+def test_a_failing_start_does_not_stop_the_others(loop):
     def broken() -> None:
         raise LookupError
 
@@ -93,8 +93,8 @@ def test_one_that_breaks_off_keeps_nobody_waiting(loop):
     assert loop.begun == [0, 1, 2]
 
 
-async def test_a_crowd_comes_one_at_a_time_and_goes_a_few_at_a_time(monkeypatch):
-    """Everybody is let in, and everybody is seen to go."""
+async def test_a_crowd_is_accepted_and_removed_over_several_turns(monkeypatch):
+    """Every client is accepted, and every departure is noticed."""
     monkeypatch.setattr(turns, "MOST", 1)
     async with running(local_settings()) as server:
         most = 0

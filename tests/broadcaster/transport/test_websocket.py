@@ -1,4 +1,4 @@
-"""Connections to a running server, over both engines."""
+"""Connections to a running server, without and with Redis."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_a_client_gets_what_is_published_after_it_has_subscribed(server):
         assert await ann.receive() == {"event": "e", "channel": "private-x", "data": '{"a":1}'}
 
 
-async def test_two_applications_with_a_channel_of_the_same_name_do_not_hear_each_other():
+async def test_equal_channel_names_of_two_applications_are_separate():
     other = App(id="2", key="other-key", secret="other")
     async with running(local_settings(apps=(APP, other))) as server, client(server.port) as ann:
         await ann.subscribe("x")
@@ -54,7 +54,7 @@ async def test_two_applications_with_a_channel_of_the_same_name_do_not_hear_each
         assert (await ann.receive())["data"] == "1"
 
 
-async def test_the_sender_can_be_left_out(server):
+async def test_the_sender_can_be_excluded(server):
     async with client(server.port) as ann, client(server.port) as bob:
         await ann.subscribe("x")
         await bob.subscribe("x")
@@ -75,7 +75,7 @@ async def test_subscribing_unsubscribing_and_subscribing_again_delivers_once(ser
         assert [(await ann.receive())["data"] for _ in range(2)] == ["1", "2"]
 
 
-async def test_a_client_that_goes_away_leaves_nothing_behind(server):
+async def test_a_client_that_disconnects_leaves_nothing_behind(server):
     async with client(server.port) as ann:
         await ann.subscribe("x")
         assert server.node.connections.by_app[APP.id] == 1
@@ -194,7 +194,7 @@ async def test_a_broken_frame_closes_only_its_own_connection():
         await until(lambda: server.node.connections.by_app[APP.id] == 1)
 
 
-async def test_bytes_that_are_no_handshake_do_not_harm():
+async def test_bytes_that_are_no_handshake_are_harmless():
     async with running(local_settings()) as server:
         request = b"GET /app/app-key HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
@@ -216,7 +216,7 @@ async def test_a_silent_client_is_pinged_and_one_that_answers_stays():
         assert await ann.closed() == 4201
 
 
-async def test_draining_closes_with_a_code_that_makes_clients_come_back():
+async def test_draining_closes_with_a_code_that_makes_clients_reconnect():
     async with running(local_settings(server=Server(port=0, drain_seconds=0.2))) as server:
         async with client(server.port) as ann, client(server.port) as bob:
             await server.node.drain.run()
@@ -228,7 +228,7 @@ async def test_draining_closes_with_a_code_that_makes_clients_come_back():
 
 
 class Reader(asyncio.Protocol):
-    """A client that takes bytes as they are, so that a thousand fit into one test."""
+    """A client that does not parse frames, so that a thousand fit into one test."""
 
     def __init__(self, upgrade: bytes) -> None:
         self.upgrade = upgrade
@@ -256,7 +256,7 @@ def masked(text: bytes) -> bytes:
 
 @pytest.mark.proof
 async def test_many_subscribers_each_get_all_messages_in_order(server):
-    """None lost, none twice, none out of order, though all are published back to back."""
+    """None is lost, repeated or out of order, though all are published back to back."""
     subscribers, count = amount(100, 1000), amount(200, 500)
     loop = asyncio.get_running_loop()
     readers = []
@@ -281,7 +281,7 @@ async def test_many_subscribers_each_get_all_messages_in_order(server):
         reader.transport.abort()
 
 
-async def test_a_client_that_does_not_read_is_closed_and_the_others_are_not_held_up():
+async def test_a_client_that_does_not_read_is_closed_without_delaying_others():
     settings = local_settings(server=Server(port=0, drain_seconds=0, send_queue_bytes=200_000))
     async with running(settings) as server, client(server.port) as healthy:
         stalled = socket.create_connection(("127.0.0.1", server.port))
@@ -355,7 +355,7 @@ async def test_a_signature_for_another_socket_does_not_open_a_channel(server):
 
 
 async def test_empty_fragments_cost_nothing(server):
-    """They count for no size limit, so they must not be kept either."""
+    """They count towards no size limit, so they must not be buffered either."""
     async with client(server.port) as ann:
         start = bytes([Opcode.TEXT, 0x80]) + bytes(4)
         nothing = bytes([Opcode.CONT, 0x80]) + bytes(4)
@@ -369,7 +369,7 @@ async def test_empty_fragments_cost_nothing(server):
 
 @contextlib.asynccontextmanager
 async def asked_in_vain(server, monkeypatch) -> AsyncIterator[tuple[Client, list[tuple]]]:
-    """A client whose subscription is under way until it is done with what is in the list."""
+    """A client whose subscription stays pending until the test releases it."""
     hub, asked = server.node.hub, []
     async with client(server.port) as ann:
         with monkeypatch.context() as patched:
@@ -380,7 +380,7 @@ async def asked_in_vain(server, monkeypatch) -> AsyncIterator[tuple[Client, list
 
 
 async def test_messages_behind_a_pending_subscription_wait_in_order(monkeypatch):
-    """However many: while much waits nothing more is read, and the client stays."""
+    """However many there are: reading pauses while much waits, and the client stays."""
     async with running(local_settings()) as server, asked_in_vain(server, monkeypatch) as (ann, asked):
         (connection,) = server.node.clients.open
         for _ in range(2 * order.MOST):
@@ -395,7 +395,7 @@ async def test_messages_behind_a_pending_subscription_wait_in_order(monkeypatch)
         await until(lambda: not connection.paused)
 
 
-async def test_what_waits_behind_a_pending_subscription_is_bounded(monkeypatch):
+async def test_messages_behind_a_pending_subscription_are_bounded(monkeypatch):
     settings = local_settings(server=Server(port=0, send_queue_bytes=20_000, drain_seconds=0))
     async with running(settings) as server, asked_in_vain(server, monkeypatch) as (ann, _):
         await ann.send("pusher:ping", "x" * 9_000)
