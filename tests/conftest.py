@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import redis_clusters, redis_servers, tiers
+from tests import quick_ends, redis_clusters, redis_servers, tiers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +24,7 @@ settings.load_profile("untimed")
 BINARIES = redis_servers.binaries()
 GUARD = tiers.Guard()
 GUARD.install()
+quick_ends.install()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -50,7 +51,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     GUARD.running = item.nodeid if item.get_closest_marker("unit") else None
     try:
-        return (yield)
+        with tiers.tracing(item.nodeid):
+            return (yield)
     finally:
         GUARD.running = None
 

@@ -153,6 +153,7 @@ async def test_what_is_on_its_way_to_a_slow_client_comes_before_the_goodbye():
         await until(lambda: len(connection._backlog) == 3)
         await server.node.drain.run()
         assert await received(ann) == [0, 1, 2]
+        connection.resume_writing()  # or the end waits for it
 
 
 async def test_without_redis_the_drain_ends_all_the_same(valkey_url, monkeypatch):

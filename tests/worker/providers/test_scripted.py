@@ -13,12 +13,16 @@ from legato.protocol.stream import Turn
 from legato.worker.providers import base, scripted
 from legato.worker.providers.scripted import Scripted, ScriptError
 
+PATIENCE = base.Patience(9, 0.05)
 
-async def play(message: str, **request: Any) -> tuple[list[base.Event], base.ProviderError | None]:
+
+async def play(
+    message: str, patience: base.Patience = PATIENCE, **request: Any
+) -> tuple[list[base.Event], base.ProviderError | None]:
     seen: list[base.Event] = []
     stream = Scripted().stream(base.Request(message, **request))
     try:
-        async for event in base.watched(stream, base.Patience(9, 0.05)):
+        async for event in base.watched(stream, patience):
             seen.append(event)  # noqa: PERF401 - an error may come in the middle
     except base.ProviderError as error:
         return seen, error
@@ -54,7 +58,8 @@ async def test_script_may_stand_on_any_line() -> None:
     ],
 )
 async def test_fault_comes_in_place_of_its_token(fault: str, expected: type, at: int) -> None:
-    seen, error = await play(f"#script tokens=5 rate=0 fail={fault}@{at}")
+    patience = base.Patience(0.3, 0.05) if fault == "hang" else PATIENCE
+    seen, error = await play(f"#script tokens=5 rate=0 fail={fault}@{at}", patience)
     assert texts(seen) == [f"w{index} " for index in range(at)]
     assert type(error) is expected
 
