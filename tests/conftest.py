@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import quick_ends, redis_clusters, redis_servers, tiers
+from tests.kept_logging import kept_logging
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     GUARD.running = item.nodeid if item.get_closest_marker("unit") else None
     try:
-        with tiers.tracing(item.nodeid):
+        with tiers.tracing(item.nodeid), kept_logging():
             return (yield)
     finally:
         GUARD.running = None
