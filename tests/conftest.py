@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     GUARD.running = item.nodeid if item.get_closest_marker("unit") else None
     try:
-        with tiers.tracing(item.nodeid), kept_logging():
+        with tiers.measured(item.nodeid), kept_logging():
             return (yield)
     finally:
         GUARD.running = None
