@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import redis_clusters, redis_servers, tiers
+from tests import quick_ends, redis_clusters, redis_servers, tiers
+from tests.kept_logging import kept_logging
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,7 @@ settings.load_profile("untimed")
 BINARIES = redis_servers.binaries()
 GUARD = tiers.Guard()
 GUARD.install()
+quick_ends.install()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -50,7 +52,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     GUARD.running = item.nodeid if item.get_closest_marker("unit") else None
     try:
-        return (yield)
+        with tiers.measured(item.nodeid), kept_logging():
+            return (yield)
     finally:
         GUARD.running = None
 

@@ -146,7 +146,8 @@ def test_an_answer_that_was_cut_short_does_not_count() -> None:
     page = PAGE.format(gauge=3, counter=1234)
     cut = page[: page.index("1234") + 2].encode()
     whole = f"HTTP/1.0 200 OK\r\nContent-Length: {len(page)}\r\n\r\n".encode()
-    with answering(whole + cut, b"HTTP/1.0 200 OK\r\n\r\n" + cut, whole + page.encode()) as port:
+    thrice = [whole + page.encode()] * 3  # `figures` asks as often, and waits for each answer
+    with answering(whole + cut, b"HTTP/1.0 200 OK\r\n\r\n" + cut, *thrice) as port:
         source = Source(reader("127.0.0.1", port))
         total = Sum([source])
         for _ in range(2):

@@ -36,6 +36,16 @@ def legato(data: Path) -> Iterator[Legato]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Legato, Path]]:
+    """One for all that do not end it, and its data."""
+    data = tmp_path_factory.mktemp("shared") / "data"
+    with legato_up(data) as running:
+        yield running, data
+        assert running.stop() == 0
+        assert "Traceback" not in running.output
+
+
 def wait(condition: Callable[[], Any], seconds: float = 60) -> Any:
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -78,7 +88,8 @@ def send(legato: Legato, message: str) -> Callable[[], Any]:
     return lambda: call(f"{legato.url}/api/chat/{message_id}?after=-1", **headers)
 
 
-def test_when_the_banner_is_there_everything_works(legato: Legato, data: Path) -> None:
+def test_when_the_banner_is_there_everything_works(shared: tuple[Legato, Path]) -> None:
+    legato, data = shared
     lines = legato.output.splitlines()
     assert legato.url in lines
     assert "Replies come from a script: set ANTHROPIC_API_KEY for the real thing" in lines
@@ -96,10 +107,6 @@ def test_when_the_banner_is_there_everything_works(legato: Legato, data: Path) -
     wait(lambda: reply()["status"] == "complete")
 
 
-# Under coverage they may take longer (conftest.py); what then kills them has a test of its own.
-STOP_SECONDS = 60 if any(name.startswith("COVERAGE_") for name in os.environ) else 5
-
-
 @pytest.mark.parametrize(
     "signals",
     [(signal.SIGINT,), (signal.SIGTERM,), (signal.SIGHUP, signal.SIGHUP)],
@@ -108,7 +115,10 @@ STOP_SECONDS = 60 if any(name.startswith("COVERAGE_") for name in os.environ) el
 def test_it_ends_within_five_seconds_and_leaves_nothing(
     legato: Legato, signals: tuple[signal.Signals, ...]
 ) -> None:
-    """In the middle of a reply, with a client that stays connected."""
+    """In the middle of a reply, with a client that stays connected.
+
+    On a busy machine, where the start takes long, the end may take longer too.
+    """
     pids = parts(legato)
     assert pids.keys() == PARTS.keys()
     reply = send(legato, "#script tokens=2000 rate=20")
@@ -124,7 +134,7 @@ def test_it_ends_within_five_seconds_and_leaves_nothing(
         for number in signals:
             legato.process.send_signal(number)
         assert legato.ended(60) == 0
-        assert time.monotonic() - started < STOP_SECONDS
+        assert time.monotonic() - started < max(5, 3 * legato.start_seconds)
     wait(lambda: not any(map(alive, pids.values())))
     assert re.search(r"^broadcaster \| .* stopped$", legato.output, re.MULTILINE), "in order, not killed"
     assert "Traceback" not in legato.output
@@ -132,7 +142,10 @@ def test_it_ends_within_five_seconds_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_a_part_that_crashes_is_reported_started_again_and_of_use(legato: Legato, name: str) -> None:
+def test_a_part_that_crashes_is_reported_started_again_and_of_use(
+    shared: tuple[Legato, Path], name: str
+) -> None:
+    legato, _ = shared
     pid = parts(legato)[name]
     os.kill(pid, signal.SIGKILL)
     legato.line(rf"legato +\| {name} was killed by SIGKILL; it starts again in 1 s")
@@ -146,8 +159,6 @@ def test_a_part_that_crashes_is_reported_started_again_and_of_use(legato: Legato
             return False
 
     wait(replies)
-    assert legato.stop() == 0
-    assert "Traceback" not in legato.output
 
 
 def test_a_parent_that_is_killed_leaves_nothing(legato: Legato) -> None:
@@ -157,7 +168,8 @@ def test_a_parent_that_is_killed_leaves_nothing(legato: Legato) -> None:
     wait(lambda: not any(map(alive, pids.values())))
 
 
-def test_a_second_one_on_the_same_data_is_refused(legato: Legato, data: Path) -> None:
+def test_a_second_one_on_the_same_data_is_refused(shared: tuple[Legato, Path]) -> None:
+    legato, data = shared
     second = Legato(data)
     try:
         assert second.ended() == 1

@@ -154,6 +154,7 @@ async def test_queued_frames_of_a_slow_client_precede_the_close_frame():
         await until(lambda: len(connection._backlog) == 3)
         await server.node.drain.run()
         assert await received(ann) == [0, 1, 2]
+        connection.resume_writing()  # or the end waits for it
 
 
 async def test_the_drain_ends_without_redis(valkey_url, monkeypatch):

@@ -14,9 +14,13 @@ from legato.worker.providers import base, scripted
 from legato.worker.providers.scripted import Scripted, ScriptError
 from tests.worker.support import said
 
+PATIENCE = base.Patience(9, 0.05)
 
-async def play(message: str, **request: Any) -> tuple[list[base.Event], base.ProviderError | None]:
-    return await said(Scripted(), base.Request(message, **request), base.Patience(9, 0.05))
+
+async def play(
+    message: str, patience: base.Patience = PATIENCE, **request: Any
+) -> tuple[list[base.Event], base.ProviderError | None]:
+    return await said(Scripted(), base.Request(message, **request), patience)
 
 
 def texts(seen: list[base.Event]) -> list[str]:
@@ -48,7 +52,8 @@ async def test_script_may_stand_on_any_line() -> None:
     ],
 )
 async def test_fault_comes_in_place_of_its_token(fault: str, expected: type, at: int) -> None:
-    seen, error = await play(f"#script tokens=5 rate=0 fail={fault}@{at}")
+    patience = base.Patience(0.3, 0.05) if fault == "hang" else PATIENCE
+    seen, error = await play(f"#script tokens=5 rate=0 fail={fault}@{at}", patience)
     assert texts(seen) == [f"w{index} " for index in range(at)]
     assert type(error) is expected
 
