@@ -12,6 +12,7 @@ from legato.protocol.apps import ANY_ORIGIN, App, Count, Positive
 from legato.protocol.origins import Origins
 from legato.protocol.redis_env import with_redis_url
 from legato.protocol.settings import SettingsError
+from legato.protocol.stream import MAX_REQUEST_BYTES, MAX_TEXT, MAX_TURNS
 
 from .foreign import settings as foreign
 
@@ -111,6 +112,9 @@ class Chat(Table, frozen=True):
     unclaimed_seconds: Positive = 86_400
     max_open_per_user: Count = 10
     max_queued: Count = 10_000
+    max_message_characters: Annotated[int, msgspec.Meta(ge=1, le=MAX_TEXT)] = 100_000
+    max_history_turns: Annotated[int, msgspec.Meta(ge=1, le=MAX_TURNS)] = 100
+    max_history_characters: Annotated[int, msgspec.Meta(ge=1, le=MAX_REQUEST_BYTES)] = 160_000
 
 
 class AppSource(Table, frozen=True):

@@ -171,11 +171,26 @@ class Snapshot(_Event, frozen=True):
     status: State
 
 
+MAX_TEXT: Final = 1_000_000
+"""Characters of a message, and of a turn of its history. Settings of the broadcaster ask for less."""
+
+MAX_TURNS: Final = 1000
+"""Turns of a history."""
+
+MAX_REQUEST_BYTES: Final = 8_388_608
+"""Bytes of a chat request, which is parsed as a whole."""
+
+MAX_JOB_BYTES: Final = MAX_REQUEST_BYTES + 1024
+"""Bytes of a job. The job of a request is its texts, in JSON that is no longer, and ids of bounded length."""
+
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
+
+
 class Turn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One earlier turn of the conversation."""
 
     role: Literal["user", "assistant"]
-    content: Annotated[str, msgspec.Meta(min_length=1, max_length=4000)]
+    content: Text
 
 
 MESSAGE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -185,17 +200,17 @@ EXACT: Final = 2**53
 """The largest integer that is exact in every JSON reader (RFC 8259, section 6)."""
 
 Id = Annotated[str, msgspec.Meta(pattern=rf"^{MESSAGE_ID.pattern}\Z")]
-Message = Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
-History = Annotated[tuple[Turn, ...], msgspec.Meta(max_length=40)]
+History = Annotated[tuple[Turn, ...], msgspec.Meta(max_length=MAX_TURNS)]
 
 
 class ChatRequest(msgspec.Struct, frozen=True):
     """Body of ``POST /api/chat/send``. Unknown keys are ignored.
 
+    The bounds are absolute ones, as those of a job; the broadcaster has narrower ones in its settings.
     With ``conversation_id`` the worker reads the history from the database, and ``history`` must be absent.
     """
 
-    message: Message
+    message: Text
     history: History = ()
     session_id: Id | None = None
     conversation_id: Id | None = None
@@ -217,7 +232,7 @@ class Job(msgspec.Struct, frozen=True, omit_defaults=True):
         Annotated[int, msgspec.Meta(ge=-EXACT, le=EXACT)]
         | Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_\-=@,.;]{1,128}\Z")]
     )
-    message: Message
+    message: Text
     queued_at: Annotated[int, msgspec.Meta(ge=0, le=EXACT)]
     history: History = ()
     session_id: Id | None = None
@@ -244,7 +259,9 @@ _job_decoder: Final = msgspec.json.Decoder(Job)
 _encoder: Final = msgspec.json.Encoder()
 
 
-def _decode(decoder: msgspec.json.Decoder[Any], body: bytes | str) -> Any:
+def _decode(decoder: msgspec.json.Decoder[Any], body: bytes | str, limit: int) -> Any:
+    if len(body) > limit:
+        raise InvalidRequest("$", f"Expected at most {limit} bytes")
     try:
         return decode_json(decoder, body)
     except msgspec.ValidationError as error:
@@ -270,7 +287,7 @@ def decode_chat_request(body: bytes) -> ChatRequest:
     :raises InvalidRequest: it is not JSON, or a field is missing, of the wrong type, or over its limit; or it
        has both ``history`` and ``conversation_id``.
     """
-    request: ChatRequest = _decode(_chat_decoder, body)
+    request: ChatRequest = _decode(_chat_decoder, body, MAX_REQUEST_BYTES)
     _refuse_two_histories(request)
     return request
 
@@ -280,7 +297,7 @@ def decode_job(text: bytes | str) -> Job:
 
     :raises InvalidRequest: as :func:`decode_chat_request`.
     """
-    job: Job = _decode(_job_decoder, text)
+    job: Job = _decode(_job_decoder, text, MAX_JOB_BYTES)
     _refuse_two_histories(job)
     return job
 

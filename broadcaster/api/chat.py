@@ -18,7 +18,7 @@ from legato.broadcaster.auth.errors import AuthError, KeysUnavailable
 from legato.broadcaster.auth.rules import user_of
 from legato.broadcaster.bus.base import BusError, RefusedError
 from legato.broadcaster.replies.store import Conflict, ExpiredError, Full, Replies, TooMany, is_refusal
-from legato.protocol import stream
+from legato.protocol import history, stream
 from legato.protocol.stream import InvalidRequest, Job
 
 from .asgi import read_body
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
     from legato.broadcaster.auth.verifier import Verifier
+    from legato.broadcaster.config import Settings
     from legato.broadcaster.transport.budget import Budget
     from legato.protocol.stream import ChatRequest, UserId
 
@@ -58,6 +59,39 @@ class Answer(NamedTuple):
     wait: int = 0
 
 
+class Limits(NamedTuple):
+    """Limits on what people send.
+
+    :ivar body: bytes of a request.
+    :ivar message: characters of a message; a longer one is refused.
+    :ivar turns: turns of a history, and
+    :ivar characters: their characters together; a longer history is cut.
+    """
+
+    body: int
+    message: int
+    turns: int
+    characters: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """The limits in the settings; the body is bounded absolutely too, since it is parsed as a whole."""
+        chat, body = settings.chat, settings.server.max_request_bytes
+        return cls(
+            min(body, stream.MAX_REQUEST_BYTES),
+            chat.max_message_characters,
+            chat.max_history_turns,
+            chat.max_history_characters,
+        )
+
+
+class Asked(NamedTuple):
+    """A request within the limits, and how many turns of its history were dropped for that."""
+
+    request: ChatRequest
+    dropped: int
+
+
 class Chat:
     """The endpoints below ``/api/chat``."""
 
@@ -65,13 +99,13 @@ class Chat:
         self,
         replies: Replies | None,
         tokens: Verifier,
-        max_body: int,
+        limits: Limits,
         figures: Counter[tuple[str, int]],
         budget: Budget,
     ) -> None:
         self._replies = replies
         self._tokens = tokens
-        self._max_body = max_body
+        self._limits = limits
         self._figures = figures
         self._budget = budget
 
@@ -95,26 +129,16 @@ class Chat:
 
     async def _send(self, request: Request) -> Response:
         user_id, replies = await self._enter(request)
-        body = await read_body(request.receive, self._max_body)
-        message_id = str(uuid.uuid4())
-        decode = partial(stream.decode_chat_request, body)
-        job = _job(user_id, replies.app_id, message_id, await self._budget.in_turn(decode, len(body)))
+        body = await read_body(request.receive, self._limits.body)
+        asked = await self._budget.in_turn(partial(_decode, body, self._limits), len(body))
+        job = _job(user_id, replies.app_id, str(uuid.uuid4()), asked.request)
         key = request.headers.get("idempotency-key")
         if key is None:
             await replies.submit(job)
-            return JSONResponse({"message_id": message_id})
-        if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY:
-            raise InvalidRequest("Idempotency-Key", f"Expected 1 to {MAX_IDEMPOTENCY_KEY} characters")
-        known = await replies.remember(user_id, key, body, message_id)
-        job = msgspec.structs.replace(job, message_id=known or message_id)
-        try:
-            await replies.submit_once(job, again=known is not None)
-        except (Full, TooMany, BusError) as error:
-            if is_refusal(error):  # a retry with this key must be a new request
-                with suppress(BusError):  # does not change the answer
-                    await replies.forget(user_id, key)
-            raise
-        return JSONResponse({"message_id": job.message_id})
+        else:
+            job = await _submit_once(replies, job, key, body)
+        dropped = {"history_dropped": asked.dropped} if asked.dropped else {}
+        return JSONResponse({"message_id": job.message_id, **dropped})
 
     async def _cancel(self, request: Request) -> Response:
         user_id, replies = await self._enter(request)
@@ -137,6 +161,36 @@ class Chat:
         if reply.error is not None:
             answer["error"] = reply.error
         return JSONResponse(answer)
+
+
+def _decode(body: bytes, limits: Limits) -> Asked:
+    """Parse a request: refuse a message that is too long, cut a history that is too long.
+
+    :raises InvalidRequest: as :func:`.stream.decode_chat_request`, or for the message.
+    """
+    request = stream.decode_chat_request(body)
+    length = len(request.message)
+    if length > limits.message:
+        raise InvalidRequest("message", f"Expected at most {limits.message} characters, not {length}")
+    kept = history.cut(request.history, turns=limits.turns, characters=limits.characters)
+    dropped = len(request.history) - len(kept)
+    return Asked(msgspec.structs.replace(request, history=kept) if dropped else request, dropped)
+
+
+async def _submit_once(replies: Replies, job: Job, key: str, body: bytes) -> Job:
+    """Queue the job of an idempotent request. Answers the job, with the id that the first request got."""
+    if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY:
+        raise InvalidRequest("Idempotency-Key", f"Expected 1 to {MAX_IDEMPOTENCY_KEY} characters")
+    known = await replies.remember(job.user_id, key, body, job.message_id)
+    job = msgspec.structs.replace(job, message_id=known or job.message_id)
+    try:
+        await replies.submit_once(job, again=known is not None)
+    except (Full, TooMany, BusError) as error:
+        if is_refusal(error):  # the client comes again with this key, and then it counts
+            with suppress(BusError):  # what the client is told stays the same
+                await replies.forget(job.user_id, key)
+        raise
+    return job
 
 
 def _job(user_id: UserId, app_id: str, message_id: str, request: ChatRequest) -> Job:

@@ -3,6 +3,7 @@
 import { Api, type ApiOptions } from "./api.js";
 import { Conversation, type Gap } from "./conversation.js";
 import { FRAME_TYPES, parseFrame } from "./frames.js";
+import { tooLong } from "./limits.js";
 import { isActive, isReply, type Reply, type Status, type Turn } from "./reducer.js";
 import type { TextStorage } from "./storage.js";
 
@@ -32,6 +33,7 @@ export interface ChatOptions extends ApiOptions {
   readonly onGap?: (gap: Gap) => void;
   readonly silenceMs?: number;
   readonly maxSilences?: number;
+  readonly maxMessage?: number;
 }
 
 /** `live`: the subscription is confirmed, and sending is possible. `refused`: the server said no. */
@@ -48,9 +50,14 @@ export interface ChatComponent {
   readonly subscribed: boolean;
   readonly active: Reply | undefined;
   readonly canSend: boolean;
+  /** Why the draft cannot be sent, for people: it is too long. Empty if it is not. */
+  readonly tooLong: string;
   init(): void;
   destroy(): void;
-  /** Send `text`, or what stands in `draft`; does nothing unless {@link canSend}. */
+  /**
+   * Send `text`, or what stands in `draft`. Does nothing unless {@link canSend}; what is too long stays, and the
+   * {@link announcement} says so.
+   */
   send(text?: string): void;
   stop(): void;
   retry(key: string): void;
@@ -85,6 +92,10 @@ export function legatoChat(options: ChatOptions): ChatComponent {
 
     get canSend() {
       return this.subscribed && !this.active;
+    },
+
+    get tooLong() {
+      return tooLong(this.draft.trim(), options.maxMessage);
     },
 
     init() {
@@ -133,6 +144,11 @@ export function legatoChat(options: ChatOptions): ChatComponent {
     send(text) {
       const message = (text ?? this.draft).trim();
       if (!conversation || !this.canSend || message === "") return;
+      const problem = tooLong(message, options.maxMessage);
+      if (problem !== "") {
+        this.announcement = problem;
+        return;
+      }
       if (text === undefined) this.draft = "";
       void conversation.send(message);
     },
@@ -165,6 +181,7 @@ function open(options: ChatOptions, onChange: (turns: readonly Turn[]) => void):
     onGap: options.onGap,
     silenceMs: options.silenceMs,
     maxSilences: options.maxSilences,
+    maxMessage: options.maxMessage,
   });
 }
 

@@ -6,6 +6,7 @@
 
 import { ApiError, type Api, type SendBody } from "./api.js";
 import { FAILED_TEXT, type Frame } from "./frames.js";
+import { tooLong } from "./limits.js";
 import {
   EMPTY,
   findReply,
@@ -39,6 +40,8 @@ export interface ConversationOptions {
   readonly silenceMs?: number | undefined;
   /** After this many of those in a row the reply counts as failed, unless it is queued; default 9. */
   readonly maxSilences?: number | undefined;
+  /** The server's `chat.max_message_characters`; default 100 000. */
+  readonly maxMessage?: number | undefined;
 }
 
 const STOP_TRIES = 3;
@@ -71,8 +74,14 @@ export class Conversation {
     return this.state.turns.find(isActive);
   }
 
-  /** Add a turn and ask for its reply. */
+  /**
+   * Add a turn and ask for its reply.
+   *
+   * @throws {RangeError} the text is too long, and nothing has happened
+   */
   async send(text: string): Promise<void> {
+    const problem = tooLong(text, this.options.maxMessage);
+    if (problem !== "") throw new RangeError(problem);
     const key = randomId();
     const userKey = randomId();
     this.dispatch({ type: "send", key, userKey, requestId: randomId(), text, at: Date.now() });

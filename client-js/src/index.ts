@@ -9,6 +9,7 @@ export {
 } from "./chat.js";
 export { Conversation, type ConversationOptions, type Gap } from "./conversation.js";
 export { parseFrame, parseReplyLog, FRAME_TYPES, type Frame, type ReplyLog } from "./frames.js";
+export { MAX_HISTORY, MAX_HISTORY_CHARACTERS, MAX_MESSAGE } from "./limits.js";
 export {
   EMPTY,
   history,

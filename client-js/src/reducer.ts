@@ -11,6 +11,7 @@
  */
 
 import { FAILED_TEXT, type Frame, type ReplyLog, type ServerStatus } from "./frames.js";
+import { newest } from "./limits.js";
 import { wellFormed } from "./text.js";
 
 export type Status = "thinking" | "streaming" | "complete" | "failed" | "cancelled";
@@ -118,8 +119,6 @@ export interface HistoryItem {
 export const MAX_HELD = 1000;
 export const MAX_STRAYS = 1000;
 export const MAX_TURNS = 200;
-export const MAX_HISTORY = 40;
-export const MAX_CONTENT = 4000;
 
 export const EMPTY: ChatState = { turns: [], strays: [] };
 
@@ -170,12 +169,11 @@ export function missingFrom(reply: Reply): number | null {
 
 /** What the model may read of these turns: what people said, unless the server refused it, and replies that are whole. */
 export function history(turns: readonly Turn[]): HistoryItem[] {
-  const items = turns
-    .filter((turn, index) => turn.text !== "" && isTold(turn, turns[index + 1]))
-    .map((turn) => ({ role: turn.role, content: clip(turn.text) }))
-    .slice(-MAX_HISTORY);
-  const first = items.findIndex((item) => item.role === "user");
-  return first < 0 ? [] : items.slice(first); // models want a conversation to begin with the user
+  return newest(
+    turns
+      .filter((turn, index) => turn.text !== "" && isTold(turn, turns[index + 1]))
+      .map((turn) => ({ role: turn.role, content: wellFormed(turn.text) })),
+  );
 }
 
 const isTold = (turn: Turn, next: Turn | undefined): boolean =>
@@ -388,10 +386,4 @@ function end(
   error: string | null = null,
 ): Reply {
   return { ...reply, status, error, held: {}, endedAt: at };
-}
-
-function clip(text: string): string {
-  const cut = text.slice(0, MAX_CONTENT);
-  const halved = cut.length < text.length && /[\uD800-\uDBFF]$/.test(cut); // never half a character
-  return wellFormed(halved ? cut.slice(0, -1) : cut);
 }

@@ -102,6 +102,37 @@ describe("what the server cannot take", () => {
   });
 });
 
+describe("a message that is too long", () => {
+  test("is not sent, stays in the draft, and says so", async () => {
+    const chat = await openLive({ maxMessage: 5 });
+    chat.draft = "  123456 ";
+    assert.match(chat.tooLong, /6 of at most 5 characters/);
+    chat.send();
+    assert.deepEqual([chat.draft, chat.turns.length], ["  123456 ", 0]);
+    assert.equal(chat.announcement, chat.tooLong);
+    chat.send("1234567");
+    assert.match(chat.announcement, /7 of at most 5 characters/);
+    chat.draft = " 12345 ";
+    assert.equal(chat.tooLong, "");
+    chat.send();
+    await until("id", () => lastReply(chat).messageId);
+    assert.deepEqual(
+      server.seen("POST", "/api/chat/send").map((seen) => seen.body.message),
+      ["12345"],
+    );
+  });
+
+  test("is refused by the conversation itself, too", async () => {
+    const conversation = new Conversation({
+      ...{ api: new Api({ baseUrl: server.url, token: "jwt" }), storage: null, storageKey: "k" },
+      ...{ maxMessage: 5, onChange: () => undefined },
+    });
+    await assert.rejects(conversation.send("123456"), RangeError);
+    assert.deepEqual([conversation.turns.length, server.requests.length], [0, 0]);
+    conversation.close();
+  });
+});
+
 describe("a message", () => {
   test("is posted with the token, and its reply streams to the end", async () => {
     const chat = await openLive();

@@ -9,9 +9,7 @@ import {
   history,
   isActive,
   isStopOwed,
-  MAX_CONTENT,
   MAX_HELD,
-  MAX_HISTORY,
   MAX_STRAYS,
   MAX_TURNS,
   missingFrom,
@@ -442,21 +440,25 @@ describe("history", () => {
     );
   });
 
-  test("keeps to the server's bounds and begins with the user", () => {
-    const turns = Array.from({ length: 50 }, () => [
-      user("q"),
-      reply("x".repeat(5000), "complete"),
-    ]);
-    const items = history([...turns.flat(), user("last")]);
-    assert.ok(items.length <= MAX_HISTORY && items.length >= MAX_HISTORY - 1);
-    assert.equal(items[0]?.role, "user");
-    assert.equal(items.at(-1)?.content, "last");
-    assert.ok(items.every((item) => item.content.length <= MAX_CONTENT));
+  test("has a pasted page and a long reply whole", () => {
+    const [page, long] = ["p".repeat(20_000), "r".repeat(10_890)];
+    assert.deepEqual(
+      history([user(page), reply(long, "complete")]).map((item) => item.content),
+      [page, long],
+    );
   });
 
-  test("never cuts a character in two", () => {
-    const [item] = history([user("x".repeat(MAX_CONTENT - 1) + "😀")]);
-    assert.equal(item?.content, "x".repeat(MAX_CONTENT - 1));
+  test("keeps to the server's bounds by whole turns and begins with the user", () => {
+    const turns = Array.from({ length: 60 }, (_, n) => [
+      user(`q${String(n)}`),
+      reply("x".repeat(10_000), "complete"),
+    ]).flat();
+    const items = history([...turns, user("last")]);
+    assert.deepEqual(
+      items.filter((item) => item.role === "user").map((item) => item.content),
+      [...Array.from({ length: 15 }, (_, n) => `q${String(n + 45)}`), "last"],
+    );
+    assert.ok(items.every(({ role, content }) => role === "user" || content.length === 10_000));
   });
 
   test("has nothing that the server refused", () => {

@@ -106,6 +106,16 @@ FILE_ERRORS = [
     (APP + APP, "two applications have the same id"),
     (APP + APP.replace('id="a"', 'id="b"'), "two applications have the same key"),
     (APP + "x = 1", "apps\\[0\\]: .*`x`"),
+    (
+        APP + "[chat]\nmax_message_characters = 0",
+        "legato.toml: chat.max_message_characters: Expected `int` >= 1",
+    ),
+    (
+        APP + "[chat]\nmax_message_characters = 1000001",
+        "chat.max_message_characters: Expected `int` <= 1000000",
+    ),
+    (APP + "[chat]\nmax_history_turns = 1001", "chat.max_history_turns: Expected `int` <= 1000"),
+    (APP + "[chat]\nmax_history_characters = 0", "chat.max_history_characters: Expected `int` >= 1"),
     (APP + "[server]\nport = 'x'", "legato.toml: server.port: Expected `int`, got `str`"),
     (APP + "[server]\nx = 1", "legato.toml: server: .*`x`"),
 ]

@@ -197,9 +197,9 @@ test("a request that is repeated under its key makes one message", LIMIT, async 
 test("what cannot be a request is refused with a reason", LIMIT, async () => {
   const refused = [
     [{ message: "" }, "message"],
-    [{ message: "x".repeat(2001) }, "message"],
+    [{ message: "x".repeat(100_001) }, "message"],
     [{ message: "x", history: [{ role: "system", content: "x" }] }, "history.0.role"],
-    [{ message: "x", history: Array(41).fill({ role: "user", content: "x" }) }, "history"],
+    [{ message: "x", history: Array(1001).fill({ role: "user", content: "x" }) }, "history"],
   ];
   for (const [body, field] of refused) {
     const response = await user.call("POST", "send", body);

@@ -165,6 +165,40 @@ test("half a character does not end the conversation", LIMIT, async () => {
   assert.deepEqual(chat.faults, []);
 });
 
+test("a pasted page is sent whole, and a text that is too long is not sent at all", LIMIT, async () => {
+  const excess = chat.page.getByTestId("excess");
+  const paste = async (text) => {
+    await chat.draft.fill("");
+    await chat.draft.focus();
+    await chat.page.keyboard.insertText(text);
+  };
+  await paste("x".repeat(100_001));
+  await excess.waitFor();
+  assert.equal(
+    await excess.textContent(),
+    "The message is too long: 100,001 of at most 100,000 characters.",
+  );
+  assert.ok(await chat.sendButton.isDisabled());
+  await chat.draft.press("Enter");
+  assert.equal((await chat.draft.inputValue()).length, 100_001);
+  assert.equal(
+    await chat.page.getByTestId("announcement").textContent(),
+    await excess.textContent(),
+  );
+  assert.equal(await chat.questions.count(), 0);
+  const page = `#script tokens=5 rate=100 ${"line ".repeat(4_000)}end`;
+  await paste(page);
+  await excess.waitFor({ state: "hidden" });
+  await chat.draft.press("Enter");
+  await chat.hasStatus("complete");
+  assert.equal(await chat.questions.first().getByTestId("text").textContent(), page);
+  const request = chat.page.waitForRequest((sent) => sent.url().endsWith("/api/chat/send"));
+  await chat.say("#script tokens=1 rate=100");
+  assert.equal((await request).postDataJSON().history[0].content, page);
+  await chat.hasStatus("complete", 2);
+  assert.deepEqual(chat.faults, []);
+});
+
 test("New chat empties the page and stops what runs", LIMIT, async () => {
   await chat.say("#script tokens=2000 rate=20");
   await chat.hasStatus("streaming");

@@ -107,15 +107,17 @@ def turns(count: int, content: str = "x") -> list:
     "good",
     [
         body(),
-        body(message="x" * 2000),
-        body(message="é" * 2000),
-        body(history=turns(40)),
-        body(history=turns(1, "x" * 4000)),
+        body(message="x" * stream.MAX_TEXT),
+        body(message="é" * stream.MAX_TEXT),
+        body(history=turns(stream.MAX_TURNS)),
+        body(history=turns(1, "x" * stream.MAX_TEXT)),
+        body().ljust(stream.MAX_REQUEST_BYTES),
         body(session_id="abc-1"),
         body(conversation_id="abc-1"),
         body(more=1),
         b'{"message":"Hello"}',
     ],
+    ids=lambda good: good[:40].decode(),
 )
 def test_good_chat_requests(good):
     assert stream.decode_chat_request(good).message
@@ -130,15 +132,16 @@ BAD = [
     (b"{}", "message"),
     (body(message=""), "message"),
     (body(message="  "), "message"),
-    (body(message="x" * 2001), "message"),
+    (body(message="x" * (stream.MAX_TEXT + 1)), "message"),
+    (body().ljust(stream.MAX_REQUEST_BYTES + 1), "$"),
     (body(message=1), "message"),
     (body(history={}), "history"),
-    (body(history=turns(41)), "history"),
+    (body(history=turns(stream.MAX_TURNS + 1)), "history"),
     (body(history=[1]), "history.0"),
     (body(history=[{"role": "system", "content": "x"}]), "history.0.role"),
     (body(history=[{"role": "user"}]), "history.0"),
     (body(history=[{"role": "user", "content": "x", "y": 1}]), "history.0"),
-    (body(history=turns(1, "x" * 4001)), "history.0.content"),
+    (body(history=turns(1, "x" * (stream.MAX_TEXT + 1))), "history.0.content"),
     (body(history=turns(1, "")), "history.0.content"),
     (body(session_id="a b"), "session_id"),
     (body(conversation_id="a b"), "conversation_id"),
@@ -146,7 +149,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("bad", "field"), BAD)
+@pytest.mark.parametrize(("bad", "field"), BAD, ids=range(len(BAD)))
 def test_bad_chat_requests_name_the_field(bad, field):
     with pytest.raises(InvalidRequest) as caught:
         stream.decode_chat_request(bad)
@@ -189,6 +192,39 @@ def test_a_job_survives_the_queue():
 def test_a_bad_job_is_refused(change):
     with pytest.raises(InvalidRequest):
         stream.decode_job(json.dumps(msgspec.to_builtins(JOB) | change))
+
+
+@pytest.mark.parametrize(
+    ("text", "bytes_of_one"),
+    [("x", 1), (r"\"", 2), (r"\u0001", 6), ("é", 2), (r"\ud83d\ude00", 12), (r"\ud83d", 6)],
+)
+def test_the_job_of_every_request_fits_into_the_queue(text, bytes_of_one):
+    """Whatever a request is made of, its job is hardly longer."""
+    frame = '{"message":"x","session_id":"%s","history":[%s]}'
+    turn = '{"role":"user","content":"%s"}'
+    room = stream.MAX_REQUEST_BYTES - len(frame % ("s" * 64, "")) - len(turn) * 12
+    texts = [text * min(stream.MAX_TEXT, room // 12 // bytes_of_one) for _ in range(12)]
+    body = (frame % ("s" * 64, ",".join(turn % text for text in texts))).encode()
+    asked = stream.decode_chat_request(body)
+    job = Job(
+        message_id="m" * 64,
+        app_id="a" * 64,
+        user_id="u" * 128,
+        message=asked.message,
+        queued_at=stream.EXACT,
+        history=asked.history,
+        session_id=asked.session_id,
+    )
+    encoded = stream.encode_job(job)
+    assert len(encoded) - len(body) <= stream.MAX_JOB_BYTES - stream.MAX_REQUEST_BYTES
+    assert stream.decode_job(encoded) == job
+
+
+def test_a_job_is_bounded_before_it_is_parsed():
+    body = stream.encode_job(JOB)
+    assert stream.decode_job(body.ljust(stream.MAX_JOB_BYTES)) == JOB
+    with pytest.raises(InvalidRequest, match="bytes"):
+        stream.decode_job(body.ljust(stream.MAX_JOB_BYTES + 1))
 
 
 def test_half_a_character_does_not_cost_the_conversation():

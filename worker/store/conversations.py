@@ -6,25 +6,28 @@ A turn is written once: its message id and role are unique, and a second write o
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from legato.protocol import databases
+from legato.protocol import databases, history
 from legato.protocol.stream import Turn, Usage
 
 from . import database, revisions
 from .tables import conversations, messages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from legato.protocol.stream import Job
     from legato.worker.replies.reply import Decision
+
+log: Final = logging.getLogger("legato.worker")
 
 
 class UnavailableError(Exception):
@@ -87,7 +90,8 @@ class Store:
         """The turns before the job's message, as they are sent to the model.
 
         For a job with a conversation: its newest exchanges whose reply is complete or cancelled, oldest
-        first; the conversation is created if it does not exist. For any other job: the job's own history.
+        first; the conversation is created if it does not exist. The log says when it is cut to the limits.
+        For any other job: the job's own history.
 
         :raises ConversationDeniedError: the conversation is another user's.
         :raises UnavailableError: a later call may succeed.
@@ -104,7 +108,7 @@ class Store:
                 newest_first = (await connection.execute(query)).all()
         except database.FAULTS as error:
             raise _translated(error) from None
-        return _turns(newest_first, self._limits)
+        return _within(_turns(newest_first), self._limits, job)
 
     async def save(self, job: Job, text: str, decision: Decision) -> None:
         """Store both turns of a message in one transaction. Turns that exist already are left unchanged.
@@ -174,7 +178,10 @@ def _translated(error: Exception) -> UnavailableError | RefusedError:
 
 
 def _exchanges(conversation: int, limits: HistoryLimits) -> sa.Select[str, str]:
-    """Messages with their replies, newest first. Texts are cut where they exceed the limit anyway."""
+    """Messages with their replies, newest first: one more than the limits allow, which shows that there are.
+
+    Texts are cut only where they are too long to be used at all.
+    """
     asked, answered = messages.alias("asked"), messages
     enough = limits.characters + 1
     return (
@@ -188,21 +195,27 @@ def _exchanges(conversation: int, limits: HistoryLimits) -> sa.Select[str, str]:
             sa.func.trim(answered.c.content) != "",  # cancelled before the first token
         )
         .order_by(answered.c.position.desc())
-        .limit(limits.turns // 2)
+        .limit(limits.turns // 2 + 1)
     )
 
 
-def _turns(newest_first: Iterable[tuple[str, str]], limits: HistoryLimits) -> tuple[Turn, ...]:
-    """As many exchanges as fit, oldest first."""
-    kept: list[Turn] = []
-    room = limits.characters
-    for asked, answered in newest_first:
-        if asked.strip() and answered.strip():  # models refuse a turn without text
-            room -= len(asked) + len(answered)
-            if room < 0:
-                break
-            kept += Turn("assistant", answered), Turn("user", asked)
-    return tuple(reversed(kept))
+def _turns(newest_first: Sequence[tuple[str, str]]) -> list[Turn]:
+    """The turns of the exchanges, oldest first. Models refuse a turn without text."""
+    return [
+        turn
+        for asked, answered in reversed(newest_first)
+        if asked.strip() and answered.strip()
+        for turn in (Turn("user", asked), Turn("assistant", answered))
+    ]
+
+
+def _within(turns: Sequence[Turn], limits: HistoryLimits, job: Job) -> tuple[Turn, ...]:
+    """As many of the turns as the limits allow; a line in the log if those are not all."""
+    kept = history.cut(turns, turns=limits.turns, characters=limits.characters)
+    if len(kept) < len(turns):
+        length = sum(len(turn.content) for turn in kept)
+        log.info("reply %s: history cut to %d turns, %d characters", job.message_id, len(kept), length)
+    return kept
 
 
 def _user_turn(job: Job) -> dict[str, Any]:

@@ -111,9 +111,9 @@ BAD_BODIES = [
     (b"", "$"),
     ([], "$"),
     ({}, "message"),
-    ({"message": "x" * 2001}, "message"),
+    ({"message": "x" * 100_001}, "message"),
     ({"message": "x", "history": [{"role": "system", "content": "x"}]}, "history.0.role"),
-    ({"message": "x", "history": [{"role": "user", "content": "x"}] * 41}, "history"),
+    ({"message": "x", "history": [{"role": "user", "content": "x"}] * 1001}, "history"),
     ({"message": "x", "history": [{"role": "user", "content": "x"}], "conversation_id": "c"}, "history"),
     ({"message": "x", "conversation_id": ""}, "conversation_id"),
 ]

@@ -20,7 +20,7 @@ from legato.worker.store.tables import conversations, messages
 from tests.worker.support import make_job
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     import sqlalchemy as sa
@@ -56,6 +56,13 @@ async def told(store: Store, **fields: Any) -> list[str]:
     """What the model is told before a further message of conversation c1."""
     job = make_job("and?", "next", **{"conversation_id": "c1", **fields})
     return [f"{turn.role}: {turn.content}" for turn in await store.history(job)]
+
+
+@pytest.fixture
+def cuts(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """Reads what the log says about histories that were cut."""
+    caplog.set_level("INFO", "legato.worker")
+    return lambda: [message for message in caplog.messages if "history" in message]
 
 
 # Keeping.
@@ -227,26 +234,54 @@ async def test_taken_over_after_it_was_kept_a_message_is_not_told_itself(kept: S
     assert await told(kept) == ["user: one", "assistant: 1"]
 
 
-async def test_only_the_newest_turns_are_told(any_database: str) -> None:
+async def test_only_the_newest_turns_are_told(any_database: str, cuts: Callable[[], list[str]]) -> None:
     store = Store(any_database, limits=HistoryLimits(turns=5))
     await store.prepare()
     for number in range(4):
         await say(store, f"m{number}", str(number), conversation_id="c1")
     assert await told(store) == ["user: m2", "assistant: 2", "user: m3", "assistant: 3"]
+    assert cuts() == ["reply next: history cut to 4 turns, 6 characters"]
     await store.aclose()
 
 
-async def test_only_as_many_characters_are_told_as_fit(any_database: str) -> None:
+async def test_history_that_is_told_whole_is_not_called_cut(
+    any_database: str, cuts: Callable[[], list[str]]
+) -> None:
+    store = Store(any_database, limits=HistoryLimits(turns=4, characters=6))
+    await store.prepare()
+    for number in range(2):
+        await say(store, f"m{number}", str(number), conversation_id="c1")
+    assert await told(store) == ["user: m0", "assistant: 0", "user: m1", "assistant: 1"]
+    assert cuts() == []
+    await store.aclose()
+
+
+async def test_long_turns_are_told_to_the_last_character(kept: Store, cuts: Callable[[], list[str]]) -> None:
+    page, answer = "é" * 20_000, "word " * 2_178
+    for number in range(2):
+        await kept.save(make_job(page, f"m{number}", conversation_id="c1"), answer, DONE)
+    assert await told(kept) == [f"user: {page}", f"assistant: {answer}"] * 2
+    assert cuts() == []
+
+
+async def test_only_as_many_characters_are_told_as_fit(
+    any_database: str, cuts: Callable[[], list[str]]
+) -> None:
     """An exchange goes as a whole, and those before it too."""
     store = Store(any_database, limits=HistoryLimits(characters=20))
     await store.prepare()
     await say(store, "m0", "short", conversation_id="c1")
     await say(store, "m1", "é" * 11, conversation_id="c1")
     assert await told(store) == ["user: m0", "assistant: short", "user: m1", f"assistant: {'é' * 11}"]
+    assert cuts() == []
     await say(store, "m2", "x", conversation_id="c1")
     assert await told(store) == ["user: m1", f"assistant: {'é' * 11}", "user: m2", "assistant: x"]
     await say(store, "m3", "long" * 1000, conversation_id="c1")
     assert await told(store) == []
+    assert [line.partition("cut to ")[2] for line in cuts()] == [
+        "4 turns, 16 characters",
+        "0 turns, 0 characters",
+    ]
     await store.aclose()
 
 
