@@ -143,10 +143,12 @@ class Run:
         pids = {**self.stage.pids, "readers": self.readers.pid, "model": self.model.pid}
         return {name: proc.use(pid).cpu for name, pid in pids.items()}
 
-    async def appends(self) -> int:
-        """Scripts that Redis has run: appends, and three or four for each reply."""
-        stats: dict[str, Any] = await self.redis.info("commandstats")
-        return int(stats.get("cmdstat_evalsha", {}).get("calls", 0))
+    async def work(self) -> dict[str, int]:
+        """What Redis has done: scripts run, which are appends and some more for each reply; socket reads."""
+        commands: dict[str, Any] = await self.redis.info("commandstats")
+        stats: dict[str, Any] = await self.redis.info("stats")
+        scripts = commands.get("cmdstat_evalsha", {}).get("calls", 0)
+        return {"scripts": int(scripts), "socket_reads": int(stats.get("total_reads_processed", 0))}
 
 
 def _settings(url: str) -> dict[str, str]:
@@ -178,7 +180,7 @@ async def _round(run: Run, streams: int, args: argparse.Namespace) -> dict[str, 
     """One reply to warm up, then ``streams`` of them."""
     await run.ask("warm", _user(0))
     await run.readers.until_ended(1)
-    appends, before, begun = await run.appends(), run.cpu(), time.monotonic()
+    done, before, begun = await run.work(), run.cpu(), time.monotonic()
     for number in range(streams):
         await asyncio.sleep(begun + SPREAD * number / streams - time.monotonic())
         await run.ask(f"m{number}", _user(number))
@@ -187,11 +189,12 @@ async def _round(run: Run, streams: int, args: argparse.Namespace) -> dict[str, 
     seconds, after = time.monotonic() - begun, run.cpu()
     tokens = streams * args.tokens
     cost = {name: round((after[name] - before[name]) / tokens * 1e6, 1) for name in before}
+    work = {name: round((count - done[name]) / tokens, 3) for name, count in (await run.work()).items()}
     emissions = [run.model.emissions[f"m{number}"] for number in range(streams)]
     return {
         "us_per_token": round(sum(cost[name] for name in SERVERS), 1),
         "cpu_us_per_token": cost,
-        "scripts_per_token": round((await run.appends() - appends) / tokens, 3),
+        "redis_per_token": work,
         "seconds": round(seconds, 2),
         "delay_ms": milliseconds([delay for emission in emissions for delay in _delays(run, emission)]),
         "model_late_ms": round(max(emission.late for emission in emissions) * 1000, 1),
@@ -234,7 +237,7 @@ def _medians(rounds: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dic
             {
                 "us_per_token": one["us_per_token"],
                 **one["cpu_us_per_token"],
-                "scripts_per_token": one["scripts_per_token"],
+                **one["redis_per_token"],
                 "seconds": one["seconds"],
                 "delay_p50_ms": one["delay_ms"]["p50"],
                 "delay_p99_ms": one["delay_ms"]["p99"],

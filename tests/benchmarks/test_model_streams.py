@@ -34,7 +34,8 @@ def test_short_run_is_complete_and_written_down(tmp_path: Path, capsys: pytest.C
         assert one["us_per_token"] == pytest.approx(servers, abs=0.2)
         assert 0 < one["delay_ms"]["p50"] <= one["delay_ms"]["p99"] <= one["seconds"] * 1000
         assert one["seconds"] >= 8 / 100
-        assert one["scripts_per_token"] > 1 / 8
+        assert one["redis_per_token"]["scripts"] > 1 / 8
+        assert one["redis_per_token"]["socket_reads"] > 0
         assert result["median"][name]["us_per_token"] == one["us_per_token"]
 
 
