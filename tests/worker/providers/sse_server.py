@@ -20,7 +20,6 @@ class Step(NamedTuple):
 
 HANG = Step("hang")
 ABORT = Step("abort")
-PINGS = Step("pings")
 
 
 def send(data: bytes) -> Step:
@@ -42,6 +41,9 @@ STREAM = send(
 )
 EOF_ = send(b"0\r\n\r\n")
 PING = sse("ping")
+PINGS = Step("pings", PING.data)
+"""The same data again and again, until the client closes."""
+
 START = sse(
     "message_start",
     message={
@@ -149,14 +151,14 @@ class SseServer:
             if step.kind == "hang":
                 await reader.readexactly(1)  # raises when the client closes
             elif step.kind == "pings":
-                await self._ping_until_closed(writer)
+                await self._ping_until_closed(writer, step.data)
             else:
                 writer.write(step.data)
                 await writer.drain()
         return True
 
-    async def _ping_until_closed(self, writer: asyncio.StreamWriter) -> None:
+    async def _ping_until_closed(self, writer: asyncio.StreamWriter, ping: bytes) -> None:
         while True:
-            writer.write(PING.data)
+            writer.write(ping)
             await writer.drain()
             await asyncio.sleep(0.01)
