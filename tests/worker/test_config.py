@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +13,9 @@ from legato.protocol.settings import SettingsError
 from legato.worker import config, options
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
+
+PAGE = Path(__file__).parents[2] / "docs" / "worker.md"
 
 ENOUGH = {"REDIS_URL": "redis://h", "LEGATO_PROVIDER_NAME": "scripted"}
 OPEN = {
@@ -211,6 +215,24 @@ def test_the_key_of_anthropic_is_for_nobody_else(name: str) -> None:
     assert loaded.provider.api_key == ""
     assert loaded.provider.base_url == OPEN["LEGATO_PROVIDER_BASE_URL"]
     assert loaded.database.url == "mysql://a"
+
+
+def documented() -> Iterator[dict[str, str]]:
+    """The environments that docs/worker.md shows for other models, and its file."""
+    section = PAGE.read_text().partition("\n## Other models\n")[2].partition("\n## ")[0]
+    for block in re.findall(r"((?:^    .+\n)+)", section, re.MULTILINE):
+        yield dict(re.findall(r"\b(LEGATO_[A-Z_]+)=(\S+)", block))
+    (toml,) = re.findall(r"^```toml\n(.+?)^```", section, re.MULTILINE | re.DOTALL)
+    yield {"toml": toml}
+
+
+@pytest.mark.parametrize("settings", list(documented()))
+def test_documented_servers(tmp_path: Path, settings: dict[str, str]) -> None:
+    path = tmp_path / "legato.toml"
+    path.write_text(settings.pop("toml", ""))
+    loaded = load("--config", str(path), **settings, REDIS_URL="redis://h")
+    assert loaded.provider.name == "openai_compatible"
+    assert loaded.provider.base_url.endswith("/v1")
 
 
 def test_options_are_for_ones_own_provider(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +14,9 @@ from legato.protocol.settings import SettingsError
 from legato.worker import cli, config
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
+
+PAGE = Path(__file__).parents[3] / "docs" / "worker.md"
 
 GOOD = """
 class Mine:
@@ -105,3 +110,22 @@ def test_stream_may_be_a_function_that_answers_a_generator(here: Path) -> None:
     """Such as one with a decorator."""
     (here / "mine.py").write_text(GOOD + "\nMine.stream = lambda self, request: None")
     assert build().model == "m1"
+
+
+def examples(here: Path) -> Iterator[str]:
+    """Writes the files that the page shows."""
+    section = PAGE.read_text().partition("\n## Your own provider\n")[2].partition("\n## ")[0]
+    for name, text in re.findall(r"^```python\n# (\S+)\n(.+?)^```", section, re.MULTILINE | re.DOTALL):
+        (here / name).parent.mkdir(exist_ok=True)
+        (here / name).write_text(text)
+        yield name
+
+
+def test_example_of_the_page_is_a_provider_that_keeps_the_contract(here: Path) -> None:
+    assert list(examples(here)) == ["shop/model.py", "test_model.py"]
+    assert build("shop.model:Echo").model == "m1"
+    test = importlib.import_module("test_model").test_contract
+    (mark,) = test.pytestmark
+    for check in mark.args[1]:
+        test(check)
+    assert len(mark.args[1]) > 5
