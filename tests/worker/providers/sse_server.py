@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Step(NamedTuple):
-    """One thing the server does with a connection: send bytes, wait for a release, or abort."""
+    """One thing the server does with a connection: send bytes, pause, wait for a release, or abort."""
 
     kind: str
     data: bytes = b""
@@ -20,6 +20,8 @@ class Step(NamedTuple):
 
 HANG = Step("hang")
 ABORT = Step("abort")
+PAUSE = Step("pause")
+"""What follows comes in another piece, a little later."""
 
 
 def send(data: bytes) -> Step:
@@ -93,7 +95,7 @@ def whole(*pieces: str, reason: str = "end_turn") -> list[Step]:
 
 
 class SseServer:
-    """Serves one script per request, in order. ``closed``: a client left.
+    """Serves one script per request, in order. ``closed``: a client left. ``accepted``: connections so far.
 
     ``requests`` are their bodies, parsed; ``bodies`` the same as they came.
     """
@@ -103,6 +105,7 @@ class SseServer:
         self.requests: list[Any] = []
         self.bodies: list[bytes] = []
         self.headers: list[bytes] = []
+        self.accepted = 0
         self.closed = asyncio.Event()
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -124,6 +127,7 @@ class SseServer:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
+        self.accepted += 1
         try:
             while await self._request(reader, writer):
                 pass
@@ -150,6 +154,8 @@ class SseServer:
                 return False
             if step.kind == "hang":
                 await reader.readexactly(1)  # raises when the client closes
+            elif step.kind == "pause":
+                await asyncio.sleep(0.05)
             elif step.kind == "pings":
                 await self._ping_until_closed(writer, step.data)
             else:
