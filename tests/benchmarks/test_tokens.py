@@ -62,8 +62,8 @@ async def write(writer: Writer, tokens: int) -> dict[int, int]:
 async def test_what_is_due_at_once_shares_a_round_trip(
     writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    append = writer._log.scripts["append"]
-    sent, send = [], append._send  # type: ignore[attr-defined]
+    append = writer._log.append
+    sent, send = list[int](), append._send
 
     async def noted(calls: list[object]) -> None:
         sent.append(len(calls))

@@ -242,7 +242,7 @@ class Consumer:
         if entry.deliveries > 1:
             self.counters.takeovers += 1
         else:
-            self.counters.queue_wait.observe(max(0.0, time.time() - entry.queued_ms / 1000))
+            self.counters.latencies.queue_wait.observe(max(0.0, time.time() - entry.queued_ms / 1000))
 
     async def _dead_letter(self, entry: Entry, reason: str) -> None:
         log.warning("job %s: moved to the dead letters: %s", entry.id.decode(), reason)

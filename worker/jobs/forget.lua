@@ -1,8 +1,7 @@
--- Remove consumers that are gone: this one, and others idle for long. Never one that still has jobs, for
--- removing a consumer drops its pending jobs.
+-- Remove this consumer, and those that have been idle for long. Never one with pending jobs: they would be lost.
 -- KEYS: jobs
 -- ARGV: group, consumer, milliseconds idle
--- Answers how many were removed.
+-- Returns how many were removed.
 local removed = 0
 for _, flat in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
   local info = {}

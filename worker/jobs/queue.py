@@ -28,7 +28,7 @@ CONSUMER_IDLE_MS: Final = 3_600_000
 """A live consumer reads every second; one that has not read for an hour is removed."""
 
 _FIELD: Final = wire.JOB_FIELD.encode()
-_SCRIPTS: Final = ("renew", "requeue", "bury", "forget", "take_over")
+_SCRIPTS: Final = ("renew", "requeue", "dead_letter", "forget", "take_over")
 
 
 class Entry(NamedTuple):
@@ -131,7 +131,7 @@ class JobQueue:
     async def dead_letter(self, entry: Entry, reason: str) -> None:
         """Move the job to the dead letters."""
         arguments = (wire.GROUP, entry.id, wire.JOB_FIELD, entry.body or b"", reason, DEAD_KEPT)
-        await self._scripts["bury"]([self._key, self._dead], arguments)
+        await self._scripts["dead_letter"]([self._key, self._dead], arguments)
 
     async def forget(self, consumer: bytes | None = None) -> None:
         """Remove this consumer from the group, and those that have been idle for an hour."""

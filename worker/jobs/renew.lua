@@ -1,8 +1,8 @@
--- Start the lease of jobs anew, or set how much of it is used up. Those of another consumer stay untouched: a plain
--- XCLAIM would steal them back.
+-- Set how much of the lease of jobs is used up: 0 renews it. Jobs of other consumers are left alone, whereas a plain
+-- XCLAIM would take them over.
 -- KEYS: jobs
 -- ARGV: group, consumer, milliseconds used up, job ids
--- Answers the ids that are not the consumer's any more.
+-- Returns the ids that belong to another consumer by now.
 local lost = {}
 for at = 4, #ARGV do
   local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[at], ARGV[at], 1)[1]

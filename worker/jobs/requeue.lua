@@ -1,7 +1,7 @@
--- Put a job back so that a waiting worker gets it at once.
+-- Append a job to the stream again, so that a waiting worker gets it at once.
 -- KEYS: jobs
 -- ARGV: group, consumer, job id, field, job
--- Answers 1, or 0 when the job is not the consumer's any more.
+-- Returns 1, or 0 if the job belongs to another consumer by now.
 local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1)[1]
 if not pending or pending[2] ~= ARGV[2] then
   return 0

@@ -1,7 +1,7 @@
--- Put a dead letter back among the jobs, once.
+-- Put a dead letter back into its queue, once.
 -- KEYS: jobs, dead
--- ARGV: id of the letter, field, job
--- Answers 1, or 0 when it was gone.
+-- ARGV: id of the dead letter, field, job
+-- Returns 1, or 0 if it was gone.
 if redis.call('XDEL', KEYS[2], ARGV[1]) == 0 then
   return 0
 end

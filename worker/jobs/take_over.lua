@@ -1,7 +1,7 @@
--- Claim jobs whose lease ran out, and tell how often each was delivered by now.
+-- Claim jobs with an expired lease, and return how often each was delivered.
 -- KEYS: jobs
 -- ARGV: group, consumer, milliseconds of a lease, count
--- Answers {{id, {field, value ...}, deliveries} ...}.
+-- Returns {{id, {field, value ...}, deliveries} ...}.
 local answer = redis.call('XAUTOCLAIM', KEYS[1], ARGV[1], ARGV[2], ARGV[3], '0-0', 'COUNT', ARGV[4])
 local entries = {}
 for at, entry in ipairs(answer[2]) do

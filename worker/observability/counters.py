@@ -37,13 +37,28 @@ class Histogram:
         self.sum += seconds
 
 
-class Counters:
-    """The counters of all replies of the process, since its start.
+class Latencies:
+    """How long the steps of a reply take.
 
     :ivar queue_wait: from queueing a job to its first delivery.
     :ivar first_token: from the first request to the model to the first token published.
     :ivar token_gap: between two pieces of text from the model.
     :ivar publish_delay: from a piece of text to its tokens logged and published: the latency of the worker.
+    """
+
+    __slots__ = ("first_token", "publish_delay", "queue_wait", "token_gap")
+
+    def __init__(self) -> None:
+        self.queue_wait = Histogram(_WAITS)
+        self.first_token = Histogram(_FIRST)
+        self.token_gap = Histogram(_GAPS)
+        self.publish_delay = Histogram(_DELAYS)
+
+
+class Counters:
+    """The counters of all replies of the process, since its start.
+
+    :ivar latencies: how long replies take.
     :ivar attempts: claims that asked the model, the first of a reply and those that continued.
     :ivar continued: of these, those in which the same process continued a reply.
     :ivar takeovers: jobs taken over from another process.
@@ -58,10 +73,7 @@ class Counters:
     """
 
     def __init__(self) -> None:
-        self.queue_wait = Histogram(_WAITS)
-        self.first_token = Histogram(_FIRST)
-        self.token_gap = Histogram(_GAPS)
-        self.publish_delay = Histogram(_DELAYS)
+        self.latencies = Latencies()
         self.attempts = 0
         self.continued = 0
         self.takeovers = 0

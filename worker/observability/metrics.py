@@ -83,7 +83,7 @@ _COUNTS: Final[
     (
         "legato_worker_takeovers",
         CounterMetricFamily,
-        "JobQueue taken over from another process.",
+        "Jobs taken over from another process.",
         (),
         lambda consumer: {(): consumer.counters.takeovers},
     ),
@@ -139,22 +139,22 @@ _HISTOGRAMS: Final[tuple[tuple[str, str, Callable[[Consumer], Histogram]], ...]]
     (
         "legato_worker_queue_wait_seconds",
         "From queueing a job to a worker's claim.",
-        lambda consumer: consumer.counters.queue_wait,
+        lambda consumer: consumer.counters.latencies.queue_wait,
     ),
     (
         "legato_worker_first_token_seconds",
         "From a worker's claim to the first token published.",
-        lambda consumer: consumer.counters.first_token,
+        lambda consumer: consumer.counters.latencies.first_token,
     ),
     (
         "legato_worker_token_gap_seconds",
         "Between two pieces of text of one reply from the provider.",
-        lambda consumer: consumer.counters.token_gap,
+        lambda consumer: consumer.counters.latencies.token_gap,
     ),
     (
         "legato_worker_publish_delay_seconds",
         "From a piece of text from the provider to its token logged and published.",
-        lambda consumer: consumer.counters.publish_delay,
+        lambda consumer: consumer.counters.latencies.publish_delay,
     ),
 )
 

@@ -30,7 +30,7 @@ LONGEST_ASKED: Final = 60.0
 PROBE: Final = 1.0
 """Seconds between two probes."""
 
-_SCRIPTS: Final = ("gate_enter", "gate_refused", "gate_answered")
+_SCRIPTS: Final = ("breaker_acquire", "breaker_overloaded", "breaker_succeeded")
 
 
 class CircuitBreaker(Protocol):
@@ -83,7 +83,7 @@ class SharedCircuitBreaker:
         """See :class:`CircuitBreaker`."""
         clock = asyncio.get_running_loop().time
         while True:
-            wait_ms, strikes, code = await self._run("gate_enter", _ms(PROBE))
+            wait_ms, strikes, code = await self._run("breaker_acquire", _ms(PROBE))
             if not wait_ms:
                 return bool(strikes)
             wait = wait_ms / 1000 * random.uniform(1, 1.1)  # noqa: S311 - spreads load, keeps no secret
@@ -93,12 +93,12 @@ class SharedCircuitBreaker:
 
     async def succeeded(self) -> None:
         """See :class:`CircuitBreaker`."""
-        await self._run("gate_answered")
+        await self._run("breaker_succeeded")
 
     async def overloaded(self, error: base.ProviderError) -> None:
         """See :class:`CircuitBreaker`."""
         asked = -1 if error.retry_after is None else _ms(min(error.retry_after, LONGEST_ASKED))
-        await self._run("gate_refused", asked, _ms(FIRST), _ms(LONGEST), error.code)
+        await self._run("breaker_overloaded", asked, _ms(FIRST), _ms(LONGEST), error.code)
 
     async def _run(self, name: str, *arguments: int | str) -> list[Any]:
         return await self._backend.insist(lambda: self._scripts[name]([self._key], arguments))

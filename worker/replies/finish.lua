@@ -1,16 +1,16 @@
--- End a message: its state, its one terminal event, and the time its log stays.
+-- End a message: store its state, publish its terminal event, and let its log expire.
 -- KEYS: message, log, active, bus channel, open, ended
--- ARGV: claim, message id, state, error for people or '', envelope, seconds to keep; of the messages that have
--- ended: seconds, and how many, to remember; tokens that the log has to have
--- Answers {'ok'}, {'fenced'} or {'gap', next}.
+-- ARGV: claim, message id, state, error text for users or '', envelope, seconds of retention; how long and how many
+-- ended messages are remembered; tokens that the log must have
+-- Returns {'ok'}, {'fenced'} or {'gap', next}.
 local fields = redis.call('HMGET', KEYS[1], 'claim', 'state', 'next')
 if fields[1] ~= ARGV[1] then
   return {'fenced'}
 end
-if fields[2] ~= 'streaming' then -- ended under this very claim: a repeated call
+if fields[2] ~= 'streaming' then -- ended under this claim: a repeated call
   return {'ok'}
 end
-if tonumber(fields[3]) < tonumber(ARGV[9]) then -- lost since
+if tonumber(fields[3]) < tonumber(ARGV[9]) then -- Redis lost tokens
   return {'gap', tonumber(fields[3])}
 end
 redis.call('HSET', KEYS[1], 'state', ARGV[3])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Verdict = Literal["run", "finished", "exhausted", "cancelled"]
 
-_SCRIPTS: Final = ("claim", "tell", "decide", "finish", "release")
+_SCRIPTS: Final = ("claim", "publish", "decide", "finish", "release")
 
 
 class FencedError(Exception):
@@ -136,7 +136,7 @@ class MessageLog:
         """Publish an event without logging it, and store the usage; either may be empty."""
         keys = (self._message, self._bus)
         envelope = frame and _envelope(frame, (self._id, self._next), wire.ASIDE)
-        await self._call("tell", keys, self._claim, envelope, usage)
+        await self._call("publish", keys, self._claim, envelope, usage)
 
     async def append(self, tokens: Sequence[Token]) -> bool:
         """Log and publish consecutive tokens in one round trip; tokens that are logged already are skipped.

@@ -188,9 +188,9 @@ class ReplyWriter:
             cancel = await self._append_again(tokens, error)
         counters, now = self._counters, self._clock()
         counters.tokens += len(tokens)
-        counters.publish_delay.observe(now - oldest)
+        counters.latencies.publish_delay.observe(now - oldest)
         if tokens[0].index == 0:
-            counters.first_token.observe(now - self._begun)
+            counters.latencies.first_token.observe(now - self._begun)
         return cancel
 
     async def _append_again(self, tokens: list[Token], error: Exception) -> bool:
@@ -205,7 +205,7 @@ class ReplyWriter:
         if self._last_text is None:
             self._attempt.has_text = True
         else:
-            self._counters.token_gap.observe(at - self._last_text)
+            self._counters.latencies.token_gap.observe(at - self._last_text)
         self._last_text = at
 
 

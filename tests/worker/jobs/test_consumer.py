@@ -246,7 +246,11 @@ async def test_queue_wait_and_takeovers_are_counted(
     async with process(redis_url, store, Scripted(), lease=0.3) as worker:
         await until(lambda: empty(redis))
         counters = worker.consumer.counters
-        assert (counters.takeovers, sum(counters.queue_wait.counts), counters.ended["complete"]) == (1, 1, 2)
+        assert (
+            counters.takeovers,
+            sum(counters.latencies.queue_wait.counts),
+            counters.ended["complete"],
+        ) == (1, 1, 2)
 
 
 @pytest.mark.parametrize("flag", wire.cancel_flags("m1"))
@@ -391,10 +395,10 @@ async def test_age_of_the_oldest_claim_stands_still_while_there_is_only_waiting_
         least = us.oldest
         database.failed(UnavailableError("down"))
         then, most = time.monotonic(), us.oldest
-        await until(lambda: time.monotonic() > then + 0.1)
-        assert least <= us.oldest <= most
+        await until(lambda: time.monotonic() > then + 0.2)
+        assert least - 0.1 < us.oldest < most + 0.1  # several clocks are read, not in one moment
         database.answered()
-        assert us.oldest < most + time.monotonic() - then - 0.05
+        assert us.oldest < most + time.monotonic() - then - 0.1
         await until(lambda: us.oldest > most + 0.05)
 
 

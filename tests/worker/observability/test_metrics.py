@@ -59,7 +59,7 @@ def test_ends_failures_use_and_cost(counters: Counters, consumer: Any) -> None:
 
 def test_histogram_counts_up_to_each_bound(counters: Counters, consumer: Any) -> None:
     for seconds in (0.005, 0.01, 0.02, 400):
-        counters.queue_wait.observe(seconds)
+        counters.latencies.queue_wait.observe(seconds)
     found = shown(consumer)
     name = "legato_worker_queue_wait_seconds"
     bounds = ("0.01", "0.025", "300", "+Inf")

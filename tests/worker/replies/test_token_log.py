@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from redis.exceptions import ResponseError
 
 from legato.protocol import stream, wire
 from legato.worker.replies.log import Claim, FencedError, GapError, MessageLog, Token, TokenLog
@@ -111,6 +112,16 @@ async def test_gap_is_refused_and_changes_nothing(log: TokenLog, redis: Redis) -
     with pytest.raises(GapError, match="Redis has 1 tokens"):
         await message.append(tokens("c", first=2))
     assert await logged(redis, JOB) == ["a"]
+
+
+async def test_token_that_cannot_be_logged_is_not_published(log: TokenLog, redis: Redis) -> None:
+    """Otherwise a reader could see a token that no log has."""
+    message = await claimed(log)
+    await redis.xadd(LOG, {wire.LOG_TEXT: "later"}, id="9-0")  # the stream takes no smaller id now
+    async with Ears(redis, JOB) as ears:
+        with pytest.raises(ResponseError, match="equal or smaller"):
+            await message.append(tokens("a"))
+        assert await ears.all() == []
 
 
 async def test_append_tells_that_somebody_asked_to_cancel(log: TokenLog, redis: Redis) -> None:

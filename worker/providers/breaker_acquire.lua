@@ -1,7 +1,7 @@
--- Ask whether it is one's turn to send a request to a provider.
+-- Ask whether a request may be sent to the provider now.
 -- KEYS: back-off
 -- ARGV: milliseconds between two probes
--- Answers {milliseconds to wait before asking again or 0, strikes, code of the refusal or ''}.
+-- Returns {milliseconds until the next question, or 0, strikes, code of the overload or ''}. 0 and strikes: a probe.
 local fields = redis.call('HMGET', KEYS[1], 'until', 'probe', 'strikes', 'code')
 if not fields[1] then
   return {0, 0, ''}

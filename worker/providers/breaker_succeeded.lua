@@ -1,6 +1,6 @@
--- A provider has answered again: one step back, and the next may ask at once.
+-- Record that the provider accepted a probe: take back one strike, and let the next probe go at once.
 -- KEYS: back-off
--- Answers {strikes left}.
+-- Returns {strikes left}.
 local strikes = tonumber(redis.call('HGET', KEYS[1], 'strikes') or 0) - 1
 if strikes <= 0 then
   redis.call('DEL', KEYS[1])

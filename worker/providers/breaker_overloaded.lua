@@ -1,12 +1,12 @@
--- A provider has no room: nobody asks for a while.
+-- Record that the provider reported overload: nobody sends a request until the pause is over.
 -- KEYS: back-off
--- ARGV: milliseconds that the provider said or -1, milliseconds of a first pause, of the longest, code
--- Answers {milliseconds of the pause}.
+-- ARGV: milliseconds that the provider asked for, or -1, milliseconds of the first pause, of the longest, code
+-- Returns {milliseconds of the pause}.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local fields = redis.call('HMGET', KEYS[1], 'until', 'strikes')
 local over, strikes = tonumber(fields[1] or 0), tonumber(fields[2] or 0)
-if now >= over then -- else it was asked before the pause began: one refusal of many at once
+if now >= over then -- otherwise the request was sent before the pause began: the same overload
   strikes = strikes + 1
 end
 local pause = tonumber(ARGV[1])

@@ -1,7 +1,7 @@
--- Publish an event of a message that is not part of its log, and note what its model has used.
+-- Publish an event of a message without logging it, and store the usage of its model.
 -- KEYS: message, bus channel
 -- ARGV: claim, envelope or '', usage as JSON or ''
--- Answers {'ok'} or {'fenced'}.
+-- Returns {'ok'} or {'fenced'}.
 if redis.call('HGET', KEYS[1], 'claim') ~= ARGV[1] then
   return {'fenced'}
 end

@@ -1,7 +1,7 @@
 -- Move a job to the dead letters, once.
 -- KEYS: jobs, dead
--- ARGV: group, job id, field, job, reason, dead letters kept
--- Answers 1, or 0 when it was gone.
+-- ARGV: group, job id, field, job, reason, dead letters to keep
+-- Returns 1, or 0 if the job was gone.
 if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 0 then
   return 0
 end
