@@ -10,7 +10,7 @@ import shutil
 import sys
 import tempfile
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 APP_ID: Final = "1"
 APP_KEY: Final = "benchmark-key"
 QUEUE: Final = "benchmark"
-LEGATO: Final = (sys.executable, "-P", "-m", "legato.deploy")
+_MODULE: Final = ("-P", "-m", "legato.deploy")
+LEGATO: Final = (sys.executable, *_MODULE)
 BROADCASTER: Final = (*LEGATO, "broadcaster", "--port", "0", "--metrics-port", "0")
 
 START_SECONDS: Final = 60.0
@@ -83,6 +84,8 @@ class Cast:
     :ivar nodes: number of broadcasters.
     :ivar config: configuration of the broadcasters, as TOML.
     :ivar alone: one broadcaster without Redis.
+    :ivar worker: further settings of the worker.
+    :ivar python: the Python whose Legato is run.
     :ivar through: the socket on which a broadcaster finds Redis, from its number and the server's socket.
     """
 
@@ -91,11 +94,18 @@ class Cast:
     config: str = ""
     through: Callable[[int, Path], Awaitable[str]] | None = None
     alone: bool = False
+    worker: Mapping[str, str] = field(default_factory=dict)
+    python: str = sys.executable
+
+    @property
+    def broadcaster(self) -> tuple[str, ...]:
+        """The command of a broadcaster."""
+        return (self.python, *BROADCASTER[1:])
 
 
 @asynccontextmanager
 async def stage(redis: str, cast: Cast) -> AsyncIterator[Stage]:
-    """Run a Redis without persistence, broadcasters, and a worker with the scripted provider.
+    """Run a Redis without persistence, broadcasters, and a worker (with the scripted provider by default).
 
     :raises BenchmarkError: one of them does not become ready.
     """
@@ -118,7 +128,7 @@ async def stage(redis: str, cast: Cast) -> AsyncIterator[Stage]:
             pids["redis"], _ = await start(stack, directory, "redis", [redis, *words], {}, _ACCEPTS)
         config = directory / "legato.toml"
         config.write_text(cast.config, encoding="utf-8")
-        command, ports, metrics = [*BROADCASTER, "--config", str(config)], [], []
+        command, ports, metrics = [*cast.broadcaster, "--config", str(config)], [], []
         for number in range(cast.nodes):
             name = f"broadcaster {number + 1}" if number else "broadcaster"
             address = url if cast.through is None else await cast.through(number, socket)
@@ -128,8 +138,9 @@ async def stage(redis: str, cast: Cast) -> AsyncIterator[Stage]:
             said = _METRICS.search(_log(directory, name).read_text(encoding="utf-8", errors="replace"))
             metrics.append(said[1] if said else "")
         if cast.concurrency:
-            command = [*LEGATO, "worker", "--queue", QUEUE, "--concurrency", str(cast.concurrency)]
-            settings = _of_worker(url, directory)
+            command = [cast.python, *_MODULE, "worker", "--queue", QUEUE]
+            command += ["--concurrency", str(cast.concurrency)]
+            settings = {**_of_worker(url, directory), **cast.worker}
             pids["worker"], _ = await start(stack, directory, "worker", command, settings, _WORKS)
         yield Stage(directory, url, secret, pids, ports, metrics)
 

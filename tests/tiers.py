@@ -45,6 +45,7 @@ PROGRAMS: Final = (
     "tests/benchmarks/chaos/test_runs.py",
     "tests/benchmarks/conformance/test_command.py",
     "tests/benchmarks/conformance/test_legato.py",
+    "tests/benchmarks/test_model_streams.py::test_short_run_is_complete_and_written_down",
     "tests/benchmarks/test_versus.py::test_baseline_that_does_not_compile_is_told",
     "tests/benchmarks/test_versus.py::test_loop_delay_is_read_around_the_flushes",
     "tests/broadcaster/api/test_chat.py::test_a_redis_that_refuses_is_not_called_one_that_does_not_answer",

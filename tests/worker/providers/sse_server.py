@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    import ssl
     from types import TracebackType
     from typing import Self
 
@@ -20,6 +23,7 @@ class Step(NamedTuple):
 
 HANG = Step("hang")
 ABORT = Step("abort")
+RESET = Step("reset")
 PAUSE = Step("pause")
 """What follows comes in another piece, a little later."""
 
@@ -98,21 +102,25 @@ class SseServer:
     """Serves one script per request, in order. ``closed``: a client left. ``accepted``: connections so far.
 
     ``requests`` are their bodies, parsed; ``bodies`` the same as they came.
+
+    :param tls: serve over TLS.
     """
 
-    def __init__(self, *scripts: list[Step]) -> None:
+    def __init__(self, *scripts: list[Step], tls: ssl.SSLContext | None = None) -> None:
         self._scripts = list(scripts)
+        self._tls = tls
         self.requests: list[Any] = []
         self.bodies: list[bytes] = []
         self.headers: list[bytes] = []
         self.accepted = 0
         self.closed = asyncio.Event()
         self._connections: set[asyncio.Task[None]] = set()
+        self._writer: asyncio.StreamWriter | None = None
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)
         host, port = self._server.sockets[0].getsockname()[:2]
-        self.url = f"http://{host}:{port}"
+        self.url = f"{'https' if self._tls else 'http'}://{host}:{port}"
         return self
 
     async def __aexit__(
@@ -123,11 +131,17 @@ class SseServer:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
 
+    def send(self, data: bytes) -> None:
+        """Send on the latest connection, now."""
+        assert self._writer is not None
+        self._writer.write(data)
+
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
         self.accepted += 1
+        self._writer = writer
         try:
             while await self._request(reader, writer):
                 pass
@@ -152,6 +166,9 @@ class SseServer:
         for step in self._scripts.pop(0):
             if step.kind == "abort":
                 return False
+            if step.kind == "reset":
+                _reset_on_close(writer)
+                return False
             if step.kind == "hang":
                 await reader.readexactly(1)  # raises when the client closes
             elif step.kind == "pause":
@@ -168,3 +185,9 @@ class SseServer:
             writer.write(ping)
             await writer.drain()
             await asyncio.sleep(0.01)
+
+
+def _reset_on_close(writer: asyncio.StreamWriter) -> None:
+    """Let the close be a TCP reset."""
+    connection = writer.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
