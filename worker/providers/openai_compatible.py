@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+import httpx2
 import msgspec
 
 from legato.protocol.settings import SettingsError
@@ -131,7 +132,10 @@ class OpenAiCompatible:
                 **key,
                 **server.headers,
             },
-            connector=aiohttp.TCPConnector(limit=0),  # worker.concurrency is the limit
+            connector=aiohttp.TCPConnector(
+                limit=0,  # worker.concurrency is the limit
+                ssl=httpx2.create_ssl_context(),  # the certificates that Legato's other requests trust
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=waits.connect, sock_read=max(READ_SECONDS, waits.silence)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from legato.worker.providers import openai_compatible as module
 from legato.worker.providers.openai_compatible import OpenAiCompatible, Server, Waits
 from legato.worker.replies import overlap
 from legato.worker.replies.model_request import ModelRequest
+from tests import certificates
 from tests.waiting import WAIT, until
 from tests.worker.providers import chat_completions as chat
 from tests.worker.providers import sse_server as sse
@@ -24,6 +26,7 @@ from tests.worker.support import model_of, said
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
 
 REQUEST = base.Request("Hi")
 KEY = "sk-secret-key"
@@ -567,6 +570,47 @@ async def test_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch)
         assert base.Text("a") in await events(provider)
         await provider.aclose()
     assert proxy.headers[0].startswith(b"POST http://models.example/v1/chat/completions HTTP/1.1\r\n")
+
+
+async def test_password_of_a_proxy_is_sent_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with SseServer(chat.whole("a")) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.replace("//", "//me:secret@"))
+        provider = OpenAiCompatible(Server("http://models.example/v1"), model="m", max_tokens=1)
+        assert base.Text("a") in await events(provider)
+        await provider.aclose()
+    assert b"proxy-authorization: basic bwu6c2vjcmv0\r\n" in proxy.headers[0].lower()
+
+
+async def test_password_in_the_address_is_sent_in_place_of_a_key() -> None:
+    async with SseServer(chat.whole("a")) as server:
+        address = server.url.replace("//", "//me:secret@")
+        provider = OpenAiCompatible(Server(f"{address}/v1"), model="m", max_tokens=1)
+        assert base.Text("a") in await events(provider)
+        await provider.aclose()
+    assert b"authorization: basic bwu6c2vjcmv0\r\n" in server.headers[0].lower()
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tls")
+    certificates.make(folder)
+    return folder
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_certificate_must_be_trusted(tls: Path, trusted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(tls / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tls / "server.pem", tls / "server.key")
+    async with SseServer(chat.whole("a"), tls=context) as server:
+        provider = OpenAiCompatible(Server(f"{server.url}/v1", KEY), model="m", max_tokens=1)
+        seen, error = await said(provider, REQUEST, base.Patience(WAIT, WAIT))
+        await provider.aclose()
+        assert len(server.requests) == trusted
+    assert (base.Text("a") in seen, type(error)) == (
+        (True, type(None)) if trusted else (False, base.UnavailableError)
+    )
 
 
 async def test_no_proxy_goes_without(monkeypatch: pytest.MonkeyPatch) -> None:
