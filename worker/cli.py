@@ -168,8 +168,10 @@ def _store(settings: config.Database) -> store.Store:
 
 def build(settings: config.Provider) -> base.Provider:
     """The provider that the settings name."""
-    if settings.name == "scripted":
-        return Scripted()
+    return _BUILDERS.get(settings.name, _own)(settings)
+
+
+def _anthropic(settings: config.Provider) -> base.Provider:
     from .providers.anthropic import Anthropic, Waits  # noqa: PLC0415 - loading the SDK takes a second or two
 
     return Anthropic(
@@ -178,15 +180,48 @@ def build(settings: config.Provider) -> base.Provider:
         max_tokens=settings.max_tokens,
         system=settings.system,
         base_url=settings.base_url,
-        waits=Waits(settings.connect_seconds, max(settings.first_token_seconds, settings.no_token_seconds)),
+        waits=Waits(settings.connect_seconds, _silence(settings)),
     )
+
+
+def _openai_compatible(settings: config.Provider) -> base.Provider:
+    from .providers.openai_compatible import OpenAiCompatible, Server, Waits  # noqa: PLC0415 - as above
+
+    return OpenAiCompatible(
+        Server(settings.base_url, settings.api_key, settings.headers),
+        model=settings.model,
+        max_tokens=settings.max_tokens,
+        system=settings.system,
+        waits=Waits(settings.connect_seconds, _silence(settings)),
+    )
+
+
+def _own(settings: config.Provider) -> base.Provider:
+    from .providers import own  # noqa: PLC0415 - few have one
+
+    return own.build(settings)
+
+
+def _silence(settings: config.Provider) -> float:
+    """The longest that the model may be silent."""
+    return max(settings.first_token_seconds, settings.no_token_seconds)
+
+
+_BUILDERS: Final[dict[str, Callable[[config.Provider], base.Provider]]] = {
+    "anthropic": _anthropic,
+    "openai_compatible": _openai_compatible,
+    "scripted": lambda _: Scripted(),
+}
 
 
 def _circuit_breaker(settings: config.Provider, redis: Named, backend: Backend) -> CircuitBreaker:
     """One per provider account, shared by all processes with the same key and address."""
     if settings.name == "scripted":
         return ALWAYS_CLOSED
-    return SharedCircuitBreaker(redis, backend, settings.base_url, settings.api_key)
+    account = [settings.base_url, settings.api_key]
+    if settings.name not in _BUILDERS:  # one of somebody's own may have neither
+        account += [settings.name, settings.model]
+    return SharedCircuitBreaker(redis, backend, *account)
 
 
 def compose(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -15,7 +15,7 @@ from legato.protocol.settings import SettingsError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
 
@@ -23,12 +23,12 @@ NAME: Final = "[A-Za-z0-9_.-]{1,64}"
 Queues = Annotated[str, msgspec.Meta(pattern=rf"^{NAME}(,{NAME}){{0,15}}\Z")]
 """Up to 16 names of job streams with commas between them."""
 
-ALIASES: Final = {
-    "REDIS_URL": "redis.url",
-    "DATABASE_URL": "database.url",
+_ANTHROPIC_ALIASES: Final = {
     "ANTHROPIC_API_KEY": "provider.api_key",
     "ANTHROPIC_BASE_URL": "provider.base_url",
 }
+
+ALIASES: Final = {"REDIS_URL": "redis.url", "DATABASE_URL": "database.url", **_ANTHROPIC_ALIASES}
 """Environment names that work besides ``LEGATO_TABLE_KEY``."""
 
 
@@ -95,13 +95,19 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cache_write: Money = 0
 
 
+CLAUDE: Final = "claude-sonnet-4-6"
+
+
 class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[provider]``: who answers. Times are in seconds.
 
-    :ivar name: ``anthropic``, or ``scripted`` for text without a model.
+    :ivar name: ``anthropic``, ``openai_compatible``, ``scripted`` for text without a model, or the
+        ``MODULE:NAME`` of a callable that makes a :class:`.providers.base.Provider` from this table.
     :ivar max_tokens: bound on one reply.
     :ivar system: the system prompt; empty for none.
     :ivar base_url: empty for the provider's own.
+    :ivar headers: further ones of each request, for ``openai_compatible`` only.
+    :ivar options: whatever a provider of one's own wants.
     :ivar connect_seconds: to reach the provider.
     :ivar first_token_seconds: from the request to the first text.
     :ivar no_token_seconds: from one text to the next.
@@ -109,12 +115,14 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     :ivar prices: by the name that a model gives itself; for the metrics only.
     """
 
-    name: Literal["anthropic", "scripted"] = "anthropic"
-    model: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = "claude-sonnet-4-6"
+    name: str = "anthropic"
+    model: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = CLAUDE
     max_tokens: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 4096
     system: str = ""
     api_key: str = ""
     base_url: str = ""
+    headers: dict[str, str] = {}
+    options: dict[str, Any] = {}
     connect_seconds: Seconds = 5
     first_token_seconds: Seconds = 60
     no_token_seconds: Seconds = 30
@@ -168,17 +176,22 @@ def load(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
 
     :raises SettingsError: one line for the user.
     """
-    path = getattr(args, "config", None)
-    loaded = settings.load(
-        Settings,
-        path=path,
-        read=lambda path: Path(path).read_text(encoding="utf-8"),
-        environ=with_redis_url(environ),
-        aliases=ALIASES,
-        overrides={f"worker.{name}": getattr(args, name, None) for name in OVERRIDES},
-    )
+    loaded = _load(args, environ, ALIASES)
+    if loaded.provider.name not in ("anthropic", "scripted"):  # Anthropic's key is not for anybody else
+        loaded = _load(args, environ, ALIASES.keys() - _ANTHROPIC_ALIASES.keys())
     _check(loaded)
     return loaded
+
+
+def _load(args: argparse.Namespace, environ: Mapping[str, str], aliases: Iterable[str]) -> Settings:
+    return settings.load(
+        Settings,
+        path=getattr(args, "config", None),
+        read=lambda path: Path(path).read_text(encoding="utf-8"),
+        environ=with_redis_url(environ),
+        aliases={name: ALIASES[name] for name in aliases},
+        overrides={f"worker.{name}": getattr(args, name, None) for name in OVERRIDES},
+    )
 
 
 OVERRIDES: Final = ("queue", "concurrency", "processes", "min_processes", "balance", "metrics_port")
@@ -213,8 +226,7 @@ def _check(loaded: Settings) -> None:
     if not loaded.redis.url:
         raise SettingsError("redis.url: is not set; the worker needs Redis: set REDIS_URL")
     _check_processes(loaded.worker)
-    if loaded.provider.name == "anthropic":
-        _check_anthropic(loaded.provider)
+    _check_provider(loaded.provider)
 
 
 def _check_processes(worker: Worker) -> None:
@@ -226,16 +238,86 @@ def _check_processes(worker: Worker) -> None:
         )
 
 
+def _check_provider(provider: Provider) -> None:
+    """No text repeats a value that is a secret, or an address, which may hold a password."""
+    check = _CHECKS.get(provider.name)
+    if check is not None:
+        check(provider)
+    elif not _IMPORT_PATH.fullmatch(provider.name):
+        known = ", ".join(_CHECKS)
+        raise SettingsError(f"provider.name: expected {known} or MODULE:NAME, got {provider.name!r}")
+
+
 def _check_anthropic(provider: Provider) -> None:
-    """Neither text repeats its value: a key is a secret, and an address may hold a password."""
     if not provider.api_key:
         without = "or LEGATO_PROVIDER_NAME=scripted to go without"
         raise SettingsError(f"provider.api_key: is not set; set ANTHROPIC_API_KEY, {without}")
-    if not _HEADER_VALUE.fullmatch(provider.api_key):
+    _check_access(provider)
+    _check_unused(provider, "headers", "options")
+
+
+def _check_openai_compatible(provider: Provider) -> None:
+    """Address and model are required: no conversation is sent anywhere by default."""
+    if not provider.base_url:
+        raise SettingsError("provider.base_url: is not set; expected such as http://127.0.0.1:11434/v1")
+    if provider.model == CLAUDE:
+        raise SettingsError("provider.model: is not set; expected the name of a model that the server has")
+    _check_access(provider)
+    _check_unused(provider, "options")
+    for name, value in provider.headers.items():
+        if not _HEADER_NAME.fullmatch(name) or name.lower() in _OUR_HEADERS:
+            raise SettingsError(f"provider.headers: {name!r} is not a name of a header that can be set")
+        if not _HEADER_VALUE.fullmatch(value.replace(" ", "")):
+            raise SettingsError(f"provider.headers: {name} has a character that no header has, or no value")
+    named = [*map(str.lower, provider.headers), *(["authorization"] if provider.api_key else [])]
+    if urlsplit(provider.base_url).username is not None:
+        named.append("authorization")
+    if len(named) > len(set(named)):
+        raise SettingsError("provider.headers: a header, api_key or password of base_url is given twice")
+
+
+def _check_access(provider: Provider) -> None:
+    if provider.api_key and not _HEADER_VALUE.fullmatch(provider.api_key):
         raise SettingsError("provider.api_key: has a character that no key has: a space or line break?")
     if provider.base_url and not _is_web_address(provider.base_url):
         raise SettingsError("provider.base_url: expected an http:// or https:// address")
 
+
+def _check_unused(provider: Provider, *names: str) -> None:
+    """Say that a setting would have no effect."""
+    for name in names:
+        if getattr(provider, name):
+            raise SettingsError(f"provider.{name}: {provider.name} has none")
+
+
+_CHECKS: Final[dict[str, Callable[[Provider], None]]] = {
+    "anthropic": _check_anthropic,
+    "openai_compatible": _check_openai_compatible,
+    "scripted": lambda _: None,
+}
+"""The providers that come with Legato."""
+
+_IMPORT_PATH: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+
+_OUR_HEADERS: Final = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "expect",
+        "host",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""Those that describe the request itself."""
 
 _HEADER_VALUE: Final = re.compile(r"[!-~]+")
 

@@ -18,6 +18,9 @@ import pytest
 
 from legato.worker import cli, options
 from tests.waiting import WAIT, until
+from tests.worker.providers import chat_completions as chat
+from tests.worker.providers import sse_server as sse
+from tests.worker.providers.sse_server import SseServer
 from tests.worker.support import Ears, enqueue, free_port, keys, logged, make_job
 
 if TYPE_CHECKING:
@@ -61,7 +64,8 @@ def worker(
     try:
         assert process.stderr
         lines = iter(process.stderr.readline, "")
-        assert "ready: queue q, provider scripted, concurrency 16\n" in lines
+        name = environ.get("LEGATO_PROVIDER_NAME", "scripted")
+        assert f"ready: queue q, provider {name}, concurrency 16\n" in lines
         yield process
     finally:
         process.kill()
@@ -105,6 +109,11 @@ def run(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> int:
             },
             2,
             "provider.base_url: expected an http:// or https:// address",
+        ),
+        (
+            {"REDIS_URL": "redis://x", "LEGATO_PROVIDER_NAME": "no_such_module:make"},
+            2,
+            "provider.name: no_such_module cannot be imported: ModuleNotFoundError: No module named",
         ),
         ({"REDIS_URL": "redis://:geheim@127.0.0.1:1"}, 1, "Redis cannot be used: Error"),
         ({"REDIS_URL": "unix:///nowhere/redis.sock"}, 1, "Redis cannot be used: Error"),
@@ -160,6 +169,58 @@ async def test_second_signal_ends_it_at_once(redis: Redis, redis_url: str, datab
             assert process.wait(20) == 0
         await ears.all()
     assert ears.ends == []
+
+
+OWN = """
+from legato.protocol.stream import Usage
+from legato.worker.providers import base
+
+class Parrot:
+    def __init__(self, settings):
+        self.model = settings.model
+
+    async def stream(self, request):
+        yield base.Started(self.model)
+        yield base.Text(request.message)
+        yield base.Final("end_turn", Usage())
+
+    async def aclose(self):
+        pass
+"""
+
+
+async def test_own_provider_in_the_working_directory_answers(
+    redis: Redis, redis_url: str, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shop_parrot.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    job = make_job("Polly")
+    own = {"LEGATO_PROVIDER_NAME": "shop_parrot:Parrot", "LEGATO_PROVIDER_MODEL": "parrot-1"}
+    async with Ears(redis, job) as ears:
+        with worker(redis_url, database, **own):
+            await enqueue(redis, job)
+            await ears.until("stream.completed")
+    assert ears.tokens == ["Polly"]
+    assert ("stream.started", {"messageId": "m1", "attempt": 1, "model": "parrot-1"}) in ears.heard
+
+
+async def test_server_of_chat_completions_is_asked_to_go_on_where_it_broke_off(
+    redis: Redis, redis_url: str, database: str
+) -> None:
+    cut = [sse.STREAM, chat.text("Swallows fly to "), chat.text("Afr"), sse.ABORT]
+    job = make_job("Where?")
+    async with SseServer(cut, chat.whole("Swallows fly to Afr", "ica.")) as server, Ears(redis, job) as ears:
+        settings = {
+            "LEGATO_PROVIDER_NAME": "openai_compatible",
+            "LEGATO_PROVIDER_BASE_URL": f"{server.url}/v1",
+            "LEGATO_PROVIDER_MODEL": "llama3.2",
+        }
+        with worker(redis_url, database, **settings):
+            await enqueue(redis, job)
+            await ears.until("stream.completed")
+    assert ears.tokens == ["Swallows fly to ", "Afr", "ica."]
+    assert [each["role"] for each in server.requests[1]["messages"]] == ["user", "assistant", "user"]
+    assert ears.heard[-1][1]["stopReason"] == "end_turn"
 
 
 STUBBORN = """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,9 +13,17 @@ from legato.protocol.settings import SettingsError
 from legato.worker import config, options
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
+
+PAGE = Path(__file__).parents[2] / "docs" / "worker.md"
 
 ENOUGH = {"REDIS_URL": "redis://h", "LEGATO_PROVIDER_NAME": "scripted"}
+OPEN = {
+    "REDIS_URL": "redis://h",
+    "LEGATO_PROVIDER_NAME": "openai_compatible",
+    "LEGATO_PROVIDER_MODEL": "llama3.2",
+    "LEGATO_PROVIDER_BASE_URL": "http://127.0.0.1:11434/v1",
+}
 CLAUDE = {"REDIS_URL": "redis://h", "ANTHROPIC_API_KEY": "sk-ant-api03_x"}
 
 
@@ -91,7 +101,38 @@ def test_common_environment_names(name: str, where: object) -> None:
             ({**CLAUDE, "ANTHROPIC_API_KEY": key}, "provider.api_key: has a character that no key has")
             for key in ("geheim\n", "geheim geheim", "gehéim", "\x00geheim")
         ),
-        ({**ENOUGH, "LEGATO_PROVIDER_NAME": "oracle"}, "LEGATO_PROVIDER_NAME: Invalid enum value 'oracle'"),
+        *(
+            (
+                {**ENOUGH, "LEGATO_PROVIDER_NAME": name},
+                "provider.name: expected anthropic, openai_compatible, scripted or MODULE:NAME, got "
+                + repr(name),
+            )
+            for name in (
+                "oracle",
+                "shop",
+                ":x",
+                "shop:",
+                "shop:a.b",
+                "shop:a b",
+                "1:x",
+                "a..b:x",
+                "http://a:x\n",
+            )
+        ),
+        ({**OPEN, "LEGATO_PROVIDER_BASE_URL": ""}, "provider.base_url: is not set"),
+        (
+            {**OPEN, "LEGATO_PROVIDER_BASE_URL": "geheim"},
+            "provider.base_url: expected an http:// or https://",
+        ),
+        ({**OPEN, "LEGATO_PROVIDER_MODEL": ""}, "provider.model: is not set"),
+        (
+            {**OPEN, "LEGATO_PROVIDER_API_KEY": "geheim\n"},
+            "provider.api_key: has a character that no key has",
+        ),
+        (
+            {**OPEN, "LEGATO_PROVIDER_API_KEY": "k", "LEGATO_PROVIDER_BASE_URL": "http://a:geheim@h/v1"},
+            "provider.headers: a header, api_key or password of base_url is given twice",
+        ),
         ({**ENOUGH, "LEGATO_WORKER_CONCURRENCY": "0"}, "LEGATO_WORKER_CONCURRENCY: Expected `int` >= 1"),
         ({**ENOUGH, "LEGATO_WORKER_TIMEOUT": "soon"}, "LEGATO_WORKER_TIMEOUT: Expected `float`"),
         ({**ENOUGH, "LEGATO_WORKER_QUEUE": "a{b}"}, "LEGATO_WORKER_QUEUE"),
@@ -128,6 +169,81 @@ def test_mistake_in_the_file(tmp_path: Path, text: str, said: str) -> None:
         load("--config", str(path), **ENOUGH)
     assert str(caught.value).startswith(f"{path}: ")
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ('headers = { "a b" = "geheim" }', "'a b' is not a name of a header that can be set"),
+        ('headers = { Host = "geheim" }', "'Host' is not a name of a header that can be set"),
+        ('headers = { a = "geheim\\r\\nb: c" }', "a has a character that no header has, or no value"),
+        ('headers = { a = "gehéim" }', "a has a character that no header has, or no value"),
+        ('headers = { a = " " }', "a has a character that no header has, or no value"),
+        ('headers = { Authorization = "geheim" }\napi_key = "geheim"', "is given twice"),
+        ('headers = { a = "geheim", A = "geheim" }', "is given twice"),
+        ("headers = { a = 1 }", "Expected `str`, got `int`"),
+        ('headers = { a = "b" }\nname = "anthropic"\napi_key = "k"', "headers: anthropic has none"),
+        ('options = { a = "b" }', "options: openai_compatible has none"),
+    ],
+)
+def test_mistake_in_the_table_of_a_provider(tmp_path: Path, lines: str, said: str) -> None:
+    path = tmp_path / "legato.toml"
+    path.write_text(f"[provider]\n{lines}")
+    environ = OPEN if "name" not in lines else {"REDIS_URL": "redis://h"}
+    with pytest.raises(SettingsError) as caught:
+        load("--config", str(path), **environ)
+    assert said in str(caught.value)
+    assert "geheim" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_server_needs_neither_key_nor_headers_and_may_have_both(tmp_path: Path) -> None:
+    assert load(**OPEN).provider.api_key == ""
+    path = tmp_path / "legato.toml"
+    path.write_text('[provider]\nheaders = { "HTTP-Referer" = "https://a.example", "X-Title" = "Our chat" }')
+    provider = load("--config", str(path), **OPEN, LEGATO_PROVIDER_API_KEY="sk-x").provider
+    assert provider.headers == {"HTTP-Referer": "https://a.example", "X-Title": "Our chat"}
+    assert "Our chat" not in repr(provider)
+
+
+@pytest.mark.parametrize("name", ["openai_compatible", "shop.model:make"])
+def test_the_key_of_anthropic_is_for_nobody_else(name: str) -> None:
+    environ = {**OPEN, "LEGATO_PROVIDER_NAME": name}
+    loaded = load(
+        **environ, ANTHROPIC_API_KEY="geheim", ANTHROPIC_BASE_URL="http://claude", DATABASE_URL="mysql://a"
+    )
+    assert loaded.provider.api_key == ""
+    assert loaded.provider.base_url == OPEN["LEGATO_PROVIDER_BASE_URL"]
+    assert loaded.database.url == "mysql://a"
+
+
+def documented() -> Iterator[dict[str, str]]:
+    """The environments that docs/worker.md shows for other models, and its file."""
+    section = PAGE.read_text().partition("\n## Other models\n")[2].partition("\n## ")[0]
+    for block in re.findall(r"((?:^    .+\n)+)", section, re.MULTILINE):
+        yield dict(re.findall(r"\b(LEGATO_[A-Z_]+)=(\S+)", block))
+    (toml,) = re.findall(r"^```toml\n(.+?)^```", section, re.MULTILINE | re.DOTALL)
+    yield {"toml": toml}
+
+
+@pytest.mark.parametrize("settings", list(documented()))
+def test_documented_servers(tmp_path: Path, settings: dict[str, str]) -> None:
+    path = tmp_path / "legato.toml"
+    path.write_text(settings.pop("toml", ""))
+    loaded = load("--config", str(path), **settings, REDIS_URL="redis://h")
+    assert loaded.provider.name == "openai_compatible"
+    assert loaded.provider.base_url.endswith("/v1")
+
+
+def test_options_are_for_ones_own_provider(tmp_path: Path) -> None:
+    path = tmp_path / "legato.toml"
+    path.write_text(
+        '[provider]\nname = "shop.model:make"\n[provider.options]\nregion = "eu"\nlimits = [1, 2]\n'
+    )
+    assert load("--config", str(path), REDIS_URL="redis://h").provider.options == {
+        "region": "eu",
+        "limits": [1, 2],
+    }
 
 
 def test_file_that_is_not_there(tmp_path: Path) -> None:

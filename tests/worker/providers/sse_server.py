@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Step(NamedTuple):
-    """One thing the server does with a connection: send bytes, wait for a release, or abort."""
+    """One thing the server does with a connection: send bytes, pause, wait for a release, or abort."""
 
     kind: str
     data: bytes = b""
@@ -24,7 +24,8 @@ class Step(NamedTuple):
 HANG = Step("hang")
 ABORT = Step("abort")
 RESET = Step("reset")
-PINGS = Step("pings")
+PAUSE = Step("pause")
+"""What follows comes in another piece, a little later."""
 
 
 def send(data: bytes) -> Step:
@@ -46,6 +47,9 @@ STREAM = send(
 )
 EOF_ = send(b"0\r\n\r\n")
 PING = sse("ping")
+PINGS = Step("pings", PING.data)
+"""The same data again and again, until the client closes."""
+
 START = sse(
     "message_start",
     message={
@@ -95,7 +99,7 @@ def whole(*pieces: str, reason: str = "end_turn") -> list[Step]:
 
 
 class SseServer:
-    """Serves one script per request, in order. ``closed``: a client left.
+    """Serves one script per request, in order. ``closed``: a client left. ``accepted``: connections so far.
 
     ``requests`` are their bodies, parsed; ``bodies`` the same as they came.
 
@@ -108,6 +112,7 @@ class SseServer:
         self.requests: list[Any] = []
         self.bodies: list[bytes] = []
         self.headers: list[bytes] = []
+        self.accepted = 0
         self.closed = asyncio.Event()
         self._connections: set[asyncio.Task[None]] = set()
         self._writer: asyncio.StreamWriter | None = None
@@ -135,6 +140,7 @@ class SseServer:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
+        self.accepted += 1
         self._writer = writer
         try:
             while await self._request(reader, writer):
@@ -165,16 +171,18 @@ class SseServer:
                 return False
             if step.kind == "hang":
                 await reader.readexactly(1)  # raises when the client closes
+            elif step.kind == "pause":
+                await asyncio.sleep(0.05)
             elif step.kind == "pings":
-                await self._ping_until_closed(writer)
+                await self._ping_until_closed(writer, step.data)
             else:
                 writer.write(step.data)
                 await writer.drain()
         return True
 
-    async def _ping_until_closed(self, writer: asyncio.StreamWriter) -> None:
+    async def _ping_until_closed(self, writer: asyncio.StreamWriter, ping: bytes) -> None:
         while True:
-            writer.write(PING.data)
+            writer.write(ping)
             await writer.drain()
             await asyncio.sleep(0.01)
 

@@ -1,0 +1,88 @@
+"""Checks that a provider keeps the promises of :class:`.base.Provider`, for the tests of any provider.
+
+A :class:`Stage` puts the provider in front of a model that behaves as a check needs it. With pytest::
+
+    @pytest.mark.parametrize("check", contract.CHECKS, ids=str)
+    def test_contract(check):
+        check.run(MyStage())
+
+Inside a running event loop, ``await check(MyStage())`` does the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from . import contract_checks
+from .contract_stage import ContractError, Run, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+__all__ = ("CHECKS", "SECONDS", "Check", "ContractError", "Stage", "checks")
+
+SECONDS: Final = 5.0
+"""Time limit of each step of a check."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check. ``str()`` is its name.
+
+    :ivar situation: the method of :class:`Stage` that it needs.
+    """
+
+    name: str
+    situation: str
+    _function: Callable[[Run], Awaitable[None]]
+
+    def __str__(self) -> str:
+        """The name: ids of pytest."""
+        return self.name
+
+    async def __call__(self, stage: Stage, *, seconds: float = SECONDS) -> None:
+        """Run it.
+
+        :raises ContractError: the provider has not passed.
+        """
+        async with getattr(stage, self.situation)() as provider:
+            run = Run(stage, provider, seconds)
+            try:
+                await self._function(run)
+            finally:
+                await run.within(provider.aclose(), "aclose() does not end")
+
+    def run(self, stage: Stage, *, seconds: float = SECONDS) -> None:
+        """Run it in an event loop of its own.
+
+        :raises ContractError: as above.
+        """
+        asyncio.run(self(stage, seconds=seconds))
+
+
+def checks(*situations: str) -> tuple[Check, ...]:
+    """The checks that need one of these situations, such as ``whole``."""
+    return tuple(check for check in CHECKS if check.situation in situations)
+
+
+CHECKS: Final = (
+    Check("names its model", "whole", contract_checks.names_its_model),
+    Check("yields events", "whole", contract_checks.yields_events),
+    Check("starts once", "whole", contract_checks.starts_once),
+    Check("ends once", "whole", contract_checks.ends_once),
+    Check("streams text", "whole", contract_checks.streams_text),
+    Check("counts usage cumulatively", "whole", contract_checks.counts_usage_cumulatively),
+    Check("goes on", "whole", contract_checks.goes_on),
+    Check("takes any history", "whole", contract_checks.takes_any_history),
+    Check("answers several at once", "whole", contract_checks.answers_several_at_once),
+    Check("is cancelled", "silent", contract_checks.is_cancelled),
+    Check("is cancelled before it begins", "silent", contract_checks.is_cancelled_before_it_begins),
+    Check("is closed", "silent", contract_checks.is_closed),
+    Check("answers after a cancellation", "silent", contract_checks.answers_after_a_cancellation),
+    Check("tells a cut", "cut", contract_checks.tells_a_cut),
+    Check("tells overload", "overloaded", contract_checks.tells_overload),
+    Check("tells a refusal", "refused", contract_checks.tells_a_refusal),
+)
+"""Every check."""

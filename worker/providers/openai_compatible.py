@@ -1,0 +1,287 @@
+"""Any server of the Chat Completions API: OpenAI, OpenRouter, vLLM, Ollama, llama.cpp. Text only.
+
+The HTTP client is aiohttp: reading a stream costs half of what it costs with httpx2. It is told nothing by
+``~/.netrc``, whose passwords it would send beside or instead of the key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+import httpx2
+import msgspec
+
+from legato.protocol.settings import SettingsError
+from legato.protocol.text import well_formed
+
+from . import base, openai_errors
+from .openai_stream import StreamReader
+from .reasons import is_too_long
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable, Mapping
+
+PATH: Final = "chat/completions"
+
+READ_SECONDS: Final = 30.0
+"""At least; longer where the model may be silent for longer."""
+
+USAGE_SECONDS: Final = 2.0
+"""To wait for the usage after the model has ended. Not every server ends its stream then."""
+
+END_SECONDS: Final = 0.2
+"""To wait for the end of the answer after ``[DONE]``, so that the connection can be used again."""
+
+MAX_ERROR_BYTES: Final = 65_536
+"""Bytes that are read of an answer that is an error."""
+
+_NOT_A_STREAM: Final = ("application/json", "text/html")
+"""Types of answers that are no stream though the status is 200: a page, or a server that does not stream."""
+
+
+class Dialect(NamedTuple):
+    """What a server takes, of the fields that not all take.
+
+    :ivar limit: the name of the field that bounds the reply.
+    :ivar usage: whether the server is asked for the usage.
+    """
+
+    limit: str = "max_tokens"
+    usage: bool = True
+
+    def without(self, status: int, body: str) -> Dialect | None:
+        """The dialect without the field that an error names; None if it is about something else."""
+        if status not in (400, 422) or is_too_long(body):
+            return None
+        if self.usage and ("stream_options" in body or "include_usage" in body):
+            return self._replace(usage=False)
+        if self.limit == "max_tokens" and "max_completion_tokens" in body:  # OpenAI's reasoning models
+            return self._replace(limit="max_completion_tokens")
+        return None
+
+
+class Server(NamedTuple):
+    """Where the requests go.
+
+    :ivar base_url: the address below which ``/chat/completions`` is. It may hold a query, and a user and
+        password in place of a key.
+    :ivar api_key: empty for none.
+    :ivar headers: further ones of each request; secrets, as the key is.
+    """
+
+    base_url: str
+    api_key: str = ""
+    headers: Mapping[str, str] = MappingProxyType({})
+
+    def __repr__(self) -> str:
+        """Without secrets."""
+        return "Server(...)"
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be logged."""
+        password = urlsplit(self.base_url).password or ""
+        return tuple(filter(None, (self.api_key, password, *self.headers.values())))
+
+
+class Waits(NamedTuple):
+    """Seconds to connect, and those that the caller waits for text: before, no connection is given up."""
+
+    connect: float = 5.0
+    silence: float = 0.0
+
+
+DEFAULT_WAITS: Final = Waits()
+
+
+class OpenAiCompatible:
+    """One HTTP client for all replies of the process. Made in a running event loop.
+
+    :param system: the system prompt, empty for none.
+    :raises SettingsError: the proxy of the environment cannot be used.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        *,
+        model: str,
+        max_tokens: int,
+        system: str = "",
+        waits: Waits = DEFAULT_WAITS,
+    ) -> None:
+        self.model = model
+        self._url = _endpoint(server.base_url)
+        self._max_tokens = max_tokens
+        self._system = well_formed(system)  # the environment may hold any bytes
+        self._dialect = Dialect()
+        self._secrets = server.secrets
+        key = {"Authorization": f"Bearer {server.api_key}"} if server.api_key else {}
+        self._session = aiohttp.ClientSession(
+            headers={
+                "Accept": "text/event-stream",
+                "Accept-Encoding": "identity",  # compressed text would arrive in blocks
+                "Content-Type": "application/json",
+                **key,
+                **server.headers,
+            },
+            connector=aiohttp.TCPConnector(
+                limit=0,  # worker.concurrency is the limit
+                ssl=httpx2.create_ssl_context(),  # the certificates that Legato's other requests trust
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=waits.connect, sock_read=max(READ_SECONDS, waits.silence)
+            ),
+            proxy=_proxy(server.base_url),
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+
+    async def stream(self, request: base.Request) -> AsyncGenerator[base.Event, None]:
+        """See :class:`.base.Provider`."""
+        reader = StreamReader(self.model, self._secrets)
+        try:
+            response = await self._ask(request)
+            try:
+                body = _Body(response.content)
+                while data := await body.read(reader):
+                    for event in reader.feed(data):
+                        yield event
+            finally:
+                response.close()  # closes the connection, unless the answer was read to its end
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise openai_errors.of_connection(error) from None
+        yield reader.final()
+
+    async def _ask(self, request: base.Request) -> aiohttp.ClientResponse:
+        """Send the request, again without what the server does not take. Answers the stream."""
+        dialect = self._dialect
+        while True:
+            response = await self._post(request, dialect)
+            try:
+                if _is_stream(response):
+                    self._dialect = dialect
+                    return response
+                body = await _start_of(response.content)
+            except BaseException:
+                response.close()
+                raise
+            response.close()
+            simpler = dialect.without(response.status, body.decode(errors="replace"))
+            if simpler is None:
+                raise self._refused(response, body)
+            dialect = simpler
+
+    async def _post(self, request: base.Request, dialect: Dialect) -> aiohttp.ClientResponse:
+        body = {
+            "model": self.model,
+            "messages": list(_messages(request, self._system)),
+            "stream": True,
+            dialect.limit: self._max_tokens,
+        }
+        if dialect.usage:
+            body["stream_options"] = {"include_usage": True}
+        # A redirection would take the key elsewhere.
+        return await self._session.post(self._url, data=msgspec.json.encode(body), allow_redirects=False)
+
+    def _refused(self, response: aiohttp.ClientResponse, body: bytes) -> base.ProviderError:
+        try:
+            said = json.loads(body)
+        except (ValueError, RecursionError):
+            said = None
+        error = openai_errors.of_answer(response.status, response.headers, said, self._secrets)
+        if response.ok and type(error) is base.RequestRefusedError:
+            return base.RequestRefusedError(f"{error} (no stream of events: is provider.base_url right?)")
+        return error
+
+
+class _Body:
+    """The body of an answer. After the end of the model, it ends when nothing comes in time."""
+
+    def __init__(self, content: aiohttp.StreamReader) -> None:
+        self._content = content
+        self._clock = asyncio.get_running_loop().time
+        self._deadline = math.inf
+
+    async def read(self, reader: StreamReader) -> bytes:
+        """The next bytes; empty at the end."""
+        if not reader.finish_reason:
+            self._deadline = math.inf
+            return await self._content.readany()
+        wait = END_SECONDS if reader.done else USAGE_SECONDS
+        self._deadline = min(self._deadline, self._clock() + wait)
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                return await self._content.readany()
+        except (aiohttp.ClientError, TimeoutError):
+            return b""
+
+
+def _endpoint(base_url: str) -> str:
+    address = urlsplit(base_url)
+    return address._replace(path=f"{address.path.rstrip('/')}/{PATH}", fragment="").geturl()
+
+
+def _proxy(base_url: str) -> str | None:
+    """The proxy of the environment for this address: ``http_proxy``, ``https_proxy``, ``no_proxy``."""
+    address = urlsplit(base_url)
+    proxy = getproxies().get(address.scheme)
+    if not proxy or proxy_bypass(address.hostname or ""):
+        return None
+    if urlsplit(proxy).scheme not in ("http", "https"):
+        raise SettingsError(f"{address.scheme}_proxy: expected an http:// address; no_proxy goes without")
+    return proxy
+
+
+def _is_stream(response: aiohttp.ClientResponse) -> bool:
+    return response.status == 200 and response.content_type not in _NOT_A_STREAM
+
+
+async def _start_of(content: aiohttp.StreamReader) -> bytes:
+    """An answer, as far as it is read; what came of it, if its connection breaks."""
+    parts, size = [], 0
+    try:
+        while size < MAX_ERROR_BYTES and (part := await content.readany()):
+            parts.append(part)
+            size += len(part)
+    except (aiohttp.ClientError, TimeoutError):
+        pass
+    return b"".join(parts)[:MAX_ERROR_BYTES]
+
+
+def _messages(request: base.Request, system: str) -> Iterable[dict[str, str]]:
+    """The conversation, begun by the user and in turns: many chat templates refuse anything else.
+
+    To go on, turns are added behind it: what is before them stays the same, and so in the server's cache.
+    """
+    said = [(turn.role, turn.content) for turn in request.history if turn.content.strip()]
+    while said and said[0][0] == "assistant":  # its question was cut off by the history's limit
+        said.pop(0)
+    said.append(("user", request.message))
+    if request.continuation:
+        said += [("assistant", request.so_far), ("user", request.continuation)]
+    if system:
+        yield {"role": "system", "content": system}
+    for role, contents in _by_turns(said):
+        yield {"role": role, "content": well_formed("\n\n".join(contents))}
+
+
+def _by_turns(said: Iterable[tuple[str, str]]) -> Iterable[tuple[str, list[str]]]:
+    """Successive texts of one role as one turn."""
+    turns: list[tuple[str, list[str]]] = []
+    for role, content in said:
+        if turns and turns[-1][0] == role:
+            turns[-1][1].append(content)
+        else:
+            turns.append((role, [content]))
+    return turns

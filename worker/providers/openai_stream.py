@@ -1,0 +1,190 @@
+"""The stream of the Chat Completions API, from bytes to events. No I/O.
+
+https://platform.openai.com/docs/api-reference/chat-streaming. Servers differ, so a field that is not used may
+have any type.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from legato.protocol.stream import Usage
+
+from . import base, openai_errors
+from .sse import SseError, SseReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .sse import ServerEvent
+
+MAX_MODEL: Final = 200
+"""Characters of the model's name."""
+
+MAX_COUNT: Final = 2**53
+
+DONE: Final = b"[DONE]"
+
+_STOP_REASONS: Final = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "content_filter": "refusal",
+    "tool_calls": "tool_use",
+    "function_call": "tool_use",
+}
+"""``finish_reason`` -> the stop reason that the rest of the worker knows. Any other is passed on."""
+
+_FAILED: Final = "error"
+"""The ``finish_reason`` of a gateway whose model has failed."""
+
+_GARBLED: Final = (
+    msgspec.DecodeError,
+    UnicodeDecodeError,
+    RecursionError,
+    ValueError,  # json's, also of a number of thousands of digits
+    SseError,
+)
+
+
+class _Delta(msgspec.Struct, gc=False):
+    content: str | list[Any] | None = None
+    refusal: Any = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    index: Any = 0
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    choices: list[_Choice] | None = None
+    model: Any = None
+    usage: Any = None
+    error: Any = None
+    object: Any = None
+
+
+_decoder: Final = msgspec.json.Decoder(_Chunk)
+
+
+class StreamReader:
+    """The state of one stream.
+
+    :ivar done: the server has said that nothing follows.
+    :ivar finish_reason: of the model; empty while it writes. Only the usage may follow.
+    :param model: the name that was asked for, until the server tells its own.
+    :param secrets: see :func:`.openai_errors.of_event`.
+    """
+
+    def __init__(self, model: str, secrets: tuple[str, ...] = ()) -> None:
+        self.done = False
+        self.finish_reason = ""
+        self._model = model
+        self._secrets = secrets
+        self._sse = SseReader()
+        self._started = False
+        self._refused = False
+        self._usage = Usage()
+
+    def feed(self, data: bytes) -> Iterator[base.Event]:
+        """The events that these bytes complete. They may be cut anywhere.
+
+        :raises ProviderError: the server tells an error, or sends no such stream; after the events before it.
+            What it sends after the end of the model does no harm.
+        """
+        try:
+            for event in self._sse.feed(data):
+                if not self.done:
+                    yield from self._take(event)
+        except _GARBLED as error:
+            if not self.finish_reason:
+                raise base.CutError("the stream is garbled") from error
+            self.done = True
+
+    def final(self) -> base.Final:
+        """The end of the reply.
+
+        :raises CutError: the stream has ended before the model.
+        """
+        if not self.finish_reason:
+            raise base.CutError("the stream ended without a finish_reason")
+        reason = _STOP_REASONS.get(self.finish_reason, self.finish_reason)
+        return base.Final("refusal" if self._refused else reason, self._usage)
+
+    def _take(self, event: ServerEvent) -> list[base.Event]:
+        if event.data == DONE:
+            self.done = True
+        elif event.data:
+            chunk = _decode(event.data)
+            if not (chunk.error or chunk.object == _FAILED or event.name == b"error"):
+                return self._read(chunk)
+            self._failed(event.data)
+        return []
+
+    def _failed(self, data: bytes) -> None:
+        if not self.finish_reason:
+            raise openai_errors.of_event(json.loads(data), self._secrets)
+        self.done = True
+
+    def _read(self, chunk: _Chunk) -> list[base.Event]:
+        events: list[base.Event] = []
+        if not self._started:
+            self._started = True
+            name = chunk.model if isinstance(chunk.model, str) and chunk.model else self._model
+            events.append(base.Started(name[:MAX_MODEL]))
+        for choice in chunk.choices or ():
+            if choice.index == 0:
+                self._choose(choice, events)
+        if chunk.usage is not None:
+            self._count(chunk.usage, events)
+        return events
+
+    def _choose(self, choice: _Choice, events: list[base.Event]) -> None:
+        """Text after a ``finish_reason`` undoes it: some servers send one with each piece."""
+        if choice.delta is not None:
+            if text := _text(choice.delta.content):
+                self.finish_reason = ""
+                events.append(base.Text(text))
+            self._refused = self._refused or bool(choice.delta.refusal)
+        if choice.finish_reason == _FAILED:
+            raise base.UnavailableError("the server says that the model has failed")
+        if choice.finish_reason:
+            self.finish_reason = choice.finish_reason
+
+    def _count(self, usage: Any, events: list[base.Event]) -> None:
+        """Take over the counts, which are cumulative. Those of the prompt include what came from a cache."""
+        prompt, output = _number(usage, "prompt_tokens"), _number(usage, "completion_tokens")
+        details = usage.get("prompt_tokens_details") if isinstance(usage, dict) else None
+        cached = min(_number(details, "cached_tokens"), prompt)
+        counted = Usage(input=prompt - cached, output=output, cache_read=cached)
+        if counted not in (self._usage, Usage()):
+            self._usage = counted
+            events.append(base.Used(counted))
+
+
+def _decode(data: bytes) -> _Chunk:
+    """One chunk. Half a surrogate pair, which the decoder refuses, stays half: the other half may follow."""
+    try:
+        return _decoder.decode(data)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        return msgspec.convert(json.loads(data), _Chunk)
+
+
+def _text(content: str | list[Any] | None) -> str:
+    """The text of a piece; of a list of parts (Mistral), those that are text."""
+    if not isinstance(content, list):
+        return content or ""
+    texts = (part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text")
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _number(counts: Any, name: str) -> int:
+    """A count; 0 for anything else than a number of tokens."""
+    count = counts.get(name) if isinstance(counts, dict) else None
+    return count if type(count) is int and 0 <= count < MAX_COUNT else 0

@@ -1,0 +1,76 @@
+"""Builds a provider of one's own: calls what ``provider.name = "MODULE:NAME"`` names with ``[provider]``."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from legato.protocol.settings import SettingsError
+
+from .reasons import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from legato.worker import config
+
+    from . import base
+
+_STREAM: Final = "stream() as `async def` with `yield`"
+
+
+def build(settings: config.Provider) -> base.Provider:
+    """Import the callable and call it. Modules in the working directory are found too, after all others.
+
+    :raises SettingsError: that does not work, or the result is no provider. One line, without the key.
+    """
+    module, _, name = settings.name.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    found = _attempt(settings, f"{module} cannot be imported", lambda: importlib.import_module(module))
+    make = getattr(found, name, None)
+    if not callable(make):
+        raise SettingsError(f"provider.name: {module} has no callable {name}")
+    provider = _attempt(settings, f"{settings.name} failed", lambda: make(settings))
+    if missing := lacking(provider):
+        raise SettingsError(f"provider.name: what {settings.name} answers has no {missing}")
+    return cast("base.Provider", provider)
+
+
+def lacking(provider: object) -> str:
+    """What a provider needs and this object does not have; empty if it has everything."""
+    model = getattr(provider, "model", None)
+    stream, aclose = getattr(provider, "stream", None), getattr(provider, "aclose", None)
+    if not isinstance(model, str) or not model:
+        return "model, the name of the model"
+    if not callable(stream) or inspect.iscoroutinefunction(stream):
+        return _STREAM
+    if not inspect.iscoroutinefunction(aclose):
+        return "aclose() as `async def`"
+    return ""
+
+
+def _attempt(settings: config.Provider, failure: str, action: Callable[[], Any]) -> Any:
+    """Run code of somebody else.
+
+    :raises SettingsError: it raises anything.
+    """
+    try:
+        return action()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the user reads one line
+        said = one_line(f"{type(error).__name__}: {error}", settings.api_key, *settings.headers.values())
+        raise SettingsError(f"provider.name: {failure}: {said}{_where(error)}") from None
+
+
+def _where(error: Exception) -> str:
+    """The last line of somebody else's code that was running; empty if there is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if frame.filename not in _OURS and frame.filename[0] != "<"]
+    return f" ({theirs[-1].filename}:{theirs[-1].lineno})" if theirs else ""
+
+
+_OURS: Final = (__file__, importlib.__file__)
