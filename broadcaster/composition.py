@@ -19,7 +19,7 @@ from legato.protocol.redis.cancellation import end_task
 from legato.protocol.settings import SettingsError
 
 from . import notify
-from .api.app import Server, web
+from .api.app import HttpApp, web
 from .api.http_api import HttpApi
 from .apps.source import AppHash, AppStore, AppWatcher, UnreadableError
 from .bus.base import BusError
@@ -220,7 +220,7 @@ async def _reached(call: Awaitable[T]) -> T:
 
 def _config(settings: Settings, node: Node) -> uvicorn.Config:
     server = settings.server
-    app = Server(
+    app = HttpApp(
         HttpApi(server, node.apps, node.bus, node.registry, node.requests),
         Fallback(node.context),
         web(settings, node.apps, node.replies, node.unready, node.requests, node.context.budget),

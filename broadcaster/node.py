@@ -48,7 +48,7 @@ from .observability.loop_delay import LoopDelay
 from .redis_client import redis_client
 from .registry import lease
 from .registry.base import LocalRegistry, Registry
-from .registry.codec import Owner
+from .registry.codec import RegistryOwner
 from .registry.redis import RedisRegistry
 from .replies.healer import Healer
 from .replies.resync import Recovery
@@ -279,7 +279,7 @@ def _registry(settings: Settings, apps: Directory, redis: Named | None, node: Ca
     def holding(app_id: str) -> bool:
         return apps.has(app_id, "webhooks")
 
-    owner = Owner(lapsed, holding, mine, lambda: node().clients.state)
+    owner = RegistryOwner(lapsed, holding, mine, lambda: node().clients.state)
     connect = partial(redis_client, settings.redis.url, settings.redis.prefix)
     return RedisRegistry(redis, lease.new_name(), owner, settings.server.lease_seconds, connect)
 

@@ -6,8 +6,8 @@ No I/O and no clock: ``now`` is an argument, in seconds of any monotonic clock.
  retry, the channel's other events wait. Other channels do not.
 * A retry has the same body, byte for byte. Only a request with several channels is split, because one of
  them may be what the receiver rejects. It is not split if the receiver could not be reached.
-* After :attr:`Policy.down_after` consecutive failures the receiver is down: it gets one request every
- :attr:`Policy.probe` seconds. When it accepts one, the others are retried at once.
+* After :attr:`RetryPolicy.down_after` consecutive failures the receiver is down: it gets one request every
+ :attr:`RetryPolicy.probe` seconds. When it accepts one, the others are retried at once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class Policy(NamedTuple):
+class RetryPolicy(NamedTuple):
     """When to retry and when to drop, in seconds.
 
     The first retry comes after ``first_retry``; the wait doubles with each, up to ``longest_retry``.
@@ -68,7 +68,7 @@ class Hook(NamedTuple):
 class _Receiver:
     """What is known of the receiver: whether it is down, and when it may get the next request."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
         self._in_flight = 0
         self._failures = 0
@@ -102,13 +102,13 @@ class _Receiver:
         self._failures += 1
 
 
-class Delivery:
+class WebhookQueue:
     """The queue of one webhook.
 
     ``waiting`` counts events that are neither accepted nor dropped, ``dropped`` those that were dropped.
     """
 
-    def __init__(self, policy: Policy, batch_size: int) -> None:
+    def __init__(self, policy: RetryPolicy, batch_size: int) -> None:
         """``batch_size`` is the largest number of events in one request."""
         self.waiting = 0
         self.dropped = 0

@@ -10,9 +10,9 @@ The first index of a message at this node:
 * A message that streams when the channel gets its first subscriber starts at the first frame that the bus
  delivers. The subscriber's snapshot ends there, once the bus has caught up with the log.
 * A message that begins later starts at 0, even if it begins or ends during a gap of the bus
- (:meth:`Channel.resync`).
-* After a gap before the node knows what streamed at first (:meth:`Channel.deafen`), the two cannot be told
- apart: every message that is still unknown starts at 0. Nothing of it has been delivered.
+ (:meth:`HealedChannel.resync`).
+* After a gap before the node knows what streamed at first (:meth:`HealedChannel.deafen`), the two cannot be
+ told apart: every message that is still unknown starts at 0. Nothing of it has been delivered.
 
 If the log lacks what is missing, nothing more of the message is delivered, and its end only if it is not
 ``complete``: a part is never delivered as the whole.
@@ -56,7 +56,7 @@ DELIVER: Final = Verdict.DELIVER
 """The member as a constant for the hot path: Python 3.11 looks enum members up with a call."""
 
 
-class Reading(NamedTuple):
+class LogReading(NamedTuple):
     """What the log contains of a message.
 
     :ivar first: the first index that was read.
@@ -127,7 +127,7 @@ class _Message:
         self.lost = False
 
 
-class Channel:
+class HealedChannel:
     """The messages that a node forwards on one channel, as long as it has subscribers."""
 
     __slots__ = ("_before", "_deaf", "_ended", "_messages", "_opened", "_room", "_synced")
@@ -237,7 +237,7 @@ class Channel:
 
     # --- reads of the log
 
-    def read(self, message_id: str, reading: Reading, now: float) -> Healed:
+    def read(self, message_id: str, reading: LogReading, now: float) -> Healed:
         """Take what was read from the log, from the :meth:`next` of the request on."""
         message = self._messages.get(message_id)
         if message is None or not message.asked:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import legato.broadcaster.config
-from legato.broadcaster.foreign.names import RULES, Elsewhere, Honoured, Refused
+from legato.broadcaster.foreign.names import RULES, Elsewhere, Honoured, UnsupportedSetting
 from tests.test_docs import DOCS, settings
 
 if TYPE_CHECKING:
@@ -69,7 +69,11 @@ def test_what_keeps_its_name_does_and_what_stops_the_start_is_said(page: str, pr
     kept = {name for cell, here in rows if "the same name" in here for name in variables(cell, prefix)}
     assert honoured <= kept
     assert all(isinstance(RULES[name], Honoured | Elsewhere) for name in kept)
-    refused = {name for name, rule in RULES.items() if isinstance(rule, Refused) and name.startswith(prefix)}
+    refused = {
+        name
+        for name, rule in RULES.items()
+        if isinstance(rule, UnsupportedSetting) and name.startswith(prefix)
+    }
     said = {name for row in rows if "stop" in row[1] for name in variables("".join(row), prefix)}
     assert refused <= said
     assert variables(text, prefix) <= set(RULES)

@@ -98,7 +98,7 @@ UNTRACED: Final = (
     "tests/benchmarks/conformance/test_legato.py",
     "tests/benchmarks/test_hostile.py",
     "tests/benchmarks/test_versus.py",
-    "tests/broadcaster/test_server.py::test_a_mistake_is_one_clear_line",
+    "tests/broadcaster/test_server.py::test_an_error_is_one_clear_line",
     "tests/deploy/test_supervisor.py",
     "tests/e2e/",
 )

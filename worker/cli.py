@@ -247,7 +247,7 @@ def compose(
             breaker=_circuit_breaker(model, redis, backend),
         ),
         redis=backend,
-        database=Backend("the database", (store.UnavailableError,), log),
+        database=Backend("the database", (store.DatabaseUnavailableError,), log),
         timeout=worker.timeout,
     )
     limits = Limits(worker.concurrency, worker.lease, worker.drain_seconds)

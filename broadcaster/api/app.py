@@ -18,7 +18,7 @@ from legato.broadcaster.auth.verifier import verifier
 from legato.protocol.settings import SettingsError
 from legato.protocol.stream import InvalidRequest, parse_user_id
 
-from .chat import Chat, Limits, answered
+from .chat import ChatEndpoints, ChatLimits, answered
 from .cors import Cors
 from .dev import Guard
 
@@ -53,7 +53,7 @@ PAGE_HEADERS: Final = {
 }
 
 
-class Server:
+class HttpApp:
     """Routes by path to the API, the fallback transports, or the Starlette application.
 
     :ivar api: also called directly, without ASGI.
@@ -93,7 +93,7 @@ def web(
     tokens = verifier(settings.auth)
     signer = Signer(settings, apps, tokens)
     channel_auth = ChannelAuth(signer, settings.auth)
-    chat = Chat(replies, tokens, Limits.of(settings), figures, budget)
+    chat = ChatEndpoints(replies, tokens, ChatLimits.of(settings), figures, budget)
     routes: list[BaseRoute] = [
         Route("/up", _up(unready), methods=["GET"]),
         Route("/broadcasting/auth", answered(figures, "auth", channel_auth), methods=["POST"]),

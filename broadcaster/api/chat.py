@@ -42,7 +42,7 @@ logger: Final = logging.getLogger("legato.chat")
 MAX_IDEMPOTENCY_KEY: Final = 255
 
 
-class Refused(Exception):  # noqa: N818 - an answer to the client, not an internal error
+class ChatRefusal(Exception):  # noqa: N818 - an answer to the client, not an internal error
     """A JSON answer ``{"message", ...}`` with a status, as Laravel front ends read it."""
 
     def __init__(self, status: int, message: str, **more: Any) -> None:
@@ -59,7 +59,7 @@ class Answer(NamedTuple):
     wait: int = 0
 
 
-class Limits(NamedTuple):
+class ChatLimits(NamedTuple):
     """Limits on what people send.
 
     :ivar body: bytes of a request.
@@ -74,7 +74,7 @@ class Limits(NamedTuple):
     characters: int
 
     @classmethod
-    def of(cls, settings: Settings) -> Limits:
+    def of(cls, settings: Settings) -> ChatLimits:
         """The limits in the settings; the body is bounded absolutely too, since it is parsed as a whole."""
         chat, body = settings.chat, settings.server.max_request_bytes
         return cls(
@@ -92,14 +92,14 @@ class Asked(NamedTuple):
     dropped: int
 
 
-class Chat:
+class ChatEndpoints:
     """The endpoints below ``/api/chat``."""
 
     def __init__(
         self,
         replies: Replies | None,
         tokens: Verifier,
-        limits: Limits,
+        limits: ChatLimits,
         figures: Counter[tuple[str, int]],
         budget: Budget,
     ) -> None:
@@ -124,7 +124,7 @@ class Chat:
     async def _enter(self, request: Request) -> tuple[UserId, Replies]:
         user_id = user_of(await self._tokens.verify(request.headers.get("authorization", "")))
         if self._replies is None:
-            raise Refused(503, "Chat is off: this server has no Redis.")
+            raise ChatRefusal(503, "Chat is off: this server has no Redis.")
         return user_id, self._replies
 
     async def _send(self, request: Request) -> Response:
@@ -143,14 +143,14 @@ class Chat:
     async def _cancel(self, request: Request) -> Response:
         user_id, replies = await self._enter(request)
         if not await replies.cancel(user_id, _message_id(request)):
-            raise Refused(404, "No such message.")
+            raise ChatRefusal(404, "No such message.")
         return JSONResponse({"cancelled": True})
 
     async def _read(self, request: Request) -> Response:
         user_id, replies = await self._enter(request)
         reply = await replies.read(user_id, _message_id(request), _after(request))
         if reply is None:
-            raise Refused(404, "No such message.")
+            raise ChatRefusal(404, "No such message.")
         answer = {
             "text": reply.text,
             "tokens": reply.tokens,
@@ -163,7 +163,7 @@ class Chat:
         return JSONResponse(answer)
 
 
-def _decode(body: bytes, limits: Limits) -> Asked:
+def _decode(body: bytes, limits: ChatLimits) -> Asked:
     """Parse a request: refuse a message that is too long, cut a history that is too long.
 
     :raises InvalidRequest: as :func:`.stream.decode_chat_request`, or for the message.
@@ -209,7 +209,7 @@ def _job(user_id: UserId, app_id: str, message_id: str, request: ChatRequest) ->
 def _message_id(request: Request) -> str:
     message_id: str = request.path_params["id"]
     if not stream.MESSAGE_ID.fullmatch(message_id):
-        raise Refused(404, "No such message.")
+        raise ChatRefusal(404, "No such message.")
     return message_id
 
 
@@ -253,7 +253,7 @@ _ANSWERS: Final[dict[type[Exception], Callable[[Any], Answer]]] = {
     AuthError: _saying(401),
     KeysUnavailable: lambda error: Answer(503, {"message": str(error)}, ceil(error.wait)),
     InvalidRequest: _invalid,
-    Refused: lambda error: Answer(error.status, error.body),
+    ChatRefusal: lambda error: Answer(error.status, error.body),
     ApiError: lambda error: Answer(error.status, {"message": str(error)}),
     BusError: _saying(503, "Redis does not answer"),  # the reason is for the log only
     RefusedError: _saying(503, "Redis does not accept it"),

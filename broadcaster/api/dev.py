@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from legato.protocol.origins import Origins
 
-from .chat import Refused
+from .chat import ChatRefusal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -35,12 +35,12 @@ class Guard:
     ) -> Callable[[Request], Awaitable[Response]]:
         """Wrap an endpoint with the check.
 
-        :raises Refused: 403 (by the endpoint), for a foreign page.
+        :raises ChatRefusal: 403 (by the endpoint), for a foreign page.
         """
 
         async def endpoint(request: Request) -> Response:
             if not self._admits(request):
-                raise Refused(403, "Only for pages of this server; LEGATO_DEV_HOSTS names further hosts.")
+                raise ChatRefusal(403, "Only for pages of this server; LEGATO_DEV_HOSTS names further hosts.")
             return await handler(request)
 
         return endpoint

@@ -17,9 +17,9 @@ from .asgi import read_body, send_json
 from .events import ApiError
 from .publishing import Publishing
 from .queries import Queries
-from .requests import Accepted, Request
+from .requests import Accepted, ApiRequest
 from .routes import Paths, Route, RouteMatch
-from .running import Running
+from .running import RequestTasks
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -71,7 +71,7 @@ class HttpApi:
         self._figures = figures
         self._starts = (f"{server.path}/apps/".encode(), f"{server.path}/users/".encode())
         self._loop = asyncio.get_running_loop()
-        running, queries = Running(self._loop), Queries(registry)
+        running, queries = RequestTasks(self._loop), Queries(registry)
         publishing = Publishing(bus, registry, queries, running)
         self._paths = Paths(server.path, _routes(publishing, queries, running))
 
@@ -130,7 +130,7 @@ class HttpApi:
             match = self._paths.find(path)
             route = _allowed(match.route, method)
             app = self._authenticate(match, method, params, self._within_limit(body))
-            told = route.handler(Request(app, match.names, params, bytes(body or b"")))
+            told = route.handler(ApiRequest(app, match.names, params, bytes(body or b"")))
         except Exception as error:  # noqa: BLE001 - the SDK gets JSON for any error
             self._reply(route, reply, *_error_answer(error))
             return
@@ -185,7 +185,7 @@ class HttpApi:
         return app
 
 
-def _routes(publishing: Publishing, queries: Queries, running: Running) -> list[Route]:
+def _routes(publishing: Publishing, queries: Queries, running: RequestTasks) -> list[Route]:
     rows: tuple[tuple[str, str, Endpoint], ...] = (
         ("events", "POST", publishing.events),
         ("batch_events", "POST", publishing.batch_events),

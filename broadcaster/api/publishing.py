@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from legato.protocol.apps import App
 
     from .queries import Queries
-    from .requests import Outcome, Request, Told
-    from .running import Running
+    from .requests import ApiRequest, Outcome, Told
+    from .running import RequestTasks
 
 
 class Publishing:
@@ -42,14 +42,14 @@ class Publishing:
         bus: Bus,
         registry: Registry,
         queries: Queries,
-        running: Running,
+        running: RequestTasks,
     ) -> None:
         self._bus = bus
         self._registry = registry
         self._queries = queries
         self._running = running
 
-    def events(self, request: Request) -> Outcome:
+    def events(self, request: ApiRequest) -> Outcome:
         """``POST events``."""
         event = decode_event(request.params, request.body)
         names = event.channels if event.channels is not None else (event.channel,)
@@ -62,7 +62,7 @@ class Publishing:
             return self._published(request.app, rows, ACCEPTED)
         return self._running.start(self._publish_with_info(request.app, rows, channels, event.info))
 
-    def batch_events(self, request: Request) -> Outcome:
+    def batch_events(self, request: ApiRequest) -> Outcome:
         """``POST batch_events``."""
         events = decode_batch(request.body)
         limit = request.app.max_events_per_batch
@@ -75,7 +75,7 @@ class Publishing:
             return self._published(request.app, rows, ACCEPTED)
         return self._running.start(self._publish_batch_with_info(request.app, rows, events))
 
-    def event_on_channel(self, request: Request) -> Outcome:
+    def event_on_channel(self, request: ApiRequest) -> Outcome:
         """``POST channels/*/events``, deprecated: the body is the data itself (section 10.9)."""
         try:
             data = request.body.decode()
@@ -126,15 +126,15 @@ class Publishing:
         infos = [await self._queries.infos(app, (event.channel,), attributes(event.info)) for event in events]
         return 200, {"batch": [info for (info,) in infos]}
 
-    async def terminate(self, request: Request) -> Told:
+    async def terminate(self, request: ApiRequest) -> Told:
         """``POST users/*/terminate_connections``: close the user's connections."""
         return await self._command_connections(request, TERMINATE)
 
-    async def reconnect(self, request: Request) -> Told:
+    async def reconnect(self, request: ApiRequest) -> Told:
         """``POST users/*/reconnect_connections``, Legato's own: close them so that they reconnect at once."""
         return await self._command_connections(request, RECONNECT)
 
-    async def _command_connections(self, request: Request, command: str) -> Told:
+    async def _command_connections(self, request: ApiRequest, command: str) -> Told:
         key = Key(request.app.id, users.user_channel(request.names[0]))
         await self._bus.publish([(key, Envelope(b"", command=command))])
         return 200, {}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from legato.protocol.apps import App
     from legato.protocol.channels import Channel
 
-    from .requests import Request, Told
+    from .requests import ApiRequest, Told
 
 PRESENCE: Final = "presence-"
 USER_COUNT_NEEDS_PRESENCE: Final = (
@@ -38,7 +38,7 @@ class Queries:
         counts = await self._registry.counts(keys)
         return [_counts(key, count, wanted) for key, count in zip(keys, counts, strict=True)]
 
-    async def channels(self, request: Request) -> Told:
+    async def channels(self, request: ApiRequest) -> Told:
         """``GET channels``."""
         prefix = request.params.get("filter_by_prefix", "")
         if "user_count" in request.info and not prefix.startswith(PRESENCE):
@@ -50,7 +50,7 @@ class Queries:
             channels |= {name: _counts(Key(app_id, name), counts, info) for name, counts in part}
         return 200, {"channels": channels}
 
-    async def channel(self, request: Request) -> Told:
+    async def channel(self, request: ApiRequest) -> Told:
         """``GET channels/*``."""
         channel, wanted = _channel(request), request.info
         if "user_count" in wanted and not channel.presence:
@@ -65,7 +65,7 @@ class Queries:
             answer["cache"] = None if cached is None else {"data": cached.data, "ttl": cached.ttl}
         return 200, answer
 
-    async def users(self, request: Request) -> Told:
+    async def users(self, request: ApiRequest) -> Told:
         """``GET channels/*/users``."""
         channel = _channel(request)
         if not channel.presence:
@@ -73,12 +73,12 @@ class Queries:
         members = await self._registry.members(Key(request.app.id, channel.name))
         return 200, {"users": [{"id": user_id} for user_id in members]}
 
-    async def connections(self, request: Request) -> Told:
+    async def connections(self, request: ApiRequest) -> Told:
         """``GET connections``, as in Reverb: the number over all nodes."""
         return 200, {"connections": await self._registry.connections(request.app.id)}
 
 
-def _channel(request: Request) -> Channel:
+def _channel(request: ApiRequest) -> Channel:
     return parse_channel(request.names[0], request.app.max_channel_name_length)
 
 

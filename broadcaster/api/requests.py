@@ -16,7 +16,7 @@ Told = tuple[int, Mapping[str, Any]]
 ACCEPTED: Final[Told] = 200, {}
 
 
-class Request(NamedTuple):
+class ApiRequest(NamedTuple):
     """An authenticated request. ``names`` are the decoded values of ``*`` in its route."""
 
     app: App
@@ -45,5 +45,5 @@ class Accepted:
 
 Outcome = Told | Accepted | asyncio.Future[Told]
 
-Endpoint = Callable[[Request], Outcome]
+Endpoint = Callable[[ApiRequest], Outcome]
 """Answers a request, at once or later."""

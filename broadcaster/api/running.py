@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Coroutine
 
-    from .requests import Endpoint, Request, Told
+    from .requests import ApiRequest, Endpoint, Told
 
 
-class Running:
+class RequestTasks:
     """Runs coroutines of requests, and keeps references to their tasks."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -25,6 +25,6 @@ class Running:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def wrap(self, handler: Callable[[Request], Coroutine[Any, Any, Told]]) -> Endpoint:
+    def wrap(self, handler: Callable[[ApiRequest], Coroutine[Any, Any, Told]]) -> Endpoint:
         """Turn a coroutine function into an endpoint."""
         return lambda request: self.start(handler(request))

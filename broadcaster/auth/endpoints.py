@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import JSONResponse
 
-from legato.broadcaster.api.chat import Refused
+from legato.broadcaster.api.chat import ChatRefusal
 from legato.protocol import presence, signatures, users
 from legato.protocol.channels import SOCKET_ID, Channel, ChannelError
 from legato.protocol.settings import SettingsError
@@ -72,11 +72,11 @@ class Signer:
     def app(self) -> App:
         """The current state of the application.
 
-        :raises Refused: 503, the application was removed.
+        :raises ChatRefusal: 503, the application was removed.
         """
         app = self._apps.by_id.get(self._app_id)
         if app is None:
-            raise Refused(503, "The application is gone.")
+            raise ChatRefusal(503, "The application is gone.")
         return app
 
 
@@ -111,13 +111,13 @@ class ChannelAuth:
 
     def _channel(self, claims: Mapping[str, Any], name: str) -> Channel:
         if not allows(self._rules, claims, name):
-            raise Refused(403, "Forbidden.")
+            raise ChatRefusal(403, "Forbidden.")
         try:
             channel = Channel.parse(name, self._signer.app.max_channel_name_length)
         except ChannelError as error:  # a long claim can exceed the limit
-            raise Refused(403, "Forbidden.") from error
+            raise ChatRefusal(403, "Forbidden.") from error
         if channel.encrypted and not self._master_key:
-            raise Refused(403, "Encrypted channels need auth.encryption_master_key.")
+            raise ChatRefusal(403, "Encrypted channels need auth.encryption_master_key.")
         return channel
 
     def _channel_data(self, claims: Mapping[str, Any]) -> str:
@@ -125,7 +125,7 @@ class ChannelAuth:
         try:
             presence.parse_member(data, self._signer.app.max_user_info_bytes)
         except ChannelError as error:
-            raise Refused(403, str(error)) from error
+            raise ChatRefusal(403, str(error)) from error
         return data
 
 
@@ -142,7 +142,7 @@ class UserAuth:
         try:
             users.parse_user(user_data, self._signer.app.max_user_info_bytes)
         except users.UserError as error:
-            raise Refused(403, str(error)) from error
+            raise ChatRefusal(403, str(error)) from error
         app = self._signer.app
         signature = signatures.sign(app.secret, signatures.user_text(socket_id, user_data))
         return JSONResponse({"auth": f"{app.key}:{signature}", "user_data": user_data})

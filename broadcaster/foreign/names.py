@@ -35,7 +35,7 @@ class Elsewhere(NamedTuple):
     """Needs code of its own, in :mod:`.settings`."""
 
 
-class Refused(NamedTuple):
+class UnsupportedSetting(NamedTuple):
     """Stops the start.
 
     :ivar instead: what the user should do.
@@ -46,7 +46,7 @@ class Refused(NamedTuple):
     when: Callable[[str], bool] = bool
 
 
-Rule = Honoured | Ignored | Elsewhere | Refused
+Rule = Honoured | Ignored | Elsewhere | UnsupportedSetting
 
 _REVERB: Final[Mapping[str, Rule]] = {
     "REVERB_SERVER": Ignored(),
@@ -58,7 +58,7 @@ _REVERB: Final[Mapping[str, Rule]] = {
     "REVERB_SCHEME": Ignored(),
     "REVERB_MAX_REQUEST_SIZE": Honoured("server.max_request_bytes"),
     "REVERB_SCALING_ENABLED": Elsewhere(),
-    "REVERB_SCALING_CHANNEL": Refused(
+    "REVERB_SCALING_CHANNEL": UnsupportedSetting(
         "set redis.prefix, of broadcaster and worker, and remove it", lambda text: text != "reverb"
     ),
     "REVERB_PULSE_INGEST_INTERVAL": Ignored(),
@@ -95,14 +95,14 @@ _SOKETI: Final[Mapping[str, Rule]] = {
     "SOKETI_DEFAULT_APP_MAX_CONNS": Honoured("apps.max_connections", values.limit),
     "SOKETI_DEFAULT_APP_ENABLE_CLIENT_MESSAGES": Honoured("apps.client_events", values.flag),
     "SOKETI_DEFAULT_APP_MAX_CLIENT_EVENTS_PER_SEC": Honoured("apps.client_events_per_second", values.limit),
-    "SOKETI_DEFAULT_APP_MAX_BACKEND_EVENTS_PER_SEC": Refused(_PROXY, values.is_limit),
-    "SOKETI_DEFAULT_APP_MAX_READ_REQ_PER_SEC": Refused(_PROXY, values.is_limit),
-    "SOKETI_DEFAULT_APP_USER_AUTHENTICATION": Refused(
+    "SOKETI_DEFAULT_APP_MAX_BACKEND_EVENTS_PER_SEC": UnsupportedSetting(_PROXY, values.is_limit),
+    "SOKETI_DEFAULT_APP_MAX_READ_REQ_PER_SEC": UnsupportedSetting(_PROXY, values.is_limit),
+    "SOKETI_DEFAULT_APP_USER_AUTHENTICATION": UnsupportedSetting(
         "set apps.authorized_seconds to the seconds within which clients have to sign in, and remove it",
         values.is_on,
     ),
     "SOKETI_USER_AUTHENTICATION_TIMEOUT": Ignored(),  # has an effect only with the one above
-    "SOKETI_DEFAULT_APP_WEBHOOKS": Refused(
+    "SOKETI_DEFAULT_APP_WEBHOOKS": UnsupportedSetting(
         "set apps.webhooks, and remove it", lambda text: text not in ("", "[]")
     ),
     "SOKETI_EVENT_MAX_BATCH_SIZE": Honoured("apps.max_events_per_batch"),
@@ -115,25 +115,25 @@ _SOKETI: Final[Mapping[str, Rule]] = {
     "SOKETI_CHANNEL_CACHE_TTL": Honoured("apps.cache_seconds"),
     "SOKETI_SSL_CERT": Honoured("server.tls_cert"),
     "SOKETI_SSL_KEY": Honoured("server.tls_key"),
-    "SOKETI_SSL_PASS": Refused("give server.tls_key a key without a passphrase, and remove it"),
-    "SOKETI_SSL_CA": Refused("put the whole chain into server.tls_cert, and remove it"),
+    "SOKETI_SSL_PASS": UnsupportedSetting("give server.tls_key a key without a passphrase, and remove it"),
+    "SOKETI_SSL_CA": UnsupportedSetting("put the whole chain into server.tls_cert, and remove it"),
     "SOKETI_METRICS_ENABLED": Honoured("metrics.enabled", values.flag),
     "SOKETI_METRICS_HOST": Honoured("metrics.host"),
     "SOKETI_METRICS_SERVER_PORT": Honoured("metrics.port"),
     "SOKETI_METRICS_DRIVER": Ignored(),
     "SOKETI_METRICS_PROMETHEUS_PREFIX": Ignored(),
-    "SOKETI_ADAPTER_DRIVER": Refused(
+    "SOKETI_ADAPTER_DRIVER": UnsupportedSetting(
         "set redis.url for several nodes, and remove it", lambda text: text not in ("", "local")
     ),
-    "SOKETI_ADAPTER_REDIS_PREFIX": Refused("set redis.prefix, and remove it"),
-    "SOKETI_DB_REDIS_KEY_PREFIX": Refused("set redis.prefix, and remove it"),
-    "SOKETI_DB_REDIS_SENTINELS": Refused(_REDIS_URL),
-    "SOKETI_DB_REDIS_CLUSTER_NODES": Refused(_REDIS_URL, lambda text: text not in ("", "[]")),
-    "SOKETI_APP_MANAGER_DRIVER": Refused(
+    "SOKETI_ADAPTER_REDIS_PREFIX": UnsupportedSetting("set redis.prefix, and remove it"),
+    "SOKETI_DB_REDIS_KEY_PREFIX": UnsupportedSetting("set redis.prefix, and remove it"),
+    "SOKETI_DB_REDIS_SENTINELS": UnsupportedSetting(_REDIS_URL),
+    "SOKETI_DB_REDIS_CLUSTER_NODES": UnsupportedSetting(_REDIS_URL, lambda text: text not in ("", "[]")),
+    "SOKETI_APP_MANAGER_DRIVER": UnsupportedSetting(
         "set app_source.database_url or app_source.redis_hash, and remove it",
         lambda text: text not in ("", "array"),
     ),
-    "SOKETI_MODE": Refused(
+    "SOKETI_MODE": UnsupportedSetting(
         "a broadcaster is what full and server are: remove it", lambda text: text == "worker"
     ),
     "SOKETI_DEBUG": Honoured("log.level", values.debug),

@@ -10,7 +10,7 @@ from legato.protocol.apps import App
 from legato.protocol.settings import SettingsError
 
 from . import values
-from .names import PREFIXES, RULES, Honoured, Ignored, Refused
+from .names import PREFIXES, RULES, Honoured, Ignored, UnsupportedSetting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -59,7 +59,7 @@ def read(environ: Mapping[str, str]) -> Foreign:
     names: list[str] = []
     for name, text in texts.items():
         rule = RULES[name]
-        if isinstance(rule, Refused) and rule.when(text):
+        if isinstance(rule, UnsupportedSetting) and rule.when(text):
             raise SettingsError(f"environment: {name}: cannot be honoured: {rule.instead}")
         if not isinstance(rule, Honoured) or not (ours := _read(name, rule, text)):
             continue

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     """A node's name, and an entry that is listed under it."""
 
 
-class Owner(NamedTuple):
+class RegistryOwner(NamedTuple):
     """What the registry needs of its node.
 
     :ivar lapsed: called when the others have declared this node dead and take back what it has added. The

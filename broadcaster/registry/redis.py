@@ -22,7 +22,7 @@ from legato.protocol.redis.errors import reason_of
 
 from .base import added_envelope, removed_envelope
 from .cleanup import Cleanup
-from .codec import Change, Hold, Owner, decode_entry, decode_joined, decode_left, encode_entry
+from .codec import Change, Hold, RegistryOwner, decode_entry, decode_joined, decode_left, encode_entry
 from .connection_counts import ConnectionCounts
 from .holds import Holds
 from .lease import OPEN, Lease
@@ -70,7 +70,7 @@ class RedisRegistry(Questions):
         self,
         redis: Named,
         node_id: str,
-        owner: Owner,
+        owner: RegistryOwner,
         lease: float = LEASE_SECONDS,
         connect: Callable[[], Named] | None = None,
     ) -> None:

@@ -12,7 +12,7 @@ from weakref import ref
 
 from legato.broadcaster.bus.base import BusError
 from legato.protocol import backoff, stream
-from legato.protocol.healing import DELIVER, Channel, Reading, Room, Verdict
+from legato.protocol.healing import DELIVER, HealedChannel, LogReading, Room, Verdict
 from legato.protocol.redis.cancellation import end_task
 from legato.protocol.redis.retry import FIRST, LONGEST, Backoff
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from legato.protocol.healing import Healed
     from legato.protocol.wire import Envelope
 
-    from .store import Replies, Reply
+    from .store import Replies, StoredReply
 
 logger: Final = logging.getLogger("legato.healing")
 
@@ -53,7 +53,7 @@ SWEEP_SECONDS: Final = 20.0
 """Interval of the check for replies that have been silent for long."""
 
 
-class _Channel(Channel):
+class _Channel(HealedChannel):
     """The healing state of a channel, with its hub state and its observers.
 
     The hub state is valid while the channel has subscribers. Afterwards the channel is ``closed``.
@@ -196,7 +196,7 @@ class Healer:
         while again and (reading := await self._reading(key, channel, message_id)) is not None:
             again = self._channels.get(key) is channel and self._deliver(key, channel, message_id, reading)
 
-    async def _reading(self, key: Key, channel: _Channel, message_id: str) -> Reading | None:
+    async def _reading(self, key: Key, channel: _Channel, message_id: str) -> LogReading | None:
         """Read the log, retrying while Redis does not answer. None if it is no longer needed."""
         waits: Backoff | None = None
         while self._channels.get(key) is channel and (first := channel.next(message_id)) is not None:
@@ -210,10 +210,10 @@ class Healer:
                 await waits.wait()
             except Exception:  # the log is not in the worker's format
                 logger.exception("reply %s: the log cannot be read", message_id)
-                return Reading(first, None)
+                return LogReading(first, None)
         return None
 
-    def _deliver(self, key: Key, channel: _Channel, message_id: str, reading: Reading) -> bool:
+    def _deliver(self, key: Key, channel: _Channel, message_id: str, reading: LogReading) -> bool:
         """Deliver what was read. Returns whether the log has to be read again."""
         healed: Healed = channel.read(message_id, reading, self._now())
         if reading.end is not None and reading.frames is not None and channel.next(message_id) is None:
@@ -268,7 +268,7 @@ class Healer:
                 await asyncio.sleep(pause)
         return []
 
-    async def _catch_up(self, key: Key, channel: Channel) -> None:
+    async def _catch_up(self, key: Key, channel: HealedChannel) -> None:
         """Wait until the bus has delivered what is in the log already, if the node cannot know how much.
 
         Otherwise tokens that are part of a snapshot could follow it.
@@ -277,7 +277,7 @@ class Healer:
             await self._passed([key])
             channel.settle()
 
-    async def _read_all(self, key: Key, channel: Channel, observer: Observer) -> dict[str, Reply]:
+    async def _read_all(self, key: Key, channel: HealedChannel, observer: Observer) -> dict[str, StoredReply]:
         asked = self._now()
         ((streaming, ended),) = await self._replies.around([key])
         ids = sorted({*streaming, *channel.messages, *observer.messages})[:MAX_SNAPSHOTS]
@@ -287,7 +287,7 @@ class Healer:
         channel.sync(live, ended, asked)
         return known
 
-    async def _reply(self, key: Key, message_id: str) -> Reply | None:
+    async def _reply(self, key: Key, message_id: str) -> StoredReply | None:
         try:
             return await self._replies.on_channel(key, message_id)
         except ExpiredError:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from legato.protocol.wire import Envelope
 
-    from .store import Reply
+    from .store import StoredReply
 
 MOST: Final = 10_000
 """Maximum number of frames that an observer keeps. With more, the log has to be read again."""
@@ -60,7 +60,7 @@ class Observer:
         self._tokens = {message_id: {} for message_id in self._tokens}
         self._room = MOST
 
-    def snapshot(self, message_id: str, reply: Reply, count: int | None) -> stream.Snapshot | None:
+    def snapshot(self, message_id: str, reply: StoredReply, count: int | None) -> stream.Snapshot | None:
         """Make a snapshot of what the channel has delivered of a reply; None if that is nothing.
 
         :param count: the number of tokens delivered; None if the reply is not being forwarded.

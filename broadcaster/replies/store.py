@@ -15,7 +15,7 @@ from legato.broadcaster.bus.base import BusError, RefusedError
 from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.redis_client import ask
 from legato.protocol import stream, wire
-from legato.protocol.healing import Reading
+from legato.protocol.healing import LogReading
 from legato.protocol.redis import scripts
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class ExpiredError(Exception):
     """The log, or the requested part of it, has expired."""
 
 
-class Reply(NamedTuple):
+class StoredReply(NamedTuple):
     """The state of a reply. ``tokens`` begin at index ``next_index - len(tokens)``."""
 
     text: str
@@ -186,14 +186,14 @@ class Replies:
         await ask(self._redis.hset(message_key, "cancel", "1"))
         return True
 
-    async def read(self, user_id: UserId, message_id: str, after: int) -> Reply | None:
+    async def read(self, user_id: UserId, message_id: str, after: int) -> StoredReply | None:
         """Read a reply with the tokens after index ``after`` (-1 for all); None if the user has none such.
 
         :raises ExpiredError: the log has fewer tokens than the state says.
         """
         return await self.on_channel(Key(self.app_id, stream.chat_channel(user_id)), message_id, after)
 
-    async def on_channel(self, key: Key, message_id: str, after: int = -1) -> Reply | None:
+    async def on_channel(self, key: Key, message_id: str, after: int = -1) -> StoredReply | None:
         """As :meth:`read`, by channel."""
         pipeline = self._redis.pipeline(transaction=True)
         pipeline.hmget(self._names.message_key(*key, message_id), ["state", "next", "attempt", "error"])
@@ -206,7 +206,7 @@ class Replies:
             raise ExpiredError
         if after >= len(texts):
             after = len(texts) - 1
-        return Reply(
+        return StoredReply(
             "".join(texts),
             texts[after + 1 :],
             len(texts),
@@ -229,14 +229,14 @@ class Replies:
             for active, ended in await ask(pipeline.execute())
         ]
 
-    async def missing(self, key: Key, message_id: str, first: int) -> Reading:
+    async def missing(self, key: Key, message_id: str, first: int) -> LogReading:
         """Read the frames of a message from token ``first`` on, as the worker published them."""
         pipeline = self._redis.pipeline(transaction=True)
         pipeline.hmget(self._names.message_key(*key, message_id), ["user", "state", "next"])
         pipeline.xrange(self._names.log_key(*key, message_id), wire.log_entry_id(first), "+")
         (user, state, count), entries = await ask(pipeline.execute())
         if user is None or state is None:
-            return Reading(first, None)
+            return LogReading(first, None)
         user_id = msgspec.json.decode(user, type=stream.UserId)
         count = int(count or 0)
         texts = [fields[TEXT].decode() for _, fields in entries if TEXT in fields]
@@ -248,7 +248,7 @@ class Replies:
         if (ended := state.decode()) in stream.ENDS:
             event = stream.ending(_decision(entries, ended), user_id, message_id, count)
             end = (ended, event.frame(key.channel))
-        return Reading(first, frames if first + len(frames) == count else None, end)
+        return LogReading(first, frames if first + len(frames) == count else None, end)
 
 
 AROUND: Final = scripts.text(__package__, "around")

@@ -42,20 +42,20 @@ class Arrivals:
         self.connect = connect
         self._seconds = seconds
         self._loop = asyncio.get_running_loop()
-        self._since: dict[Arrival, float] = {}
+        self._since: dict[PendingConnection, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def __call__(self, **of_uvicorn: Any) -> Arrival:
+    def __call__(self, **of_uvicorn: Any) -> PendingConnection:
         """Create a protocol, with the arguments that uvicorn passes to its own."""
-        return Arrival(self, of_uvicorn)
+        return PendingConnection(self, of_uvicorn)
 
-    def begin(self, arrival: Arrival) -> None:
+    def begin(self, arrival: PendingConnection) -> None:
         """Start the time limit of a new connection."""
         now = self._since[arrival] = self._loop.time()
         if self._timer is None:
             self._timer = self._loop.call_at(now + self._seconds, self._close_expired)
 
-    def end(self, arrival: Arrival) -> float:
+    def end(self, arrival: PendingConnection) -> float:
         """End the time limit. Returns the loop time at which the connection was accepted. Idempotent."""
         return self._since.pop(arrival, 0.0)
 
@@ -70,7 +70,7 @@ class Arrivals:
             arrival.shutdown()
 
 
-class Arrival(asyncio.Protocol):
+class PendingConnection(asyncio.Protocol):
     """A new connection. Its first bytes decide which protocol takes over.
 
     :param of_uvicorn: the arguments that uvicorn passes to its protocol.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httptools
 
-from .framing import INVALID, Refused
+from .framing import INVALID, FramingRefusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -68,14 +68,14 @@ class Parting:
 def scope_of(head: Head, config: Config, *, secure: bool) -> dict[str, Any]:
     """Build the ASGI scope of a request.
 
-    :raises Refused: the target is not a valid URL.
+    :raises FramingRefusal: the target is not a valid URL.
     """
     try:
         url = httptools.parse_url(head.target)
         raw_path = url.path or b"/"
         path = raw_path.decode("ascii")
     except (httptools.HttpParserInvalidURLError, UnicodeDecodeError) as error:
-        raise Refused(400, INVALID) from error
+        raise FramingRefusal(400, INVALID) from error
     return {
         "type": "http",
         "asgi": {"version": config.asgi_version, "spec_version": "2.3"},

@@ -12,7 +12,7 @@ PROGRESS_BYTES: Final = 32_768
 """How much of a body has to arrive in ``request_seconds``, if it is not complete by then."""
 
 
-class Timed(Protocol):
+class HasDeadline(Protocol):
     """The connection whose peer has deadlines."""
 
     transport: asyncio.Transport
@@ -40,7 +40,7 @@ class Deadlines:
     _timer: asyncio.TimerHandle | None = None
     _stall: asyncio.TimerHandle | None = None
 
-    def __init__(self, connection: Timed, keep_alive: float, seconds: float, since: float) -> None:
+    def __init__(self, connection: HasDeadline, keep_alive: float, seconds: float, since: float) -> None:
         self._connection = connection
         self._keep_alive = keep_alive
         self._seconds = seconds

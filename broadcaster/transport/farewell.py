@@ -12,7 +12,7 @@ BYTES: Final = 4_194_304
 """How many bytes the peer may still send."""
 
 
-class Owner(Protocol):
+class ConnectionOwner(Protocol):
     """The protocol that owned the connection."""
 
     def close(self) -> None:
@@ -38,7 +38,7 @@ class Farewell(asyncio.Protocol):
 
     __slots__ = ("_left", "_owner", "_timer", "_transport")
 
-    def __init__(self, owner: Owner, transport: asyncio.Transport) -> None:
+    def __init__(self, owner: ConnectionOwner, transport: asyncio.Transport) -> None:
         self._owner = owner
         self._transport = transport
         self._left = BYTES

@@ -40,7 +40,7 @@ _CHUNK_LINE: Final = re.compile(
 _TRAILER: Final = re.compile(rb"[!#-'*+\-.0-9A-Z^-z|~]+:[\t\x20-\x7e\x80-\xff]*")
 
 
-class Refused(Exception):  # noqa: N818 - an answer to the client, not an internal error
+class FramingRefusal(Exception):  # noqa: N818 - an answer to the client, not an internal error
     """The message is refused, and the rest of it not read. The text is for the peer."""
 
     def __init__(self, status: int, reason: str) -> None:
@@ -95,7 +95,7 @@ def take_head(unread: bytearray, searched: int = 0) -> bytes | None:
     """Take a head from the front, and skip up to two empty lines before it. None if it is incomplete.
 
     :param searched: the number of bytes already searched for the end of the head.
-    :raises Refused: the head is too large.
+    :raises FramingRefusal: the head is too large.
     """
     if not searched and unread.startswith((b"\r", b"\n")):
         start = unread[:4]
@@ -108,13 +108,13 @@ def take_head(unread: bytearray, searched: int = 0) -> bytes | None:
             return head
     elif len(unread) < MAX_HEAD:
         return None
-    raise Refused(431, "The head of the request is too large.")
+    raise FramingRefusal(431, "The head of the request is too large.")
 
 
 def parse_head(data: bytes) -> Head:
     """Parse one complete head.
 
-    :raises Refused: the head is invalid, or requires something that is not supported.
+    :raises FramingRefusal: the head is invalid, or requires something that is not supported.
     """
     fields = _Fields()
     fields.parser = parser = httptools.HttpRequestParser(fields)
@@ -123,11 +123,11 @@ def parse_head(data: bytes) -> Head:
     except httptools.HttpParserUpgrade:
         pass  # decided below
     except httptools.HttpParserError as error:
-        raise Refused(400, INVALID) from error
+        raise FramingRefusal(400, INVALID) from error
     finally:
         del fields.parser  # breaks the reference cycle
     if not fields.complete:
-        raise Refused(400, INVALID)
+        raise FramingRefusal(400, INVALID)
     _check_target(fields.target)
     version, headers = parser.get_http_version(), fields.headers
     by_name = dict(headers)
@@ -136,7 +136,7 @@ def parse_head(data: bytes) -> Head:
     in_chunks = b"transfer-encoding" in by_name and _in_chunks(headers, version)
     websocket = parser.should_upgrade() and _asks(headers, version, b"upgrade", b"websocket")
     if websocket and (length or in_chunks):
-        raise Refused(400, "A request for a WebSocket has no body.")
+        raise FramingRefusal(400, "A request for a WebSocket has no body.")
     return Head(
         method=parser.get_method(),
         target=fields.target,
@@ -153,12 +153,12 @@ def parse_head(data: bytes) -> Head:
 def _check_target(target: bytes) -> None:
     """Refuse URLs that are expensive to decode: with many small parts, or with invalid escapes."""
     if target.count(b"&") + target.count(b"/") > MAX_PARTS:
-        raise Refused(414, "The address of the request has too many parts.")
+        raise FramingRefusal(414, "The address of the request has too many parts.")
     escapes = target.count(b"%")
     if escapes > MAX_ESCAPES:
-        raise Refused(414, "The address of the request has too many escapes.")
+        raise FramingRefusal(414, "The address of the request has too many escapes.")
     if escapes and _NO_ESCAPE.search(target) is not None:
-        raise Refused(400, INVALID)
+        raise FramingRefusal(400, INVALID)
 
 
 def _named(headers: Sequence[tuple[bytes, bytes]], wanted: bytes) -> list[bytes]:
@@ -172,9 +172,9 @@ def _asks(headers: Sequence[tuple[bytes, bytes]], version: str, name: bytes, wha
 
 def _in_chunks(headers: Sequence[tuple[bytes, bytes]], version: str) -> bool:
     if version == "1.0":
-        raise Refused(400, INVALID)  # RFC 9112, 6.1: faulty framing
+        raise FramingRefusal(400, INVALID)  # RFC 9112, 6.1: faulty framing
     if _named(headers, b"transfer-encoding") != [b"chunked"]:
-        raise Refused(501, "Expected no other Transfer-Encoding than chunked.")
+        raise FramingRefusal(501, "Expected no other Transfer-Encoding than chunked.")
     return True
 
 
@@ -222,7 +222,7 @@ class Chunked:
     def take(self, unread: bytearray, most: int) -> bytes:
         """Take content from the front, at most ``most`` bytes, or of :data:`MAX_CHUNKS` chunks.
 
-        :raises Refused: the chunks are invalid, or extensions and trailers are too large.
+        :raises FramingRefusal: the chunks are invalid, or extensions and trailers are too large.
         """
         content = bytearray()
         for _ in range(3 * MAX_CHUNKS):
@@ -234,7 +234,7 @@ class Chunked:
         end = unread.find(b"\r\n", 0, self._room + 16)
         if end < 0:
             if len(unread) >= self._room + 16:
-                raise Refused(431, "Chunk extensions and trailers are too large.")
+                raise FramingRefusal(431, "Chunk extensions and trailers are too large.")
             return None
         line = bytes(unread[:end])
         del unread[: end + 2]
@@ -243,7 +243,7 @@ class Chunked:
     def _use(self, room: int) -> None:
         self._room -= room
         if self._room < 0:
-            raise Refused(431, "Chunk extensions and trailers are too large.")
+            raise FramingRefusal(431, "Chunk extensions and trailers are too large.")
 
     def _size(self, unread: bytearray, _content: bytearray, _most: int) -> bool:
         line = self._line(unread)
@@ -251,7 +251,7 @@ class Chunked:
             return False
         found = _CHUNK_LINE.fullmatch(line)
         if found is None:
-            raise Refused(400, INVALID)
+            raise FramingRefusal(400, INVALID)
         self._use(len(line) - found.end(1))
         self._data_left = int(found[1], 16)
         self._state = self._data if self._data_left else self._trailer
@@ -270,7 +270,7 @@ class Chunked:
         if len(unread) < 2:
             return False
         if unread[:2] != b"\r\n":
-            raise Refused(400, INVALID)
+            raise FramingRefusal(400, INVALID)
         del unread[:2]
         self._state = self._size
         return True
@@ -283,7 +283,7 @@ class Chunked:
             self.done = True
             return False
         if _TRAILER.fullmatch(line) is None:
-            raise Refused(400, INVALID)
+            raise FramingRefusal(400, INVALID)
         self._use(len(line) + 2)
         return True
 

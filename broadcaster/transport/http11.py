@@ -18,7 +18,7 @@ from .deadlines import Deadlines
 from .exchange import Exchange
 from .farewell import Farewell
 from .fastpath import plain_post
-from .framing import Refused, body_of, parse_head
+from .framing import FramingRefusal, body_of, parse_head
 from .read_buffer import ReadBuffer
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ class HttpProtocol(asyncio.Protocol):
             self._hand_over(head)
             return
         if head.method == b"CONNECT":
-            raise Refused(405, "This is no proxy.")
+            raise FramingRefusal(405, "This is no proxy.")
         for_api = self.api.serves(head.target)
         secure = not for_api and self.transport.get_extra_info("sslcontext") is not None
         scope = None if for_api else scope_of(head, self._config, secure=secure)
@@ -332,11 +332,11 @@ class HttpProtocol(asyncio.Protocol):
 
     @property
     def busy(self) -> bool:
-        """See :class:`~.deadlines.Timed`."""
+        """See :class:`~.deadlines.HasDeadline`."""
         return self._buffer.paused or (self._incomplete is None and self._answering())
 
     def expire(self) -> None:
-        """See :class:`~.deadlines.Timed`."""
+        """See :class:`~.deadlines.HasDeadline`."""
         self.refuse(408, "The request did not come in time.")
 
     def pause_writing(self) -> None:

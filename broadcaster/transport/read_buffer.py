@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from .budget import SLICE, SLICE_BYTES
-from .framing import Refused, take_head
+from .framing import FramingRefusal, take_head
 
 if TYPE_CHECKING:
     import asyncio
@@ -21,7 +21,7 @@ class Requests(Protocol):
     def step(self) -> bool:
         """Read one head, or a part of a body. Whether there was anything to read.
 
-        :raises Refused: it is not valid, or too large.
+        :raises FramingRefusal: it is not valid, or too large.
         """
 
     def blocked(self) -> bool:
@@ -91,7 +91,7 @@ class ReadBuffer:
     def take_head(self) -> bytes | None:
         """The next head, removed from what is unread; None if it is not complete.
 
-        :raises Refused: it is too large.
+        :raises FramingRefusal: it is too large.
         """
         data = take_head(self.unread, self._searched)
         self._searched = len(self.unread) if data is None else 0
@@ -127,7 +127,7 @@ class ReadBuffer:
                 if len(unread) <= until:
                     break
             return bool(unread)
-        except Refused as refused:
+        except FramingRefusal as refused:
             self._requests.refuse(refused.status, str(refused))
             return False
         finally:

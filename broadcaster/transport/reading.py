@@ -27,7 +27,7 @@ GOODBYE: Final = 8
 """Length of the longest close frame that is handled without the library."""
 
 
-class Reading(Client, asyncio.Protocol):
+class ReadingHalf(Client, asyncio.Protocol):
     """The reading half of a connection. Satisfies :class:`legato.broadcaster.transport.budget.Reader`."""
 
     __slots__ = ("_at", "_library", "_transport", "_unread")

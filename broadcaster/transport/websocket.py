@@ -14,7 +14,7 @@ from legato.protocol import errors
 
 from . import handshake
 from .cut import cut
-from .reading import Reading
+from .reading import ReadingHalf
 
 if TYPE_CHECKING:
     import asyncio
@@ -36,7 +36,7 @@ STALLED_SECONDS: Final = 30.0
 """Write-stall check: a slow peer that has read nothing between two checks is cut."""
 
 
-class Connection(Reading):
+class Connection(ReadingHalf):
     """A client on a WebSocket.
 
     An ``asyncio.Protocol`` that takes the transport over from another one (:mod:`.acceptor`, :mod:`.http11`).

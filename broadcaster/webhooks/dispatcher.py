@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from legato.protocol import webhooks
-from legato.protocol.delivery import Policy
+from legato.protocol.delivery import RetryPolicy
 from legato.protocol.holdback import HOLD_SECONDS, Gone, Place
 
 from .departures import HeldDepartures
@@ -42,7 +42,7 @@ class Webhooks:
         apps: Iterable[App],
         confirm: Confirm | None = None,
         *,
-        policy: Policy = Policy(),  # noqa: B008 - immutable
+        policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - immutable
         hold_seconds: float = HOLD_SECONDS,
         wall: Callable[[], float] = time.time,
     ) -> None:

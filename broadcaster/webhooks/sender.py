@@ -1,4 +1,4 @@
-"""Sends the events of one webhook: timers and requests around ``protocol.delivery.Delivery``."""
+"""Sends the events of one webhook: timers and requests around ``protocol.delivery.WebhookQueue``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import httpx2
 
 from legato.protocol import webhooks
-from legato.protocol.delivery import Delivery, Hook, Policy
+from legato.protocol.delivery import Hook, RetryPolicy, WebhookQueue
 
 from .requests import post
 from .timer import Timer
@@ -31,7 +31,7 @@ class Sender:
         app: App,
         webhook: Webhook,
         client: httpx2.AsyncClient,
-        policy: Policy,
+        policy: RetryPolicy,
         wall: Callable[[], float],
     ) -> None:
         self.webhook = webhook
@@ -41,7 +41,7 @@ class Sender:
         self._client = client
         self._wall = wall
         self._loop = asyncio.get_running_loop()
-        self._delivery = Delivery(policy, webhook.batch_size)
+        self._delivery = WebhookQueue(policy, webhook.batch_size)
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = False
         self._timer = Timer(self._pump)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from legato.protocol.apps import App, Webhook
-    from legato.protocol.delivery import Policy
+    from legato.protocol.delivery import RetryPolicy
 
     from .sender import Sender
 
@@ -29,7 +29,7 @@ class Senders:
     webhooks until they have closed.
     """
 
-    def __init__(self, policy: Policy, wall: Callable[[], float]) -> None:
+    def __init__(self, policy: RetryPolicy, wall: Callable[[], float]) -> None:
         self.by_app: dict[str, Sequence[Sender]] = {}
         self.all: list[Sender] = []
         self._policy = policy

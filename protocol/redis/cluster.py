@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from legato.protocol.redis_url import Address
 
 from . import slots as cluster
-from .pipeline import Client, Named
+from .pipeline import Named, RedisClient
 from .slots import SlotMap
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Cluster(Named):
     def node(self, address: Address) -> Redis:
         """The client of one node. Made when it is first asked for, and kept."""
         if address not in self._nodes:
-            self._nodes[address] = Client(self._pool(address), self.names)
+            self._nodes[address] = RedisClient(self._pool(address), self.names)
         return self._nodes[address]
 
     def masters(self) -> list[Redis]:

@@ -35,7 +35,7 @@ from legato.protocol.redis_url import Address
 
 from .cluster import ASK_SECONDS, Cluster
 from .internals import Inner, Parser
-from .pipeline import Client
+from .pipeline import RedisClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -289,7 +289,7 @@ def connect(plan: Plan, prefix: str = "", *, repeats: int = 0, **options: Any) -
         options |= {"link": _Link("standalone"), "path": plan.path}
     else:
         options |= {"link": _Link("standalone"), **plan.addresses[0]._asdict()}
-    return Client(BlockingConnectionPool(**options, db=plan.database), names)
+    return RedisClient(BlockingConnectionPool(**options, db=plan.database), names)
 
 
 def _settings(plan: Plan) -> dict[str, Any]:

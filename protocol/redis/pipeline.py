@@ -44,7 +44,7 @@ class Named(Redis):
     names: Names
 
 
-class Client(Named):
+class RedisClient(Named):
     """A client of one server: redis-py's, but for :meth:`pipeline`. Closes ``pool`` when it is closed."""
 
     def __init__(self, pool: BlockingConnectionPool, names: Names) -> None:
@@ -86,7 +86,7 @@ class Client(Named):
 
 
 class LeanPipeline(Pipeline):
-    def __init__(self, client: Client, transaction: bool) -> None:
+    def __init__(self, client: RedisClient, transaction: bool) -> None:
         super().__init__(client.connection_pool, client.response_callbacks, transaction, None)
         self._client = client
 

@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from legato.protocol.delivery import Delivery, Policy
+from legato.protocol.delivery import RetryPolicy, WebhookQueue
 from tests.tiers import amount
 
-POLICY = Policy(collect=0)
+POLICY = RetryPolicy(collect=0)
 
 
-def queue(batch_size=1, **changes) -> Delivery:
-    return Delivery(POLICY._replace(**changes), batch_size)
+def queue(batch_size=1, **changes) -> WebhookQueue:
+    return WebhookQueue(POLICY._replace(**changes), batch_size)
 
 
 def fill(delivery, channel, *contents, now=0.0):

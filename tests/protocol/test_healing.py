@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from legato.protocol import healing
-from legato.protocol.healing import FORGET_SECONDS, IDLE_SECONDS, Channel, Healed, Reading, Room, Verdict
+from legato.protocol.healing import (
+    FORGET_SECONDS,
+    IDLE_SECONDS,
+    Healed,
+    HealedChannel,
+    LogReading,
+    Room,
+    Verdict,
+)
 from legato.protocol.wire import ASIDE, END, MAX_ENDED, Envelope
 from tests.tiers import amount
 
@@ -40,10 +48,10 @@ def healed(frames: Sequence[bytes] = (), tokens: int = 0, **more: bool) -> Heale
     return Healed(tuple(frames), tokens, **more)
 
 
-def log(first: int, total: int, state: str = "") -> Reading:
+def log(first: int, total: int, state: str = "") -> LogReading:
     """All that there is from ``first`` on."""
     frames = [frame(index) for index in range(first, total)]
-    return Reading(first, frames, (state, state.encode()) if state else None)
+    return LogReading(first, frames, (state, state.encode()) if state else None)
 
 
 @pytest.fixture
@@ -52,14 +60,14 @@ def room() -> Room:
 
 
 @pytest.fixture
-def channel(room) -> Channel:
+def channel(room) -> HealedChannel:
     """One that nothing streamed on when it was opened."""
-    opened = Channel(room, 0)
+    opened = HealedChannel(room, 0)
     opened.sync({}, {}, 0)
     return opened
 
 
-def takes(channel: Channel, *envelopes: Envelope) -> list[Verdict]:
+def takes(channel: HealedChannel, *envelopes: Envelope) -> list[Verdict]:
     return [channel.take(envelope, 0) for envelope in envelopes]
 
 
@@ -95,7 +103,7 @@ def test_a_message_that_begins_later_begins_at_0(channel):
 
 
 def test_before_the_channel_is_opened_a_message_begins_with_what_is_heard_first(room):
-    channel = Channel(room, 0)
+    channel = HealedChannel(room, 0)
     assert takes(channel, token(5), token(6), token(8)) == [DELIVER, DELIVER, ASK]
     channel.sync({"m": 9, "n": 2}, {}, 0)
     assert channel.next("m") == 7
@@ -109,7 +117,7 @@ def test_before_the_channel_is_opened_a_message_begins_with_what_is_heard_first(
     ("first", "verdict"), [(2, DELIVER), (3, DELIVER), (4, ASK)], ids=["on its way", "next", "behind a hole"]
 )
 def test_a_message_goes_on_where_the_first_snapshot_ends(room, first, verdict):
-    channel = Channel(room, 0)
+    channel = HealedChannel(room, 0)
     channel.sync({"m": 3}, {}, 0)
     assert takes(channel, token(first)) == [verdict]
     assert channel.next("m") == (3 if verdict is ASK else first + 1)
@@ -117,7 +125,7 @@ def test_a_message_goes_on_where_the_first_snapshot_ends(room, first, verdict):
 
 @pytest.mark.parametrize("first", [1, 3, None])
 def test_what_may_be_on_its_way_is_known_once_it_has_come_or_the_bus_has_caught_up(room, first):
-    channel = Channel(room, 0)
+    channel = HealedChannel(room, 0)
     assert not channel.soft
     channel.sync({"m": 3}, {}, 0)
     assert channel.soft
@@ -151,10 +159,10 @@ def test_what_began_and_ended_unheard_is_read_from_the_start(channel):
 
 
 def test_what_had_ended_before_the_channel_was_opened_stays_so(room):
-    channel = Channel(room, 0)
+    channel = HealedChannel(room, 0)
     channel.sync({}, {"before": 9}, 9)
     assert channel.resync([], {"before": 1, "later": 1}, 0) == ["later"]
-    silent = Channel(room, 0)
+    silent = HealedChannel(room, 0)
     assert not silent.synced
     assert silent.resync(["now"], {"before": 1}, 0) == ["now"]
     assert silent.resync([], {"before": 1, "later": 1}, 0) == ["later"]
@@ -162,7 +170,7 @@ def test_what_had_ended_before_the_channel_was_opened_stays_so(room):
 
 @pytest.mark.parametrize("told", [True, False], ids=["told what streams", "never told"])
 def test_what_has_ended_since_the_channel_was_opened_is_not_old(room, told):
-    channel = Channel(room, 100)
+    channel = HealedChannel(room, 100)
     if told:
         channel.sync({}, {"old": 5, "new": 4}, 105)
     assert channel.resync([], {"old": 6, "new": 5}, 106) == ["new"]
@@ -170,7 +178,7 @@ def test_what_has_ended_since_the_channel_was_opened_is_not_old(room, told):
 
 
 def test_what_had_ended_before_may_still_be_on_its_way(room):
-    channel = Channel(room, 0)
+    channel = HealedChannel(room, 0)
     channel.sync({}, {"m": 1}, 0)
     assert takes(channel, token(0), end(1)) == [DELIVER, DELIVER]
 
@@ -199,7 +207,7 @@ def test_a_reading_from_before_another_loss_is_not_enough(channel):
 )
 def test_a_part_is_never_passed_off_as_the_whole(channel, room, known, frames):
     takes(channel, token(0), token(5))
-    reading = Reading(1, None, None if known is None else (known, known.encode()))
+    reading = LogReading(1, None, None if known is None else (known, known.encode()))
     assert channel.read("m", reading, 0) == healed(frames, lost=True)
     assert (channel.next("m"), channel.messages, room.used) == (None, [], 0)
     assert takes(channel, token(6), aside(7)) == [DROP, DROP]
@@ -209,11 +217,11 @@ def test_a_part_is_never_passed_off_as_the_whole(channel, room, known, frames):
 @pytest.mark.parametrize(("state", "verdict"), [("complete", DROP), ("failed", DELIVER)])
 def test_the_end_of_a_reply_with_a_hole_is_told_unless_it_says_that_all_is_there(channel, state, verdict):
     takes(channel, token(5))
-    channel.read("m", Reading(0, None), 0)
+    channel.read("m", LogReading(0, None), 0)
     assert takes(channel, end(9, state), end(9, state)) == [verdict, DROP]
     takes(channel, token(5, "n"), end(6, state, "n"))
     told = [] if state == "complete" else [state.encode()]
-    assert channel.read("n", Reading(0, None), 0) == healed(told, lost=True)
+    assert channel.read("n", LogReading(0, None), 0) == healed(told, lost=True)
 
 
 def test_a_log_that_does_not_have_it_twice_is_given_up(channel):
@@ -225,23 +233,23 @@ def test_a_log_that_does_not_have_it_twice_is_given_up(channel):
 
 
 def test_what_there_is_no_room_for_is_read(room, monkeypatch):
-    channel = Channel(Room(4), 0)
+    channel = HealedChannel(Room(4), 0)
     channel.sync({}, {}, 0)
     assert takes(channel, token(1), token(2), token(3), end(4)) == [ASK, HOLD, HOLD, HOLD]
     assert channel.read("m", log(0, 2), 0) == healed([frame(0), frame(1), frame(2)], 2, again=True)
     assert channel.read("m", log(3, 4, "complete"), 0) == healed([frame(3), b"complete"], 1, ended=True)
     takes(channel, token(1, "n"), token(2, "n"), token(3, "n"))
-    ended = Reading(0, [frame(0)], ("failed", b"failed"))
+    ended = LogReading(0, [frame(0)], ("failed", b"failed"))
     assert channel.read("n", ended, 0) == healed([frame(0), b"failed"], 1, ended=True)
 
 
 def test_what_is_dropped_for_room_before_an_end_that_is_held_asks_for_nothing_more():
-    channel = Channel(Room(len(b"complete")), 0)
+    channel = HealedChannel(Room(len(b"complete")), 0)
     channel.sync({}, {}, 0)
     assert takes(channel, token(1), end(2)) == [ASK, HOLD]
     assert takes(channel, end(2)) == [HOLD]
     assert channel.read("m", log(0, 2), 0).again
-    channel = Channel(Room(len(b"complete")), 0)
+    channel = HealedChannel(Room(len(b"complete")), 0)
     channel.sync({}, {}, 0)
     assert takes(channel, end(1), token(0), aside(1)) == [ASK, HOLD, HOLD]
     assert channel.read("m", log(0, 1), 0) == healed([frame(0), b"complete"], 1)
@@ -266,7 +274,7 @@ class TestSilence:
 
     def test_one_that_is_lost_is_forgotten(self, channel):
         takes(channel, token(5))
-        channel.read("m", Reading(0, None), 0)
+        channel.read("m", LogReading(0, None), 0)
         assert channel.idle(IDLE_SECONDS) == []
         assert len(channel) == 0
         assert takes(channel, token(6)) == [DROP]
@@ -279,7 +287,7 @@ class TestSilence:
         assert channel.resync([], {"m": 1}, 0) == ["m"]
 
     def test_so_are_those_before_the_channel_was_opened(self, room):
-        channel = Channel(room, 0)
+        channel = HealedChannel(room, 0)
         channel.sync({}, {"m": 1}, 0)
         channel.idle(FORGET_SECONDS + 1)
         assert channel.resync([], {"m": 1}, 0) == ["m"]
@@ -298,12 +306,12 @@ class World:
     """Redis, a bus that loses what it likes, and a node that reads up. What a reader hears is kept."""
 
     def __init__(self, room: int) -> None:
-        self.channel = Channel(Room(room), 0)
+        self.channel = HealedChannel(Room(room), 0)
         self.channel.sync({}, {}, 0)
         self.bus: deque[Envelope] = deque()
         self.logs: dict[str, int] = {}
         self.ends: dict[str, str] = {}
-        self.asked: deque[tuple[str, Reading | None]] = deque()
+        self.asked: deque[tuple[str, LogReading | None]] = deque()
         self.heard: list[bytes] = []
 
     def publish(self, name: str) -> None:
@@ -347,7 +355,7 @@ class World:
                 frames = [frame(index, name) for index in range(first, self.logs[name])]
                 state = self.ends.get(name)
                 ended = None if state is None else (state, state.encode())
-                self.asked[at] = (name, Reading(first, frames, ended))
+                self.asked[at] = (name, LogReading(first, frames, ended))
                 return
 
     def answer(self) -> None:
@@ -401,7 +409,7 @@ def test_the_bound_is_far_above_what_one_reply_needs():
 
 
 def test_what_is_heard_first_behind_a_deafness_before_the_first_look_begins_at_0(room):
-    opened = Channel(room, 0)
+    opened = HealedChannel(room, 0)
     assert takes(opened, token(7, "mid")) == [DELIVER]  # it streamed before
     opened.deafen()
     assert takes(opened, token(2)) == [ASK]

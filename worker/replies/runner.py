@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from legato.worker.observability.counters import Counters
-from legato.worker.store.conversations import ConversationDeniedError, RefusedError
+from legato.worker.store.conversations import ConversationDeniedError, DatabaseRefusedError
 
 from . import log_repair, reply
 from .log import FencedError
@@ -163,7 +163,7 @@ class Runner:
         job = answer.job
         try:
             await self.database.insist(lambda: self.store.save(job, answer.text, decision))
-        except RefusedError as error:
+        except DatabaseRefusedError as error:
             log.error("reply %s: refused by the database: %s", job.message_id, error)  # noqa: TRY400
         except Exception:  # a fault of ours: a retry would end the same way
             log.exception("reply %s: cannot be persisted", job.message_id)

@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("legato.worker")
 
 
-class UnavailableError(Exception):
+class DatabaseUnavailableError(Exception):
     """The database cannot be used now. One line, without the statement and its values."""
 
 
-class RefusedError(Exception):
-    """The database will never take these turns. One line, as in :class:`UnavailableError`."""
+class DatabaseRefusedError(Exception):
+    """The database will never take these turns. One line, as in :class:`DatabaseUnavailableError`."""
 
 
 class ConversationDeniedError(Exception):
@@ -94,8 +94,8 @@ class Store:
         For any other job: the job's own history.
 
         :raises ConversationDeniedError: the conversation is another user's.
-        :raises UnavailableError: a later call may succeed.
-        :raises RefusedError: no later call would.
+        :raises DatabaseUnavailableError: a later call may succeed.
+        :raises DatabaseRefusedError: no later call would.
         """
         if job.conversation_id is None:
             return job.history
@@ -115,8 +115,8 @@ class Store:
 
         A message for another user's conversation is stored outside of it.
 
-        :raises UnavailableError: a later call may succeed.
-        :raises RefusedError: no later call would.
+        :raises DatabaseUnavailableError: a later call may succeed.
+        :raises DatabaseRefusedError: no later call would.
         """
         try:
             async with self._engine.begin() as connection:
@@ -172,8 +172,8 @@ class Store:
         await self._engine.dispose()
 
 
-def _translated(error: Exception) -> UnavailableError | RefusedError:
-    kind = UnavailableError if database.is_down(error) else RefusedError
+def _translated(error: Exception) -> DatabaseUnavailableError | DatabaseRefusedError:
+    kind = DatabaseUnavailableError if database.is_down(error) else DatabaseRefusedError
     return kind(databases.reason(error))
 
 

@@ -40,7 +40,7 @@ _SHOWN: Final = 80  # characters of a reason
 _POLL: Final = 0.2
 
 
-class RefusedError(Exception):
+class ControlError(Exception):
     """The action was refused. One line for the user."""
 
 
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         asyncio.run(_run(args, settings))
     except SettingsError as error:
         return _complain(args, error, BAD_USAGE)
-    except RefusedError as error:
+    except ControlError as error:
         return _complain(args, error, FAILED)
     return 0
 
@@ -81,7 +81,7 @@ async def _run(args: argparse.Namespace, settings: config.ControlSettings) -> No
         await clients.check(redis)
         await ACTIONS[args.action](Context(redis, settings.worker), args)
     except (RedisError, OSError) as error:
-        raise RefusedError(f"Redis cannot be used: {reason_of(error)}") from error
+        raise ControlError(f"Redis cannot be used: {reason_of(error)}") from error
     finally:
         await redis.aclose()
 
@@ -179,9 +179,9 @@ async def _pause(context: Context, args: argparse.Namespace) -> None:
 async def _continue(context: Context, args: argparse.Namespace) -> None:
     paused = await context.directory.paused()
     if args.names and wire.ALL_QUEUES in paused:
-        raise RefusedError("all queues are paused: continue all, then pause single ones again")
+        raise ControlError("all queues are paused: continue all, then pause single ones again")
     if others := [name for name in args.names if name not in paused]:
-        raise RefusedError(f"not paused: {', '.join(others)}")
+        raise ControlError(f"not paused: {', '.join(others)}")
     await context.directory.resume(args.names)
     _say(f"continued: {', '.join(args.names) or 'all queues'}")
 
@@ -191,7 +191,7 @@ async def _drain(context: Context, args: argparse.Namespace) -> None:
     chosen = [status for status in workers if not args.targets or {status.id, status.host} & {*args.targets}]
     named = {name for status in chosen for name in (status.id, status.host)}
     if unknown := set(args.targets) - named:
-        raise RefusedError(f"no worker is {', '.join(sorted(unknown))}")
+        raise ControlError(f"no worker is {', '.join(sorted(unknown))}")
     ids = {status.id for status in chosen}
     # A supervisor drains its own processes; if they were drained one by one, it would replace them.
     await context.directory.drain([status.id for status in chosen if status.supervisor not in ids])
@@ -210,7 +210,7 @@ async def _until_gone(directory: WorkerDirectory, ids: set[str], limit: float) -
     deadline = time.monotonic() + limit
     while left := sorted(ids & {status.id for status in await directory.workers()}):
         if time.monotonic() >= deadline:
-            raise RefusedError(f"still running: {', '.join(left[:LISTED])}")
+            raise ControlError(f"still running: {', '.join(left[:LISTED])}")
         await asyncio.sleep(_POLL)
 
 
@@ -265,9 +265,9 @@ async def _dead_retry(context: Context, args: argparse.Namespace) -> None:
     _say(f"requeued: {counts['queued']}")
     missing = 0 if args.all else len(set(args.ids)) - sum(counts.values())
     if missing:
-        raise RefusedError(f"no such dead letter: {missing} of {len(set(args.ids))}")
+        raise ControlError(f"no such dead letter: {missing} of {len(set(args.ids))}")
     if counts["ended"]:
-        raise RefusedError(f"not requeued: {counts['ended']}; {_ENDED}")
+        raise ControlError(f"not requeued: {counts['ended']}; {_ENDED}")
 
 
 _ENDED: Final = "its message has ended; --new-message retries it as a new message"
@@ -289,7 +289,7 @@ async def _dead_purge(context: Context, args: argparse.Namespace) -> None:
         removed = sum([await letters.purge(args.older_than or 0.0) for letters in dead])
     else:
         there = sum([await letters.count() for letters in dead])
-        raise RefusedError(f"{there} dead letters: give --yes to remove all, --older-than TIME, or ids")
+        raise ControlError(f"{there} dead letters: give --yes to remove all, --older-than TIME, or ids")
     _say(f"removed: {removed}")
 
 

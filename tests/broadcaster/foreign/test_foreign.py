@@ -9,7 +9,7 @@ import pytest
 
 from legato.broadcaster import config
 from legato.broadcaster.foreign import settings as foreign
-from legato.broadcaster.foreign.names import RULES, Honoured, Ignored, Refused
+from legato.broadcaster.foreign.names import RULES, Honoured, Ignored, UnsupportedSetting
 from legato.protocol.settings import SettingsError
 from tests.broadcaster.test_config import APP, REVERB
 
@@ -155,7 +155,7 @@ def test_a_variable_that_cannot_be_honoured_safely_stops_the_start(name, bad, go
 
 def test_each_variable_that_stops_the_start_was_tried():
     assert {name for name, *_ in REFUSED} == {
-        name for name, rule in RULES.items() if isinstance(rule, Refused)
+        name for name, rule in RULES.items() if isinstance(rule, UnsupportedSetting)
     }
 
 

@@ -18,7 +18,7 @@ from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.redis_client import redis_client
 from legato.broadcaster.registry import lease as leases
 from legato.broadcaster.registry.base import Counts, Joined, Left, LocalRegistry
-from legato.broadcaster.registry.codec import Owner, decode_entry, encode_entry
+from legato.broadcaster.registry.codec import RegistryOwner, decode_entry, encode_entry
 from legato.broadcaster.registry.event_cache import Cached
 from legato.broadcaster.registry.other_nodes import OtherNodes
 from legato.broadcaster.registry.redis import ANSWER_SECONDS, RedisRegistry
@@ -99,7 +99,7 @@ async def redis_node(
 ) -> AsyncIterator[Node]:
     async with redis_client(url) as redis:
         node = Node(None)
-        node.registry = RedisRegistry(redis, name, Owner(node.lapsed, holding, node.mine), lease)
+        node.registry = RedisRegistry(redis, name, RegistryOwner(node.lapsed, holding, node.mine), lease)
         bus = RedisBus(redis)
         confirmed: list[Key] = []
         await bus.start(Handler(node.publish, confirmed.append))
@@ -329,7 +329,7 @@ async def test_what_a_dead_node_had_is_taken_back_once(server):
         one = await stack.enter_async_context(redis_node(server.url, "one", lease=0.3))
         two = await stack.enter_async_context(redis_node(server.url, "two", lease=0.3))
         async with redis_client(server.url) as redis:
-            dead = RedisRegistry(redis, "dead", Owner(lambda: None), lease=0.3)
+            dead = RedisRegistry(redis, "dead", RegistryOwner(lambda: None), lease=0.3)
             await dead.start(lambda *_: None)
             done: list[Any] = []
             dead.join(ROOM, "1.1", ANN, 100, done.append)
@@ -450,7 +450,7 @@ async def test_a_node_that_was_cut_off_does_not_repeat_what_the_others_have_done
 async def test_what_comes_after_a_node_was_taken_back_is_taken_back_too(server):
     """It was on its way when the node was stopped, and reaches Redis after everybody has looked."""
     async with redis_node(server.url, "one", lease=0.6) as one, redis_client(server.url) as redis:
-        late = RedisRegistry(redis, "late", Owner(lambda: None), lease=60)
+        late = RedisRegistry(redis, "late", RegistryOwner(lambda: None), lease=60)
         await redis.set(wire.lease_key("late"), leases.GONE)
         late._lease._until = late._lease.clock() + 60  # the moment between its look and the write
         done: list[Any] = []

@@ -13,7 +13,7 @@ from legato.broadcaster.transport.framing import (
     MAX_FIELDS,
     MAX_HEAD,
     Chunked,
-    Refused,
+    FramingRefusal,
     Sized,
     body_of,
     parse_head,
@@ -86,7 +86,7 @@ def test_no_bytes_are_chunks_that_are_not_chunks_for_the_parser(data, places):
     body = Chunked(MAX_HEAD)
     try:
         content, _ = read(body, cut(data, places))
-    except Refused:
+    except FramingRefusal:
         return
     if body.done:
         parsed = Parsed(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + data)
@@ -116,7 +116,7 @@ def test_no_bytes_are_chunks_that_are_not_chunks_for_the_parser(data, places):
     ],
 )
 def test_invalid_chunks_are_refused(data):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(FramingRefusal) as refused:
         read(Chunked(MAX_HEAD), [data])
     assert refused.value.status == 400
 
@@ -128,7 +128,7 @@ def refusal(body: Chunked, data: bytes, piece: int) -> tuple[int, int]:
         unread += data[at : at + piece]
         try:
             body.take(unread, MOST)
-        except Refused as refused:
+        except FramingRefusal as refused:
             return refused.status, at + piece
     raise AssertionError
 
@@ -174,7 +174,7 @@ def test_a_head_is_found_however_the_bytes_are_cut(before):
 def test_endless_empty_lines_are_refused():
     head = take_head(bytearray(b"\r\n" * 1000 + HEAD + b"\r\n"))
     assert head is not None
-    with pytest.raises(Refused):
+    with pytest.raises(FramingRefusal):
         parse_head(head)
 
 
@@ -186,7 +186,7 @@ def test_the_size_of_a_head_is_bounded():
         HEAD + b"x" * MAX_HEAD,
         HEAD + b"a:b\r\n" * MAX_FIELDS + b"\r\n",
     ):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(FramingRefusal) as refused:
             take_head(bytearray(large))
         assert refused.value.status == 431
     assert take_head(bytearray(HEAD + b"a:b\r\n" * (MAX_FIELDS - 1) + b"\r\n")) is not None
@@ -211,14 +211,14 @@ def test_the_size_of_a_head_is_bounded():
     ],
 )
 def test_ambiguous_heads_are_refused(fields, status):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(FramingRefusal) as refused:
         parse_head(HEAD + fields + b"\r\n")
     assert refused.value.status == status
 
 
 def test_version_1_0_has_no_chunks_and_no_upgrades():
     head = HEAD.replace(b"1.1", b"1.0")
-    with pytest.raises(Refused):
+    with pytest.raises(FramingRefusal):
         parse_head(head + b"Transfer-Encoding: chunked\r\n\r\n")
     assert not parse_head(head + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n").websocket
     assert not parse_head(head + b"Expect: 100-continue\r\n\r\n").expects

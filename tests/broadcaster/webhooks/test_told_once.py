@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from legato.broadcaster.redis_client import redis_client
-from legato.broadcaster.registry.codec import Owner
+from legato.broadcaster.registry.codec import RegistryOwner
 from legato.broadcaster.registry.redis import RedisRegistry
 from legato.broadcaster.registry.writes import Batches
 from legato.broadcaster.webhooks.dispatcher import Webhooks
@@ -57,7 +57,7 @@ class Node:
 
     def __init__(self, redis, name: str, chance: random.Random) -> None:
         self.webhooks = Record(self.confirm)
-        self.registry = RedisRegistry(redis, name, Owner(lambda: None, lambda _: True, self.mine))
+        self.registry = RedisRegistry(redis, name, RegistryOwner(lambda: None, lambda _: True, self.mine))
         self.registry._changes.batches = Unreliable(redis, chance)
         self.places: dict[Place, Member | None] = {}
 

@@ -18,13 +18,13 @@ from pusher import Pusher
 from legato.broadcaster.config import load
 from legato.broadcaster.webhooks.dispatcher import Webhooks
 from legato.protocol.apps import App, Webhook
-from legato.protocol.delivery import Policy
+from legato.protocol.delivery import RetryPolicy
 from legato.protocol.holdback import Gone, Place
 from legato.protocol.settings import SettingsError
 from tests.broadcaster.webhooks.webhook_receiver import OK, Receiver, status
 from tests.waiting import until
 
-FAST = Policy(collect=0.01, first_retry=0.02, longest_retry=0.05, give_up=30, probe=0.01)
+FAST = RetryPolicy(collect=0.01, first_retry=0.02, longest_retry=0.05, give_up=30, probe=0.01)
 HOLD = 0.1
 CHANNEL = "presence-x"
 
@@ -41,7 +41,7 @@ def app(*hooks: Webhook, app_id: str = "1") -> App:
 
 
 @contextlib.asynccontextmanager
-async def sending(*apps: App, policy: Policy = FAST, hold_seconds: float = HOLD):
+async def sending(*apps: App, policy: RetryPolicy = FAST, hold_seconds: float = HOLD):
     webhooks = Webhooks(apps, policy=policy, hold_seconds=hold_seconds)
     await webhooks.start()
     try:
@@ -580,7 +580,7 @@ async def test_cookies_are_not_kept_and_connections_are(webhooks, receiver):
 
 
 async def test_at_the_end_what_waits_is_sent(receiver):
-    webhooks = Webhooks([app(Webhook(url=receiver.url))], policy=Policy(first_retry=0.05))
+    webhooks = Webhooks([app(Webhook(url=receiver.url))], policy=RetryPolicy(first_retry=0.05))
     await webhooks.start()
     failing(receiver, 1, status(500))
     webhooks.channel_occupied("1", "y")
@@ -606,7 +606,9 @@ async def test_the_end_does_not_wait_for_a_receiver_longer_than_it_may(receiver,
 
 async def test_the_end_does_not_wait_for_a_retry_that_comes_too_late(receiver, caplog):
     receiver.answer = lambda _: status(500)
-    webhooks = Webhooks([app(Webhook(url=receiver.url))], policy=Policy(first_retry=200, longest_retry=200))
+    webhooks = Webhooks(
+        [app(Webhook(url=receiver.url))], policy=RetryPolicy(first_retry=200, longest_retry=200)
+    )
     await webhooks.start()
     webhooks.channel_occupied("1", "x")
     await until(lambda: webhooks.failed)

@@ -24,7 +24,7 @@ from legato.worker.jobs.queue import JobQueue
 from legato.worker.providers import base
 from legato.worker.providers.scripted import Scripted
 from legato.worker.replies.stop import Control, StopReason
-from legato.worker.store.conversations import RefusedError, UnavailableError
+from legato.worker.store.conversations import DatabaseRefusedError, DatabaseUnavailableError
 from legato.worker.supervisor.heartbeat import UNLIMITED, Heartbeat, RecyclingLimits
 from tests import redis_servers
 from tests.waiting import WAIT, until
@@ -154,7 +154,7 @@ async def test_job_that_the_database_never_takes_is_buried_and_the_next_is_answe
 
     async def refuse(job: Job, text: str, decision: Decision) -> None:
         if job.message_id == "m1":
-            raise RefusedError("value too long")
+            raise DatabaseRefusedError("value too long")
         await save(job, text, decision)
 
     monkeypatch.setattr(store, "save", refuse)
@@ -394,7 +394,7 @@ async def test_age_of_the_oldest_claim_stands_still_while_there_is_only_waiting_
         await until(lambda: us.oldest > before + 0.05)
         database = us._runner.database
         least = us.oldest
-        database.failed(UnavailableError("down"))
+        database.failed(DatabaseUnavailableError("down"))
         then, most = time.monotonic(), us.oldest
         await until(lambda: time.monotonic() > then + 0.2)
         assert least - 0.1 < us.oldest < most + 0.1  # several clocks are read, not in one moment

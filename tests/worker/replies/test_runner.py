@@ -24,7 +24,7 @@ from legato.worker.replies.model import Model, Policy
 from legato.worker.replies.reply import Decision, encode_decision
 from legato.worker.replies.runner import Outcome, Runner
 from legato.worker.replies.stop import Control, StopReason
-from legato.worker.store.conversations import RefusedError, UnavailableError
+from legato.worker.store.conversations import DatabaseRefusedError, DatabaseUnavailableError
 from tests.waiting import WAIT, until
 from tests.worker.support import END, PATIENT, STARTED, Ears, Puppet, Stubborn, keys, logged, make_job
 
@@ -60,7 +60,7 @@ class Stage:
             store=self.store,
             model=Model(provider=provider, tries=tries, **options),
             redis=Backend("Redis", REDIS_DOWN, LOGGER),
-            database=Backend("the database", (UnavailableError,), LOGGER),
+            database=Backend("the database", (DatabaseUnavailableError,), LOGGER),
             timeout=time_limit,
             counters=self.counters,
         )
@@ -130,7 +130,7 @@ async def test_persisted_before_the_terminal_event(stage: Stage, monkeypatch: py
     async def failing_save(job: Job, text: str, decision: Decision) -> None:
         if down:
             refused.set()
-            raise UnavailableError("down")
+            raise DatabaseUnavailableError("down")
         await save(job, text, decision)
 
     monkeypatch.setattr(stage.store, "save", failing_save)
@@ -147,7 +147,7 @@ async def test_persisted_before_the_terminal_event(stage: Stage, monkeypatch: py
     assert len(stage.turns()) == 2
 
 
-@pytest.mark.parametrize("fault", [RefusedError("value too long"), OverflowError("too large")])
+@pytest.mark.parametrize("fault", [DatabaseRefusedError("value too long"), OverflowError("too large")])
 async def test_turns_that_can_never_be_persisted_end_as_failed(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Exception
 ) -> None:

@@ -23,7 +23,7 @@ from legato.worker.replies.log import TokenLog
 from legato.worker.replies.model import Model, Policy
 from legato.worker.replies.runner import Outcome, Runner
 from legato.worker.replies.stop import Control
-from legato.worker.store.conversations import Store, UnavailableError
+from legato.worker.store.conversations import DatabaseUnavailableError, Store
 from tests.broadcaster.test_fan_out_cost import instructions
 from tests.waiting import WAIT
 from tests.worker.support import END, PATIENT, STARTED, make_job
@@ -97,7 +97,7 @@ async def stream(url: str, path: Path, replies: int, rounds: int, joined: int) -
         store=store,
         model=Model(provider=chorus, policy=Policy(PATIENT, 0), tries=1),
         redis=Backend("Redis", REDIS_DOWN, logging.getLogger("legato.worker")),
-        database=Backend("the database", (UnavailableError,), logging.getLogger("legato.worker")),
+        database=Backend("the database", (DatabaseUnavailableError,), logging.getLogger("legato.worker")),
         timeout=WAIT,
         counters=counters,
     )

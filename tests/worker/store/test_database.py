@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from legato.protocol import databases
 from legato.protocol.settings import SettingsError
 from legato.worker.store import database as module
-from legato.worker.store.conversations import Store, UnavailableError
+from legato.worker.store.conversations import DatabaseUnavailableError, Store
 from tests.worker.store.test_store import DONE, rows
 from tests.worker.support import make_job
 
@@ -27,7 +27,7 @@ async def test_database_that_is_locked_is_unavailable(
     connection = sqlite3.connect(tmp_path / "turns.db", isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
     patient = Store(database)
-    with pytest.raises(UnavailableError, match=r"^database is locked$"):
+    with pytest.raises(DatabaseUnavailableError, match=r"^database is locked$"):
         await patient.save(make_job(), "geheim", DONE)
     connection.execute("ROLLBACK")
     connection.close()

@@ -15,7 +15,12 @@ from legato.protocol.stream import Turn, Usage
 from legato.worker.replies.reply import Decision
 from legato.worker.store import conversations as module
 from legato.worker.store import database as databases
-from legato.worker.store.conversations import ConversationDeniedError, HistoryLimits, RefusedError, Store
+from legato.worker.store.conversations import (
+    ConversationDeniedError,
+    DatabaseRefusedError,
+    HistoryLimits,
+    Store,
+)
 from legato.worker.store.tables import conversations, messages
 from tests.worker.support import make_job
 
@@ -142,7 +147,7 @@ async def test_row_that_the_database_does_not_take_is_refused_without_telling_it
         )
     connection.close()
     text = "gehe" + "im"  # in two, for a traceback shows these lines too
-    with pytest.raises(RefusedError, match=r"^value too long$") as caught:
+    with pytest.raises(DatabaseRefusedError, match=r"^value too long$") as caught:
         await store.save(make_job(user_id="x" * 128), text, DONE)
     assert text not in "".join(traceback.format_exception(caught.value))
 
@@ -154,7 +159,7 @@ async def test_server_refuses_what_does_not_fit_without_telling_it(kept: Store, 
     if any_database.startswith("sqlite"):
         await kept.save(make_job(), "x", decision)
         return
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(DatabaseRefusedError) as caught:
         await kept.save(make_job(), "x", decision)
     assert text not in "".join(traceback.format_exception(caught.value))
     assert await rows(any_database) == []
