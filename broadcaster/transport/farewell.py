@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Final, Protocol
 
 SECONDS: Final = 2.0
@@ -44,7 +45,8 @@ class Farewell(asyncio.Protocol):
         self._left = BYTES
         self._timer = asyncio.get_running_loop().call_later(SECONDS, owner.close)
         if transport.can_write_eof():
-            transport.write_eof()
+            with suppress(OSError):  # the peer has just reset the connection
+                transport.write_eof()
 
     def data_received(self, data: bytes) -> None:
         """Discard the data, and close if there is too much of it."""

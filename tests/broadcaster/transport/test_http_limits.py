@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import time
 
@@ -211,6 +212,23 @@ async def test_the_last_answer_is_seen_by_one_who_goes_on_sending(server):
         status, _, told = await one.answer()
         assert (status, json.loads(told)["code"]) == (401, 401)
         assert await one.end() == b""
+
+
+async def test_a_peer_that_resets_the_connection_at_its_end_is_no_fault(monkeypatch):
+    """The last answer makes the system notice it, right before the end is written."""
+
+    def reset() -> None:
+        raise OSError(errno.ENOTCONN, "not connected")
+
+    async with door() as opened:
+        one = opened.come()
+        monkeypatch.setattr(one, "can_write_eof", lambda: True)
+        monkeypatch.setattr(one, "write_eof", reset)
+        one.read(b"no request\r\n\r\n")
+        assert one.written.startswith(b"HTTP/1.1 400 ")
+        assert isinstance(one.protocol, farewell.Farewell)
+        one.protocol.connection_lost(None)
+        assert not opened.state.connections
 
 
 async def test_one_waits_for_its_turn_and_is_then_told_to_continue(server):
