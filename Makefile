@@ -45,7 +45,7 @@ setup: $(INSTALLED) $(PAGE) ## make everything ready without starting it
 	@:
 
 unit: $(INSTALLED_DEV) ## run the tests that need no server, browser or other process (a minute)
-	$(BIN)/python -m pytest -m unit --numprocesses $(CORES) $(SPREAD) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m unit --numprocesses $$(($(CORES) + 1)) --maxprocesses 6 $(SPREAD) $(PYTEST_ARGS)
 
 test: ## check, then run every test, and ask for coverage
 	@tests/setup-debian.sh

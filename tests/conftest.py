@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, settings
 
 from tests import quick_ends, redis_clusters, redis_servers, tiers
 from tests.kept_logging import kept_logging
+from tests.measured import measured, without_greenlets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile(
@@ -33,9 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tiers; let what takes longest begin first, and keep together what shares a set-up."""
     weights: dict[str, float] = {}
     for item in items:
-        spec = getattr(item, "callspec", None)
-        params = spec.params.values() if spec else ()
-        if tiers.is_unit(item.nodeid, getattr(item, "fixturenames", ()), params):
+        if tiers.is_unit(item.nodeid, getattr(item, "fixturenames", ()), _params(item)):
             item.add_marker("unit")
         if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker("proof")
@@ -48,11 +47,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: -weights[tiers.group(item) or item.nodeid])
 
 
+def _params(item: pytest.Item) -> Iterable[object]:
+    spec = getattr(item, "callspec", None)
+    return spec.params.values() if spec else ()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    with without_greenlets("an import"):
+        return (yield)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     GUARD.running = item.nodeid if item.get_closest_marker("unit") else None
     try:
-        with tiers.measured(item.nodeid), kept_logging():
+        with measured(item.nodeid, _params(item)), kept_logging():
             return (yield)
     finally:
         GUARD.running = None

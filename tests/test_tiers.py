@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,30 +51,9 @@ def test_unit_test_needs_no_server_and_little_time(node_id, fixtures, params, un
     assert tiers.is_unit(node_id, fixtures, params) is unit
 
 
-@pytest.mark.parametrize(
-    "prefix", sorted({*tiers.PROGRAMS, *tiers.SECONDS, *tiers.UNTRACED, *tiers.WHOLLY_UNTRACED})
-)
+@pytest.mark.parametrize("prefix", sorted({*tiers.PROGRAMS, *tiers.SECONDS}))
 def test_what_is_named_is_there(prefix):
     file, _, names = prefix.partition("::")
     assert (ROOT / file).exists()
     text = (ROOT / file).read_text() if names else ""
     assert all(name.partition("[")[0] in text for name in names.split("::"))
-
-
-def measured(code: str) -> tuple[bool, bool]:
-    """Whether a test of this id is traced, and its programs."""
-    with tiers.measured(code):
-        return sys.gettrace() is not None, tiers.COVERAGE in os.environ
-
-
-def test_coverage_leaves_out_what_is_named_and_goes_on_behind_it(monkeypatch):
-    monkeypatch.setenv(tiers.COVERAGE, "{}")
-    before = sys.gettrace()
-    sys.settrace(before or (lambda *_: None))
-    try:
-        assert measured("tests/other.py::test") == (True, True)
-        assert measured(f"{tiers.UNTRACED[0]}::test") == (True, False)
-        assert measured(f"{tiers.WHOLLY_UNTRACED[0]}::test") == (False, False)
-        assert measured("tests/other.py::test") == (True, True)
-    finally:
-        sys.settrace(before)

@@ -7,15 +7,13 @@ A test is a *unit* test unless it starts a program or takes seconds. It may use 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import multiprocessing.process
 import os
 import subprocess
-import sys
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     import pytest
 
@@ -91,32 +89,6 @@ PROGRAMS: Final = (
     "tests/worker/store/test_revisions.py::test_database_that_is_up_to_date_needs_no_alembic",
 )
 """Files, classes and tests that start programs without such a fixture: prefixes of node ids."""
-
-UNTRACED: Final = (
-    "tests/benchmarks/chaos/test_runs.py",
-    "tests/benchmarks/chaos/test_series.py",
-    "tests/benchmarks/conformance/test_legato.py",
-    "tests/benchmarks/test_hostile.py",
-    "tests/benchmarks/test_versus.py",
-    "tests/broadcaster/test_server.py::test_an_error_is_one_clear_line",
-    "tests/deploy/test_supervisor.py",
-    "tests/e2e/",
-)
-"""Prefixes of the node ids of tests whose programs run without coverage.
-
-Coverage doubles the time that a program takes to start, and slows what it does. Other tests run in their own
-process what these programs run.
-"""
-
-WHOLLY_UNTRACED: Final = (
-    "tests/benchmarks/conformance/test_legato.py",
-    "tests/benchmarks/test_hostile.py::test_every_attack_is_borne",
-    "tests/broadcaster/transport/test_floods.py",
-)
-"""As :data:`UNTRACED`, and the test itself runs without coverage too: it takes five times as long with it."""
-
-COVERAGE: Final = "COVERAGE_PROCESS_CONFIG"
-"""The variable by which coverage measures a program that a test starts."""
 
 SECONDS: Final = {
     "tests/benchmarks/chaos/test_audit.py": 0.5,
@@ -200,23 +172,6 @@ def group(item: pytest.Item) -> str | None:
     spec = getattr(item, "callspec", None)
     params = [str(spec.params[name]) for name in shared if spec and name in spec.params]
     return " ".join([item.nodeid.partition("::")[0], *shared, *params])
-
-
-@contextlib.contextmanager
-def measured(node_id: str) -> Iterator[None]:
-    """Within the block, coverage measures what :data:`UNTRACED` and :data:`WHOLLY_UNTRACED` let it."""
-    wholly = node_id.startswith(WHOLLY_UNTRACED)
-    programs = os.environ.pop(COVERAGE, None) if wholly or node_id.startswith(UNTRACED) else None
-    tracer = sys.gettrace()
-    if wholly:
-        sys.settrace(None)
-    try:
-        yield
-    finally:
-        if wholly:
-            sys.settrace(tracer)
-        if programs is not None:
-            os.environ[COVERAGE] = programs
 
 
 class Guard:

@@ -17,6 +17,7 @@ from legato.broadcaster.config import Auth, Server
 from legato.protocol.settings import Redis, SettingsError
 from tests.broadcaster.api.test_http_api import EVENTS, call, post
 from tests.broadcaster.conftest import client, local_settings
+from tests.waiting import WAIT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -40,7 +41,7 @@ class Process:
     async def line(self, pattern: str) -> re.Match[str]:
         """Wait for a line of output."""
         assert self.process.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT):
             while (match := re.search(pattern, self.output)) is None:
                 line = await self.process.stdout.readline()
                 assert line, f"it ended without {pattern!r}:\n{self.output}"
@@ -48,7 +49,7 @@ class Process:
         return match
 
     async def end(self) -> int:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT):
             assert self.process.stdout is not None
             self.output += (await self.process.stdout.read()).decode()
             return await self.process.wait()

@@ -17,12 +17,13 @@ import pytest
 
 from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer
+from tests.waiting import WAIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-START_SECONDS = 60
+
 CLEAN = ("LEGATO_", "REVERB_", "ANTHROPIC_", "REDIS_URL", "DATABASE_URL", "PORT", "HOST", "METRICS_PORT")
 
 
@@ -73,7 +74,7 @@ class Process:
         with self._printed:
             self._printed.notify_all()
 
-    def line(self, pattern: str, seconds: float = START_SECONDS) -> re.Match[str]:
+    def line(self, pattern: str, seconds: float = WAIT) -> re.Match[str]:
         """Wait until it has printed something that matches."""
 
         def found() -> re.Match[str] | None:
@@ -85,12 +86,12 @@ class Process:
         assert match is not None, f"{pattern!r} was not printed:\n{self.output}"
         return match
 
-    def stop(self, signum: int = signal.SIGTERM, seconds: float = 20) -> int:
+    def stop(self, signum: int = signal.SIGTERM, seconds: float = WAIT) -> int:
         """End it as Ctrl-C or a service manager does."""
         self.process.send_signal(signum)
         return self.ended(seconds)
 
-    def ended(self, seconds: float = 20) -> int:
+    def ended(self, seconds: float = WAIT) -> int:
         status = self.process.wait(seconds)
         self._reader.join(seconds)
         return status

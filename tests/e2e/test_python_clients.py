@@ -16,7 +16,7 @@ from pusher.errors import PusherBadAuth, PusherBadRequest
 from legato.protocol import signatures
 from tests.broadcaster.conftest import client
 from tests.e2e.server import legato_broadcaster
-from tests.waiting import until
+from tests.waiting import WAIT, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,7 +127,7 @@ async def test_asyncpusher_hears_a_private_channel(broadcaster):
         custom_port=broadcaster.port,
         channel_authenticator=authorize,
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WAIT):
         await listener.connect()
     try:
         channel = await listener.subscribe(SECRET_ROOM)

@@ -208,9 +208,8 @@ async def test_bytes_that_are_no_handshake_are_harmless():
 async def test_a_silent_client_is_pinged_and_one_that_answers_stays():
     app = App(id="1", key="app-key", secret="app-secret", activity_timeout=1, pong_timeout=1)
     async with running(local_settings(app)) as server, client(server.port) as ann:
-        for _ in range(2):
-            assert (await ann.receive())["event"] == "pusher:ping"
-            await ann.send("pusher:pong", {})
+        assert (await ann.receive())["event"] == "pusher:ping"
+        await ann.send("pusher:pong", {})
         assert (await ann.receive())["event"] == "pusher:ping"
         assert (await ann.receive())["data"]["code"] == 4201
         assert await ann.closed() == 4201
