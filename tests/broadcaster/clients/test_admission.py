@@ -16,6 +16,8 @@ from legato.broadcaster.config import Server
 from legato.protocol import wire
 from legato.protocol.settings import Redis
 from tests.broadcaster.conftest import APP, client, dial, local_settings
+from tests.broadcaster.transport.fed import door
+from tests.broadcaster.transport.test_plain import FIREFOX
 from tests.conftest import BINARIES
 from tests.redis_servers import RedisServer
 from tests.waiting import until
@@ -191,3 +193,15 @@ async def test_clients_of_the_fallback_transports_wait_too(valkey_url):
         frame = said[said.index(b"c[") + 1 :]
         assert json.JSONDecoder().raw_decode(frame.decode())[0][0] == 4004
         writer.close()
+
+
+async def test_a_node_that_is_full_takes_nobody(monkeypatch):
+    """Whatever the application's quota is."""
+    async with door() as opened:
+        one = opened.come()
+        monkeypatch.setattr(type(opened.node.clients), "takes_nobody", True)
+        one.read(FIREFOX)
+        await opened.calm()
+        assert b"4100" in one.written
+        assert b"connection_established" not in one.written
+        one.protocol.connection_lost(None)
