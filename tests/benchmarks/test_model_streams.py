@@ -40,7 +40,7 @@ def test_short_run_is_complete_and_written_down(tmp_path: Path, capsys: pytest.C
 
 
 def test_readers_expect_what_the_model_says() -> None:
-    reading = readers.Reading("m1")
+    reading = readers.ReplyReading("m1")
     for index in range(12):
         reading.token(index, piece(index), 0.0)
     assert reading.wrong == ""
