@@ -206,7 +206,7 @@ class OpenAiCompatible:
 
 
 class _Body:
-    """The body of a response. After the model's end, reading it has a deadline."""
+    """The body of a response. Once the model or the stream has ended, reading it has a deadline."""
 
     def __init__(self, content: aiohttp.StreamReader) -> None:
         self._content = content
@@ -215,7 +215,7 @@ class _Body:
 
     async def read(self, reader: StreamReader) -> bytes:
         """The next bytes; empty at the end."""
-        if not reader.finish_reason:
+        if not (reader.finish_reason or reader.done):
             self._deadline = math.inf
             return await self._content.readany()
         wait = END_SECONDS if reader.done else USAGE_SECONDS
