@@ -168,7 +168,7 @@ def _store(settings: config.Database) -> store.Store:
 
 def build(settings: config.Provider) -> base.Provider:
     """The provider that the settings name."""
-    return _BUILDERS.get(settings.name, _own)(settings)
+    return _BUILDERS.get(settings.name, _custom)(settings)
 
 
 def _anthropic(settings: config.Provider) -> base.Provider:
@@ -196,10 +196,10 @@ def _openai_compatible(settings: config.Provider) -> base.Provider:
     )
 
 
-def _own(settings: config.Provider) -> base.Provider:
-    from .providers import own  # noqa: PLC0415 - few have one
+def _custom(settings: config.Provider) -> base.Provider:
+    from .providers import custom  # noqa: PLC0415 - most installations have none
 
-    return own.build(settings)
+    return custom.build(settings)
 
 
 def _silence(settings: config.Provider) -> float:
@@ -219,7 +219,7 @@ def _circuit_breaker(settings: config.Provider, redis: Named, backend: Backend) 
     if settings.name == "scripted":
         return ALWAYS_CLOSED
     account = [settings.base_url, settings.api_key]
-    if settings.name not in _BUILDERS:  # one of somebody's own may have neither
+    if settings.name not in _BUILDERS:  # a custom provider may have neither
         account += [settings.name, settings.model]
     return SharedCircuitBreaker(redis, backend, *account)
 

@@ -106,8 +106,8 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     :ivar max_tokens: bound on one reply.
     :ivar system: the system prompt; empty for none.
     :ivar base_url: empty for the provider's own.
-    :ivar headers: further ones of each request, for ``openai_compatible`` only.
-    :ivar options: whatever a provider of one's own wants.
+    :ivar headers: additional request headers, for ``openai_compatible`` only.
+    :ivar options: settings of a custom provider.
     :ivar connect_seconds: to reach the provider.
     :ivar first_token_seconds: from the request to the first text.
     :ivar no_token_seconds: from one text to the next.
@@ -177,7 +177,7 @@ def load(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     :raises SettingsError: one line for the user.
     """
     loaded = _load(args, environ, ALIASES)
-    if loaded.provider.name not in ("anthropic", "scripted"):  # Anthropic's key is not for anybody else
+    if loaded.provider.name not in ("anthropic", "scripted"):  # others must not get Anthropic's key
         loaded = _load(args, environ, ALIASES.keys() - _ANTHROPIC_ALIASES.keys())
     _check(loaded)
     return loaded
@@ -239,7 +239,7 @@ def _check_processes(worker: Worker) -> None:
 
 
 def _check_provider(provider: Provider) -> None:
-    """No text repeats a value that is a secret, or an address, which may hold a password."""
+    """Check the settings of the chosen provider. Errors contain neither key nor address."""
     check = _CHECKS.get(provider.name)
     if check is not None:
         check(provider)
@@ -257,7 +257,7 @@ def _check_anthropic(provider: Provider) -> None:
 
 
 def _check_openai_compatible(provider: Provider) -> None:
-    """Address and model are required: no conversation is sent anywhere by default."""
+    """Address and model have no default: conversations go only where the operator sends them."""
     if not provider.base_url:
         raise SettingsError("provider.base_url: is not set; expected such as http://127.0.0.1:11434/v1")
     if provider.model == CLAUDE:
@@ -284,7 +284,7 @@ def _check_access(provider: Provider) -> None:
 
 
 def _check_unused(provider: Provider, *names: str) -> None:
-    """Say that a setting would have no effect."""
+    """Refuse settings that would have no effect."""
     for name in names:
         if getattr(provider, name):
             raise SettingsError(f"provider.{name}: {provider.name} has none")
@@ -317,7 +317,7 @@ _OUR_HEADERS: Final = frozenset(
         "upgrade",
     }
 )
-"""Those that describe the request itself."""
+"""Headers that the HTTP client sets."""
 
 _HEADER_VALUE: Final = re.compile(r"[!-~]+")
 

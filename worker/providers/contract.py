@@ -1,4 +1,4 @@
-"""Checks that a provider keeps the promises of :class:`.base.Provider`, for the tests of any provider.
+"""Contract tests for providers: checks that one behaves as :class:`.base.Provider` says.
 
 A :class:`Stage` puts the provider in front of a model that behaves as a check needs it. With pytest::
 
@@ -45,7 +45,7 @@ class Check:
     async def __call__(self, stage: Stage, *, seconds: float = SECONDS) -> None:
         """Run it.
 
-        :raises ContractError: the provider has not passed.
+        :raises ContractError: the check fails.
         """
         async with getattr(stage, self.situation)() as provider:
             run = Run(stage, provider, seconds)
@@ -74,15 +74,15 @@ CHECKS: Final = (
     Check("ends once", "whole", contract_checks.ends_once),
     Check("streams text", "whole", contract_checks.streams_text),
     Check("counts usage cumulatively", "whole", contract_checks.counts_usage_cumulatively),
-    Check("goes on", "whole", contract_checks.goes_on),
-    Check("takes any history", "whole", contract_checks.takes_any_history),
+    Check("continues", "whole", contract_checks.continues),
+    Check("accepts any history", "whole", contract_checks.accepts_any_history),
     Check("answers several at once", "whole", contract_checks.answers_several_at_once),
     Check("is cancelled", "silent", contract_checks.is_cancelled),
     Check("is cancelled before it begins", "silent", contract_checks.is_cancelled_before_it_begins),
     Check("is closed", "silent", contract_checks.is_closed),
     Check("answers after a cancellation", "silent", contract_checks.answers_after_a_cancellation),
-    Check("tells a cut", "cut", contract_checks.tells_a_cut),
-    Check("tells overload", "overloaded", contract_checks.tells_overload),
-    Check("tells a refusal", "refused", contract_checks.tells_a_refusal),
+    Check("reports a cut", "cut", contract_checks.reports_a_cut),
+    Check("reports overload", "overloaded", contract_checks.reports_overload),
+    Check("reports a refusal", "refused", contract_checks.reports_a_refusal),
 )
 """Every check."""

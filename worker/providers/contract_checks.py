@@ -72,14 +72,14 @@ async def counts_usage_cumulatively(run: Run) -> None:
             fail(f"usage.{name} is {values} in turn; expected the sum so far each time")
 
 
-async def goes_on(run: Run) -> None:
-    """Takes a request for the rest of a reply."""
+async def continues(run: Run) -> None:
+    """Accepts a request for the rest of a reply."""
     texts = [event.text for event in await run.answer() if isinstance(event, base.Text)]
     rest = REQUEST._replace(so_far="".join(texts[:1]), continuation="Go on from where it ends.", attempt=2)
     _need_final(await run.answer(rest), "a continuation")
 
 
-async def takes_any_history(run: Run) -> None:
+async def accepts_any_history(run: Run) -> None:
     """One that begins with the assistant, has a blank turn, and two turns of one role."""
     history = (
         Turn("assistant", "It was cut off."),
@@ -92,7 +92,7 @@ async def takes_any_history(run: Run) -> None:
 
 
 async def answers_several_at_once(run: Run) -> None:
-    """As it answers one, and again afterwards."""
+    """Concurrent requests, and another one afterwards."""
     together = await asyncio.gather(*(run.answer() for _ in range(AT_ONCE)))
     for events in (*together, await run.answer()):
         _need_final(events, "one of several requests")
@@ -126,7 +126,7 @@ async def is_cancelled(run: Run) -> None:
 
 
 async def is_cancelled_before_it_begins(run: Run) -> None:
-    """While it connects, or a little later."""
+    """While it connects."""
 
     async def read() -> None:
         async for _ in run.provider.stream(REQUEST):
@@ -179,8 +179,8 @@ async def answers_after_a_cancellation(run: Run) -> None:
     await run.within(_text_then_close(run), "after a cancellation, no text comes")
 
 
-async def tells_a_cut(run: Run) -> None:
-    """As an error after which the reply goes on."""
+async def reports_a_cut(run: Run) -> None:
+    """As an error after which the reply can be continued."""
     events, error = await run.failure()
     if not any(isinstance(event, base.Text) for event in events):
         fail("the text before the cut is lost")
@@ -188,7 +188,7 @@ async def tells_a_cut(run: Run) -> None:
         fail(f"{name_of(error)} says that no other request may succeed; expected CutError")
 
 
-async def tells_overload(run: Run) -> None:
+async def reports_overload(run: Run) -> None:
     events, error = await run.failure()
     if any(isinstance(event, base.Text) for event in events):
         fail("text comes from a model that refuses")
@@ -196,7 +196,7 @@ async def tells_overload(run: Run) -> None:
         fail(f"{name_of(error)} does not say that all should wait; expected OverloadedError")
 
 
-async def tells_a_refusal(run: Run) -> None:
+async def reports_a_refusal(run: Run) -> None:
     _, error = await run.failure()
     if error.retry is not base.Retry.NEVER or error.crowded:
         fail(f"{name_of(error)} says that the same request may succeed; expected RequestRefusedError")

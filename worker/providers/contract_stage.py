@@ -22,7 +22,7 @@ REQUEST: Final = base.Request("How far is the moon?")
 
 
 class ContractError(AssertionError):
-    """The provider breaks a promise, or the stage is not as the check needs it."""
+    """The provider breaks the contract, or the stage is not as the check needs it."""
 
 
 class Stage:
@@ -62,7 +62,7 @@ class Stage:
 
 
 class Run:
-    """One run of a check: what the check function works with."""
+    """One run of a check: the helpers of the check functions."""
 
     def __init__(self, stage: Stage, provider: base.Provider, seconds: float) -> None:
         self.stage = stage

@@ -1,7 +1,7 @@
-"""Any server of the Chat Completions API: OpenAI, OpenRouter, vLLM, Ollama, llama.cpp. Text only.
+"""Provider for servers of the Chat Completions API: OpenAI, OpenRouter, vLLM, Ollama, llama.cpp. Text only.
 
-The HTTP client is aiohttp: reading a stream costs half of what it costs with httpx2. It is told nothing by
-``~/.netrc``, whose passwords it would send beside or instead of the key.
+The HTTP client is aiohttp: reading a stream costs half as much as with httpx2. Its ``trust_env`` stays off,
+since it would send passwords of ``~/.netrc`` instead of the key.
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ if TYPE_CHECKING:
 PATH: Final = "chat/completions"
 
 READ_SECONDS: Final = 30.0
-"""At least; longer where the model may be silent for longer."""
+"""Minimum read time-out; longer if the worker waits longer for text."""
 
 USAGE_SECONDS: Final = 2.0
-"""To wait for the usage after the model has ended. Not every server ends its stream then."""
+"""How long to wait for the usage after the model has ended. Some servers do not end the stream."""
 
 END_SECONDS: Final = 0.2
-"""To wait for the end of the answer after ``[DONE]``, so that the connection can be used again."""
+"""How long to wait for the end of the response after ``[DONE]``: only then can the connection be reused."""
 
 MAX_ERROR_BYTES: Final = 65_536
-"""Bytes that are read of an answer that is an error."""
+"""Maximum bytes that are read of an error response."""
 
 _NOT_A_STREAM: Final = ("application/json", "text/html")
-"""Types of answers that are no stream though the status is 200: a page, or a server that does not stream."""
+"""Content types of a response with status 200 that is not a stream, such as a web page."""
 
 
 class Dialect(NamedTuple):
-    """What a server takes, of the fields that not all take.
+    """Which optional request fields the server supports.
 
-    :ivar limit: the name of the field that bounds the reply.
-    :ivar usage: whether the server is asked for the usage.
+    :ivar limit: name of the field that limits the length of the reply.
+    :ivar usage: whether to request the usage.
     """
 
     limit: str = "max_tokens"
     usage: bool = True
 
     def without(self, status: int, body: str) -> Dialect | None:
-        """The dialect without the field that an error names; None if it is about something else."""
+        """The dialect without the field that an error response names; None if it names none."""
         if status not in (400, 422) or is_too_long(body):
             return None
         if self.usage and ("stream_options" in body or "include_usage" in body):
@@ -68,12 +68,12 @@ class Dialect(NamedTuple):
 
 
 class Server(NamedTuple):
-    """Where the requests go.
+    """Address and credentials.
 
-    :ivar base_url: the address below which ``/chat/completions`` is. It may hold a query, and a user and
-        password in place of a key.
+    :ivar base_url: the URL without ``/chat/completions``. May have a query, and user and password, which then
+        replace the key.
     :ivar api_key: empty for none.
-    :ivar headers: further ones of each request; secrets, as the key is.
+    :ivar headers: additional request headers, treated as secrets.
     """
 
     base_url: str
@@ -86,13 +86,13 @@ class Server(NamedTuple):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must not be logged."""
+        """Texts that must not be logged."""
         password = urlsplit(self.base_url).password or ""
         return tuple(filter(None, (self.api_key, password, *self.headers.values())))
 
 
 class Waits(NamedTuple):
-    """Seconds to connect, and those that the caller waits for text: before, no connection is given up."""
+    """Time-outs in seconds: to connect, and the longest that the worker waits for text."""
 
     connect: float = 5.0
     silence: float = 0.0
@@ -164,7 +164,7 @@ class OpenAiCompatible:
         yield reader.final()
 
     async def _ask(self, request: base.Request) -> aiohttp.ClientResponse:
-        """Send the request, again without what the server does not take. Answers the stream."""
+        """Send the request, and again without fields that the server does not support. Returns the stream."""
         dialect = self._dialect
         while True:
             response = await self._post(request, dialect)
@@ -191,7 +191,7 @@ class OpenAiCompatible:
         }
         if dialect.usage:
             body["stream_options"] = {"include_usage": True}
-        # A redirection would take the key elsewhere.
+        # A redirect could send the key to another host.
         return await self._session.post(self._url, data=msgspec.json.encode(body), allow_redirects=False)
 
     def _refused(self, response: aiohttp.ClientResponse, body: bytes) -> base.ProviderError:
@@ -206,7 +206,7 @@ class OpenAiCompatible:
 
 
 class _Body:
-    """The body of an answer. After the end of the model, it ends when nothing comes in time."""
+    """The body of a response. Once the model or the stream has ended, reading it has a deadline."""
 
     def __init__(self, content: aiohttp.StreamReader) -> None:
         self._content = content
@@ -215,7 +215,7 @@ class _Body:
 
     async def read(self, reader: StreamReader) -> bytes:
         """The next bytes; empty at the end."""
-        if not reader.finish_reason:
+        if not (reader.finish_reason or reader.done):
             self._deadline = math.inf
             return await self._content.readany()
         wait = END_SECONDS if reader.done else USAGE_SECONDS
@@ -248,7 +248,7 @@ def _is_stream(response: aiohttp.ClientResponse) -> bool:
 
 
 async def _start_of(content: aiohttp.StreamReader) -> bytes:
-    """An answer, as far as it is read; what came of it, if its connection breaks."""
+    """The body of an error response, up to the bound; what has arrived if the connection breaks."""
     parts, size = [], 0
     try:
         while size < MAX_ERROR_BYTES and (part := await content.readany()):
@@ -260,12 +260,12 @@ async def _start_of(content: aiohttp.StreamReader) -> bytes:
 
 
 def _messages(request: base.Request, system: str) -> Iterable[dict[str, str]]:
-    """The conversation, begun by the user and in turns: many chat templates refuse anything else.
+    """The conversation, starting with the user and with alternating roles, as many chat templates require.
 
-    To go on, turns are added behind it: what is before them stays the same, and so in the server's cache.
+    A continuation only appends turns, so the server's prompt cache stays valid.
     """
     said = [(turn.role, turn.content) for turn in request.history if turn.content.strip()]
-    while said and said[0][0] == "assistant":  # its question was cut off by the history's limit
+    while said and said[0][0] == "assistant":  # its question was cut off by the limit of the history
         said.pop(0)
     said.append(("user", request.message))
     if request.continuation:
@@ -277,7 +277,7 @@ def _messages(request: base.Request, system: str) -> Iterable[dict[str, str]]:
 
 
 def _by_turns(said: Iterable[tuple[str, str]]) -> Iterable[tuple[str, list[str]]]:
-    """Successive texts of one role as one turn."""
+    """Merge successive texts of one role."""
     turns: list[tuple[str, list[str]]] = []
     for role, content in said:
         if turns and turns[-1][0] == role:

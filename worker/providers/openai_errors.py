@@ -1,7 +1,7 @@
-"""Errors of the Chat Completions API, of many servers, in the words of :mod:`.base`.
+"""Translates errors of Chat Completions servers to the error classes of :mod:`.base`.
 
-The servers agree on ``{"error": {"message", "type", "code"}}`` at best. Some send the inner object, or only a
-text; in the middle of a stream the HTTP status is 200, and ``code`` may hold the status that is meant.
+Most servers send ``{"error": {"message", "type", "code"}}``. Some send only the inner object, or only a text.
+In the middle of a stream the HTTP status is 200, and ``code`` may hold the status that is meant.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _BY_STATUS: Final[dict[int, type[base.ProviderError]]] = {
     529: base.OverloadedError,
 }
 _UNSORTED: Final = (None, 400, 422)
-"""Statuses of which only the message tells whether the conversation is too long. None: not known."""
+"""Statuses where only the message says whether the conversation is too long. None: unknown."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _STATUS: Final = re.compile(r"[45][0-9]{2}")
@@ -47,11 +47,11 @@ _STATUS: Final = re.compile(r"[45][0-9]{2}")
 def of_answer(
     status: int, headers: Mapping[str, str], body: object, secrets: tuple[str, ...]
 ) -> base.ProviderError:
-    """The error of a request that was not answered by a stream.
+    """The error of a request whose response is not a stream.
 
-    :param status: of HTTP. One that is no error's counts only where the body has none.
-    :param body: the JSON of the answer; None if it is none.
-    :param secrets: texts that must not be in the error, should the server repeat them.
+    :param status: the HTTP status. Below 400, one in the body takes precedence.
+    :param body: the decoded JSON body; None if it is not JSON.
+    :param secrets: texts to remove from the error, in case the server repeats them.
     """
     names, message = _names(body), _message(body, secrets)
     kind = _kind(status if status >= 400 else _status(body) or status, names, message)
@@ -61,7 +61,7 @@ def of_answer(
 
 
 def of_event(body: object, secrets: tuple[str, ...]) -> base.ProviderError:
-    """The error that a server sends in the middle of a stream."""
+    """The error in an event of a stream."""
     names, message = _names(body), _message(body, secrets)
     kind = _kind(_status(body), names, message)
     reason = f"error in the stream, {names[0] if names else 'no type'}"
@@ -69,9 +69,9 @@ def of_event(body: object, secrets: tuple[str, ...]) -> base.ProviderError:
 
 
 def of_connection(error: aiohttp.ClientError | TimeoutError) -> base.ProviderError:
-    """The error of a connection that cannot be made, or breaks.
+    """The error of a connection that cannot be opened, or breaks.
 
-    Only its type is told: the text may hold the address, and that a password.
+    It names only the type: the text may contain the address, and so a password.
     """
     name = type(error).__name__
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
@@ -84,7 +84,7 @@ def of_connection(error: aiohttp.ClientError | TimeoutError) -> base.ProviderErr
 
 
 def _kind(status: int | None, names: list[str], message: str) -> type[base.ProviderError]:
-    """Names decide before the status, and the message only where neither tells."""
+    """The class: by name, else by status; by message for statuses that are not specific."""
     for name in names:
         if name in _BY_NAME:
             return _BY_NAME[name]
@@ -96,16 +96,16 @@ def _kind(status: int | None, names: list[str], message: str) -> type[base.Provi
 
 
 def _inner(body: object) -> object:
-    """What is told of the error: an object or a text."""
+    """The part of the body that describes the error: an object or a text."""
     if not isinstance(body, dict):
         return body
     return body.get("error") or body.get("detail") or body
 
 
 def _message(body: object, secrets: tuple[str, ...]) -> str:
-    """The message in one line, without secrets; empty where there is none.
+    """The message as one line without secrets; empty if there is none.
 
-    Nothing else of the body is told: it may repeat what people wrote.
+    The rest of the body is not logged: it may contain text of users.
     """
     inner = _inner(body)
     message = inner.get("message") if isinstance(inner, dict) else inner
@@ -113,7 +113,7 @@ def _message(body: object, secrets: tuple[str, ...]) -> str:
 
 
 def _names(body: object) -> list[str]:
-    """``code`` and ``type``, the more exact first, where they are names."""
+    """``code`` and ``type``, the more specific first, if they are names."""
     inner = _inner(body)
     values = (inner.get("code"), inner.get("type")) if isinstance(inner, dict) else ()
     return [name for name in map(_name, values) if name and not name.isdigit()]
@@ -124,14 +124,14 @@ def _name(value: Any) -> str:
 
 
 def _status(body: object) -> int | None:
-    """The HTTP status that ``code`` stands for."""
+    """The HTTP status in ``code``; None if there is none."""
     inner = _inner(body)
     code = inner.get("code") if isinstance(inner, dict) else None
     return int(str(code)) if isinstance(code, int | str) and _STATUS.fullmatch(str(code)) else None
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, of ``retry-after-ms`` (OpenAI) or ``retry-after``; a date counts as none."""
+    """Seconds to wait, from ``retry-after-ms`` (OpenAI) or ``retry-after``. Dates are ignored."""
     for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
         try:
             seconds = float(headers[name]) / unit

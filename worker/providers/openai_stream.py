@@ -1,4 +1,4 @@
-"""The stream of the Chat Completions API, from bytes to events. No I/O.
+"""Decodes a stream of the Chat Completions API to events, without I/O.
 
 https://platform.openai.com/docs/api-reference/chat-streaming. Servers differ, so a field that is not used may
 have any type.
@@ -35,10 +35,10 @@ _STOP_REASONS: Final = {
     "tool_calls": "tool_use",
     "function_call": "tool_use",
 }
-"""``finish_reason`` -> the stop reason that the rest of the worker knows. Any other is passed on."""
+"""``finish_reason`` -> stop reason as Anthropic names it. Others are passed on unchanged."""
 
 _FAILED: Final = "error"
-"""The ``finish_reason`` of a gateway whose model has failed."""
+"""``finish_reason`` of a gateway (OpenRouter) whose model has failed; also ``object`` of an error (vLLM)."""
 
 _GARBLED: Final = (
     msgspec.DecodeError,
@@ -74,9 +74,9 @@ _decoder: Final = msgspec.json.Decoder(_Chunk)
 class StreamReader:
     """The state of one stream.
 
-    :ivar done: the server has said that nothing follows.
-    :ivar finish_reason: of the model; empty while it writes. Only the usage may follow.
-    :param model: the name that was asked for, until the server tells its own.
+    :ivar done: ``[DONE]`` was received: nothing follows.
+    :ivar finish_reason: empty until the model has ended. Then only the usage may follow.
+    :param model: the requested model, reported if the server does not name one.
     :param secrets: see :func:`.openai_errors.of_event`.
     """
 
@@ -93,8 +93,8 @@ class StreamReader:
     def feed(self, data: bytes) -> Iterator[base.Event]:
         """The events that these bytes complete. They may be cut anywhere.
 
-        :raises ProviderError: the server tells an error, or sends no such stream; after the events before it.
-            What it sends after the end of the model does no harm.
+        :raises ProviderError: the server reports an error, or the stream is invalid. Raised after the events
+            before it. Errors after the model's end are ignored.
         """
         try:
             for event in self._sse.feed(data):
@@ -144,14 +144,14 @@ class StreamReader:
         return events
 
     def _choose(self, choice: _Choice, events: list[base.Event]) -> None:
-        """Text after a ``finish_reason`` undoes it: some servers send one with each piece."""
+        """Text after a ``finish_reason`` cancels it: some servers send one with every piece."""
         if choice.delta is not None:
             if text := _text(choice.delta.content):
                 self.finish_reason = ""
                 events.append(base.Text(text))
             self._refused = self._refused or bool(choice.delta.refusal)
         if choice.finish_reason == _FAILED:
-            raise base.UnavailableError("the server says that the model has failed")
+            raise base.UnavailableError("the server reports that the model has failed")
         if choice.finish_reason:
             self.finish_reason = choice.finish_reason
 
@@ -167,7 +167,7 @@ class StreamReader:
 
 
 def _decode(data: bytes) -> _Chunk:
-    """One chunk. Half a surrogate pair, which the decoder refuses, stays half: the other half may follow."""
+    """One chunk. Keeps half a surrogate pair, which msgspec refuses: the other half may follow."""
     try:
         return _decoder.decode(data)
     except msgspec.ValidationError:

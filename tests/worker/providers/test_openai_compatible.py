@@ -408,7 +408,7 @@ async def test_answer_that_is_not_http() -> None:
     assert (seen, type(error)) == ([], base.CutError)
 
 
-@pytest.mark.parametrize("last", [[sse.EOF_], [chat.DONE, sse.EOF_]])
+@pytest.mark.parametrize("last", [[sse.EOF_], [chat.DONE, sse.EOF_], [chat.DONE, sse.HANG]])
 async def test_polite_end_without_a_finish_reason_is_no_success(last: list[sse.Step]) -> None:
     async with connected([sse.STREAM, chat.text("a"), *last]) as (provider, _):
         seen, error = await failing(provider)

@@ -1,4 +1,4 @@
-"""Builds a provider of one's own: calls what ``provider.name = "MODULE:NAME"`` names with ``[provider]``."""
+"""Builds a custom provider: calls what ``provider.name = "MODULE:NAME"`` names."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ _STREAM: Final = "stream() as `async def` with `yield`"
 
 
 def build(settings: config.Provider) -> base.Provider:
-    """Import the callable and call it. Modules in the working directory are found too, after all others.
+    """Import the callable and call it with ``[provider]``.
 
-    :raises SettingsError: that does not work, or the result is no provider. One line, without the key.
+    Modules in the working directory are found too, after all others.
+
+    :raises SettingsError: the import or the call fails, or the result is no provider. Without the key.
     """
     module, _, name = settings.name.partition(":")
     if str(Path.cwd()) not in sys.path:
@@ -42,7 +44,7 @@ def build(settings: config.Provider) -> base.Provider:
 
 
 def lacking(provider: object) -> str:
-    """What a provider needs and this object does not have; empty if it has everything."""
+    """The first member of a provider that this object lacks; empty if it has all."""
     model = getattr(provider, "model", None)
     stream, aclose = getattr(provider, "stream", None), getattr(provider, "aclose", None)
     if not isinstance(model, str) or not model:
@@ -55,19 +57,19 @@ def lacking(provider: object) -> str:
 
 
 def _attempt(settings: config.Provider, failure: str, action: Callable[[], Any]) -> Any:
-    """Run code of somebody else.
+    """Run the user's code.
 
-    :raises SettingsError: it raises anything.
+    :raises SettingsError: it raises an exception.
     """
     try:
         return action()
-    except Exception as error:  # noqa: BLE001 - whatever it is, the user reads one line
+    except Exception as error:  # noqa: BLE001 - users never see a traceback
         said = one_line(f"{type(error).__name__}: {error}", settings.api_key, *settings.headers.values())
         raise SettingsError(f"provider.name: {failure}: {said}{_where(error)}") from None
 
 
 def _where(error: Exception) -> str:
-    """The last line of somebody else's code that was running; empty if there is none."""
+    """The innermost line of the user's code in the traceback; empty if there is none."""
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in frames if frame.filename not in _OURS and frame.filename[0] != "<"]
     return f" ({theirs[-1].filename}:{theirs[-1].lineno})" if theirs else ""
