@@ -99,9 +99,14 @@ def _plan(args: argparse.Namespace, environ: Mapping[str, str]) -> UpPlan:
     metrics_port, metrics_notes = _metrics_port(metrics_host, port, environ)
     page = chat_page.directory(environ)
     data = _directory((args.data or Path(environ.get("LEGATO_DATA") or DEFAULT_DATA)).absolute())
-    has_key = environ.get("ANTHROPIC_API_KEY") or environ.get("LEGATO_PROVIDER_API_KEY")
-    provider = "anthropic" if has_key and not args.scripted else "scripted"
+    provider = "scripted" if args.scripted else _provider(environ)
     return UpPlan(host, port, metrics_port, data, page, provider, environ, host_notes + metrics_notes)
+
+
+def _provider(environ: Mapping[str, str]) -> str:
+    """The provider that is set; else Anthropic if there is a key, else the script."""
+    has_key = environ.get("ANTHROPIC_API_KEY") or environ.get("LEGATO_PROVIDER_API_KEY")
+    return environ.get("LEGATO_PROVIDER_NAME") or ("anthropic" if has_key else "scripted")
 
 
 def _host(option: str | None, environ: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
@@ -239,7 +244,7 @@ def _children(plan: UpPlan, redis_url: str) -> tuple[Spec, Spec, str]:
     try:
         worker_environ = environment.of_child("worker", plan.environ, _worker_settings(plan, redis_url))
         loaded = legato.worker.config.load(none, worker_environ)
-        model = loaded.provider.model if plan.provider == "anthropic" else ""
+        model = loaded.provider.model if plan.provider in _MODELS_BY_NAME else ""
         broadcaster_environ = environment.of_child(
             "broadcaster", plan.environ, _broadcaster_settings(plan, redis_url, model)
         )
@@ -288,19 +293,22 @@ def _worker_settings(plan: UpPlan, redis_url: str) -> dict[str, str]:
     }
     if plan.provider == "scripted":
         return settings | {"LEGATO_PROVIDER_API_KEY": ""}  # it does not need the key
-    passed = {name: plan.environ[name] for name in _ANTHROPIC_NAMES if plan.environ.get(name)}
-    return settings | passed
+    if plan.provider == "anthropic":
+        settings |= {name: plan.environ[name] for name in _ANTHROPIC_NAMES if plan.environ.get(name)}
+    return settings
 
+
+_MODELS_BY_NAME: Final = frozenset({"anthropic", "openai_compatible"})
+"""Providers that ask for the model of ``provider.model``."""
 
 _ANTHROPIC_NAMES: Final = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
 
 
 def _banner(plan: UpPlan, model: str, redis_url: str | None) -> str:
-    replies = (
-        f"Replies come from Anthropic ({model})"
-        if plan.provider == "anthropic"
-        else "Replies come from a script: set ANTHROPIC_API_KEY for the real thing"
-    )
+    replies = "Replies come from a script: set ANTHROPIC_API_KEY for the real thing"
+    if plan.provider != "scripted":
+        name = {"anthropic": "Anthropic"}.get(plan.provider, plan.provider)
+        replies = f"Replies come from {name} ({model})" if model else f"Replies come from {name}"
     lines = ["", "Legato is ready:", "", plan.url, "", replies, f"Data:    {plan.data}"]
     if redis_url:
         lines.append(f"Redis:   {valkey.without_password(redis_url)}")

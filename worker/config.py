@@ -145,7 +145,7 @@ class Database(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     url: str = "sqlite:///legato.db"
     migrate: bool = True
-    history_turns: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 40
+    history_turns: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 100
     history_characters: Annotated[int, msgspec.Meta(ge=0, le=10_000_000)] = 160_000
 
     def __repr__(self) -> str:

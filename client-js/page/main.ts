@@ -50,6 +50,13 @@ function connect(key: string, token: string): Echo<"reverb"> {
   });
 }
 
+/** Who answers, below the input. */
+function providerLine({ provider, model }: Config): string {
+  if (provider === "scripted") return SCRIPTED;
+  const name = provider === "anthropic" ? "Anthropic" : provider;
+  return model ? `Replies by ${name}, ${model}` : `Replies by ${name}`;
+}
+
 async function start(): Promise<void> {
   const user = new URLSearchParams(location.search).get("user") ?? "7";
   const [config, { token }] = (await Promise.all([
@@ -67,10 +74,7 @@ async function start(): Promise<void> {
   Alpine.store("words", {
     connection: CONNECTION,
     prompts: PROMPTS,
-    provider:
-      config.provider === "anthropic"
-        ? `Replies by Anthropic, ${config.model ?? "default model"}`
-        : SCRIPTED,
+    provider: providerLine(config),
   });
   Alpine.data("legatoChat", () => legatoChat({ echo, userId: user, token }));
   Alpine.start();

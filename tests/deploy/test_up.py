@@ -135,6 +135,7 @@ def test_metrics_move_when_their_port_is_taken_and_say_so(environ: dict[str, str
         ({"ANTHROPIC_API_KEY": "key"}, False, "anthropic"),
         ({"LEGATO_PROVIDER_API_KEY": "key"}, False, "anthropic"),
         ({"ANTHROPIC_API_KEY": "key"}, True, "scripted"),
+        ({"LEGATO_PROVIDER_NAME": "scripted", "ANTHROPIC_API_KEY": "key"}, False, "scripted"),
     ],
 )
 def test_who_answers(environ: dict[str, str], extra: dict[str, str], scripted: bool, provider: str) -> None:
@@ -146,6 +147,30 @@ def test_who_answers(environ: dict[str, str], extra: dict[str, str], scripted: b
     assert broadcaster.environ["LEGATO_DEV_MODEL"] == model
     assert "key" not in [value for name, value in broadcaster.environ.items() if name != "LEGATO_APP_KEY"]
     assert ("key" in worker.environ.values()) == (provider == "anthropic")
+
+
+LOCAL = {
+    "LEGATO_PROVIDER_NAME": "openai_compatible",
+    "LEGATO_PROVIDER_BASE_URL": "http://127.0.0.1:11434/v1",
+    "LEGATO_PROVIDER_MODEL": "llama3.2",
+}
+
+
+def test_a_provider_that_is_set_answers(environ: dict[str, str]) -> None:
+    plan = up._plan(NONE, environ | LOCAL | {"ANTHROPIC_API_KEY": "key"})
+    broadcaster, worker, model = up._children(plan, "redis://redis")
+    assert (plan.provider, model) == ("openai_compatible", "llama3.2")
+    assert worker.environ.items() >= LOCAL.items()
+    assert "key" not in worker.environ.values(), "which is for Anthropic alone"
+    assert broadcaster.environ["LEGATO_DEV_PROVIDER"] == "openai_compatible"
+    assert "Replies come from openai_compatible (llama3.2)" in up._banner(plan, model, None).splitlines()
+
+
+def test_of_a_provider_of_ones_own_no_model_is_known(environ: dict[str, str]) -> None:
+    plan = up._plan(NONE, environ | {"LEGATO_PROVIDER_NAME": "shop.models:Provider"})
+    _, _, model = up._children(plan, "redis://redis")
+    assert model == ""
+    assert "Replies come from shop.models:Provider" in up._banner(plan, model, None).splitlines()
 
 
 def test_the_banner_says_who_answers_and_where(environ: dict[str, str]) -> None:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from legato.protocol.redis.pipeline import Named
 
 
-BATCH: Final = 100
+BATCH: Final = 16
+"""Letters that are read at once; each has up to 8 MiB."""
 
 CLAIMED_TOO_OFTEN: Final = "claimed too often"
 NOT_PERSISTED: Final = "not persisted"
