@@ -222,7 +222,10 @@ def compose(
 def _say_ready(settings: config.Settings, notifier: Notifier) -> None:
     worker = settings.worker
     log.info(
-        "ready: queue %s, provider %s, %d at once", worker.queue, settings.provider.name, worker.concurrency
+        "ready: queue %s, provider %s, concurrency %d",
+        worker.queue,
+        settings.provider.name,
+        worker.concurrency,
     )
     notifier.send(READY)
 

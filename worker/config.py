@@ -36,25 +36,25 @@ class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[worker]``. Times are in seconds.
 
     :ivar queue: names of the job streams, separated by commas, the most urgent first.
-    :ivar concurrency: replies at once in one process.
-    :ivar processes: how many processes to run, at most; whoever starts this one sees to it.
-    :ivar min_processes: how many of them each queue has at least, when they are balanced.
-    :ivar balance: ``off``: each process reads all queues; ``simple``: they are shared out evenly; ``auto``:
-        by the age of the oldest job that waits.
+    :ivar concurrency: concurrent replies in one process.
+    :ivar processes: maximum number of processes. The supervisor starts them, not the worker itself.
+    :ivar min_processes: minimum number of processes per queue, when balanced by ``auto``.
+    :ivar balance: ``off``: each process reads all queues; ``simple``: each queue gets the same number of
+        processes; ``auto``: as many as the age of its oldest waiting job requires.
     :ivar balance_cooldown: between two steps of balancing.
     :ivar balance_max_shift: processes that a queue gains or loses in one step.
     :ivar max_jobs: claims after which a supervised process is replaced. Here and in the next two, 0: never.
     :ivar max_time: age at which it is replaced.
     :ivar max_memory: resident MiB at which it is replaced.
-    :ivar stall_seconds: how long it may give no sign of life before it is killed.
-    :ivar tries: how many attempts a reply may take, over all workers.
-    :ivar on_interrupted: what becomes of a reply that was cut off: it goes on, or it fails.
-    :ivar timeout: how long one claim may take to stream its reply.
-    :ivar lease: how long a job stays with a worker that gives no sign of life.
-    :ivar retention: how long a finished reply can be read up.
+    :ivar stall_seconds: without a heartbeat for this long, a process is killed.
+    :ivar tries: maximum attempts at a reply, over all workers.
+    :ivar on_interrupted: whether an interrupted reply is continued or fails.
+    :ivar timeout: maximum time for which one claim may stream its reply.
+    :ivar lease: time after which another worker may take over a job that is not renewed.
+    :ivar retention: how long a finished reply can be read from its log.
     :ivar metrics_host: address at which Prometheus metrics are served.
-    :ivar metrics_port: their port; 0 for none. Process n of one parent has the port n above.
-    :ivar drain_seconds: how long running replies may go on after SIGTERM.
+    :ivar metrics_port: their port; 0: none. Of several processes, process n has that port + n.
+    :ivar drain_seconds: how long running replies may continue after SIGTERM.
     """
 
     queue: Queues = "ai-streaming"
@@ -87,7 +87,7 @@ Money = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a model costs per million tokens, in whatever currency."""
+    """Cost of a model per million tokens, in any currency."""
 
     input: Money = 0
     output: Money = 0
@@ -130,9 +130,9 @@ class Database(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[database]``.
 
     :ivar url: ``sqlite:///FILE``, ``postgresql://...`` or ``mysql://...``.
-    :ivar migrate: bring its tables up to date when a worker starts.
-    :ivar history_turns: of a conversation that is kept there, how many turns the model is told at most.
-    :ivar history_characters: how many characters they have together at most.
+    :ivar migrate: migrate the tables when a worker starts.
+    :ivar history_turns: maximum turns of a stored conversation that are sent to the model.
+    :ivar history_characters: maximum characters of these turns in all.
     """
 
     url: str = "sqlite:///legato.db"
@@ -146,7 +146,7 @@ class Database(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ControlSettings(msgspec.Struct, frozen=True):
-    """What the commands need that look at workers and direct them from outside."""
+    """The settings of the commands that inspect and control workers."""
 
     redis: settings.Redis = settings.Redis()
     log: settings.Log = settings.Log()
@@ -154,7 +154,7 @@ class ControlSettings(msgspec.Struct, frozen=True):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """Every table that the worker reads."""
+    """The settings of a worker."""
 
     redis: settings.Redis = settings.Redis()
     log: settings.Log = settings.Log()
@@ -164,7 +164,7 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 def load(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
-    """Settings out of the flags of :mod:`legato.worker.options`, the environment and the file they name.
+    """Load the settings from the options of :mod:`legato.worker.options`, the environment and the file.
 
     :raises SettingsError: one line for the user.
     """
@@ -182,11 +182,11 @@ def load(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
 
 
 OVERRIDES: Final = ("queue", "concurrency", "processes", "min_processes", "balance", "metrics_port")
-"""Keys of ``[worker]`` that are flags too."""
+"""Keys of ``[worker]`` that are also options."""
 
 
 def load_control(path: str | None, environ: Mapping[str, str]) -> ControlSettings:
-    """As :func:`load`, of the tables that matter to who is no worker: no key of a provider is asked for.
+    """As :func:`load`, without the tables that only a worker needs, such as the provider's.
 
     :raises SettingsError: one line for the user.
     """
@@ -199,7 +199,7 @@ def load_control(path: str | None, environ: Mapping[str, str]) -> ControlSetting
         overrides={},
     )
     if not loaded.redis.url:
-        raise SettingsError("redis.url: is not set; workers are reached through Redis: set REDIS_URL")
+        raise SettingsError("redis.url: is not set; the command reaches workers through Redis: set REDIS_URL")
     return loaded
 
 
@@ -209,9 +209,9 @@ def split_queues(names: str) -> tuple[str, ...]:
 
 
 def _check(loaded: Settings) -> None:
-    """What no single key can know."""
+    """Checks that involve more than one key."""
     if not loaded.redis.url:
-        raise SettingsError("redis.url: is not set; the worker needs a Redis: set REDIS_URL")
+        raise SettingsError("redis.url: is not set; the worker needs Redis: set REDIS_URL")
     _check_processes(loaded.worker)
     if loaded.provider.name == "anthropic":
         _check_anthropic(loaded.provider)

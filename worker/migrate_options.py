@@ -1,4 +1,4 @@
-"""The options of ``legato migrate``, without SQLAlchemy."""
+"""The options of ``legato migrate``. Does not import SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags."""
+    """Declare the options."""
     parser.add_argument("--config", metavar="FILE", help="settings as TOML")
     parser.add_argument(
-        "--env-file", metavar="FILE", help="variables as in Laravel's .env; the environment wins"
+        "--env-file",
+        metavar="FILE",
+        help="variables from a file such as Laravel's .env; the environment takes precedence",
     )
     parser.add_argument(
-        "--check", action="store_true", help="change nothing; status 1 when there is something to change"
+        "--check", action="store_true", help="change nothing; status 1 if a migration is needed"
     )

@@ -14,26 +14,28 @@ if TYPE_CHECKING:
     from legato.protocol.redis.pipeline import Named
 
 POOL: Final = 64
-"""Connections at most, to each server; further callers wait for one."""
+"""Maximum connections per server. When all are in use, callers wait for one."""
 
 READ_TIMEOUT: Final = 30.0
-"""Seconds; far above any BLOCK, so it ends only a read from a server that silently went away."""
+"""Seconds. Far above any BLOCK: it only ends reads from a server that is gone."""
 
 NEEDED: Final = (7, 0)
-"""The first Redis with sharded publish."""
+"""The first version of Redis with sharded pub/sub."""
 
 
 def connect(url: str, prefix: str = "") -> Named:
-    """The client for everything that answers at once. Repeats a call once, for a connection gone stale.
+    """The client for commands that do not block.
 
-    :param prefix: of all names that the installation uses (:mod:`legato.protocol.names`).
-    :raises SettingsError: ``url`` is not an address. The text leaves it out, for it may hold a password.
+    It repeats a command once, since a pooled connection may have been closed meanwhile.
+
+    :param prefix: prefix of all keys and channels (:mod:`legato.protocol.names`).
+    :raises SettingsError: ``url`` is invalid. The text does not contain it: it may hold a password.
     """
     return _client(url, prefix, repeats=1, socket_timeout=5.0, health_check_interval=15)
 
 
 def connect_reader(url: str, prefix: str = "") -> Named:
-    """The client for blocking reads: nothing is sent twice, and a long BLOCK is no timeout."""
+    """The client for blocking reads. It repeats nothing: a repeated read strands jobs."""
     return _client(url, prefix, socket_timeout=READ_TIMEOUT)
 
 
@@ -45,14 +47,14 @@ def _client(url: str, prefix: str, **options: Any) -> Named:
 
 
 class TooOldError(RedisError):
-    """The server lacks what Legato needs."""
+    """The server is too old."""
 
 
 async def check(redis: Named) -> None:
-    """Reach the server, and make sure that it can do what is needed.
+    """Connect to the server and check its version.
 
     :raises TooOldError: it is older than :data:`NEEDED`.
-    :raises RedisError: it cannot be reached, or refuses.
+    :raises RedisError: it cannot be reached, or refuses the connection.
     """
     version = str((await redis.info("server")).get("redis_version", ""))
     match = re.match(r"(\d+)\.(\d+)", version)

@@ -39,7 +39,7 @@ USED: Final[Mapping[type, tuple[str, ...]]] = {
             "mark_for_reconnect",
             "on_connect_check_health",
         ),
-        *("on_connect_check_health", "pack_commands", "read_response", "send_command", "send_packed_command"),
+        *("pack_command", "pack_commands", "read_response", "send_command", "send_packed_command"),
         *("is_connected", "should_reconnect"),
     ),
     Connection: ("_connect",),

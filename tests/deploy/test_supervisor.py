@@ -145,7 +145,7 @@ def test_worn_processes_make_way_and_lose_nothing(redis: Redis, environ: dict[st
         running.lines(READY, 2)
         for message_id in ids:
             ask(redis, message_id, "#script tokens=10 rate=50")
-        running.lines(r"(worker\.\d+) \| .* making way for a new process", 4)
+        running.lines(r"(worker\.\d+) \| .* retiring, to be replaced", 4)
         wait_until(lambda: all(state(redis, message_id) == "complete" for message_id in ids))
         running.process.terminate()
         assert running.process.wait(30) == 0
@@ -174,7 +174,7 @@ def test_processes_that_are_shared_out_evenly_are_replaced_by_age_and_size_and_l
         for queue in "ab":
             ask(redis, f"long-{queue}", "#script tokens=200 rate=40", queue)
         wait_until(lambda: all(tokens(redis, f"long-{queue}") for queue in "ab"))
-        running.lines(rf"(worker\.\d+) \| .* making way for a new process: {reason}", 2)
+        running.lines(rf"(worker\.\d+) \| .* retiring, to be replaced: {reason}", 2)
         running.lines(r" ready: queue (\w),", 5)
         for queue in "ab":
             ask(redis, f"next-{queue}", "#script tokens=3 rate=0", queue)
@@ -223,7 +223,7 @@ def test_a_process_with_a_request_that_never_closes_is_replaced_and_loses_nothin
         redis.set(wire.cancel_flags("stubborn")[0], "1", ex=300)
         wait_until(lambda: state(redis, "stubborn") == "cancelled")
         running.lines(r"reply stubborn: the request to the model does not close, left open", 1)
-        running.lines(r"(worker\.\d+) \| .* new process: 1 of its requests to the model do not close", 1)
+        running.lines(r"(worker\.\d+) \| .* to be replaced: 1 of its requests to the model do not close", 1)
         running.lines(READY, 2)
         ask(redis, "next", "#script tokens=3 rate=0")
         wait_until(lambda: state(redis, "next") == state(redis, "long") == "complete")

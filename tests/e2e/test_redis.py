@@ -129,7 +129,7 @@ async def every_action_works(stage: World) -> None:
     assert await stage.command("pause") == "paused: all queues\n"
     assert await stage.command("continue") == "continued: all queues\n"
     assert await stage.command("dead", "list") == "no dead letters\n"
-    assert "told to drain: supervisors 0, processes 1" in await stage.command("drain", "--wait", "60")
+    assert "ordered to drain: supervisors 0, processes 1" in await stage.command("drain", "--wait", "60")
     assert await stage.worker.end() == 0  # before it is sent a signal, which could come when it hears none
 
 

@@ -61,7 +61,7 @@ def worker(
     try:
         assert process.stderr
         lines = iter(process.stderr.readline, "")
-        assert "ready: queue q, provider scripted, 16 at once\n" in lines
+        assert "ready: queue q, provider scripted, concurrency 16\n" in lines
         yield process
     finally:
         process.kill()
@@ -155,7 +155,7 @@ async def test_second_signal_ends_it_at_once(redis: Redis, redis_url: str, datab
             await ears.until("token.received")
             process.send_signal(signal.SIGTERM)
             assert process.stderr
-            assert process.stderr.readline() == "draining: 1 replies run, 30 s for them\n"
+            assert process.stderr.readline() == "draining: 1 running, at most 30 s\n"
             process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 0
         await ears.all()

@@ -105,7 +105,7 @@ class CancelFlags:
     def _note(self, errors: Sequence[BaseException], *, answered: bool) -> None:
         """Log once when flags cannot be read, and once when all can be read again."""
         if errors and not self._failing:
-            log.warning("cancel flags of some replies cannot be read, trying on: %s", reason_of(errors[0]))
+            log.warning("cancel flags of some replies cannot be read, retrying: %s", reason_of(errors[0]))
             self._failing = True
         elif self._failing and answered and not errors and not self._asking:
             log.info("the cancel flags of all replies can be read again")

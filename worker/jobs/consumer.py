@@ -172,7 +172,7 @@ class Consumer:
         if not self.draining:
             self.draining = True
             self.retire()
-            log.info("draining: %d replies run, %.0f s for them", self.running, self._limits.drain)
+            log.info("draining: %d running, at most %.0f s", self.running, self._limits.drain)
             loop = asyncio.get_running_loop()
             loop.call_later(self._limits.drain, self._stop_all)
             loop.call_later(self._limits.drain + SETTLE_SECONDS, self._drain_deadline.set)
@@ -256,7 +256,7 @@ class Consumer:
             self._running.settle(entry.id)
             await self._redis.insist(lambda: self._settle[outcome](entry))
         except Exception:  # a fault of ours must end neither the process nor the job
-            log.exception("reply %s: broke off, left to another try", job.message_id)
+            log.exception("reply %s: internal error, left to another attempt", job.message_id)
             if entry.deliveries >= MAX_DELIVERIES:
                 await self._dead_letter(entry, dead.BROKE_OFF)
         finally:
@@ -297,7 +297,7 @@ class Consumer:
             job = self._running.get(entry_id)
             if job is not None and not self._running.is_settling(entry_id):
                 self.counters.leases_lost += 1
-                log.warning("reply %s: the lease is lost, stopped", job.message_id)
+                log.warning("reply %s: stopped, the lease is lost", job.message_id)
                 job.task.cancel()
 
     async def _forward_cancels(self) -> None:

@@ -48,35 +48,35 @@ _COUNTS: Final[
     (
         "legato_worker_replies_running",
         GaugeMetricFamily,
-        "Replies that the process has right now.",
+        "Running replies of the process.",
         (),
         lambda consumer: {(): consumer.running},
     ),
     (
         "legato_worker_replies",
         CounterMetricFamily,
-        "Replies ended, by how.",
+        "Ended replies by state.",
         ("state",),
         lambda consumer: _labelled(consumer.counters.ended),
     ),
     (
         "legato_worker_failures",
         CounterMetricFamily,
-        "Replies failed, by code.",
+        "Failed replies by code.",
         ("code",),
         lambda consumer: _labelled(consumer.counters.failed),
     ),
     (
         "legato_worker_attempts",
         CounterMetricFamily,
-        "Attempts at replies: the first, and each that went on after an interruption.",
+        "Attempts at replies: the first, and each continuation.",
         (),
         lambda consumer: {(): consumer.counters.attempts},
     ),
     (
         "legato_worker_continuations",
         CounterMetricFamily,
-        "Attempts with which the process went on with a reply of its own.",
+        "Attempts with which the process continued one of its own replies.",
         (),
         lambda consumer: {(): consumer.counters.continued},
     ),
@@ -90,14 +90,14 @@ _COUNTS: Final[
     (
         "legato_worker_fenced_writes",
         CounterMetricFamily,
-        "Writes refused, since another process has the message.",
+        "Writes refused because another process has claimed the message.",
         (),
         lambda consumer: {(): consumer.counters.fenced},
     ),
     (
         "legato_worker_leases_lost",
         CounterMetricFamily,
-        "Replies stopped, since another process has the job.",
+        "Replies stopped because another process has the job.",
         (),
         lambda consumer: {(): consumer.counters.leases_lost},
     ),
@@ -111,7 +111,7 @@ _COUNTS: Final[
     (
         "legato_worker_provider_errors",
         CounterMetricFamily,
-        "Attempts that the provider cut off or refused for good, by code.",
+        "Attempts that the provider interrupted, or refused after all retries, by code.",
         ("code",),
         lambda consumer: _labelled(consumer.counters.provider_errors),
     ),
@@ -125,7 +125,7 @@ _COUNTS: Final[
     (
         "legato_worker_model_tokens",
         CounterMetricFamily,
-        "Tokens that ended replies have used, as the provider counts them, all attempts together.",
+        "Model tokens used by ended replies, over all attempts.",
         ("model", "kind"),
         lambda consumer: {
             (model, kind): getattr(used, kind)
@@ -138,22 +138,22 @@ _COUNTS: Final[
 _HISTOGRAMS: Final[tuple[tuple[str, str, Callable[[Consumer], Histogram]], ...]] = (
     (
         "legato_worker_queue_wait_seconds",
-        "From queueing a job to a worker's claim.",
+        "From the queueing of a job to its first claim.",
         lambda consumer: consumer.counters.latencies.queue_wait,
     ),
     (
         "legato_worker_first_token_seconds",
-        "From a worker's claim to the first token published.",
+        "From the claim to the first published token.",
         lambda consumer: consumer.counters.latencies.first_token,
     ),
     (
         "legato_worker_token_gap_seconds",
-        "Between two pieces of text of one reply from the provider.",
+        "Between two texts of one reply from the provider.",
         lambda consumer: consumer.counters.latencies.token_gap,
     ),
     (
         "legato_worker_publish_delay_seconds",
-        "From a piece of text from the provider to its token logged and published.",
+        "From a text of the provider to its logged and published token.",
         lambda consumer: consumer.counters.latencies.publish_delay,
     ),
 )
@@ -175,7 +175,7 @@ class ConsumerCollector(Collector):
         self._prices = prices
 
     def collect(self) -> Iterable[Metric]:
-        """One family per row of the tables, and the cost of the models that have a price."""
+        """One family per row of the tables, and the cost of models with a price."""
         for name, kind, text, labels, read in _COUNTS:
             family = kind(name, text, labels=labels)
             for values, count in read(self._consumer).items():
@@ -204,9 +204,9 @@ def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
 
 
 def serve(consumer: Consumer, settings: Settings) -> Callable[[], None]:
-    """Serve ``/metrics`` from a thread, as soon as the port is free: the process before may have it still.
+    """Serve ``/metrics`` from a thread once the port is free: the previous process may still have it.
 
-    :returns: what stops it.
+    :returns: a function that stops it.
     """
     registry = CollectorRegistry()
     registry.register(ConsumerCollector(consumer, settings.provider.prices))
@@ -232,7 +232,7 @@ def _listen(host: str, port: int, registry: CollectorRegistry, stopped: threadin
         except OSError as error:
             if not told:
                 told = True
-                again = ", trying on" if error.errno == errno.EADDRINUSE else ""
+                again = ", retrying" if error.errno == errno.EADDRINUSE else ""
                 log.warning("no metrics: port %d of %s: %s%s", port, host, error.strerror, again)
             if error.errno != errno.EADDRINUSE:
                 return

@@ -1,4 +1,4 @@
-"""What a provider says of a request that it refused, fit for the log, and what its words tell of the kind."""
+"""Reads error messages of providers: makes them fit for the log, and classifies them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ MAX_REASON: Final = 300
 
 _HIDDEN: Final = "[hidden]"
 
-# A gateway in front of the model may repeat a key that it refuses, or only its beginning.
+# A gateway may repeat the key that it refuses, or its beginning.
 _SECRETS: Final = re.compile(
     r"(?i)\bbearer\s+\S+|\b(?:sk|pk|key|api[-_]?key)[-_][A-Za-z0-9_.*-]{6,}|\beyJ[A-Za-z0-9_.-]{10,}"
 )
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
 
-# The API has one type for all requests that are at fault, and only its message tells which.
+# The API has one error type for all invalid requests; only the message says more.
 _TOO_LONG: Final = re.compile(
     r"(?i)\b(?:prompt|input) is too long\b|\bexceeds?\b.{0,40}\bcontext (?:limit|window|length)\b"
     r"|\bmaximum context (?:limit|window|length)\b"
@@ -26,9 +26,9 @@ _TOO_LONG: Final = re.compile(
 
 
 def said_by(body: object, api_key: str) -> str:
-    """The message of an error's JSON body in one line, without secrets; empty where there is none.
+    """The message in an error's JSON body, as one line without secrets; empty if there is none.
 
-    Nothing else of the body is told: it may repeat what people wrote.
+    The rest of the body is not logged: it may contain text of users.
     """
     error = body.get("error") if isinstance(body, dict) else None
     message = error.get("message") if isinstance(error, dict) else None
@@ -42,5 +42,5 @@ def said_by(body: object, api_key: str) -> str:
 
 
 def is_too_long(said: str) -> bool:
-    """Whether the request was refused because the conversation does not fit."""
+    """Whether the request was refused because the conversation exceeds the context window."""
     return _TOO_LONG.search(said) is not None

@@ -1,18 +1,18 @@
-r"""A model that is none: deterministic text at a steady rate, for demonstrations, tests and load.
+r"""A provider without a model, for demonstrations, tests and load: deterministic text at a steady rate.
 
-Any message gets a short answer made from it. A line in the message that begins with ``#script`` says
-otherwise, in words out of these. No other provider reads such lines.
+It answers a message with a short text about it, unless a line of the message begins with ``#script``. Then
+the following words on that line determine the answer. Other providers do not interpret such lines.
 
 ====================  ====================================================================================
-``tokens=300``        the tokens ``w0 w1 ...``, this many
-``rate=100``          tokens a second; 0 is as fast as possible
-``fail=KIND@120``     at the first attempt, a fault in place of the token with index 120: ``overloaded``,
-                      ``disconnect``, ``eof``, ``hang`` or ``refusal``. May be given several times
-``fail=KIND@120/2``   the same at the second attempt; ``/always`` at every attempt
-``overlap=5``         when asked to go on, first repeat the last 5 tokens
+``tokens=300``        300 tokens: ``w0 w1 ...``
+``rate=100``          tokens per second; 0: as fast as possible
+``fail=KIND@120``     in the first attempt, a fault in place of the token with index 120: ``overloaded``,
+                      ``disconnect``, ``eof``, ``hang`` or ``refusal``. Can be repeated
+``fail=KIND@120/2``   the same in the second attempt; ``/always``: in every attempt
+``overlap=5``         a continuation repeats the last 5 tokens first
 ====================  ====================================================================================
 
-Asked to go on, it does so from the very token, and refuses a text that it has not said.
+A continuation starts exactly where the text ended. A text that is not the beginning of the script is refused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
 RATE: Final = 30
-"""Tokens a second, where the message does not say."""
+"""Default of ``rate``: tokens per second."""
 
 MAX_TOKENS: Final = 100_000
 MAX_RATE: Final = 100_000
@@ -49,11 +49,11 @@ _WORD: Final = re.compile(r"\s*\S+")
 
 
 class ScriptError(ValueError):
-    """A ``#script`` line that cannot be followed. The text is fit for the user."""
+    """An invalid ``#script`` line. The text can be shown to the user."""
 
 
 class Fault(NamedTuple):
-    """Takes the place of the token with index ``at``. ``attempt`` is None for every attempt."""
+    """A fault in place of the token with index ``at``. ``attempt``: None for every attempt."""
 
     kind: str
     at: int
@@ -61,7 +61,7 @@ class Fault(NamedTuple):
 
 
 class Script(NamedTuple):
-    """How to answer. ``overlap``: tokens repeated at a overlap."""
+    """An answer. ``overlap``: how many tokens a continuation repeats."""
 
     tokens: Sequence[str]
     rate: int = RATE
@@ -69,28 +69,28 @@ class Script(NamedTuple):
     overlap: int = 0
 
     def fault(self, attempt: int, begin: int) -> Fault | None:
-        """The first fault that an attempt meets which begins with token ``begin``."""
+        """The first fault of an attempt that starts with token ``begin``."""
         met = [fault for fault in self.faults if fault.at >= begin and fault.attempt in (None, attempt)]
         return min(met, key=lambda fault: fault.at, default=None)
 
     def said(self, text: str) -> int:
-        """How many tokens ``text`` holds.
+        """How many tokens ``text`` consists of.
 
-        :raises RequestRefusedError: it is not made of the first tokens of the script.
+        :raises RequestRefusedError: it does not consist of the first tokens of the script.
         """
         ends = [0, *accumulate(map(len, self.tokens))]
         if len(text) not in ends or not "".join(self.tokens).startswith(text):
-            raise base.RequestRefusedError("the text to go on from is not the script's")
+            raise base.RequestRefusedError("the text to continue is not the beginning of the script")
         return ends.index(len(text))
 
 
 class Scripted:
-    """See the module."""
+    """The provider ``scripted``; see the module."""
 
     model = "scripted"
 
     async def aclose(self) -> None:
-        """Nothing is open."""
+        """Does nothing: no connection is open."""
 
     async def stream(self, request: base.Request) -> AsyncGenerator[base.Event, None]:
         """See :class:`.base.Provider`."""
@@ -100,12 +100,12 @@ class Scripted:
         first = script.said(request.so_far)
         fault = script.fault(request.attempt, first)
         if fault and fault.at == first and fault.kind in _RAISED:
-            raise _RAISED[fault.kind](fault.kind)  # before the request was even accepted
+            raise _RAISED[fault.kind](fault.kind)  # before Started: the request was not accepted
         yield base.Started(self.model)
         yield base.Used(_usage(request, 0))
         said = script.tokens[max(0, first - script.overlap) if first else 0 : fault.at if fault else None]
         for count, token in enumerate(said, 1):
-            if script.rate:  # against the start, so that lateness does not add up
+            if script.rate:  # relative to the start, so that delays do not add up
                 await asyncio.sleep(max(0.0, began + count / script.rate - clock()))
             yield base.Text(token)
         if fault and fault.kind in _RAISED:
@@ -116,19 +116,19 @@ class Scripted:
 
 
 def script_for(message: str) -> Script:
-    """How to answer ``message``; a bad ``#script`` line is answered with what is wrong."""
+    """The answer to ``message``. The answer to an invalid ``#script`` line is its error."""
     for line in message.splitlines():
         words = line.split()
         if words and words[0] == _MARK:
             try:
                 return parse(words[1:])
             except ScriptError as error:
-                return Script(_tokens(f"This #script line cannot be followed: {error}."))
+                return Script(_tokens(f"This #script line is invalid: {error}."))
     return Script(_tokens(_answer(message)))
 
 
 def parse(words: Sequence[str]) -> Script:
-    """The script out of ``name=value`` words.
+    """Parse ``name=value`` words.
 
     :raises ScriptError: an unknown name, or a value out of its range.
     """
@@ -142,9 +142,11 @@ def parse(words: Sequence[str]) -> Script:
         else:
             raise ScriptError(f"{name[:40]!r} is unknown; expected tokens=, rate=, fail= or overlap=")
     if len(faults) > MAX_FAULTS:
-        raise ScriptError(f"fail= comes more than {MAX_FAULTS} times")
+        raise ScriptError(f"fail= is given more than {MAX_FAULTS} times")
     count = _number(f"tokens={values['tokens']}", MAX_TOKENS)
-    numbered = [f"w{index} " for index in range(count)]  # distinct: a test sees order, gaps and doubles
+    numbered = [
+        f"w{index} " for index in range(count)
+    ]  # distinct, so that tests notice reordering, gaps and duplicates
     return Script(
         numbered,
         _number(f"rate={values['rate']}", MAX_RATE),
@@ -154,10 +156,10 @@ def parse(words: Sequence[str]) -> Script:
 
 
 def _number(word: str, most: int) -> int:
-    """The number that ends the word."""
+    """The number at the end of the word."""
     digits = re.search(r"[=@]([0-9]{1,9})\Z", word)
     if not digits or int(digits[1]) > most:
-        raise ScriptError(f"{word[:40]} does not end in a number from 0 to {most}")
+        raise ScriptError(f"{word[:40]} does not end with a number from 0 to {most}")
     return int(digits[1])
 
 
@@ -165,15 +167,17 @@ def _fault(text: str, count: int) -> Fault:
     where, slash, attempt = text.partition("/")
     kind = where.partition("@")[0]
     if kind not in FAULTS:
-        raise ScriptError(f"fail={text[:40]} is not one of {', '.join(FAULTS)} with @TOKEN behind it")
+        raise ScriptError(f"fail={text[:40]}: expected KIND@TOKEN, where KIND is one of {', '.join(FAULTS)}")
     if slash and attempt != _ALWAYS and not re.fullmatch("[1-9][0-9]{0,2}", attempt):
-        raise ScriptError(f"fail={text[:40]} does not end in the number of an attempt, or in {_ALWAYS}")
+        raise ScriptError(
+            f"fail={text[:40]}: expected the number of an attempt, or {_ALWAYS}, after the slash"
+        )
     at = _number(f"fail={where}", count)
     return Fault(kind, at, None if attempt == _ALWAYS else int(attempt or 1))
 
 
 def _tokens(text: str) -> Sequence[str]:
-    """Words with the blanks before them."""
+    """Words, each with the spaces before it."""
     return _WORD.findall(text)
 
 
@@ -192,6 +196,6 @@ def _answer(message: str) -> str:
 
 
 def _usage(request: base.Request, output: int) -> Usage:
-    """Words in, tokens out: made up, but the same every time."""
+    """Invented but deterministic usage: words of the request, tokens of the answer."""
     said = [request.message, *(turn.content for turn in request.history), request.so_far]
     return Usage(input=sum(len(text.split()) for text in said), output=output)

@@ -77,7 +77,7 @@ class Runner:
             return await self._run(job, message, control, deadline)
         except FencedError:
             self.counters.fenced += 1
-            log.warning("reply %s: another worker has it, stopped", job.message_id)
+            log.warning("reply %s: stopped, another worker has it", job.message_id)
             return Outcome.FENCED
         finally:
             timer.cancel()
@@ -125,7 +125,7 @@ class Runner:
         except FencedError:
             raise
         except Exception:  # a fault of ours: readers must get a terminal event all the same
-            log.exception("reply %s: broke off", answer.job.message_id)
+            log.exception("reply %s: failed by an internal error", answer.job.message_id)
             answer.truncate(message.next)
             answer.fail("internal")
 
@@ -164,7 +164,7 @@ class Runner:
         try:
             await self.database.insist(lambda: self.store.save(job, answer.text, decision))
         except RefusedError as error:
-            log.error("reply %s: the database does not take it: %s", job.message_id, error)  # noqa: TRY400
+            log.error("reply %s: refused by the database: %s", job.message_id, error)  # noqa: TRY400
         except Exception:  # a fault of ours: a retry would end the same way
             log.exception("reply %s: cannot be persisted", job.message_id)
         else:

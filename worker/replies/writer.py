@@ -98,7 +98,7 @@ class ReplyWriter:
         lasting = error.retry is base.Retry.NEVER
         if attempt.has_text or lasting or not attempt.retries_left or self._clock() + delay >= deadline:
             return None
-        log.info("provider: %s (%s); asking again in %.1f s", error.code, error, delay)
+        log.info("provider: %s (%s); repeating the request in %.1f s", error.code, error, delay)
         attempt.retries_left -= 1
         self._answer.next_request()
         return delay
@@ -133,7 +133,7 @@ class ReplyWriter:
         self._answer.next_attempt(claim.attempt)
         self._attempt = self._new_attempt()
         self._counters.continued += 1
-        log.info("reply %s: goes on from token %d", self._answer.job.message_id, self._answer.next)
+        log.info("reply %s: continuing from token %d", self._answer.job.message_id, self._answer.next)
 
     async def _ask(self, control: Control, deadline: float, delay: float) -> base.ProviderError | None:
         """Send one request and write what it brings. Answers the error that ended it."""

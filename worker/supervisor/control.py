@@ -179,7 +179,7 @@ async def _pause(context: Context, args: argparse.Namespace) -> None:
 async def _continue(context: Context, args: argparse.Namespace) -> None:
     paused = await context.directory.paused()
     if args.names and wire.ALL_QUEUES in paused:
-        raise RefusedError("all queues are paused: continue them all, then pause those that shall stay so")
+        raise RefusedError("all queues are paused: continue all, then pause single ones again")
     if others := [name for name in args.names if name not in paused]:
         raise RefusedError(f"not paused: {', '.join(others)}")
     await context.directory.resume(args.names)
@@ -195,7 +195,7 @@ async def _drain(context: Context, args: argparse.Namespace) -> None:
     ids = {status.id for status in chosen}
     # A supervisor drains its own processes; if they were drained one by one, it would replace them.
     await context.directory.drain([status.id for status in chosen if status.supervisor not in ids])
-    _say(f"told to drain: {_counted(chosen)}" if chosen else "no worker is running")
+    _say(f"ordered to drain: {_counted(chosen)}" if chosen else "no worker is running")
     if args.wait is not None:
         gone = ids | {status.id for status in workers if status.supervisor in ids}
         await _until_gone(context.directory, gone, args.wait)
@@ -210,7 +210,7 @@ async def _until_gone(directory: WorkerDirectory, ids: set[str], limit: float) -
     deadline = time.monotonic() + limit
     while left := sorted(ids & {status.id for status in await directory.workers()}):
         if time.monotonic() >= deadline:
-            raise RefusedError(f"still at work: {', '.join(left[:LISTED])}")
+            raise RefusedError(f"still running: {', '.join(left[:LISTED])}")
         await asyncio.sleep(_POLL)
 
 
@@ -262,15 +262,15 @@ async def _dead_retry(context: Context, args: argparse.Namespace) -> None:
             counts[outcome] += 1
             if outcome == "ended" and not args.all:
                 sys.stderr.write(f"{args.prog}: {letter.id} of {name}: {_ENDED}\n")
-    _say(f"put back: {counts['queued']}")
+    _say(f"requeued: {counts['queued']}")
     missing = 0 if args.all else len(set(args.ids)) - sum(counts.values())
     if missing:
         raise RefusedError(f"no such dead letter: {missing} of {len(set(args.ids))}")
     if counts["ended"]:
-        raise RefusedError(f"left as they are: {counts['ended']}; {_ENDED}")
+        raise RefusedError(f"not requeued: {counts['ended']}; {_ENDED}")
 
 
-_ENDED: Final = "its message has told its end already; --new-message asks again as a new message"
+_ENDED: Final = "its message has ended; --new-message retries it as a new message"
 
 
 async def _found(letters: DeadLetters, ids: Sequence[str]) -> Any:
@@ -281,7 +281,7 @@ async def _found(letters: DeadLetters, ids: Sequence[str]) -> Any:
 
 async def _dead_purge(context: Context, args: argparse.Namespace) -> None:
     if sum((bool(args.ids), args.yes, args.older_than is not None)) > 1:
-        raise SettingsError("give ids, --older-than or --yes: one of them")
+        raise SettingsError("give either ids, --older-than or --yes")
     dead = (await context.dead(args)).values()
     if args.ids:
         removed = sum([await letters.remove(one) for letters in dead for one in set(args.ids)])
@@ -289,7 +289,7 @@ async def _dead_purge(context: Context, args: argparse.Namespace) -> None:
         removed = sum([await letters.purge(args.older_than or 0.0) for letters in dead])
     else:
         there = sum([await letters.count() for letters in dead])
-        raise RefusedError(f"there are {there}: say --yes to remove them all, or --older-than TIME, or ids")
+        raise RefusedError(f"{there} dead letters: give --yes to remove all, --older-than TIME, or ids")
     _say(f"removed: {removed}")
 
 

@@ -91,7 +91,7 @@ class Heartbeat:
     async def _notify(self) -> None:
         while True:
             if not self._consumer.stopping and (reason := self._recycling_reason()):
-                log.info("making way for a new process: %s", reason)
+                log.info("retiring, to be replaced: %s", reason)
                 self._consumer.retire()
             fields = [
                 notify.ALIVE,
@@ -126,7 +126,7 @@ class Heartbeat:
         all_paused = wire.ALL_QUEUES in orders.paused
         self._queues.restrict_to([] if all_paused else set(self._status.queues) - orders.paused)
         if orders.drain and not self._consumer.draining:
-            log.info("told to drain")
+            log.info("ordered to drain")
             self._consumer.drain()
 
     def status(self) -> Status:

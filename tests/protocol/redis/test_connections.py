@@ -7,7 +7,10 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from redis import exceptions
+from redis.asyncio.connection import Connection
 
 from legato.broadcaster.bus.base import BusError
 from legato.broadcaster.bus.redis import RedisBus
@@ -159,3 +162,27 @@ async def test_a_master_without_its_replicas_is_worth_waiting_for(valkey_url):
 )
 def test_what_a_cluster_says_while_it_changes_is_worth_waiting_for(kind):
     assert issubclass(kind, REDIS_DOWN)
+
+
+WORDS = st.text(st.characters(exclude_categories=["Cs"])) | st.binary() | st.integers() | st.floats()
+COMMANDS = st.builds(
+    lambda name, words: (name, *words), st.sampled_from(["GET", "XGROUP CREATE"]), st.lists(WORDS)
+)
+
+
+@given(st.lists(COMMANDS, max_size=3))
+def test_commands_are_encoded_as_redis_py_encodes_them(commands):
+    ours, theirs = a_connection(), Connection()
+    for command in commands:
+        assert b"".join(ours.pack_command(*command)) == b"".join(theirs.pack_command(*command))
+    assert b"".join(ours.pack_commands(commands)) == b"".join(theirs.pack_commands(commands))
+
+
+@pytest.mark.parametrize("word", [None, True, object(), ["a"]])
+def test_a_word_that_cannot_be_encoded_is_refused(word):
+    with pytest.raises(exceptions.DataError, match="SET"):
+        a_connection().pack_command("SET", word)
+
+
+def a_connection():
+    return clients.connect("redis://127.0.0.1").connection_pool.make_connection()

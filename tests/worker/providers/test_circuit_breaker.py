@@ -1,4 +1,4 @@
-"""The shared back-off: processes with one key spare a provider that has no room, and find back together."""
+"""The shared circuit breaker: processes with one key pause together when the provider is overloaded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from legato.worker.replies.model import Policy
 from legato.worker.replies.runner import Outcome
 from tests.waiting import WAIT
 from tests.worker.replies.test_runner import Stage
-from tests.worker.support import END, PATIENT, Puppet, make_job
+from tests.worker.support import END, PATIENT, STARTED, Puppet, make_job
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,6 +122,18 @@ async def test_after_the_pause_one_asks_and_its_answer_opens_for_the_others(
     assert await waits(theirs)
     await ours.succeeded()
     assert await theirs.acquire(later(0)) is False
+
+
+async def test_reply_that_is_the_probe_opens_for_the_others(
+    redis: Redis, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST", 0.05)
+    monkeypatch.setattr(module, "PROBE", 60)
+    shared = breaker(redis)
+    await shared.overloaded(FULL)
+    stage = Stage(redis, store, tmp_path / "turns.db")
+    assert await stage.answer(Puppet(STARTED, base.Text("a"), END), breaker=shared) == Outcome.DONE
+    assert await shared.acquire(later(0)) is False
 
 
 async def test_two_processes_do_not_hammer(

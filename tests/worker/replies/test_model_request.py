@@ -73,6 +73,22 @@ async def test_error_comes_after_the_events_before_it() -> None:
     assert await request.close(WAIT)
 
 
+async def test_silence_after_text_ends_the_request_though_the_first_text_had_longer() -> None:
+    patience = base.Patience(first=2 * WAIT, next=0.02)
+    request = ModelRequest(model_of(Puppet(STARTED, base.Text("a")), patience), REQUEST)
+    with pytest.raises(base.StalledError):
+        await rest(request)
+
+
+async def test_text_in_time_ends_the_wait_for_the_first_text() -> None:
+    puppet = Puppet(STARTED, base.Text("a"))
+    request = ModelRequest(model_of(puppet, base.Patience(first=0.1, next=2 * WAIT)), REQUEST)
+    assert await taken(request) == [STARTED, base.Text("a")]
+    await asyncio.sleep(0.2)  # past the limit of the first text
+    puppet.says.put_nowait(END)
+    assert await rest(request) == [END]
+
+
 async def test_stop_ends_a_waiting_take_and_closes_the_request() -> None:
     puppet = Puppet(STARTED)
     request = ModelRequest(model_of(puppet), REQUEST)

@@ -664,6 +664,21 @@ async def test_drained_before_any_text_is_handed_back_as_if_new(stage: Stage, sa
     assert await stage.state() == "queued"
 
 
+@pytest.mark.parametrize(
+    ("reason", "outcome", "state"),
+    [(StopReason.DRAIN, Outcome.REQUEUED, "queued"), (StopReason.TIMEOUT, Outcome.DONE, "failed")],
+)
+async def test_stopped_before_it_asks_the_model_writes_nothing(
+    stage: Stage, reason: StopReason, outcome: Outcome, state: str
+) -> None:
+    puppet, control = Puppet(STARTED, base.Text("a"), END), Control()
+    control.stop(reason)
+    async with Ears(stage.redis, JOB) as ears, asyncio.timeout(WAIT):
+        assert await stage.runner(puppet).run(JOB, control) is outcome
+        await ears.all()
+    assert (ears.tokens, await stage.state()) == ([], state)
+
+
 async def test_drained_in_the_middle_is_left_to_another_worker_without_an_end(stage: Stage) -> None:
     puppet, control = Puppet(STARTED, base.Text("a")), Control()
     async with Ears(stage.redis, JOB) as ears, asyncio.timeout(WAIT):
