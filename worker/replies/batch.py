@@ -1,9 +1,11 @@
-"""Joins calls of one script that are made in the same loop iteration into one pipeline.
+"""Joins calls of one script that are made at about the same time into one pipeline.
 
 Each reply appends each piece of text as it comes. With many replies in one process, a round trip for each
-would cost far more than the script itself, in the client and in system calls. So what is called in one
-iteration shares a round trip to each server. A round trip never waits for another: what is called later is
-sent at once too, and on a Cluster each server gets a pipeline of its own.
+would cost far more than the script itself, in the client and in system calls. So calls of one loop iteration
+share a round trip, and at most one begins every :data:`INTERVAL`. A call is therefore sent at once unless the
+process is busy: the text of a single reply comes more slowly.
+
+A round trip never waits for the answer to another. On a Cluster all this is so for each server by itself.
 """
 
 from __future__ import annotations
@@ -28,17 +30,24 @@ if TYPE_CHECKING:
     """The words of a command, and its answer."""
 
 MAX_CALLS: Final = 64
-"""Calls in one pipeline."""
+"""Calls in one pipeline. A full one is sent at once."""
+
+INTERVAL: Final = 0.004
+"""Seconds between two pipelines to one server, and so the longest that a call waits for others."""
 
 
 class _Batch:
-    """Calls of one loop iteration to one server. It does not outlive its callers."""
+    """Calls to one server that share a round trip. It does not outlive its callers.
 
-    __slots__ = ("calls", "sending")
+    :ivar start: sends it.
+    """
+
+    __slots__ = ("calls", "sending", "start")
 
     def __init__(self) -> None:
         self.calls: list[_Call] = []
         self.sending: asyncio.Task[None] | None = None
+        self.start: asyncio.Handle | None = None
 
     async def caller_cancelled(self) -> None:
         """Cancel the round trip if no caller is left."""
@@ -54,6 +63,7 @@ class BatchedScript:
         self._redis = redis
         self._script = script
         self._next: dict[Address | None, _Batch] = {}
+        self._sent: dict[Address | None, float] = {}
 
     async def __call__(self, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
         """Run the script. A caller that is cancelled meanwhile may have run it all the same."""
@@ -63,10 +73,13 @@ class BatchedScript:
         batch = self._next.get(shard)
         if batch is None:
             batch = self._next[shard] = _Batch()
-            loop.call_soon(self._begin, shard, batch)
+            batch.start = self._schedule(loop, shard, batch)
         batch.calls.append((("EVALSHA", self._script.sha, len(keys), *keys, *args), answer))
         if len(batch.calls) >= MAX_CALLS:
             del self._next[shard]
+            if batch.start is not None:
+                batch.start.cancel()
+            batch.start = loop.call_soon(self._begin, shard, batch)
         try:
             return await answer
         except asyncio.CancelledError:
@@ -77,9 +90,19 @@ class BatchedScript:
             obey_cancellation()
             return result
 
+    def _schedule(
+        self, loop: asyncio.AbstractEventLoop, shard: Address | None, batch: _Batch
+    ) -> asyncio.Handle:
+        """At the end of this iteration, or of the interval that began with the pipeline before."""
+        due = self._sent.get(shard, -INTERVAL) + INTERVAL
+        if due <= loop.time():
+            return loop.call_soon(self._begin, shard, batch)
+        return loop.call_at(due, self._begin, shard, batch)
+
     def _begin(self, shard: Address | None, batch: _Batch) -> None:
         if self._next.get(shard) is batch:
             del self._next[shard]
+        self._sent[shard] = asyncio.get_running_loop().time()
         if calls := [call for call in batch.calls if not call[1].done()]:
             batch.sending = asyncio.create_task(self._send(calls))
 

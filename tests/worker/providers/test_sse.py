@@ -33,6 +33,7 @@ def read(*pieces: bytes) -> list[ServerEvent]:
         (b": ping\n\n\n\n", []),
         (b"\xef\xbb\xbfdata: x\n\n", [(b"", b"x")]),
         (b"data: x\n\n\xef\xbb\xbfdata: y\n\n", [(b"", b"x")]),
+        (b"event: a\r\ndata: x\r\ndata: y\r\n\r\n", [(b"a", b"x\ny")]),
         (b"data: x\r\n\r\ndata: y\r\rdata: z\n\n", [(b"", b"x"), (b"", b"y"), (b"", b"z")]),
         ("data: \u2028 \x0b \x85\n\n".encode(), [(b"", "\u2028 \x0b \x85".encode())]),
         (b"data: x\n\ndata: unfinished", [(b"", b"x")]),

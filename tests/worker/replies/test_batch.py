@@ -13,6 +13,7 @@ from legato.protocol.redis.pipeline import LeanPipeline
 from legato.worker import redis_clients as clients
 from legato.worker.replies import batch
 from legato.worker.replies.batch import BatchedScript
+from tests.waiting import WAIT
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -47,6 +48,55 @@ async def test_what_is_called_in_one_turn_goes_together_and_each_has_its_answer(
     answers = await asyncio.gather(*(count([f"k{number}"], [number]) for number in range(10)))
     assert answers == list(range(10))
     assert trips == [4, 4, 2]
+
+
+async def test_call_is_sent_at_once_unless_another_was_sent_just_before(
+    redis: Redis, trips: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = counting(redis)
+    await redis.script_load(COUNT)
+    monkeypatch.setattr(batch, "INTERVAL", 2 * WAIT)
+    async with asyncio.timeout(WAIT):
+        assert await count(["a"], [1]) == 1
+    waiting = asyncio.create_task(count(["a"], [1]))
+    await redis.ping()
+    assert trips == [1]
+    waiting.cancel()
+    monkeypatch.setattr(batch, "INTERVAL", 0)
+    async with asyncio.timeout(WAIT):
+        assert await counting(redis)(["a"], [1]) == 2
+
+
+async def test_calls_of_one_interval_go_together(
+    redis: Redis, trips: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = counting(redis)
+    await redis.script_load(COUNT)
+    monkeypatch.setattr(batch, "INTERVAL", 1.0)
+    await count(["a"], [1])
+    calls = []
+    for _ in range(3):
+        calls.append(asyncio.create_task(count(["a"], [1])))
+        await redis.ping()  # an iteration of the loop, and more
+    assert await asyncio.gather(*calls) == [2, 3, 4]
+    assert trips == [1, 3]
+
+
+async def test_full_pipeline_waits_for_nothing(
+    redis: Redis, trips: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = counting(redis)
+    await redis.script_load(COUNT)
+    monkeypatch.setattr(batch, "INTERVAL", 2 * WAIT)
+    monkeypatch.setattr(batch, "MAX_CALLS", 4)
+    async with asyncio.timeout(WAIT):
+        await count(["a"], [1])
+        calls = []
+        for _ in range(4):
+            calls.append(asyncio.create_task(count(["a"], [1])))
+            await redis.ping()
+        assert await asyncio.gather(*calls) == [2, 3, 4, 5]
+    assert trips == [1, 4]
 
 
 async def test_server_that_has_forgotten_the_script_is_told_it_again(redis: Redis) -> None:
