@@ -16,7 +16,7 @@ from .stage import APP_KEY, end
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from .stage import Stage
+    from .stage import BenchmarkStage
 
 LONGEST_LINE: Final = 64 * 1024 * 1024
 
@@ -102,7 +102,7 @@ class Audience:
 
 
 @asynccontextmanager
-async def audience(stage: Stage, users: Sequence[str]) -> AsyncIterator[Audience]:
+async def audience(stage: BenchmarkStage, users: Sequence[str]) -> AsyncIterator[Audience]:
     """Start a subscribed reader for each user.
 
     :raises BenchmarkError: they cannot subscribe.

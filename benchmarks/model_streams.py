@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
     from .audience import Audience
-    from .stage import Stage
+    from .stage import BenchmarkStage
 
 DESCRIPTION: Final = """\
 Measures what a token of a model costs, with everything real but the model: a worker with the Anthropic SDK, a
@@ -73,7 +73,7 @@ HERE: Final = "this"
 OTHER: Final = "versus"
 
 
-class Model:
+class FakeModel:
     """The process of :mod:`.fake_model`.
 
     :ivar emissions: of the streams that it has ended, by the user's message.
@@ -110,7 +110,7 @@ class Model:
 
 
 @asynccontextmanager
-async def model(tokens: int, rate: int) -> AsyncIterator[Model]:
+async def model(tokens: int, rate: int) -> AsyncIterator[FakeModel]:
     """Run a fake model."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "legato.benchmarks.fake_model", str(tokens), str(rate)),
@@ -119,19 +119,19 @@ async def model(tokens: int, rate: int) -> AsyncIterator[Model]:
         limit=LONGEST_LINE,
     )
     try:
-        yield Model(process)
+        yield FakeModel(process)
     finally:
         await end(process)
 
 
 @dataclass(frozen=True)
-class Run:
+class StreamsRun:
     """The processes of one run."""
 
-    stage: Stage
+    stage: BenchmarkStage
     redis: Redis
     readers: Audience
-    model: Model
+    model: FakeModel
 
     async def ask(self, message_id: str, user: str) -> None:
         """Queue a message, whose text is its id."""
@@ -160,7 +160,9 @@ def _settings(url: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def _running(redis: str, python: str, streams: int, args: argparse.Namespace) -> AsyncIterator[Run]:
+async def _running(
+    redis: str, python: str, streams: int, args: argparse.Namespace
+) -> AsyncIterator[StreamsRun]:
     async with AsyncExitStack() as stack:
         fake = await stack.enter_async_context(model(args.tokens, args.rate))
         cast = Cast(streams, worker=_settings(await fake.url()), python=python)
@@ -169,14 +171,14 @@ async def _running(redis: str, python: str, streams: int, args: argparse.Namespa
         stack.callback(listening.cancel)
         readers = await stack.enter_async_context(audience(on, [_user(number) for number in range(streams)]))
         client = await stack.enter_async_context(Redis.from_url(on.redis_url))
-        yield Run(on, client, readers, fake)
+        yield StreamsRun(on, client, readers, fake)
 
 
 def _user(number: int) -> str:
     return f"reader-{number}"
 
 
-async def _round(run: Run, streams: int, args: argparse.Namespace) -> dict[str, Any]:
+async def _round(run: StreamsRun, streams: int, args: argparse.Namespace) -> dict[str, Any]:
     """One reply to warm up, then ``streams`` of them."""
     await run.ask("warm", _user(0))
     await run.readers.until_ended(1)
@@ -202,7 +204,7 @@ async def _round(run: Run, streams: int, args: argparse.Namespace) -> dict[str, 
     }
 
 
-def _delays(run: Run, emission: Emission) -> list[float]:
+def _delays(run: StreamsRun, emission: Emission) -> list[float]:
     arrivals = run.readers.readings[emission.id].at
     return [arrival - sent for sent, arrival in zip(emission.at, arrivals, strict=False)]
 

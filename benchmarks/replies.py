@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from .audience import Audience
     from .readers import ReplyReading
-    from .stage import Stage
+    from .stage import BenchmarkStage
 
 DESCRIPTION: Final = """\
 Measures the cost of streaming replies: a real Redis, a real `legato broadcaster`, a real `legato worker` with
@@ -81,7 +81,7 @@ SAMPLES: Final = 50
 class RepliesBench:
     """The processes and results of a run."""
 
-    stage: Stage
+    stage: BenchmarkStage
     redis: Redis
     readers: Audience
     users: Sequence[str]

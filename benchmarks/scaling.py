@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .crowds import Crowd
-    from .stage import Stage
+    from .stage import BenchmarkStage
 
 DESCRIPTION: Final = """\
 Measures the load of several nodes on their Redis: a real Redis, real `legato broadcaster` processes, and
@@ -89,7 +89,7 @@ max_presence_members = {members}
 class ScalingBench:
     """The processes of a run."""
 
-    stage: Stage
+    stage: BenchmarkStage
     redis: Redis
     relays: Sequence[SocketRelay]
 

@@ -55,7 +55,7 @@ def redis_server(given: str | None) -> str:
 
 
 @dataclass(frozen=True)
-class Stage:
+class BenchmarkStage:
     """The running processes.
 
     :ivar pids: by name: ``redis``, ``broadcaster``, ``broadcaster 2`` and so on, ``worker``.
@@ -104,7 +104,7 @@ class Cast:
 
 
 @asynccontextmanager
-async def stage(redis: str, cast: Cast) -> AsyncIterator[Stage]:
+async def stage(redis: str, cast: Cast) -> AsyncIterator[BenchmarkStage]:
     """Run a Redis without persistence, broadcasters, and a worker (with the scripted provider by default).
 
     :raises BenchmarkError: one of them does not become ready.
@@ -142,7 +142,7 @@ async def stage(redis: str, cast: Cast) -> AsyncIterator[Stage]:
             command += ["--concurrency", str(cast.concurrency)]
             settings = {**_of_worker(url, directory), **cast.worker}
             pids["worker"], _ = await start(stack, directory, "worker", command, settings, _WORKS)
-        yield Stage(directory, url, secret, pids, ports, metrics)
+        yield BenchmarkStage(directory, url, secret, pids, ports, metrics)
 
 
 def _log(directory: Path, name: str) -> Path:

@@ -33,7 +33,7 @@ from .providers import base
 from .providers.circuit_breaker import ALWAYS_CLOSED, SharedCircuitBreaker
 from .providers.scripted import Scripted
 from .replies.log import TokenLog
-from .replies.model import Model, Policy
+from .replies.model import AttemptPolicy, Model
 from .replies.runner import Runner
 from .store import conversations as store
 from .store import database
@@ -166,13 +166,13 @@ def _store(settings: config.Database) -> store.Store:
     return store.Store(settings.url, migrate=settings.migrate, limits=limits)
 
 
-def build(settings: config.Provider) -> base.Provider:
+def build(settings: config.ProviderSettings) -> base.Provider:
     """The provider that the settings name."""
     return _BUILDERS.get(settings.name, _custom)(settings)
 
 
-def _anthropic(settings: config.Provider) -> base.Provider:
-    from .providers.anthropic import Anthropic, Waits  # noqa: PLC0415 - loading the SDK takes a second or two
+def _anthropic(settings: config.ProviderSettings) -> base.Provider:
+    from .providers.anthropic import Anthropic  # noqa: PLC0415 - loading the SDK takes a second or two
 
     return Anthropic(
         api_key=settings.api_key,
@@ -180,41 +180,41 @@ def _anthropic(settings: config.Provider) -> base.Provider:
         max_tokens=settings.max_tokens,
         system=settings.system,
         base_url=settings.base_url,
-        waits=Waits(settings.connect_seconds, _silence(settings)),
+        waits=base.TimeOuts(settings.connect_seconds, _silence(settings)),
     )
 
 
-def _openai_compatible(settings: config.Provider) -> base.Provider:
-    from .providers.openai_compatible import OpenAiCompatible, Server, Waits  # noqa: PLC0415 - as above
+def _openai_compatible(settings: config.ProviderSettings) -> base.Provider:
+    from .providers.openai_compatible import ModelServer, OpenAiCompatible  # noqa: PLC0415 - as above
 
     return OpenAiCompatible(
-        Server(settings.base_url, settings.api_key, settings.headers),
+        ModelServer(settings.base_url, settings.api_key, settings.headers),
         model=settings.model,
         max_tokens=settings.max_tokens,
         system=settings.system,
-        waits=Waits(settings.connect_seconds, _silence(settings)),
+        waits=base.TimeOuts(settings.connect_seconds, _silence(settings)),
     )
 
 
-def _custom(settings: config.Provider) -> base.Provider:
+def _custom(settings: config.ProviderSettings) -> base.Provider:
     from .providers import custom  # noqa: PLC0415 - most installations have none
 
     return custom.build(settings)
 
 
-def _silence(settings: config.Provider) -> float:
+def _silence(settings: config.ProviderSettings) -> float:
     """The longest that the model may be silent."""
     return max(settings.first_token_seconds, settings.no_token_seconds)
 
 
-_BUILDERS: Final[dict[str, Callable[[config.Provider], base.Provider]]] = {
+_BUILDERS: Final[dict[str, Callable[[config.ProviderSettings], base.Provider]]] = {
     "anthropic": _anthropic,
     "openai_compatible": _openai_compatible,
     "scripted": lambda _: Scripted(),
 }
 
 
-def _circuit_breaker(settings: config.Provider, redis: Named, backend: Backend) -> CircuitBreaker:
+def _circuit_breaker(settings: config.ProviderSettings, redis: Named, backend: Backend) -> CircuitBreaker:
     """One per provider account, shared by all processes with the same key and address."""
     if settings.name == "scripted":
         return ALWAYS_CLOSED
@@ -241,7 +241,9 @@ def compose(
         store=turns,
         model=Model(
             provider=provider,
-            policy=Policy(base.Patience(model.first_token_seconds, model.no_token_seconds), model.retries),
+            policy=AttemptPolicy(
+                base.Patience(model.first_token_seconds, model.no_token_seconds), model.retries
+            ),
             tries=worker.tries,
             continues=worker.on_interrupted == "continue",
             breaker=_circuit_breaker(model, redis, backend),

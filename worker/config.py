@@ -98,7 +98,7 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 CLAUDE: Final = "claude-sonnet-4-6"
 
 
-class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[provider]``: who answers. Times are in seconds.
 
     :ivar name: ``anthropic``, ``openai_compatible``, ``scripted`` for text without a model, or the
@@ -131,7 +131,7 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __repr__(self) -> str:
         """Without the key."""
-        return f"Provider(name={self.name!r}, model={self.model!r})"
+        return f"ProviderSettings(name={self.name!r}, model={self.model!r})"
 
 
 class Database(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -167,7 +167,7 @@ class Settings(msgspec.Struct, frozen=True):
     redis: settings.Redis = settings.Redis()
     log: settings.Log = settings.Log()
     worker: Worker = Worker()
-    provider: Provider = Provider()
+    provider: ProviderSettings = ProviderSettings()
     database: Database = Database()
 
 
@@ -238,7 +238,7 @@ def _check_processes(worker: Worker) -> None:
         )
 
 
-def _check_provider(provider: Provider) -> None:
+def _check_provider(provider: ProviderSettings) -> None:
     """Check the settings of the chosen provider. Errors contain neither key nor address."""
     check = _CHECKS.get(provider.name)
     if check is not None:
@@ -248,7 +248,7 @@ def _check_provider(provider: Provider) -> None:
         raise SettingsError(f"provider.name: expected {known} or MODULE:NAME, got {provider.name!r}")
 
 
-def _check_anthropic(provider: Provider) -> None:
+def _check_anthropic(provider: ProviderSettings) -> None:
     if not provider.api_key:
         without = "or LEGATO_PROVIDER_NAME=scripted to go without"
         raise SettingsError(f"provider.api_key: is not set; set ANTHROPIC_API_KEY, {without}")
@@ -256,7 +256,7 @@ def _check_anthropic(provider: Provider) -> None:
     _check_unused(provider, "headers", "options")
 
 
-def _check_openai_compatible(provider: Provider) -> None:
+def _check_openai_compatible(provider: ProviderSettings) -> None:
     """Address and model have no default: conversations go only where the operator sends them."""
     if not provider.base_url:
         raise SettingsError("provider.base_url: is not set; expected such as http://127.0.0.1:11434/v1")
@@ -276,21 +276,21 @@ def _check_openai_compatible(provider: Provider) -> None:
         raise SettingsError("provider.headers: a header, api_key or password of base_url is given twice")
 
 
-def _check_access(provider: Provider) -> None:
+def _check_access(provider: ProviderSettings) -> None:
     if provider.api_key and not _HEADER_VALUE.fullmatch(provider.api_key):
         raise SettingsError("provider.api_key: has a character that no key has: a space or line break?")
     if provider.base_url and not _is_web_address(provider.base_url):
         raise SettingsError("provider.base_url: expected an http:// or https:// address")
 
 
-def _check_unused(provider: Provider, *names: str) -> None:
+def _check_unused(provider: ProviderSettings, *names: str) -> None:
     """Refuse settings that would have no effect."""
     for name in names:
         if getattr(provider, name):
             raise SettingsError(f"provider.{name}: {provider.name} has none")
 
 
-_CHECKS: Final[dict[str, Callable[[Provider], None]]] = {
+_CHECKS: Final[dict[str, Callable[[ProviderSettings], None]]] = {
     "anthropic": _check_anthropic,
     "openai_compatible": _check_openai_compatible,
     "scripted": lambda _: None,

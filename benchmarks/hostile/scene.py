@@ -45,7 +45,7 @@ secret = "from the environment"
 class Scene(NamedTuple):
     """The nodes and observers. The first node is attacked."""
 
-    stage: stage.Stage
+    stage: stage.BenchmarkStage
     redis: Redis
     leases: set[str]
     others: Others
@@ -98,6 +98,6 @@ async def scene(redis: str, *, tls: bool) -> AsyncIterator[Scene]:
                     yield Scene(on, client, held, others, tls)
 
 
-def _target(on: stage.Stage, port: int, *, tls: bool) -> LoadTarget:
+def _target(on: stage.BenchmarkStage, port: int, *, tls: bool) -> LoadTarget:
     where = ("127.0.0.1", port)
     return LoadTarget("legato", *where, *where, stage.APP_ID, stage.APP_KEY, on.secret, tls=tls)

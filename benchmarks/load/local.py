@@ -24,7 +24,7 @@ max_event_bytes = 102400
 """
 
 
-def legato(on: stage.Stage, *, over_redis: bool) -> LoadTarget:
+def legato(on: stage.BenchmarkStage, *, over_redis: bool) -> LoadTarget:
     """The broadcaster of a stage whose configuration is :data:`CONFIG`."""
     where = ("127.0.0.1", on.port)
     redis_url = on.redis_url if over_redis else ""

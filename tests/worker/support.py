@@ -13,7 +13,7 @@ from legato.protocol.redis import slots as cluster
 from legato.protocol.redis.cluster import Cluster
 from legato.protocol.stream import Job, Usage
 from legato.worker.providers import base
-from legato.worker.replies.model import Model, Policy
+from legato.worker.replies.model import AttemptPolicy, Model
 from legato.worker.replies.model_request import ModelRequest
 from tests.waiting import WAIT
 
@@ -49,12 +49,12 @@ class Puppet:
 
     def __init__(self, *says: base.Event | base.ProviderError) -> None:
         self.says: asyncio.Queue[base.Event | base.ProviderError] = asyncio.Queue()
-        self.asked: list[base.Request] = []
+        self.asked: list[base.ProviderRequest] = []
         self.closed = asyncio.Event()
         for event in says:
             self.says.put_nowait(event)
 
-    async def stream(self, request: base.Request) -> AsyncGenerator[base.Event, None]:
+    async def stream(self, request: base.ProviderRequest) -> AsyncGenerator[base.Event, None]:
         self.asked.append(request)
         self.closed.clear()
         try:
@@ -83,7 +83,7 @@ class Stubborn(Puppet):
         self.gives_in = asyncio.Event()
         self.refused = asyncio.Event()
 
-    async def stream(self, request: base.Request) -> AsyncGenerator[base.Event, None]:
+    async def stream(self, request: base.ProviderRequest) -> AsyncGenerator[base.Event, None]:
         self.asked.append(request)
         while not self.says.empty():
             event = self.says.get_nowait()
@@ -101,11 +101,11 @@ class Stubborn(Puppet):
 
 def model_of(provider: base.Provider, patience: base.Patience = PATIENT) -> Model:
     """A model that is asked once."""
-    return Model(provider=provider, policy=Policy(patience, 0), tries=1)
+    return Model(provider=provider, policy=AttemptPolicy(patience, 0), tries=1)
 
 
 async def said(
-    provider: base.Provider, request: base.Request, patience: base.Patience = PATIENT
+    provider: base.Provider, request: base.ProviderRequest, patience: base.Patience = PATIENT
 ) -> tuple[list[base.Event], base.ProviderError | None]:
     """The events of one request, and the error that ends it."""
     seen: list[base.Event] = []
@@ -121,7 +121,7 @@ async def said(
     return seen, None
 
 
-STARTED = base.Started("puppet-1")
+STARTED = base.RequestAccepted("puppet-1")
 END = base.Final("end_turn", Usage(input=3, output=2))
 
 

@@ -180,7 +180,7 @@ class Parrot:
         self.model = settings.model
 
     async def stream(self, request):
-        yield base.Started(self.model)
+        yield base.RequestAccepted(self.model)
         yield base.Text(request.message)
         yield base.Final("end_turn", Usage())
 
@@ -227,7 +227,7 @@ STUBBORN = """
 import asyncio
 from legato.worker.providers import base, scripted
 async def stream(self, request):
-    yield base.Started("stubborn")
+    yield base.RequestAccepted("stubborn")
     yield base.Text("a")
     while True:
         try:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from legato.worker.observability.counters import Counters
     from legato.worker.replies.runner import Runner
-    from legato.worker.replies.stop import Request
+    from legato.worker.replies.stop import StoppableRequest
 
     from .cancel import CancelFlags
     from .priority_queues import PriorityQueues
@@ -263,7 +263,7 @@ class Consumer:
             self._running.settle(entry.id)
             await self._wait_for_close(job, control.request)
 
-    async def _wait_for_close(self, job: stream.Job, request: Request | None) -> None:
+    async def _wait_for_close(self, job: stream.Job, request: StoppableRequest | None) -> None:
         """Wait for the request to the model to close, so that open requests do not outnumber the slots."""
         if request is not None and not await request.close(CLOSE_SECONDS):
             self._running.abandon(request)

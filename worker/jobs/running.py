@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from legato.worker.replies.stop import Control, Request
+    from legato.worker.replies.stop import Control, StoppableRequest
 
 
 class RunningJob(NamedTuple):
@@ -40,7 +40,7 @@ class RunningJobs:
         self._clock = clock
         self._jobs: dict[bytes, RunningJob] = {}
         self._settling: set[bytes] = set()
-        self._abandoned: set[Request] = set()
+        self._abandoned: set[StoppableRequest] = set()
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -90,7 +90,7 @@ class RunningJobs:
             self.changed.clear()
             await self.changed.wait()
 
-    def abandon(self, request: Request) -> None:
+    def abandon(self, request: StoppableRequest) -> None:
         """The job ends although its request to the model has not closed."""
         self._abandoned.add(request)
 

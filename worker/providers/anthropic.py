@@ -8,7 +8,7 @@ The SDK builds and sends the request and reads a refusal. Its own retries are of
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import anthropic
 import httpx2
@@ -33,16 +33,6 @@ POOL_SECONDS: Final = 5.0
 """To get a connection of the pool, beyond the time to connect: aiohttp counts both together."""
 
 
-class Waits(NamedTuple):
-    """Seconds to connect, and those that the caller waits for text: before, no connection is given up."""
-
-    connect: float = 5.0
-    silence: float = 0.0
-
-
-DEFAULT_WAITS: Final = Waits()
-
-
 class Anthropic:
     """One SDK client for all replies of the process.
 
@@ -59,7 +49,7 @@ class Anthropic:
         max_tokens: int,
         system: str = "",
         base_url: str = "",
-        waits: Waits = DEFAULT_WAITS,
+        waits: base.TimeOuts = base.DEFAULT_TIME_OUTS,
     ) -> None:
         self.model = model
         self._api_key = api_key
@@ -84,7 +74,7 @@ class Anthropic:
         """Close the SDK's connections."""
         await self._client.close()
 
-    async def stream(self, request: base.Request) -> AsyncGenerator[base.Event, None]:
+    async def stream(self, request: base.ProviderRequest) -> AsyncGenerator[base.Event, None]:
         """See :class:`.base.Provider`."""
         decoder = StreamDecoder()
         async with await self._send(
@@ -103,7 +93,7 @@ class Anthropic:
         if not decoder.ended:
             raise base.CutError("the stream ended without message_stop")
 
-    async def _send(self, request: base.Request) -> AsyncStream[RawMessageStreamEvent]:
+    async def _send(self, request: base.ProviderRequest) -> AsyncStream[RawMessageStreamEvent]:
         try:
             return await self._client.messages.create(
                 model=self.model,
@@ -123,7 +113,7 @@ def _body(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
     return response.aiter_bytes() if compressed else response.aiter_raw()
 
 
-def _messages(request: base.Request) -> list[MessageParam]:
+def _messages(request: base.ProviderRequest) -> list[MessageParam]:
     """The conversation as the API takes it: begun by the user, no blank turn.
 
     To go on, turns are added behind it: what is before them stays the same to the byte, and so in the cache.

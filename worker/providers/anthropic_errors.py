@@ -20,12 +20,12 @@ _BY_TYPE: Final[dict[str, type[base.ProviderError]]] = {
     "overloaded_error": base.OverloadedError,
     "rate_limit_error": base.RateLimitedError,
     "request_too_large": base.TooLongError,
-    "api_error": base.UnavailableError,
-    "timeout_error": base.UnavailableError,
+    "api_error": base.ProviderUnavailableError,
+    "timeout_error": base.ProviderUnavailableError,
 }
 _BY_STATUS: Final[dict[int, type[base.ProviderError]]] = {
-    408: base.UnavailableError,
-    409: base.UnavailableError,
+    408: base.ProviderUnavailableError,
+    409: base.ProviderUnavailableError,
     413: base.TooLongError,
     429: base.RateLimitedError,
     529: base.OverloadedError,
@@ -45,7 +45,7 @@ def of_request(error: anthropic.APIError | httpx2.HTTPError, api_key: str) -> ba
     if isinstance(error, anthropic.APITimeoutError | httpx2.TimeoutException):
         return base.StalledError("timed out")
     if isinstance(error, anthropic.APIConnectionError | httpx2.ConnectError):
-        return base.UnavailableError("cannot connect")
+        return base.ProviderUnavailableError("cannot connect")
     if isinstance(error, httpx2.HTTPError):
         return base.CutError(f"the connection broke ({type(error).__name__})")
     return base.ProviderError(type(error).__name__)
@@ -66,7 +66,7 @@ def of_answer(response: httpx2.Response, body: object, api_key: str) -> base.Pro
     said, name = said_by(body, api_key), _type_of(body)
     kind = _BY_TYPE.get(name) or _BY_STATUS.get(response.status_code)
     if kind is None:
-        kind = base.UnavailableError if response.status_code >= 500 else base.RequestRefusedError
+        kind = base.ProviderUnavailableError if response.status_code >= 500 else base.RequestRefusedError
     if kind is base.RequestRefusedError and is_too_long(said):
         kind = base.TooLongError
     request_id = response.headers.get("request-id") or "unknown"

@@ -107,7 +107,7 @@ class StreamDecoder:
 
     def _message_started(self, body: bytes) -> Iterator[base.Event]:
         message = _decode(_message_start, body).message
-        yield base.Started(message.model)
+        yield base.RequestAccepted(message.model)
         yield self._count(message.usage)
 
     def _message_changed(self, body: bytes) -> Iterator[base.Event]:

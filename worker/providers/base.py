@@ -69,7 +69,7 @@ class OverloadedError(ProviderError):
     crowded = True
 
 
-class UnavailableError(ProviderError):
+class ProviderUnavailableError(ProviderError):
     """The provider is unreachable or has an internal error."""
 
     retry = Retry.LATER
@@ -89,7 +89,7 @@ class StalledError(ProviderError):
     retry = Retry.NOW
 
 
-class Started(NamedTuple):
+class RequestAccepted(NamedTuple):
     """The model has accepted the request. ``model`` is the name that the provider reports."""
 
     model: str
@@ -124,10 +124,10 @@ def total(*parts: Usage) -> Usage:
     )
 
 
-Event: TypeAlias = Started | Text | Used | Final
+Event: TypeAlias = RequestAccepted | Text | Used | Final
 
 
-class Request(NamedTuple):
+class ProviderRequest(NamedTuple):
     """The conversation so far and the message to answer.
 
     :ivar so_far: the text of the reply up to where it was cut off; empty at first.
@@ -150,8 +150,8 @@ class Provider(Protocol):
     def model(self) -> str:
         """The model that is requested."""
 
-    def stream(self, request: Request) -> AsyncGenerator[Event, None]:
-        """Send one request: yields Started, any number of Text, Final, and Used anywhere between them.
+    def stream(self, request: ProviderRequest) -> AsyncGenerator[Event, None]:
+        """Send one request: yields RequestAccepted, any number of Text, Final, and Used anywhere between.
 
         Closing the generator, or cancelling the task that waits for it, closes the request at once.
 
@@ -167,3 +167,13 @@ class Patience(NamedTuple):
 
     first: float
     next: float
+
+
+class TimeOuts(NamedTuple):
+    """Seconds to connect, and the longest wait for text: no connection is given up before."""
+
+    connect: float = 5.0
+    silence: float = 0.0
+
+
+DEFAULT_TIME_OUTS = TimeOuts()

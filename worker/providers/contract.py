@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from . import contract_checks
-from .contract_stage import ContractError, Run, Stage
+from .contract_stage import CheckRun, ContractError, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -36,7 +36,7 @@ class Check:
 
     name: str
     situation: str
-    _function: Callable[[Run], Awaitable[None]]
+    _function: Callable[[CheckRun], Awaitable[None]]
 
     def __str__(self) -> str:
         """The name: ids of pytest."""
@@ -48,7 +48,7 @@ class Check:
         :raises ContractError: the check fails.
         """
         async with getattr(stage, self.situation)() as provider:
-            run = Run(stage, provider, seconds)
+            run = CheckRun(stage, provider, seconds)
             try:
                 await self._function(run)
             finally:

@@ -8,34 +8,34 @@ from typing import Any, Final
 from legato.protocol.stream import Turn
 
 from . import base
-from .contract_stage import REQUEST, Run, fail, name_of
+from .contract_stage import REQUEST, CheckRun, fail, name_of
 
 AT_ONCE: Final = 3
 """Requests that a provider gets at once."""
 
 
-async def names_its_model(run: Run) -> None:
+async def names_its_model(run: CheckRun) -> None:
     model: Any = run.provider.model
     if not isinstance(model, str) or not model:
         fail(f"model is {model!r}; expected the name of the model")
 
 
-async def yields_events(run: Run) -> None:
+async def yields_events(run: CheckRun) -> None:
     for event in await run.answer():
-        if not isinstance(event, base.Started | base.Text | base.Used | base.Final):
+        if not isinstance(event, base.RequestAccepted | base.Text | base.Used | base.Final):
             fail(f"{event!r} is no event")
 
 
-async def starts_once(run: Run) -> None:
+async def starts_once(run: CheckRun) -> None:
     """Exactly one Started, before everything else but Used."""
     events = [event for event in await run.answer() if not isinstance(event, base.Used)]
-    started = [at for at, event in enumerate(events) if isinstance(event, base.Started)]
+    started = [at for at, event in enumerate(events) if isinstance(event, base.RequestAccepted)]
     if started != [0]:
         fail(f"Started comes {len(started)} times; expected once, before any Text")
     _need_text(events[0], "model")
 
 
-async def ends_once(run: Run) -> None:
+async def ends_once(run: CheckRun) -> None:
     """Exactly one Final, and nothing behind it."""
     events = await run.answer()
     ends = [at for at, event in enumerate(events) if isinstance(event, base.Final)]
@@ -52,7 +52,7 @@ def _need_text(event: base.Event, field: str) -> None:
         fail(f"{event!r} has no {field}")
 
 
-async def streams_text(run: Run) -> None:
+async def streams_text(run: CheckRun) -> None:
     """In pieces, none of them empty."""
     texts = [event for event in await run.answer() if isinstance(event, base.Text)]
     for event in texts:
@@ -61,7 +61,7 @@ async def streams_text(run: Run) -> None:
         fail(f"{len(texts)} Text is yielded of a model that sends two pieces at least")
 
 
-async def counts_usage_cumulatively(run: Run) -> None:
+async def counts_usage_cumulatively(run: CheckRun) -> None:
     events = await run.answer()
     counts = [event.usage for event in events if isinstance(event, base.Used | base.Final)]
     for name in ("input", "output", "cache_read", "cache_write"):
@@ -72,14 +72,14 @@ async def counts_usage_cumulatively(run: Run) -> None:
             fail(f"usage.{name} is {values} in turn; expected the sum so far each time")
 
 
-async def continues(run: Run) -> None:
+async def continues(run: CheckRun) -> None:
     """Accepts a request for the rest of a reply."""
     texts = [event.text for event in await run.answer() if isinstance(event, base.Text)]
     rest = REQUEST._replace(so_far="".join(texts[:1]), continuation="Go on from where it ends.", attempt=2)
     _need_final(await run.answer(rest), "a continuation")
 
 
-async def accepts_any_history(run: Run) -> None:
+async def accepts_any_history(run: CheckRun) -> None:
     """One that begins with the assistant, has a blank turn, and two turns of one role."""
     history = (
         Turn("assistant", "It was cut off."),
@@ -91,7 +91,7 @@ async def accepts_any_history(run: Run) -> None:
     await run.answer(REQUEST._replace(history=history))
 
 
-async def answers_several_at_once(run: Run) -> None:
+async def answers_several_at_once(run: CheckRun) -> None:
     """Concurrent requests, and another one afterwards."""
     together = await asyncio.gather(*(run.answer() for _ in range(AT_ONCE)))
     for events in (*together, await run.answer()):
@@ -103,7 +103,7 @@ def _need_final(events: list[base.Event], what: str) -> None:
         fail(f"the stream of {what} ends without Final")
 
 
-async def is_cancelled(run: Run) -> None:
+async def is_cancelled(run: CheckRun) -> None:
     """While it waits for the model."""
     reached = asyncio.Event()
 
@@ -125,7 +125,7 @@ async def is_cancelled(run: Run) -> None:
     await run.sees_closed()
 
 
-async def is_cancelled_before_it_begins(run: Run) -> None:
+async def is_cancelled_before_it_begins(run: CheckRun) -> None:
     """While it connects."""
 
     async def read() -> None:
@@ -147,7 +147,7 @@ async def _until(reached: asyncio.Event, task: asyncio.Task[None]) -> None:
         fail("no text comes of a silent model")
 
 
-async def _cancel(run: Run, task: asyncio.Task[None]) -> None:
+async def _cancel(run: CheckRun, task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait({task}, timeout=run.seconds)
     if not task.done():
@@ -158,7 +158,7 @@ async def _cancel(run: Run, task: asyncio.Task[None]) -> None:
         fail(f"a cancellation is swallowed: {'the stream ends' if error is None else name_of(error)}")
 
 
-async def is_closed(run: Run) -> None:
+async def is_closed(run: CheckRun) -> None:
     """By closing the generator."""
     try:
         await run.within(_text_then_close(run), "closing the generator does not end")
@@ -167,19 +167,19 @@ async def is_closed(run: Run) -> None:
     await run.sees_closed()
 
 
-async def _text_then_close(run: Run) -> None:
+async def _text_then_close(run: CheckRun) -> None:
     """In one task, as the worker does: some libraries ask for that."""
     stream = run.provider.stream(REQUEST)
     await run.until_text(stream)
     await stream.aclose()
 
 
-async def answers_after_a_cancellation(run: Run) -> None:
+async def answers_after_a_cancellation(run: CheckRun) -> None:
     await is_cancelled(run)
     await run.within(_text_then_close(run), "after a cancellation, no text comes")
 
 
-async def reports_a_cut(run: Run) -> None:
+async def reports_a_cut(run: CheckRun) -> None:
     """As an error after which the reply can be continued."""
     events, error = await run.failure()
     if not any(isinstance(event, base.Text) for event in events):
@@ -188,7 +188,7 @@ async def reports_a_cut(run: Run) -> None:
         fail(f"{name_of(error)} says that no other request may succeed; expected CutError")
 
 
-async def reports_overload(run: Run) -> None:
+async def reports_overload(run: CheckRun) -> None:
     events, error = await run.failure()
     if any(isinstance(event, base.Text) for event in events):
         fail("text comes from a model that refuses")
@@ -196,7 +196,7 @@ async def reports_overload(run: Run) -> None:
         fail(f"{name_of(error)} does not say that all should wait; expected OverloadedError")
 
 
-async def reports_a_refusal(run: Run) -> None:
+async def reports_a_refusal(run: CheckRun) -> None:
     _, error = await run.failure()
     if error.retry is not base.Retry.NEVER or error.crowded:
         fail(f"{name_of(error)} says that the same request may succeed; expected RequestRefusedError")

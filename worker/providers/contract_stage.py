@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-REQUEST: Final = base.Request("How far is the moon?")
+REQUEST: Final = base.ProviderRequest("How far is the moon?")
 
 
 class ContractError(AssertionError):
@@ -61,7 +61,7 @@ class Stage:
         """Return when the model sees that the request is closed. By default at once: not observed."""
 
 
-class Run:
+class CheckRun:
     """One run of a check: the helpers of the check functions."""
 
     def __init__(self, stage: Stage, provider: base.Provider, seconds: float) -> None:
@@ -80,12 +80,12 @@ class Run:
             fail(f"{failure} within {self.seconds:g} s")
         return task.result()
 
-    async def ask(self, request: base.Request = REQUEST) -> tuple[list[base.Event], Exception | None]:
+    async def ask(self, request: base.ProviderRequest = REQUEST) -> tuple[list[base.Event], Exception | None]:
         """All events of a request, and the exception behind them."""
         events: list[base.Event] = []
         return events, await self.within(self._read(request, events), "the stream does not end")
 
-    async def _read(self, request: base.Request, events: list[base.Event]) -> Exception | None:
+    async def _read(self, request: base.ProviderRequest, events: list[base.Event]) -> Exception | None:
         try:
             async with aclosing(self.provider.stream(request)) as stream:
                 async for event in stream:
@@ -94,7 +94,7 @@ class Run:
             return error
         return None
 
-    async def answer(self, request: base.Request = REQUEST) -> list[base.Event]:
+    async def answer(self, request: base.ProviderRequest = REQUEST) -> list[base.Event]:
         """All events of a request that must not fail."""
         events, error = await self.ask(request)
         if error is not None:

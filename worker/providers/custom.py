@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _STREAM: Final = "stream() as `async def` with `yield`"
 
 
-def build(settings: config.Provider) -> base.Provider:
+def build(settings: config.ProviderSettings) -> base.Provider:
     """Import the callable and call it with ``[provider]``.
 
     Modules in the working directory are found too, after all others.
@@ -56,7 +56,7 @@ def lacking(provider: object) -> str:
     return ""
 
 
-def _attempt(settings: config.Provider, failure: str, action: Callable[[], Any]) -> Any:
+def _attempt(settings: config.ProviderSettings, failure: str, action: Callable[[], Any]) -> Any:
     """Run the user's code.
 
     :raises SettingsError: it raises an exception.

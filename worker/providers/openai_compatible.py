@@ -46,7 +46,7 @@ _NOT_A_STREAM: Final = ("application/json", "text/html")
 """Content types of a response with status 200 that is not a stream, such as a web page."""
 
 
-class Dialect(NamedTuple):
+class ApiDialect(NamedTuple):
     """Which optional request fields the server supports.
 
     :ivar limit: name of the field that limits the length of the reply.
@@ -56,7 +56,7 @@ class Dialect(NamedTuple):
     limit: str = "max_tokens"
     usage: bool = True
 
-    def without(self, status: int, body: str) -> Dialect | None:
+    def without(self, status: int, body: str) -> ApiDialect | None:
         """The dialect without the field that an error response names; None if it names none."""
         if status not in (400, 422) or is_too_long(body):
             return None
@@ -67,7 +67,7 @@ class Dialect(NamedTuple):
         return None
 
 
-class Server(NamedTuple):
+class ModelServer(NamedTuple):
     """Address and credentials.
 
     :ivar base_url: the URL without ``/chat/completions``. May have a query, and user and password, which then
@@ -82,23 +82,13 @@ class Server(NamedTuple):
 
     def __repr__(self) -> str:
         """Without secrets."""
-        return "Server(...)"
+        return "ModelServer(...)"
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """Texts that must not be logged."""
         password = urlsplit(self.base_url).password or ""
         return tuple(filter(None, (self.api_key, password, *self.headers.values())))
-
-
-class Waits(NamedTuple):
-    """Time-outs in seconds: to connect, and the longest that the worker waits for text."""
-
-    connect: float = 5.0
-    silence: float = 0.0
-
-
-DEFAULT_WAITS: Final = Waits()
 
 
 class OpenAiCompatible:
@@ -110,18 +100,18 @@ class OpenAiCompatible:
 
     def __init__(
         self,
-        server: Server,
+        server: ModelServer,
         *,
         model: str,
         max_tokens: int,
         system: str = "",
-        waits: Waits = DEFAULT_WAITS,
+        waits: base.TimeOuts = base.DEFAULT_TIME_OUTS,
     ) -> None:
         self.model = model
         self._url = _endpoint(server.base_url)
         self._max_tokens = max_tokens
         self._system = well_formed(system)  # the environment may hold any bytes
-        self._dialect = Dialect()
+        self._dialect = ApiDialect()
         self._secrets = server.secrets
         key = {"Authorization": f"Bearer {server.api_key}"} if server.api_key else {}
         self._session = aiohttp.ClientSession(
@@ -147,7 +137,7 @@ class OpenAiCompatible:
         """Close the connections."""
         await self._session.close()
 
-    async def stream(self, request: base.Request) -> AsyncGenerator[base.Event, None]:
+    async def stream(self, request: base.ProviderRequest) -> AsyncGenerator[base.Event, None]:
         """See :class:`.base.Provider`."""
         reader = StreamReader(self.model, self._secrets)
         try:
@@ -163,7 +153,7 @@ class OpenAiCompatible:
             raise openai_errors.of_connection(error) from None
         yield reader.final()
 
-    async def _ask(self, request: base.Request) -> aiohttp.ClientResponse:
+    async def _ask(self, request: base.ProviderRequest) -> aiohttp.ClientResponse:
         """Send the request, and again without fields that the server does not support. Returns the stream."""
         dialect = self._dialect
         while True:
@@ -182,7 +172,7 @@ class OpenAiCompatible:
                 raise self._refused(response, body)
             dialect = simpler
 
-    async def _post(self, request: base.Request, dialect: Dialect) -> aiohttp.ClientResponse:
+    async def _post(self, request: base.ProviderRequest, dialect: ApiDialect) -> aiohttp.ClientResponse:
         body = {
             "model": self.model,
             "messages": list(_messages(request, self._system)),
@@ -259,7 +249,7 @@ async def _start_of(content: aiohttp.StreamReader) -> bytes:
     return b"".join(parts)[:MAX_ERROR_BYTES]
 
 
-def _messages(request: base.Request, system: str) -> Iterable[dict[str, str]]:
+def _messages(request: base.ProviderRequest, system: str) -> Iterable[dict[str, str]]:
     """The conversation, starting with the user and with alternating roles, as many chat templates require.
 
     A continuation only appends turns, so the server's prompt cache stays valid.

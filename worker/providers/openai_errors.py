@@ -27,11 +27,11 @@ _BY_NAME: Final[dict[str, type[base.ProviderError]]] = {
     "rate_limit_error": base.RateLimitedError,
     "overloaded_error": base.OverloadedError,
     "server_overloaded": base.OverloadedError,
-    "server_error": base.UnavailableError,
+    "server_error": base.ProviderUnavailableError,
 }
 _BY_STATUS: Final[dict[int, type[base.ProviderError]]] = {
-    408: base.UnavailableError,
-    409: base.UnavailableError,
+    408: base.ProviderUnavailableError,
+    409: base.ProviderUnavailableError,
     413: base.TooLongError,
     429: base.RateLimitedError,
     503: base.OverloadedError,
@@ -75,9 +75,9 @@ def of_connection(error: aiohttp.ClientError | TimeoutError) -> base.ProviderErr
     """
     name = type(error).__name__
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-        return base.UnavailableError(f"cannot connect ({name})")
+        return base.ProviderUnavailableError(f"cannot connect ({name})")
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        return base.UnavailableError(f"the proxy refused to connect (HTTP {error.status})")
+        return base.ProviderUnavailableError(f"the proxy refused to connect (HTTP {error.status})")
     if isinstance(error, TimeoutError):
         return base.StalledError("timed out")
     return base.CutError(f"the connection broke ({name})")
@@ -91,7 +91,7 @@ def _kind(status: int | None, names: list[str], message: str) -> type[base.Provi
     if status in _UNSORTED and is_too_long(message):
         return base.TooLongError
     if status is None or status >= 500:
-        return _BY_STATUS.get(status or 0, base.UnavailableError)
+        return _BY_STATUS.get(status or 0, base.ProviderUnavailableError)
     return _BY_STATUS.get(status, base.RequestRefusedError)
 
 

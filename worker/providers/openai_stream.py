@@ -135,7 +135,7 @@ class StreamReader:
         if not self._started:
             self._started = True
             name = chunk.model if isinstance(chunk.model, str) and chunk.model else self._model
-            events.append(base.Started(name[:MAX_MODEL]))
+            events.append(base.RequestAccepted(name[:MAX_MODEL]))
         for choice in chunk.choices or ():
             if choice.index == 0:
                 self._choose(choice, events)
@@ -151,7 +151,7 @@ class StreamReader:
                 events.append(base.Text(text))
             self._refused = self._refused or bool(choice.delta.refusal)
         if choice.finish_reason == _FAILED:
-            raise base.UnavailableError("the server reports that the model has failed")
+            raise base.ProviderUnavailableError("the server reports that the model has failed")
         if choice.finish_reason:
             self.finish_reason = choice.finish_reason
 

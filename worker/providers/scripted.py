@@ -60,7 +60,7 @@ class Fault(NamedTuple):
     attempt: int | None = 1
 
 
-class Script(NamedTuple):
+class ScriptedReply(NamedTuple):
     """An answer. ``overlap``: how many tokens a continuation repeats."""
 
     tokens: Sequence[str]
@@ -92,7 +92,7 @@ class Scripted:
     async def aclose(self) -> None:
         """Does nothing: no connection is open."""
 
-    async def stream(self, request: base.Request) -> AsyncGenerator[base.Event, None]:
+    async def stream(self, request: base.ProviderRequest) -> AsyncGenerator[base.Event, None]:
         """See :class:`.base.Provider`."""
         script = script_for(request.message)
         clock = asyncio.get_running_loop().time
@@ -101,7 +101,7 @@ class Scripted:
         fault = script.fault(request.attempt, first)
         if fault and fault.at == first and fault.kind in _RAISED:
             raise _RAISED[fault.kind](fault.kind)  # before Started: the request was not accepted
-        yield base.Started(self.model)
+        yield base.RequestAccepted(self.model)
         yield base.Used(_usage(request, 0))
         said = script.tokens[max(0, first - script.overlap) if first else 0 : fault.at if fault else None]
         for count, token in enumerate(said, 1):
@@ -115,7 +115,7 @@ class Scripted:
         yield base.Final("refusal" if fault else "end_turn", _usage(request, len(said)))
 
 
-def script_for(message: str) -> Script:
+def script_for(message: str) -> ScriptedReply:
     """The answer to ``message``. The answer to an invalid ``#script`` line is its error."""
     for line in message.splitlines():
         words = line.split()
@@ -123,11 +123,11 @@ def script_for(message: str) -> Script:
             try:
                 return parse(words[1:])
             except ScriptError as error:
-                return Script(_tokens(f"This #script line is invalid: {error}."))
-    return Script(_tokens(_answer(message)))
+                return ScriptedReply(_tokens(f"This #script line is invalid: {error}."))
+    return ScriptedReply(_tokens(_answer(message)))
 
 
-def parse(words: Sequence[str]) -> Script:
+def parse(words: Sequence[str]) -> ScriptedReply:
     """Parse ``name=value`` words.
 
     :raises ScriptError: an unknown name, or a value out of its range.
@@ -147,7 +147,7 @@ def parse(words: Sequence[str]) -> Script:
     numbered = [
         f"w{index} " for index in range(count)
     ]  # distinct, so that tests notice reordering, gaps and duplicates
-    return Script(
+    return ScriptedReply(
         numbered,
         _number(f"rate={values['rate']}", MAX_RATE),
         tuple(_fault(fault, count) for fault in faults),
@@ -195,7 +195,7 @@ def _answer(message: str) -> str:
     )
 
 
-def _usage(request: base.Request, output: int) -> Usage:
+def _usage(request: base.ProviderRequest, output: int) -> Usage:
     """Invented but deterministic usage: words of the request, tokens of the answer."""
     said = [request.message, *(turn.content for turn in request.history), request.so_far]
     return Usage(input=sum(len(text.split()) for text in said), output=output)

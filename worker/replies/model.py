@@ -17,7 +17,7 @@ LONGEST_DELAY: Final = 8.0
 """Seconds between two requests where the provider does not say how long to wait."""
 
 
-class Policy(NamedTuple):
+class AttemptPolicy(NamedTuple):
     """Time limits and retries.
 
     :ivar retries: further requests in one attempt, as long as none has brought text.
@@ -36,7 +36,7 @@ class Model:
     """
 
     provider: base.Provider
-    policy: Policy
+    policy: AttemptPolicy
     tries: int
     continues: bool = True
     breaker: CircuitBreaker = ALWAYS_CLOSED

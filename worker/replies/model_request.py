@@ -34,7 +34,7 @@ class ModelRequest:
     def __init__(
         self,
         model: Model,
-        request: base.Request,
+        request: base.ProviderRequest,
         *,
         deadline: float = float("inf"),
         delay: float = 0.0,
@@ -97,7 +97,7 @@ class ModelRequest:
         if not task.cancelled():
             task.exception()  # raised by take(), or of no interest any more
 
-    async def _run(self, request: base.Request, deadline: float, delay: float) -> None:
+    async def _run(self, request: base.ProviderRequest, deadline: float, delay: float) -> None:
         """Ask the circuit breaker, then the provider, and tell the breaker how it went."""
         if delay:
             await asyncio.sleep(delay)

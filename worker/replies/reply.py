@@ -100,12 +100,12 @@ class Reply:
         """:attr:`usage` as JSON, the form stored in the message's hash."""
         return msgspec.json.encode(self.usage or stream.Usage())
 
-    def request(self) -> base.Request:
+    def request(self) -> base.ProviderRequest:
         """The next request to the model."""
         job, text = self.job, self.text
-        return base.Request(job.message, job.history, text, overlap.continuation(text), self.attempt)
+        return base.ProviderRequest(job.message, job.history, text, overlap.continuation(text), self.attempt)
 
-    def started(self, event: base.Started) -> bytes:
+    def started(self, event: base.RequestAccepted) -> bytes:
         """The frame of ``stream.started``."""
         self.model = well_formed(event.model)
         return stream.Started(self.job.message_id, self.attempt, self.model).frame(self.job.channel)

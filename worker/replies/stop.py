@@ -14,7 +14,7 @@ class StopReason(enum.Enum):
     DRAIN = "drain"
 
 
-class Request(Protocol):
+class StoppableRequest(Protocol):
     """A request to the model."""
 
     @property
@@ -36,7 +36,7 @@ class Control:
 
     def __init__(self) -> None:
         self.reason: StopReason | None = None
-        self.request: Request | None = None
+        self.request: StoppableRequest | None = None
 
     def stop(self, reason: StopReason) -> None:
         """Close the request to the model now; the reply ends as ``reason`` says."""
@@ -45,7 +45,7 @@ class Control:
             if self.request is not None:
                 self.request.stop()
 
-    def attach(self, request: Request) -> None:
+    def attach(self, request: StoppableRequest) -> None:
         """Make ``request`` the one that is stopped; at once if the reply has been stopped already."""
         self.request = request
         if self.reason is not None:

@@ -158,7 +158,7 @@ class ReplyWriter:
             if isinstance(event, base.Text):
                 self._text_arrived(at)
                 tokens += answer.tokens(event.text)
-            elif isinstance(event, base.Started):
+            elif isinstance(event, base.RequestAccepted):
                 frame = frame or self._started(event)
             elif isinstance(event, base.Used):
                 answer.used(event)
@@ -172,7 +172,7 @@ class ReplyWriter:
             await self._redis.insist(lambda: self._message.publish(frame, usage))
         return bool(tokens) and await self._append(tokens, arrivals[0][0])
 
-    def _started(self, event: base.Started) -> bytes:
+    def _started(self, event: base.RequestAccepted) -> bytes:
         """The frame of ``stream.started``, once per attempt; then empty."""
         if self._attempt.started:
             return b""

@@ -70,7 +70,7 @@ async def process(
     url: str, store: Store, provider: base.Provider, name: str = "us", **limits: Any
 ) -> AsyncIterator[Process]:
     worker = config.Worker(**{"queue": "q", "drain_seconds": 0, **limits})
-    patient = config.Provider(retries=0, no_token_seconds=2 * WAIT)  # silence stops no reply
+    patient = config.ProviderSettings(retries=0, no_token_seconds=2 * WAIT)  # silence stops no reply
     settings = config.Settings(worker=worker, provider=patient)
     async with AsyncExitStack() as stack:
         redis, reader = clients.connect(url), clients.connect_reader(url)

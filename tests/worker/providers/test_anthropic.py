@@ -12,7 +12,7 @@ from legato.protocol.stream import Turn, Usage
 from legato.worker import cli, config
 from legato.worker.providers import anthropic as module
 from legato.worker.providers import base
-from legato.worker.providers.anthropic import Anthropic, Waits
+from legato.worker.providers.anthropic import Anthropic
 from legato.worker.replies import overlap
 from legato.worker.replies.model_request import ModelRequest
 from tests.waiting import WAIT, until
@@ -23,13 +23,13 @@ from tests.worker.support import model_of, said
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-REQUEST = base.Request("Hi")
+REQUEST = base.ProviderRequest("Hi")
 KEY = "sk-secret-key"
 
 
 @asynccontextmanager
 async def connected(
-    *scripts: list[sse.Step], system: str = "", waits: Waits = module.DEFAULT_WAITS
+    *scripts: list[sse.Step], system: str = "", waits: base.TimeOuts = base.DEFAULT_TIME_OUTS
 ) -> AsyncIterator[tuple[Anthropic, SseServer]]:
     async with SseServer(*scripts) as server:
         provider = Anthropic(
@@ -45,7 +45,7 @@ async def connected(
 
 
 async def events(
-    provider: Anthropic, request: base.Request = REQUEST, patience: base.Patience | None = None
+    provider: Anthropic, request: base.ProviderRequest = REQUEST, patience: base.Patience | None = None
 ) -> list[base.Event]:
     seen, error = await said(provider, request, patience or base.Patience(9, 9))
     assert error is None
@@ -65,7 +65,7 @@ async def failing(
 async def test_reply_from_start_to_end() -> None:
     async with connected(sse.whole("Hel", "lo")) as (provider, _):
         assert await events(provider) == [
-            base.Started("claude-test"),
+            base.RequestAccepted("claude-test"),
             base.Used(Usage(input=11, output=1, cache_read=5, cache_write=0)),
             base.Text("Hel"),
             base.Text("lo"),
@@ -83,7 +83,7 @@ async def test_request_is_what_the_api_takes() -> None:
         Turn("assistant", "two"),
     )
     async with connected(sse.whole("x"), system="Be brief.") as (provider, server):
-        await events(provider, base.Request("three", history))
+        await events(provider, base.ProviderRequest("three", history))
     assert server.requests == [
         {
             "model": "claude-sonnet-4-6",
@@ -103,7 +103,7 @@ async def test_request_is_what_the_api_takes() -> None:
 
 async def test_request_to_go_on_keeps_all_before_it_as_it_was_and_adds_two_turns() -> None:
     """To the byte, for the prompt cache. No prefill: the last turn is the user's."""
-    request = base.Request("three", (Turn("user", "one"), Turn("assistant", "two")))
+    request = base.ProviderRequest("three", (Turn("user", "one"), Turn("assistant", "two")))
     so_far = "Swallows fly to Africa. They "
     rest = request._replace(so_far=so_far, continuation=overlap.continuation(so_far), attempt=2)
     async with connected(sse.whole("x"), sse.whole("They winter"), system="Be brief.") as (provider, server):
@@ -126,7 +126,7 @@ async def test_request_to_go_on_keeps_all_before_it_as_it_was_and_adds_two_turns
 
 async def test_blank_text_so_far_is_not_sent() -> None:
     """The API refuses blank turns; nothing is lost by asking as if for the first time."""
-    request = base.Request("Hi", so_far="\n\n", continuation=overlap.continuation("\n\n"), attempt=2)
+    request = base.ProviderRequest("Hi", so_far="\n\n", continuation=overlap.continuation("\n\n"), attempt=2)
     async with connected(sse.whole("x")) as (provider, server):
         await events(provider, request)
     assert server.requests[0]["messages"] == [{"role": "user", "content": "Hi"}]
@@ -160,8 +160,8 @@ async def test_stop_reason_is_passed_on_even_if_unknown(reason: str) -> None:
         (404, "not_found_error", base.RequestRefusedError),
         (413, "request_too_large", base.TooLongError),
         (429, "rate_limit_error", base.RateLimitedError),
-        (500, "api_error", base.UnavailableError),
-        (503, "unheard_of", base.UnavailableError),
+        (500, "api_error", base.ProviderUnavailableError),
+        (503, "unheard_of", base.ProviderUnavailableError),
         (529, "overloaded_error", base.OverloadedError),
     ],
 )
@@ -258,7 +258,7 @@ async def test_retry_after_that_is_no_number_counts_as_absent() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "expected"),
-    [("overloaded_error", base.OverloadedError), ("api_error", base.UnavailableError)],
+    [("overloaded_error", base.OverloadedError), ("api_error", base.ProviderUnavailableError)],
 )
 async def test_error_event_in_the_middle_is_told_by_its_type(
     kind: str, expected: type[base.ProviderError]
@@ -290,7 +290,7 @@ async def test_garbled_line_is_a_cut_connection(line: bytes) -> None:
 async def test_connection_is_not_given_up_before_the_caller_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else 30 s would be the most that anybody can set."""
     monkeypatch.setattr(module, "READ_SECONDS", 0.05)
-    async with connected([sse.HANG], waits=Waits(silence=9)) as (provider, _):
+    async with connected([sse.HANG], waits=base.TimeOuts(silence=9)) as (provider, _):
         _, error = await failing(provider, base.Patience(first=0.3, next=9))
     assert (type(error), str(error)) == (base.StalledError, "the model went silent")
     async with connected([sse.HANG]) as (provider, _):
@@ -299,7 +299,9 @@ async def test_connection_is_not_given_up_before_the_caller_gives_up(monkeypatch
 
 
 async def test_connection_waits_as_long_as_the_settings_say() -> None:
-    settings = config.Provider(api_key=KEY, connect_seconds=2, first_token_seconds=40, no_token_seconds=50)
+    settings = config.ProviderSettings(
+        api_key=KEY, connect_seconds=2, first_token_seconds=40, no_token_seconds=50
+    )
     provider = cli.build(settings)
     assert isinstance(provider, Anthropic)
     assert (provider._client.timeout.connect, provider._client.timeout.read) == (2, 50)
@@ -319,7 +321,7 @@ async def test_nobody_listens() -> None:
         server._server.close()
         await server._server.wait_closed()
         _, error = await failing(provider)
-    assert type(error) is base.UnavailableError
+    assert type(error) is base.ProviderUnavailableError
     assert error.retry is base.Retry.LATER
 
 

@@ -40,7 +40,7 @@ WHOLE = [
     *(event("content_block_stop", index=0), CHANGED, STOP),
 ]
 EVENTS = [
-    base.Started("claude-test"),
+    base.RequestAccepted("claude-test"),
     base.Used(Usage(input=11)),
     base.Text("Hé"),
     base.Text("l\u2028lo 😀"),

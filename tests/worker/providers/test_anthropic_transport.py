@@ -14,7 +14,7 @@ import pytest
 from legato.protocol.stream import Usage
 from legato.worker.providers import anthropic as module
 from legato.worker.providers import base
-from legato.worker.providers.anthropic import Anthropic, Waits
+from legato.worker.providers.anthropic import Anthropic
 from legato.worker.replies.model_request import ModelRequest
 from tests import certificates
 from tests.waiting import WAIT, until
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-REQUEST = base.Request("Hi")
+REQUEST = base.ProviderRequest("Hi")
 PATIENT = base.Patience(WAIT, WAIT)
 BEGUN = [sse.STREAM, sse.START, sse.BLOCK, sse.text("a")]
 END = base.Final("end_turn", Usage(input=11, output=9, cache_read=5))
 
 
 @asynccontextmanager
-async def connected(url: str, waits: Waits = module.DEFAULT_WAITS) -> AsyncIterator[Anthropic]:
+async def connected(url: str, waits: base.TimeOuts = base.DEFAULT_TIME_OUTS) -> AsyncIterator[Anthropic]:
     provider = Anthropic(api_key="sk-x", model="claude", max_tokens=9, base_url=url, waits=waits)
     try:
         yield provider
@@ -42,7 +42,7 @@ async def connected(url: str, waits: Waits = module.DEFAULT_WAITS) -> AsyncItera
 
 
 async def outcome(
-    *script: sse.Step, patience: base.Patience = PATIENT, request: base.Request = REQUEST
+    *script: sse.Step, patience: base.Patience = PATIENT, request: base.ProviderRequest = REQUEST
 ) -> tuple[list[base.Event], base.ProviderError | None]:
     """What comes of one request."""
     async with SseServer(list(script)) as server, connected(server.url) as provider:
@@ -96,7 +96,7 @@ async def test_chunk_that_is_none_ends_with_the_patience() -> None:
 )
 async def test_connection_that_breaks_before_the_answer_is_unavailable(script: list[sse.Step]) -> None:
     seen, error = await outcome(*script)
-    assert (seen, type(error)) == ([], base.UnavailableError)
+    assert (seen, type(error)) == ([], base.ProviderUnavailableError)
 
 
 @pytest.mark.parametrize("script", [[sse.HANG], [*BEGUN, sse.HANG]])
@@ -125,7 +125,7 @@ async def test_request_that_is_not_read_is_given_up_and_closed() -> None:
     server = await asyncio.start_server(ignore, "127.0.0.1", 0, limit=2**16)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server, connected(url) as provider:
-        request = base.Request("x" * 30_000_000)
+        request = base.ProviderRequest("x" * 30_000_000)
         _, error = await said(provider, request, base.Patience(first=0.1, next=9))
         assert type(error) is base.StalledError
         async with asyncio.timeout(WAIT):
@@ -138,7 +138,7 @@ async def test_host_that_does_not_answer_is_given_up_after_the_time_to_connect()
         listening.listen(0)
         first.connect(listening.getsockname())  # the queue is full: further connections get no answer
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        async with connected(url, Waits(connect=0.1)) as provider:
+        async with connected(url, base.TimeOuts(connect=0.1)) as provider:
             async with asyncio.timeout(WAIT):
                 _, error = await said(provider, REQUEST, PATIENT)
     assert (type(error), str(error)) == (base.StalledError, "timed out")
@@ -146,7 +146,7 @@ async def test_host_that_does_not_answer_is_given_up_after_the_time_to_connect()
 
 async def test_time_to_connect_may_be_longer_than_that_for_the_pool() -> None:
     """aiohttp's limit on getting a connection of the pool includes connecting."""
-    async with connected("http://127.0.0.1:1", Waits(connect=20)) as provider:
+    async with connected("http://127.0.0.1:1", base.TimeOuts(connect=20)) as provider:
         timeout = provider._client.timeout
     assert timeout.pool > timeout.connect == 20
 
@@ -209,7 +209,7 @@ async def test_over_tls_a_certificate_that_is_trusted_serves(
 async def test_over_tls_a_certificate_that_is_not_trusted_is_refused(tls: Path) -> None:
     async with SseServer(tls=serving(tls)) as server, connected(server.url) as provider:
         _, error = await said(provider, REQUEST, PATIENT)
-        assert type(error) is base.UnavailableError
+        assert type(error) is base.ProviderUnavailableError
         assert server.requests == []
 
 
@@ -242,4 +242,4 @@ async def test_proxy_that_refuses_is_unavailable(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         async with connected("http://model.test") as provider:
             _, error = await said(provider, REQUEST, PATIENT)
-    assert type(error) is base.UnavailableError
+    assert type(error) is base.ProviderUnavailableError

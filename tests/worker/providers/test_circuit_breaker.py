@@ -15,7 +15,7 @@ from legato.worker.providers import base
 from legato.worker.providers import circuit_breaker as module
 from legato.worker.providers.circuit_breaker import SharedCircuitBreaker
 from legato.worker.replies import model
-from legato.worker.replies.model import Policy
+from legato.worker.replies.model import AttemptPolicy
 from legato.worker.replies.runner import Outcome
 from tests.waiting import WAIT
 from tests.worker.replies.test_runner import Stage
@@ -145,11 +145,11 @@ async def test_two_processes_do_not_hammer(
     asked: list[float] = []
 
     class Crowded(Puppet):
-        async def stream(self, request: base.Request) -> Any:
+        async def stream(self, request: base.ProviderRequest) -> Any:
             asked.append(loop.time() - begin)
             if loop.time() - begin < 1.0:
                 raise base.OverloadedError("full")
-            yield base.Started(request.message)
+            yield base.RequestAccepted(request.message)
             yield base.Text("a")
             yield END
 
@@ -161,7 +161,7 @@ async def test_two_processes_do_not_hammer(
                 stage.answer(
                     Crowded(),
                     make_job(message_id=f"m{number}"),
-                    policy=Policy(PATIENT, 50),
+                    policy=AttemptPolicy(PATIENT, 50),
                     breaker=breakers[number % 2],
                 )
                 for number in range(10)

@@ -11,7 +11,7 @@ import pytest
 from legato.protocol.stream import Usage
 from legato.worker.providers import base, contract
 from legato.worker.providers.anthropic import Anthropic
-from legato.worker.providers.openai_compatible import OpenAiCompatible, Server
+from legato.worker.providers.openai_compatible import ModelServer, OpenAiCompatible
 from legato.worker.providers.scripted import Scripted
 from tests.waiting import WAIT
 from tests.worker.providers import chat_completions as chat
@@ -74,7 +74,7 @@ def anthropic() -> contract.Stage:
 def openai_compatible() -> contract.Stage:
     begun = [sse.STREAM, chat.ROLE, chat.text("a")]
     return ServerStage(
-        lambda url: OpenAiCompatible(Server(f"{url}/v1", KEY), model="m", max_tokens=9),
+        lambda url: OpenAiCompatible(ModelServer(f"{url}/v1", KEY), model="m", max_tokens=9),
         whole=chat.whole("a", "b"),
         cut=[*begun, sse.ABORT],
         silent=[*begun, sse.HANG],
@@ -89,7 +89,7 @@ class ToldScripted(Scripted):
     def __init__(self, script: str, **replaced: Any) -> None:
         self._replaced = {"message": f"#script tokens=4 rate=0 {script}", **replaced}
 
-    def stream(self, request: base.Request) -> AsyncGenerator[base.Event, None]:
+    def stream(self, request: base.ProviderRequest) -> AsyncGenerator[base.Event, None]:
         return super().stream(request._replace(**self._replaced))
 
 
@@ -147,9 +147,9 @@ class Model:
         finally:
             self.closed.set()
 
-    async def stream(self, _: base.Request) -> AsyncGenerator[base.Event, None]:
+    async def stream(self, _: base.ProviderRequest) -> AsyncGenerator[base.Event, None]:
         await self.connect()
-        yield base.Started("good-1")
+        yield base.RequestAccepted("good-1")
         yield base.Used(Usage(input=3))
         try:
             yield base.Text("a")
@@ -203,7 +203,7 @@ def saying(change: Callable[[list[base.Event]], list[Any]]) -> type[Model]:
     """A model whose events are changed, where it answers them all."""
 
     class Changed(Model):
-        async def stream(self, request: base.Request) -> AsyncGenerator[base.Event, None]:
+        async def stream(self, request: base.ProviderRequest) -> AsyncGenerator[base.Event, None]:
             if self.situation != "whole":
                 raise base.RequestRefusedError("asked for nothing else")
             for event in change([event async for event in super().stream(request)]):
@@ -217,7 +217,7 @@ class Nameless(Model):
 
 
 class ForgetsToGoOn(Model):
-    async def stream(self, request: base.Request) -> AsyncGenerator[base.Event, None]:
+    async def stream(self, request: base.ProviderRequest) -> AsyncGenerator[base.Event, None]:
         if request.so_far:
             raise ValueError("no such turn")
         async for event in super().stream(request):
@@ -225,7 +225,7 @@ class ForgetsToGoOn(Model):
 
 
 class WantsTheUserFirst(Model):
-    async def stream(self, request: base.Request) -> AsyncGenerator[base.Event, None]:
+    async def stream(self, request: base.ProviderRequest) -> AsyncGenerator[base.Event, None]:
         if request.history and request.history[0].role == "assistant":
             raise base.RequestRefusedError("the first turn must be the user's")
         async for event in super().stream(request):
@@ -237,7 +237,7 @@ class OneAtATime(Model):
 
     async def connect(self) -> None:
         if self.busy:
-            raise base.UnavailableError("busy")
+            raise base.ProviderUnavailableError("busy")
         self.busy = True
         await asyncio.sleep(0.01)
         self.busy = False
@@ -284,11 +284,11 @@ class SwallowsWhileItConnects(Model):
         try:
             await super().connect()
         except asyncio.CancelledError:
-            raise base.UnavailableError("cancelled") from None
+            raise base.ProviderUnavailableError("cancelled") from None
 
 
 class YieldsWhenItIsClosed(Model):
-    async def stream(self, request: base.Request) -> AsyncGenerator[base.Event, None]:
+    async def stream(self, request: base.ProviderRequest) -> AsyncGenerator[base.Event, None]:
         try:
             async for event in super().stream(request):
                 yield event
@@ -297,7 +297,7 @@ class YieldsWhenItIsClosed(Model):
 
 
 class HangsWhenItIsClosed(Model):
-    async def stream(self, _: base.Request) -> AsyncGenerator[base.Event, None]:
+    async def stream(self, _: base.ProviderRequest) -> AsyncGenerator[base.Event, None]:
         try:
             yield base.Text("a")
         finally:
@@ -308,7 +308,7 @@ class AnswersOnce(Model):
     async def connect(self) -> None:
         await super().connect()
         if self.asked > 1:
-            raise base.UnavailableError("the connection is in use")
+            raise base.ProviderUnavailableError("the connection is in use")
 
 
 class HangsAtTheSecond(Model):
@@ -324,16 +324,16 @@ class SilentAtOnce(Model):
 
 
 class EndsAtOnce(Model):
-    async def stream(self, _: base.Request) -> AsyncGenerator[base.Event, None]:
+    async def stream(self, _: base.ProviderRequest) -> AsyncGenerator[base.Event, None]:
         await self.connect()
-        yield base.Started("good-1")
+        yield base.RequestAccepted("good-1")
 
 
 def failing(*events: base.Event, error: Exception | None) -> type[Model]:
     """A model that says this, and then fails."""
 
     class Failing(Model):
-        async def stream(self, _: base.Request) -> AsyncGenerator[base.Event, None]:
+        async def stream(self, _: base.ProviderRequest) -> AsyncGenerator[base.Event, None]:
             for event in events:
                 yield event
             if error is not None:
@@ -347,7 +347,7 @@ class Unclosable(Model):
         await asyncio.Event().wait()
 
 
-STARTED, TEXT, FINAL = base.Started("m"), base.Text("a"), base.Final("end_turn", Usage(input=3))
+STARTED, TEXT, FINAL = base.RequestAccepted("m"), base.Text("a"), base.Final("end_turn", Usage(input=3))
 BUSY = base.OverloadedError("busy")
 
 
@@ -359,10 +359,10 @@ FLAWS: list[tuple[str, type[Model], str]] = [
     ("names its model", Nameless, "model is ''"),
     ("names its model", Unclosable, "aclose() does not end within"),
     ("yields events", saying(lambda events: [*events[:2], "a", *events[2:]]), "'a' is no event"),
-    ("starts once", saying(without(base.Started)), "Started comes 0 times"),
+    ("starts once", saying(without(base.RequestAccepted)), "Started comes 0 times"),
     ("starts once", saying(lambda events: [events[0], *events]), "Started comes 2 times"),
     ("starts once", saying(lambda events: [TEXT, *events]), "before any Text"),
-    ("starts once", saying(lambda events: [base.Started(""), *events[1:]]), "has no model"),
+    ("starts once", saying(lambda events: [base.RequestAccepted(""), *events[1:]]), "has no model"),
     ("starts once", saying(lambda _: []), "Started comes 0 times"),
     ("ends once", saying(without(base.Final)), "ends without Final"),
     ("ends once", saying(lambda events: [*events, TEXT]), "Text comes after Final"),
@@ -386,7 +386,7 @@ FLAWS: list[tuple[str, type[Model], str]] = [
     ("continues", ForgetsToGoOn, "but ValueError is raised: no such turn"),
     ("continues", failing(STARTED, error=None), "a continuation ends without Final"),
     ("accepts any history", WantsTheUserFirst, "the first turn must be the user's"),
-    ("answers several at once", OneAtATime, "UnavailableError is raised: busy"),
+    ("answers several at once", OneAtATime, "ProviderUnavailableError is raised: busy"),
     ("answers several at once", failing(STARTED, error=None), "several requests ends without Final"),
     ("is cancelled", SwallowsAndEnds, "a cancellation is swallowed: the stream ends"),
     ("is cancelled", SwallowsAndGoesOn, "goes on after its task was cancelled"),
@@ -396,11 +396,11 @@ FLAWS: list[tuple[str, type[Model], str]] = [
     ("is cancelled", SilentAtOnce, "no text comes within"),
     ("is cancelled", EndsAtOnce, "no text comes of a silent model: it ends"),
     ("is cancelled", failing(error=BUSY), "no text comes of a silent model: OverloadedError: busy"),
-    ("is cancelled before it begins", SwallowsWhileItConnects, "is swallowed: UnavailableError"),
+    ("is cancelled before it begins", SwallowsWhileItConnects, "is swallowed: ProviderUnavailableError"),
     ("is closed", YieldsWhenItIsClosed, "the generator goes on when it is closed"),
     ("is closed", HangsWhenItIsClosed, "closing the generator does not end within"),
     ("is closed", LeavesTheRequestOpen, "does not see that the request is closed"),
-    ("answers after a cancellation", AnswersOnce, "UnavailableError: the connection is in use"),
+    ("answers after a cancellation", AnswersOnce, "ProviderUnavailableError: the connection is in use"),
     ("answers after a cancellation", HangsAtTheSecond, "after a cancellation, no text comes"),
     ("reports a cut", failing(STARTED, TEXT, error=None), "ends as if all were well"),
     ("reports a cut", failing(STARTED, TEXT, error=ConnectionError("x")), "ConnectionError is raised"),
@@ -412,12 +412,12 @@ FLAWS: list[tuple[str, type[Model], str]] = [
         "Final comes before the error",
     ),
     ("reports a cut", failing(STARTED, TEXT, error=base.CutError("the key hush")), "holds the secret"),
-    ("reports overload", failing(error=base.UnavailableError("x")), "expected OverloadedError"),
+    ("reports overload", failing(error=base.ProviderUnavailableError("x")), "expected OverloadedError"),
     ("reports overload", failing(STARTED, TEXT, error=BUSY), "text comes from a model that refuses"),
     ("reports overload", failing(error=base.OverloadedError("x", float("nan"))), "retry_after is nan"),
     ("reports overload", failing(error=base.OverloadedError("x", -1)), "retry_after is -1"),
     ("reports a refusal", failing(error=BUSY), "expected RequestRefusedError"),
-    ("reports a refusal", failing(error=base.UnavailableError("x")), "expected RequestRefusedError"),
+    ("reports a refusal", failing(error=base.ProviderUnavailableError("x")), "expected RequestRefusedError"),
 ]
 
 

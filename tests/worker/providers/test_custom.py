@@ -41,7 +41,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def build(name: str = "mine:Mine") -> object:
-    return cli.build(config.Provider(name=name, model="m1", api_key="geheim", options={"region": "eu"}))
+    return cli.build(
+        config.ProviderSettings(name=name, model="m1", api_key="geheim", options={"region": "eu"})
+    )
 
 
 def test_callable_is_given_the_settings(here: Path) -> None:

@@ -14,7 +14,7 @@ from legato.protocol.settings import SettingsError
 from legato.protocol.stream import Turn, Usage
 from legato.worker.providers import base
 from legato.worker.providers import openai_compatible as module
-from legato.worker.providers.openai_compatible import OpenAiCompatible, Server, Waits
+from legato.worker.providers.openai_compatible import ModelServer, OpenAiCompatible
 from legato.worker.replies import overlap
 from legato.worker.replies.model_request import ModelRequest
 from tests import certificates
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
-REQUEST = base.Request("Hi")
+REQUEST = base.ProviderRequest("Hi")
 KEY = "sk-secret-key"
 HEADER = "header-secret"
 USAGE = Usage(input=11, output=9, cache_read=5)
@@ -41,10 +41,10 @@ async def connected(
     path: str = "/v1",
     headers: Mapping[str, str] | None = None,
     system: str = "",
-    waits: Waits = module.DEFAULT_WAITS,
+    waits: base.TimeOuts = base.DEFAULT_TIME_OUTS,
 ) -> AsyncIterator[tuple[OpenAiCompatible, SseServer]]:
     async with SseServer(*scripts) as server:
-        target = Server(server.url + path, key, headers or {})
+        target = ModelServer(server.url + path, key, headers or {})
         provider = OpenAiCompatible(target, model="asked-for", max_tokens=77, system=system, waits=waits)
         try:
             yield provider, server
@@ -53,7 +53,7 @@ async def connected(
 
 
 async def events(
-    provider: OpenAiCompatible, request: base.Request = REQUEST, patience: base.Patience | None = None
+    provider: OpenAiCompatible, request: base.ProviderRequest = REQUEST, patience: base.Patience | None = None
 ) -> list[base.Event]:
     seen, error = await said(provider, request, patience or base.Patience(9, 9))
     assert error is None
@@ -73,7 +73,7 @@ async def failing(
 async def test_reply_from_start_to_end() -> None:
     async with connected(chat.whole("Hel", "lo")) as (provider, _):
         assert await events(provider) == [
-            base.Started(chat.MODEL),
+            base.RequestAccepted(chat.MODEL),
             base.Text("Hel"),
             base.Text("lo"),
             base.Used(USAGE),
@@ -92,7 +92,7 @@ async def test_request_is_what_the_api_takes() -> None:
         Turn("user", "unanswered"),
     )
     async with connected(chat.whole("x"), system="Be brief.") as (provider, server):
-        await events(provider, base.Request("four", history))
+        await events(provider, base.ProviderRequest("four", history))
     assert server.requests == [
         {
             "model": "asked-for",
@@ -114,7 +114,7 @@ async def test_request_is_what_the_api_takes() -> None:
 
 
 async def test_request_to_go_on_keeps_all_before_it_as_it_was_and_adds_two_turns() -> None:
-    request = base.Request("three", (Turn("user", "one"), Turn("assistant", "two")))
+    request = base.ProviderRequest("three", (Turn("user", "one"), Turn("assistant", "two")))
     so_far = "Swallows fly to Africa. They "
     asked = overlap.continuation(so_far)
     rest = request._replace(so_far=so_far, continuation=asked, attempt=2)
@@ -133,7 +133,7 @@ async def test_request_to_go_on_keeps_all_before_it_as_it_was_and_adds_two_turns
 
 
 async def test_blank_text_so_far_is_not_sent() -> None:
-    request = base.Request("Hi", so_far="\n\n", continuation=overlap.continuation("\n\n"), attempt=2)
+    request = base.ProviderRequest("Hi", so_far="\n\n", continuation=overlap.continuation("\n\n"), attempt=2)
     async with connected(chat.whole("x")) as (provider, server):
         await events(provider, request)
     assert server.requests[0]["messages"] == [{"role": "user", "content": "Hi"}]
@@ -142,7 +142,7 @@ async def test_blank_text_so_far_is_not_sent() -> None:
 async def test_text_that_utf8_cannot_carry_does_not_fail_the_reply() -> None:
     async with connected(chat.whole("x"), system="Be \udcff brief.") as (provider, server):
         await events(
-            provider, base.Request("a\ud83d", (Turn("user", "\ud83d\ude00"), Turn("assistant", "b")))
+            provider, base.ProviderRequest("a\ud83d", (Turn("user", "\ud83d\ude00"), Turn("assistant", "b")))
         )
     assert [each["content"] for each in server.requests[0]["messages"]] == [
         "Be \ufffd brief.",
@@ -188,13 +188,13 @@ async def test_further_headers_and_what_the_address_holds_are_sent() -> None:
         (401, {"code": "invalid_api_key"}, base.RequestRefusedError),
         (402, {"message": "no credits"}, base.RequestRefusedError),
         (404, {"code": "model_not_found"}, base.RequestRefusedError),
-        (408, {}, base.UnavailableError),
+        (408, {}, base.ProviderUnavailableError),
         (413, {}, base.TooLongError),
         (429, {"code": "rate_limit_exceeded", "type": "tokens"}, base.RateLimitedError),
         (429, {}, base.RateLimitedError),
         (429, {"code": "insufficient_quota"}, base.RequestRefusedError),
-        (500, {"type": "server_error"}, base.UnavailableError),
-        (502, {}, base.UnavailableError),
+        (500, {"type": "server_error"}, base.ProviderUnavailableError),
+        (502, {}, base.ProviderUnavailableError),
         (503, {"message": "Loading model", "type": "unavailable_error"}, base.OverloadedError),
     ],
 )
@@ -285,7 +285,7 @@ async def test_operator_reads_the_reason_and_no_secret() -> None:
 
 
 def test_secrets_do_not_show_in_the_text_of_a_server() -> None:
-    server = Server("http://user:geheim@h", "geheim", {"a": "geheim"})
+    server = ModelServer("http://user:geheim@h", "geheim", {"a": "geheim"})
     assert "geheim" not in repr(server)
     assert server.secrets == ("geheim", "geheim", "geheim")
 
@@ -296,7 +296,7 @@ async def test_error_of_any_size_is_read_up_to_a_bound(monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "MAX_ERROR_BYTES", 5000)
     async with connected(endless) as (provider, server):
         _, error = await failing(provider)
-        assert type(error) is base.UnavailableError
+        assert type(error) is base.ProviderUnavailableError
         async with asyncio.timeout(WAIT):
             await server.closed.wait()
 
@@ -420,7 +420,7 @@ async def test_reply_is_whole_once_the_model_has_ended(last: list[sse.Step]) -> 
     """However the connection ends."""
     async with connected([sse.STREAM, chat.text("a"), chat.finished(), *last]) as (provider, _):
         assert await events(provider) == [
-            base.Started(chat.MODEL),
+            base.RequestAccepted(chat.MODEL),
             base.Text("a"),
             base.Final("end_turn", Usage()),
         ]
@@ -451,14 +451,14 @@ async def test_nobody_listens() -> None:
         server._server.close()
         await server._server.wait_closed()
         _, error = await failing(provider)
-    assert type(error) is base.UnavailableError
+    assert type(error) is base.ProviderUnavailableError
     assert error.retry is base.Retry.LATER
     assert error.__cause__ is None, "the library's errors hold addresses, which may hold a password"
 
 
 async def test_connection_is_not_given_up_before_the_caller_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "READ_SECONDS", 0.05)
-    async with connected([sse.HANG], waits=Waits(silence=9)) as (provider, _):
+    async with connected([sse.HANG], waits=base.TimeOuts(silence=9)) as (provider, _):
         _, error = await failing(provider, base.Patience(first=0.3, next=9))
     assert (type(error), str(error)) == (base.StalledError, "the model went silent")
     async with connected([sse.HANG]) as (provider, _):
@@ -565,7 +565,7 @@ async def test_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch)
     async with SseServer(chat.whole("a")) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
         monkeypatch.setenv("no_proxy", "127.0.0.1")
-        target = Server("http://models.example/v1")
+        target = ModelServer("http://models.example/v1")
         provider = OpenAiCompatible(target, model="m", max_tokens=1)
         assert base.Text("a") in await events(provider)
         await provider.aclose()
@@ -575,7 +575,7 @@ async def test_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch)
 async def test_password_of_a_proxy_is_sent_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     async with SseServer(chat.whole("a")) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url.replace("//", "//me:secret@"))
-        provider = OpenAiCompatible(Server("http://models.example/v1"), model="m", max_tokens=1)
+        provider = OpenAiCompatible(ModelServer("http://models.example/v1"), model="m", max_tokens=1)
         assert base.Text("a") in await events(provider)
         await provider.aclose()
     assert b"proxy-authorization: basic bwu6c2vjcmv0\r\n" in proxy.headers[0].lower()
@@ -584,7 +584,7 @@ async def test_password_of_a_proxy_is_sent_to_it(monkeypatch: pytest.MonkeyPatch
 async def test_password_in_the_address_is_sent_in_place_of_a_key() -> None:
     async with SseServer(chat.whole("a")) as server:
         address = server.url.replace("//", "//me:secret@")
-        provider = OpenAiCompatible(Server(f"{address}/v1"), model="m", max_tokens=1)
+        provider = OpenAiCompatible(ModelServer(f"{address}/v1"), model="m", max_tokens=1)
         assert base.Text("a") in await events(provider)
         await provider.aclose()
     assert b"authorization: basic bwu6c2vjcmv0\r\n" in server.headers[0].lower()
@@ -604,12 +604,12 @@ async def test_certificate_must_be_trusted(tls: Path, trusted: bool, monkeypatch
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tls / "server.pem", tls / "server.key")
     async with SseServer(chat.whole("a"), tls=context) as server:
-        provider = OpenAiCompatible(Server(f"{server.url}/v1", KEY), model="m", max_tokens=1)
+        provider = OpenAiCompatible(ModelServer(f"{server.url}/v1", KEY), model="m", max_tokens=1)
         seen, error = await said(provider, REQUEST, base.Patience(WAIT, WAIT))
         await provider.aclose()
         assert len(server.requests) == trusted
     assert (base.Text("a") in seen, type(error)) == (
-        (True, type(None)) if trusted else (False, base.UnavailableError)
+        (True, type(None)) if trusted else (False, base.ProviderUnavailableError)
     )
 
 
@@ -624,5 +624,5 @@ async def test_proxy_that_cannot_be_used_stops_the_start(monkeypatch: pytest.Mon
     monkeypatch.setenv("https_proxy", "socks5://geheim@127.0.0.1:1")
     monkeypatch.delenv("no_proxy", raising=False)
     with pytest.raises(SettingsError, match=r"^https_proxy: ") as caught:
-        OpenAiCompatible(Server("https://models.example/v1"), model="m", max_tokens=1)
+        OpenAiCompatible(ModelServer("https://models.example/v1"), model="m", max_tokens=1)
     assert "geheim" not in str(caught.value)

@@ -14,7 +14,7 @@ from legato.worker.providers import base
 from legato.worker.providers.openai_stream import StreamReader
 from tests.worker.providers.chat_completions import PROMPT, piece
 
-STARTED = base.Started("test-model-1")
+STARTED = base.RequestAccepted("test-model-1")
 
 
 def sse(*values: Any) -> bytes:
@@ -87,7 +87,7 @@ def test_text_of_a_refusal_makes_it_one() -> None:
     ],
 )
 def test_what_a_server_leaves_out_or_sends_besides(lenient: Any) -> None:
-    expected = [base.Started("asked-for"), base.Text("a"), base.Final("end_turn", Usage())]
+    expected = [base.RequestAccepted("asked-for"), base.Text("a"), base.Final("end_turn", Usage())]
     assert read(sse(lenient)) == expected
 
 
@@ -194,9 +194,13 @@ def test_endless_line_is_a_cut() -> None:
 @pytest.mark.parametrize(
     ("value", "kind", "said"),
     [
-        ({"error": {"message": "busy", "type": "server_error"}}, base.UnavailableError, "server_error: busy"),
-        ({"error": {"message": "busy"}}, base.UnavailableError, "no type: busy"),
-        ({"error": "busy"}, base.UnavailableError, "no type: busy"),
+        (
+            {"error": {"message": "busy", "type": "server_error"}},
+            base.ProviderUnavailableError,
+            "server_error: busy",
+        ),
+        ({"error": {"message": "busy"}}, base.ProviderUnavailableError, "no type: busy"),
+        ({"error": "busy"}, base.ProviderUnavailableError, "no type: busy"),
         ({"error": {"code": 503, "message": "busy"}}, base.OverloadedError, "busy"),
         ({"error": {"code": "429", "message": "slow"}}, base.RateLimitedError, "slow"),
         ({"error": {"code": 401, "message": "key"}}, base.RequestRefusedError, "key"),
@@ -204,11 +208,15 @@ def test_endless_line_is_a_cut() -> None:
         ({"error": {"code": "context_length_exceeded"}}, base.TooLongError, "context_length_exceeded"),
         ({"error": {"message": "maximum context length is 8"}}, base.TooLongError, "maximum"),
         ({"object": "error", "message": "bad", "code": 400}, base.RequestRefusedError, "bad"),
-        ({"error": {"code": 502}, "choices": [{"finish_reason": "error"}]}, base.UnavailableError, "stream"),
-        ({"choices": [{"delta": {}, "finish_reason": "error"}]}, base.UnavailableError, "failed"),
+        (
+            {"error": {"code": 502}, "choices": [{"finish_reason": "error"}]},
+            base.ProviderUnavailableError,
+            "stream",
+        ),
+        ({"choices": [{"delta": {}, "finish_reason": "error"}]}, base.ProviderUnavailableError, "failed"),
         (
             {"error": {"message": ["secret prompt"], "type": {}, "code": 1.5}},
-            base.UnavailableError,
+            base.ProviderUnavailableError,
             "no type",
         ),
     ],
@@ -233,7 +241,7 @@ def test_error_behind_the_end_does_no_harm() -> None:
 
 def test_error_text_holds_no_secret() -> None:
     reader = StreamReader("m", ("hush-hush",))
-    with pytest.raises(base.UnavailableError) as caught:
+    with pytest.raises(base.ProviderUnavailableError) as caught:
         list(reader.feed(sse({"error": {"message": "the key hush-hush is\nbad, Bearer abc"}})))
     assert str(caught.value).endswith(": the key [hidden] is bad, [hidden]")
 

@@ -20,7 +20,7 @@ PATIENCE = base.Patience(9, 0.05)
 async def play(
     message: str, patience: base.Patience = PATIENCE, **request: Any
 ) -> tuple[list[base.Event], base.ProviderError | None]:
-    return await said(Scripted(), base.Request(message, **request), patience)
+    return await said(Scripted(), base.ProviderRequest(message, **request), patience)
 
 
 def texts(seen: list[base.Event]) -> list[str]:
@@ -30,7 +30,7 @@ def texts(seen: list[base.Event]) -> list[str]:
 async def test_script_gives_numbered_tokens() -> None:
     seen, error = await play("#script tokens=3 rate=0")
     assert error is None
-    assert seen[0] == base.Started("scripted")
+    assert seen[0] == base.RequestAccepted("scripted")
     assert texts(seen) == ["w0 ", "w1 ", "w2 "]
     assert isinstance(seen[-1], base.Final)
     assert (seen[-1].stop_reason, seen[-1].usage.output) == ("end_turn", 3)
@@ -184,7 +184,7 @@ def test_parser_gives_a_script_within_its_bounds_or_says_no(words: list[str]) ->
 
 
 async def test_usage_counts_the_history() -> None:
-    request = base.Request("#script tokens=1 rate=0", (Turn("user", "a b c"),))
+    request = base.ProviderRequest("#script tokens=1 rate=0", (Turn("user", "a b c"),))
     *_, final = [event async for event in Scripted().stream(request)]
     assert isinstance(final, base.Final)
     assert final.usage.input == 6

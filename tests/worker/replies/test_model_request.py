@@ -16,7 +16,7 @@ from tests.worker.support import END, STARTED, Puppet, Stubborn, model_of
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-REQUEST = base.Request("x")
+REQUEST = base.ProviderRequest("x")
 
 
 async def rest(request: ModelRequest) -> list[base.Event]:
@@ -112,7 +112,7 @@ async def test_stop_drops_what_waits() -> None:
 
 async def test_stream_without_an_end_is_cut_off() -> None:
     class Unfinished(Puppet):
-        async def stream(self, _request: base.Request) -> AsyncGenerator[base.Event, None]:
+        async def stream(self, _request: base.ProviderRequest) -> AsyncGenerator[base.Event, None]:
             yield STARTED
             yield base.Text("a")
 
@@ -157,7 +157,7 @@ async def test_request_that_does_not_close_is_waited_for_no_longer_than_asked() 
 
 async def test_provider_that_goes_on_after_its_end_is_closed_with_its_next_event() -> None:
     class Talkative(Puppet):
-        async def stream(self, request: base.Request) -> AsyncGenerator[base.Event, None]:
+        async def stream(self, request: base.ProviderRequest) -> AsyncGenerator[base.Event, None]:
             self.asked.append(request)
             try:
                 yield STARTED

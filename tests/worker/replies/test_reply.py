@@ -32,7 +32,7 @@ def opened(frame: bytes) -> tuple[str, str, Any]:
 
 def test_started_tells_the_model_that_answers() -> None:
     answer = make()
-    assert opened(answer.started(base.Started("claude-x"))) == (
+    assert opened(answer.started(base.RequestAccepted("claude-x"))) == (
         "stream.started",
         "private-ai-chat.7",
         {"messageId": "m1", "attempt": 2, "model": "claude-x"},
@@ -105,7 +105,7 @@ def test_half_a_character_that_was_held_back_is_forgotten_with_its_attempt() -> 
 
 def test_names_that_utf8_cannot_carry_do_not_fail_a_reply() -> None:
     answer = make()
-    answer.started(base.Started("m\ud83d"))
+    answer.started(base.RequestAccepted("m\ud83d"))
     list(answer.tokens("a"))
     answer.final(base.Final("end\ud83d", Usage()))
     assert answer.decision is not None

@@ -20,7 +20,7 @@ from legato.worker.providers import base
 from legato.worker.providers.scripted import Scripted
 from legato.worker.replies import overlap
 from legato.worker.replies.log import Token, TokenLog
-from legato.worker.replies.model import Model, Policy
+from legato.worker.replies.model import AttemptPolicy, Model
 from legato.worker.replies.reply import Decision, encode_decision
 from legato.worker.replies.runner import Outcome, Runner
 from legato.worker.replies.stop import Control, StopReason
@@ -53,7 +53,7 @@ class Stage:
     def runner(
         self, provider: base.Provider, time_limit: float = WAIT, tries: int = 2, **model: Any
     ) -> Runner:
-        options = {"policy": Policy(PATIENT, 0), **model}
+        options = {"policy": AttemptPolicy(PATIENT, 0), **model}
         return Runner(
             messages=TokenLog(self.redis, tries=tries, retention=3600),
             flags=CancelFlags(self.redis),
@@ -117,7 +117,7 @@ async def test_reply_is_streamed_persisted_and_completed(stage: Stage) -> None:
     assert ears.heard[-1][1]["totalTokens"] == 2
     assert ears.heard[-1][1]["usage"]["input"] == 3
     assert stage.turns() == [("user", "Hello", "complete"), ("assistant", "Hello", "complete")]
-    assert puppet.asked == [base.Request("Hello", job.history)]
+    assert puppet.asked == [base.ProviderRequest("Hello", job.history)]
     assert await stage.state() == "complete"
     assert await stage.redis.smembers(ACTIVE) == set()
 
@@ -215,8 +215,8 @@ async def test_failure_is_told_once_and_never_persisted_as_a_normal_turn(
 
 async def test_fault_of_our_own_still_ends_the_reply_for_the_user(stage: Stage) -> None:
     class Broken(Puppet):
-        async def stream(self, request: base.Request) -> Any:
-            yield base.Started(request.message)
+        async def stream(self, request: base.ProviderRequest) -> Any:
+            yield base.RequestAccepted(request.message)
             raise ZeroDivisionError
 
     async with Ears(stage.redis, JOB) as ears:
@@ -238,7 +238,7 @@ async def test_emoji_that_the_model_splits_is_whole_for_readers_and_in_the_datab
 
 async def test_text_behind_the_models_end_is_not_of_the_reply(stage: Stage) -> None:
     class Chatty(Puppet):
-        async def stream(self, _request: base.Request) -> AsyncGenerator[base.Event, None]:
+        async def stream(self, _request: base.ProviderRequest) -> AsyncGenerator[base.Event, None]:
             for event in (STARTED, base.Text("a"), END, base.Text("b")):
                 yield event
 
@@ -260,7 +260,7 @@ async def test_what_no_reader_got_is_not_in_the_database(stage: Stage) -> None:
     gate = asyncio.Event()
 
     class Sudden(Puppet):
-        async def stream(self, _request: base.Request) -> AsyncGenerator[base.Event, None]:
+        async def stream(self, _request: base.ProviderRequest) -> AsyncGenerator[base.Event, None]:
             yield base.Text("read")
             await gate.wait()
             yield base.Text("unread")
@@ -412,7 +412,7 @@ async def test_takeover_in_the_middle_goes_on_from_the_next_index(stage: Stage) 
         assert await stage.answer(puppet) is Outcome.DONE
         await ears.all()
     assert puppet.asked == [
-        base.Request("Hello", (), "The quick brown", overlap.continuation("The quick brown"), 2)
+        base.ProviderRequest("Hello", (), "The quick brown", overlap.continuation("The quick brown"), 2)
     ]
     assert await logged(stage.redis, JOB) == ["The quick ", "brown", " fox", "."]
     started, *tokens, completed = ears.heard
@@ -539,7 +539,7 @@ async def test_reply_that_the_provider_cut_off_goes_on_with_each_token_once(
     stage: Stage, fault: str, overlap: int
 ) -> None:
     job = make_job(f"#script tokens=300 rate=0 overlap={overlap} fail={fault}@120")
-    policy = Policy(base.Patience(WAIT, 0.3), 0)
+    policy = AttemptPolicy(base.Patience(WAIT, 0.3), 0)
     async with Ears(stage.redis, job) as ears:
         assert await stage.answer(Scripted(), job, policy=policy) is Outcome.DONE
         await ears.all()

@@ -20,7 +20,7 @@ from legato.worker.jobs.consumer import REDIS_DOWN
 from legato.worker.observability.counters import Counters
 from legato.worker.providers import base
 from legato.worker.replies.log import TokenLog
-from legato.worker.replies.model import Model, Policy
+from legato.worker.replies.model import AttemptPolicy, Model
 from legato.worker.replies.runner import Outcome, Runner
 from legato.worker.replies.stop import Control
 from legato.worker.store.conversations import DatabaseUnavailableError, Store
@@ -67,7 +67,7 @@ class Chorus:
         self.joined = joined
         self.round = [asyncio.Event() for _ in range(rounds)]
 
-    async def stream(self, _request: base.Request) -> AsyncGenerator[base.Event, None]:
+    async def stream(self, _request: base.ProviderRequest) -> AsyncGenerator[base.Event, None]:
         yield STARTED
         for begun in self.round:
             await begun.wait()
@@ -95,7 +95,7 @@ async def stream(url: str, path: Path, replies: int, rounds: int, joined: int) -
         messages=TokenLog(redis, tries=1, retention=60),
         flags=CancelFlags(redis),
         store=store,
-        model=Model(provider=chorus, policy=Policy(PATIENT, 0), tries=1),
+        model=Model(provider=chorus, policy=AttemptPolicy(PATIENT, 0), tries=1),
         redis=Backend("Redis", REDIS_DOWN, logging.getLogger("legato.worker")),
         database=Backend("the database", (DatabaseUnavailableError,), logging.getLogger("legato.worker")),
         timeout=WAIT,

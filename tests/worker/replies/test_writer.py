@@ -11,7 +11,7 @@ from legato.protocol.stream import Usage
 from legato.worker.providers import base
 from legato.worker.providers.anthropic import Anthropic
 from legato.worker.replies import model
-from legato.worker.replies.model import Policy
+from legato.worker.replies.model import AttemptPolicy
 from legato.worker.replies.stop import Control, StopReason
 from tests.waiting import WAIT, until
 from tests.worker.providers import sse_server as sse
@@ -47,13 +47,13 @@ async def play(
 ) -> tuple[list[str], str]:
     """The events that readers hear, and the code if the reply has failed. One attempt."""
     async with Ears(stage.redis, JOB) as ears:
-        await stage.answer(provider, policy=Policy(PATIENT, retries), tries=1, **options)
+        await stage.answer(provider, policy=AttemptPolicy(PATIENT, retries), tries=1, **options)
         await ears.all()
     return [event for event, _ in ears.heard], ears.heard[-1][1].get("code", "")
 
 
 @pytest.mark.parametrize(
-    "error", [base.OverloadedError, base.RateLimitedError, base.UnavailableError, base.CutError]
+    "error", [base.OverloadedError, base.RateLimitedError, base.ProviderUnavailableError, base.CutError]
 )
 async def test_trouble_before_any_text_is_asked_again(stage: Stage, error: type[base.ProviderError]) -> None:
     puppet = Puppet(error("no"), error("no"), STARTED, TEXT, END)
@@ -118,7 +118,7 @@ async def test_use_is_summed_over_the_requests_of_an_attempt(stage: Stage) -> No
 async def test_cancel_while_waiting_to_next_request(stage: Stage) -> None:
     puppet, control = Puppet(base.OverloadedError("no", retry_after=15)), Control()
     async with Ears(stage.redis, JOB) as ears, asyncio.timeout(WAIT):
-        runner = stage.runner(puppet, time_limit=60, policy=Policy(PATIENT, 3))
+        runner = stage.runner(puppet, time_limit=60, policy=AttemptPolicy(PATIENT, 3))
         task = asyncio.create_task(runner.run(JOB, control))
         await until(puppet.closed.is_set)
         control.stop(StopReason.CANCELLED)
