@@ -198,7 +198,7 @@ async def stream(self, request):
         async for event in answer(self, request):
             yield event
         return
-    yield base.Started("stubborn")
+    yield base.RequestAccepted("stubborn")
     yield base.Text("a")
     while True:
         try:
