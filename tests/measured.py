@@ -43,7 +43,7 @@ NOT_AT_ALL: Final = (
 AGAIN: Final = frozenset({"redis", "uvloop"})
 """Parameters of tests that run the same lines for another, too: valkey, asyncio."""
 
-GREENLETS: Final = ("tests/worker/", "tests/broadcaster/apps/")
+GREENLETS: Final = ("tests/broadcaster/apps/", "tests/deploy/test_up.py", "tests/worker/")
 """Tests that use SQLAlchemy's asyncio."""
 
 PROGRAMS: Final = "COVERAGE_PROCESS_CONFIG"
