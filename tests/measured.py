@@ -22,7 +22,8 @@ NOT_THE_PROGRAMS: Final = (
     "tests/benchmarks/test_hostile.py",
     "tests/benchmarks/test_versus.py",
     "tests/broadcaster/test_server.py::test_a_mistake_is_one_clear_line",
-    "tests/deploy/test_supervisor.py",
+    "tests/deploy/test_supervisor.py::test_processes_that_are_shared_out_evenly_",
+    "tests/deploy/test_supervisor.py::test_worn_processes_make_way_and_lose_nothing",
     "tests/e2e/",
 )
 """Prefixes of the node ids of tests that are measured, but not the programs that they start."""
