@@ -22,7 +22,8 @@ NOT_THE_PROGRAMS: Final = (
     "tests/benchmarks/test_hostile.py",
     "tests/benchmarks/test_versus.py",
     "tests/broadcaster/test_server.py::test_an_error_is_one_clear_line",
-    "tests/deploy/test_supervisor.py",
+    "tests/deploy/test_supervisor.py::test_processes_that_are_shared_out_evenly_",
+    "tests/deploy/test_supervisor.py::test_worn_processes_make_way_and_lose_nothing",
     "tests/e2e/",
 )
 """Prefixes of the node ids of tests that are measured, but not the programs that they start."""
@@ -36,14 +37,19 @@ NOT_AT_ALL: Final = (
     "tests/broadcaster/transport/test_plain.py",
     "tests/broadcaster/transport/test_uvicorn.py::test_nothing_below_the_server_is_used",
     "tests/protocol/redis/test_internals.py",
-    "tests/test_",
+    "tests/test_architecture.py",
+    "tests/test_docs.py",
+    "tests/test_imports.py",
+    "tests/test_links.py",
+    "tests/test_names.py",
+    "tests/test_twins.py",
 )
 """Tests that take far longer when they are measured, or only read the sources."""
 
 AGAIN: Final = frozenset({"redis", "uvloop"})
 """Parameters of tests that run the same lines for another, too: valkey, asyncio."""
 
-GREENLETS: Final = ("tests/worker/", "tests/broadcaster/apps/")
+GREENLETS: Final = ("tests/broadcaster/apps/", "tests/deploy/test_up.py", "tests/worker/")
 """Tests that use SQLAlchemy's asyncio."""
 
 PROGRAMS: Final = "COVERAGE_PROCESS_CONFIG"

@@ -31,7 +31,7 @@ async def starts_once(run: CheckRun) -> None:
     events = [event for event in await run.answer() if not isinstance(event, base.Used)]
     started = [at for at, event in enumerate(events) if isinstance(event, base.RequestAccepted)]
     if started != [0]:
-        fail(f"Started comes {len(started)} times; expected once, before any Text")
+        fail(f"RequestAccepted comes {len(started)} times; expected once, before any Text")
     _need_text(events[0], "model")
 
 

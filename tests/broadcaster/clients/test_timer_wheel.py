@@ -90,5 +90,6 @@ def test_a_closed_wheel_checks_nothing():
     wheel.add(entry, loop.time())
     wheel.close()
     wheel.close()
+    assert all(timer.cancelled for timer in loop.timers)
     loop.pass_time(5)
     assert entry.checked == []
