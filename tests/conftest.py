@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +24,10 @@ settings.register_profile(
     max_examples=tiers.amount(60, 2_000),
 )
 settings.load_profile("untimed")
+
+# A shell's background jobs ignore SIGINT, and so would all that tests start there.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BINARIES = redis_servers.binaries()
 GUARD = tiers.Guard()

@@ -188,15 +188,19 @@ class MariaDB(Server):
     def _install(self) -> None:
         self._must(
             *(self._install_db, "--no-defaults", f"--datadir={self.data}"),
-            *("--auth-root-authentication-method=normal", "--skip-test-db"),
+            *("--auth-root-authentication-method=normal", "--skip-test-db", self._own_files()),
         )
 
     def _command(self) -> list[str]:
         return [
             *(self._mariadbd, "--no-defaults", f"--datadir={self.data}", f"--socket={self._socket}"),
-            *("--skip-networking", f"--pid-file={self.directory}/mariadb.pid"),
+            *("--skip-networking", f"--pid-file={self.directory}/mariadb.pid", self._own_files()),
             *("--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=16M"),
         ]
+
+    def _own_files(self) -> str:
+        """At its start a server removes temporary files in /tmp, also those of another."""
+        return f"--tmpdir={self.directory}"
 
     def _query(self, statement: str) -> subprocess.CompletedProcess[str]:
         return self._run(

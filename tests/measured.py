@@ -41,6 +41,7 @@ NOT_AT_ALL: Final = (
     "tests/test_docs.py",
     "tests/test_imports.py",
     "tests/test_links.py",
+    "tests/test_measured.py",
     "tests/test_names.py",
     "tests/test_twins.py",
 )
