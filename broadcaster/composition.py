@@ -48,7 +48,7 @@ from .channels.welcome import Welcome
 from .clients.admission import Admission
 from .clients.app_changes import AppChanges
 from .clients.chores import Chores
-from .clients.client import ClientContext
+from .clients.client import ClientContext, EffectHandlers
 from .clients.clients import Clients
 from .clients.drain import Drain
 from .clients.figures import ConnectionFigures
@@ -338,10 +338,12 @@ def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named 
         figures=connections,
         gate=admission,
         clients=clients,
-        subscriptions=subscriptions,
-        departures=departures,
-        sign_ins=sign_ins,
-        client_events=client_events,
+        effects=EffectHandlers(
+            subscribe=subscriptions.subscribe,
+            unsubscribe=departures.unsubscribe,
+            sign_in=sign_ins.sign_in,
+            relay=client_events.relay,
+        ),
     )
     loop_delay = LoopDelay(loop.call_later)
     measured = loop_delay if settings.metrics.enabled else None
