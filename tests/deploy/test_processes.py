@@ -19,9 +19,8 @@ from redis import Redis
 
 from legato.broadcaster.clients.drain import PATIENCE_SECONDS
 from legato.broadcaster.clients.peers import LAST_SECONDS, PEER_SECONDS
-from legato.broadcaster.composition import REQUEST_SECONDS
-from legato.broadcaster.draining_server import CLOSE_SECONDS
-from legato.broadcaster.node import CLOSE_FLUSH_SECONDS, REGISTRY_SECONDS
+from legato.broadcaster.draining_server import CLOSE_SECONDS, REQUEST_SECONDS
+from legato.broadcaster.lifecycle import CLOSE_FLUSH_SECONDS, REGISTRY_SECONDS
 from legato.broadcaster.webhooks import senders as webhooks
 from legato.deploy import ports
 from legato.deploy.processes import BROADCASTER_STOP_SECONDS

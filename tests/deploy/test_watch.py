@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 STALL = 2.0
 SERVER = """
 import asyncio, os, signal, time
-from legato.broadcaster import composition as server
+from legato.broadcaster import process as server
 from tests.broadcaster.conftest import (local_settings)
 
 async def main():
