@@ -166,7 +166,7 @@ class ChatEndpoints:
 def _decode(body: bytes, limits: ChatLimits) -> Asked:
     """Parse a request: refuse a message that is too long, cut a history that is too long.
 
-    :raises InvalidRequest: as :func:`.stream.decode_chat_request`, or for the message.
+    :raises InvalidRequest: as :func:`legato.protocol.stream.decode_chat_request`, or for the message.
     """
     request = stream.decode_chat_request(body)
     length = len(request.message)

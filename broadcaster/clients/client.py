@@ -324,7 +324,7 @@ class Client(ABC):
 
 
 class _Early:
-    """Reads the early messages of a client. Satisfies :class:`.budget.Reader`.
+    """Reads the early messages of a client. Satisfies :class:`legato.broadcaster.transport.budget.Reader`.
 
     One answer of Redis may admit many clients. The read budget spreads their messages over several turns.
     """

@@ -73,29 +73,29 @@ class Registry(Protocol):
 
     @property
     def held(self) -> bool:
-        """Whether this node holds its lease; otherwise the others take back what it has added."""
+        """Whether this node holds its lease; otherwise the others remove its subscriptions."""
 
     @property
     def stuck(self) -> bool:
-        """Whether changes have been waiting for long."""
+        """Whether Redis has not accepted changes for some time."""
 
     @property
     def name(self) -> str:
-        """The node's name in the registry. It changes when the node has lost its lease and starts anew."""
+        """The node id in the registry. It changes when the node loses its lease and rejoins."""
 
     async def start(self, left: Callable[[Key, Member | None, Left], None]) -> None:
         """Start. ``left`` is called for each departure from a node that died."""
 
     async def close(self, *, whole: bool = True) -> None:
-        """Carry out pending changes, within a short time.
+        """Apply pending changes, within a short time.
 
-        :param whole: whether :meth:`leave` has been called for everything; other nodes take back the rest.
+        :param whole: whether :meth:`leave` has been called for everything; other nodes remove the rest.
         """
 
     def join(
         self, key: Key, socket_id: str, member: Member | None, limit: int, done: Callable[[Joined], None]
     ) -> None:
-        """Subscribe. ``limit``: most users of a presence channel; beyond it, ``full`` is the only answer."""
+        """Subscribe. ``limit``: maximum users of a presence channel; beyond it, only ``full`` is set."""
 
     def enter(self, app_id: str, socket_id: str, limit: int, done: Callable[[bool], None]) -> None:
         """Count a connection unless there are ``limit`` (0: no limit); ``done`` gets whether it is counted.
@@ -128,10 +128,10 @@ class Registry(Protocol):
         """
 
     async def flush(self) -> None:
-        """Wait until everything that was asked for up to now is carried out."""
+        """Wait until all changes requested so far are applied."""
 
     async def peers(self) -> bool:
-        """Whether another node takes connections."""
+        """Whether another node accepts connections."""
 
     async def connections(self, app_id: str) -> int:
         """Connections of the application on all nodes."""
@@ -199,7 +199,7 @@ class LocalRegistry:
         self._cache = EventCache(clock)
 
     async def start(self, left: Callable[[Key, Member | None, Left], None]) -> None:
-        """No other node can leave anything behind."""
+        """Nothing to start: there are no other nodes."""
 
     async def close(self, *, whole: bool = True) -> None:
         """Nothing waits."""
@@ -269,7 +269,7 @@ class LocalRegistry:
         done(Left(len(channel.sockets), last, last_of_user, held=last and disconnect))
 
     def release(self, key: Key, user_id: str | None, done: Callable[[bool], None]) -> None:
-        """One process knows by itself who is back."""
+        """Answer at once: a single process sees every return itself."""
         del key, user_id
         done(True)
 
@@ -277,7 +277,7 @@ class LocalRegistry:
         """Nothing waits."""
 
     async def peers(self) -> bool:
-        """There is no other."""
+        """False: there are no other nodes."""
         return False
 
     async def connections(self, app_id: str) -> int:
@@ -312,11 +312,11 @@ class LocalRegistry:
         return [[] if channel is None else list(channel.members.values()) for channel in found]
 
     async def remember(self, key: Key, event: str, data: str, seconds: int) -> int:
-        """Keep the last event; those that are too old go by and by."""
+        """Cache the event; expired entries are removed lazily."""
         return self._cache.remember(key, event, data, seconds)
 
     async def recall(self, key: Key) -> Cached | None:
-        """The last event, unless it is too old."""
+        """The last event, unless it has expired."""
         return self._cache.recall(key)
 
     async def versions(self, keys: Sequence[Key]) -> list[int]:

@@ -51,7 +51,7 @@ class Questions:
         return [count async for part in slices(keys, BATCH) for count in await self._counts(part)]
 
     async def _counts(self, keys: Sequence[Key]) -> list[Counts]:
-        """Asks of a presence channel for its users too; others have none."""
+        """Only presence channels are also asked for their users."""
         presence_keys = [key for key in keys if key.channel.startswith(PRESENCE)]
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
@@ -65,7 +65,7 @@ class Questions:
     async def occupied(self, app_id: str, prefix: str = "") -> dict[str, Counts]:
         """The channels that have subscribers and whose names begin with ``prefix``, sorted.
 
-        Of others nothing is asked. A hint that is out of date is dropped.
+        Channels without a hint are not queried. Stale hints are dropped.
         """
         found: dict[str, Counts] = {}
         async for part in slices(await in_order(await self._hints(app_id, prefix)), BATCH):

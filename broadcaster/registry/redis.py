@@ -119,10 +119,10 @@ class RedisRegistry(Questions):
                 await self._connections.forget()
                 await self._lease.end(handed_over=bool(self._holds) or not whole)
             except (RedisError, OSError) as error:
-                logger.warning("the node's lease is left to lapse: %s", reason_of(error))
+                logger.warning("cannot release the node's lease; it will expire: %s", reason_of(error))
 
     async def flush(self) -> None:
-        """Wait until everything that was asked for up to now is carried out."""
+        """Wait until all changes requested so far are applied."""
         await self._changes.flush()
 
     # --- changes
@@ -139,7 +139,7 @@ class RedisRegistry(Questions):
         self._join(key, socket_id, None, (0, limit), lambda joined: done(not joined.full))
 
     def connected(self, app_id: str, count: int) -> None:
-        """Note it; the other nodes see it a little later."""
+        """Record the count; the other nodes see it a little later."""
         self._connections.set(app_id, count)
 
     async def connections(self, app_id: str) -> int:
@@ -190,7 +190,7 @@ class RedisRegistry(Questions):
         disconnect: bool = False,
         name: str = "",
     ) -> None:
-        """In the next pipeline. A subscription under an old name is ended as one of another node."""
+        """In the next pipeline. A subscription under an old node id ends like one of another node."""
         entry = name or self._lease.node, encode_entry(key, socket_id, member)
         self._leave(key, socket_id, member, entry, done, disconnect=disconnect)
 
@@ -250,13 +250,13 @@ class RedisRegistry(Questions):
             self._changes.put(Change("", key, (), lambda _: None, forgets=entries))
 
     def _stands(self, change: Change) -> bool:
-        """Whether a join is still wanted; not if its client was closed because the lease had lapsed."""
+        """Whether a join is still wanted; not if the lease had expired and its client was closed."""
         return change.lists[0][0] == self._lease.node
 
     # --- the lease: see .lease_keeper.Holder
 
     def start_anew(self) -> None:
-        """Give everything up, and take a new name. The others take back what is listed under the old one."""
+        """Drop all state and rejoin under a new node id. Other nodes remove what the old one has."""
         logger.error("the other nodes have declared this node dead: its clients are closed and start anew")
         self._changes.drop_joins()
         self._joining.clear()

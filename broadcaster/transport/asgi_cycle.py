@@ -35,7 +35,7 @@ _FAILED: Final = b"Internal Server Error"
 
 
 HELD_BYTES: Final = 65_536
-"""How much of a body waits for an ASGI application that does not take it."""
+"""Most bytes of a body that are buffered for an ASGI application."""
 
 
 class Link(NamedTuple):
@@ -52,7 +52,7 @@ class Link(NamedTuple):
 
 
 class _Body:
-    """The body of a request, on its way to an application.
+    """The part of a request's body that the application has not taken.
 
     :ivar size: bytes that the application has not taken.
     """
@@ -77,16 +77,16 @@ class _Body:
         self._event.set()
 
     def wake(self) -> None:
-        """Let the application look, although nothing has come."""
+        """Wake the application although no bytes have arrived."""
         self._event.set()
 
     async def changed(self) -> None:
-        """Wait for one of these calls."""
+        """Wait for more of the body, its end, or a wake-up."""
         await self._event.wait()
         self._event.clear()
 
     def take(self) -> dict[str, Any]:
-        """What has come, as ASGI has it."""
+        """What has arrived, as an ASGI message."""
         body, self._content = bytes(self._content), bytearray()
         return {"type": "http.request", "body": body, "more_body": self._more}
 
@@ -142,7 +142,7 @@ class AsgiCycle:
         self._body.end()
 
     def disconnect(self) -> None:
-        """Write nothing more to the peer, and tell the application."""
+        """Write nothing more to the peer, and notify the application."""
         if not self.response_complete:
             self._disconnected = True
             self._body.wake()

@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("legato.http")
 
 SKIPPED_BYTES: Final = 65_536
-"""A connection outlives an answer that came before its request's end, if at most this much is missing."""
+"""Largest rest of a body that is skipped to keep the connection, if the answer came before the body's end."""
 
 
 class _Incomplete:
-    """A request whose body has not arrived whole.
+    """A request whose body is incomplete.
 
     :ivar keep_alive: whether the request lets the connection serve another one.
     :ivar expects: the peer waits for ``100 Continue``.
@@ -106,7 +106,7 @@ class HttpProtocol(asyncio.Protocol):
         self._deadlines.start()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell everything that works for the peer that it has gone."""
+        """Stop everything that works for this peer."""
         self.server_state.connections.discard(self)
         self._deadlines.unstall()
         self._stop_reading()
@@ -117,11 +117,11 @@ class HttpProtocol(asyncio.Protocol):
             self.transport.close()
 
     def close(self) -> None:
-        """Close. What was written still goes out, as long as the peer reads any of it."""
+        """Close. Written data is still sent, as long as the peer reads."""
         self._deadlines.close()
 
     def _stop_reading(self) -> bytes:
-        """Read nothing more. What was unread."""
+        """Read nothing more. Returns the unparsed bytes."""
         self._deadlines.stop()
         return self._buffer.close()
 
@@ -195,7 +195,7 @@ class HttpProtocol(asyncio.Protocol):
         return cycle is not None and not cycle.response_complete and cycle.full
 
     def expect(self) -> None:
-        """See :class:`~.read_buffer.Requests`: refuse early what can only be refused, and set a deadline."""
+        """See :class:`~.read_buffer.Requests`: refuse what no body can make valid, and set a deadline."""
         request = self._incomplete
         if request is None and not self._buffer.unread:
             return
@@ -303,7 +303,7 @@ class HttpProtocol(asyncio.Protocol):
     # --- the end
 
     def refuse(self, status: int, reason: str) -> None:
-        """Answer with an error what is not read on, and close."""
+        """Refuse the request and close."""
         if self._incomplete is not None and (self.cycle is None or self.cycle.response_started):
             self._stop_reading()  # it has an answer, or a part of one
             self.transport.abort()
@@ -340,12 +340,12 @@ class HttpProtocol(asyncio.Protocol):
         self.refuse(408, "The request did not come in time.")
 
     def pause_writing(self) -> None:
-        """The peer does not read: it has to read on soon."""
+        """The write buffer is full: start the write-stall timer."""
         self.flow.pause_writing()
         self._deadlines.stall()
 
     def resume_writing(self) -> None:
-        """The peer reads."""
+        """The write buffer has drained."""
         self._deadlines.unstall()
         self.flow.resume_writing()
         self._buffer.proceed()

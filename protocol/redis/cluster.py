@@ -43,7 +43,7 @@ TRY_AGAIN: Final = 0.05
 
 
 class _Hop(NamedTuple):
-    """Where a command goes next. ``asking``: its slot is on the way there."""
+    """Where a command goes next. ``asking``: its slot is being migrated there."""
 
     address: Address
     asking: bool = False
@@ -77,7 +77,7 @@ class Cluster(Named):
         return self._nodes[address]
 
     def masters(self) -> list[Redis]:
-        """A client of each master that is known; none before the map was learnt."""
+        """A client of each known master; none before the map is loaded."""
         return [self.node(address) for address in self.slots.masters]
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
@@ -113,7 +113,7 @@ class Cluster(Named):
         raise LostError(f"no node of the Cluster answers ({'; '.join(reasons)})")
 
     async def _look(self) -> None:
-        """Learn the map if it may have changed. If nobody answers, the old one stays in use."""
+        """Refresh the map if it is stale. If no node answers, the old one stays in use."""
         if not self.slots.known:
             await self.learn()
         elif self.slots.stale and asyncio.get_running_loop().time() - self._learnt > LEARN_EVERY:
@@ -190,7 +190,7 @@ class Cluster(Named):
         return None if key is None else cluster.slot_of(key)
 
     def _onward(self, hop: _Hop, answer: Any, transaction: bool) -> _Hop | None:
-        """Where a command goes that was not carried out; None if it was, or nobody would."""
+        """Next redirect, or None."""
         if isinstance(answer, exceptions.MovedError):  # before AskError, which it is too
             address = Address(answer.host or hop.address.host, answer.port)
             self.slots.moved(answer.slot_id, address)

@@ -66,7 +66,7 @@ class _Parser(Parser):
 class _Link:
     """What the connections of one client have in common.
 
-    :ivar mode: in which the servers have to run, as ``HELLO`` names it.
+    :ivar mode: the server mode required, as ``HELLO`` names it.
     :ivar find: asks where the master is; None if the address is fixed.
     :ivar made: the connections that exist.
     """
@@ -174,7 +174,7 @@ class _Checked(Inner):
             raise
 
     async def _is_unusable(self) -> bool:
-        """Whether it is closed, has data that nobody asked for, or does not answer the health check."""
+        """Whether it is closed, has unexpected data, or does not answer the health check."""
         try:
             await self.check_health()  # type: ignore[no-untyped-call]
             return self.is_cut() or bool(await self.can_read())

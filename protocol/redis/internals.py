@@ -106,7 +106,7 @@ def streams_of(connection: AbstractConnection) -> tuple[asyncio.StreamReader, as
 
 
 def missing(used: Mapping[type, tuple[str, ...]] = USED) -> list[str]:
-    """What this redis-py lacks, as ``Class.attribute``."""
+    """The attributes that this redis-py lacks, as ``Class.attribute``."""
     things: list[tuple[str, object, tuple[str, ...]]] = [
         *((kind.__name__, kind, names) for kind, names in used.items()),
         ("Connection", Connection(), OF_A_CONNECTION),

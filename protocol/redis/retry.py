@@ -76,7 +76,7 @@ class Backend:
 
     :param name: for the log.
     :param down: the errors that mean "down". Their texts are logged, so they must not hold secrets.
-    :param logger: gets one warning when the server is lost, and one line when it is back.
+    :param logger: gets one warning when the server is unavailable, and one line when it is back.
     """
 
     def __init__(self, name: str, down: tuple[type[Exception], ...], logger: logging.Logger) -> None:
@@ -88,7 +88,7 @@ class Backend:
 
     @property
     def away(self) -> float:
-        """The seconds that it has been down, in all."""
+        """Total seconds of downtime."""
         since = self._lost_since
         return self._away + (time.monotonic() - since if since is not None else 0.0)
 
@@ -96,7 +96,7 @@ class Backend:
         """A call raised one of ``down``."""
         if self._lost_since is None:
             self._lost_since = time.monotonic()
-            self._logger.warning("%s is lost, trying on: %s", self.name, reason_of(error))
+            self._logger.warning("%s is unavailable, retrying: %s", self.name, reason_of(error))
 
     def answered(self) -> None:
         """A call succeeded."""
