@@ -229,7 +229,7 @@ def _config(settings: Settings, node: Node) -> uvicorn.Config:
     http = partial(HttpProtocol, app.api, connect, node.context.budget, server.request_seconds)
     config = uvicorn.Config(
         app,
-        http=Arrivals(node.turns, seconds, http, connect),  # type: ignore[arg-type]
+        http=Arrivals(node.throttle, seconds, http, connect),  # type: ignore[arg-type]
         ws=Connection,  # made by our protocols; None would switch WebSockets off
         lifespan="off",
         log_config=None,

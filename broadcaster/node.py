@@ -28,7 +28,7 @@ from .channels.fanout import Fanout
 from .channels.figures import SubscriptionFigures
 from .channels.hub import Hub
 from .channels.kinds import ChannelKinds
-from .channels.presence import Rosters
+from .channels.presence import MemberLists
 from .channels.sign_in import SignIns
 from .channels.subscriber import Key
 from .channels.subscription import Subscriptions
@@ -36,9 +36,9 @@ from .channels.watchlists import Watchlists
 from .channels.welcome import Welcome
 from .clients.admission import Admission
 from .clients.app_changes import AppChanges
-from .clients.chores import Chores
 from .clients.client import ClientContext
 from .clients.clients import Clients
+from .clients.deferred_work import DeferredWork
 from .clients.drain import Drain
 from .clients.figures import ConnectionFigures
 from .clients.handover import Handover
@@ -53,7 +53,7 @@ from .registry.redis import RedisRegistry
 from .replies.healer import Healer
 from .replies.resync import Recovery
 from .transport.budget import Budget
-from .transport.throttle import Turns
+from .transport.throttle import StartThrottle
 from .webhooks import senders
 from .webhooks.dispatcher import Webhooks
 
@@ -93,11 +93,11 @@ class Node:
     delivery: Delivery
     healer: Healer | None
     cached: CachedChannels
-    rosters: Rosters
+    member_lists: MemberLists
     recovery: Recovery
     webhooks: Webhooks
     client_events: ClientEvents
-    chores: Chores
+    deferred: DeferredWork
     wheel: Wheel
     clients: Clients
     admission: Admission
@@ -107,7 +107,7 @@ class Node:
     drain: Drain
     context: ClientContext
     background: Background
-    turns: Turns
+    throttle: StartThrottle
     loop_delay: LoopDelay
     connections: ConnectionFigures
     subscriptions: SubscriptionFigures
@@ -133,7 +133,7 @@ class Node:
         self.loop_delay.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_FLUSH_SECONDS):
-                await self.chores.done()
+                await self.deferred.done()
         if self.healer is not None:
             await self.healer.close()
         if not await self.peers.ask():
@@ -142,7 +142,7 @@ class Node:
             await self.background.wait(CLOSE_FLUSH_SECONDS)
         try:
             async with asyncio.timeout(REGISTRY_SECONDS):
-                await self.registry.close(whole=not self.chores)
+                await self.registry.close(whole=not self.deferred)
         except TimeoutError:
             logger.warning("Redis does not answer; the node's lease will expire by itself")
         await self.webhooks.close(senders.CLOSE_SECONDS if self.peers.patient else CLOSE_FLUSH_SECONDS)
@@ -175,7 +175,7 @@ def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named 
     server, apps, background = settings.server, Directory(settings.apps), Background(loop)
     connections = ConnectionFigures()
     subscribed = SubscriptionFigures(server.max_subscriptions or sys.maxsize)
-    chores, wheel = Chores(loop.call_soon), Wheel(loop)
+    deferred, wheel = DeferredWork(loop.call_soon), Wheel(loop)
     fanout = Fanout(loop.call_soon)
     hub = Hub(loop.call_soon, fanout)
     # The registry calls parts that need the registry. The node is complete before the first such call.
@@ -184,7 +184,7 @@ def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named 
     posting = BestEffort(bus, background.spawn)
     fence = Fence(bus.subscribe)
     healer = None if replies is None else Healer(replies, hub, loop.time, background.spawn, fence.passed)
-    kinds = ChannelKinds(healer, CachedChannels(registry, hub), Rosters(registry, hub))
+    kinds = ChannelKinds(healer, CachedChannels(registry, hub), MemberLists(registry, hub))
     recovery = Recovery(kinds, background.spawn)
     counts = SubscriptionCounts(
         registry,
@@ -203,10 +203,10 @@ def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named 
     )
     announcements = Announcements(webhooks, counts, watchlists)
     welcome = Welcome(hub, registry, kinds, announcements, background.spawn)
-    subscriptions = Subscriptions(hub, registry, kinds.rosters, announcements, welcome, subscribed)
+    subscriptions = Subscriptions(hub, registry, kinds.member_lists, announcements, welcome, subscribed)
     sign_ins = SignIns(hub, registry, watchlists)
-    departures = Departures(hub, registry, kinds.rosters, announcements, subscribed)
-    clients = Clients(hub, registry, departures, chores, connections, server.max_connections)
+    departures = Departures(hub, registry, kinds.member_lists, announcements, subscribed)
+    clients = Clients(hub, registry, departures, deferred, connections, server.max_connections)
     admission = Admission(server.path, apps, registry, clients, connections, loop)
     client_events = ClientEvents(posting, webhooks)
     delivery = Delivery(hub, kinds, recovery, fence, clients.dismiss_all)
@@ -222,7 +222,7 @@ def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named 
         wheel=wheel,
         hub=hub,
         figures=connections,
-        gate=admission,
+        admission=admission,
         clients=clients,
         subscriptions=subscriptions,
         departures=departures,
@@ -240,11 +240,11 @@ def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named 
         delivery=delivery,
         healer=healer,
         cached=kinds.cached,
-        rosters=kinds.rosters,
+        member_lists=kinds.member_lists,
         recovery=recovery,
         webhooks=webhooks,
         client_events=client_events,
-        chores=chores,
+        deferred=deferred,
         wheel=wheel,
         clients=clients,
         admission=admission,
@@ -254,7 +254,7 @@ def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named 
         drain=drain,
         context=context,
         background=background,
-        turns=Turns(loop.call_soon),
+        throttle=StartThrottle(loop.call_soon),
         loop_delay=LoopDelay(loop.call_later),
         connections=connections,
         subscriptions=subscribed,

@@ -27,7 +27,7 @@ class _Reading(NamedTuple):
     newcomers: set[str]
 
 
-class Rosters:
+class MemberLists:
     """The presence channels with subscribers on this node.
 
     :ivar told: number of member lists that were sent again, one per channel.
@@ -86,7 +86,7 @@ class Rosters:
             newcomers = {subscriber.socket_id for subscriber in self._hub.unanswered(key)}
             self._reading[key] = _Reading([], newcomers)
         try:
-            for key, members in zip(keys, await self._registry.rosters(keys), strict=True):
+            for key, members in zip(keys, await self._registry.member_lists(keys), strict=True):
                 self._tell(key, members, self._reading[key])
                 self.told += 1
         finally:

@@ -151,7 +151,7 @@ _FIGURES: Final[
         CounterMetricFamily,
         "Member lists of presence channels that were sent again, because changes may have been lost.",
         (),
-        lambda node: {(): node.rosters.told},
+        lambda node: {(): node.member_lists.told},
     ),
     (
         "legato_healed_cached_events",

@@ -145,7 +145,7 @@ class Registry(Protocol):
     async def members(self, key: Key) -> list[str]:
         """User ids on a presence channel."""
 
-    async def rosters(self, keys: Sequence[Key]) -> list[list[Member]]:
+    async def member_lists(self, keys: Sequence[Key]) -> list[list[Member]]:
         """Of each presence channel its distinct users."""
 
     async def remember(self, key: Key, event: str, data: str, seconds: int) -> int:
@@ -306,7 +306,7 @@ class LocalRegistry:
         channel = self._channels.get(key)
         return [] if channel is None else list(channel.users)
 
-    async def rosters(self, keys: Sequence[Key]) -> list[list[Member]]:
+    async def member_lists(self, keys: Sequence[Key]) -> list[list[Member]]:
         """Of each presence channel its distinct users."""
         found = [self._channels.get(key) for key in keys]
         return [[] if channel is None else list(channel.members.values()) for channel in found]

@@ -38,7 +38,7 @@ def glob_of(prefix: str) -> str | None:
     return re.sub(r"([\\*?\[\]^-])", r"\\\1", prefix) + "*" if prefix else None
 
 
-class Questions:
+class RegistryQueries:
     """See :class:`legato.broadcaster.registry.base.Registry`."""
 
     def __init__(self, redis: Named) -> None:
@@ -97,7 +97,7 @@ class Questions:
         """User ids on a presence channel."""
         return [name.decode() for name in await ask(self._redis.hkeys(self._names.users_key(*key)))]
 
-    async def rosters(self, keys: Sequence[Key]) -> list[list[Member]]:
+    async def member_lists(self, keys: Sequence[Key]) -> list[list[Member]]:
         """Of each presence channel its distinct users."""
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:

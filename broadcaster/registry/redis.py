@@ -29,7 +29,7 @@ from .lease import OPEN, Lease
 from .lease_keeper import LeaseKeeper
 from .lease_thread import LeaseThread
 from .other_nodes import OtherNodes
-from .queries import Questions
+from .queries import RegistryQueries
 from .writes import Changes
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ HELD_SECONDS: Final = 60
 """How long a hold-back is kept beyond the time in which its node is found dead."""
 
 
-class RedisRegistry(Questions):
+class RedisRegistry(RegistryQueries):
     """See :mod:`legato.broadcaster.registry.base`.
 
     :param node_id: unique to this start of the process.

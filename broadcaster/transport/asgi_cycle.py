@@ -13,7 +13,7 @@ from .asgi import CONTINUE, Flow
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    from .asgi import Parting
+    from .asgi import ClosingTransport
 
     Message = Mapping[str, Any]
     Application = Callable[
@@ -108,7 +108,7 @@ class AsgiCycle:
     def __init__(
         self,
         scope: dict[str, Any],
-        transport: asyncio.Transport | Parting,
+        transport: asyncio.Transport | ClosingTransport,
         link: Link,
         *,
         expects: bool,

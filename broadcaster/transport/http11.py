@@ -11,14 +11,14 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from .asgi import CONTINUE, Flow, Parting, refusal, scope_of
+from .asgi import CONTINUE, ClosingTransport, Flow, refusal, scope_of
 from .asgi_cycle import AsgiCycle, Link
 from .budget import COST_SHIFT, SLICE_BYTES
 from .deadlines import Deadlines
 from .exchange import Exchange
-from .farewell import Farewell
 from .fastpath import plain_post
 from .framing import FramingRefusal, body_of, parse_head
+from .lingering_close import LingeringClose
 from .read_buffer import ReadBuffer
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ class HttpProtocol(asyncio.Protocol):
         whole = self._incomplete is None
         self.cycle = cycle = AsgiCycle(
             scope,
-            self.transport if whole else Parting(self.transport, self.part),
+            self.transport if whole else ClosingTransport(self.transport, self.part),
             Link(self.flow, self.server_state.default_headers, self.on_response_complete),
             expects=head.expects and not whole,
             keep_alive=keep_alive,
@@ -326,7 +326,7 @@ class HttpProtocol(asyncio.Protocol):
             self.close()
         else:
             self._buffer.resume()
-            self.transport.set_protocol(Farewell(self, self.transport))
+            self.transport.set_protocol(LingeringClose(self, self.transport))
 
     # --- deadlines
 

@@ -34,7 +34,7 @@ from legato.protocol.names import Names
 from legato.protocol.redis_url import Address
 
 from .cluster import ASK_SECONDS, Cluster
-from .internals import Inner, Parser
+from .internals import ConnectionInternals, Parser
 from .pipeline import RedisClient
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ _EXPECTED_URL: Final = {
 }
 
 
-class _Checked(Inner):
+class _Checked(ConnectionInternals):
     """A connection to a server that is a master, runs in the mode that is wanted, and serves.
 
     Without the check a replica would accept SPUBLISH as a master does, and tell its own subscribers alone.
@@ -243,7 +243,7 @@ class _Found(_Checked):
         return f"{self.host}:{self.port}"
 
     async def locate(self) -> None:
-        """See :class:`.internals.Inner`."""
+        """See :class:`.internals.ConnectionInternals`."""
         if self._link.find is not None:
             self.host, self.port = await self._link.find()
 
