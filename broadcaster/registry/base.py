@@ -168,7 +168,7 @@ def removed_envelope(key: Key, socket_id: str, member: Member) -> Envelope:
     return Envelope(presence.member_removed(key.channel, member), socket_id)
 
 
-class _Channel:
+class _SubscribedChannel:
     """Subscriptions of one channel; of its users the first connection's member, and how many they have."""
 
     __slots__ = ("members", "sockets", "users")
@@ -194,7 +194,7 @@ class LocalRegistry:
         self, publish: Callable[[Key, Envelope], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._publish = publish
-        self._channels: dict[Key, _Channel] = {}
+        self._channels: dict[Key, _SubscribedChannel] = {}
         self._connections: dict[str, int] = {}
         self._cache = EventCache(clock)
 
@@ -211,7 +211,7 @@ class LocalRegistry:
         """At once."""
         channel = self._channels.get(key)
         if channel is None:
-            channel = self._channels[key] = _Channel()
+            channel = self._channels[key] = _SubscribedChannel()
         is_new = socket_id not in channel.sockets
         first_of_user = is_new and member is not None and member.id not in channel.users
         if first_of_user and len(channel.users) >= limit:
@@ -233,7 +233,7 @@ class LocalRegistry:
         there = set() if channel is None else channel.sockets
         fits = socket_id in there or not 0 < limit <= len(there)
         if fits:
-            self._channels.setdefault(key, _Channel()).sockets.add(socket_id)
+            self._channels.setdefault(key, _SubscribedChannel()).sockets.add(socket_id)
         done(fits)
 
     def connected(self, app_id: str, count: int) -> None:
