@@ -1,4 +1,4 @@
-"""Dispatches the messages of the bus by kind: to the hub, the healer, the member_lists, the cache."""
+"""Dispatches the messages of the bus by kind: to the hub, the healer, the member lists, the cache."""
 
 from __future__ import annotations
 

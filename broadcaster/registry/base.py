@@ -137,7 +137,7 @@ class Registry(Protocol):
         """Connections of the application on all nodes."""
 
     async def counts(self, keys: Sequence[Key]) -> list[Counts]:
-        """Of each channel."""
+        """Return the counts of each channel."""
 
     async def occupied(self, app_id: str, prefix: str = "") -> dict[str, Counts]:
         """The channels that have subscribers and whose names begin with ``prefix``, sorted."""
@@ -146,16 +146,16 @@ class Registry(Protocol):
         """User ids on a presence channel."""
 
     async def member_lists(self, keys: Sequence[Key]) -> list[list[Member]]:
-        """Of each presence channel its distinct users."""
+        """Return the distinct users of each presence channel."""
 
     async def remember(self, key: Key, event: str, data: str, seconds: int) -> int:
         """Keep the last event of a cache channel. Answers its version."""
 
     async def recall(self, key: Key) -> Cached | None:
-        """The last event, unless it is too old."""
+        """Return the last event, unless it has expired."""
 
     async def versions(self, keys: Sequence[Key]) -> list[int]:
-        """Of each cache channel the version of its last event, 0 without one."""
+        """Return the version of each cache channel's last event, 0 without one."""
 
 
 def added_envelope(key: Key, socket_id: str, member: Member) -> Envelope:
@@ -202,13 +202,13 @@ class LocalRegistry:
         """Nothing to start: there are no other nodes."""
 
     async def close(self, *, whole: bool = True) -> None:
-        """Nothing waits."""
+        """No-op: nothing is pending."""
         del whole
 
     def join(
         self, key: Key, socket_id: str, member: Member | None, limit: int, done: Callable[[Joined], None]
     ) -> None:
-        """At once."""
+        """Apply at once."""
         channel = self._channels.get(key)
         if channel is None:
             channel = self._channels[key] = _SubscribedChannel()
@@ -227,7 +227,7 @@ class LocalRegistry:
         done(Joined(count, is_new and count == 1, first_of_user, tuple(channel.members.values())))
 
     def enter(self, app_id: str, socket_id: str, limit: int, done: Callable[[bool], None]) -> None:
-        """At once."""
+        """Apply at once."""
         key = Key(app_id, wire.CONNECTIONS)
         channel = self._channels.get(key)
         there = set() if channel is None else channel.sockets
@@ -237,7 +237,7 @@ class LocalRegistry:
         done(fits)
 
     def connected(self, app_id: str, count: int) -> None:
-        """At once."""
+        """Apply at once."""
         self._connections[app_id] = count
 
     def leave(
@@ -250,7 +250,7 @@ class LocalRegistry:
         disconnect: bool = False,
         name: str = "",
     ) -> None:
-        """At once."""
+        """Apply at once."""
         del name
         channel = self._channels.get(key)
         if channel is None or socket_id not in channel.sockets:
@@ -274,18 +274,18 @@ class LocalRegistry:
         done(True)
 
     async def flush(self) -> None:
-        """Nothing waits."""
+        """No-op: nothing is pending."""
 
     async def peers(self) -> bool:
         """False: there are no other nodes."""
         return False
 
     async def connections(self, app_id: str) -> int:
-        """Of this process."""
+        """Connections of this process."""
         return self._connections.get(app_id, 0)
 
     async def counts(self, keys: Sequence[Key]) -> list[Counts]:
-        """Of each channel."""
+        """Return the counts of each channel."""
         found = [self._channels.get(key) for key in keys]
         return [Counts(0, 0) if one is None else Counts(len(one.sockets), len(one.users)) for one in found]
 
@@ -307,7 +307,7 @@ class LocalRegistry:
         return [] if channel is None else list(channel.users)
 
     async def member_lists(self, keys: Sequence[Key]) -> list[list[Member]]:
-        """Of each presence channel its distinct users."""
+        """Return the distinct users of each presence channel."""
         found = [self._channels.get(key) for key in keys]
         return [[] if channel is None else list(channel.members.values()) for channel in found]
 
@@ -320,6 +320,6 @@ class LocalRegistry:
         return self._cache.recall(key)
 
     async def versions(self, keys: Sequence[Key]) -> list[int]:
-        """Of each cache channel, 0 without an event."""
+        """Return the version of each cache channel, 0 without an event."""
         found = [self._cache.recall(key) for key in keys]
         return [0 if cached is None else cached.version for cached in found]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 OPEN: Final = "open"
-"""The state of a node that takes connections."""
+"""The state of a node that accepts connections."""
 
 FULL: Final = "full"
 """The state of a node that has reached its limit of connections."""
@@ -127,7 +127,7 @@ class Lease:
         self._lock = threading.Lock()  # held for a few assignments, never across an await
         self._until = 0.0
         self._doubted = False
-        self._revived = False  # by the thread; the loop has not heard of it yet
+        self._revived = False  # set by the thread, not seen by the loop yet
         self._past: set[str] = set()  # names to list again: changes under them may have arrived late
 
     @property
@@ -186,7 +186,7 @@ class Lease:
 
     @property
     def key(self) -> str:
-        """Its key in Redis."""
+        """The lease's key in Redis."""
         return self._redis.names.lease_key(self.node)
 
     async def renew_beside(self, redis: Named) -> Renewal:

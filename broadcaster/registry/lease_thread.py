@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("legato.registry")
 
 HANG_LEASES: Final = 4
-"""How many leases the event loop may be blocked before its lease is no longer renewed."""
+"""How many leases the event loop may be blocked before its lease is left to lapse."""
 
 LOOKS: Final = 8
 """How often per lease the thread looks, and the loop shows that it runs."""
@@ -83,7 +83,7 @@ class LeaseThread:
             await asyncio.to_thread(self._thread.join, JOIN_SECONDS)
 
     def _live(self) -> None:
-        """Note that the watched loop runs."""
+        """Record that the watched loop runs."""
         assert self._loop is not None  # noqa: S101 - set by start()
         self._beat = self._lease.clock()
         self._timer = self._loop.call_later(self._pause, self._live)

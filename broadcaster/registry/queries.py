@@ -76,7 +76,7 @@ class RegistryQueries:
         return found
 
     async def _hints(self, app_id: str, prefix: str) -> list[str]:
-        names: dict[bytes, None] = {}  # one may be told twice
+        names: dict[bytes, None] = {}  # a scan may return a name twice
         pattern, cursor = glob_of(prefix), 0
         while True:
             key = self._names.occupied_key(app_id)
@@ -98,7 +98,7 @@ class RegistryQueries:
         return [name.decode() for name in await ask(self._redis.hkeys(self._names.users_key(*key)))]
 
     async def member_lists(self, keys: Sequence[Key]) -> list[list[Member]]:
-        """Of each presence channel its distinct users."""
+        """Return the distinct users of each presence channel."""
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
             pipeline.hvals(self._names.members_key(*key))
@@ -110,7 +110,7 @@ class RegistryQueries:
         return int(await ask(self._remember((self._names.cache_key(*key),), (value, seconds))))
 
     async def recall(self, key: Key) -> Cached | None:
-        """The last event, unless it is too old."""
+        """Return the last event, unless it has expired."""
         pipeline = self._redis.pipeline(transaction=True)
         pipeline.get(self._names.cache_key(*key))
         pipeline.ttl(self._names.cache_key(*key))
@@ -122,7 +122,7 @@ class RegistryQueries:
         return Cached(event, data, max(ttl, 0), int(version))
 
     async def versions(self, keys: Sequence[Key]) -> list[int]:
-        """Of each cache channel, 0 without an event."""
+        """Return the version of each cache channel, 0 without an event."""
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
             pipeline.getrange(self._names.cache_key(*key), 0, VERSION_DIGITS - 1)

@@ -98,7 +98,7 @@ class RedisRegistry(RegistryQueries):
 
     @property
     def name(self) -> str:
-        """The node's."""
+        """The node id."""
         return self._lease.node
 
     async def close(self, *, whole: bool = True) -> None:
@@ -130,11 +130,11 @@ class RedisRegistry(RegistryQueries):
     def join(
         self, key: Key, socket_id: str, member: Member | None, limit: int, done: Callable[[Joined], None]
     ) -> None:
-        """In the next pipeline."""
+        """Queue for the next pipeline."""
         self._join(key, socket_id, member, (limit, 0), done)
 
     def enter(self, app_id: str, socket_id: str, limit: int, done: Callable[[bool], None]) -> None:
-        """In the next pipeline."""
+        """Queue for the next pipeline."""
         key = Key(app_id, wire.CONNECTIONS)
         self._join(key, socket_id, None, (0, limit), lambda joined: done(not joined.full))
 
@@ -190,7 +190,7 @@ class RedisRegistry(RegistryQueries):
         disconnect: bool = False,
         name: str = "",
     ) -> None:
-        """In the next pipeline. A subscription under an old node id ends like one of another node."""
+        """Queue for the next pipeline. A subscription under an old node id ends like one of another node."""
         entry = name or self._lease.node, encode_entry(key, socket_id, member)
         self._leave(key, socket_id, member, entry, done, disconnect=disconnect)
 
@@ -235,7 +235,7 @@ class RedisRegistry(RegistryQueries):
         self._changes.put(Change("leave", key, arguments, answered, lists, forgets, call))
 
     def release(self, key: Key, user_id: str | None, done: Callable[[bool], None]) -> None:
-        """In the next pipeline."""
+        """Queue for the next pipeline."""
         field = "c" if user_id is None else f"u{user_id}"
         holder = self._holds.holder(key, field, self._lease.node)
         forgets = self._holds.let_go(key, field)
@@ -257,7 +257,9 @@ class RedisRegistry(RegistryQueries):
 
     def start_anew(self) -> None:
         """Drop all state and rejoin under a new node id. Other nodes remove what the old one has."""
-        logger.error("the other nodes have declared this node dead: its clients are closed and start anew")
+        logger.error(
+            "the other nodes have declared this node dead: its clients are closed and must reconnect"
+        )
         self._changes.drop_joins()
         self._joining.clear()
         self._cleanup.nothing_lost()
@@ -299,7 +301,7 @@ class RedisRegistry(RegistryQueries):
         return self._holds.entries
 
     def join_again(self, key: Key, socket_id: str, member: Member | None) -> None:
-        """In the next pipeline, whatever the limits are."""
+        """Queue for the next pipeline, regardless of limits."""
         self._join(key, socket_id, member, (ANY, 0), lambda _: None)
 
     def connections_lost(self) -> None:
@@ -307,7 +309,7 @@ class RedisRegistry(RegistryQueries):
         self._connections.tell_again()
 
     def take_back(self, node: str, entry: bytes | str) -> None:
-        """In the next pipeline."""
+        """Queue for the next pipeline."""
         key, socket_id, member = decode_entry(entry)
 
         def done(left: Left) -> None:

@@ -35,7 +35,7 @@ _FAILED: Final = b"Internal Server Error"
 
 
 HELD_BYTES: Final = 65_536
-"""Most bytes of a body that are buffered for an ASGI application."""
+"""How much of a body waits for an ASGI application that does not take it."""
 
 
 class Link(NamedTuple):

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("legato.http")
 
 SKIPPED_BYTES: Final = 65_536
-"""Largest rest of a body that is skipped to keep the connection, if the answer came before the body's end."""
+"""A connection outlives an answer that came before its request's end, if at most this much is missing."""
 
 
 class _Incomplete:

@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 Command = tuple[tuple[Any, ...], Mapping[str, Any]]
 
 ASK_SECONDS: Final = 2.0
-"""Time limit of a question for the map of slots, or to a Sentinel. Then the next one is asked."""
+"""Timeout of a query for the map of slots, or to a Sentinel. Then the next server is asked."""
 
 LEARN_EVERY: Final = 0.1
-"""Seconds between two questions for the map of slots, at least."""
+"""Minimum seconds between two queries for the map of slots."""
 
 HOPS: Final = 16
-"""How often a command follows a redirection, or waits for keys that are being moved to another node."""
+"""Maximum number of redirects of a command, waits for keys being migrated included."""
 
 TRY_AGAIN: Final = 0.05
-"""Seconds before a command is sent again whose keys are being moved; as many more each time."""
+"""Seconds before a command with migrating keys is sent again; grows by as much each time."""
 
 
 class _Hop(NamedTuple):
@@ -191,13 +191,11 @@ class Cluster(Named):
 
     def _onward(self, hop: _Hop, answer: Any, transaction: bool) -> _Hop | None:
         """Next redirect, or None."""
-        if isinstance(answer, exceptions.MovedError):  # before AskError, which it is too
+        if isinstance(answer, exceptions.MovedError):  # before AskError, its base class
             address = Address(answer.host or hop.address.host, answer.port)
             self.slots.moved(answer.slot_id, address)
             return _Hop(address)
-        if (
-            isinstance(answer, exceptions.AskError) and not transaction
-        ):  # which waits until its slot has arrived
+        if isinstance(answer, exceptions.AskError) and not transaction:  # a transaction waits instead
             return _Hop(Address(answer.host or hop.address.host, answer.port), asking=True)
         return hop if isinstance(answer, (exceptions.AskError, exceptions.TryAgainError)) else None
 

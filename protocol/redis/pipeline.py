@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from legato.protocol.names import Names
 
 SPARES: Final = 8
-"""Connections outside of the pool, at most. Pipelines that find none free take one of the pool's."""
+"""Maximum number of connections outside of the pool. Pipelines that find none free use the pool."""
 
 
 class Spare(Protocol):

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FIRST: Final = 0.1
-"""Seconds before the first new attempt."""
+"""Seconds before the first retry."""
 
 LONGEST: Final = 2.0
-"""Seconds between two attempts at most, where clients wait for the result."""
+"""Longest wait between two attempts, in seconds, where clients wait for the result."""
 
 BACKEND_LONGEST: Final = 5.0
-"""Seconds between two attempts of :meth:`Backend.insist` at most."""
+"""Longest wait between two attempts of :meth:`Backend.insist`, in seconds."""
 
 
 def seconds(failures: int, first: float = FIRST, longest: float = LONGEST, jitter: float = 0.5) -> float:

@@ -118,4 +118,4 @@ class SlotMap:
             raise SlotsError("it belongs to no Cluster yet: no node has any slot")
         self._owners, self._masters = owners, list(masters)
         self._suspects.pop(source, None)
-        self.stale = None in owners  # a slot that nobody has is somebody's soon
+        self.stale = None in owners  # a slot without an owner will get one soon
