@@ -39,7 +39,7 @@ from .channels.fanout import Fanout
 from .channels.figures import SubscriptionFigures
 from .channels.hub import Hub
 from .channels.kinds import ChannelKinds
-from .channels.presence import Rosters
+from .channels.presence import MemberLists
 from .channels.sign_in import SignIns
 from .channels.subscriber import Key
 from .channels.subscription import Subscriptions
@@ -47,9 +47,9 @@ from .channels.watchlists import Watchlists
 from .channels.welcome import Welcome
 from .clients.admission import Admission
 from .clients.app_changes import AppChanges
-from .clients.chores import Chores
 from .clients.client import ClientContext, EffectHandlers
 from .clients.clients import Clients
+from .clients.deferred_work import DeferredWork
 from .clients.drain import Drain
 from .clients.figures import ConnectionFigures
 from .clients.handover import Handover
@@ -70,7 +70,7 @@ from .replies.store import Replies
 from .transport.budget import Budget
 from .transport.listener import AddressError, descriptors, listen
 from .transport.polling import Fallback
-from .transport.throttle import Turns
+from .transport.throttle import StartThrottle
 from .webhooks.dispatcher import Webhooks
 
 if TYPE_CHECKING:
@@ -108,11 +108,11 @@ class Node:
     delivery: Delivery
     healer: Healer | None
     cached: CachedChannels
-    rosters: Rosters
+    member_lists: MemberLists
     recovery: Recovery
     webhooks: Webhooks
     client_events: ClientEvents
-    chores: Chores
+    deferred: DeferredWork
     wheel: Wheel
     clients: Clients
     admission: Admission
@@ -122,7 +122,7 @@ class Node:
     drain: Drain
     context: ClientContext
     background: Background
-    turns: Turns
+    throttle: StartThrottle
     loop_delay: LoopDelay
     lifecycle: Lifecycle
     shutdown: Shutdown
@@ -221,7 +221,7 @@ def server_config(node: Node) -> uvicorn.Config:
         Fallback(node.context),
         web(settings, node.apps, node.replies, ready, node.requests, budget),
     )
-    return uvicorn_config(settings.server, app, node.context, node.turns)
+    return uvicorn_config(settings.server, app, node.context, node.throttle)
 
 
 @contextlib.contextmanager
@@ -249,7 +249,7 @@ def _measured(node: Node) -> metrics.MeasuredParts:
         bus=node.bus,
         recovery=node.recovery,
         healer=node.healer,
-        rosters=node.rosters,
+        member_lists=node.member_lists,
         cached=node.cached,
         client_events=node.client_events,
         webhooks=node.webhooks,
@@ -276,7 +276,7 @@ def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named 
     server, apps, background = settings.server, Directory(settings.apps), Background(loop)
     connections = ConnectionFigures()
     subscribed = SubscriptionFigures(server.max_subscriptions or sys.maxsize)
-    chores, wheel = Chores(loop.call_soon), Wheel(loop)
+    deferred, wheel = DeferredWork(loop.call_soon), Wheel(loop)
     fanout = Fanout(loop.call_soon)
     hub = Hub(loop.call_soon, fanout)
 
@@ -298,7 +298,7 @@ def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named 
     posting = BestEffort(bus, background.spawn)
     fence = Fence(bus.subscribe)
     healer = None if replies is None else Healer(replies, hub, loop.time, background.spawn, fence.passed)
-    kinds = ChannelKinds(healer, CachedChannels(registry, hub), Rosters(registry, hub))
+    kinds = ChannelKinds(healer, CachedChannels(registry, hub), MemberLists(registry, hub))
     recovery = Recovery(kinds, background.spawn)
     counts = SubscriptionCounts(
         registry,
@@ -317,10 +317,10 @@ def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named 
     )
     announcements = Announcements(webhooks, counts, watchlists)
     welcome = Welcome(hub, registry, kinds, announcements, background.spawn)
-    subscriptions = Subscriptions(hub, registry, kinds.rosters, announcements, welcome, subscribed)
+    subscriptions = Subscriptions(hub, registry, kinds.member_lists, announcements, welcome, subscribed)
     sign_ins = SignIns(hub, registry, watchlists)
-    departures = Departures(hub, registry, kinds.rosters, announcements, subscribed)
-    clients = Clients(hub, registry, departures, chores, connections, server.max_connections)
+    departures = Departures(hub, registry, kinds.member_lists, announcements, subscribed)
+    clients = Clients(hub, registry, departures, deferred, connections, server.max_connections)
     admission = Admission(server.path, apps, registry, clients, connections, loop)
     client_events = ClientEvents(posting, webhooks)
     delivery = Delivery(hub, kinds, recovery, fence, clients.dismiss_all)
@@ -336,7 +336,7 @@ def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named 
         wheel=wheel,
         hub=hub,
         figures=connections,
-        gate=admission,
+        admission=admission,
         clients=clients,
         effects=EffectHandlers(
             subscribe=subscriptions.subscribe,
@@ -358,11 +358,11 @@ def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named 
         delivery=delivery,
         healer=healer,
         cached=kinds.cached,
-        rosters=kinds.rosters,
+        member_lists=kinds.member_lists,
         recovery=recovery,
         webhooks=webhooks,
         client_events=client_events,
-        chores=chores,
+        deferred=deferred,
         wheel=wheel,
         clients=clients,
         admission=admission,
@@ -372,9 +372,9 @@ def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named 
         drain=drain,
         context=context,
         background=background,
-        turns=Turns(loop.call_soon),
+        throttle=StartThrottle(loop.call_soon),
         loop_delay=loop_delay,
-        lifecycle=Lifecycle(bus, registry, webhooks, healer, measured, wheel, chores, peers, background),
+        lifecycle=Lifecycle(bus, registry, webhooks, healer, measured, wheel, deferred, peers, background),
         shutdown=Shutdown(clients, peers, drain),
         connections=connections,
         subscriptions=subscribed,

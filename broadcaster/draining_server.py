@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .api.app import HttpApp
     from .clients.client import ClientContext
     from .config import Server
-    from .transport.throttle import Turns
+    from .transport.throttle import StartThrottle
 
 logger: Final = logging.getLogger("legato.broadcaster")
 
@@ -162,17 +162,19 @@ class DrainingServer(uvicorn.Server):
         return [open_ for open_ in self.server_state.connections if isinstance(open_, Connection)]
 
 
-def uvicorn_config(server: Server, app: HttpApp, context: ClientContext, turns: Turns) -> uvicorn.Config:
+def uvicorn_config(
+    server: Server, app: HttpApp, context: ClientContext, throttle: StartThrottle
+) -> uvicorn.Config:
     """Make uvicorn serve the application with our own protocols.
 
-    :param turns: starts new connections a few per turn of the loop.
+    :param throttle: starts new connections a few per turn of the loop.
     :raises SettingsError: the certificate or its key cannot be used.
     """
     seconds, connect = round(server.keep_alive), partial(Connection, context)
     http = partial(HttpProtocol, app.api, connect, context.budget, server.request_seconds)
     config = uvicorn.Config(
         app,
-        http=Arrivals(turns, seconds, http, connect),  # type: ignore[arg-type]
+        http=Arrivals(throttle, seconds, http, connect),  # type: ignore[arg-type]
         ws=Connection,  # made by our protocols; None would switch WebSockets off
         lifespan="off",
         log_config=None,

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from .channels.announcements import Announcements
     from .channels.delivery import Delivery
     from .clients.admission import Admission
-    from .clients.chores import Chores
     from .clients.clients import Clients
+    from .clients.deferred_work import DeferredWork
     from .clients.drain import Drain
     from .clients.peers import Peers
     from .clients.timer_wheel import Wheel
@@ -49,7 +49,7 @@ class Lifecycle:
     loop_delay: LoopDelay | None
     """None when metrics are off."""
     wheel: Wheel
-    chores: Chores
+    deferred: DeferredWork
     peers: Peers
     background: Background
 
@@ -74,7 +74,7 @@ class Lifecycle:
             self.loop_delay.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_FLUSH_SECONDS):
-                await self.chores.done()
+                await self.deferred.done()
         if self.healer is not None:
             await self.healer.close()
         if not await self.peers.ask():
@@ -89,7 +89,7 @@ class Lifecycle:
     async def _release_lease(self) -> None:
         try:
             async with asyncio.timeout(REGISTRY_SECONDS):
-                await self.registry.close(whole=not self.chores)
+                await self.registry.close(whole=not self.deferred)
         except TimeoutError:
             logger.warning("Redis does not answer; the node's lease will expire by itself")
 

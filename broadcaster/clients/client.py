@@ -38,7 +38,7 @@ Claim = Subscribe | SignIn | Ended | None
 """Why a client is subscribed to a channel; None for one that it has not asked for by name."""
 
 
-class Gate(Protocol):
+class Admitting(Protocol):
     """Admits or refuses clients."""
 
     def admit(self, client: Client, path: str, params: Mapping[str, str], origin: str) -> None:
@@ -48,7 +48,7 @@ class Gate(Protocol):
         """The client has left before its admission. Idempotent."""
 
 
-class Roll(Protocol):
+class ClientRegistry(Protocol):
     """Knows the open clients."""
 
     def enter(self, client: Client, session: Session) -> None:
@@ -86,8 +86,8 @@ class ClientContext:
     wheel: Wheel
     hub: Hub
     figures: ConnectionFigures
-    gate: Gate
-    clients: Roll
+    admission: Admitting
+    clients: ClientRegistry
     effects: EffectHandlers
 
 
@@ -142,7 +142,7 @@ class Client(ABC):
 
     def begin(self, path: str, params: Mapping[str, str], origin: str) -> None:
         """Pass a complete handshake on to admission; ends in :meth:`greet` or :meth:`close`."""
-        self.context.gate.admit(self, path, params, origin)
+        self.context.admission.admit(self, path, params, origin)
 
     def greet(self, session: Session) -> None:
         """Start the session of an admitted client. Its early messages follow the greeting (section 1.5)."""
@@ -299,7 +299,7 @@ class Client(ABC):
         session, self.session = self.session, None
         if self.early is not None:
             self.early = None
-            self.context.gate.abandon(self)
+            self.context.admission.abandon(self)
         if session is not None:
             session.closed = True
             self.order.clear()
@@ -307,7 +307,7 @@ class Client(ABC):
 
 
 class _Early:
-    """Reads the early messages of a client. Satisfies :class:`.budget.Reader`.
+    """Reads the early messages of a client. Satisfies :class:`legato.broadcaster.transport.budget.Reader`.
 
     One answer of Redis may admit many clients. The read budget spreads their messages over several turns.
     """

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from legato.broadcaster.channels.fanout import Fanout
     from legato.broadcaster.channels.figures import SubscriptionFigures
     from legato.broadcaster.channels.hub import Hub
-    from legato.broadcaster.channels.presence import Rosters
+    from legato.broadcaster.channels.presence import MemberLists
     from legato.broadcaster.clients.figures import ConnectionFigures
     from legato.broadcaster.replies.healer import Healer
     from legato.broadcaster.replies.resync import Recovery
@@ -55,7 +55,7 @@ class MeasuredParts:
     recovery: Recovery
     healer: Healer | None
     """None when chat is off."""
-    rosters: Rosters
+    member_lists: MemberLists
     cached: CachedChannels
     client_events: ClientEvents
     webhooks: Webhooks
@@ -194,7 +194,7 @@ _FIGURES: Final[
         CounterMetricFamily,
         "Member lists of presence channels that were sent again, because changes may have been lost.",
         (),
-        lambda parts: {(): parts.rosters.told},
+        lambda parts: {(): parts.member_lists.told},
     ),
     (
         "legato_healed_cached_events",

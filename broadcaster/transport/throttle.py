@@ -12,7 +12,7 @@ MOST: Final = 8
 """Starts per turn of the loop. Each costs about 0.3 ms, from the request to the subscription."""
 
 
-class Turns:
+class StartThrottle:
     """Limits how many calls start per turn of the loop, and queues the others in order.
 
     The count is reset only when half of it is used up, since each reset costs a callback of the loop.

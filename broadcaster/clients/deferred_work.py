@@ -30,7 +30,7 @@ SHARE: Final = 16
 """Steps of one batch before the next one has its turn."""
 
 
-class Chores:
+class DeferredWork:
     """Does work at once while there is little of it, else a part in each turn of the loop.
 
     :param call_soon: runs a function in the next turn of the loop.
