@@ -26,6 +26,7 @@ from .bus.base import BusError
 from .bus.local import LocalBus
 from .bus.redis import RedisBus
 from .draining_server import DrainingServer
+from .limits import GC_YOUNG_OBJECTS, HEARTBEAT_SECONDS, SHUTDOWN_REQUEST_SECONDS
 from .node import Node, compose
 from .notify import Notifier
 from .observability import metrics
@@ -49,15 +50,6 @@ logger: Final = logging.getLogger("legato.broadcaster")
 
 
 T = TypeVar("T")
-
-YOUNG_OBJECTS: Final = 20_000
-"""New objects after which the garbage collector looks for cycles."""
-
-SIGN_SECONDS: Final = 1.0
-"""Seconds between two signs of life for the parent process, if it wants any."""
-
-REQUEST_SECONDS: Final = 2
-"""How long the shutdown waits for running HTTP requests."""
 
 
 class StartError(Exception):
@@ -99,7 +91,7 @@ async def _give_signs_of_life(notifier: Notifier) -> None:
     """Send them while the event loop runs: a parent replaces a process that sends none."""
     while True:
         notifier.send(notify.ALIVE)
-        await asyncio.sleep(SIGN_SECONDS)
+        await asyncio.sleep(HEARTBEAT_SECONDS)
 
 
 def _settle_garbage() -> None:
@@ -109,7 +101,7 @@ def _settle_garbage() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, 20, 20)
+    gc.set_threshold(GC_YOUNG_OBJECTS, 20, 20)
 
 
 @contextlib.asynccontextmanager
@@ -238,7 +230,7 @@ def _config(settings: Settings, node: Node) -> uvicorn.Config:
         server_header=False,
         backlog=4096,
         timeout_keep_alive=seconds,
-        timeout_graceful_shutdown=REQUEST_SECONDS,
+        timeout_graceful_shutdown=SHUTDOWN_REQUEST_SECONDS,
         ssl_certfile=server.tls_cert or None,
         ssl_keyfile=server.tls_key or None,
     )

@@ -10,6 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 
+from .limits import (
+    CLOSED_CHECK_SECONDS,
+    DRAIN_CLOSE_SECONDS,
+    FILE_LIMIT_CHECK_TICKS,
+    FORCED_EXIT_CHECK_SECONDS,
+)
 from .transport.file_limit import FileLimit
 from .transport.listener import stop_listening
 from .transport.websocket import Connection
@@ -21,12 +27,6 @@ if TYPE_CHECKING:
     from .node import Node
 
 logger: Final = logging.getLogger("legato.broadcaster")
-
-CLOSE_SECONDS: Final = 1.0
-"""How long the shutdown waits for clients to answer their close frames."""
-
-FILES_TICKS: Final = 20
-"""Ticks of uvicorn between two checks of the limit of open files."""
 
 
 class DrainingServer(uvicorn.Server):
@@ -49,7 +49,7 @@ class DrainingServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """See uvicorn, which calls it every tenth of a second."""
-        if counter % FILES_TICKS == 0:
+        if counter % FILE_LIMIT_CHECK_TICKS == 0:
             self._files.look()
         return await super().on_tick(counter)
 
@@ -103,7 +103,7 @@ class DrainingServer(uvicorn.Server):
         """Wait for it, but not longer than until a second signal."""
         drained = asyncio.ensure_future(work)
         while not drained.done() and not self.force_exit:
-            await asyncio.wait([drained], timeout=0.1)
+            await asyncio.wait([drained], timeout=FORCED_EXIT_CHECK_SECONDS)
         drained.cancel()
         for error in await asyncio.gather(drained, return_exceptions=True):
             if isinstance(error, Exception):
@@ -111,11 +111,11 @@ class DrainingServer(uvicorn.Server):
 
     async def _closed(self) -> None:
         """Wait a moment for the close handshakes, then cut the connections that are left."""
-        deadline = self._node.context.now() + CLOSE_SECONDS
+        deadline = self._node.context.now() + DRAIN_CLOSE_SECONDS
         while (  # noqa: ASYNC110 - uvicorn's set of connections has no event
             self._websockets() and self._node.context.now() < deadline and not self.force_exit
         ):
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(CLOSED_CHECK_SECONDS)
         for connection in self._websockets():
             connection.abort()
 

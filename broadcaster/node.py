@@ -44,6 +44,7 @@ from .clients.figures import ConnectionFigures
 from .clients.handover import Handover
 from .clients.peers import Peers
 from .clients.timer_wheel import Wheel
+from .limits import LEASE_RELEASE_SECONDS, SHUTDOWN_PUBLISH_SECONDS, WEBHOOK_CLOSE_SECONDS
 from .observability.loop_delay import LoopDelay
 from .redis_client import redis_client
 from .registry import lease
@@ -54,7 +55,6 @@ from .replies.healer import Healer
 from .replies.resync import Recovery
 from .transport.budget import Budget
 from .transport.throttle import Turns
-from .webhooks import senders
 from .webhooks.dispatcher import Webhooks
 
 if TYPE_CHECKING:
@@ -70,12 +70,6 @@ if TYPE_CHECKING:
     from .replies.store import Replies
 
 logger: Final = logging.getLogger("legato.node")
-
-CLOSE_FLUSH_SECONDS: Final = 2.0
-"""How long a stop waits for the messages of clients to be published."""
-
-REGISTRY_SECONDS: Final = 4.0
-"""How long a stop waits for Redis to accept the release of the lease."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -132,20 +126,20 @@ class Node:
         self.wheel.close()
         self.loop_delay.close()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_FLUSH_SECONDS):
+            async with asyncio.timeout(SHUTDOWN_PUBLISH_SECONDS):
                 await self.chores.done()
         if self.healer is not None:
             await self.healer.close()
         if not await self.peers.ask():
             self.webhooks.release()
         if self.peers.patient:
-            await self.background.wait(CLOSE_FLUSH_SECONDS)
+            await self.background.wait(SHUTDOWN_PUBLISH_SECONDS)
         try:
-            async with asyncio.timeout(REGISTRY_SECONDS):
+            async with asyncio.timeout(LEASE_RELEASE_SECONDS):
                 await self.registry.close(whole=not self.chores)
         except TimeoutError:
             logger.warning("Redis does not answer; the node's lease will expire by itself")
-        await self.webhooks.close(senders.CLOSE_SECONDS if self.peers.patient else CLOSE_FLUSH_SECONDS)
+        await self.webhooks.close(WEBHOOK_CLOSE_SECONDS if self.peers.patient else SHUTDOWN_PUBLISH_SECONDS)
         await self.background.close()
         await self.bus.close()
 
