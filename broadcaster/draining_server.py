@@ -13,6 +13,13 @@ import uvicorn
 
 from legato.protocol.settings import SettingsError
 
+from .limits import (
+    CLOSED_CHECK_SECONDS,
+    DRAIN_CLOSE_SECONDS,
+    FILE_LIMIT_CHECK_TICKS,
+    FORCED_EXIT_CHECK_SECONDS,
+    SHUTDOWN_REQUEST_SECONDS,
+)
 from .transport.acceptor import Arrivals
 from .transport.file_limit import FileLimit
 from .transport.http11 import HttpProtocol
@@ -29,15 +36,6 @@ if TYPE_CHECKING:
     from .transport.throttle import StartThrottle
 
 logger: Final = logging.getLogger("legato.broadcaster")
-
-CLOSE_SECONDS: Final = 1.0
-"""How long the shutdown waits for clients to answer their close frames."""
-
-REQUEST_SECONDS: Final = 2
-"""How long the shutdown waits for running HTTP requests."""
-
-FILES_TICKS: Final = 20
-"""Ticks of uvicorn between two checks of the limit of open files."""
 
 
 class Draining(Protocol):
@@ -86,7 +84,7 @@ class DrainingServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """See uvicorn, which calls it every tenth of a second."""
-        if counter % FILES_TICKS == 0:
+        if counter % FILE_LIMIT_CHECK_TICKS == 0:
             self._files.look()
         return await super().on_tick(counter)
 
@@ -141,7 +139,7 @@ class DrainingServer(uvicorn.Server):
         """Wait for it, but not longer than until a second signal."""
         drained = asyncio.ensure_future(work)
         while not drained.done() and not self.force_exit:
-            await asyncio.wait([drained], timeout=0.1)
+            await asyncio.wait([drained], timeout=FORCED_EXIT_CHECK_SECONDS)
         drained.cancel()
         for error in await asyncio.gather(drained, return_exceptions=True):
             if isinstance(error, Exception):
@@ -150,11 +148,11 @@ class DrainingServer(uvicorn.Server):
     async def _closed(self) -> None:
         """Wait a moment for the close handshakes, then cut the connections that are left."""
         now = asyncio.get_running_loop().time
-        deadline = now() + CLOSE_SECONDS
+        deadline = now() + DRAIN_CLOSE_SECONDS
         while (  # noqa: ASYNC110 - uvicorn's set of connections has no event
             self._websockets() and now() < deadline and not self.force_exit
         ):
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(CLOSED_CHECK_SECONDS)
         for connection in self._websockets():
             connection.abort()
 
@@ -183,7 +181,7 @@ def uvicorn_config(
         server_header=False,
         backlog=4096,
         timeout_keep_alive=seconds,
-        timeout_graceful_shutdown=REQUEST_SECONDS,
+        timeout_graceful_shutdown=SHUTDOWN_REQUEST_SECONDS,
         ssl_certfile=server.tls_cert or None,
         ssl_keyfile=server.tls_key or None,
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from legato.protocol import errors
 
-from .webhooks import senders
+from .limits import LEASE_RELEASE_SECONDS, SHUTDOWN_PUBLISH_SECONDS, WEBHOOK_CLOSE_SECONDS
 
 if TYPE_CHECKING:
     from .background import Background
@@ -29,12 +29,6 @@ if TYPE_CHECKING:
     from .webhooks.dispatcher import Webhooks
 
 logger: Final = logging.getLogger("legato.node")
-
-CLOSE_FLUSH_SECONDS: Final = 2.0
-"""How long a stop waits for the messages of clients to be published."""
-
-REGISTRY_SECONDS: Final = 4.0
-"""How long a stop waits for Redis to accept the release of the lease."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,22 +67,22 @@ class Lifecycle:
         if self.loop_delay is not None:
             self.loop_delay.close()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_FLUSH_SECONDS):
+            async with asyncio.timeout(SHUTDOWN_PUBLISH_SECONDS):
                 await self.deferred.done()
         if self.healer is not None:
             await self.healer.close()
         if not await self.peers.ask():
             self.webhooks.release()
         if self.peers.patient:
-            await self.background.wait(CLOSE_FLUSH_SECONDS)
+            await self.background.wait(SHUTDOWN_PUBLISH_SECONDS)
         await self._release_lease()
-        await self.webhooks.close(senders.CLOSE_SECONDS if self.peers.patient else CLOSE_FLUSH_SECONDS)
+        await self.webhooks.close(WEBHOOK_CLOSE_SECONDS if self.peers.patient else SHUTDOWN_PUBLISH_SECONDS)
         await self.background.close()
         await self.bus.close()
 
     async def _release_lease(self) -> None:
         try:
-            async with asyncio.timeout(REGISTRY_SECONDS):
+            async with asyncio.timeout(LEASE_RELEASE_SECONDS):
                 await self.registry.close(whole=not self.deferred)
         except TimeoutError:
             logger.warning("Redis does not answer; the node's lease will expire by itself")

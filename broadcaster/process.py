@@ -12,6 +12,7 @@ from legato.protocol.redis.cancellation import end_task
 
 from . import notify
 from .composition import StartError, running
+from .limits import GC_YOUNG_OBJECTS, HEARTBEAT_SECONDS
 from .notify import Notifier
 from .transport import open_files
 
@@ -21,12 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["StartError", "run", "serve"]
 
 logger: Final = logging.getLogger("legato.broadcaster")
-
-YOUNG_OBJECTS: Final = 20_000
-"""New objects after which the garbage collector looks for cycles."""
-
-SIGN_SECONDS: Final = 1.0
-"""Seconds between two signs of life for the parent process, if it wants any."""
 
 
 async def serve(settings: Settings) -> None:
@@ -54,7 +49,7 @@ async def _give_signs_of_life(notifier: Notifier) -> None:
     """Send them while the event loop runs: a parent replaces a process that sends none."""
     while True:
         notifier.send(notify.ALIVE)
-        await asyncio.sleep(SIGN_SECONDS)
+        await asyncio.sleep(HEARTBEAT_SECONDS)
 
 
 def _settle_garbage() -> None:
@@ -64,7 +59,7 @@ def _settle_garbage() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, 20, 20)
+    gc.set_threshold(GC_YOUNG_OBJECTS, 20, 20)
 
 
 def run(settings: Settings) -> None:

@@ -12,6 +12,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from legato.broadcaster.limits import REDIS_CONNECTIONS, REDIS_HEALTH_CHECK_SECONDS, REDIS_TIMEOUT_SECONDS
 from legato.protocol import redis_url
 from legato.protocol.redis.connections import connect
 from legato.protocol.redis.errors import reason_of
@@ -35,11 +36,11 @@ def redis_client(url: str, prefix: str = "") -> Named:
     return connect(
         redis_url.parse(url),
         prefix,
-        max_connections=32,
-        timeout=5,
-        socket_timeout=5,
-        socket_connect_timeout=5,
-        health_check_interval=15,
+        max_connections=REDIS_CONNECTIONS,
+        timeout=REDIS_TIMEOUT_SECONDS,
+        socket_timeout=REDIS_TIMEOUT_SECONDS,
+        socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
+        health_check_interval=REDIS_HEALTH_CHECK_SECONDS,
     )
 
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import heapq
 from itertools import islice
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+from .limits import ITEMS_PER_TURN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
 T = TypeVar("T")
 
-SLICE: Final = 1000
-"""Items processed per turn of the event loop."""
 
-
-async def slices(items: Sequence[T], size: int = SLICE) -> AsyncIterator[Sequence[T]]:
+async def slices(items: Sequence[T], size: int = ITEMS_PER_TURN) -> AsyncIterator[Sequence[T]]:
     """Yield consecutive slices of ``items``, each in its own turn of the event loop."""
     for start in range(0, len(items), size):
         if start:
@@ -31,7 +30,7 @@ async def in_order(names: Sequence[str]) -> list[str]:
         return runs[0] if runs else []
     found: list[str] = []
     merged = heapq.merge(*runs)
-    while part := list(islice(merged, SLICE)):
+    while part := list(islice(merged, ITEMS_PER_TURN)):
         found += part
         await asyncio.sleep(0)
     return found

@@ -22,6 +22,7 @@ from legato.protocol.redis.cancellation import obey_cancellation
 from legato.protocol.settings import SUPERVISOR_NAME
 from legato.worker import redis_clients as clients
 from legato.worker.jobs import backlog
+from legato.worker.limits import REPORT_SECONDS
 from legato.worker.supervisor import directory, notify
 from legato.worker.supervisor.directory import Status, WorkerDirectory
 
@@ -254,7 +255,7 @@ class Supervisor:
                     tree.console.line(OWN_NAME, "told to drain")
                     tree.end()
             obey_cancellation()
-            await asyncio.sleep(directory.INTERVAL)
+            await asyncio.sleep(REPORT_SECONDS)
 
     def status(self) -> Status:
         """Its current status."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
+from .errors import NOT_AUTHORIZED
+
 MAX_NAME: Final = 200
 """Default length limit in characters, prefixes included: the limit of every server SDK."""
 
@@ -26,7 +28,7 @@ SOCKET_ID: Final = re.compile(r"[0-9]{1,20}\.[0-9]{1,20}")
 class ChannelError(ValueError):
     """An invalid channel name. ``type`` and ``status`` are those of section 4.5."""
 
-    def __init__(self, type_: str, reason: str, status: int = 4009) -> None:
+    def __init__(self, type_: str, reason: str, status: int = NOT_AUTHORIZED.code) -> None:
         super().__init__(reason)
         self.type = type_
         self.status = status

@@ -80,11 +80,17 @@ ERRORS: Final = (
     PONG_TIMEOUT,
 )
 
+OVER_LIMIT: Final = 4301
+"""Code of an error about a message beyond a limit. The message has no effect; the connection stays open."""
+
+WATCHLIST_CUT: Final = 4302
+"""Code of the error about a watchlist that is too long. The connection stays open."""
+
 MESSAGE_RATE: Final = "Rate limit exceeded"
-"""Text of error 4301 for an ignored message."""
+"""Text of :data:`OVER_LIMIT` for an ignored message."""
 
 CLIENT_EVENT_RATE: Final = "Client event rejected due to rate limit"
-"""Text of error 4301 for a client event, which does not close the connection (section 6)."""
+"""Text of :data:`OVER_LIMIT` for a client event (section 6)."""
 
 WATCHLIST_LIMIT: Final = "The watchlist has more than 100 users; the first 100 are watched"
-"""Text of error 4302, which does not close the connection (section 7.4)."""
+"""Text of :data:`WATCHLIST_CUT` (section 7.4)."""

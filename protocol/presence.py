@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
+from . import errors
 from .channels import ChannelError
 from .messages import channel_event
 from .text import decode_json
@@ -69,9 +70,13 @@ def check_member(member: Member, max_user_info: int = MAX_USER_INFO) -> Member:
     :raises ChannelError: it exceeds one.
     """
     if not 1 <= len(member.id) <= MAX_USER_ID:
-        raise ChannelError("LimitReached", f"user_id must have 1 to {MAX_USER_ID} characters", 4301)
+        raise ChannelError(
+            "LimitReached", f"user_id must have 1 to {MAX_USER_ID} characters", errors.OVER_LIMIT
+        )
     if len(member.user_info) > max_user_info:
-        raise ChannelError("LimitReached", f"user_info is larger than {max_user_info} bytes", 4301)
+        raise ChannelError(
+            "LimitReached", f"user_info is larger than {max_user_info} bytes", errors.OVER_LIMIT
+        )
     return member
 
 

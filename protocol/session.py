@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from . import errors, messages, presence, users
 from .channels import LONGEST_NAME, SERVER_TO_USER, Channel, ChannelError
-from .limits import TokenBucket
 from .messages import ClientMessage, MessageError, SigninData, SubscribeData, UnsubscribeData
 from .signatures import channel_text, user_text, verify_channel
+from .token_bucket import TokenBucket
 from .users import User, UserError
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class Session:
     def _over_rate(self) -> Effect:
         if self.app.close_over_max_messages:
             return self.close(errors.TOO_MANY_MESSAGES)
-        return Send(messages.error(errors.MESSAGE_RATE, 4301))
+        return Send(messages.error(errors.MESSAGE_RATE, errors.OVER_LIMIT))
 
     def check(self, now: float) -> list[Effect]:
         """Ping a silent client, and close it if it does not answer (section 3.2).
@@ -227,7 +227,9 @@ class Session:
         channel = Channel.parse(data.channel, self.app.max_channel_name_length)
         limit = self.app.max_channels_per_connection
         if 0 < limit <= len(self.channels) and channel.name not in self.channels:
-            raise ChannelError("LimitReached", f"The connection has {limit} channels already", 4100)
+            raise ChannelError(
+                "LimitReached", f"The connection has {limit} channels already", errors.OVER_CAPACITY.code
+            )
         channel_data = data.channel_data or None
         if channel.private:
             self._verify(channel, data.auth or "", channel_data)
@@ -286,7 +288,7 @@ class Session:
         if self._bucket is None:
             self._bucket = TokenBucket(self.app.client_events_per_second, now)
         if not self._bucket.take(now):
-            return Send(messages.error(errors.CLIENT_EVENT_RATE, 4301, name))
+            return Send(messages.error(errors.CLIENT_EVENT_RATE, errors.OVER_LIMIT, name))
         member = self.channels[name]
         return Relay(name, message.event, data, None if member is None else member.id)
 
@@ -300,7 +302,7 @@ class Session:
         if self.user is not None:
             return [Send(reply)]
         self.user = user
-        cut = [Send(messages.error(errors.WATCHLIST_LIMIT, 4302))] if user.cut else []
+        cut = [Send(messages.error(errors.WATCHLIST_LIMIT, errors.WATCHLIST_CUT))] if user.cut else []
         return [SignIn(user, reply), *cut]
 
     def _authenticate(self, data: SigninData) -> User:

@@ -28,6 +28,7 @@ from .jobs.cancel import CancelFlags
 from .jobs.consumer import REDIS_DOWN, Consumer, Limits
 from .jobs.priority_queues import PriorityQueues
 from .jobs.queue import JobQueue
+from .limits import CANCELLED_TASKS_SECONDS, DIRECTORY_LEAVE_SECONDS
 from .observability import metrics
 from .providers import base
 from .providers.circuit_breaker import ALWAYS_CLOSED, SharedCircuitBreaker
@@ -51,12 +52,6 @@ if TYPE_CHECKING:
     from .providers.circuit_breaker import CircuitBreaker
 
 log: Final = logging.getLogger("legato.worker")
-
-LEAVE_SECONDS: Final = 2
-"""Time to leave the directory; an entry that is left behind expires."""
-
-REST_SECONDS: Final = 1
-"""Time for cancelled tasks to end before the process exits."""
 
 BAD_CONFIGURATION: Final = 2
 FAILED: Final = 1
@@ -91,7 +86,7 @@ async def _cancel_remaining() -> int:
     for task in rest:
         task.cancel()
     if rest:
-        _, rest = await asyncio.wait(rest, timeout=REST_SECONDS)
+        _, rest = await asyncio.wait(rest, timeout=CANCELLED_TASKS_SECONDS)
     return len(rest)
 
 
@@ -297,5 +292,5 @@ async def _consume(
 
 async def _leave(workers: WorkerDirectory, worker_id: str) -> None:
     with suppress(RedisError, OSError, TimeoutError):
-        async with asyncio.timeout(LEAVE_SECONDS):
+        async with asyncio.timeout(DIRECTORY_LEAVE_SECONDS):
             await workers.unregister(worker_id)

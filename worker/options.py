@@ -9,8 +9,7 @@ import argparse
 import re
 from typing import Any, Final
 
-LISTED: Final = 20
-"""Default of ``--limit``: dead letters listed per queue."""
+from .limits import DEAD_LETTERS_LISTED
 
 ENV_FILE: Final = "variables from a file such as Laravel's .env; the environment takes precedence"
 
@@ -93,7 +92,11 @@ def _add_dead(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(metavar="ACTION", title="actions", required=True)
     listing = _action(actions, "dead list", "list dead letters, newest first")
     listing.add_argument(
-        "--limit", metavar="N", type=int, default=LISTED, help=f"maximum per queue (default {LISTED})"
+        "--limit",
+        metavar="N",
+        type=int,
+        default=DEAD_LETTERS_LISTED,
+        help=f"maximum per queue (default {DEAD_LETTERS_LISTED})",
     )
     listing.add_argument("--json", action="store_true", help="as JSON, with the jobs")
     retry = _action(actions, "dead retry", "put jobs back into their queue")

@@ -10,14 +10,15 @@ from redis.exceptions import RedisError
 from legato.protocol import redis_url
 from legato.protocol.redis import connections as redis_connections
 
+from .limits import (
+    REDIS_HEALTH_CHECK_SECONDS,
+    REDIS_POOL_CONNECTIONS,
+    REDIS_READ_SECONDS,
+    REDIS_TIMEOUT_SECONDS,
+)
+
 if TYPE_CHECKING:
     from legato.protocol.redis.pipeline import Named
-
-POOL: Final = 64
-"""Maximum connections per server. When all are in use, callers wait for one."""
-
-READ_TIMEOUT: Final = 30.0
-"""Seconds. Far above any BLOCK: it only ends reads from a server that is gone."""
 
 NEEDED: Final = (7, 0)
 """The first version of Redis with sharded pub/sub."""
@@ -31,18 +32,29 @@ def connect(url: str, prefix: str = "") -> Named:
     :param prefix: prefix of all keys and channels (:mod:`legato.protocol.names`).
     :raises SettingsError: ``url`` is invalid. The text does not contain it: it may hold a password.
     """
-    return _client(url, prefix, repeats=1, socket_timeout=5.0, health_check_interval=15)
+    return _client(
+        url,
+        prefix,
+        repeats=1,
+        socket_timeout=REDIS_TIMEOUT_SECONDS,
+        health_check_interval=REDIS_HEALTH_CHECK_SECONDS,
+    )
 
 
 def connect_reader(url: str, prefix: str = "") -> Named:
     """The client for blocking reads. It repeats nothing: a repeated read strands jobs."""
-    return _client(url, prefix, socket_timeout=READ_TIMEOUT)
+    return _client(url, prefix, socket_timeout=REDIS_READ_SECONDS)
 
 
 def _client(url: str, prefix: str, **options: Any) -> Named:
     plan = redis_url.parse(url)
     return redis_connections.connect(
-        plan, prefix, max_connections=POOL, timeout=None, socket_connect_timeout=5.0, **options
+        plan,
+        prefix,
+        max_connections=REDIS_POOL_CONNECTIONS,
+        timeout=None,
+        socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
+        **options,
     )
 
 

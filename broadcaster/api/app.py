@@ -15,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from legato.broadcaster.auth.endpoints import ChannelAuth, Signer, UserAuth
 from legato.broadcaster.auth.verifier import verifier
+from legato.broadcaster.limits import DEV_TOKEN_SECONDS
 from legato.protocol.settings import SettingsError
 from legato.protocol.stream import InvalidRequest, parse_user_id
 
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
 
     from .asgi import Receive, Scope, Send
     from .http_api import HttpApi
-
-DEV_TOKEN_SECONDS: Final = 12 * 3600
-"""Lifetime of a token from ``/dev/token``."""
 
 PAGE_HEADERS: Final = {
     "content-security-policy": (

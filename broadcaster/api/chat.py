@@ -17,6 +17,7 @@ from starlette.routing import Route
 from legato.broadcaster.auth.errors import AuthError, KeysUnavailable
 from legato.broadcaster.auth.rules import user_of
 from legato.broadcaster.bus.base import BusError, RefusedError
+from legato.broadcaster.limits import MAX_IDEMPOTENCY_KEY_CHARACTERS
 from legato.broadcaster.replies.store import Conflict, ExpiredError, Full, Replies, TooMany, is_refusal
 from legato.protocol import history, stream
 from legato.protocol.stream import InvalidRequest, Job
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from legato.protocol.stream import ChatRequest, UserId
 
 logger: Final = logging.getLogger("legato.chat")
-
-MAX_IDEMPOTENCY_KEY: Final = 255
 
 
 class ChatRefusal(Exception):  # noqa: N818 - an answer to the client, not an internal error
@@ -179,8 +178,8 @@ def _decode(body: bytes, limits: ChatLimits) -> AcceptedRequest:
 
 async def _submit_once(replies: Replies, job: Job, key: str, body: bytes) -> Job:
     """Queue the job of an idempotent request. Answers the job, with the id that the first request got."""
-    if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY:
-        raise InvalidRequest("Idempotency-Key", f"Expected 1 to {MAX_IDEMPOTENCY_KEY} characters")
+    if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY_CHARACTERS:
+        raise InvalidRequest("Idempotency-Key", f"Expected 1 to {MAX_IDEMPOTENCY_KEY_CHARACTERS} characters")
     known = await replies.remember(job.user_id, key, body, job.message_id)
     job = msgspec.structs.replace(job, message_id=known or job.message_id)
     try:

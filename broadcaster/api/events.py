@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 import msgspec
 
 from legato.broadcaster.channels.subscriber import Key
+from legato.broadcaster.limits import CACHED_CHANNEL_NAMES
 from legato.protocol import messages
 from legato.protocol.channels import SERVER_TO_USER, SOCKET_ID, Channel, ChannelError
 from legato.protocol.presence import MAX_USER_ID
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from legato.protocol.apps import App
-
-KNOWN_CHANNELS: Final = 4096
-"""Cached channel names."""
 
 RESERVED: Final = ("pusher:", "pusher_internal:")
 QUERY_FIELDS: Final = frozenset(("name", "data", "channel", "channels", "socket_id", "info"))
@@ -141,7 +139,7 @@ def publication(app: App, event: Event | BatchEvent, channel: str) -> Publicatio
     return Publication(Key(app.id, channel), Envelope(payload, event.socket_id), cached, event.name, data)
 
 
-@lru_cache(maxsize=KNOWN_CHANNELS)
+@lru_cache(maxsize=CACHED_CHANNEL_NAMES)
 def parse_channel(name: str, longest: int) -> Channel:
     try:
         return Channel.parse(name, longest)

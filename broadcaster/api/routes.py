@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
+from legato.broadcaster.limits import CACHED_PATHS, MAX_CACHED_PATH_BYTES
 from legato.broadcaster.transport.memo import remembered
 
 from .events import ApiError
@@ -13,12 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .requests import Endpoint
-
-KNOWN_PATHS: Final = 1024
-"""Cached paths: nearly all requests use a few."""
-
-KNOWN_BYTES: Final = 256
-"""Maximum length of a cached path."""
 
 
 class Route(NamedTuple):
@@ -65,7 +60,7 @@ class Paths:
     def __init__(self, prefix: str, routes: Iterable[Route]) -> None:
         self._prefix = prefix
         self._routes = {route.name: route for route in routes}
-        self.find = remembered(KNOWN_PATHS, KNOWN_BYTES, self._find)
+        self.find = remembered(CACHED_PATHS, MAX_CACHED_PATH_BYTES, self._find)
 
     def _find(self, path: bytes) -> RouteMatch:
         """Route a path as received, of any bytes. Each segment is decoded by itself: a name may have a slash.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 from redis.exceptions import RedisError
 
+from legato.broadcaster.limits import APP_CHECKS_PER_TURN
 from legato.protocol.apps import App
 from legato.protocol.redis.errors import reason_of
 
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     Use = Callable[[tuple[App, ...]], Awaitable[None]]
 
 logger: Final = logging.getLogger("legato.apps")
-
-CHUNK: Final = 200
-"""Entries that are checked per turn of the event loop; a few milliseconds."""
 
 CLASH: Final = "another application has its id or one of its keys"
 
@@ -145,7 +143,7 @@ class AppWatcher:
         found: list[App] = []
         left_out: set[tuple[str, str]] = set()
         for number, (name, content) in enumerate(entries, 1):
-            if number % CHUNK == 0:
+            if number % APP_CHECKS_PER_TURN == 0:
                 await asyncio.sleep(0)
             before = self._known.get(name)
             try:

@@ -19,12 +19,18 @@ from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from legato.broadcaster.limits import (
+    APP_CHECKS_PER_TURN,
+    APP_TABLE_CLOSE_SECONDS,
+    APP_TABLE_MAX_ROWS,
+    APP_TABLE_READ_SECONDS,
+)
 from legato.protocol import databases
 from legato.protocol.apps import App
 from legato.protocol.databases import DatabaseUrlError
 from legato.protocol.settings import SettingsError
 
-from .source import CHUNK, UnreadableError
+from .source import UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -37,15 +43,6 @@ if TYPE_CHECKING:
     """Column names, the required ones first, and their values."""
 
 logger: Final = logging.getLogger("legato.apps")
-
-READ_SECONDS: Final = 10.0
-"""Time limit of one poll. A firewall that drops packets never answers."""
-
-CLOSE_SECONDS: Final = 1.0
-"""How long a stop of the server waits for the database connections to close."""
-
-MAX_ROWS: Final = 100_000
-"""With more rows it is probably the wrong table."""
 
 REQUIRED: Final = ("id", "key", "secret")
 
@@ -77,23 +74,23 @@ class AppTable:
         self._query: sa.Select[Any] = (
             sa.select(sa.literal_column("*"))
             .select_from(sa.table(table, schema=schema or None))
-            .limit(MAX_ROWS + 1)
+            .limit(APP_TABLE_MAX_ROWS + 1)
         )
         self._ignored: frozenset[str] = frozenset()
 
     async def read(self) -> list[tuple[str, Row]]:
         """See :class:`~legato.broadcaster.apps.source.AppStore`."""
         try:
-            async with asyncio.timeout(READ_SECONDS):
+            async with asyncio.timeout(APP_TABLE_READ_SECONDS):
                 rows = await self._fetched()
         except UnreadableError:
             raise
         except TimeoutError:
-            raise UnreadableError(f"no answer within {READ_SECONDS:g} s") from None
+            raise UnreadableError(f"no answer within {APP_TABLE_READ_SECONDS:g} s") from None
         except Exception as error:  # noqa: BLE001 - drivers raise errors of their own
             raise UnreadableError(databases.reason(error)) from None  # the cause may contain the URL
-        if len(rows) > MAX_ROWS:
-            raise UnreadableError(f"more than {MAX_ROWS} rows")
+        if len(rows) > APP_TABLE_MAX_ROWS:
+            raise UnreadableError(f"more than {APP_TABLE_MAX_ROWS} rows")
         return [(str(row[1][0]), row) for row in rows]
 
     async def _fetched(self) -> list[Row]:
@@ -106,7 +103,7 @@ class AppTable:
             self._check_columns(columns)
             used = (*REQUIRED, *sorted(_FIELDS.intersection(columns).difference(REQUIRED)))
             values = itemgetter(*map(columns.index, used))
-            async for part in result.partitions(CHUNK):
+            async for part in result.partitions(APP_CHECKS_PER_TURN):
                 rows += [(used, values(row)) for row in part]
         return rows
 
@@ -130,7 +127,7 @@ class AppTable:
         """See :class:`~legato.broadcaster.apps.source.AppStore`."""
         logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # a failed close is harmless
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_SECONDS):
+            async with asyncio.timeout(APP_TABLE_CLOSE_SECONDS):
                 await self._engine.dispose()
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.responses import JSONResponse
 
 from legato.broadcaster.api.chat import ChatRefusal
+from legato.broadcaster.limits import AUTH_REQUEST_MAX_BYTES
 from legato.protocol import presence, signatures, users
 from legato.protocol.channels import SOCKET_ID, Channel, ChannelError
 from legato.protocol.settings import SettingsError
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     from .verifier import Verifier
 
-BODY_LIMIT: Final = 16_384
 MASTER_KEY_BYTES: Final = 32
 
 
@@ -57,7 +57,7 @@ class Signer:
         :raises InvalidRequest: the body is not a form (:mod:`.forms`), or has no valid socket id.
         """
         claims = await self._tokens.verify(request.headers.get("authorization", ""))
-        form = await read_form(request, BODY_LIMIT)
+        form = await read_form(request, AUTH_REQUEST_MAX_BYTES)
         socket_id = form.get("socket_id", "")
         if not SOCKET_ID.fullmatch(socket_id):
             raise InvalidRequest("socket_id", "Expected two numbers with a dot between them")

@@ -9,6 +9,7 @@ import msgspec
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from legato.broadcaster.api.asgi import read_body
+from legato.broadcaster.limits import AUTH_FORM_MAX_FIELDS
 from legato.protocol.stream import InvalidRequest
 from legato.protocol.text import decode_json
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from starlette.requests import Request
-
-MAX_FIELDS: Final = 32
 
 _decoder: Final = msgspec.json.Decoder(dict[str, Any])
 
@@ -42,7 +41,7 @@ async def read_form(request: Request, limit: int) -> dict[str, str]:
 
 def _urlencoded(body: bytes) -> dict[str, str]:
     try:
-        fields = parse_qs(body.decode("ascii"), max_num_fields=MAX_FIELDS, errors="strict")
+        fields = parse_qs(body.decode("ascii"), max_num_fields=AUTH_FORM_MAX_FIELDS, errors="strict")
     except (UnicodeDecodeError, ValueError) as error:
         raise InvalidRequest("$", "the body is not a URL-encoded form") from error
     return {name: values[-1] for name, values in fields.items()}
@@ -70,7 +69,9 @@ async def _multipart(request: Request, body: bytes) -> dict[str, str]:
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
-    parser = _Parser(request.headers, stream(), max_files=0, max_fields=MAX_FIELDS, max_part_size=len(body))
+    parser = _Parser(
+        request.headers, stream(), max_files=0, max_fields=AUTH_FORM_MAX_FIELDS, max_part_size=len(body)
+    )
     try:
         form = await parser.parse()
     except MultiPartException as error:

@@ -13,6 +13,13 @@ import httpx2
 import jwt
 import msgspec
 
+from legato.broadcaster.limits import (
+    JWKS_COOL_DOWN_SECONDS,
+    JWKS_FETCH_SECONDS,
+    JWKS_MAX_BYTES,
+    JWKS_STALE_SECONDS,
+    WARNING_SECONDS,
+)
 from legato.protocol.settings import SettingsError
 
 from .errors import KeysUnavailable
@@ -24,21 +31,6 @@ logger: Final = logging.getLogger("legato.auth")
 
 for _library in ("httpx2", "httpcore2"):  # they log full URLs, which may contain a password
     logging.getLogger(_library).setLevel(logging.WARNING)
-
-FETCH_SECONDS: Final = 5.0
-"""Time limit of one fetch, from connecting to parsing."""
-
-MAX_BYTES: Final = 262_144
-"""Maximum size of a key set in bytes."""
-
-COOL_DOWN_SECONDS: Final = 10.0
-"""Minimum time between two fetches, also after a failure."""
-
-STALE_SECONDS: Final = 3600.0
-"""How long expired keys stay in use while fetching new ones fails."""
-
-QUIET_SECONDS: Final = 60.0
-"""Minimum time between two warnings."""
 
 
 class KeySet:
@@ -55,7 +47,7 @@ class KeySet:
         self._now = now
         self._client = httpx2.AsyncClient(
             verify=ssl.create_default_context(),
-            timeout=None,  # FETCH_SECONDS bounds the whole fetch
+            timeout=None,  # JWKS_FETCH_SECONDS bounds the whole fetch
             follow_redirects=False,  # the operator names the trusted server, not a redirect
             headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "Legato"},
             limits=httpx2.Limits(max_keepalive_connections=0),
@@ -74,7 +66,7 @@ class KeySet:
         :raises KeysUnavailable: the keys could not be fetched.
         """
         age = self._now() - self._fetched
-        known = self._keys.get(kid) if age < self._seconds + STALE_SECONDS else None
+        known = self._keys.get(kid) if age < self._seconds + JWKS_STALE_SECONDS else None
         if known is not None and age < self._seconds:
             return known
         task = self._refresh()
@@ -84,12 +76,12 @@ class KeySet:
         return self._found(kid)
 
     def _found(self, kid: str) -> jwt.PyJWK:
-        usable = self._now() - self._fetched < self._seconds + STALE_SECONDS
+        usable = self._now() - self._fetched < self._seconds + JWKS_STALE_SECONDS
         key = self._keys.get(kid) if usable else None
         if key is not None:
             return key
         if self._failed:
-            raise KeysUnavailable(COOL_DOWN_SECONDS)
+            raise KeysUnavailable(JWKS_COOL_DOWN_SECONDS)
         raise ValueError("no key has this id")
 
     def _refresh(self) -> asyncio.Task[None] | None:
@@ -100,7 +92,7 @@ class KeySet:
 
     async def _fetch(self) -> None:
         try:
-            async with asyncio.timeout(FETCH_SECONDS):
+            async with asyncio.timeout(JWKS_FETCH_SECONDS):
                 body = await self._read()
                 # Off the loop: parsing many keys takes milliseconds.
                 keys = await asyncio.to_thread(_parse, body)
@@ -115,7 +107,7 @@ class KeySet:
                 logger.info("auth.jwks_url: %s: keys can be fetched again", self._host)
             self._keys, self._fetched, self._failed = keys, self._now(), False
         finally:
-            self._next = self._now() + COOL_DOWN_SECONDS
+            self._next = self._now() + JWKS_COOL_DOWN_SECONDS
             self._task = None
 
     async def _read(self) -> bytes:
@@ -127,15 +119,15 @@ class KeySet:
             body = bytearray()
             async for piece in response.aiter_raw():
                 body += piece
-                if len(body) > MAX_BYTES:
-                    raise _RefusedError(f"the answer is larger than {MAX_BYTES} bytes")
+                if len(body) > JWKS_MAX_BYTES:
+                    raise _RefusedError(f"the answer is larger than {JWKS_MAX_BYTES} bytes")
         return bytes(body)
 
     def _warn(self, reason: str) -> None:
         self._failed = True
         now = self._now()
         if now >= self._quiet_until:
-            self._quiet_until = now + QUIET_SECONDS
+            self._quiet_until = now + WARNING_SECONDS
             logger.warning("auth.jwks_url: %s: %s", self._host, reason)
 
 

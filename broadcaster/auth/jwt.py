@@ -13,6 +13,7 @@ import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
+from legato.broadcaster.limits import JWT_LEEWAY_SECONDS, JWT_MAX_CHARACTERS, WARNING_SECONDS
 from legato.protocol.settings import SettingsError
 
 from .errors import AuthError
@@ -23,16 +24,7 @@ if TYPE_CHECKING:
 
     from legato.broadcaster.config import Auth
 
-MAX_TOKEN: Final = 8_192
-"""Maximum length of a bearer token."""
-
 DEFAULT_ALGORITHMS: Final = {"secret": ("HS256",), "key": ("RS256", "ES256")}
-
-QUIET_SECONDS: Final = 60.0
-"""Minimum time between two warnings about tokens without ``exp``."""
-
-_LEEWAY: Final = 30
-"""Seconds of clock skew that are tolerated in ``exp``, ``nbf`` and ``iat``."""
 
 logger: Final = logging.getLogger("legato.auth")
 
@@ -64,7 +56,7 @@ class Tokens:
         :raises KeysUnavailable: the keys of the JWKS URL cannot be fetched.
         """
         scheme, _, token = authorization.partition(" ")
-        if scheme.lower() != "bearer" or not token or len(token) > MAX_TOKEN:
+        if scheme.lower() != "bearer" or not token or len(token) > JWT_MAX_CHARACTERS:
             raise AuthError("Unauthenticated.")
         try:
             return self._decode(token, await self._find_keys(token))
@@ -99,7 +91,7 @@ class Tokens:
             algorithms=self._algorithms,
             audience=self._audience,
             issuer=self._issuer,
-            leeway=_LEEWAY,
+            leeway=JWT_LEEWAY_SECONDS,
             # Many applications use an integer `sub`, which PyJWT refuses; parse_user_id checks it.
             options={
                 "verify_sub": False,
@@ -113,7 +105,7 @@ class Tokens:
         """Log why a token without ``exp`` is refused: its signature is valid, so the application made it."""
         now = time.monotonic()
         if now >= self._quiet_until:
-            self._quiet_until = now + QUIET_SECONDS
+            self._quiet_until = now + WARNING_SECONDS
             logger.warning("a token without exp was refused; auth.require_exp = false accepts such tokens")
 
 

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from legato.broadcaster.limits import MAX_LINGERING_CHANNELS, UNSUBSCRIBES_PER_TURN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from legato.broadcaster.channels.subscriber import Key
-
-LINGER_SECONDS: Final = 5.0
-"""How long a channel without subscribers stays subscribed on the bus."""
-
-MAX_LINGERING: Final = 10_000
-"""Maximum number of lingering channels; above it, the oldest is unsubscribed."""
-
-AT_ONCE: Final = 256
-"""Maximum number of channels unsubscribed per turn of the loop."""
 
 
 class Lingering:
@@ -39,7 +32,7 @@ class Lingering:
         """Start the delay of a channel."""
         loop = asyncio.get_running_loop()
         self.keys[key] = loop.time() + self.seconds
-        if len(self.keys) > MAX_LINGERING:
+        if len(self.keys) > MAX_LINGERING_CHANNELS:
             self._end(next(iter(self.keys)))
         if self._timer is None:
             self._timer = loop.call_later(self.seconds, self._end_due)
@@ -60,7 +53,7 @@ class Lingering:
     def _end_due(self) -> None:
         self._timer = None
         loop = asyncio.get_running_loop()
-        for key, until in list(islice(self.keys.items(), AT_ONCE)):
+        for key, until in list(islice(self.keys.items(), UNSUBSCRIBES_PER_TURN)):
             if until > loop.time():
                 break
             self._end(key)

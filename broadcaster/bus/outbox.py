@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from redis.exceptions import RedisError
 
+from legato.broadcaster.limits import MAX_OUTBOX_MESSAGES
 from legato.protocol import wire
 from legato.protocol.redis.cancellation import end_task
 from legato.protocol.redis.errors import reason_of
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from legato.protocol.wire import Envelope
 
 logger: Final = logging.getLogger("legato.bus")
-
-MAX_OUTBOX: Final = 10_000
-"""Maximum number of messages that wait for Redis; above it, publishing fails at once."""
 
 
 class Outbox:
@@ -53,7 +51,7 @@ class Outbox:
 
         :raises BusError: the queue is full.
         """
-        if self._messages + len(messages) > MAX_OUTBOX:
+        if self._messages + len(messages) > MAX_OUTBOX_MESSAGES:
             raise BusError("too many messages wait for Redis")
         name_of = self._names.bus_channel
         batch = [(name_of(*key), wire.encode_envelope(envelope)) for key, envelope in messages]

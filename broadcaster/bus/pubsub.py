@@ -7,10 +7,11 @@ loop and half a dozen coroutines. Here it goes straight from the transport to th
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from redis.exceptions import ConnectionError as LostError
 
+from legato.broadcaster.limits import PUBSUB_READ_PAUSE_BYTES
 from legato.protocol.redis.internals import NOT_ENOUGH_DATA, reader_of, streams_of
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     Gets = Callable[[], Any]
 
 __all__ = ["NOT_ENOUGH_DATA", "listen"]
-
-LARGE: Final = 131_072
-"""After a read of this many bytes, the rest of the loop runs before the next read."""
 
 
 async def listen(connection: AbstractConnection, hear: Callable[[Gets], None]) -> None:
@@ -68,7 +66,7 @@ class _ReplyReader(asyncio.Protocol):
             self._hear(self._gets)
         except Exception as error:  # noqa: BLE001 - raised to the caller of listen
             self._end(error)
-        if len(data) >= LARGE:
+        if len(data) >= PUBSUB_READ_PAUSE_BYTES:
             self._transport.pause_reading()
             self._loop.call_soon(self._read_on)
 

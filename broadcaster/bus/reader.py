@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from redis.exceptions import ClusterDownError, MovedError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from legato.broadcaster.limits import BUS_HEALTH_CHECK_SECONDS, CHANNELS_PER_SUBSCRIBE, MASTER_CHECK_SECONDS
 from legato.protocol.redis.cancellation import end_task
 from legato.protocol.redis.slots import slot_of
 from legato.protocol.redis_url import Address
@@ -22,15 +23,6 @@ if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
 
     from legato.broadcaster.channels.subscriber import Key
-
-SUBSCRIBE_CHUNK: Final = 500
-"""Maximum number of channels per SSUBSCRIBE, outside of a Cluster, and of commands per write."""
-
-HEALTH_SECONDS: Final = 10.0
-"""After this long without a reply a PING is sent; after as long again the connection is given up."""
-
-LOOK_SECONDS: Final = 1.0
-"""Interval of the check whether another connection has seen that the server is no longer a master."""
 
 
 class Listener(Protocol):
@@ -135,7 +127,7 @@ class Feed:
             await self._ready.wait()
             self._ready.clear()
             while self._commands:
-                commands = list(_grouped(self._commands, 1 if self._sharded else SUBSCRIBE_CHUNK))
+                commands = list(_grouped(self._commands, 1 if self._sharded else CHANNELS_PER_SUBSCRIBE))
                 try:
                     # redis-py's own health check would consume replies of the reader.
                     await self._connection.send_packed_command(
@@ -150,7 +142,7 @@ class Feed:
     async def _watch(self) -> None:
         """Raise when the server stops answering, or is no longer a master."""
         asked, silent = False, 0.0
-        wait = min(LOOK_SECONDS, HEALTH_SECONDS)
+        wait = min(MASTER_CHECK_SECONDS, BUS_HEALTH_CHECK_SECONDS)
         while True:
             await asyncio.sleep(wait)
             if self._connection.should_reconnect():  # type: ignore[no-untyped-call]
@@ -158,7 +150,7 @@ class Feed:
             silent += wait
             if self._heard:
                 self._heard, asked, silent = False, False, 0.0
-            elif silent < HEALTH_SECONDS:
+            elif silent < BUS_HEALTH_CHECK_SECONDS:
                 continue
             elif asked:
                 raise RedisConnectionError("no answer to a PING")
@@ -232,11 +224,11 @@ class Feed:
 
 
 def _grouped(commands: deque[tuple[str, bytes]], together: int) -> Iterable[list[str | bytes]]:
-    """Take up to :data:`SUBSCRIBE_CHUNK` commands, joining consecutive ones of one kind. Keeps the order.
+    """Take up to :data:`CHANNELS_PER_SUBSCRIBE` commands; join consecutive ones of one kind. Keeps the order.
 
     :param together: the maximum number of channels in one command.
     """
-    for _ in range(SUBSCRIBE_CHUNK):
+    for _ in range(CHANNELS_PER_SUBSCRIBE):
         if not commands:
             return
         command, name = commands.popleft()

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Final
 
 from redis.exceptions import RedisError
 
+from legato.broadcaster.limits import CHANNEL_LINGER_SECONDS
 from legato.protocol import wire
 from legato.protocol.redis.errors import reason_of
 
 from .base import BusError
 from .feeds import Feeds
-from .linger import LINGER_SECONDS, Lingering
+from .linger import Lingering
 from .outbox import Outbox
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class RedisBus:
     :param linger_seconds: how long it stays subscribed.
     """
 
-    def __init__(self, redis: Named, linger_seconds: float = LINGER_SECONDS) -> None:
+    def __init__(self, redis: Named, linger_seconds: float = CHANNEL_LINGER_SECONDS) -> None:
         self.gaps = 0
         self._redis = redis
         self._names = redis.names

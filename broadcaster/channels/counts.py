@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from legato.broadcaster.bus.base import BusError
+from legato.broadcaster.limits import COUNT_INTERVAL_SECONDS, UNTHROTTLED_COUNT_SUBSCRIBERS
 from legato.protocol import messages
 from legato.protocol.wire import Envelope
 
@@ -19,12 +20,6 @@ if TYPE_CHECKING:
     from .subscriber import Key
 
 logger: Final = logging.getLogger("legato.node")
-
-ALWAYS: Final = 100
-"""Up to this many subscribers, every change of the count is sent at once."""
-
-SECONDS: Final = 5.0
-"""Above :data:`ALWAYS` subscribers, the minimum time between two counts of a channel."""
 
 
 class SubscriptionCounts:
@@ -59,12 +54,12 @@ class SubscriptionCounts:
         """Send a changed count, now or later. ``count`` is the current number of subscriptions."""
         if not self._wanted(key.app_id):
             return
-        if count <= ALWAYS:
+        if count <= UNTHROTTLED_COUNT_SUBSCRIBERS:
             self._last_sent.pop(key, None)
             self._send(key, count)
         elif key not in self._due:
             self._due.add(key)
-            self._later(SECONDS, lambda: self._send_current(key))
+            self._later(COUNT_INTERVAL_SECONDS, lambda: self._send_current(key))
 
     async def _send_current(self, key: Key) -> None:
         self._due.discard(key)
@@ -74,7 +69,7 @@ class SubscriptionCounts:
             logger.warning("a subscription count is not sent: %s", error)
             return
         count = counts.subscriptions
-        if count > ALWAYS and count != self._last_sent.get(key):
+        if count > UNTHROTTLED_COUNT_SUBSCRIBERS and count != self._last_sent.get(key):
             self._last_sent[key] = count
             self._send(key, count)
         if not self._local(key):

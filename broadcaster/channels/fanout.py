@@ -5,8 +5,8 @@ and writes once per connection. The system call is what a fan-out costs, so mess
 share it. On an idle node this adds a latency of one loop turn.
 
 A flush holds the loop for at most :data:`FLUSH_SECONDS` and continues in the next turn, unless too many
-messages wait (:data:`BEHIND`). Channels take turns of :data:`CHUNK` writes. Frames published during a pass
-over their channel wait until the pass has ended.
+messages wait (:data:`FLUSH_BACKLOG_MESSAGES`). Channels take turns of :data:`WRITES_PER_CLOCK_READ` writes.
+Frames published during a pass over their channel wait until the pass has ended.
 """
 
 from __future__ import annotations
@@ -14,8 +14,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from legato.broadcaster.limits import (
+    FLUSH_BACKLOG_MESSAGES,
+    FLUSH_SECONDS,
+    MAX_HELD_WRITES,
+    WRITES_PER_CLOCK_READ,
+)
 from legato.broadcaster.transport.cut import cut
 from legato.broadcaster.transport.frames import text_frame
 
@@ -30,28 +36,13 @@ if TYPE_CHECKING:
 
     Group = dict[Subscriber, Any]
 
-HELD_WRITES: Final = 10_000
-"""Writes that are buffered for a subscriber which is not answered yet. Subscribers share the bytes."""
-
-FLUSH_SECONDS: Final = 0.003
-"""The flush budget: how long the writes of one loop turn may take, over all channels."""
-
-CHUNK: Final = 64
-"""Writes between two reads of the clock, and of one channel before the next has its turn."""
-
-BEHIND: Final = 16
-"""Messages that may wait for passes to end. With more, a flush ignores its budget.
-
-Publishers are answered at once, so nothing but a busy loop slows them down: the backlog would only grow.
-"""
-
 
 class Fanout:
     """Writes pending frames to the subscribers of each channel.
 
     :param call_soon: runs a function at the end of the loop turn.
     :param clock: a clock in seconds. Not the loop's: uvloop updates its clock only once per turn.
-    :param chunk: as :data:`CHUNK`.
+    :param chunk: as :data:`WRITES_PER_CLOCK_READ`.
     :ivar dirty: channels with pending frames.
     :ivar departed: subscribers that get nothing more, though channels may still list them.
     :ivar messages: messages put, over all channels.
@@ -63,7 +54,7 @@ class Fanout:
         self,
         call_soon: Callable[[Callable[[], None]], object],
         clock: Callable[[], float] = time.monotonic,
-        chunk: int = CHUNK,
+        chunk: int = WRITES_PER_CLOCK_READ,
     ) -> None:
         self._call_soon = call_soon
         self._clock = clock
@@ -148,7 +139,7 @@ class Fanout:
                     frames, channel.pending.frames = channel.pending.frames, []
                     credit -= self._write(channel, channel.writes, frames, b"".join(frames))
                 if credit <= 0:
-                    if self._clock() >= until and self._behind <= BEHIND:
+                    if self._clock() >= until and self._behind <= FLUSH_BACKLOG_MESSAGES:
                         break
                     credit = self._chunk
         finally:
@@ -229,7 +220,7 @@ class Fanout:
             kept.append(joined if share is frames else b"".join(share))
             self.writes += 1
             self.deliveries += len(share)
-            if len(kept) > HELD_WRITES:
+            if len(kept) > MAX_HELD_WRITES:
                 full.append(subscriber)
         for subscriber in full:
             try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from legato.broadcaster.limits import SUBSCRIPTIONS_PER_TURN
 from legato.broadcaster.transport.cut import cut
 
 from .state import ChannelState
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from .subscriber import Key, Subscriber
 
     Group = dict[Subscriber, Any]
-
-CROWD: Final = range(64)
-"""Continue at most this many subscriptions of one channel per turn of the loop."""
 
 
 class HubHandler(Protocol):
@@ -114,7 +112,7 @@ class Hub:
     def _hold_some(self, key: Key, channel: ChannelState) -> None:
         """Continue waiting subscriptions, a few per turn of the loop: each costs more than a write."""
         # `ready` may close a subscriber and so change the dict: take one at a time, and do not iterate.
-        for _ in CROWD:
+        for _ in range(SUBSCRIPTIONS_PER_TURN):
             if not channel.waiting or not channel.ready:
                 break
             subscriber = next(iter(channel.waiting))

@@ -30,7 +30,7 @@ class Subscriber(Protocol):
         """Write now or queue, depending on ``slow``."""
 
     def overwhelmed(self) -> None:
-        """More than :data:`.fanout.HELD_WRITES` writes were buffered before it could be answered."""
+        """More than :data:`.limits.MAX_HELD_WRITES` writes were buffered before it could be answered."""
 
     def subscriptions(self) -> Collection[Key]:
         """Every channel of this connection in the hub."""

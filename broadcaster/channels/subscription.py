@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from legato.broadcaster.transport.frames import text_frame
-from legato.protocol import messages, presence
+from legato.protocol import errors, messages, presence
 from legato.protocol.channels import Channel
 from legato.protocol.session import Subscribe
 
@@ -131,7 +131,9 @@ class Subscriptions:
     def _refuse(self, client: Client, key: Key, effect: Subscribe, reason: str) -> None:
         if client.session is not None:
             client.session.dropped(key.channel, effect.member)
-            client.send(messages.subscription_error(key.channel, "LimitReached", reason, 4100))
+            client.send(
+                messages.subscription_error(key.channel, "LimitReached", reason, errors.OVER_CAPACITY.code)
+            )
 
 
 def _members_reason(client: Client) -> str:

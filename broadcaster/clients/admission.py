@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 from legato.broadcaster.channels.subscriber import Key
+from legato.broadcaster.limits import QUOTA_CHECK_SECONDS, SOCKET_IDS_PER_BATCH
 from legato.protocol import apps, errors, wire
 from legato.protocol.apps import App
 from legato.protocol.session import Session
@@ -27,21 +28,14 @@ if TYPE_CHECKING:
     from .clients import Clients
     from .figures import ConnectionFigures
 
-ANSWER_SECONDS: Final = 5.0
-"""Time limit for Redis to check the quota."""
-
-
 _HALF: Final = 6
 """Random bytes for each of the two numbers of a socket id."""
-
-_AT_ONCE: Final = 256
-"""Socket ids generated per read of the system's random source."""
 
 
 def socket_ids() -> Iterator[str]:
     """Generate socket ids without end. They are random: they cannot be guessed and do not repeat."""
     while True:
-        pool = os.urandom(2 * _HALF * _AT_ONCE)
+        pool = os.urandom(2 * _HALF * SOCKET_IDS_PER_BATCH)
         for at in range(0, len(pool), 2 * _HALF):
             first = int.from_bytes(pool[at : at + _HALF])
             second = int.from_bytes(pool[at + _HALF : at + 2 * _HALF])
@@ -123,7 +117,7 @@ class Admission:
                 self._release(client, key, socket_id)
 
         client.early = []
-        timer = self._loop.call_later(ANSWER_SECONDS, self._too_late, client)
+        timer = self._loop.call_later(QUOTA_CHECK_SECONDS, self._too_late, client)
         self._waiting[client] = key, socket_id, timer
         self._registry.enter(app.id, socket_id, app.max_connections, done)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from legato.broadcaster.channels.subscriber import Key
-from legato.broadcaster.transport.budget import SLICE
+from legato.broadcaster.limits import READ_SLICE_MESSAGES
 from legato.broadcaster.transport.frames import text_frame
 from legato.protocol import errors, messages
 from legato.protocol.session import Close, Effect, Relay, Send, SignIn, Subscribe, Unsubscribe
@@ -180,7 +180,7 @@ class Client(ABC):
         if self.slow:
             return True
         if self.early is not None:
-            return self.session is not None or len(self.early) >= SLICE
+            return self.session is not None or len(self.early) >= READ_SLICE_MESSAGES
         return self.order.full or 2 * self.order.waiting_bytes > self._bound
 
     def relieve(self) -> None:

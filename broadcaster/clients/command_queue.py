@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from legato.broadcaster.limits import MAX_PENDING_COMMANDS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from legato.broadcaster.channels.subscriber import Key
     from legato.protocol.session import Effect
-
-MOST: Final = 64
-"""Commands in progress, or waiting, at which reading from the client pauses."""
 
 EFFECT_BYTES: Final = 256
 """Estimated memory of a waiting effect, in addition to its message."""
@@ -59,12 +58,14 @@ class Order:
     @property
     def full(self) -> bool:
         """Whether too many commands are in progress or waiting to read more of them."""
-        return len(self._open) >= MOST or (self._later is not None and len(self._later) >= MOST)
+        return len(self._open) >= MAX_PENDING_COMMANDS or (
+            self._later is not None and len(self._later) >= MAX_PENDING_COMMANDS
+        )
 
     def begin(self, key: Key) -> bool:
         """Note that a subscription starts. Returns whether reading has to pause now."""
         self._open[key] = None
-        return len(self._open) >= MOST
+        return len(self._open) >= MAX_PENDING_COMMANDS
 
     def settle(self, key: Key, answer: Callable[[], None]) -> None:
         """Note that a subscription is ready; answer it once all before it are answered."""

@@ -12,22 +12,15 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from legato.broadcaster.limits import DEFERRED_STEPS_PER_BATCH, DEFERRED_STEPS_PER_TURN, DEFERRED_TURN_SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 logger: Final = logging.getLogger("legato.node")
 
-MOST: Final = 64
-"""Steps that are done at once, per turn of the loop. A step takes about 0.05 ms."""
-
-LOW: Final = MOST // 2
+LOW: Final = DEFERRED_STEPS_PER_TURN // 2
 """With fewer steps left, the count is reset in the next turn. Each reset costs a callback of the loop."""
-
-SECONDS: Final = 0.003
-"""How long the waiting batches may hold the loop per turn."""
-
-SHARE: Final = 16
-"""Steps of one batch before the next one has its turn."""
 
 
 class DeferredWork:
@@ -45,7 +38,7 @@ class DeferredWork:
         self._call_soon = call_soon
         self._clock = clock
         self._batches: deque[Iterator[None]] = deque()
-        self._left = MOST
+        self._left = DEFERRED_STEPS_PER_TURN
         self._scheduled = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -65,7 +58,7 @@ class DeferredWork:
 
     def put(self, batch: Iterator[None]) -> bool:
         """Start a batch. Returns whether it is done already; else the following turns go on with it."""
-        done = self._work(batch, MOST)
+        done = self._work(batch, DEFERRED_STEPS_PER_TURN)
         if not done:
             self._left = 0  # later work waits, too
             self._batches.append(batch)
@@ -100,11 +93,11 @@ class DeferredWork:
     def _turn(self) -> None:
         """Go on with the batches, in rotation. A batch that a step adds is queued at the end."""
         self._scheduled = False
-        until = self._clock() + SECONDS
+        until = self._clock() + DEFERRED_TURN_SECONDS
         while self._batches:
-            self._left = SHARE
+            self._left = DEFERRED_STEPS_PER_BATCH
             batch = self._batches.popleft()
-            if not self._work(batch, SHARE):
+            if not self._work(batch, DEFERRED_STEPS_PER_BATCH):
                 self._batches.append(batch)
             if self._clock() >= until:
                 break
@@ -112,5 +105,5 @@ class DeferredWork:
             self._left = 0
             self._schedule()
         else:
-            self._left = MOST
+            self._left = DEFERRED_STEPS_PER_TURN
             self._idle.set()

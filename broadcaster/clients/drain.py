@@ -14,6 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from legato.broadcaster.bus.base import BusError
+from legato.broadcaster.limits import DRAIN_PATIENCE_SECONDS, DRAIN_PEER_CHECK_SECONDS, DRAIN_STEP_SECONDS
 from legato.protocol import errors
 
 if TYPE_CHECKING:
@@ -28,15 +29,6 @@ if TYPE_CHECKING:
     from .peers import Peers
 
 logger: Final = logging.getLogger("legato.node")
-
-STEP_SECONDS: Final = 0.05
-"""Pause between two groups of clients."""
-
-ASK_SECONDS: Final = 1.0
-"""Interval of the check whether another node accepts clients."""
-
-PATIENCE_SECONDS: Final = 4.0
-"""Time limit of Redis for one group of clients. Once it is exceeded, the drain no longer waits."""
 
 
 class Drain:
@@ -82,7 +74,7 @@ class Drain:
             if group:
                 await self._close([client for client in group if client.session is not None])
             if due:
-                await asyncio.sleep(STEP_SECONDS)
+                await asyncio.sleep(DRAIN_STEP_SECONDS)
         await self._clients.deferred.done()
 
     async def _close(self, clients: list[Client]) -> None:
@@ -90,7 +82,7 @@ class Drain:
         error = await self._why()
         if self._patient and self._peers.patient:
             try:
-                async with asyncio.timeout(PATIENCE_SECONDS):
+                async with asyncio.timeout(DRAIN_PATIENCE_SECONDS):
                     await self._handover.prepare(clients)
             except (TimeoutError, BusError) as failure:
                 self._patient = False
@@ -100,7 +92,7 @@ class Drain:
 
     async def _why(self) -> PusherError:
         """Choose the close code: reconnect at once if another node accepts clients, else after a pause."""
-        if self._asked is None or self._now() - self._asked >= ASK_SECONDS:
+        if self._asked is None or self._now() - self._asked >= DRAIN_PEER_CHECK_SECONDS:
             self._error = errors.GO_ELSEWHERE if await self._peers.ask() else errors.DRAINING
-            self._asked = self._now()  # after the answer, which may take longer than ASK_SECONDS
+            self._asked = self._now()  # after the answer, which may take longer than DRAIN_PEER_CHECK_SECONDS
         return self._error

@@ -7,21 +7,12 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from legato.broadcaster.bus.base import BusError
+from legato.broadcaster.limits import PEER_CHECK_SECONDS, PEER_RECHECK_SECONDS
 
 if TYPE_CHECKING:
     from legato.broadcaster.registry.base import Registry
 
 logger: Final = logging.getLogger("legato.node")
-
-PEER_SECONDS: Final = 4.0
-"""Time limit for Redis to answer whether there is another node.
-
-If Redis hangs, a stop waits this long once at most, or as long as :data:`LAST_SECONDS` and the drain's
-``PATIENCE_SECONDS`` together. This is part of the stop timeout that docs/cluster.md requires.
-"""
-
-LAST_SECONDS: Final = 1.0
-"""Like :data:`PEER_SECONDS`, after Redis has been slow once."""
 
 
 class Peers:
@@ -36,7 +27,7 @@ class Peers:
         self.hurried = False
         self._registry = registry
         self._found = True  # unknown yet: assume that others take over
-        self._seconds = PEER_SECONDS
+        self._seconds = PEER_CHECK_SECONDS
 
     @property
     def patient(self) -> bool:
@@ -45,7 +36,7 @@ class Peers:
 
     def doubt(self) -> None:
         """Note that Redis is slow. The next :meth:`ask` gives it less time."""
-        self._seconds = LAST_SECONDS
+        self._seconds = PEER_RECHECK_SECONDS
 
     async def ask(self) -> bool:
         """Whether another node accepts connections, as far as known. Also publishes this node's state."""

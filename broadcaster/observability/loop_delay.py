@@ -6,25 +6,21 @@ import time
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
+from legato.broadcaster.limits import LOOP_DELAY_INTERVAL_SECONDS, LOOP_DELAY_MAX_MISSED
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-PERIOD: Final = 0.02
-"""Interval of the measurements in seconds."""
-
 BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
 """Histogram bounds in seconds. uvloop's timers have a resolution of 1 ms: the first two mean no delay."""
-
-MOST: Final = 5_000
-"""Maximum number of missed periods that are counted at once, after a stall of 100 s."""
 
 
 class LoopDelay:
     """A periodic timer that measures how late it fires.
 
-    It is due every :data:`PERIOD` seconds. Every period that passes during a stall counts, each with its own
-    delay. Otherwise one long stall would be a single sample among many short ones.
+    It is due every :data:`LOOP_DELAY_INTERVAL_SECONDS`. Every period that passes during a stall counts, each
+    with its own delay. Otherwise one long stall would be a single sample among many short ones.
 
     :param call_later: the loop's.
     :param clock: a clock in seconds. Not the loop's: uvloop updates its clock only once per turn.
@@ -46,8 +42,8 @@ class LoopDelay:
 
     def start(self) -> None:
         """Start measuring."""
-        self._due = self._clock() + PERIOD
-        self._timer = self._call_later(PERIOD, self._measure)
+        self._due = self._clock() + LOOP_DELAY_INTERVAL_SECONDS
+        self._timer = self._call_later(LOOP_DELAY_INTERVAL_SECONDS, self._measure)
 
     def close(self) -> None:
         """Stop measuring. Idempotent."""
@@ -57,12 +53,12 @@ class LoopDelay:
 
     def _measure(self) -> None:
         now = self._clock()
-        self._due = max(self._due, now - MOST * PERIOD)
+        self._due = max(self._due, now - LOOP_DELAY_MAX_MISSED * LOOP_DELAY_INTERVAL_SECONDS)
         self._count(max(now - self._due, 0.0))  # a timer may be early by a fraction of its resolution
-        self._due += PERIOD
+        self._due += LOOP_DELAY_INTERVAL_SECONDS
         while self._due <= now:
             self._count(now - self._due)
-            self._due += PERIOD
+            self._due += LOOP_DELAY_INTERVAL_SECONDS
         self._timer = self._call_later(self._due - now, self._measure)
 
     def _count(self, seconds: float) -> None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from redis.exceptions import RedisError
 
+from legato.broadcaster.limits import CHANGES_PER_PIPELINE
 from legato.protocol.redis.errors import reason_of
 
 from .codec import decode_entry, encode_entry
 from .failover import Identity
-from .writes import BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -126,7 +126,7 @@ class Cleanup:
                 continue
             self._registrar.join_again(key, socket_id, member)
             chunk += 1
-            if chunk % BATCH == 0:
+            if chunk % CHANGES_PER_PIPELINE == 0:
                 await self._registrar.flush()
         await self._registrar.flush()
         listed = await self._redis.smembers(self._names.entries_key(self._lease.node))
@@ -151,5 +151,5 @@ class Cleanup:
         await self._others.forget(node)
 
     async def _some(self, listed: str) -> list[bytes]:
-        entries: Any = await self._redis.srandmember(listed, BATCH)
+        entries: Any = await self._redis.srandmember(listed, CHANGES_PER_PIPELINE)
         return list(entries)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import RedisError
 
+from legato.broadcaster.limits import CONNECTION_COUNT_LEASES, CONNECTION_COUNT_SECONDS
 from legato.protocol.redis.errors import reason_of
 from legato.protocol.redis.retry import LONGEST
 
@@ -24,12 +25,6 @@ if TYPE_CHECKING:
     from .other_nodes import OtherNodes
 
 logger: Final = logging.getLogger("legato.registry")
-
-EVERY: Final = 0.1
-"""Seconds between two writes; what other nodes see may be this old."""
-
-KEPT: Final = 4
-"""Leases after which a hash that is not written expires; nobody needs it by then."""
 
 
 class ConnectionCounts:
@@ -66,7 +61,7 @@ class ConnectionCounts:
                 self.tell_again()
             try:
                 await self._tell()
-                await asyncio.sleep(EVERY)
+                await asyncio.sleep(CONNECTION_COUNT_SECONDS)
             except (RedisError, OSError) as error:  # the lease logs a warning already
                 logger.debug("the counts of connections cannot be written: %s", reason_of(error))
                 await self._try_later()
@@ -90,7 +85,7 @@ class ConnectionCounts:
         key = self._names.connections_key(node)
         async with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.hset(key, mapping=told)
-            pipeline.expire(key, round(KEPT * self._lease.seconds) + 1)
+            pipeline.expire(key, round(CONNECTION_COUNT_LEASES * self._lease.seconds) + 1)
             await pipeline.execute()
 
     async def forget(self) -> None:

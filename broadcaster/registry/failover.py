@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
+from legato.broadcaster.limits import FAILOVER_CHECK_SECONDS
 from legato.protocol.redis.cluster import Cluster
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
-
-SECONDS: Final = 2.0
-"""Timeout of one question. A server that does not answer counts as unchanged."""
 
 
 class Identity:
@@ -41,7 +39,7 @@ class Identity:
 async def _run_id(client: Redis) -> str | None:
     """None if it does not answer, or may not: a user can lack the right."""
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(FAILOVER_CHECK_SECONDS):
             info: dict[str, Any] = await client.info("server")
     except (RedisError, OSError, TimeoutError):
         return None

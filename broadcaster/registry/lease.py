@@ -19,6 +19,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from legato.broadcaster.limits import DEAD_LEASE_SECONDS
 from legato.protocol.redis import scripts
 
 if TYPE_CHECKING:
@@ -40,9 +41,6 @@ LEAVING: Final = "leaving"
 
 GONE: Final = "gone"
 """The value of a dead node's lease."""
-
-GONE_SECONDS: Final = 86_400
-"""How long it is kept. A node that was stopped for longer finds no lease, and registers everything again."""
 
 _RENEW: Final = scripts.text(__package__, "renew")
 
@@ -217,7 +215,7 @@ class Lease:
         """
         lease = self._redis.names.lease_key(self.node)
         if handed_over:
-            await self._redis.set(lease, GONE, ex=GONE_SECONDS)
+            await self._redis.set(lease, GONE, ex=DEAD_LEASE_SECONDS)
         else:
             await self._redis.srem(self._redis.names.nodes_key, self.node)
             await self._redis.delete(lease)

@@ -5,7 +5,7 @@ loop and a Redis connection of its own. It looks a few times per lease, and rene
 time has passed. Python code in the main loop cannot starve it: the interpreter switches threads every 5 ms. A
 long call into C code that keeps the interpreter's lock can; then the lease expires as without a thread.
 
-An event loop that has not run for :data:`HANG_LEASES` leases counts as dead: its lease is no longer renewed.
+An event loop that has not run for :data:`LOOP_HANG_LEASES` leases counts as dead: its lease is left to lapse.
 """
 
 from __future__ import annotations
@@ -18,6 +18,12 @@ from typing import TYPE_CHECKING, Final
 
 from redis.exceptions import RedisError
 
+from legato.broadcaster.limits import (
+    LEASE_CHECKS_PER_LEASE,
+    LEASE_THREAD_JOIN_SECONDS,
+    LOOP_HANG_LEASES,
+    THREAD_RENEWAL_SECONDS,
+)
 from legato.protocol.redis.errors import reason_of
 
 from .lease import Renewal
@@ -31,31 +37,21 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("legato.registry")
 
-HANG_LEASES: Final = 4
-"""How many leases the event loop may be blocked before its lease is left to lapse."""
-
-LOOKS: Final = 8
-"""How often per lease the thread looks, and the loop shows that it runs."""
-
-ANSWER_SECONDS: Final = 2.0
-"""Timeout of one renewal by the thread."""
-
-JOIN_SECONDS: Final = 3.0
-"""How long the shutdown waits for the thread. As a daemon it does not keep the process alive."""
-
 
 class LeaseThread:
     """One thread beside the event loop that starts it.
 
     :param connect: makes a Redis client. Called in the thread.
-    :param hang_leases: as :data:`HANG_LEASES`.
+    :param hang_leases: as :data:`LOOP_HANG_LEASES`.
     """
 
-    def __init__(self, lease: Lease, connect: Callable[[], Named], hang_leases: float = HANG_LEASES) -> None:
+    def __init__(
+        self, lease: Lease, connect: Callable[[], Named], hang_leases: float = LOOP_HANG_LEASES
+    ) -> None:
         self._lease = lease
         self._connect = connect
         self._bound = hang_leases * lease.seconds
-        self._pause = lease.seconds / LOOKS
+        self._pause = lease.seconds / LEASE_CHECKS_PER_LEASE
         self._beat = 0.0
         self._busy = self._hung = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -80,7 +76,7 @@ class LeaseThread:
             with suppress(RuntimeError):  # its loop is closed already
                 self._work.get_loop().call_soon_threadsafe(self._work.cancel)
         if self._thread.is_alive():
-            await asyncio.to_thread(self._thread.join, JOIN_SECONDS)
+            await asyncio.to_thread(self._thread.join, LEASE_THREAD_JOIN_SECONDS)
 
     def _live(self) -> None:
         """Record that the watched loop runs."""
@@ -111,7 +107,7 @@ class LeaseThread:
     async def _connected(self, redis: Named) -> None:
         """Connect now: when the lease is short of time, the process may be out of file descriptors."""
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(THREAD_RENEWAL_SECONDS):
                 async with redis.pipeline(transaction=False) as pipeline:
                     pipeline.exists(self._lease.key)
                     await pipeline.execute()
@@ -127,7 +123,7 @@ class LeaseThread:
         if hung or not self._lease.runs_out:
             return
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(THREAD_RENEWAL_SECONDS):
                 renewal = await self._lease.renew_beside(redis)
         except (RedisError, OSError) as error:
             if silent > self._lease.seconds / 2:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .lease import GONE, GONE_SECONDS
+from legato.broadcaster.limits import DEAD_LEASE_SECONDS
+
+from .lease import GONE
 
 if TYPE_CHECKING:
     from legato.protocol.redis.pipeline import Named
@@ -50,7 +52,7 @@ class OtherNodes:
     async def _declare_dead(self, name: str) -> bool:
         """Declare it dead. Returns whether it is: it may just have come back."""
         lease = self._redis.names.lease_key(name)
-        await self._redis.set(lease, GONE, nx=True, ex=GONE_SECONDS)
+        await self._redis.set(lease, GONE, nx=True, ex=DEAD_LEASE_SECONDS)
         state = await self._redis.get(lease)
         return state is not None and _text(state) == GONE
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from legato.broadcaster.channels.subscriber import Key
+from legato.broadcaster.limits import CHANNELS_PER_QUERY, ITEMS_PER_TURN
 from legato.broadcaster.redis_client import ask
-from legato.broadcaster.slices import SLICE, in_order, slices
+from legato.broadcaster.slices import in_order, slices
 from legato.protocol import presence
 from legato.protocol.redis import scripts
 
@@ -26,9 +27,6 @@ VERSION_DIGITS: Final = 16
 """Digits before the cached event: see remember.lua."""
 
 PRESENCE: Final = "presence-"
-
-BATCH: Final = 200
-"""Channels per query."""
 
 _cached_decoder: Final = msgspec.json.Decoder(tuple[str, str])
 
@@ -48,7 +46,9 @@ class RegistryQueries:
 
     async def counts(self, keys: Sequence[Key]) -> list[Counts]:
         """Of each channel."""
-        return [count async for part in slices(keys, BATCH) for count in await self._counts(part)]
+        return [
+            count async for part in slices(keys, CHANNELS_PER_QUERY) for count in await self._counts(part)
+        ]
 
     async def _counts(self, keys: Sequence[Key]) -> list[Counts]:
         """Only presence channels are also asked for their users."""
@@ -68,7 +68,7 @@ class RegistryQueries:
         Channels without a hint are not queried. Stale hints are dropped.
         """
         found: dict[str, Counts] = {}
-        async for part in slices(await in_order(await self._hints(app_id, prefix)), BATCH):
+        async for part in slices(await in_order(await self._hints(app_id, prefix)), CHANNELS_PER_QUERY):
             counts = dict(zip(part, await self.counts([Key(app_id, name) for name in part]), strict=True))
             if vacant := [name for name, count in counts.items() if not count.subscriptions]:
                 counts |= await self._drop_hints(app_id, vacant)
@@ -80,7 +80,7 @@ class RegistryQueries:
         pattern, cursor = glob_of(prefix), 0
         while True:
             key = self._names.occupied_key(app_id)
-            cursor, part = await ask(self._redis.sscan(key, cursor, match=pattern, count=SLICE))
+            cursor, part = await ask(self._redis.sscan(key, cursor, match=pattern, count=ITEMS_PER_TURN))
             names |= dict.fromkeys(part)
             if not cursor:
                 return [name.decode() for name in names]

@@ -15,6 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 from redis.exceptions import RedisError
 
 from legato.broadcaster.channels.subscriber import Key
+from legato.broadcaster.limits import (
+    HOLD_BACK_MARGIN_SECONDS,
+    LEASE_SECONDS,
+    REGISTRY_CLOSE_SECONDS,
+    REGISTRY_STUCK_SECONDS,
+    SCRIPT_ANSWER_SECONDS,
+)
 from legato.broadcaster.redis_client import ask
 from legato.protocol import presence, wire
 from legato.protocol.redis.cancellation import end_task
@@ -43,18 +50,8 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("legato.registry")
 
-LEASE_SECONDS: Final = 15
-CLOSE_SECONDS: Final = 2.0
-STUCK_SECONDS: Final = 3.0
-
 ANY: Final = 1_000_000_000
 """No limit of members: for subscriptions that were admitted already."""
-
-ANSWER_SECONDS: Final = 60
-"""How long a script keeps its answer for a repeated call; Redis may be unreachable for as long."""
-
-HELD_SECONDS: Final = 60
-"""How long a hold-back is kept beyond the time in which its node is found dead."""
 
 
 class RedisRegistry(RegistryQueries):
@@ -104,7 +101,7 @@ class RedisRegistry(RegistryQueries):
     async def close(self, *, whole: bool = True) -> None:
         """Carry out pending changes, and give the lease back. Others take over held departures."""
         try:
-            async with asyncio.timeout(CLOSE_SECONDS):
+            async with asyncio.timeout(REGISTRY_CLOSE_SECONDS):
                 await self.flush()
         except TimeoutError:
             logger.warning(
@@ -214,7 +211,7 @@ class RedisRegistry(RegistryQueries):
             envelope = wire.encode_envelope(removed_envelope(key, socket_id, member))
         own = self._lease.node, entry[1]
         holder = own[0] if self._owner.holding(key.app_id) and not key.channel.startswith("#") else ""
-        seconds = round(HELD_SECONDS + 4 * self._lease.seconds), ANSWER_SECONDS
+        seconds = round(HOLD_BACK_MARGIN_SECONDS + 4 * self._lease.seconds), SCRIPT_ANSWER_SECONDS
         arguments = (socket_id, user, envelope, holder, int(disconnect), entry[0], *seconds)
 
         def answered(answer: list[Any]) -> None:
@@ -239,7 +236,7 @@ class RedisRegistry(RegistryQueries):
         field = "c" if user_id is None else f"u{user_id}"
         holder = self._holds.holder(key, field, self._lease.node)
         forgets = self._holds.let_go(key, field)
-        arguments = field, holder, ANSWER_SECONDS
+        arguments = field, holder, SCRIPT_ANSWER_SECONDS
         call = next(self._calls)
         self._changes.put(
             Change("release", key, arguments, lambda answer: done(bool(answer)), (), forgets, call)
@@ -283,7 +280,7 @@ class RedisRegistry(RegistryQueries):
     @property
     def stuck(self) -> bool:
         """Whether Redis has not accepted changes for some time."""
-        return self._changes.stuck() > STUCK_SECONDS
+        return self._changes.stuck() > REGISTRY_STUCK_SECONDS
 
     async def peers(self) -> bool:
         """Whether another node takes connections. Also tells the others the state of this one."""

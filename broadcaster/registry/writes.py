@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard
 from redis.exceptions import NoScriptError, RedisError
 
 from legato.broadcaster.channels.subscriber import Key
+from legato.broadcaster.limits import CHANGES_PER_PIPELINE
 from legato.protocol.redis import scripts
 from legato.protocol.redis.cancellation import end_task
 from legato.protocol.redis.cluster import Cluster
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
     Command = tuple[Any, ...]
 
 logger: Final = logging.getLogger("legato.registry")
-
-BATCH: Final = 128
-"""Most changes in one pipeline. With their answers they hold the event loop for about 5 ms."""
 
 EVERYTHING: Final = Key("", "")
 """The key of a mark: it is reached when everything before it is carried out."""
@@ -209,7 +207,7 @@ class _Lane:
         aside: list[Change] = []
         places: set[tuple[Key, Any]] = set()
         blocked: set[Key] = set()
-        while self.waiting and len(batch) < BATCH and len(aside) < BATCH:
+        while self.waiting and len(batch) < CHANGES_PER_PIPELINE and len(aside) < CHANGES_PER_PIPELINE:
             change = self.waiting.popleft()
             place = (change.key, change.arguments[0]) if change.script in ("join", "leave") else None
             if change.key in blocked or place in places or (blocked and change.key == EVERYTHING):

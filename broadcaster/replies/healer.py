@@ -11,6 +11,13 @@ from typing import TYPE_CHECKING, Final
 from weakref import ref
 
 from legato.broadcaster.bus.base import BusError
+from legato.broadcaster.limits import (
+    CONCURRENT_LOG_READS,
+    MAX_SNAPSHOTS_PER_SUBSCRIPTION,
+    SILENT_REPLY_CHECK_SECONDS,
+    SNAPSHOT_ATTEMPTS,
+    SNAPSHOT_RETRY_SECONDS,
+)
 from legato.protocol import backoff, stream
 from legato.protocol.healing import DELIVER, HealedChannel, LogReading, Room, Verdict
 from legato.protocol.redis.cancellation import end_task
@@ -34,23 +41,8 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("legato.healing")
 
-MAX_SNAPSHOTS: Final = 16
-"""Maximum number of snapshots per subscription; more than the open replies of a user by default."""
-
-SNAPSHOT_TRIES: Final = 100
-"""Maximum number of attempts at a snapshot."""
-
-SNAPSHOT_REST: Final = 0.05
-"""Seconds between two attempts, when the log was read too slowly."""
-
 SNAPSHOT_PAUSES: Final = tuple(backoff.wait(failures, FIRST, LONGEST) for failures in range(1, 19))
 """Seconds between two attempts while Redis does not answer; half a minute in total."""
-
-READINGS: Final = 16
-"""Logs that are read concurrently."""
-
-SWEEP_SECONDS: Final = 20.0
-"""Interval of the check for replies that have been silent for long."""
 
 
 class _ReplyChannel(HealedChannel):
@@ -110,7 +102,7 @@ class Healer:
         self._passed = passed
         self._room = Room()
         self._channels: dict[Key, _ReplyChannel] = {}
-        self._readings = asyncio.Semaphore(READINGS)
+        self._readings = asyncio.Semaphore(CONCURRENT_LOG_READS)
         self._sweeping: asyncio.Task[None] | None = None
         self.tokens = 0
         self.endings = 0
@@ -231,7 +223,7 @@ class Healer:
     async def sweep(self) -> None:
         """Forever: heal messages that have been silent for long."""
         while True:
-            await asyncio.sleep(SWEEP_SECONDS)
+            await asyncio.sleep(SILENT_REPLY_CHECK_SECONDS)
             for key, channel in list(self._channels.items()):
                 self._heal(key, channel, *channel.idle(self._now()))
 
@@ -246,7 +238,7 @@ class Healer:
         :raises BusError: Redis does not answer, after several attempts.
         """
         pauses = iter(SNAPSHOT_PAUSES)
-        for _ in range(SNAPSHOT_TRIES):
+        for _ in range(SNAPSHOT_ATTEMPTS):
             channel = self._channels.get(key)
             if channel is None or observer not in channel.observing:  # it has left meanwhile
                 break
@@ -260,7 +252,7 @@ class Healer:
                 ]
             except OutrunError:
                 observer.forget()
-                await asyncio.sleep(SNAPSHOT_REST)
+                await asyncio.sleep(SNAPSHOT_RETRY_SECONDS)
             except BusError:  # after a restart of Redis, dead connections are found one by one
                 pause = next(pauses, None)
                 if pause is None:
@@ -280,7 +272,7 @@ class Healer:
     async def _read_all(self, key: Key, channel: HealedChannel, observer: Observer) -> dict[str, StoredReply]:
         asked = self._now()
         ((streaming, ended),) = await self._replies.around([key])
-        ids = sorted({*streaming, *channel.messages, *observer.messages})[:MAX_SNAPSHOTS]
+        ids = sorted({*streaming, *channel.messages, *observer.messages})[:MAX_SNAPSHOTS_PER_SUBSCRIPTION]
         found = await asyncio.gather(*(self._reply(key, message_id) for message_id in ids))
         known = {name: reply for name, reply in zip(ids, found, strict=True) if reply is not None}
         live = {name: reply.next_index for name, reply in known.items() if reply.status not in stream.ENDS}

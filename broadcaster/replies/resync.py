@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from legato.broadcaster.bus.base import BusError
+from legato.broadcaster.limits import CHANNELS_PER_RESYNC
 from legato.protocol.channels import LONGEST_NAME, Channel, ChannelError
 from legato.protocol.redis.retry import Backoff
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
 
 logger: Final = logging.getLogger("legato.node")
-
-BATCH: Final = 200
-"""Channels that are recovered together."""
 
 
 class Recovery:
@@ -57,7 +55,7 @@ class Recovery:
         count, backoff = 0, Backoff()
         try:
             while self._waiting:
-                batch = list(islice(self._waiting, BATCH))
+                batch = list(islice(self._waiting, CHANNELS_PER_RESYNC))
                 for key in batch:
                     del self._waiting[key]
                 try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
+from legato.broadcaster.limits import MAX_OBSERVED_FRAMES
 from legato.protocol import stream
 from legato.protocol.wire import END
 
@@ -13,9 +14,6 @@ if TYPE_CHECKING:
     from legato.protocol.wire import Envelope
 
     from .store import StoredReply
-
-MOST: Final = 10_000
-"""Maximum number of frames that an observer keeps. With more, the log has to be read again."""
 
 
 class OutrunError(Exception):
@@ -33,7 +31,7 @@ class Observer:
     def __init__(self) -> None:
         self._tokens: dict[str, dict[int, bytes]] = {}
         self._ends: dict[str, tuple[str, int]] = {}
-        self._room = MOST
+        self._room = MAX_OBSERVED_FRAMES
 
     @property
     def messages(self) -> Iterable[str]:
@@ -58,7 +56,7 @@ class Observer:
     def forget(self) -> None:
         """Forget the tokens, which the log has when it is read again."""
         self._tokens = {message_id: {} for message_id in self._tokens}
-        self._room = MOST
+        self._room = MAX_OBSERVED_FRAMES
 
     def snapshot(self, message_id: str, reply: StoredReply, count: int | None) -> stream.Snapshot | None:
         """Make a snapshot of what the channel has delivered of a reply; None if that is nothing.

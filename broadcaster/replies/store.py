@@ -13,6 +13,7 @@ import msgspec
 
 from legato.broadcaster.bus.base import BusError, RefusedError
 from legato.broadcaster.channels.subscriber import Key
+from legato.broadcaster.limits import MESSAGE_RESERVED_SECONDS
 from legato.broadcaster.redis_client import ask
 from legato.protocol import stream, wire
 from legato.protocol.healing import LogReading
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from legato.protocol.stream import Job, State, UserId
 
 CHAT_PREFIX: Final = stream.chat_channel("")
-
-RESERVED_SECONDS: Final = 60
-"""How long a message counts as open before its job is known to be queued; longer than any call takes."""
 
 
 class Conflict(Exception):  # noqa: N818 - an answer to the client, not an internal error
@@ -108,7 +106,7 @@ class Replies:
         """Count the message as open, then queue it. The two are in different slots of a Redis Cluster.
 
         If the job is certainly not queued, the count is undone at once. If that is unknown (no answer, or
-        this process ends), the message counts for :data:`RESERVED_SECONDS` only.
+        this process ends), the message counts for :data:`MESSAGE_RESERVED_SECONDS` only.
         """
         if not await self._announce(job, self._chat.max_open_per_user):
             raise TooMany
@@ -138,7 +136,7 @@ class Replies:
         """Record the message. Returns False if its user has ``limit`` open ones already (0: no limit)."""
         user = msgspec.json.encode(job.user_id)
         now = job.queued_at // 1000
-        arguments = (job.message_id, user, limit, now, self._chat.unclaimed_seconds, RESERVED_SECONDS)
+        arguments = (job.message_id, user, limit, now, self._chat.unclaimed_seconds, MESSAGE_RESERVED_SECONDS)
         return bool(await ask(self._admit(self._user_keys(job), arguments)))
 
     async def _settle(self, job: Job, *, queued: bool) -> None:

@@ -8,6 +8,8 @@ import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from legato.broadcaster.limits import MAX_HELD_BODY_BYTES
+
 from .asgi import CONTINUE, Flow
 
 if TYPE_CHECKING:
@@ -32,10 +34,6 @@ _BAD_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _WITHOUT_BODY: Final = frozenset({204, 304})
 
 _FAILED: Final = b"Internal Server Error"
-
-
-HELD_BYTES: Final = 65_536
-"""How much of a body waits for an ASGI application that does not take it."""
 
 
 class Link(NamedTuple):
@@ -131,7 +129,7 @@ class AsgiCycle:
     @property
     def full(self) -> bool:
         """Whether nothing more of the body is read for now."""
-        return self._body.size >= HELD_BYTES
+        return self._body.size >= MAX_HELD_BODY_BYTES
 
     def add(self, data: bytes) -> None:
         """Take a part of the body."""

@@ -23,6 +23,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
+from legato.broadcaster.limits import READ_SLICE_BYTES, READ_SLICE_MESSAGES, READ_TURN_SECONDS
+
 from .cut import cut
 
 if TYPE_CHECKING:
@@ -30,20 +32,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SLICE: Final = 8
-"""Messages, frames or requests per slice. The most expensive, subscriptions, take 0.3 ms each."""
-
-SLICE_BYTES: Final = 65_536
-"""Bytes after which a slice ends, even with fewer messages."""
-
 COST_SHIFT: Final = 7
 """Data that is read at once counts as one more message per 2 ** 7 bytes."""
-
-TURN_SECONDS: Final = 0.003
-"""How long all queued slices of one loop turn may take in total, plus at most one slice.
-
-Slices that are read at once have the same budget in addition.
-"""
 
 
 class Reader(Protocol):
@@ -61,7 +51,7 @@ class Budget:
 
     :param call_soon: runs a function in the next turn of the loop.
     :param clock: a clock in seconds. Not the loop's: uvloop updates its clock only once per turn.
-    :param seconds: as :data:`TURN_SECONDS`.
+    :param seconds: as :data:`READ_TURN_SECONDS`.
     :ivar left: messages that may be read at once before the clock is read again.
     """
 
@@ -69,14 +59,14 @@ class Budget:
         self,
         call_soon: Callable[[Callable[[], None]], object],
         clock: Callable[[], float] = time.monotonic,
-        seconds: float = TURN_SECONDS,
+        seconds: float = READ_TURN_SECONDS,
     ) -> None:
         self._seconds = seconds
         self._call_soon = call_soon
         self._clock = clock
         self._queue: deque[Reader] = deque()
         self._queued: set[Reader] = set()
-        self.left = SLICE
+        self.left = READ_SLICE_MESSAGES
         self._began: float | None = None
         self._scheduled = False
 
@@ -103,7 +93,7 @@ class Budget:
         elif now - self._began >= self._seconds:
             self.left = 0
             return False
-        self.left = SLICE - 1
+        self.left = READ_SLICE_MESSAGES - 1
         return True
 
     def put(self, reader: Reader) -> None:
@@ -120,7 +110,7 @@ class Budget:
 
         :param size: the size of the input in bytes.
         """
-        if size <= SLICE_BYTES and self.spend(size):
+        if size <= READ_SLICE_BYTES and self.spend(size):
             return call()
         queued = _Call(call)
         self.put(queued)

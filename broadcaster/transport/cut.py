@@ -6,13 +6,12 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
+from legato.broadcaster.limits import CUT_LOG_SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 logger: Final = logging.getLogger("legato.connections")
-
-SECONDS: Final = 10.0
-"""Minimum time between two log lines: one fault may hit thousands of connections."""
 
 
 class Cuttable(Protocol):
@@ -23,7 +22,7 @@ class Cuttable(Protocol):
 
 
 class Cutter:
-    """Aborts connections, and logs at most one failure per :data:`SECONDS`.
+    """Aborts connections, and logs at most one failure per :data:`CUT_LOG_SECONDS`.
 
     :param clock: a clock in seconds.
     """
@@ -46,7 +45,7 @@ class Cutter:
         if now < self._quiet_until:
             self._suppressed += 1
             return
-        suppressed, self._suppressed, self._quiet_until = self._suppressed, 0, now + SECONDS
+        suppressed, self._suppressed, self._quiet_until = self._suppressed, 0, now + CUT_LOG_SECONDS
         more = f"; {suppressed} more since the last such line" if suppressed else ""
         logger.error("a connection is cut: %s failed%s", doing, more, exc_info=error)
 

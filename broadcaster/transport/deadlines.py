@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Protocol
+from typing import Protocol
 
-STALLED_SECONDS: Final = 30.0
-"""Write-stall timeout: how long a peer may read nothing of what was written for it."""
-
-PROGRESS_BYTES: Final = 32_768
-"""How much of a body has to arrive in ``request_seconds``, if it is not complete by then."""
+from legato.broadcaster.limits import BODY_PROGRESS_BYTES, WRITE_STALL_SECONDS
 
 
 class HasDeadline(Protocol):
@@ -29,7 +25,7 @@ class Deadlines:
     """One timer for all read deadlines of a connection. A request that arrives whole does not move it.
 
     :param keep_alive: how long a connection may be idle between two requests, in seconds.
-    :param seconds: for a head, and for each :data:`PROGRESS_BYTES` of a body.
+    :param seconds: for a head, and for each :data:`BODY_PROGRESS_BYTES` of a body.
     :ivar idle_since: when the last answer was complete, or the peer connected, in the loop's time.
     :ivar due: when more of an incomplete request has to have arrived; None without one.
     """
@@ -69,7 +65,7 @@ class Deadlines:
     def received(self, size: int) -> None:
         """Count bytes of the body; enough of them renew the deadline."""
         self._progress += size
-        if self._progress >= PROGRESS_BYTES:
+        if self._progress >= BODY_PROGRESS_BYTES:
             self.renew()
 
     def _look_by(self, deadline: float) -> None:
@@ -112,7 +108,7 @@ class Deadlines:
         if left and left == before:
             self._connection.transport.abort()
         elif left:
-            self._timer = self._loop.call_later(STALLED_SECONDS, self._flush, left)
+            self._timer = self._loop.call_later(WRITE_STALL_SECONDS, self._flush, left)
 
     @property
     def stalled(self) -> bool:
@@ -121,7 +117,7 @@ class Deadlines:
 
     def stall(self) -> None:
         """Start the write-stall timer: the write buffer is full."""
-        self._stall = self._loop.call_later(STALLED_SECONDS, self._connection.transport.abort)
+        self._stall = self._loop.call_later(WRITE_STALL_SECONDS, self._connection.transport.abort)
 
     def unstall(self) -> None:
         """Stop the write-stall timer: the peer reads, or has gone. Idempotent."""

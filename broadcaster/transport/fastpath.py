@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from legato.broadcaster.limits import CACHED_HEADER_SECTIONS, MAX_CACHED_HEADER_BYTES
+
 from .memo import recognised
 
 _TARGET: Final = re.compile(rb"/[!-$&-~]{0,1024}")  # no percent escapes: parse_head bounds them
@@ -26,12 +28,6 @@ _ANY_LENGTH: Final = re.compile(rb"(?i)^content-length", re.MULTILINE)
 _NO_UPGRADE: Final = frozenset(
     (b"content-length", b"expect", b"proxy-connection", b"te", b"trailer", b"transfer-encoding")
 )
-
-KNOWN_FIELDS: Final = 1024
-"""Cached header sections: a client sends the same fields with every request."""
-
-KNOWN_BYTES: Final = 512
-"""Maximum length of a cached header section."""
 
 
 def plain_post(data: bytes) -> tuple[bytes, bytes] | None:
@@ -62,7 +58,7 @@ def _length(fields: bytes) -> int | None:
     return None if length is None or len(_ANY_LENGTH.findall(fields)) > 1 else int(length[1])
 
 
-_known_length: Final = recognised(KNOWN_FIELDS, KNOWN_BYTES, _length)
+_known_length: Final = recognised(CACHED_HEADER_SECTIONS, MAX_CACHED_HEADER_BYTES, _length)
 
 
 def plain_upgrade(data: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]] | None:

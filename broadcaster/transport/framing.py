@@ -11,23 +11,16 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import httptools
 
+from legato.broadcaster.limits import (
+    CHUNKS_PER_READ,
+    MAX_HEAD_BYTES,
+    MAX_HEADER_FIELDS,
+    MAX_URL_ESCAPES,
+    MAX_URL_PARTS,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-MAX_HEAD: Final = 65_536
-"""Maximum bytes of a head plus the chunk extensions and trailers of its body."""
-
-MAX_FIELDS: Final = 256
-"""Maximum number of header fields. Each costs a call, so their count is bounded as well."""
-
-MAX_PARTS: Final = 256
-"""Maximum number of path segments and query parameters, which cost by count, too."""
-
-MAX_ESCAPES: Final = 2048
-"""Maximum number of percent escapes in a URL."""
-
-MAX_CHUNKS: Final = 64
-"""Maximum number of chunks read per call."""
 
 INVALID: Final = "Invalid HTTP request received."
 
@@ -100,13 +93,13 @@ def take_head(unread: bytearray, searched: int = 0) -> bytes | None:
     if not searched and unread.startswith((b"\r", b"\n")):
         start = unread[:4]
         del unread[: len(start) - len(start.lstrip(b"\r\n"))]
-    end = unread.find(_HEAD_END, max(searched - 3, 0), MAX_HEAD)
+    end = unread.find(_HEAD_END, max(searched - 3, 0), MAX_HEAD_BYTES)
     if end >= 0:
         head = bytes(unread[: end + 4])
         del unread[: end + 4]
-        if head.count(b"\n") <= MAX_FIELDS + 2:
+        if head.count(b"\n") <= MAX_HEADER_FIELDS + 2:
             return head
-    elif len(unread) < MAX_HEAD:
+    elif len(unread) < MAX_HEAD_BYTES:
         return None
     raise FramingRefusal(431, "The head of the request is too large.")
 
@@ -152,10 +145,10 @@ def parse_head(data: bytes) -> Head:
 
 def _check_target(target: bytes) -> None:
     """Refuse URLs that are expensive to decode: with many small parts, or with invalid escapes."""
-    if target.count(b"&") + target.count(b"/") > MAX_PARTS:
+    if target.count(b"&") + target.count(b"/") > MAX_URL_PARTS:
         raise FramingRefusal(414, "The address of the request has too many parts.")
     escapes = target.count(b"%")
-    if escapes > MAX_ESCAPES:
+    if escapes > MAX_URL_ESCAPES:
         raise FramingRefusal(414, "The address of the request has too many escapes.")
     if escapes and _NO_ESCAPE.search(target) is not None:
         raise FramingRefusal(400, INVALID)
@@ -220,12 +213,12 @@ class Chunked:
         self._state: Callable[[bytearray, bytearray, int], bool] = self._size
 
     def take(self, unread: bytearray, most: int) -> bytes:
-        """Take content from the front, at most ``most`` bytes, or of :data:`MAX_CHUNKS` chunks.
+        """Take content from the front, at most ``most`` bytes, or of :data:`CHUNKS_PER_READ` chunks.
 
         :raises FramingRefusal: the chunks are invalid, or extensions and trailers are too large.
         """
         content = bytearray()
-        for _ in range(3 * MAX_CHUNKS):
+        for _ in range(3 * CHUNKS_PER_READ):
             if len(content) >= most or not self._state(unread, content, most):
                 break
         return bytes(content)
@@ -294,5 +287,5 @@ Body = Sized | Chunked
 def body_of(head: Head) -> Body | None:
     """Return the reader of the body; None if there is no body."""
     if head.length is None:
-        return Chunked(max(MAX_HEAD - head.size, 0))
+        return Chunked(max(MAX_HEAD_BYTES - head.size, 0))
     return Sized(head.length) if head.length else None

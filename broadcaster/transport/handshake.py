@@ -16,6 +16,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
+from legato.broadcaster.limits import CACHED_HANDSHAKES, MAX_CACHED_HANDSHAKE_BYTES
 from legato.protocol.apps import SUBPROTOCOL
 from legato.protocol.signatures import parse_query
 
@@ -32,12 +33,6 @@ KEY_BYTES: Final = 16
 
 KEY_LENGTH: Final = 24
 """Length of a ``Sec-WebSocket-Key`` in Base64."""
-
-KNOWN_REQUESTS: Final = 512
-"""Cached requests, and cached targets."""
-
-KNOWN_BYTES: Final = 1024
-"""Maximum length of a cached request or target."""
 
 _KEY_FIELDS: Final = (b"\r\nSec-WebSocket-Key: ", b"\r\nsec-websocket-key: ")
 _VERSION: Final = b"13"
@@ -91,7 +86,7 @@ def _parse_target(target: bytes) -> tuple[str, Mapping[str, str]]:
     return path.decode("latin-1"), parse_query(query)
 
 
-_known_target: Final = remembered(KNOWN_REQUESTS, KNOWN_BYTES, _parse_target)
+_known_target: Final = remembered(CACHED_HANDSHAKES, MAX_CACHED_HANDSHAKE_BYTES, _parse_target)
 
 
 def at_once(data: bytes) -> tuple[bytes, UpgradeRequest] | None:
@@ -118,7 +113,7 @@ def _parse_rest(data: bytes) -> UpgradeRequest | None:
     return asked(*plain) if fields.get(b"sec-websocket-key") == b"" and _is_usual(fields) else None
 
 
-_known_rest: Final = recognised(KNOWN_REQUESTS, KNOWN_BYTES, _parse_rest)
+_known_rest: Final = recognised(CACHED_HANDSHAKES, MAX_CACHED_HANDSHAKE_BYTES, _parse_rest)
 
 
 def select_subprotocol(offered: Sequence[Subprotocol]) -> Subprotocol | None:

@@ -11,9 +11,11 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
+from legato.broadcaster.limits import MAX_SKIPPED_BODY_BYTES, READ_SLICE_BYTES
+
 from .asgi import CONTINUE, ClosingTransport, Flow, refusal, scope_of
 from .asgi_cycle import AsgiCycle, Link
-from .budget import COST_SHIFT, SLICE_BYTES
+from .budget import COST_SHIFT
 from .deadlines import Deadlines
 from .exchange import Exchange
 from .fastpath import plain_post
@@ -36,9 +38,6 @@ if TYPE_CHECKING:
     Cycle = AsgiCycle | Exchange
 
 logger: Final = logging.getLogger("legato.http")
-
-SKIPPED_BYTES: Final = 65_536
-"""A connection outlives an answer that came before its request's end, if at most this much is missing."""
 
 
 class _Incomplete:
@@ -66,7 +65,7 @@ class HttpProtocol(asyncio.Protocol):
     :param api: what answers requests to the Pusher HTTP API.
     :param connect: makes a WebSocket connection, given uvicorn's set of open connections.
     :param budget: gives its read buffer slices of the loop's time.
-    :param seconds: for a head, and for each :data:`~.deadlines.PROGRESS_BYTES` of a body.
+    :param seconds: for a head, and for each :data:`~legato.broadcaster.limits.BODY_PROGRESS_BYTES` of a body.
     :param since: when the peer has connected, in the loop's time.
     :ivar cycle: the request that is being answered, or was the last.
     """
@@ -218,7 +217,7 @@ class HttpProtocol(asyncio.Protocol):
         self._deadlines.due = None
         body = body_of(head)
         self._incomplete = None if body is None else _Incomplete(head, body, unchecked=for_api)
-        skipped = body is None or (body.left is not None and body.left <= SKIPPED_BYTES)
+        skipped = body is None or (body.left is not None and body.left <= MAX_SKIPPED_BODY_BYTES)
         keep_alive = head.keep_alive and skipped  # the rest is known when the request is complete
         if scope is None:
             self._begin_exchange(head, keep_alive=keep_alive)
@@ -261,7 +260,7 @@ class HttpProtocol(asyncio.Protocol):
             return False
         unread = self._buffer.unread
         before = len(unread)
-        data = request.body.take(unread, SLICE_BYTES)
+        data = request.body.take(unread, READ_SLICE_BYTES)
         if data and self.cycle is not None and not self.cycle.response_complete:
             self.cycle.add(data)
         if request.body.done:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Protocol
 
-SECONDS: Final = 2.0
-"""How long the peer may continue to send."""
-
-BYTES: Final = 4_194_304
-"""How many bytes the peer may still send."""
+from legato.broadcaster.limits import LINGERING_CLOSE_BYTES, LINGERING_CLOSE_SECONDS
 
 
 class ConnectionOwner(Protocol):
@@ -42,8 +38,8 @@ class LingeringClose(asyncio.Protocol):
     def __init__(self, owner: ConnectionOwner, transport: asyncio.Transport) -> None:
         self._owner = owner
         self._transport = transport
-        self._left = BYTES
-        self._timer = asyncio.get_running_loop().call_later(SECONDS, owner.close)
+        self._left = LINGERING_CLOSE_BYTES
+        self._timer = asyncio.get_running_loop().call_later(LINGERING_CLOSE_SECONDS, owner.close)
         if transport.can_write_eof():
             with suppress(OSError):  # the peer has just reset the connection
                 transport.write_eof()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from legato.broadcaster.limits import ACCEPTS_PER_TURN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-ACCEPTED: Final = 16
-"""Connections that one turn of the loop accepts at least, if as many wait."""
 
 
 class AddressError(Exception):
@@ -52,7 +51,7 @@ def descriptors(listener: socket.socket) -> list[socket.socket]:
     In one turn of the loop, libuv accepts one connection of each descriptor. With a single one, a crowd that
     connects to a busy process would be accepted too slowly.
     """
-    return [listener, *(listener.dup() for _ in range(ACCEPTED - 1))]
+    return [listener, *(listener.dup() for _ in range(ACCEPTS_PER_TURN - 1))]
 
 
 def stop_listening(listeners: Iterable[socket.socket]) -> list[socket.socket]:

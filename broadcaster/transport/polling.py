@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from legato.broadcaster.api.asgi import read_body
 from legato.broadcaster.api.events import ApiError
+from legato.broadcaster.limits import MAX_POLLING_SESSIONS
 from legato.protocol import errors, fallback
 from legato.protocol.fallback import Handle, SendError
 from legato.protocol.redis.cancellation import end_task
@@ -18,9 +19,6 @@ from .polling_client import FallbackClient, Receiver
 if TYPE_CHECKING:
     from legato.broadcaster.api.asgi import Receive, Scope, Send
     from legato.broadcaster.clients.client import ClientContext
-
-MAX_SESSIONS: Final = 20_000
-"""Maximum number of sessions per process: unlike a socket, an idle session costs its client nothing."""
 
 _CORS: Final = [(b"access-control-allow-origin", b"*")]
 _PREFLIGHT: Final = [
@@ -99,7 +97,7 @@ class Fallback:
         if known is not None:
             return known
         client = FallbackClient(self._context, lambda: self._forget(handle, client))
-        if len(self._sessions) >= MAX_SESSIONS:
+        if len(self._sessions) >= MAX_POLLING_SESSIONS:
             self._context.figures.refused[errors.OVER_CAPACITY.code] += 1
             client.close(errors.OVER_CAPACITY)
             return client

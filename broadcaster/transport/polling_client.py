@@ -11,13 +11,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from legato.broadcaster.clients.client import Client, error_frame
 from legato.broadcaster.clients.command_queue import EFFECT_BYTES
+from legato.broadcaster.limits import (
+    POLLING_CHECK_SECONDS,
+    POLLING_GRACE_SECONDS,
+    POLLING_HEARTBEAT_SECONDS,
+    POLLING_HIGH_WATER_BYTES,
+    READ_SLICE_BYTES,
+    READ_SLICE_MESSAGES,
+)
 from legato.protocol import errors, fallback
 
-from .budget import SLICE, SLICE_BYTES
 from .frames import payloads
 
 if TYPE_CHECKING:
@@ -25,18 +32,6 @@ if TYPE_CHECKING:
 
     from legato.broadcaster.clients.client import ClientContext
     from legato.protocol.errors import PusherError
-
-HIGH_WATER: Final = 65_536
-"""Bytes in the client's queue above which reading from it pauses."""
-
-TICK: Final = 3.0
-"""Seconds between two checks of a session."""
-
-GRACE: Final = 5.0
-"""Seconds that a session survives without a receive request, plus up to a tick and a second."""
-
-QUIET: Final = 20.0
-"""Seconds without a frame before a heartbeat is due, so that the client gets one within 25."""
 
 
 class Receiver:
@@ -121,7 +116,7 @@ class FallbackClient(Client):
         if self._queue_bytes > self.context.server.send_queue_bytes:
             self.give_up(errors.TOO_SLOW)
             return
-        if self._queue_bytes > HIGH_WATER:
+        if self._queue_bytes > POLLING_HIGH_WATER_BYTES:
             self.hold_up()
         if self._receiver is not None:
             self._receiver.wake()
@@ -180,11 +175,11 @@ class FallbackClient(Client):
     @property
     def held(self) -> bool:
         """See the base class. A long queue, too, means that the client is slow."""
-        return self._queue_bytes > HIGH_WATER or super().held
+        return self._queue_bytes > POLLING_HIGH_WATER_BYTES or super().held
 
     def go_on(self) -> bool:
         """Read one slice of the messages that wait."""
-        left, until = SLICE, self._unread_bytes - SLICE_BYTES
+        left, until = READ_SLICE_MESSAGES, self._unread_bytes - READ_SLICE_BYTES
         while self._unread and left and self._unread_bytes > until and not self.held:
             message = self._unread.popleft()
             if isinstance(message, bytes):
@@ -257,10 +252,10 @@ class FallbackClient(Client):
 
     def check_at(self, now: float) -> float | None:
         """Check liveness, send heartbeats, and end a session without receive requests."""
-        if self._alone_since is not None and now >= self._alone_since + GRACE:
+        if self._alone_since is not None and now >= self._alone_since + POLLING_GRACE_SECONDS:
             self._finish()
         receiver = self._receiver
-        if receiver is not None and now >= receiver.last_frame + QUIET:
+        if receiver is not None and now >= receiver.last_frame + POLLING_HEARTBEAT_SECONDS:
             receiver.beat = True
             receiver.wake()
         super().check_at(now)
@@ -277,5 +272,5 @@ class FallbackClient(Client):
 
 
 def _next_tick(now: float) -> float:
-    """The next multiple of :data:`TICK`, so that two entries of a session on the wheel become one."""
-    return (now // TICK + 1) * TICK
+    """The next multiple of :data:`POLLING_CHECK_SECONDS`, so that two entries of a session are one."""
+    return (now // POLLING_CHECK_SECONDS + 1) * POLLING_CHECK_SECONDS

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from .budget import SLICE, SLICE_BYTES
+from legato.broadcaster.limits import READ_SLICE_BYTES, READ_SLICE_MESSAGES
+
 from .framing import FramingRefusal, take_head
 
 if TYPE_CHECKING:
@@ -118,10 +119,10 @@ class ReadBuffer:
     def _read_slice(self) -> bool:
         """Parse one slice. Whether more may be parsed at once."""
         unread, reading, step = self.unread, self._reading, self._requests.step
-        until = len(unread) - SLICE_BYTES
+        until = len(unread) - READ_SLICE_BYTES
         self._reading = True
         try:
-            for _ in range(SLICE):
+            for _ in range(READ_SLICE_MESSAGES):
                 if not step() or self.closed:
                     return False
                 if len(unread) <= until:

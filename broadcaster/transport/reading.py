@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 from websockets.frames import Opcode
 
 from legato.broadcaster.clients.client import Client
+from legato.broadcaster.limits import READ_SLICE_BYTES, READ_SLICE_MESSAGES
 
-from .budget import COST_SHIFT, SLICE, SLICE_BYTES
+from .budget import COST_SHIFT
 from .frames import goodbye, is_utf8, plain_text
 from .library import Library
 
@@ -70,14 +71,14 @@ class ReadingHalf(Client, asyncio.Protocol):
         if self._library is None:
             found = plain_text(data, 0, self.context.server.max_message_bytes)
             if found is None:
-                at = self._other(data, 0, SLICE)
+                at = self._other(data, 0, READ_SLICE_MESSAGES)
             elif found[1] == len(data) and found[0].isascii():
                 self.receive(found[0])
                 return
             else:
                 at = self._slice(data, 0)
         else:
-            at = self._by_library(self._library, data, 0, SLICE)
+            at = self._by_library(self._library, data, 0, READ_SLICE_MESSAGES)
         if at < len(data):
             self._postpone(data[at:])
 
@@ -132,7 +133,7 @@ class ReadingHalf(Client, asyncio.Protocol):
 
     def _slice(self, data: bytes, at: int) -> int:
         """Read up to one slice of messages, from ``at`` on. Returns where the next one begins."""
-        end, left, until = len(data), SLICE, at + SLICE_BYTES
+        end, left, until = len(data), READ_SLICE_MESSAGES, at + READ_SLICE_BYTES
         limit = self.context.server.max_message_bytes
         while self._library is None:
             found = plain_text(data, at, limit)
@@ -166,7 +167,7 @@ class ReadingHalf(Client, asyncio.Protocol):
     def _by_library(self, library: Library, data: bytes, at: int, left: int) -> int:
         if self.session is not None:
             self.session.seen(self.context.now())
-        until = min(len(data), at + SLICE_BYTES)
+        until = min(len(data), at + READ_SLICE_BYTES)
         while at < until and left and not self.held:
             at = library.read(data, at)
             left -= 1

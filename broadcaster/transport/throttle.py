@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from legato.broadcaster.limits import CONNECTION_STARTS_PER_TURN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-MOST: Final = 8
-"""Starts per turn of the loop. Each costs about 0.3 ms, from the request to the subscription."""
 
 
 class StartThrottle:
@@ -23,7 +22,7 @@ class StartThrottle:
     def __init__(self, call_soon: Callable[[Callable[[], None]], object]) -> None:
         self._call_soon = call_soon
         self._waiting: deque[Callable[[], None]] = deque()
-        self._left = MOST
+        self._left = CONNECTION_STARTS_PER_TURN
         self._scheduled = False
 
     def __len__(self) -> int:
@@ -31,7 +30,7 @@ class StartThrottle:
 
     def put(self, begin: Callable[[], None]) -> bool:
         """Returns whether the caller may start now. Otherwise ``begin`` is called in a later turn."""
-        if self._left <= MOST // 2 and not self._scheduled:
+        if self._left <= CONNECTION_STARTS_PER_TURN // 2 and not self._scheduled:
             self._schedule()
         if self._left > 0:  # then none waits: waiting ones use up the count
             self._left -= 1
@@ -45,7 +44,7 @@ class StartThrottle:
 
     def _turn(self) -> None:
         self._scheduled = False
-        self._left = MOST
+        self._left = CONNECTION_STARTS_PER_TURN
         if self._waiting:
             self._schedule()  # first: an error must not leave the others waiting
         while self._waiting and self._left > 0:

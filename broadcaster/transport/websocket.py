@@ -7,9 +7,10 @@ nothing is read from it, so that it cannot request more than it reads.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from legato.broadcaster.clients.client import error_frame
+from legato.broadcaster.limits import CLOSE_HANDSHAKE_SECONDS, WRITE_HIGH_WATER_BYTES, WRITE_STALL_SECONDS
 from legato.protocol import errors
 
 from . import handshake
@@ -24,16 +25,6 @@ if TYPE_CHECKING:
     from legato.protocol.errors import PusherError
 
     from .handshake import UpgradeRequest
-
-CLOSE_TIMEOUT: Final = 5.0
-"""Seconds for the close handshake, after which the socket is aborted."""
-
-WRITE_HIGH_WATER: Final = 65_536
-"""Bytes in the transport's buffer above which a connection is slow."""
-
-
-STALLED_SECONDS: Final = 30.0
-"""Write-stall check: a slow peer that has read nothing between two checks is cut."""
 
 
 class Connection(ReadingHalf):
@@ -69,7 +60,7 @@ class Connection(ReadingHalf):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport over from the HTTP protocol."""
         self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
+        self._transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
         self.write_now = self._transport.write
         self._open_connections.add(self)
 
@@ -96,7 +87,7 @@ class Connection(ReadingHalf):
         self.hold_up()
         self._pending = None
         if self._stall_timer is None:
-            self._stall_timer = self.context.loop.call_later(STALLED_SECONDS, self._check_stall)
+            self._stall_timer = self.context.loop.call_later(WRITE_STALL_SECONDS, self._check_stall)
 
     def _check_stall(self) -> None:
         """Cut a slow peer that has read nothing since the last check."""
@@ -109,7 +100,7 @@ class Connection(ReadingHalf):
             self.abort()
             return
         self._pending = pending
-        self._stall_timer = self.context.loop.call_later(STALLED_SECONDS, self._check_stall)
+        self._stall_timer = self.context.loop.call_later(WRITE_STALL_SECONDS, self._check_stall)
 
     def resume_writing(self) -> None:
         """The transport's buffer has drained: write the queued bytes, then leave the slow state."""
@@ -125,7 +116,7 @@ class Connection(ReadingHalf):
     def _write_some(self, backlog: deque[bytes]) -> None:
         """Write at most one buffer's worth, so that the rest still counts against the bound of the queue."""
         batch, size = [], 0
-        while backlog and size < WRITE_HIGH_WATER:
+        while backlog and size < WRITE_HIGH_WATER_BYTES:
             batch.append(backlog.popleft())
             size += len(batch[-1])
         self._backlog_bytes -= size
@@ -217,7 +208,7 @@ class Connection(ReadingHalf):
     def await_close(self) -> None:
         """Start the close timeout."""
         if self._closing is None:
-            self._closing = self.context.loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
+            self._closing = self.context.loop.call_later(CLOSE_HANDSHAKE_SECONDS, self._transport.abort)
 
     def hang_up(self) -> None:
         """Leave, and close after the transport's buffer is written."""

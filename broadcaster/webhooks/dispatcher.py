@@ -10,12 +10,13 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+from legato.broadcaster.limits import WEBHOOK_CLOSE_SECONDS
 from legato.protocol import webhooks
 from legato.protocol.delivery import RetryPolicy
 from legato.protocol.holdback import HOLD_SECONDS, Gone, Place
 
 from .departures import HeldDepartures
-from .senders import CLOSE_SECONDS, Senders
+from .senders import Senders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -93,7 +94,7 @@ class Webhooks:
         """Report the departures that are held back, and hold back none from now on."""
         self._departures.release()
 
-    async def close(self, seconds: float = CLOSE_SECONDS) -> None:
+    async def close(self, seconds: float = WEBHOOK_CLOSE_SECONDS) -> None:
         """:meth:`release`, send what is due within so many seconds, and drop the rest."""
         self._departures.close()
         self._running = False

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import httpx2
 
+from legato.broadcaster.limits import WEBHOOK_IDLE_CONNECTIONS, WEBHOOK_IDLE_SECONDS, WEBHOOK_MAX_ANSWER_BYTES
 from legato.protocol import webhooks
 
 if TYPE_CHECKING:
@@ -16,13 +17,6 @@ if TYPE_CHECKING:
 
 for _library in ("httpx2", "httpcore2"):  # they log whole URLs, which may hold a password
     logging.getLogger(_library).setLevel(logging.WARNING)
-
-IDLE_CONNECTIONS: Final = 100
-IDLE_SECONDS: Final = 30.0
-"""How many idle connections are kept for further requests, and how long."""
-
-MAX_ANSWER_BYTES: Final = 65_536
-"""How much of a response is read so that its connection can be reused. With more, it is closed."""
 
 
 class NotAcceptedError(Exception):
@@ -39,8 +33,8 @@ def client() -> httpx2.AsyncClient:
         trust_env=False,
         limits=httpx2.Limits(
             max_connections=None,  # each sender has a bound of its own, so that none waits for another's
-            max_keepalive_connections=IDLE_CONNECTIONS,
-            keepalive_expiry=IDLE_SECONDS,
+            max_keepalive_connections=WEBHOOK_IDLE_CONNECTIONS,
+            keepalive_expiry=WEBHOOK_IDLE_SECONDS,
         ),
     )
 
@@ -70,9 +64,9 @@ async def post(client: httpx2.AsyncClient, app: App, webhook: Webhook, content: 
 
 
 async def _discard_body(response: httpx2.Response) -> None:
-    """Read the body up to :data:`MAX_ANSWER_BYTES` without keeping it."""
+    """Read the body up to :data:`WEBHOOK_MAX_ANSWER_BYTES` without keeping it."""
     read = 0
     async for chunk in response.aiter_raw():
         read += len(chunk)
-        if read > MAX_ANSWER_BYTES:
+        if read > WEBHOOK_MAX_ANSWER_BYTES:
             return

@@ -6,6 +6,8 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from legato.broadcaster.limits import WEBHOOK_CLOSE_SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -17,9 +19,6 @@ if TYPE_CHECKING:
     from .sender import Sender
 
 FIGURES: Final = ("sent", "failed", "dropped")
-
-CLOSE_SECONDS: Final = 5.0
-"""How long a sender that closes may still send what is due."""
 
 
 class Senders:
@@ -77,7 +76,7 @@ class Senders:
         return sender
 
     async def _retire(self, sender: Sender) -> None:
-        await sender.close(CLOSE_SECONDS)
+        await sender.close(WEBHOOK_CLOSE_SECONDS)
         self.all.remove(sender)
         for name in FIGURES:
             self._past[name] += getattr(sender, name)

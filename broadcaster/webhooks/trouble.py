@@ -6,15 +6,11 @@ import asyncio
 import logging
 from typing import Final
 
+from legato.broadcaster.limits import WARNING_SECONDS, WEBHOOK_DROP_REPORT_SECONDS
+
 from .requests import NotAcceptedError
 
 logger: Final = logging.getLogger("legato.webhooks")
-
-REPORT_SECONDS: Final = 1.0
-"""Drops within this time share one line."""
-
-QUIET_SECONDS: Final = 60.0
-"""After a line about a failure, the next is at least this much later."""
 
 
 class TroubleLog:
@@ -40,14 +36,14 @@ class TroubleLog:
         self._reason = str(error) if isinstance(error, NotAcceptedError) else type(error).__name__
         now = self._loop.time()
         if now >= self._quiet_until:
-            self._quiet_until = now + QUIET_SECONDS
+            self._quiet_until = now + WARNING_SECONDS
             logger.warning("%s: a request was not accepted (%s), trying again", self._name, self._reason)
 
     def dropped(self, total: int) -> None:
         """Note how many events have been dropped in total; the line follows soon."""
         self._dropped = total
         if total > self._reported and self._timer is None:
-            self._timer = self._loop.call_later(REPORT_SECONDS, self._report)
+            self._timer = self._loop.call_later(WEBHOOK_DROP_REPORT_SECONDS, self._report)
 
     def close(self) -> None:
         """Flush pending log lines."""

@@ -22,8 +22,8 @@ import pytest
 import uvloop
 
 from legato.broadcaster.bus.pubsub import NOT_ENOUGH_DATA
-from legato.broadcaster.channels.fanout import CHUNK
 from legato.broadcaster.composition import running
+from legato.broadcaster.limits import WRITES_PER_CLOCK_READ
 from legato.protocol import stream, wire
 from legato.protocol.settings import Redis
 from legato.protocol.wire import Envelope
@@ -90,13 +90,13 @@ def fan_out(receivers: int, messages: int) -> int:
     return count
 
 
-@pytest.mark.parametrize("receivers", [CHUNK // 2, 10 * CHUNK])
+@pytest.mark.parametrize("receivers", [WRITES_PER_CLOCK_READ // 2, 10 * WRITES_PER_CLOCK_READ])
 def test_a_receiver_costs_one_write_and_nothing_else(receivers):
     more = fan_out(2 * receivers, 10) - fan_out(receivers, 10)
     assert more / receivers <= PER_RECEIVER
 
 
-@pytest.mark.parametrize("receivers", [1, CHUNK // 2, 10 * CHUNK])
+@pytest.mark.parametrize("receivers", [1, WRITES_PER_CLOCK_READ // 2, 10 * WRITES_PER_CLOCK_READ])
 def test_a_message_costs_the_same_whoever_receives_it(receivers):
     more = fan_out(receivers, 20) - fan_out(receivers, 10)
     assert more / 10 <= PER_MESSAGE

@@ -17,10 +17,15 @@ from typing import TYPE_CHECKING
 import pytest
 from redis import Redis
 
-from legato.broadcaster.clients.drain import PATIENCE_SECONDS
-from legato.broadcaster.clients.peers import LAST_SECONDS, PEER_SECONDS
-from legato.broadcaster.draining_server import CLOSE_SECONDS, REQUEST_SECONDS
-from legato.broadcaster.lifecycle import CLOSE_FLUSH_SECONDS, REGISTRY_SECONDS
+from legato.broadcaster.limits import (
+    DRAIN_CLOSE_SECONDS,
+    DRAIN_PATIENCE_SECONDS,
+    LEASE_RELEASE_SECONDS,
+    PEER_CHECK_SECONDS,
+    PEER_RECHECK_SECONDS,
+    SHUTDOWN_PUBLISH_SECONDS,
+    SHUTDOWN_REQUEST_SECONDS,
+)
 from legato.broadcaster.webhooks import senders as webhooks
 from legato.deploy import ports
 from legato.deploy.processes import BROADCASTER_STOP_SECONDS
@@ -79,10 +84,10 @@ def stopped(running: Running) -> int:
 
 def test_a_broadcaster_ends_in_the_time_that_it_is_given_whatever_hangs() -> None:
     """Each wait that is left once the drain is over; Redis that hangs, and with it receivers of webhooks."""
-    sockets = CLOSE_SECONDS + REQUEST_SECONDS
-    peers = max(PEER_SECONDS, PATIENCE_SECONDS + LAST_SECONDS)
-    silent = peers + sockets + REGISTRY_SECONDS + CLOSE_FLUSH_SECONDS
-    answering = sockets + CLOSE_FLUSH_SECONDS + REGISTRY_SECONDS + webhooks.CLOSE_SECONDS
+    sockets = DRAIN_CLOSE_SECONDS + SHUTDOWN_REQUEST_SECONDS
+    peers = max(PEER_CHECK_SECONDS, DRAIN_PATIENCE_SECONDS + PEER_RECHECK_SECONDS)
+    silent = peers + sockets + LEASE_RELEASE_SECONDS + SHUTDOWN_PUBLISH_SECONDS
+    answering = sockets + SHUTDOWN_PUBLISH_SECONDS + LEASE_RELEASE_SECONDS + webhooks.WEBHOOK_CLOSE_SECONDS
     assert max(silent, answering) < BROADCASTER_STOP_SECONDS
     assert f"`drain_seconds` and {BROADCASTER_STOP_SECONDS:g} s more" in DOCS.read_text()
 

@@ -191,7 +191,7 @@ STUBBORN = """
 import asyncio
 import legato.worker.jobs.consumer
 from legato.worker.providers import base, scripted
-legato.worker.jobs.consumer.CLOSE_SECONDS = 1
+legato.worker.jobs.consumer.MODEL_CLOSE_SECONDS = 1
 answer = scripted.Scripted.stream
 async def stream(self, request):
     if request.message != "stubborn":

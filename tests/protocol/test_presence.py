@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from legato.protocol import presence
 from legato.protocol.channels import ChannelError
-from legato.protocol.limits import TokenBucket
 from legato.protocol.presence import Member
 from legato.protocol.users import UserError, parse_user, user_channel, watch_channel, watchlist_events
 
@@ -66,15 +65,6 @@ def test_nothing_to_tell_is_not_told():
     told = json.loads(watchlist_events(online=["8"], offline=[]))
     assert told["event"] == "pusher_internal:watchlist_events"
     assert json.loads(told["data"]) == {"events": [{"name": "online", "user_ids": ["8"]}]}
-
-
-@given(st.lists(st.floats(0, 5), min_size=1, max_size=100))
-def test_a_bucket_never_lets_more_through_than_its_rate_and_one_burst(pauses):
-    bucket, now, passed = TokenBucket(10, 0.0), 0.0, 0
-    for pause in pauses:
-        now += pause
-        passed += bucket.take(now)
-    assert passed <= 10 + 10 * now + 1e-6
 
 
 def test_channels_of_a_user():

@@ -8,6 +8,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
 from legato.protocol.redis.errors import reason_of
+from legato.worker.limits import CANCEL_POLL_TIMEOUT_SECONDS
 
 from . import shards
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from legato.protocol.redis_url import Address
 
 log: Final = logging.getLogger("legato.worker")
-
-POLL_TIMEOUT: Final = 0.25
-"""Seconds that a poll waits for the servers. Later answers are returned by the next poll."""
 
 Flag = tuple[str, str]
 """A message id, and a key that cancels it."""
@@ -63,7 +61,7 @@ class CancelFlags:
                 self._asking[shard] = asyncio.create_task(self._read(flags))
                 begun.append(self._asking[shard])
         if begun:
-            await asyncio.wait(begun, timeout=POLL_TIMEOUT)
+            await asyncio.wait(begun, timeout=CANCEL_POLL_TIMEOUT_SECONDS)
         found, errors, answered = set[str](), list[BaseException](), False
         for shard, task in list(self._asking.items()):
             if not task.done():

@@ -14,6 +14,14 @@ from legato.protocol.redis.cancellation import obey_cancellation
 from legato.protocol.redis.connections import UnavailableError
 from legato.protocol.redis.errors import reason_of
 from legato.protocol.redis.retry import FIRST, Backend, Backoff
+from legato.worker.limits import (
+    CANCEL_POLL_SECONDS,
+    DRAIN_SETTLE_SECONDS,
+    MAX_JOB_DELIVERIES,
+    MODEL_CLOSE_SECONDS,
+    RENEWALS_PER_LEASE,
+    TAKE_OVER_SECONDS,
+)
 from legato.worker.replies.runner import Outcome
 from legato.worker.replies.stop import Control, StopReason
 
@@ -32,26 +40,6 @@ if TYPE_CHECKING:
     from .queue import Entry, JobQueue
 
 log: Final = logging.getLogger("legato.worker")
-
-CANCEL_POLL: Final = 0.25
-"""Seconds between two reads of the cancel flags: half of the time in which a cancel takes effect."""
-
-RENEWALS: Final = 3
-"""How often a lease is renewed within its duration: two renewals may fail before it is lost."""
-
-MAX_DELIVERIES: Final = 10
-"""A job that has raised an error this often moves to the dead letters: the fault is in the job."""
-
-CLOSE_SECONDS: Final = 10.0
-"""How long a request to the model may take to close. Its reply has ended, but keeps its slot until then."""
-
-TAKE_OVER_INTERVAL: Final = 1.0
-"""Seconds between two searches for expired leases."""
-
-SETTLE_SECONDS: Final = 1.0
-"""After the drain deadline: time to hand jobs over before they are left to their leases. Also the time that
-cancelled tasks have to end.
-"""
 
 REDIS_DOWN: Final = (
     exceptions.ConnectionError,  # includes "loading"
@@ -115,8 +103,12 @@ class Consumer:
     async def run(self) -> None:
         """Claim and answer until drained."""
         periodic = [
-            asyncio.create_task(self._every(self._limits.lease / RENEWALS, self._renew, "renewing leases")),
-            asyncio.create_task(self._every(CANCEL_POLL, self._forward_cancels, "reading cancel flags")),
+            asyncio.create_task(
+                self._every(self._limits.lease / RENEWALS_PER_LEASE, self._renew, "renewing leases")
+            ),
+            asyncio.create_task(
+                self._every(CANCEL_POLL_SECONDS, self._forward_cancels, "reading cancel flags")
+            ),
         ]
         try:
             await self._claim()
@@ -129,7 +121,7 @@ class Consumer:
             tasks += [job.task for job in self._running]
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks, timeout=SETTLE_SECONDS)  # a request may never close
+            await asyncio.wait(tasks, timeout=DRAIN_SETTLE_SECONDS)  # a request may never close
 
     @property
     def counters(self) -> Counters:
@@ -155,7 +147,7 @@ class Consumer:
 
     @property
     def abandoned(self) -> int:
-        """How many requests to the model are still open after :data:`CLOSE_SECONDS`."""
+        """How many requests to the model are still open after :data:`MODEL_CLOSE_SECONDS`."""
         return self._running.abandoned
 
     def _uptime(self) -> float:
@@ -175,14 +167,14 @@ class Consumer:
             log.info("draining: %d running, at most %.0f s", self.running, self._limits.drain)
             loop = asyncio.get_running_loop()
             loop.call_later(self._limits.drain, self._stop_all)
-            loop.call_later(self._limits.drain + SETTLE_SECONDS, self._drain_deadline.set)
+            loop.call_later(self._limits.drain + DRAIN_SETTLE_SECONDS, self._drain_deadline.set)
 
     def _stop_all(self) -> None:
         for job in self._running:
             job.control.stop(StopReason.DRAIN)
 
     async def _claim(self) -> None:
-        waits, group_lost = Backoff(FIRST, TAKE_OVER_INTERVAL), False
+        waits, group_lost = Backoff(FIRST, TAKE_OVER_SECONDS), False
         while not self.stopping:
             self._running.changed.clear()
             free = self._limits.concurrency - len(self._running)
@@ -220,7 +212,7 @@ class Consumer:
         """Jobs with an expired lease first, for their readers have waited longest; then new ones."""
         now = asyncio.get_running_loop().time()
         if now >= self._next_takeover:
-            self._next_takeover = now + min(TAKE_OVER_INTERVAL, self._limits.lease / RENEWALS)
+            self._next_takeover = now + min(TAKE_OVER_SECONDS, self._limits.lease / RENEWALS_PER_LEASE)
             if entries := await self._jobs.take_over(count):
                 return entries
         return await self._jobs.read(count)
@@ -257,7 +249,7 @@ class Consumer:
             await self._redis.insist(lambda: self._settle[outcome](entry))
         except Exception:  # a fault of ours must end neither the process nor the job
             log.exception("reply %s: internal error, left to another attempt", job.message_id)
-            if entry.deliveries >= MAX_DELIVERIES:
+            if entry.deliveries >= MAX_JOB_DELIVERIES:
                 await self._dead_letter(entry, dead.BROKE_OFF)
         finally:
             self._running.settle(entry.id)
@@ -265,7 +257,7 @@ class Consumer:
 
     async def _wait_for_close(self, job: stream.Job, request: StoppableRequest | None) -> None:
         """Wait for the request to the model to close, so that open requests do not outnumber the slots."""
-        if request is not None and not await request.close(CLOSE_SECONDS):
+        if request is not None and not await request.close(MODEL_CLOSE_SECONDS):
             self._running.abandon(request)
             self.counters.abandoned += 1
             log.error("reply %s: the request to the model does not close, left open", job.message_id)

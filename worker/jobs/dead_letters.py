@@ -15,15 +15,13 @@ import msgspec
 from legato.protocol import stream, wire
 from legato.protocol.redis import scripts
 from legato.protocol.redis.pipeline import awaited
+from legato.worker.limits import DEAD_LETTERS_PER_READ
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from legato.protocol.redis.pipeline import Named
 
-
-BATCH: Final = 16
-"""Letters that are read at once; each has up to 8 MiB."""
 
 CLAIMED_TOO_OFTEN: Final = "claimed too often"
 NOT_PERSISTED: Final = "not persisted"
@@ -80,7 +78,9 @@ class DeadLetters:
         """All that exist now, oldest first."""
         last = await self.newest(1)
         begin = "-"
-        while last and (batch := _letters(await self._redis.xrange(self._key, begin, last[0].id, BATCH))):
+        while last and (
+            batch := _letters(await self._redis.xrange(self._key, begin, last[0].id, DEAD_LETTERS_PER_READ))
+        ):
             for letter in batch:
                 yield letter
             begin = f"({batch[-1].id}"

@@ -8,18 +8,16 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from itertools import groupby
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from . import queue as jobs
+from legato.worker.limits import QUEUE_BLOCK_MS, QUEUE_POLL_MS
+
 from .queue import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from .queue import JobQueue
-
-POLL_MS: Final = 100
-"""Interval at which the less urgent queues are polled while all are empty; the first is read blocking."""
 
 
 class PriorityQueues:
@@ -70,7 +68,7 @@ class PriorityQueues:
         for name in names:
             if entries := await self._admit(name, await self._queues[name].poll(count)):
                 return entries
-        return await self._admit(names[0], await self._queues[names[0]].read(count, POLL_MS))
+        return await self._admit(names[0], await self._queues[names[0]].read(count, QUEUE_POLL_MS))
 
     async def take_over(self, count: int) -> list[Entry]:
         """Up to ``count`` jobs whose lease has expired."""
@@ -88,7 +86,7 @@ class PriorityQueues:
 
     async def _idle(self) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(jobs.BLOCK_MS / 1000):
+            async with asyncio.timeout(QUEUE_BLOCK_MS / 1000):
                 await self._changed.wait()
 
     async def _admit(self, name: str, entries: list[Entry]) -> list[Entry]:

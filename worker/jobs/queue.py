@@ -13,19 +13,13 @@ from redis.exceptions import ResponseError
 
 from legato.protocol import wire
 from legato.protocol.redis import scripts
+from legato.worker.limits import CONSUMER_IDLE_MS, MAX_DEAD_LETTERS, QUEUE_BLOCK_MS
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from legato.protocol.redis.pipeline import Named
 
-
-BLOCK_MS: Final = 1000
-"""How long a read waits for a new job. A drain waits for it too, since a cancelled read strands jobs."""
-
-DEAD_KEPT: Final = 10_000
-CONSUMER_IDLE_MS: Final = 3_600_000
-"""A live consumer reads every second; one that has not read for an hour is removed."""
 
 _FIELD: Final = wire.JOB_FIELD.encode()
 _SCRIPTS: Final = ("renew", "requeue", "dead_letter", "forget", "take_over")
@@ -85,8 +79,8 @@ class JobQueue:
         await self.forget(b"")
 
     async def read(self, count: int, block_ms: int | None = None) -> list[Entry]:
-        """Up to ``count`` new jobs, oldest first; empty when none came within :data:`BLOCK_MS`."""
-        return await self._read(count, BLOCK_MS if block_ms is None else block_ms)
+        """Up to ``count`` new jobs, oldest first; empty when none came within :data:`QUEUE_BLOCK_MS`."""
+        return await self._read(count, QUEUE_BLOCK_MS if block_ms is None else block_ms)
 
     async def poll(self, count: int) -> list[Entry]:
         """As :meth:`read`, without waiting."""
@@ -130,7 +124,7 @@ class JobQueue:
 
     async def dead_letter(self, entry: Entry, reason: str) -> None:
         """Move the job to the dead letters."""
-        arguments = (wire.GROUP, entry.id, wire.JOB_FIELD, entry.body or b"", reason, DEAD_KEPT)
+        arguments = (wire.GROUP, entry.id, wire.JOB_FIELD, entry.body or b"", reason, MAX_DEAD_LETTERS)
         await self._scripts["dead_letter"]([self._key, self._dead], arguments)
 
     async def forget(self, consumer: bytes | None = None) -> None:

@@ -12,6 +12,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from legato.worker.limits import METRICS_BIND_RETRY_SECONDS
+
 from . import metrics_server
 
 if TYPE_CHECKING:
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     Samples = Mapping[tuple[str, ...], float]
 
 log: Final = logging.getLogger("legato.worker")
-
-RETRY_SECONDS: Final = 1.0
 
 _KINDS: Final = ("input", "output", "cache_read", "cache_write")
 
@@ -236,7 +236,7 @@ def _listen(host: str, port: int, registry: CollectorRegistry, stopped: threadin
                 log.warning("no metrics: port %d of %s: %s%s", port, host, error.strerror, again)
             if error.errno != errno.EADDRINUSE:
                 return
-            stopped.wait(RETRY_SECONDS)
+            stopped.wait(METRICS_BIND_RETRY_SECONDS)
         else:
             stopped.wait()
             stop()

@@ -8,30 +8,27 @@ import socket
 import threading
 import time
 from socketserver import ThreadingMixIn
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import make_wsgi_app
+
+from ..limits import (  # noqa: TID252 - this text stands in two packages
+    METRICS_ACCEPT_PAUSE_SECONDS,
+    METRICS_CONNECTIONS,
+    METRICS_REQUEST_SECONDS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from prometheus_client import CollectorRegistry
 
-CONNECTIONS: Final = 8
-"""Maximum number of connections. For one more, the oldest without a complete request is cut."""
-
-SECONDS: Final = 5.0
-"""Time limit of a connection, from accepting it to the end of the answer."""
-
-PAUSE_SECONDS: Final = 0.2
-"""Pause of accepting at the limit of open files, where accepting would fail in a busy loop."""
-
 
 class _Handler(WSGIRequestHandler):
     """Handles one request per connection."""
 
-    timeout = SECONDS
+    timeout = METRICS_REQUEST_SECONDS
     server: _Server
 
     def parse_request(self) -> bool:
@@ -46,7 +43,7 @@ class _Handler(WSGIRequestHandler):
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """A threading server with at most :data:`CONNECTIONS` threads."""
+    """A threading server with at most :data:`METRICS_CONNECTIONS` threads."""
 
     daemon_threads = True
 
@@ -63,19 +60,19 @@ class _Server(ThreadingMixIn, WSGIServer):
             return super().get_request()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
-                time.sleep(PAUSE_SECONDS)
+                time.sleep(METRICS_ACCEPT_PAUSE_SECONDS)
             raise
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Accept a connection, cutting another one if necessary. Returns False if all are busy."""
         del client_address
         with self._lock:
-            if len(self._due) >= CONNECTIONS:
+            if len(self._due) >= METRICS_CONNECTIONS:
                 oldest = next(iter(self._reading), None)
                 if oldest is None:
                     return False
                 self._cut(oldest)
-            self._due[request] = time.monotonic() + SECONDS
+            self._due[request] = time.monotonic() + METRICS_REQUEST_SECONDS
             self._reading[request] = None
         return True
 

@@ -8,13 +8,14 @@ The SDK builds and sends the request and reads a refusal. Its own retries are of
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
 import anthropic
 import httpx2
 
 from legato.protocol.settings import SettingsError
 from legato.protocol.text import well_formed
+from legato.worker.limits import MODEL_POOL_SECONDS, MODEL_READ_SECONDS
 
 from . import anthropic_errors as errors
 from . import base
@@ -25,12 +26,6 @@ if TYPE_CHECKING:
 
     from anthropic import AsyncStream
     from anthropic.types import MessageParam, RawMessageStreamEvent
-
-READ_SECONDS: Final = 30.0
-"""At least; longer where the model may be silent for longer."""
-
-POOL_SECONDS: Final = 5.0
-"""To get a connection of the pool, beyond the time to connect: aiohttp counts both together."""
 
 
 class Anthropic:
@@ -57,7 +52,9 @@ class Anthropic:
         self._system = well_formed(system) or anthropic.omit  # the environment may hold any bytes
         # aiohttp has no limit on sending the request; the caller's on the model's silence ends that, too.
         timeout = httpx2.Timeout(
-            max(READ_SECONDS, waits.silence), connect=waits.connect, pool=waits.connect + POOL_SECONDS
+            max(MODEL_READ_SECONDS, waits.silence),
+            connect=waits.connect,
+            pool=waits.connect + MODEL_POOL_SECONDS,
         )
         try:
             self._client = anthropic.AsyncAnthropic(

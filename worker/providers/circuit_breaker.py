@@ -1,8 +1,8 @@
 """A circuit breaker in Redis, shared by all processes that use the same provider account.
 
 When the provider reports overload, no process sends a request for a while: as long as the provider asked, or
-else for a pause that doubles each time. After the pause, requests go out one at a time, :data:`PROBE` seconds
-apart. An accepted probe undoes one step; a refused one starts the next pause.
+else for a pause that doubles each time. After the pause, requests go out one at a time,
+:data:`BREAKER_PROBE_SECONDS` apart. An accepted probe undoes one step; a refused one starts the next pause.
 """
 
 from __future__ import annotations
@@ -13,22 +13,18 @@ import random
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from legato.protocol.redis import scripts
+from legato.worker.limits import (
+    BREAKER_FIRST_PAUSE_SECONDS,
+    BREAKER_LONGEST_PAUSE_SECONDS,
+    BREAKER_LONGEST_REQUESTED_SECONDS,
+    BREAKER_PROBE_SECONDS,
+)
 
 from . import base
 
 if TYPE_CHECKING:
     from legato.protocol.redis.pipeline import Named
     from legato.protocol.redis.retry import Backend
-
-FIRST: Final = 1.0
-LONGEST: Final = 30.0
-"""Seconds of a pause whose length the provider does not give."""
-
-LONGEST_ASKED: Final = 60.0
-"""Upper bound in seconds on a pause whose length the provider gives."""
-
-PROBE: Final = 1.0
-"""Seconds between two probes."""
 
 _SCRIPTS: Final = ("breaker_acquire", "breaker_overloaded", "breaker_succeeded")
 
@@ -83,7 +79,7 @@ class SharedCircuitBreaker:
         """See :class:`CircuitBreaker`."""
         clock = asyncio.get_running_loop().time
         while True:
-            wait_ms, strikes, code = await self._run("breaker_acquire", _ms(PROBE))
+            wait_ms, strikes, code = await self._run("breaker_acquire", _ms(BREAKER_PROBE_SECONDS))
             if not wait_ms:
                 return bool(strikes)
             wait = wait_ms / 1000 * random.uniform(1, 1.1)  # noqa: S311 - spreads load, keeps no secret
@@ -97,8 +93,18 @@ class SharedCircuitBreaker:
 
     async def overloaded(self, error: base.ProviderError) -> None:
         """See :class:`CircuitBreaker`."""
-        asked = -1 if error.retry_after is None else _ms(min(error.retry_after, LONGEST_ASKED))
-        await self._run("breaker_overloaded", asked, _ms(FIRST), _ms(LONGEST), error.code)
+        asked = (
+            -1
+            if error.retry_after is None
+            else _ms(min(error.retry_after, BREAKER_LONGEST_REQUESTED_SECONDS))
+        )
+        await self._run(
+            "breaker_overloaded",
+            asked,
+            _ms(BREAKER_FIRST_PAUSE_SECONDS),
+            _ms(BREAKER_LONGEST_PAUSE_SECONDS),
+            error.code,
+        )
 
     async def _run(self, name: str, *arguments: int | str) -> list[Any]:
         return await self._backend.insist(lambda: self._scripts[name]([self._key], arguments))

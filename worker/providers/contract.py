@@ -15,16 +15,15 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from legato.worker.limits import CONTRACT_STEP_SECONDS
+
 from . import contract_checks
 from .contract_stage import CheckRun, ContractError, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ("CHECKS", "SECONDS", "Check", "ContractError", "Stage", "checks")
-
-SECONDS: Final = 5.0
-"""Time limit of each step of a check."""
+__all__ = ("CHECKS", "CONTRACT_STEP_SECONDS", "Check", "ContractError", "Stage", "checks")
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Check:
         """The name: ids of pytest."""
         return self.name
 
-    async def __call__(self, stage: Stage, *, seconds: float = SECONDS) -> None:
+    async def __call__(self, stage: Stage, *, seconds: float = CONTRACT_STEP_SECONDS) -> None:
         """Run it.
 
         :raises ContractError: the check fails.
@@ -54,7 +53,7 @@ class Check:
             finally:
                 await run.within(provider.aclose(), "aclose() does not end")
 
-    def run(self, stage: Stage, *, seconds: float = SECONDS) -> None:
+    def run(self, stage: Stage, *, seconds: float = CONTRACT_STEP_SECONDS) -> None:
         """Run it in an event loop of its own.
 
         :raises ContractError: as above.

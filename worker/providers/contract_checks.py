@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any
 
 from legato.protocol.stream import Turn
+from legato.worker.limits import CONTRACT_CONCURRENT_REQUESTS
 
 from . import base
 from .contract_stage import REQUEST, CheckRun, fail, name_of
-
-AT_ONCE: Final = 3
-"""Requests that a provider gets at once."""
 
 
 async def names_its_model(run: CheckRun) -> None:
@@ -93,7 +91,7 @@ async def accepts_any_history(run: CheckRun) -> None:
 
 async def answers_several_at_once(run: CheckRun) -> None:
     """Concurrent requests, and another one afterwards."""
-    together = await asyncio.gather(*(run.answer() for _ in range(AT_ONCE)))
+    together = await asyncio.gather(*(run.answer() for _ in range(CONTRACT_CONCURRENT_REQUESTS)))
     for events in (*together, await run.answer()):
         _need_final(events, "one of several requests")
 

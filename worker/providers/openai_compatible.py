@@ -20,6 +20,12 @@ import msgspec
 
 from legato.protocol.settings import SettingsError
 from legato.protocol.text import well_formed
+from legato.worker.limits import (
+    MODEL_MAX_ERROR_BYTES,
+    MODEL_READ_SECONDS,
+    MODEL_STREAM_END_SECONDS,
+    MODEL_USAGE_SECONDS,
+)
 
 from . import base, openai_errors
 from .openai_stream import StreamReader
@@ -29,18 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Mapping
 
 PATH: Final = "chat/completions"
-
-READ_SECONDS: Final = 30.0
-"""Minimum read time-out; longer if the worker waits longer for text."""
-
-USAGE_SECONDS: Final = 2.0
-"""How long to wait for the usage after the model has ended. Some servers do not end the stream."""
-
-END_SECONDS: Final = 0.2
-"""How long to wait for the end of the response after ``[DONE]``: only then can the connection be reused."""
-
-MAX_ERROR_BYTES: Final = 65_536
-"""Maximum bytes that are read of an error response."""
 
 _NOT_A_STREAM: Final = ("application/json", "text/html")
 """Content types of a response with status 200 that is not a stream, such as a web page."""
@@ -128,7 +122,7 @@ class OpenAiCompatible:
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=waits.connect, sock_read=max(READ_SECONDS, waits.silence)
+                total=None, sock_connect=waits.connect, sock_read=max(MODEL_READ_SECONDS, waits.silence)
             ),
             proxy=_proxy(server.base_url),
         )
@@ -208,7 +202,7 @@ class _Body:
         if not (reader.finish_reason or reader.done):
             self._deadline = math.inf
             return await self._content.readany()
-        wait = END_SECONDS if reader.done else USAGE_SECONDS
+        wait = MODEL_STREAM_END_SECONDS if reader.done else MODEL_USAGE_SECONDS
         self._deadline = min(self._deadline, self._clock() + wait)
         try:
             async with asyncio.timeout_at(self._deadline):
@@ -241,12 +235,12 @@ async def _start_of(content: aiohttp.StreamReader) -> bytes:
     """The body of an error response, up to the bound; what has arrived if the connection breaks."""
     parts, size = [], 0
     try:
-        while size < MAX_ERROR_BYTES and (part := await content.readany()):
+        while size < MODEL_MAX_ERROR_BYTES and (part := await content.readany()):
             parts.append(part)
             size += len(part)
     except (aiohttp.ClientError, TimeoutError):
         pass
-    return b"".join(parts)[:MAX_ERROR_BYTES]
+    return b"".join(parts)[:MODEL_MAX_ERROR_BYTES]
 
 
 def _messages(request: base.ProviderRequest, system: str) -> Iterable[dict[str, str]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from legato.protocol.stream import Usage
+from legato.worker.limits import MAX_MODEL_NAME_CHARACTERS
 
 from . import base, openai_errors
 from .sse import SseError, SseReader
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .sse import ServerEvent
-
-MAX_MODEL: Final = 200
-"""Characters of the model's name."""
 
 MAX_COUNT: Final = 2**53
 
@@ -135,7 +133,7 @@ class StreamReader:
         if not self._started:
             self._started = True
             name = chunk.model if isinstance(chunk.model, str) and chunk.model else self._model
-            events.append(base.RequestAccepted(name[:MAX_MODEL]))
+            events.append(base.RequestAccepted(name[:MAX_MODEL_NAME_CHARACTERS]))
         for choice in chunk.choices or ():
             if choice.index == 0:
                 self._choose(choice, events)

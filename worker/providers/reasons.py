@@ -6,9 +6,7 @@ import re
 from typing import Final
 
 from legato.protocol.text import well_formed
-
-MAX_REASON: Final = 300
-"""Characters of a provider's message that are logged."""
+from legato.worker.limits import MAX_REASON_CHARACTERS
 
 _HIDDEN: Final = "[hidden]"
 
@@ -37,11 +35,11 @@ def said_by(body: object, *secrets: str) -> str:
 
 def one_line(message: str, *secrets: str) -> str:
     """A message fit for the log: in one line, of bounded length, without secrets."""
-    message = _UNPRINTABLE.sub(" ", well_formed(message[: 10 * MAX_REASON])).strip()
+    message = _UNPRINTABLE.sub(" ", well_formed(message[: 10 * MAX_REASON_CHARACTERS])).strip()
     for secret in filter(None, secrets):
         message = message.replace(secret, _HIDDEN)
     message = _SECRETS.sub(_HIDDEN, message)
-    return message if len(message) <= MAX_REASON else f"{message[: MAX_REASON - 1]}…"
+    return message if len(message) <= MAX_REASON_CHARACTERS else f"{message[: MAX_REASON_CHARACTERS - 1]}…"
 
 
 def is_too_long(said: str) -> bool:

@@ -23,18 +23,17 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from legato.protocol.stream import Usage
+from legato.worker.limits import (
+    SCRIPTED_MAX_FAULTS,
+    SCRIPTED_MAX_TOKENS,
+    SCRIPTED_MAX_TOKENS_PER_SECOND,
+    SCRIPTED_TOKENS_PER_SECOND,
+)
 
 from . import base
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
-
-RATE: Final = 30
-"""Default of ``rate``: tokens per second."""
-
-MAX_TOKENS: Final = 100_000
-MAX_RATE: Final = 100_000
-MAX_FAULTS: Final = 20
 
 FAULTS: Final = ("overloaded", "disconnect", "hang", "refusal", "eof")
 
@@ -64,7 +63,7 @@ class ScriptedReply(NamedTuple):
     """An answer. ``overlap``: how many tokens a continuation repeats."""
 
     tokens: Sequence[str]
-    rate: int = RATE
+    rate: int = SCRIPTED_TOKENS_PER_SECOND
     faults: tuple[Fault, ...] = ()
     overlap: int = 0
 
@@ -132,7 +131,7 @@ def parse(words: Sequence[str]) -> ScriptedReply:
 
     :raises ScriptError: an unknown name, or a value out of its range.
     """
-    values, faults = {"tokens": "50", "rate": str(RATE), "overlap": "0"}, []
+    values, faults = {"tokens": "50", "rate": str(SCRIPTED_TOKENS_PER_SECOND), "overlap": "0"}, []
     for word in words:
         name, _, value = word.partition("=")
         if name == "fail":
@@ -141,17 +140,17 @@ def parse(words: Sequence[str]) -> ScriptedReply:
             values[name] = value
         else:
             raise ScriptError(f"{name[:40]!r} is unknown; expected tokens=, rate=, fail= or overlap=")
-    if len(faults) > MAX_FAULTS:
-        raise ScriptError(f"fail= is given more than {MAX_FAULTS} times")
-    count = _number(f"tokens={values['tokens']}", MAX_TOKENS)
+    if len(faults) > SCRIPTED_MAX_FAULTS:
+        raise ScriptError(f"fail= is given more than {SCRIPTED_MAX_FAULTS} times")
+    count = _number(f"tokens={values['tokens']}", SCRIPTED_MAX_TOKENS)
     numbered = [
         f"w{index} " for index in range(count)
     ]  # distinct, so that tests notice reordering, gaps and duplicates
     return ScriptedReply(
         numbered,
-        _number(f"rate={values['rate']}", MAX_RATE),
+        _number(f"rate={values['rate']}", SCRIPTED_MAX_TOKENS_PER_SECOND),
         tuple(_fault(fault, count) for fault in faults),
-        _number(f"overlap={values['overlap']}", MAX_TOKENS),
+        _number(f"overlap={values['overlap']}", SCRIPTED_MAX_TOKENS),
     )
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-MAX_EVENT_BYTES: Final = 4 * 1024 * 1024
-"""Bytes of one event. Providers send a few hundred; a tool's result may be a long page."""
+from legato.worker.limits import SSE_MAX_EVENT_BYTES
 
 _BOM: Final = b"\xef\xbb\xbf"
 _LINE_ENDS: Final = (b"\n", b"\r")
@@ -44,7 +43,7 @@ class SseReader:
     def feed(self, data: bytes) -> list[ServerEvent]:
         """The events that these bytes complete.
 
-        :raises SseError: an event is larger than :data:`MAX_EVENT_BYTES`.
+        :raises SseError: an event is larger than :data:`SSE_MAX_EVENT_BYTES`.
         """
         if self._after_cr and data:
             self._after_cr = False
@@ -90,5 +89,5 @@ class SseReader:
 
     def _count(self, size: int) -> None:
         self._size += size
-        if self._size > MAX_EVENT_BYTES:
-            raise SseError(f"an event has more than {MAX_EVENT_BYTES} bytes")
+        if self._size > SSE_MAX_EVENT_BYTES:
+            raise SseError(f"an event has more than {SSE_MAX_EVENT_BYTES} bytes")

@@ -2,8 +2,8 @@
 
 Each reply appends each piece of text as it comes. With many replies in one process, a round trip for each
 would cost far more than the script itself, in the client and in system calls. So calls of one loop iteration
-share a round trip, and at most one begins every :data:`INTERVAL`. A call is therefore sent at once unless the
-process is busy: the text of a single reply comes more slowly.
+share a round trip, and at most one begins every :data:`PIPELINE_SECONDS`. A call is therefore sent at once
+unless the process is busy: the text of a single reply comes more slowly.
 
 A round trip never waits for the answer to another. On a Cluster all this is so for each server by itself.
 """
@@ -11,12 +11,13 @@ A round trip never waits for the answer to another. On a Cluster all this is so 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoScriptError
 
 from legato.protocol.redis.cancellation import obey_cancellation
 from legato.worker.jobs import shards
+from legato.worker.limits import CALLS_PER_PIPELINE, PIPELINE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,12 +29,6 @@ if TYPE_CHECKING:
 
     _Call = tuple[tuple[str | bytes | int, ...], asyncio.Future[Any]]
     """The words of a command, and its answer."""
-
-MAX_CALLS: Final = 64
-"""Calls in one pipeline. A full one is sent at once."""
-
-INTERVAL: Final = 0.004
-"""Seconds between two pipelines to one server, and so the longest that a call waits for others."""
 
 
 class _Batch:
@@ -75,7 +70,7 @@ class BatchedScript:
             batch = self._next[shard] = _Batch()
             batch.start = self._schedule(loop, shard, batch)
         batch.calls.append((("EVALSHA", self._script.sha, len(keys), *keys, *args), answer))
-        if len(batch.calls) >= MAX_CALLS:
+        if len(batch.calls) >= CALLS_PER_PIPELINE:
             del self._next[shard]
             if batch.start is not None:
                 batch.start.cancel()
@@ -94,7 +89,7 @@ class BatchedScript:
         self, loop: asyncio.AbstractEventLoop, shard: Address | None, batch: _Batch
     ) -> asyncio.Handle:
         """At the end of this iteration, or of the interval that began with the pipeline before."""
-        due = self._sent.get(shard, -INTERVAL) + INTERVAL
+        due = self._sent.get(shard, -PIPELINE_SECONDS) + PIPELINE_SECONDS
         if due <= loop.time():
             return loop.call_soon(self._begin, shard, batch)
         return loop.call_at(due, self._begin, shard, batch)

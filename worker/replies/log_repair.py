@@ -11,6 +11,8 @@ import functools
 import logging
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from legato.worker.limits import TOKENS_PER_REPAIR
+
 from .log import GapError
 
 if TYPE_CHECKING:
@@ -24,9 +26,6 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("legato.worker")
 
 T = TypeVar("T")
-
-AT_ONCE: Final = 256
-"""Tokens that one call writes again."""
 
 
 async def insist(
@@ -67,7 +66,7 @@ async def write_again(redis: Backend, message: MessageLog, answer: Reply, first:
     lost = answer.next - first
     log.warning("reply %s: Redis has lost %d tokens, writing them again", answer.job.message_id, lost)
     while first < answer.next:
-        some = answer.tokens_from(first, AT_ONCE)
+        some = answer.tokens_from(first, TOKENS_PER_REPAIR)
         try:
             await redis.insist(functools.partial(message.append, some))
         except GapError as gap:  # it has happened again

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from legato.protocol.redis.retry import Backoff
+from legato.worker.limits import MODEL_RETRY_FIRST_SECONDS, MODEL_RETRY_LONGEST_SECONDS
 from legato.worker.providers import base
 from legato.worker.providers.circuit_breaker import ALWAYS_CLOSED
 
 if TYPE_CHECKING:
     from legato.worker.providers.circuit_breaker import CircuitBreaker
-
-FIRST_DELAY: Final = 0.5
-LONGEST_DELAY: Final = 8.0
-"""Seconds between two requests where the provider does not say how long to wait."""
 
 
 class AttemptPolicy(NamedTuple):
@@ -46,7 +43,7 @@ class RetryDelays:
     """How long to wait before each further request."""
 
     def __init__(self) -> None:
-        self._backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)
+        self._backoff = Backoff(MODEL_RETRY_FIRST_SECONDS, MODEL_RETRY_LONGEST_SECONDS)
         self._immediate = True
 
     def after(self, error: base.ProviderError) -> float:

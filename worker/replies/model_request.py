@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from legato.worker.limits import MODEL_EVENTS_AHEAD
 from legato.worker.providers import base
 
 from .watchdog import Watchdog
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from .model import Model
-
-AHEAD: Final = 64
-"""Events that may wait for the writer. At the bound no further event is read: back-pressure on the model."""
 
 Arrival = tuple[float, base.Event]
 """The loop's time at which an event came, and the event."""
@@ -38,7 +36,7 @@ class ModelRequest:
         *,
         deadline: float = float("inf"),
         delay: float = 0.0,
-        ahead: int = AHEAD,
+        ahead: int = MODEL_EVENTS_AHEAD,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._model = model

@@ -6,7 +6,8 @@ so far (:func:`anchor`), so that spaces and partial words join correctly, and th
 
 1. The new text begins with the anchor: that is dropped.
 2. Else the longest end of the old text that the new text begins with is dropped, if it begins a word and has
-   at least :data:`ENOUGH` letters and digits. One or two characters match by chance one time in ten.
+   at least :data:`OVERLAP_MIN_CHARACTERS` letters and digits. One or two characters match by chance one time
+   in ten.
 3. Not if the old text repeats itself there (``very, very``, rows of a table): it may be intended.
 
 In doubt nothing is dropped: a repeated word is better than a missing one. Spaces at the joint count once.
@@ -18,14 +19,7 @@ import re
 from itertools import takewhile
 from typing import Final
 
-WINDOW: Final = 2000
-"""Characters of the old text that are searched, and so the maximum that is held back."""
-
-ANCHOR: Final = 60
-"""Maximum characters that the model is asked to repeat."""
-
-ENOUGH: Final = 4
-"""Minimum letters and digits of an overlap other than the anchor."""
+from legato.worker.limits import OVERLAP_ANCHOR_CHARACTERS, OVERLAP_MIN_CHARACTERS, OVERLAP_WINDOW_CHARACTERS
 
 _ENDS: Final = re.compile(r"^[\W_]+|[\W_]+$")
 
@@ -47,8 +41,8 @@ def continuation(text: str) -> str:
 def anchor(text: str) -> str:
     """The last words of ``text``, stripped; empty if the text is blank."""
     text = text.rstrip()
-    words = text[-ANCHOR:]
-    if len(text) > ANCHOR and not text[-ANCHOR - 1].isspace():
+    words = text[-OVERLAP_ANCHOR_CHARACTERS:]
+    if len(text) > OVERLAP_ANCHOR_CHARACTERS and not text[-OVERLAP_ANCHOR_CHARACTERS - 1].isspace():
         begun = re.search(r"\s", words)
         words = words[begun.end() :] if begun else words
     return words.lstrip()
@@ -63,7 +57,7 @@ class OverlapFilter:
     """
 
     def __init__(self, before: str) -> None:
-        self._before = before[-WINDOW:]
+        self._before = before[-OVERLAP_WINDOW_CHARACTERS:]
         self._held = ""
         self._passed = not anchor(self._before)
 
@@ -85,7 +79,7 @@ class OverlapFilter:
 
 def _may_repeat(before: str, new: str) -> bool:
     """Whether more of ``new`` could make the overlap longer."""
-    if len(new) > 2 * WINDOW:  # blank at either end
+    if len(new) > 2 * OVERLAP_WINDOW_CHARACTERS:  # blank at either end
         return False
     return new.lstrip() in before or before.rstrip().endswith(new.strip())
 
@@ -120,7 +114,7 @@ def _repeats(text: str, overlap: str, blanks: str) -> bool:
 def _counts(old: str, overlap: str) -> bool:
     """Whether it begins a word and is too long to be a coincidence."""
     begins = not _same_word(old[-len(overlap) - 1 : -len(overlap)], overlap[0])
-    return begins and sum(map(str.isalnum, overlap)) >= ENOUGH
+    return begins and sum(map(str.isalnum, overlap)) >= OVERLAP_MIN_CHARACTERS
 
 
 def _recurs(old: str, overlap: str) -> bool:
@@ -128,7 +122,7 @@ def _recurs(old: str, overlap: str) -> bool:
     core = _ENDS.sub("", overlap)
     if _ENDS.sub("", old[: -len(overlap)]).endswith(core):
         return True
-    starts = (core[:length] for length in range(ENOUGH, len(core)))
+    starts = (core[:length] for length in range(OVERLAP_MIN_CHARACTERS, len(core)))
     return any(core.endswith(start) and _counts(core, start) for start in starts)
 
 

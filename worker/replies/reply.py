@@ -8,6 +8,7 @@ import msgspec
 
 from legato.protocol import stream
 from legato.protocol.text import Joiner, well_formed
+from legato.worker.limits import MAX_TOKEN_CHARACTERS
 from legato.worker.providers import base
 
 from . import overlap
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Decision = stream.Decision
-
-MAX_TOKEN: Final = 4096
-"""Maximum characters in one token event; longer pieces are split."""
 
 _FAILING_STOPS: Final = {"refusal": "refusal"}
 """Stop reasons that fail a reply even if it has text -> code."""
@@ -117,7 +115,7 @@ class Reply:
         the other half arrives.
         """
         piece = self._overlap.feed(self._joiner.feed(text))
-        if 0 < len(piece) <= MAX_TOKEN:
+        if 0 < len(piece) <= MAX_TOKEN_CHARACTERS:
             return [self._add(piece)]
         return self._split(piece)
 
@@ -126,7 +124,10 @@ class Reply:
         return self._split(self._overlap.feed(self._joiner.rest()) + self._overlap.rest())
 
     def _split(self, piece: str) -> list[Token]:
-        return [self._add(piece[begin : begin + MAX_TOKEN]) for begin in range(0, len(piece), MAX_TOKEN)]
+        return [
+            self._add(piece[begin : begin + MAX_TOKEN_CHARACTERS])
+            for begin in range(0, len(piece), MAX_TOKEN_CHARACTERS)
+        ]
 
     def _add(self, text: str) -> Token:
         token = self._token(self.next, text)

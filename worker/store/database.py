@@ -21,12 +21,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from legato.protocol import databases
 from legato.protocol.settings import SettingsError
+from legato.worker.limits import SQLITE_BUSY_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-BUSY_SECONDS: Final = 5.0
-"""How long SQLite waits for a lock that another process holds."""
 
 
 class SchemaError(Exception):
@@ -96,7 +94,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     """Set WAL, with which readers never wait. The timeout comes first: the switch to WAL may wait, too."""
     connection.isolation_level = None  # the driver's implicit BEGIN comes late, and never before DDL
     cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout={round(BUSY_SECONDS * 1000)}")
+    cursor.execute(f"PRAGMA busy_timeout={round(SQLITE_BUSY_SECONDS * 1000)}")
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
+from legato.worker.limits import SQLITE_UPGRADE_ATTEMPTS
+
 from .database import SchemaError
 
 if TYPE_CHECKING:
@@ -31,9 +33,6 @@ REVISIONS: Final = ("0001", "0002")
 """All revisions, oldest first. Listed here so that a check does not import Alembic."""
 
 VERSION_TABLE: Final = "legato_version"
-
-SQLITE_TRIES: Final = 12
-"""How often SQLite's wait for a lock is repeated: another process may be upgrading a big file."""
 
 # MySQL's lock is one of the whole server; its name has 64 characters at most.
 _LOCKS: Final = {
@@ -83,7 +82,7 @@ async def _with_retries(
     begin: Callable[[], AbstractAsyncContextManager[AsyncConnection]],
     work: Callable[[AsyncConnection], Awaitable[T]],
 ) -> T:
-    for tries_left in reversed(range(SQLITE_TRIES)):
+    for tries_left in reversed(range(SQLITE_UPGRADE_ATTEMPTS)):
         try:
             async with begin() as connection:
                 return await work(connection)

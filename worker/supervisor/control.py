@@ -18,7 +18,8 @@ from legato.worker import config
 from legato.worker import redis_clients as clients
 from legato.worker.jobs import backlog
 from legato.worker.jobs.dead_letters import DeadLetters
-from legato.worker.options import LISTED, UNITS
+from legato.worker.limits import CONTROL_POLL_SECONDS, DEAD_LETTERS_LISTED, SHOWN_REASON_CHARACTERS
+from legato.worker.options import UNITS
 
 from .columns import table
 from .directory import WorkerDirectory
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
 
 BAD_USAGE: Final = 2
 FAILED: Final = 1
-
-_SHOWN: Final = 80  # characters of a reason
-_POLL: Final = 0.2
 
 
 class ControlError(Exception):
@@ -210,8 +208,8 @@ async def _until_gone(directory: WorkerDirectory, ids: set[str], limit: float) -
     deadline = time.monotonic() + limit
     while left := sorted(ids & {status.id for status in await directory.workers()}):
         if time.monotonic() >= deadline:
-            raise ControlError(f"still running: {', '.join(left[:LISTED])}")
-        await asyncio.sleep(_POLL)
+            raise ControlError(f"still running: {', '.join(left[:DEAD_LETTERS_LISTED])}")
+        await asyncio.sleep(CONTROL_POLL_SECONDS)
 
 
 async def _dead_list(context: Context, args: argparse.Namespace) -> None:
@@ -234,7 +232,7 @@ async def _dead_list(context: Context, args: argparse.Namespace) -> None:
 def _letter_row(queue: str, letter: DeadLetter) -> tuple[object, ...]:
     job = letter.job
     whose = (job.message_id, job.user_id) if job else ("-", "-")
-    return letter.id, queue, _age(letter), *whose, " ".join(letter.reason.split())[:_SHOWN]
+    return letter.id, queue, _age(letter), *whose, " ".join(letter.reason.split())[:SHOWN_REASON_CHARACTERS]
 
 
 def _age(letter: DeadLetter) -> str:

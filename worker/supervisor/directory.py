@@ -19,21 +19,13 @@ import msgspec
 
 from legato.protocol import wire
 from legato.protocol.redis.pipeline import awaited
+from legato.worker.limits import ORDER_EXPIRY_SECONDS, REPORT_EXPIRY_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from legato.protocol.redis.pipeline import Named
 
-
-INTERVAL: Final = 0.5
-"""Seconds between two reports."""
-
-EXPIRES: Final = 10
-"""Seconds after its last report until a worker disappears."""
-
-ORDER_EXPIRES: Final = 86_400
-"""Seconds that an order is kept for a process that does not report."""
 
 _MIB: Final = 1024 * 1024
 
@@ -92,7 +84,7 @@ class WorkerDirectory:
         """Publish the status; answers the orders."""
         async with self._redis.pipeline(transaction=False) as pipe:
             pipe.sadd(self._names.workers_key, status.id)
-            pipe.set(self._names.worker_key(status.id), msgspec.json.encode(status), ex=EXPIRES)
+            pipe.set(self._names.worker_key(status.id), msgspec.json.encode(status), ex=REPORT_EXPIRY_SECONDS)
             pipe.hkeys(self._names.paused_key)
             pipe.get(self._names.order_key(status.id))
             _, _, paused, order = await pipe.execute()
@@ -128,7 +120,7 @@ class WorkerDirectory:
         """Order workers to drain."""
         async with self._redis.pipeline(transaction=False) as pipe:
             for worker_id in ids:
-                pipe.set(self._names.order_key(worker_id), wire.ORDER_DRAIN, ex=ORDER_EXPIRES)
+                pipe.set(self._names.order_key(worker_id), wire.ORDER_DRAIN, ex=ORDER_EXPIRY_SECONDS)
             await pipe.execute()
 
     async def paused(self) -> dict[str, int]:

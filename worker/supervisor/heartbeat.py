@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from legato.protocol import wire
 from legato.protocol.redis.cancellation import obey_cancellation
+from legato.worker.limits import REPORT_SECONDS
 
 from . import directory, notify
 
@@ -99,7 +100,7 @@ class Heartbeat:
                 f"{notify.OLDEST}={self._consumer.oldest:.0f}",
             ]
             self._notifier.send(*fields, *([notify.STOPPING] if self._consumer.stopping else []))
-            await asyncio.sleep(directory.INTERVAL)
+            await asyncio.sleep(REPORT_SECONDS)
 
     def _recycling_reason(self) -> str:
         return self._limits.reason(
@@ -119,7 +120,7 @@ class Heartbeat:
             except Exception:  # a fault of ours must not make this process look dead
                 log.exception("heartbeat failed")
             obey_cancellation()
-            await asyncio.sleep(directory.INTERVAL)
+            await asyncio.sleep(REPORT_SECONDS)
 
     def apply(self, orders: Orders) -> None:
         """Carry out the orders."""

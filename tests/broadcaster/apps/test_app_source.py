@@ -288,13 +288,13 @@ async def test_an_unchanged_entry_is_not_converted_again():
 
 
 async def test_many_entries_let_the_loop_run():
-    place = Made(*((str(number), str(number)) for number in range(5 * app_source.CHUNK)))
+    place = Made(*((str(number), str(number)) for number in range(5 * app_source.APP_CHECKS_PER_TURN)))
     loading = asyncio.create_task(AppWatcher(place, (), 10).load())
     seen = set()
     while not loading.done():
         await asyncio.sleep(0)
         seen.add(place.asked)
-    assert len(await loading) == 5 * app_source.CHUNK
+    assert len(await loading) == 5 * app_source.APP_CHECKS_PER_TURN
     assert len(seen) >= 5
 
 

@@ -156,7 +156,7 @@ async def test_a_table_without_a_required_column(path, table):
 
 
 async def test_too_many_rows_are_refused(path, table, monkeypatch):
-    monkeypatch.setattr(app_table, "MAX_ROWS", 1)
+    monkeypatch.setattr(app_table, "APP_TABLE_MAX_ROWS", 1)
     table = AppTable(AppSource(database_url=f"sqlite:///{path}"))
     put_row(path, id="7", key="k7", secret="s7")
     assert len(await table.read()) == 1
@@ -219,7 +219,7 @@ async def test_a_file_that_is_no_database(tmp_path):
 
 async def test_a_database_that_does_not_answer_in_time_is_given_up(path, monkeypatch):
     """The loop keeps running meanwhile."""
-    monkeypatch.setattr(app_table, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(app_table, "APP_TABLE_READ_SECONDS", 0.2)
     table = AppTable(AppSource(database_url=f"sqlite:///{path}?timeout=0.5"))
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -232,7 +232,7 @@ async def test_a_database_that_does_not_answer_in_time_is_given_up(path, monkeyp
             await reading
         assert turns > 3
         other.execute("ROLLBACK")
-    monkeypatch.setattr(app_table, "READ_SECONDS", 10)
+    monkeypatch.setattr(app_table, "APP_TABLE_READ_SECONDS", 10)
     assert await table.read() == []
     await table.close()
 
@@ -241,7 +241,7 @@ async def test_an_unresponsive_database_does_not_delay_the_stop(table, monkeypat
     async def dispose() -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(app_table, "CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr(app_table, "APP_TABLE_CLOSE_SECONDS", 0.1)
     with monkeypatch.context() as patched:
         patched.setattr(table._engine.__class__, "dispose", lambda _self: dispose())
         async with asyncio.timeout(30):

@@ -126,13 +126,13 @@ async def test_a_new_key_is_found_at_once_and_unknown_ids_cost_one_fetch_per_coo
 ):
     await keys.find("k1")
     publisher.give(document("k1", "k2"))
-    clock.now += jwks.COOL_DOWN_SECONDS
+    clock.now += jwks.JWKS_COOL_DOWN_SECONDS
     assert await keys.find("k2")
     for number in range(20):
         with pytest.raises(ValueError, match="no key"):
             await keys.find(f"strange-{number}")
     assert publisher.requests == 2
-    clock.now += jwks.COOL_DOWN_SECONDS
+    clock.now += jwks.JWKS_COOL_DOWN_SECONDS
     for number in range(20):
         with pytest.raises(ValueError, match="no key"):
             await keys.find(f"strange-{number}")
@@ -153,7 +153,7 @@ async def test_all_who_wait_share_one_fetch_and_the_loop_goes_on(publisher, keys
 
 
 async def test_a_url_that_hangs_is_given_up_once_for_all(publisher, keys, monkeypatch, caplog):
-    monkeypatch.setattr(jwks, "FETCH_SECONDS", 0.2)
+    monkeypatch.setattr(jwks, "JWKS_FETCH_SECONDS", 0.2)
     publisher.open.clear()
     began = time.monotonic()
     answers = await asyncio.gather(*(keys.find("k1") for _ in range(50)), return_exceptions=True)
@@ -175,16 +175,16 @@ async def test_expired_keys_stay_in_use_for_a_while_if_fetching_fails(publisher,
     with pytest.raises(KeysUnavailable):  # it may be a new one
         await keys.find("k2")
     publisher.open.clear()
-    clock.now += jwks.COOL_DOWN_SECONDS
-    async with asyncio.timeout(jwks.FETCH_SECONDS / 2):  # the next attempt goes on meanwhile
+    clock.now += jwks.JWKS_COOL_DOWN_SECONDS
+    async with asyncio.timeout(jwks.JWKS_FETCH_SECONDS / 2):  # the next attempt goes on meanwhile
         assert await keys.find("k1")
     publisher.open.set()
-    clock.now += jwks.STALE_SECONDS
+    clock.now += jwks.JWKS_STALE_SECONDS
     with pytest.raises(KeysUnavailable):
         await keys.find("k1")
     caplog.set_level("INFO", "legato.auth")
     publisher.give(document("k1"))
-    clock.now += jwks.COOL_DOWN_SECONDS
+    clock.now += jwks.JWKS_COOL_DOWN_SECONDS
     assert await keys.find("k1")
     assert "keys can be fetched again" in caplog.text
 
@@ -194,7 +194,7 @@ async def test_one_warning_a_minute(publisher, keys, clock, caplog):
     for _ in range(6):
         with pytest.raises(KeysUnavailable):
             await keys.find("k1")
-        clock.now += jwks.COOL_DOWN_SECONDS
+        clock.now += jwks.JWKS_COOL_DOWN_SECONDS
     assert publisher.requests == 6
     assert len(caplog.messages) == 1
     with pytest.raises(KeysUnavailable):
@@ -209,7 +209,7 @@ NO_KEYS = [
     ((b'{"keys": 5}', "200 OK", ""), "not a key set"),
     ((b'{"keys": [5]}', "200 OK", ""), "not a key set"),
     ((b"[" * 100_000, "200 OK", ""), "not a key set"),
-    ((b"x" * (jwks.MAX_BYTES + 1), "200 OK", ""), "larger than"),
+    ((b"x" * (jwks.JWKS_MAX_BYTES + 1), "200 OK", ""), "larger than"),
     ((document("k1"), "404 Not Found", ""), "status 404"),
     ((document("k1"), "200 OK", "Content-Encoding: gzip\r\n"), "compressed"),
     ((document("k1"), "200 OK", "Content-Length: 9999999\r\n"), "cannot be read"),

@@ -240,7 +240,7 @@ async def test_a_password_is_not_in_the_error():
 
 
 async def test_an_idle_connection_is_pinged_and_kept(server, monkeypatch):
-    monkeypatch.setattr(feed_module, "HEALTH_SECONDS", 0.05)
+    monkeypatch.setattr(feed_module, "BUS_HEALTH_CHECK_SECONDS", 0.05)
     async with redis_node(server.url) as node:
         await node.subscribe(KEY)
         async with redis_client(server.url) as other:
@@ -258,7 +258,7 @@ async def test_an_idle_connection_is_pinged_and_kept(server, monkeypatch):
 
 
 async def test_a_frozen_redis_is_noticed(server, monkeypatch):
-    monkeypatch.setattr(feed_module, "HEALTH_SECONDS", 0.1)
+    monkeypatch.setattr(feed_module, "BUS_HEALTH_CHECK_SECONDS", 0.1)
     async with redis_node(server.url) as node:
         await node.subscribe(KEY)
         async with redis_client(server.url) as other:
@@ -277,7 +277,7 @@ async def test_an_invalid_envelope_is_ignored(server, caplog):
 
 
 async def test_publishing_to_a_full_outbox_is_refused_at_once(server, monkeypatch):
-    monkeypatch.setattr(outbox, "MAX_OUTBOX", 2)
+    monkeypatch.setattr(outbox, "MAX_OUTBOX_MESSAGES", 2)
     async with redis_node(server.url) as node:
         with pytest.raises(BusError, match="too many messages wait"):
             await node.publish(KEY, b"1", b"2", b"3")
@@ -359,7 +359,7 @@ class TestLingering:
             assert await self.subscribed(server, KEY) == [True]
 
     async def test_many_expired_channels_are_unsubscribed_over_several_turns(self, monkeypatch):
-        monkeypatch.setattr(linger, "AT_ONCE", 2)
+        monkeypatch.setattr(linger, "UNSUBSCRIBES_PER_TURN", 2)
         gone: list[Key] = []
         lingering = linger.Lingering(0.01, gone.append)
         keys = [Key("1", str(number)) for number in range(5)]
@@ -374,7 +374,7 @@ class TestLingering:
         lingering.close()
 
     async def test_above_the_maximum_the_oldest_is_unsubscribed_at_once(self, server, monkeypatch):
-        monkeypatch.setattr(linger, "MAX_LINGERING", 1)
+        monkeypatch.setattr(linger, "MAX_LINGERING_CHANNELS", 1)
         async with redis_node(server.url, linger=1_000.0) as node:
             await node.subscribe(KEY)
             await node.subscribe(OTHER)

@@ -9,7 +9,8 @@ import redis as sync_redis
 import uvloop
 from redis.exceptions import ConnectionError as LostError
 
-from legato.broadcaster.bus.pubsub import LARGE, NOT_ENOUGH_DATA, listen
+from legato.broadcaster.bus.pubsub import NOT_ENOUGH_DATA, listen
+from legato.broadcaster.limits import PUBSUB_READ_PAUSE_BYTES
 from legato.broadcaster.redis_client import redis_client
 from legato.protocol.redis.cancellation import end_task
 from tests.conftest import SYSTEM
@@ -82,7 +83,7 @@ def test_the_loop_runs_between_large_reads():
     """On uvloop, which reads repeatedly while more data is available than fits its buffer."""
     with TcpServer.started(SYSTEM) as server:
         reads = uvloop.run(_flood(f"redis://{server.address}"))
-    assert max(size for _, size in reads) > LARGE
+    assert max(size for _, size in reads) > PUBSUB_READ_PAUSE_BYTES
     assert len({turn for turn, _ in reads}) == len(reads)
 
 

@@ -317,7 +317,7 @@ class TestCounts:
 
     async def test_large_channels_get_the_count_rarely_and_only_if_it_has_changed(self, server, monkeypatch):
         due = []
-        monkeypatch.setattr(counts_module, "ALWAYS", 1)
+        monkeypatch.setattr(counts_module, "UNTHROTTLED_COUNT_SUBSCRIBERS", 1)
         monkeypatch.setattr(server.node.announcements._counts, "_later", lambda _, work: due.append(work))
         async with clients(server, 6) as people:
             ann, *others = people
@@ -335,7 +335,7 @@ class TestCounts:
 
     async def test_a_channel_that_shrinks_and_grows_again_gets_its_counts(self, server, monkeypatch):
         due = []
-        monkeypatch.setattr(counts_module, "ALWAYS", 1)
+        monkeypatch.setattr(counts_module, "UNTHROTTLED_COUNT_SUBSCRIBERS", 1)
         monkeypatch.setattr(server.node.announcements._counts, "_later", lambda _, work: due.append(work))
         async with clients(server, 2) as (ann, bob):
             await ann.subscribe("x")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from legato.broadcaster.channels import fanout as fanout_module
-from legato.broadcaster.channels.fanout import CHUNK, FLUSH_SECONDS, Fanout
-from legato.broadcaster.channels.hub import CROWD, Hub
+from legato.broadcaster.channels.fanout import Fanout
+from legato.broadcaster.channels.hub import Hub
 from legato.broadcaster.channels.subscriber import Key
+from legato.broadcaster.limits import FLUSH_SECONDS, SUBSCRIPTIONS_PER_TURN, WRITES_PER_CLOCK_READ
 from legato.broadcaster.transport.frames import text_frame
 
 KEY = Key("1", "a")
@@ -46,7 +47,7 @@ class Recorder:
 class Loop:
     """A loop whose scheduled calls are run by the test."""
 
-    def __init__(self, chunk: int = CHUNK) -> None:
+    def __init__(self, chunk: int = WRITES_PER_CLOCK_READ) -> None:
         self.scheduled: list = []
         self.first: list[Key] = []
         self.last: list[Key] = []
@@ -168,7 +169,7 @@ def test_a_flush_skips_subscribers_that_have_the_frame_or_are_excluded(loop, hub
 
 
 def test_a_message_published_by_closing_a_held_subscriber_respects_exclusions(loop, hub, monkeypatch):
-    monkeypatch.setattr(fanout_module, "HELD_WRITES", 0)
+    monkeypatch.setattr(fanout_module, "MAX_HELD_WRITES", 0)
     ann, bob, cid = Recorder("1.1"), Recorder("2.2"), Recorder("3.3")
     for person in (ann, bob):
         loop.subscribe(person, KEY, b"reply")
@@ -362,7 +363,7 @@ def test_a_subscriber_that_leaves_before_its_answer_gets_none(loop, hub):
 
 
 def test_the_buffer_of_an_unanswered_subscriber_is_bounded(loop, hub, monkeypatch):
-    monkeypatch.setattr(fanout_module, "HELD_WRITES", 3)
+    monkeypatch.setattr(fanout_module, "MAX_HELD_WRITES", 3)
     loop.answers_at_once = False
     ann = Recorder("1.1")
     loop.subscribe(ann, KEY, b"roster")
@@ -449,14 +450,15 @@ def test_a_subscriber_that_leaves_while_being_answered_does_not_stop_the_others(
 
 
 def test_many_waiting_subscribers_are_answered_over_several_turns(loop, hub):
-    people = [Recorder(f"{number}.1") for number in range(3 * len(CROWD))]
+    people = [Recorder(f"{number}.1") for number in range(3 * SUBSCRIPTIONS_PER_TURN)]
     for person in people:
         loop.subscribe(person, KEY, b"reply")
     hub.confirm(KEY)
-    assert [len(person.writes) for person in people] == [1] * len(CROWD) + [0] * 2 * len(CROWD)
+    first, later = [1] * SUBSCRIPTIONS_PER_TURN, [0] * 2 * SUBSCRIPTIONS_PER_TURN
+    assert [len(person.writes) for person in people] == first + later
     hub.suspend([KEY])
     loop.turn()
-    assert sum(len(person.writes) for person in people) == len(CROWD)
+    assert sum(len(person.writes) for person in people) == SUBSCRIPTIONS_PER_TURN
     hub.unsubscribe(people[-1], KEY)
     hub.depart(people[-2])
     loop.confirm(KEY)

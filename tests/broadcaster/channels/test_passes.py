@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from legato.broadcaster.channels import fanout as fanout_module
-from legato.broadcaster.channels.fanout import BEHIND
 from legato.broadcaster.channels.subscriber import Key
+from legato.broadcaster.limits import FLUSH_BACKLOG_MESSAGES
 from legato.broadcaster.transport.frames import payloads, text_frame
 from tests.broadcaster.channels.test_hub import KEY, OTHER, Loop, Recorder, joined
 from tests.tiers import amount
@@ -106,7 +106,7 @@ def test_a_flush_ignores_its_budget_once_it_is_behind(loop, hub):
     hub.deliver(OTHER, b"0")
     loop.turn()
     loop.turn()
-    for number in range(BEHIND):
+    for number in range(FLUSH_BACKLOG_MESSAGES):
         hub.deliver(KEY if number % 2 else OTHER, b"1")
     loop.turn()
     assert people[6].writes == others[6].writes == []
@@ -125,7 +125,7 @@ def test_a_vacated_channel_ends_its_pass_at_once(loop, hub):
     people = crowd(loop, 5)
     hub.deliver(KEY, b"0")
     loop.turn()
-    for _ in range(2 * BEHIND):
+    for _ in range(2 * FLUSH_BACKLOG_MESSAGES):
         hub.deliver(KEY, b"1")
     for person in people:
         hub.unsubscribe(person, KEY)
@@ -258,7 +258,7 @@ def test_an_error_while_answering_one_does_not_stop_the_others(loop, hub):
 
 
 def test_an_error_while_closing_an_overwhelmed_one_does_not_stop_the_others(loop, hub, monkeypatch):
-    monkeypatch.setattr(fanout_module, "HELD_WRITES", 0)
+    monkeypatch.setattr(fanout_module, "MAX_HELD_WRITES", 0)
     people = crowd(loop, 3)
     loop.answers_at_once = False
     late = Recorder("9.9")

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.clients.admission import socket_ids
 from legato.broadcaster.composition import running
+from legato.broadcaster.limits import CHANNELS_PER_QUERY, ITEMS_PER_TURN
 from legato.broadcaster.redis_client import redis_client
 from legato.broadcaster.registry.base import Counts, LocalRegistry
 from legato.broadcaster.registry.event_cache import DROPS, EventCache
-from legato.broadcaster.registry.queries import BATCH, RegistryQueries, glob_of
-from legato.broadcaster.slices import SLICE, in_order, slices
+from legato.broadcaster.registry.queries import RegistryQueries, glob_of
+from legato.broadcaster.slices import in_order, slices
 from legato.protocol import errors, wire
 from tests.broadcaster.channels.test_features import get
 from tests.broadcaster.conftest import APP, local_settings
@@ -28,7 +29,7 @@ from tests.broadcaster.transport.test_plain import FIREFOX
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-MANY = 5 * SLICE
+MANY = 5 * ITEMS_PER_TURN
 
 
 async def turns(work: Coroutine[Any, Any, Any]) -> tuple[Any, int]:
@@ -56,12 +57,12 @@ def test_slices_are_the_whole_in_its_order(names, size):
     assert asyncio.run(whole()) == names
 
 
-@pytest.mark.parametrize("count", [0, 1, SLICE, SLICE + 1, MANY])
+@pytest.mark.parametrize("count", [0, 1, ITEMS_PER_TURN, ITEMS_PER_TURN + 1, MANY])
 async def test_sorting_lets_the_loop_run(count):
     names = [f"{n * 7919 % MANY}" for n in range(count)]
     found, taken = await turns(in_order(names))
     assert found == sorted(names)
-    assert taken >= count // SLICE
+    assert taken >= count // ITEMS_PER_TURN
 
 
 async def test_local_channels_are_searched_in_slices():
@@ -72,7 +73,7 @@ async def test_local_channels_are_searched_in_slices():
     registry.join(Key("1", "b"), "1.1", None, 1, lambda _: None)
     found, taken = await turns(registry.occupied("1", "a-"))
     assert [*found] == sorted(f"a-{n}" for n in range(MANY))
-    assert taken >= 3 * MANY // SLICE
+    assert taken >= 3 * MANY // ITEMS_PER_TURN
     assert await registry.occupied("1", "b") == {"b": Counts(1, 0)}
 
 
@@ -92,7 +93,7 @@ async def test_only_matching_channels_are_queried_in_redis(valkey_url):
         await redis.config_resetstat()
         found, taken = await turns(RegistryQueries(redis).occupied("1", "a-"))
         assert found == {"a-1": Counts(1, 0)}
-        assert taken >= MANY // BATCH
+        assert taken >= MANY // CHANNELS_PER_QUERY
         # No question about users of a channel without; those that are vacant are looked at once more.
         assert (await redis.info("commandstats"))["cmdstat_hlen"]["calls"] == 2 * MANY - 1
         assert await redis.scard(wire.occupied_key("1")) == 2
@@ -125,11 +126,11 @@ async def test_changed_applications_are_applied_to_clients_in_slices():
     async with door() as opened:
         node = opened.node
         node.admission._socket_ids = socket_ids()
-        clients = [opened.come() for _ in range(2 * SLICE)]
+        clients = [opened.come() for _ in range(2 * ITEMS_PER_TURN)]
         for one in clients:
             one.read(FIREFOX)
         assert len(node.clients.open) == len(clients)
-        changed = msgspec.structs.replace(APP, max_connections=10 * SLICE)
+        changed = msgspec.structs.replace(APP, max_connections=10 * ITEMS_PER_TURN)
         last = list(node.clients.open)[-1]
         asyncio.get_running_loop().call_soon(last.close, errors.TERMINATED)
         _, taken = await turns(node.app_changes.apply((changed,)))

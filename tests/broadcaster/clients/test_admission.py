@@ -143,7 +143,7 @@ async def test_a_client_that_leaves_before_the_answer_is_not_counted(valkey_url)
 
 async def test_without_redis_clients_under_a_quota_are_refused(monkeypatch):
     """They are told to reconnect, and are admitted when Redis is back. Others do not need Redis."""
-    monkeypatch.setattr(entrance, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(entrance, "QUOTA_CHECK_SECONDS", 0.2)
     free = msgspec.structs.replace(APP, id="2", key="free")
     with RedisServer(BINARIES["valkey"]) as redis:
         settings = local_settings(redis=Redis(url=redis.url))

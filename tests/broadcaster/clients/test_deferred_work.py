@@ -39,7 +39,7 @@ class Loop:
         self.deferred = DeferredWork(self.scheduled.append, self.clock)
 
     def clock(self) -> float:
-        self.now += module.SECONDS
+        self.now += module.DEFERRED_TURN_SECONDS
         return self.now
 
     def heap(self, name: str, steps: int) -> Iterator[None]:
@@ -55,9 +55,9 @@ class Loop:
 
 @pytest.fixture
 def loop(monkeypatch) -> Loop:
-    monkeypatch.setattr(module, "MOST", 4)
+    monkeypatch.setattr(module, "DEFERRED_STEPS_PER_TURN", 4)
     monkeypatch.setattr(module, "LOW", 2)
-    monkeypatch.setattr(module, "SHARE", 2)
+    monkeypatch.setattr(module, "DEFERRED_STEPS_PER_BATCH", 2)
     return Loop()
 
 
@@ -164,7 +164,7 @@ async def subscribe_to_many(one: Any, names: list[str]) -> None:
 
 
 async def test_a_client_with_many_channels_leaves_them_over_many_turns(server, monkeypatch):
-    monkeypatch.setattr(module, "SECONDS", 0.0)
+    monkeypatch.setattr(module, "DEFERRED_TURN_SECONDS", 0.0)
     names = [f"private-{number}" for number in range(MANY)]
     async with client(server.port) as bob:
         async with client(server.port) as ann:
@@ -174,7 +174,7 @@ async def test_a_client_with_many_channels_leaves_them_over_many_turns(server, m
             steps = Steps(server.node)
             ann.connection.transport.abort()
         await until(lambda: server.node.subscriptions.open == 3)
-        assert steps.close() <= module.MOST
+        assert steps.close() <= module.DEFERRED_STEPS_PER_TURN
         assert len(steps.turns) == MANY
         assert (len(server.node.hub), server.node.hub._departed) == (3, set())
         await bob.send("pusher:ping")
@@ -193,7 +193,7 @@ async def until_async(ask: Callable[[], Any], expected: Any) -> None:
 
 
 async def test_nothing_is_written_to_a_client_that_has_left_while_its_channels_wait(server, monkeypatch):
-    monkeypatch.setattr(module, "MOST", 0)
+    monkeypatch.setattr(module, "DEFERRED_STEPS_PER_TURN", 0)
     names = [f"private-{number}" for number in range(MANY)]
     async with client(server.port) as ann, client(server.port) as bob:
         await subscribe_to_many(ann, names)
@@ -217,7 +217,7 @@ async def test_nothing_is_written_to_a_client_that_has_left_while_its_channels_w
 
 
 async def test_a_late_departure_of_a_member_is_announced_once(server, monkeypatch):
-    monkeypatch.setattr(module, "SECONDS", 0.0)
+    monkeypatch.setattr(module, "DEFERRED_TURN_SECONDS", 0.0)
     names = [f"private-{number}" for number in range(MANY)]
     async with client(server.port) as bob:
         await enter(bob, "bob")
@@ -242,9 +242,9 @@ async def enter(one: Any, name: str) -> dict[str, Any]:
 
 
 async def test_many_dismissed_clients_leave_at_once_and_are_closed_over_many_turns(server, monkeypatch):
-    monkeypatch.setattr(module, "MOST", 2)
-    monkeypatch.setattr(module, "SHARE", 2)
-    monkeypatch.setattr(module, "SECONDS", 0.0)
+    monkeypatch.setattr(module, "DEFERRED_STEPS_PER_TURN", 2)
+    monkeypatch.setattr(module, "DEFERRED_STEPS_PER_BATCH", 2)
+    monkeypatch.setattr(module, "DEFERRED_TURN_SECONDS", 0.0)
     server.node.deferred._left = 2
     told: list[NodeClient] = []
     async with contextlib.AsyncExitStack() as stack:
@@ -280,7 +280,7 @@ async def test_a_departure_processed_after_the_lease_expired_leaves_nothing_behi
         client(server.port) as ann,
     ):
         await subscribe_to_many(ann, names)
-        monkeypatch.setattr(module, "SECONDS", 0.0)
+        monkeypatch.setattr(module, "DEFERRED_TURN_SECONDS", 0.0)
         registry, old = server.node.registry, server.node.registry.name
         assert await redis.scard(wire.entries_key(old)) == MANY
         registry.start_anew()

@@ -18,11 +18,12 @@ import msgspec
 import pytest
 
 from legato.broadcaster.channels.subscriber import Key
-from legato.broadcaster.clients.drain import ASK_SECONDS, Drain
-from legato.broadcaster.clients.peers import LAST_SECONDS, Peers
+from legato.broadcaster.clients.drain import Drain
+from legato.broadcaster.clients.peers import Peers
 from legato.broadcaster.composition import running
 from legato.broadcaster.config import Server
 from legato.broadcaster.lifecycle import close_lapsed
+from legato.broadcaster.limits import DRAIN_PEER_CHECK_SECONDS, PEER_RECHECK_SECONDS
 from legato.broadcaster.registry import lease as leases
 from legato.broadcaster.transport.listener import stop_listening
 from legato.protocol import errors
@@ -159,7 +160,7 @@ async def test_queued_frames_of_a_slow_client_precede_the_close_frame():
 
 
 async def test_the_drain_ends_without_redis(valkey_url, monkeypatch):
-    monkeypatch.setattr("legato.broadcaster.clients.drain.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("legato.broadcaster.clients.drain.DRAIN_PATIENCE_SECONDS", 0.2)
     async with running(settings_for(valkey_url)) as server, client(server.port) as ann:
         await ann.subscribe("private-a")
 
@@ -169,7 +170,7 @@ async def test_the_drain_ends_without_redis(valkey_url, monkeypatch):
         monkeypatch.setattr(server.node.registry._changes.batches, "send", away)
         await server.node.drain.run()
         assert await goodbye(ann) in (1012, 4200)
-        assert server.node.peers._seconds == LAST_SECONDS  # it has had its time
+        assert server.node.peers._seconds == PEER_RECHECK_SECONDS  # it has had its time
         monkeypatch.undo()
 
 
@@ -192,8 +193,8 @@ def counted(node, monkeypatch, *, hangs: bool = False) -> list[str]:
 
 
 async def test_a_redis_that_hangs_is_waited_for_once(monkeypatch):
-    monkeypatch.setattr("legato.broadcaster.clients.peers.PEER_SECONDS", 0.3)
-    monkeypatch.setattr("legato.broadcaster.clients.drain.ASK_SECONDS", 0)
+    monkeypatch.setattr("legato.broadcaster.clients.peers.PEER_CHECK_SECONDS", 0.3)
+    monkeypatch.setattr("legato.broadcaster.clients.drain.DRAIN_PEER_CHECK_SECONDS", 0)
     with RedisServer(BINARIES["valkey"]) as redis:
         settings = settings_for(redis.url, drain_seconds=0.5, lease_seconds=600)
         async with running(settings) as server, contextlib.AsyncExitStack() as stack:
@@ -213,7 +214,7 @@ async def test_a_redis_that_hangs_is_waited_for_once(monkeypatch):
 
 
 async def test_a_second_signal_ends_all_waiting_for_redis(valkey_url, monkeypatch):
-    monkeypatch.setattr("legato.broadcaster.clients.peers.PEER_SECONDS", 2 * WAIT)
+    monkeypatch.setattr("legato.broadcaster.clients.peers.PEER_CHECK_SECONDS", 2 * WAIT)
     async with running(settings_for(valkey_url)) as server:
         became = counted(server.node, monkeypatch, hangs=True)
         server.uvicorn._stop()
@@ -235,7 +236,7 @@ async def test_an_answer_is_valid_from_its_arrival():
 
     drain = Drain(mock.Mock(), mock.Mock(), mock.Mock(), SimpleNamespace(ask=ask), 0, lambda: time)
     assert [await drain._why() for _ in range(2)] == [errors.DRAINING] * 2
-    time += ASK_SECONDS
+    time += DRAIN_PEER_CHECK_SECONDS
     assert await drain._why() == errors.GO_ELSEWHERE
 
 

@@ -43,18 +43,18 @@ def threads() -> int:
 
 @pytest.mark.parametrize("said", [b"", b"GET /metrics HTTP/1.1\r\nX: "])
 def test_idle_connections_keep_no_scraper_out(said, monkeypatch):
-    monkeypatch.setattr(metrics_server, "SECONDS", 3600)
+    monkeypatch.setattr(metrics_server, "METRICS_REQUEST_SECONDS", 3600)
     with served() as port, contextlib.ExitStack() as stack:
-        for _ in range(5 * metrics_server.CONNECTIONS):
+        for _ in range(5 * metrics_server.METRICS_CONNECTIONS):
             one = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
             one.sendall(said)
         assert b"gauge_0" in fetch(port)
-        wait_until(lambda: threads() <= metrics_server.CONNECTIONS)
+        wait_until(lambda: threads() <= metrics_server.METRICS_CONNECTIONS)
 
 
 def test_a_slow_request_is_cut(monkeypatch):
     """Even if it keeps sending."""
-    monkeypatch.setattr(metrics_server, "SECONDS", 0.3)
+    monkeypatch.setattr(metrics_server, "METRICS_REQUEST_SECONDS", 0.3)
     with served() as port, socket.create_connection(("127.0.0.1", port)) as one:
         one.sendall(b"GET /metrics HTTP/1.1\r\nX: ")
         end = time.monotonic() + WAIT
@@ -66,7 +66,7 @@ def test_a_slow_request_is_cut(monkeypatch):
 
 
 def test_a_client_that_does_not_read_the_answer_is_cut(monkeypatch):
-    monkeypatch.setattr(metrics_server, "SECONDS", 0.5)
+    monkeypatch.setattr(metrics_server, "METRICS_REQUEST_SECONDS", 0.5)
     with served(gauges=1000) as port, socket.socket() as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         one.connect(("127.0.0.1", port))
@@ -76,7 +76,9 @@ def test_a_client_that_does_not_read_the_answer_is_cut(monkeypatch):
 
 
 def test_a_connection_being_answered_is_not_cut_for_another(monkeypatch):
-    monkeypatch.setattr(metrics_server, "SECONDS", 3600)  # on a busy machine it is over before all have begun
+    monkeypatch.setattr(
+        metrics_server, "METRICS_REQUEST_SECONDS", 3600
+    )  # on a busy machine it is over before all have begun
     begun, go_on = threading.Event(), threading.Event()
 
     class Slow:
@@ -91,20 +93,20 @@ def test_a_connection_being_answered_is_not_cut_for_another(monkeypatch):
     answers: list[bytes] = []
     asking = [
         threading.Thread(target=lambda: answers.append(fetch(port)))
-        for _ in range(metrics_server.CONNECTIONS)
+        for _ in range(metrics_server.METRICS_CONNECTIONS)
     ]
     try:
         for one in asking:
             one.start()
         assert begun.wait(WAIT)
-        wait_until(lambda: threads() == metrics_server.CONNECTIONS)
+        wait_until(lambda: threads() == metrics_server.METRICS_CONNECTIONS)
         with socket.create_connection(("127.0.0.1", port), WAIT) as late, contextlib.suppress(OSError):
             late.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
             assert late.recv(1) == b""
         go_on.set()
         for one in asking:
             one.join(WAIT)
-        assert answers == [b""] * metrics_server.CONNECTIONS
+        assert answers == [b""] * metrics_server.METRICS_CONNECTIONS
     finally:
         go_on.set()
         stop()
@@ -123,7 +125,7 @@ def test_at_the_limit_of_open_files_it_does_not_spin(monkeypatch):
             with socket.create_connection(("127.0.0.1", port)):
                 begun = time.monotonic()
                 wait_until(lambda: len(tries) >= 3)
-                assert time.monotonic() - begun >= 2 * metrics_server.PAUSE_SECONDS * 0.9
+                assert time.monotonic() - begun >= 2 * metrics_server.METRICS_ACCEPT_PAUSE_SECONDS * 0.9
         assert b"gauge_0" in fetch(port)
 
 

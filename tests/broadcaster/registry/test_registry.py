@@ -15,13 +15,14 @@ from redis.exceptions import ClusterDownError
 from legato.broadcaster.bus.base import BusError
 from legato.broadcaster.bus.redis import RedisBus
 from legato.broadcaster.channels.subscriber import Key
+from legato.broadcaster.limits import SCRIPT_ANSWER_SECONDS
 from legato.broadcaster.redis_client import redis_client
 from legato.broadcaster.registry import lease as leases
 from legato.broadcaster.registry.base import Counts, Joined, Left, LocalRegistry
 from legato.broadcaster.registry.codec import RegistryOwner, decode_entry, encode_entry
 from legato.broadcaster.registry.event_cache import Cached
 from legato.broadcaster.registry.other_nodes import OtherNodes
-from legato.broadcaster.registry.redis import ANSWER_SECONDS, RedisRegistry
+from legato.broadcaster.registry.redis import RedisRegistry
 from legato.protocol import wire
 from legato.protocol.presence import Member
 from tests.broadcaster.bus.test_bus import Handler
@@ -659,7 +660,7 @@ async def test_what_is_kept_of_answers_goes_by_itself(server):
         await node.release(NEWS)
         kept = [key async for key in redis.scan_iter("legato:answer:*")]
         assert len(kept) == 2
-        assert all([0 < await redis.ttl(key) <= ANSWER_SECONDS for key in kept])
+        assert all([0 < await redis.ttl(key) <= SCRIPT_ANSWER_SECONDS for key in kept])
 
 
 async def test_what_one_channel_was_answered_does_not_wait_for_another(server, monkeypatch):
@@ -860,7 +861,7 @@ async def test_a_fault_with_one_client_does_not_hold_the_others_up(server, caplo
 
 
 async def test_closing_without_redis_takes_a_bounded_time(server, caplog, monkeypatch):
-    monkeypatch.setattr("legato.broadcaster.registry.redis.CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr("legato.broadcaster.registry.redis.REGISTRY_CLOSE_SECONDS", 0.1)
     async with redis_node(server.url) as node:
         server.kill()
         node.registry.join(NEWS, "1.1", None, 100, lambda _: None)

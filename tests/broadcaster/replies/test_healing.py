@@ -335,7 +335,7 @@ class TestHole:
             with writer.unheard():
                 await writer.says("b")
                 await writer.ends(COMPLETE)
-            monkeypatch.setattr(healing, "SWEEP_SECONDS", 0.01)
+            monkeypatch.setattr(healing, "SILENT_REPLY_CHECK_SECONDS", 0.01)
             now = server.node.healer._now
             monkeypatch.setattr(server.node.healer, "_now", lambda: now() + 61)
             sweep = asyncio.create_task(server.node.healer.sweep())
@@ -470,7 +470,7 @@ class TestSnapshots:
     ):
         """Also if its end is lost and healed."""
         monkeypatch.setattr(healing, "SNAPSHOT_PAUSES", (0.01,) * 10_000)
-        monkeypatch.setattr(healing, "SNAPSHOT_TRIES", 10_000)
+        monkeypatch.setattr(healing, "SNAPSHOT_ATTEMPTS", 10_000)
         async with streaming(server, redis, "a", "b") as (ann, writer):
             replies, asked = server.node.healer._replies, list[Any]()
             around = replies.around
@@ -523,7 +523,7 @@ class TestSnapshots:
             await hears(ann)
 
     async def test_with_too_many_tokens_the_log_is_read_again(self, server, redis, monkeypatch):
-        monkeypatch.setattr("legato.broadcaster.replies.snapshot.MOST", 1)
+        monkeypatch.setattr("legato.broadcaster.replies.snapshot.MAX_OBSERVED_FRAMES", 1)
         async with streaming(server, redis, "a") as (_, writer):
             texts = iter([("b", "c"), ("d",)])
             with self.while_reading(server, lambda: writer.says(*next(texts))) as reads:

@@ -9,8 +9,9 @@ from functools import partial
 
 import pytest
 
+from legato.broadcaster.limits import READ_SLICE_BYTES, READ_SLICE_MESSAGES
 from legato.broadcaster.transport import budget
-from legato.broadcaster.transport.budget import SLICE, SLICE_BYTES, Budget
+from legato.broadcaster.transport.budget import Budget
 from legato.broadcaster.transport.cut import Cutter
 
 
@@ -95,7 +96,7 @@ def test_a_failing_reader_is_cut_and_the_others_continue(caplog, monkeypatch):
 def test_a_quiet_connection_costs_no_callback_and_no_clock_read():
     loop = Loop()
     loop.budget._clock = pytest.fail
-    assert all(loop.budget.spend() for _ in range(SLICE))
+    assert all(loop.budget.spend() for _ in range(READ_SLICE_MESSAGES))
     assert loop.scheduled == []
 
 
@@ -110,10 +111,10 @@ def test_immediate_reads_have_a_budget_per_turn():
             assert count < 1000
         return count
 
-    assert at_once() <= 16 + 2 * SLICE
+    assert at_once() <= 16 + 2 * READ_SLICE_MESSAGES
     assert not loop.budget.spend()
     loop.turn()
-    assert 16 <= at_once() <= 16 + 2 * SLICE
+    assert 16 <= at_once() <= 16 + 2 * READ_SLICE_MESSAGES
 
 
 def test_immediate_reads_do_not_wait_for_floods():
@@ -121,7 +122,7 @@ def test_immediate_reads_do_not_wait_for_floods():
     loop.budget.put(Reader(loop, "flood", 100))
     for _ in range(10):
         assert loop.turn() == ["flood"]
-        assert all(loop.budget.spend() for _ in range(SLICE))
+        assert all(loop.budget.spend() for _ in range(READ_SLICE_MESSAGES))
 
 
 async def test_input_that_cannot_be_split_is_a_slice_of_its_own():
@@ -136,7 +137,7 @@ async def test_input_that_cannot_be_split_is_a_slice_of_its_own():
 
     loop.budget.put(Reader(loop, "flood", 100))
     pieces = [
-        asyncio.create_task(loop.budget.in_turn(partial(read, name), SLICE_BYTES + 1)) for name in "abc"
+        asyncio.create_task(loop.budget.in_turn(partial(read, name), READ_SLICE_BYTES + 1)) for name in "abc"
     ]
     await asyncio.sleep(0)
     assert not done
@@ -176,7 +177,7 @@ async def test_an_error_in_a_slice_is_raised_to_its_caller():
         body = Body("no number")
         asyncio.get_running_loop().call_soon(loop.turn)
         try:
-            await loop.budget.in_turn(partial(int, body), SLICE_BYTES + 1)
+            await loop.budget.in_turn(partial(int, body), READ_SLICE_BYTES + 1)
         except ValueError as error:
             assert "no number" in str(error)  # noqa: PT017 - pytest.raises would keep the traceback
             return weakref.ref(body)

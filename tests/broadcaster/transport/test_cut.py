@@ -1,4 +1,5 @@
-from legato.broadcaster.transport.cut import SECONDS, Cutter
+from legato.broadcaster.limits import CUT_LOG_SECONDS
+from legato.broadcaster.transport.cut import Cutter
 
 
 class Connection:
@@ -18,7 +19,7 @@ def test_all_are_cut_and_the_first_of_many_is_logged(caplog):
     connections = [Connection() for _ in range(4)]
     for connection in connections[:3]:
         cut(connection, "writing to it", RuntimeError())
-    now += SECONDS
+    now += CUT_LOG_SECONDS
     cut(connections[3], "reading from it", RuntimeError())
     assert all(connection.aborted for connection in connections)
     assert [record.getMessage() for record in caplog.records] == [

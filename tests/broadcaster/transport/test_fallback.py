@@ -295,7 +295,7 @@ async def test_a_new_stream_takes_over_and_the_old_one_ends(server):
 
 
 async def test_a_session_ends_when_no_request_comes_back(monkeypatch):
-    quick(monkeypatch, GRACE=0.0, TICK=0.05)
+    quick(monkeypatch, POLLING_GRACE_SECONDS=0.0, POLLING_CHECK_SECONDS=0.05)
     async with running(local_settings()) as server:
         session = Session(server)
         async with session.stream() as stream:
@@ -310,15 +310,15 @@ async def test_a_session_outlives_the_moment_between_two_polls(server):
     await session.open()
     (entry,) = server.node.clients.open
     now = server.node.context.now()
-    assert entry.check_at(now + fallback_client.GRACE - 1) is not None
+    assert entry.check_at(now + fallback_client.POLLING_GRACE_SECONDS - 1) is not None
     assert await session.push(b"[]") == 204
-    assert entry.check_at(now + fallback_client.GRACE + 1) is None
+    assert entry.check_at(now + fallback_client.POLLING_GRACE_SECONDS + 1) is None
     assert await session.push(b"[]") == 404
 
 
 @pytest.mark.parametrize("streaming", [True, False])
 async def test_a_quiet_session_gets_heartbeats(monkeypatch, streaming):
-    quick(monkeypatch, QUIET=0.0, TICK=0.05)
+    quick(monkeypatch, POLLING_HEARTBEAT_SECONDS=0.0, POLLING_CHECK_SECONDS=0.05)
     async with running(local_settings()) as server:
         session = Session(server)
         await session.open()
@@ -332,23 +332,27 @@ async def test_a_quiet_session_gets_heartbeats(monkeypatch, streaming):
 
 
 def test_the_times_are_those_that_clients_stand():
-    slack = fallback_client.TICK + 1  # the wheel is as coarse as a second
-    assert fallback_client.QUIET + slack <= 25
-    assert fallback_client.GRACE >= 5
-    assert fallback_client.GRACE + slack <= 10
+    slack = fallback_client.POLLING_CHECK_SECONDS + 1  # the wheel is as coarse as a second
+    assert fallback_client.POLLING_HEARTBEAT_SECONDS + slack <= 25
+    assert fallback_client.POLLING_GRACE_SECONDS >= 5
+    assert fallback_client.POLLING_GRACE_SECONDS + slack <= 10
 
 
 async def test_a_session_is_soon_on_the_wheel_once(server):
     """Its liveness puts it there too; both entries ask for the same time, where they are one."""
     await Session(server).open()
     (entry,) = server.node.clients.open
-    start = server.node.context.now() // fallback_client.TICK * fallback_client.TICK
-    times = {entry.check_at(start + part * fallback_client.TICK) for part in (0.1, 0.5, 0.9)}
-    assert times == {start + fallback_client.TICK}
+    start = (
+        server.node.context.now()
+        // fallback_client.POLLING_CHECK_SECONDS
+        * fallback_client.POLLING_CHECK_SECONDS
+    )
+    times = {entry.check_at(start + part * fallback_client.POLLING_CHECK_SECONDS) for part in (0.1, 0.5, 0.9)}
+    assert times == {start + fallback_client.POLLING_CHECK_SECONDS}
 
 
 async def test_a_client_that_answers_nothing_is_closed(monkeypatch):
-    quick(monkeypatch, TICK=0.05)
+    quick(monkeypatch, POLLING_CHECK_SECONDS=0.05)
     app = App(id="1", key=APP.key, secret="s", activity_timeout=1, pong_timeout=1)
     async with running(local_settings(app)) as server, Session(server).stream() as stream:
         frames = [frame for frame in await stream.frames() if frame[0] in "ac"]
@@ -408,7 +412,7 @@ async def server_of_two():
 
 
 async def test_sessions_are_bounded(server, monkeypatch):
-    monkeypatch.setattr(fallback, "MAX_SESSIONS", 1)
+    monkeypatch.setattr(fallback, "MAX_POLLING_SESSIONS", 1)
     await Session(server).open()
     found = await Session(server).poll()
     assert json.loads(found[-1][1:])[0] == errors.OVER_CAPACITY.code
@@ -457,7 +461,7 @@ async def test_one_that_fetches_nothing_is_closed_at_the_bound_with_nothing_lost
 
 async def test_one_that_reads_nothing_of_its_stream_is_cut_off(monkeypatch):
     """Closing the session is not enough: the answer would wait in memory for as long as the peer likes."""
-    monkeypatch.setattr(deadlines, "STALLED_SECONDS", 0.1)
+    monkeypatch.setattr(deadlines, "WRITE_STALL_SECONDS", 0.1)
     bound = Server(port=0, drain_seconds=0, send_queue_bytes=20_000_000)
     async with running(local_settings(server=bound)) as server:
         session = Session(server)
@@ -482,7 +486,7 @@ async def test_one_that_reads_late_but_reads_is_not_cut_off(monkeypatch):
         return any(protocol._deadlines.stalled for protocol in made)
 
     monkeypatch.setattr(http.HttpProtocol, "connection_made", remember)
-    monkeypatch.setattr(deadlines, "STALLED_SECONDS", 3600)
+    monkeypatch.setattr(deadlines, "WRITE_STALL_SECONDS", 3600)
     bound = Server(port=0, drain_seconds=0, send_queue_bytes=20_000_000)
     async with running(local_settings(server=bound)) as server:
         session = Session(server)

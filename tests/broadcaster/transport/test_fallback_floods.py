@@ -10,8 +10,8 @@ import pytest
 
 from legato.broadcaster.composition import running
 from legato.broadcaster.config import Server
+from legato.broadcaster.limits import READ_SLICE_BYTES, READ_SLICE_MESSAGES
 from legato.broadcaster.transport import polling_client as fallback_client
-from legato.broadcaster.transport.budget import SLICE, SLICE_BYTES
 from legato.protocol import fallback
 from tests.broadcaster.conftest import local_settings
 from tests.broadcaster.transport.test_fallback import Session, read
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 async def session(monkeypatch) -> AsyncIterator[Session]:
     """A session that does not time out between two polls, however slow the machine is."""
-    monkeypatch.setattr(fallback_client, "GRACE", 600.0)
+    monkeypatch.setattr(fallback_client, "POLLING_GRACE_SECONDS", 600.0)
     async with running(local_settings()) as server:
         session = Session(server)
         await session.open()
@@ -47,12 +47,12 @@ async def test_many_messages_of_one_request_are_read_in_slices(session):
     )
     client.__class__ = counted
     assert await session.push(pings(100)) == 204
-    assert len(slices) >= 100 // SLICE
+    assert len(slices) >= 100 // READ_SLICE_MESSAGES
     assert [message["event"] for message in await received(session, 100)] == 100 * ["pusher:pong"]
 
 
 async def test_large_messages_end_a_slice_sooner(session, monkeypatch):
-    monkeypatch.setattr(fallback_client, "SLICE_BYTES", 1_000)
+    monkeypatch.setattr(fallback_client, "READ_SLICE_BYTES", 1_000)
     (client,) = session.node.clients.open
     slices: list[int] = []
     go_on, receive = client.go_on, client.receive
@@ -78,7 +78,7 @@ async def test_concurrent_large_bodies_are_parsed_one_per_turn(session, monkeypa
         turns.append(-5)  # nothing is parsed outside
 
     def parsed(body: bytes, most: int) -> list[bytes]:
-        if len(body) > SLICE_BYTES:
+        if len(body) > READ_SLICE_BYTES:
             turns[-1] += 1
         return parse(body, most)
 
@@ -96,7 +96,7 @@ async def received(session: Session, count: int) -> list[dict[str, Any]]:
 
 async def test_a_session_that_does_not_receive_is_not_read(session, monkeypatch):
     """Its send requests wait, and their messages stay in order."""
-    monkeypatch.setattr(fallback_client, "HIGH_WATER", 500)
+    monkeypatch.setattr(fallback_client, "POLLING_HIGH_WATER_BYTES", 500)
     (client,) = session.node.clients.open
     pushes = [asyncio.create_task(session.push(body)) for body in (pings(20), pings(20))]
     await until(lambda: client.paused and len(client._unread) > 20)
@@ -108,7 +108,7 @@ async def test_a_session_that_does_not_receive_is_not_read(session, monkeypatch)
 
 
 async def test_requests_that_wait_are_answered_when_the_session_ends(session, monkeypatch):
-    monkeypatch.setattr(fallback_client, "HIGH_WATER", 500)
+    monkeypatch.setattr(fallback_client, "POLLING_HIGH_WATER_BYTES", 500)
     (client,) = session.node.clients.open
     push = asyncio.create_task(session.push(pings(200)))
     await until(lambda: client.paused and client._unread)
@@ -120,7 +120,7 @@ async def test_requests_that_wait_are_answered_when_the_session_ends(session, mo
 
 
 async def test_messages_of_waiting_requests_are_bounded(monkeypatch):
-    monkeypatch.setattr(fallback_client, "HIGH_WATER", 0)
+    monkeypatch.setattr(fallback_client, "POLLING_HIGH_WATER_BYTES", 0)
     settings = local_settings(server=Server(port=0, drain_seconds=0, send_queue_bytes=20_000))
     async with running(settings) as server:
         session = Session(server)

@@ -21,8 +21,8 @@ from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.clients import command_queue as order
 from legato.broadcaster.composition import running
 from legato.broadcaster.config import Server
+from legato.broadcaster.limits import READ_SLICE_MESSAGES
 from legato.broadcaster.transport import reading, websocket
-from legato.broadcaster.transport.budget import SLICE
 from legato.broadcaster.transport.frames import payloads
 from legato.protocol import errors
 from legato.protocol.apps import App
@@ -157,7 +157,7 @@ def test_a_flood_over_tls_is_read_a_slice_at_a_time(tmp_path, run):
 @pytest.mark.parametrize("before", [b"", frame(Opcode.PONG)], ids=["plain", "by the library"])
 def test_large_messages_end_a_slice_sooner(before, run, monkeypatch):
     """A slice with as many large messages as small ones would take as long as many slices."""
-    monkeypatch.setattr(reading, "SLICE_BYTES", 1_000)
+    monkeypatch.setattr(reading, "READ_SLICE_BYTES", 1_000)
 
     async def scenario() -> None:
         async with running(local_settings()) as server, peer(server) as eve:
@@ -195,12 +195,12 @@ async def flooded(kind: bytes, certificates: Path | None = None) -> None:
         async with peer(server, context=context) as eve:
             turns = per_turn(eve.connection)
             eve.writer.write(kind * (FLOOD_BYTES // len(kind)))
-            await until(lambda: sum(turns) > SLICE)
+            await until(lambda: sum(turns) > READ_SLICE_MESSAGES)
             for number in range(1, 11):
                 bob.writer.write(PING)
                 await bob.read(lambda received, number=number: received.count(b"pusher:pong") == number)
             assert eve.connection._unread  # far from done
-            assert SLICE // 2 <= max(turns) <= 4 * SLICE
+            assert READ_SLICE_MESSAGES // 2 <= max(turns) <= 4 * READ_SLICE_MESSAGES
         await until(lambda: len(server.node.clients.open) == 1 and not server.node.context.budget)
 
 
@@ -314,7 +314,7 @@ async def ignored(kind: bytes, certificates: Path | None = None) -> None:
             await asyncio.sleep(0)
             kept = sum(map(len, connection._backlog or ()))
             most = connection._transport.get_write_buffer_size() + kept
-            assert most < websocket.WRITE_HIGH_WATER + 40_000
+            assert most < websocket.WRITE_HIGH_WATER_BYTES + 40_000
         assert connection.slow
         assert connection.paused
         assert not server.node.context.budget
@@ -348,7 +348,7 @@ async def test_a_peer_that_does_not_read_events_is_not_read() -> None:
 
 @on_both_loops
 async def test_a_peer_with_a_write_stall_is_cut() -> None:
-    before, websocket.STALLED_SECONDS = websocket.STALLED_SECONDS, 0.05
+    before, websocket.WRITE_STALL_SECONDS = websocket.WRITE_STALL_SECONDS, 0.05
     try:
         async with running(local_settings()) as server, peer(server, 4096) as eve:
             eve.writer.write(FLOODS["long pings"] * 10_000)
@@ -356,7 +356,7 @@ async def test_a_peer_with_a_write_stall_is_cut() -> None:
             await until(lambda: not server.node.clients.open and not server.node.connections.slow)
             assert eve.connection._unread == b""
     finally:
-        websocket.STALLED_SECONDS = before
+        websocket.WRITE_STALL_SECONDS = before
 
 
 @on_both_loops
@@ -435,11 +435,11 @@ async def test_a_client_with_many_commands_in_progress_is_read_once_they_are_ans
     async with running(local_settings()) as server, peer(server) as eve:
         hub, asked = server.node.hub, []
         monkeypatch.setattr(hub, "subscribe", lambda *arguments: asked.append(arguments))
-        count = 5 * order.MOST
+        count = 5 * order.MAX_PENDING_COMMANDS
         channels = [f"c{number}" for number in range(count)]
         eve.writer.write(b"".join(said("pusher:subscribe", {"channel": name}) for name in channels))
         await until(lambda: eve.connection.paused and not server.node.context.budget)
-        assert len(asked) <= order.MOST + SLICE
+        assert len(asked) <= order.MAX_PENDING_COMMANDS + READ_SLICE_MESSAGES
         for later in (10_000, 20_000):  # it is not silent: nobody listens to it
             eve.connection.check_at(server.node.context.now() + later)
         assert eve.connection.session is not None
@@ -455,7 +455,7 @@ async def test_a_client_with_many_single_commands_is_paused_too(monkeypatch):
     async with running(local_settings()) as server, peer(server) as eve:
         asked = []
         monkeypatch.setattr(server.node.hub, "subscribe", lambda *arguments: asked.append(arguments))
-        for number in range(order.MOST):
+        for number in range(order.MAX_PENDING_COMMANDS):
             assert not eve.connection.paused
             eve.writer.write(said("pusher:subscribe", {"channel": f"c{number}"}))
             await until(lambda expected=number + 1: len(asked) == expected)
@@ -473,7 +473,7 @@ async def test_a_client_that_waits_for_admission_is_read_a_little(monkeypatch):
         writer.write(PING * 1_000)
         (waiting,) = server.node.admission._waiting
         await until(lambda: waiting.paused and not server.node.context.budget)
-        assert len(waiting.early) == SLICE
+        assert len(waiting.early) == READ_SLICE_MESSAGES
         asked[0][-1](True)
         received = b""
         async with asyncio.timeout(WAIT):

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from legato.broadcaster.limits import MAX_HEAD_BYTES, MAX_HEADER_FIELDS
 from legato.broadcaster.transport.framing import (
-    MAX_FIELDS,
-    MAX_HEAD,
     Chunked,
     FramingRefusal,
     Sized,
@@ -74,7 +73,7 @@ TRAILERS = st.lists(st.sampled_from([b"X: y\r\n", b"Y:\r\n", b"Z: \xff\r\n"]), m
 @settings(max_examples=amount(200, 10_000))
 def test_chunks_are_read_as_by_the_parser(chunks, trailers, behind, places, most):
     whole = b"".join([*chunks, b"0\r\n", *trailers, b"\r\n"])
-    body = Chunked(MAX_HEAD)
+    body = Chunked(MAX_HEAD_BYTES)
     content, left = read(body, cut(whole + behind, places), most)
     parsed = Parsed(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + whole)
     assert (body.done, parsed.complete) == (True, True)
@@ -83,7 +82,7 @@ def test_chunks_are_read_as_by_the_parser(chunks, trailers, behind, places, most
 
 @given(st.binary(max_size=60), st.lists(st.integers(0, 100)))
 def test_no_bytes_are_chunks_that_are_not_chunks_for_the_parser(data, places):
-    body = Chunked(MAX_HEAD)
+    body = Chunked(MAX_HEAD_BYTES)
     try:
         content, _ = read(body, cut(data, places))
     except FramingRefusal:
@@ -117,7 +116,7 @@ def test_no_bytes_are_chunks_that_are_not_chunks_for_the_parser(data, places):
 )
 def test_invalid_chunks_are_refused(data):
     with pytest.raises(FramingRefusal) as refused:
-        read(Chunked(MAX_HEAD), [data])
+        read(Chunked(MAX_HEAD_BYTES), [data])
     assert refused.value.status == 400
 
 
@@ -179,17 +178,17 @@ def test_endless_empty_lines_are_refused():
 
 
 def test_the_size_of_a_head_is_bounded():
-    fill = b"X: " + b"y" * (MAX_HEAD - len(HEAD) - 7) + b"\r\n"
+    fill = b"X: " + b"y" * (MAX_HEAD_BYTES - len(HEAD) - 7) + b"\r\n"
     assert take_head(bytearray(HEAD + fill + b"\r\n")) is not None
     for large in (
         HEAD + b"X" + fill + b"\r\n",
-        HEAD + b"x" * MAX_HEAD,
-        HEAD + b"a:b\r\n" * MAX_FIELDS + b"\r\n",
+        HEAD + b"x" * MAX_HEAD_BYTES,
+        HEAD + b"a:b\r\n" * MAX_HEADER_FIELDS + b"\r\n",
     ):
         with pytest.raises(FramingRefusal) as refused:
             take_head(bytearray(large))
         assert refused.value.status == 431
-    assert take_head(bytearray(HEAD + b"a:b\r\n" * (MAX_FIELDS - 1) + b"\r\n")) is not None
+    assert take_head(bytearray(HEAD + b"a:b\r\n" * (MAX_HEADER_FIELDS - 1) + b"\r\n")) is not None
 
 
 @pytest.mark.parametrize(

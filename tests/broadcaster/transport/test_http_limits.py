@@ -12,10 +12,9 @@ import pytest
 
 from legato.broadcaster.composition import running
 from legato.broadcaster.config import Server
+from legato.broadcaster.limits import MAX_HELD_BODY_BYTES, READ_SLICE_MESSAGES
 from legato.broadcaster.transport import deadlines, framing, lingering_close, websocket
 from legato.broadcaster.transport import http11 as http
-from legato.broadcaster.transport.asgi_cycle import HELD_BYTES
-from legato.broadcaster.transport.budget import SLICE
 from tests.broadcaster.api.test_http_api import EVENTS, signed
 from tests.broadcaster.conftest import client, local_settings
 from tests.broadcaster.transport.fed import door
@@ -53,7 +52,7 @@ async def test_a_request_that_does_not_become_complete_ends(start):
 
 async def test_a_deadline_moves_with_what_comes(monkeypatch):
     """An upload may be slow, as long as it goes on; all together it takes far longer than one deadline."""
-    monkeypatch.setattr(deadlines, "PROGRESS_BYTES", 100)
+    monkeypatch.setattr(deadlines, "BODY_PROGRESS_BYTES", 100)
     settings = local_settings(server=Server(port=0, drain_seconds=0, request_seconds=1))
     async with running(settings) as server, peer(server.port) as one:
         data, begun = post(event("slow", size=4000)), time.monotonic()
@@ -179,7 +178,7 @@ ENDLESS = {
 @pytest.mark.parametrize("what", ENDLESS)
 async def test_what_never_ends_is_ended(server, what, monkeypatch):
     """After one answer, and long before it has been taken."""
-    monkeypatch.setattr(lingering_close, "BYTES", 100_000)
+    monkeypatch.setattr(lingering_close, "LINGERING_CLOSE_BYTES", 100_000)
     start, more, expected = ENDLESS[what]
     async with peer(server.port) as one:
         one.writer.write(start)
@@ -276,10 +275,10 @@ async def test_pipelined_requests_are_read_in_slices(kind, piece):
         for at in range(0, len(data), piece):
             before = one.written.count(b"HTTP/1.1 ")
             one.read(data[at : at + piece])
-            assert one.written.count(b"HTTP/1.1 ") - before <= SLICE
+            assert one.written.count(b"HTTP/1.1 ") - before <= READ_SLICE_MESSAGES
         slices = count_slices(opened, one)
         await opened.calm()
-        assert max(slices, default=0) <= SLICE
+        assert max(slices, default=0) <= READ_SLICE_MESSAGES
         assert one.written.count(b"HTTP/1.1 ") == count
         one.protocol.connection_lost(None)
 
@@ -437,7 +436,7 @@ async def test_an_application_that_takes_nothing_of_a_body_stops_the_peer(monkey
         while paused[-1:] != [True]:
             one.read(b"x" * 10_000)
             sent += 10_000
-            assert sent <= 2 * HELD_BYTES
+            assert sent <= 2 * MAX_HELD_BODY_BYTES
             await asyncio.sleep(0)
         for _ in range(10):  # turns of the loop in which it could go on
             await asyncio.sleep(0)
@@ -484,9 +483,9 @@ async def test_a_websocket_does_not_begin_while_the_peer_takes_nothing():
 )
 async def test_the_end_does_not_wait_for_a_peer_that_takes_nothing(last, monkeypatch):
     """Not even when so little is to be written that it does not count as slow."""
-    monkeypatch.setattr(deadlines, "STALLED_SECONDS", 0.2)
-    monkeypatch.setattr(lingering_close, "SECONDS", 0.1)
-    monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 0.2)
+    monkeypatch.setattr(deadlines, "WRITE_STALL_SECONDS", 0.2)
+    monkeypatch.setattr(lingering_close, "LINGERING_CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr(websocket, "CLOSE_HANDSHAKE_SECONDS", 0.2)
     settings = local_settings(server=Server(port=0, drain_seconds=0, keep_alive=1))
     async with running(settings) as server, peer(server.port, buffer=2048) as one:
         one.writer.transport.pause_reading()
@@ -543,9 +542,9 @@ async def test_a_percent_sign_begins_an_escape(server, target, kind):
 @pytest.mark.parametrize("target", ["/apps/1/", "/up?x="])
 async def test_an_address_has_so_many_escapes_and_no_more(server, target):
     async with peer(server.port) as one:
-        one.writer.write(get(target + "%41" * framing.MAX_ESCAPES))
+        one.writer.write(get(target + "%41" * framing.MAX_URL_ESCAPES))
         assert (await one.answer())[0] != 414
-        one.writer.write(get(target + "%41" * (framing.MAX_ESCAPES + 1)))
+        one.writer.write(get(target + "%41" * (framing.MAX_URL_ESCAPES + 1)))
         assert (await one.answer())[0] == 414
 
 
@@ -555,7 +554,10 @@ async def test_what_is_read_at_once_counts_by_its_size():
     async with door() as opened:
         budget, readers = opened.node.context.budget, [opened.come() for _ in range(3)]
         first, second, third = readers
-        budget.left, budget._began = SLICE, 0.0  # this turn's time is over, but nobody has looked
+        budget.left, budget._began = (
+            READ_SLICE_MESSAGES,
+            0.0,
+        )  # this turn's time is over, but nobody has looked
         first.read(head)
         assert b"HTTP/1.1 404 " in first.written
         second.read(head)
@@ -574,7 +576,7 @@ async def test_the_rest_of_a_large_head_counts_by_its_size():
     async with door() as opened:
         budget, one = opened.node.context.budget, opened.come()
         one.read(head[:1])
-        budget.left, budget._began = SLICE, 0.0
+        budget.left, budget._began = READ_SLICE_MESSAGES, 0.0
         one.read(head[1:])
         assert not one.written
         await opened.calm()

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.utils import accept_key
 
+from legato.broadcaster.limits import MAX_CACHED_HEADER_BYTES
 from legato.broadcaster.transport import handshake, library
 from legato.broadcaster.transport import http11 as http
-from legato.broadcaster.transport.fastpath import KNOWN_BYTES, plain_post, plain_upgrade
+from legato.broadcaster.transport.fastpath import plain_post, plain_upgrade
 from legato.broadcaster.transport.frames import goodbye
 from tests.broadcaster.api.test_http_api import EVENTS
 from tests.broadcaster.transport.fed import door
@@ -221,7 +222,7 @@ def test_requests_of_sdks_are_plain():
 
 def test_fields_too_long_for_the_cache_are_read():
     body = event("long")
-    field = "X: " + "y" * KNOWN_BYTES
+    field = "X: " + "y" * MAX_CACHED_HEADER_BYTES
     assert plain_post(post(body, field)) == (signed(EVENTS, body).encode(), body)
     assert plain_post(post(body, field, "Content-Length: 1")) is None
 

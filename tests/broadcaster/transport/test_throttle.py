@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from legato.broadcaster.composition import running
+from legato.broadcaster.limits import READ_SLICE_MESSAGES
 from legato.broadcaster.transport import throttle
-from legato.broadcaster.transport.budget import SLICE
 from legato.broadcaster.transport.throttle import StartThrottle
 from tests.broadcaster.conftest import APP, client, local_settings
 from tests.waiting import until
@@ -37,7 +37,7 @@ class Loop:
 
 @pytest.fixture
 def loop(monkeypatch) -> Loop:
-    monkeypatch.setattr(throttle, "MOST", 2)
+    monkeypatch.setattr(throttle, "CONNECTION_STARTS_PER_TURN", 2)
     return Loop()
 
 
@@ -95,7 +95,7 @@ def test_a_failing_start_does_not_stop_the_others(loop):
 
 async def test_a_crowd_is_accepted_and_removed_over_several_turns(monkeypatch):
     """Every client is accepted, and every departure is noticed."""
-    monkeypatch.setattr(throttle, "MOST", 1)
+    monkeypatch.setattr(throttle, "CONNECTION_STARTS_PER_TURN", 1)
     async with running(local_settings()) as server:
         most = 0
         put = server.node.throttle.put
@@ -119,5 +119,5 @@ async def test_a_crowd_is_accepted_and_removed_over_several_turns(monkeypatch):
             monkeypatch.setattr(budget, "put", lambda one: (put_off(one), gone.append(one)))
             await asyncio.gather(*(person.connection.close() for person in people))
         assert most > 0
-        assert len(gone) >= 50 - SLICE
+        assert len(gone) >= 50 - READ_SLICE_MESSAGES
         await until(lambda: server.node.connections.by_app[APP.id] == 0 and not server.node.throttle)

@@ -15,7 +15,7 @@ from websockets.frames import Opcode
 from legato.broadcaster.clients import command_queue as order
 from legato.broadcaster.composition import running
 from legato.broadcaster.config import Server
-from legato.broadcaster.transport.budget import SLICE
+from legato.broadcaster.limits import READ_SLICE_MESSAGES
 from legato.broadcaster.transport.frames import text_frame
 from legato.protocol import messages, signatures
 from legato.protocol.apps import App
@@ -382,14 +382,14 @@ async def test_messages_behind_a_pending_subscription_wait_in_order(monkeypatch)
     """However many there are: reading pauses while much waits, and the client stays."""
     async with running(local_settings()) as server, asked_in_vain(server, monkeypatch) as (ann, asked):
         (connection,) = server.node.clients.open
-        for _ in range(2 * order.MOST):
+        for _ in range(2 * order.MAX_PENDING_COMMANDS):
             await ann.send("pusher:ping")
         await ann.send("pusher:nonsense")
         await until(lambda: connection.paused)
-        assert len(connection.order._later) <= order.MOST + SLICE
+        assert len(connection.order._later) <= order.MAX_PENDING_COMMANDS + READ_SLICE_MESSAGES
         server.node.hub.subscribe(*asked[0])
-        got = [(await ann.receive())["event"] for _ in range(2 * order.MOST + 2)]
-        pongs = ["pusher:pong"] * (2 * order.MOST)
+        got = [(await ann.receive())["event"] for _ in range(2 * order.MAX_PENDING_COMMANDS + 2)]
+        pongs = ["pusher:pong"] * (2 * order.MAX_PENDING_COMMANDS)
         assert got == ["pusher_internal:subscription_succeeded", *pongs, "pusher:error"]
         await until(lambda: not connection.paused)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cancels, "POLL_TIMEOUT", WAIT)
+    monkeypatch.setattr(cancels, "CANCEL_POLL_TIMEOUT_SECONDS", WAIT)
 
 
 async def test_both_spellings_and_no_other_message(redis: Redis) -> None:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from legato.worker.replies.reply import Decision
     from legato.worker.store.conversations import Store
 
-CANCEL_POLL = consumer.CANCEL_POLL
+CANCEL_POLL = consumer.CANCEL_POLL_SECONDS
 KEY = wire.jobs_key("q")
 JOB = make_job()
 MESSAGE, _, _ = keys(JOB)
@@ -47,10 +47,11 @@ MESSAGE, _, _ = keys(JOB)
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "BLOCK_MS", 20)
-    monkeypatch.setattr(consumer, "CANCEL_POLL", 0.02)
-    monkeypatch.setattr(consumer, "TAKE_OVER_INTERVAL", 0.02)
-    monkeypatch.setattr(consumer, "SETTLE_SECONDS", 5)
+    monkeypatch.setattr(jobs, "QUEUE_BLOCK_MS", 20)
+    monkeypatch.setattr("legato.worker.jobs.priority_queues.QUEUE_BLOCK_MS", 20)
+    monkeypatch.setattr(consumer, "CANCEL_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(consumer, "TAKE_OVER_SECONDS", 0.02)
+    monkeypatch.setattr(consumer, "DRAIN_SETTLE_SECONDS", 5)
 
 
 class Process(NamedTuple):
@@ -223,7 +224,7 @@ async def test_job_that_breaks_off_again_and_again_is_buried(
     redis: Redis, redis_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its hash is no hash, so no claim can ever be made: else it would go round for ever."""
-    monkeypatch.setattr(consumer, "MAX_DELIVERIES", 3)
+    monkeypatch.setattr(consumer, "MAX_JOB_DELIVERIES", 3)
     await redis.set(MESSAGE, "not a hash")
     await enqueue(redis, JOB)
     async with process(redis_url, store, Scripted(), lease=0.1):
@@ -311,7 +312,7 @@ async def test_cancel_of_a_silent_model_is_noticed_by_the_very_next_look(
     seen = seen[: seen.index("cancelled") + 1]
     # A look may have begun before anybody noted it, and seen the flag.
     assert seen == ["look at 6", "round trip", "cancelled"][-len(seen) :]
-    assert pauses["reading cancel flags"] == consumer.CANCEL_POLL
+    assert pauses["reading cancel flags"] == consumer.CANCEL_POLL_SECONDS
     assert CANCEL_POLL <= 0.25
 
 
@@ -341,7 +342,7 @@ async def test_request_that_does_not_close_is_left_and_its_process_is_worn(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(consumer, "CLOSE_SECONDS", 0.05)
+    monkeypatch.setattr(consumer, "MODEL_CLOSE_SECONDS", 0.05)
     puppet, other = Stubborn(STARTED, base.Text("a")), make_job(message_id="m2")
     await enqueue(redis, JOB)
     async with Ears(redis, JOB) as ears, process(redis_url, store, puppet, concurrency=1) as worker:
@@ -369,8 +370,8 @@ async def test_request_that_does_not_close_is_left_and_its_process_is_worn(
 async def test_loop_ends_though_a_request_does_not_close(
     redis: Redis, redis_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumer, "SETTLE_SECONDS", 0.05)
-    monkeypatch.setattr(consumer, "CLOSE_SECONDS", 10 * WAIT)
+    monkeypatch.setattr(consumer, "DRAIN_SETTLE_SECONDS", 0.05)
+    monkeypatch.setattr(consumer, "MODEL_CLOSE_SECONDS", 10 * WAIT)
     puppet = Stubborn(STARTED, base.Text("a"))
     await enqueue(redis, JOB)
     async with Ears(redis, JOB) as ears, asyncio.timeout(WAIT):
@@ -433,7 +434,7 @@ async def test_lease_is_renewed_while_a_reply_runs(
     redis: Redis, redis_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However much of it is used up, it is soon new again, and who looks for expired ones gets nothing."""
-    monkeypatch.setattr(consumer, "RENEWALS", 100_000)
+    monkeypatch.setattr(consumer, "RENEWALS_PER_LEASE", 100_000)
     puppet, rival = Puppet(STARTED, base.Text("a")), Puppet()
     entry = await enqueue(redis, JOB)
 

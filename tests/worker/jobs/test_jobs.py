@@ -21,7 +21,7 @@ JOB = make_job()
 
 @pytest.fixture(autouse=True)
 def _short_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "BLOCK_MS", 20)
+    monkeypatch.setattr(jobs, "QUEUE_BLOCK_MS", 20)
 
 
 @pytest.fixture

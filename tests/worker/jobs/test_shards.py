@@ -108,7 +108,7 @@ async def test_cancels_are_heard_while_a_master_hangs(
 async def test_what_a_master_answers_late_is_told_by_a_later_look(
     redis_cluster: Cluster, patient: Redis, hang: Callable[[TcpServer], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cancels, "POLL_TIMEOUT", 0.01)
+    monkeypatch.setattr(cancels, "CANCEL_POLL_TIMEOUT_SECONDS", 0.01)
     _, late = flagged(patient, redis_cluster)
     flags = CancelFlags(patient)
     await patient.set(wire.cancel_flags(late)[1], "1")
@@ -144,7 +144,7 @@ async def test_cancels_are_heard_while_a_master_is_dead(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cancels, "POLL_TIMEOUT", WAIT)
+    monkeypatch.setattr(cancels, "CANCEL_POLL_TIMEOUT_SECONDS", WAIT)
     healthy, dead = flagged(half_dead, redis_cluster)
     flags = CancelFlags(half_dead)
     await half_dead.set(wire.cancel_flags(healthy)[0], "1")

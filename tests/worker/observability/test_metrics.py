@@ -87,7 +87,7 @@ async def test_port_is_waited_for(
     consumer: Any, taken: socket.socket, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process that makes way has it still. Said once."""
-    monkeypatch.setattr(metrics, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(metrics, "METRICS_BIND_RETRY_SECONDS", 0.02)
     port = taken.getsockname()[1]
     settings = config.Settings(worker=config.Worker(metrics_port=port))
     stop = metrics.serve(consumer, settings)

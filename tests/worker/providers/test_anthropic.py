@@ -289,7 +289,7 @@ async def test_garbled_line_is_a_cut_connection(line: bytes) -> None:
 
 async def test_connection_is_not_given_up_before_the_caller_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else 30 s would be the most that anybody can set."""
-    monkeypatch.setattr(module, "READ_SECONDS", 0.05)
+    monkeypatch.setattr(module, "MODEL_READ_SECONDS", 0.05)
     async with connected([sse.HANG], waits=base.TimeOuts(silence=9)) as (provider, _):
         _, error = await failing(provider, base.Patience(first=0.3, next=9))
     assert (type(error), str(error)) == (base.StalledError, "the model went silent")

@@ -103,7 +103,7 @@ async def test_connection_that_breaks_before_the_answer_is_unavailable(script: l
 async def test_connection_that_says_nothing_has_stalled(
     script: list[sse.Step], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "READ_SECONDS", 0.05)
+    monkeypatch.setattr(module, "MODEL_READ_SECONDS", 0.05)
     _, error = await outcome(*script)
     assert (type(error), str(error)) == (base.StalledError, "timed out")
 

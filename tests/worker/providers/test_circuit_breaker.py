@@ -34,9 +34,9 @@ FULL = base.OverloadedError("full")
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PROBE", 0.3)
-    monkeypatch.setattr(model, "FIRST_DELAY", 0.001)
-    monkeypatch.setattr(model, "LONGEST_DELAY", 0.002)
+    monkeypatch.setattr(module, "BREAKER_PROBE_SECONDS", 0.3)
+    monkeypatch.setattr(model, "MODEL_RETRY_FIRST_SECONDS", 0.001)
+    monkeypatch.setattr(model, "MODEL_RETRY_LONGEST_SECONDS", 0.002)
 
 
 def breaker(redis: Redis, key: str = KEY) -> SharedCircuitBreaker:
@@ -89,7 +89,7 @@ async def test_turn_that_would_come_too_late_is_refused_as_the_others_were(
 async def test_pause_doubles_with_each_refused_probe_but_not_with_refusals_at_once(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FIRST", 0.1)
+    monkeypatch.setattr(module, "BREAKER_FIRST_PAUSE_SECONDS", 0.1)
     shared = breaker(redis)
     for _ in range(20):
         await shared.overloaded(FULL)
@@ -108,14 +108,14 @@ async def test_pause_is_as_long_as_the_provider_says_within_reason(redis: Redis)
     assert asyncio.get_running_loop().time() - begin >= 0.4
     await shared.overloaded(base.RateLimitedError("no", retry_after=86400))
     (name,) = await redis.keys("*")
-    assert await redis.pttl(name) <= (module.LONGEST_ASKED + 60) * 1000
+    assert await redis.pttl(name) <= (module.BREAKER_LONGEST_REQUESTED_SECONDS + 60) * 1000
 
 
 async def test_after_the_pause_one_asks_and_its_answer_opens_for_the_others(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FIRST", 0.05)
-    monkeypatch.setattr(module, "PROBE", 60)
+    monkeypatch.setattr(module, "BREAKER_FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(module, "BREAKER_PROBE_SECONDS", 60)
     ours, theirs = breaker(redis), breaker(redis)
     await ours.overloaded(FULL)
     assert await ours.acquire(later(WAIT)) is True
@@ -127,8 +127,8 @@ async def test_after_the_pause_one_asks_and_its_answer_opens_for_the_others(
 async def test_reply_that_is_the_probe_opens_for_the_others(
     redis: Redis, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FIRST", 0.05)
-    monkeypatch.setattr(module, "PROBE", 60)
+    monkeypatch.setattr(module, "BREAKER_FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(module, "BREAKER_PROBE_SECONDS", 60)
     shared = breaker(redis)
     await shared.overloaded(FULL)
     stage = Stage(redis, store, tmp_path / "turns.db")
@@ -140,7 +140,7 @@ async def test_two_processes_do_not_hammer(
     redis: Redis, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of ten replies in two processes that find no room, few ask again before the provider has recovered."""
-    monkeypatch.setattr(module, "FIRST", 0.5)
+    monkeypatch.setattr(module, "BREAKER_FIRST_PAUSE_SECONDS", 0.5)
     begin, loop = later(0), asyncio.get_running_loop()
     asked: list[float] = []
 

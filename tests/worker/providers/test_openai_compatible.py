@@ -293,7 +293,7 @@ def test_secrets_do_not_show_in_the_text_of_a_server() -> None:
 async def test_error_of_any_size_is_read_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a server could fill the memory, or keep the reply for ever."""
     endless = [sse.send(b"HTTP/1.1 500 No\r\n\r\n"), sse.Step("pings", b"x" * 1000)]
-    monkeypatch.setattr(module, "MAX_ERROR_BYTES", 5000)
+    monkeypatch.setattr(module, "MODEL_MAX_ERROR_BYTES", 5000)
     async with connected(endless) as (provider, server):
         _, error = await failing(provider)
         assert type(error) is base.ProviderUnavailableError
@@ -428,7 +428,7 @@ async def test_reply_is_whole_once_the_model_has_ended(last: list[sse.Step]) -> 
 
 @pytest.mark.parametrize("silence", [sse.HANG, chat.COMMENTS])
 async def test_usage_is_not_waited_for_for_ever(silence: sse.Step, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "USAGE_SECONDS", 0.1)
+    monkeypatch.setattr(module, "MODEL_USAGE_SECONDS", 0.1)
     async with connected([sse.STREAM, chat.text("a"), chat.finished(), silence]) as (provider, server):
         assert (await events(provider))[-1] == base.Final("end_turn", Usage())
         async with asyncio.timeout(WAIT):
@@ -457,7 +457,7 @@ async def test_nobody_listens() -> None:
 
 
 async def test_connection_is_not_given_up_before_the_caller_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "READ_SECONDS", 0.05)
+    monkeypatch.setattr(module, "MODEL_READ_SECONDS", 0.05)
     async with connected([sse.HANG], waits=base.TimeOuts(silence=9)) as (provider, _):
         _, error = await failing(provider, base.Patience(first=0.3, next=9))
     assert (type(error), str(error)) == (base.StalledError, "the model went silent")
@@ -497,7 +497,7 @@ async def test_silence_ends_after_the_patience_for_the_first_text(silence: list[
 async def test_cancelling_who_waits_closes_the_request_though_the_model_is_silent(
     before: list[sse.Step], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "USAGE_SECONDS", WAIT)
+    monkeypatch.setattr(module, "MODEL_USAGE_SECONDS", WAIT)
     async with connected([*before, sse.HANG]) as (provider, server):
         task = asyncio.create_task(events(provider))
         async with asyncio.timeout(WAIT):
@@ -532,7 +532,7 @@ async def test_connection_is_used_again_after_a_whole_reply(
     pause: list[sse.Step], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though the worker closes the stream at Final, and the answer may end a little after its data."""
-    monkeypatch.setattr(module, "END_SECONDS", WAIT)
+    monkeypatch.setattr(module, "MODEL_STREAM_END_SECONDS", WAIT)
     *data, end = chat.whole("a")
     script = [*data, *pause, end]
     async with connected(script, script) as (provider, server):

@@ -164,7 +164,7 @@ async def test_any_other_message_gets_a_short_answer_made_from_it() -> None:
     assert "“Where do swallows winter?” I count 4 words" in text
     assert "“swallows”" in text
     assert 20 < len(answer.tokens) < 120
-    assert answer.rate == scripted.RATE
+    assert answer.rate == scripted.SCRIPTED_TOKENS_PER_SECOND
 
 
 @given(st.text(max_size=300))
@@ -180,7 +180,7 @@ def test_parser_gives_a_script_within_its_bounds_or_says_no(words: list[str]) ->
         script = scripted.parse(words)
     except ScriptError:
         return
-    assert all(0 <= fault.at <= len(script.tokens) <= scripted.MAX_TOKENS for fault in script.faults)
+    assert all(0 <= fault.at <= len(script.tokens) <= scripted.SCRIPTED_MAX_TOKENS for fault in script.faults)
 
 
 async def test_usage_counts_the_history() -> None:

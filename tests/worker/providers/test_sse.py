@@ -89,12 +89,12 @@ def test_events_do_not_depend_on_where_the_bytes_are_cut(
 def test_event_without_an_end_is_not_collected_for_ever(
     piece: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 100)
+    monkeypatch.setattr(sse, "SSE_MAX_EVENT_BYTES", 100)
     with pytest.raises(sse.SseError, match="more than 100 bytes"):
         read(*[piece] * 20)
 
 
 def test_size_is_that_of_one_event(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 100)
+    monkeypatch.setattr(sse, "SSE_MAX_EVENT_BYTES", 100)
     assert len(read(*[b": comment\ndata: ", b"x\n\n"] * 50)) == 50
     assert len(read(b"data: ", *[b"x"] * 92, b"\n\n")) == 1, "a line in pieces counts once"

@@ -41,7 +41,7 @@ def counting(redis: Redis) -> BatchedScript:
 async def test_what_is_called_in_one_turn_goes_together_and_each_has_its_answer(
     redis: Redis, trips: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch, "MAX_CALLS", 4)
+    monkeypatch.setattr(batch, "CALLS_PER_PIPELINE", 4)
     count = counting(redis)
     assert await count(["first"], [7]) == 7  # the server does not know the script yet
     del trips[:]
@@ -55,14 +55,14 @@ async def test_call_is_sent_at_once_unless_another_was_sent_just_before(
 ) -> None:
     count = counting(redis)
     await redis.script_load(COUNT)
-    monkeypatch.setattr(batch, "INTERVAL", 2 * WAIT)
+    monkeypatch.setattr(batch, "PIPELINE_SECONDS", 2 * WAIT)
     async with asyncio.timeout(WAIT):
         assert await count(["a"], [1]) == 1
     waiting = asyncio.create_task(count(["a"], [1]))
     await redis.ping()
     assert trips == [1]
     waiting.cancel()
-    monkeypatch.setattr(batch, "INTERVAL", 0)
+    monkeypatch.setattr(batch, "PIPELINE_SECONDS", 0)
     async with asyncio.timeout(WAIT):
         assert await counting(redis)(["a"], [1]) == 2
 
@@ -72,7 +72,7 @@ async def test_calls_of_one_interval_go_together(
 ) -> None:
     count = counting(redis)
     await redis.script_load(COUNT)
-    monkeypatch.setattr(batch, "INTERVAL", 1.0)
+    monkeypatch.setattr(batch, "PIPELINE_SECONDS", 1.0)
     await count(["a"], [1])
     calls = []
     for _ in range(3):
@@ -87,8 +87,8 @@ async def test_full_pipeline_waits_for_nothing(
 ) -> None:
     count = counting(redis)
     await redis.script_load(COUNT)
-    monkeypatch.setattr(batch, "INTERVAL", 2 * WAIT)
-    monkeypatch.setattr(batch, "MAX_CALLS", 4)
+    monkeypatch.setattr(batch, "PIPELINE_SECONDS", 2 * WAIT)
+    monkeypatch.setattr(batch, "CALLS_PER_PIPELINE", 4)
     async with asyncio.timeout(WAIT):
         await count(["a"], [1])
         calls = []

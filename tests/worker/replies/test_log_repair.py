@@ -165,7 +165,7 @@ async def test_many_tokens_are_written_again_in_several_calls_though_they_are_lo
     stage: Stage,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(whole, "AT_ONCE", 2)
+    monkeypatch.setattr(whole, "TOKENS_PER_REPAIR", 2)
     append, calls = MessageLog.append, list[list[int]]()
     async with Ears(stage.redis, JOB) as ears:
         scene = Scene(stage)

@@ -33,7 +33,11 @@ def told(before: str, *pieces: str) -> str:
         ("0 0 0 0", "0 0 0 0 1", " 1"),
         ("I", "It is", "t is"),
         ("我们继续讨", "我们继续讨论", "论"),
-        ("Done. " * 40, (("Done. " * 40).strip()[-overlap.ANCHOR :] + " Then").lstrip(), "Then"),
+        (
+            "Done. " * 40,
+            (("Done. " * 40).strip()[-overlap.OVERLAP_ANCHOR_CHARACTERS :] + " Then").lstrip(),
+            "Then",
+        ),
         # Rule 2: another end of the text, longer or shorter.
         ("It goes on. The quick brown", "The quick brown fox", " fox"),
         ("It goes on. The contin", "continuation", "uation"),
@@ -72,8 +76,8 @@ def test_anchor_is_the_last_words() -> None:
     assert anchor("") == anchor(" \n") == ""
     long = "word " * 100 + "last"
     assert anchor(long) == ("word " * 12 + "last")[-len(anchor(long)) :]
-    assert anchor("x" * 99) == "x" * overlap.ANCHOR
-    assert len(anchor("x" + " y" * 99)) < overlap.ANCHOR
+    assert anchor("x" * 99) == "x" * overlap.OVERLAP_ANCHOR_CHARACTERS
+    assert len(anchor("x" + " y" * 99)) < overlap.OVERLAP_ANCHOR_CHARACTERS
 
 
 def test_nothing_is_held_back_longer_than_it_could_be_a_repetition() -> None:

@@ -56,12 +56,12 @@ def test_tokens_count_without_gaps_and_join_to_the_text(pieces: list[str]) -> No
     tokens = [token for piece in pieces for token in answer.tokens(piece)]
     assert [token.index for token in tokens] == list(range(4, answer.next))
     assert "".join(token.text for token in tokens) == answer.text == "".join(pieces)
-    assert all(0 < len(token.text) <= reply.MAX_TOKEN for token in tokens)
+    assert all(0 < len(token.text) <= reply.MAX_TOKEN_CHARACTERS for token in tokens)
 
 
 def test_tokens_again_are_the_very_same() -> None:
     answer = make(next_=1, text="a")
-    said = [token for text in ("b", "cc" * reply.MAX_TOKEN) for token in answer.tokens(text)]
+    said = [token for text in ("b", "cc" * reply.MAX_TOKEN_CHARACTERS) for token in answer.tokens(text)]
     assert answer.tokens_from(1, 99) == said
     assert [token.text for token in answer.tokens_from(0, 2)] == ["a", "b"]
 

@@ -33,8 +33,8 @@ WHOLE = ["stream.started", "token.received", "stream.completed"]
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model, "FIRST_DELAY", 0.001)
-    monkeypatch.setattr(model, "LONGEST_DELAY", 0.002)
+    monkeypatch.setattr(model, "MODEL_RETRY_FIRST_SECONDS", 0.001)
+    monkeypatch.setattr(model, "MODEL_RETRY_LONGEST_SECONDS", 0.002)
 
 
 @pytest.fixture

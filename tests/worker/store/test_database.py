@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 async def test_database_that_is_locked_is_unavailable(
     store: Store, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(module, "SQLITE_BUSY_SECONDS", 0.05)
     connection = sqlite3.connect(tmp_path / "turns.db", isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
     patient = Store(database)

@@ -210,7 +210,7 @@ async def test_upgrade_is_committed_before_another_process_may_begin(
     old: str, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise the other does not see the new revision yet, and upgrades once more."""
-    monkeypatch.setattr(databases, "BUSY_SECONDS", 0)
+    monkeypatch.setattr(databases, "SQLITE_BUSY_SECONDS", 0)
     writes = tuple(f"{verb} {revisions.VERSION_TABLE}" for verb in ("INSERT INTO", "UPDATE"))
     upgraded, others_may = False, []
 
@@ -306,8 +306,8 @@ async def test_tables_of_somebody_else_are_left_alone(
 async def test_long_upgrade_by_another_process_is_waited_for(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(databases, "BUSY_SECONDS", 0.05)
-    monkeypatch.setattr(revisions, "SQLITE_TRIES", 10**6)
+    monkeypatch.setattr(databases, "SQLITE_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(revisions, "SQLITE_UPGRADE_ATTEMPTS", 10**6)
     other = sqlite3.connect(tmp_path / "turns.db", isolation_level=None)
     other.execute("PRAGMA journal_mode=WAL")
     other.execute("BEGIN IMMEDIATE")
@@ -331,8 +331,8 @@ async def test_long_upgrade_by_another_process_is_waited_for(
 async def test_waiting_for_another_process_ends(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(databases, "BUSY_SECONDS", 0.01)
-    monkeypatch.setattr(revisions, "SQLITE_TRIES", 2)
+    monkeypatch.setattr(databases, "SQLITE_BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(revisions, "SQLITE_UPGRADE_ATTEMPTS", 2)
     other = sqlite3.connect(tmp_path / "turns.db", isolation_level=None)
     other.execute("PRAGMA journal_mode=WAL")
     other.execute("BEGIN IMMEDIATE")
