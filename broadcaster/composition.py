@@ -60,10 +60,8 @@ from .lifecycle import Lifecycle, Shutdown
 from .observability import metrics
 from .observability.loop_delay import LoopDelay
 from .redis_client import redis_client
-from .registry import lease
-from .registry.base import LocalRegistry, Registry
 from .registry.codec import RegistryOwner
-from .registry.redis import RedisRegistry
+from .registry.opening import open_registry
 from .replies.healer import Healer
 from .replies.resync import Recovery
 from .replies.store import Replies
@@ -85,6 +83,7 @@ if TYPE_CHECKING:
 
     from .bus.base import Bus
     from .config import Settings
+    from .registry.base import Registry
 
 logger: Final = logging.getLogger("legato.broadcaster")
 
@@ -177,7 +176,9 @@ def _start_errors() -> Generator[None, None, None]:
 
 @contextlib.asynccontextmanager
 async def _node(settings: Settings) -> AsyncIterator[Node]:
-    async with _redis(settings) as redis, open_source(settings, redis) as source:
+    url = settings.redis.url
+    connection = redis_client(url, settings.redis.prefix) if url else contextlib.nullcontext()
+    async with connection as redis, open_source(settings, redis) as source:
         if source is not None:
             with _start_errors():
                 settings = msgspec.structs.replace(settings, apps=await source.load())
@@ -201,15 +202,6 @@ def _composed(settings: Settings, redis: Named | None) -> Node:
         return compose(settings, LocalBus(), None)
     chat_app = settings.app(settings.chat.app).id
     return compose(settings, RedisBus(redis), Replies(redis, settings.chat, chat_app), redis)
-
-
-@contextlib.asynccontextmanager
-async def _redis(settings: Settings) -> AsyncIterator[Named | None]:
-    if not settings.redis.url:
-        yield None
-        return
-    async with redis_client(settings.redis.url, settings.redis.prefix) as redis:
-        yield redis
 
 
 def server_config(node: Node) -> uvicorn.Config:
@@ -293,7 +285,7 @@ def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named 
         mine=mine,
         state=lambda: clients.state,
     )
-    registry = _registry(settings, redis, owner, publish)
+    registry = open_registry(settings, redis, owner, publish)
     webhooks = Webhooks(settings.apps, None if redis is None else partial(_confirm, registry))
     posting = BestEffort(bus, background.spawn)
     fence = Fence(bus.subscribe)
@@ -379,16 +371,6 @@ def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named 
         connections=connections,
         subscriptions=subscribed,
     )
-
-
-def _registry(
-    settings: Settings, redis: Named | None, owner: RegistryOwner, publish: Callable[[Key, Envelope], None]
-) -> Registry:
-    """The registry in Redis; without Redis one of this process, which delivers its messages itself."""
-    if redis is None:
-        return LocalRegistry(publish)
-    connect = partial(redis_client, settings.redis.url, settings.redis.prefix)
-    return RedisRegistry(redis, lease.new_name(), owner, settings.server.lease_seconds, connect)
 
 
 def _confirm(registry: Registry, departure: Gone, answer: Callable[[bool], None]) -> None:
