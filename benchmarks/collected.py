@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-import legato.broadcaster.composition
+import legato.broadcaster.process
 import legato.deploy.cli
 
 
@@ -61,14 +61,14 @@ class Recorder:
 
 def main(file: str, settled: str, *command: str) -> int:
     """Run the command and return its exit status."""
-    recorder, settle = Recorder(), legato.broadcaster.composition._settle_garbage  # noqa: SLF001 - what is compared
+    recorder, settle = Recorder(), legato.broadcaster.process._settle_garbage  # noqa: SLF001 - what is compared
 
     def begin() -> None:
         if settled == "yes":
             settle()
         gc.callbacks.append(recorder)
 
-    legato.broadcaster.composition._settle_garbage = begin  # noqa: SLF001 - as above
+    legato.broadcaster.process._settle_garbage = begin  # noqa: SLF001 - as above
     try:
         return legato.deploy.cli.main(command)
     finally:

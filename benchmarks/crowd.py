@@ -38,12 +38,12 @@ class CrowdOrder(msgspec.Struct, frozen=True):
     data: str = ""
 
 
-class _Message(msgspec.Struct):
+class _ClientMessage(msgspec.Struct):
     event: str
     data: str = "{}"
 
 
-_decode = msgspec.json.Decoder(_Message).decode
+_decode = msgspec.json.Decoder(_ClientMessage).decode
 
 
 class CrowdClient(asyncio.Protocol):

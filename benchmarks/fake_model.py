@@ -74,12 +74,12 @@ def piece(index: int) -> str:
     return f"w{index} "
 
 
-class _Message(msgspec.Struct):
+class _PromptMessage(msgspec.Struct):
     content: str
 
 
 class _Request(msgspec.Struct):
-    messages: list[_Message]
+    messages: list[_PromptMessage]
 
 
 class _Model(asyncio.Protocol):

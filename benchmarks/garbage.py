@@ -135,8 +135,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = program.parser("garbage", DESCRIPTION, EPILOG)
     add = parser.add_argument
     add("--connections", type=int, default=5000, metavar="N", help="clients (default 5000)")
-    add("--events", type=int, default=5000, metavar="N", help="in all (default 5000)")
-    add("--seconds", type=int, default=300, metavar="N", help="give up after so long (default 300)")
+    add("--events", type=int, default=5000, metavar="N", help="events in total (default 5000)")
+    add("--seconds", type=int, default=300, metavar="N", help="time-out (default 300)")
     add("--json", metavar="FILE", help="write everything")
     parser.set_defaults(redis=None)
     return parser

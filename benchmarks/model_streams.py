@@ -23,7 +23,7 @@ from .errors import BAD_USAGE, BenchmarkError
 from .fake_model import Emission
 from .figures import milliseconds
 from .replies import wrong
-from .stage import APP_ID, QUEUE, Cast, end, stage
+from .stage import APP_ID, NAMES, QUEUE, Cast, end, stage
 
 if TYPE_CHECKING:
     import argparse
@@ -136,7 +136,7 @@ class StreamsRun:
     async def ask(self, message_id: str, user: str) -> None:
         """Queue a message, whose text is its id."""
         job = stream.Job(message_id, APP_ID, user, message_id, queued_at=time.time_ns() // 1_000_000)
-        await self.redis.xadd(wire.jobs_key(QUEUE), {wire.JOB_FIELD: stream.encode_job(job)})
+        await self.redis.xadd(NAMES.jobs_key(QUEUE), {wire.JOB_FIELD: stream.encode_job(job)})
 
     def cpu(self) -> dict[str, float]:
         """Seconds of processor time of each process."""
@@ -261,13 +261,13 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[16, 64, 200],
         metavar="N",
-        help="at once, one measurement for each N (default 16 64 200)",
+        help="streams at once, one measurement for each N (default 16 64 200)",
     )
-    add("--tokens", type=int, default=200, metavar="N", help="of each stream (default 200)")
+    add("--tokens", type=int, default=200, metavar="N", help="tokens of each stream (default 200)")
     add("--rate", type=int, default=20, metavar="N", help="tokens/s of each stream (default 20)")
-    add("--rounds", type=int, default=3, metavar="N", help="the medians count (default 3)")
+    add("--rounds", type=int, default=3, metavar="N", help="rounds; medians are reported (default 3)")
     add("--versus", metavar="PYTHON", help="measure the Legato of this Python, too")
-    add("--seconds", type=int, default=1800, metavar="N", help="give up after so long (default 1800)")
+    add("--seconds", type=int, default=1800, metavar="N", help="time-out (default 1800)")
     add("--redis", metavar="PROGRAM", help="default: redis-server of the PATH, else the embedded Valkey")
     add("--json", metavar="FILE", help="write everything, raw numbers included")
     return parser

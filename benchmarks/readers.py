@@ -70,12 +70,12 @@ class _Data(msgspec.Struct, rename="camel"):
     total_tokens: int | None = None
 
 
-class _Message(msgspec.Struct):
+class _PusherMessage(msgspec.Struct):
     event: str
     data: str = "{}"
 
 
-_message = msgspec.json.Decoder(_Message)
+_message = msgspec.json.Decoder(_PusherMessage)
 _data = msgspec.json.Decoder(_Data)
 
 

@@ -19,7 +19,7 @@ from . import proc, program
 from .audience import audience
 from .errors import BAD_USAGE, BenchmarkError
 from .figures import milliseconds, percentile
-from .stage import APP_ID, QUEUE, Cast, stage
+from .stage import APP_ID, NAMES, QUEUE, Cast, stage
 
 if TYPE_CHECKING:
     import argparse
@@ -90,7 +90,7 @@ class RepliesBench:
         """Queue a message of the next user; returns its id."""
         user = self.users[number % len(self.users)]
         job = stream.Job(f"m{number}", APP_ID, user, line, queued_at=time.time_ns() // 1_000_000)
-        await self.redis.xadd(wire.jobs_key(QUEUE), {wire.JOB_FIELD: stream.encode_job(job)})
+        await self.redis.xadd(NAMES.jobs_key(QUEUE), {wire.JOB_FIELD: stream.encode_job(job)})
         return job.message_id
 
     def uses(self) -> dict[str, proc.Use]:
@@ -173,7 +173,7 @@ async def cancelled(bench: RepliesBench, args: argparse.Namespace) -> dict[str, 
     async def cancel(message_id: str, wait: float) -> None:
         await asyncio.sleep(wait)
         flagged[message_id] = time.monotonic()
-        await bench.redis.set(wire.cancel_flags(message_id)[0], "1", ex=300)
+        await bench.redis.set(NAMES.cancel_flags(message_id)[0], "1", ex=300)
 
     await asyncio.gather(*(cancel(message_id, chance.uniform(0, CANCEL_SPREAD)) for message_id in ids))
     await bench.readers.until_ended(len(ids))
@@ -261,20 +261,20 @@ def build_parser() -> argparse.ArgumentParser:
     parser = program.parser("replies", DESCRIPTION, EPILOG)
     add = parser.add_argument
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--replies", type=int, default=64, metavar="N", help="at once (default 64)")
-    mode.add_argument("--jobs", type=int, metavar="N", help="in sequence")
+    mode.add_argument("--replies", type=int, default=64, metavar="N", help="replies at once (default 64)")
+    mode.add_argument("--jobs", type=int, metavar="N", help="jobs in sequence")
     mode.add_argument("--cancels", type=int, metavar="N", help="silent replies to cancel")
-    add("--tokens", type=int, default=500, metavar="N", help="of each reply (default 500)")
+    add("--tokens", type=int, default=500, metavar="N", help="tokens of each reply (default 500)")
     add("--rate", type=int, default=50, metavar="N", help="tokens/s of each reply; 0: no limit (default 50)")
     add(
         "--greedy",
         type=int,
         default=0,
         metavar="N",
-        help="with --replies: so many long ones without a rate",
+        help="with --replies: additional long replies without a rate limit",
     )
-    add("--at-once", type=int, default=16, metavar="N", help="with --jobs (default 16)")
-    add("--seconds", type=int, default=600, metavar="N", help="give up after so long (default 600)")
+    add("--at-once", type=int, default=16, metavar="N", help="with --jobs: jobs at once (default 16)")
+    add("--seconds", type=int, default=600, metavar="N", help="time-out (default 600)")
     add("--redis", metavar="PROGRAM", help="default: redis-server of the PATH, else the embedded Valkey")
     add("--json", metavar="FILE", help="write everything, raw numbers included")
     return parser

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx2
 from redis.asyncio import Redis
 
-from legato.protocol import signatures, wire
+from legato.protocol import signatures
 
 from . import proc, program
 from .crowd import CrowdOrder
 from .crowds import crowds
 from .errors import BAD_USAGE, BenchmarkError
 from .relay import SocketRelay
-from .stage import APP_ID, APP_KEY, Cast, stage
+from .stage import APP_ID, APP_KEY, NAMES, Cast, stage
 
 if TYPE_CHECKING:
     import argparse
@@ -130,7 +130,7 @@ class ScalingBench:
 
     async def listed(self) -> int:
         """Number of subscriptions under the nodes' leases."""
-        nodes = await self.redis.keys(wire.entries_key("*").replace("{", "[{]").replace("}", "[}]"))
+        nodes = await self.redis.keys(NAMES.entries_key("*").replace("{", "[{]").replace("}", "[}]"))
         return sum([await self.redis.scard(node) for node in nodes])
 
     async def memory(self) -> dict[str, int]:
@@ -272,7 +272,7 @@ async def _spublish(redis: Redis, channels: Sequence[str], rounds: int) -> None:
         async with redis.pipeline(transaction=False) as pipeline:
             for channel in channels:
                 payload = json.dumps({"event": "e", "channel": channel, "data": f"{number} {DATA}"})
-                pipeline.execute_command("SPUBLISH", f"legato:bus:{{{APP_ID}:{channel}}}", "\n" + payload)
+                pipeline.execute_command("SPUBLISH", NAMES.bus_channel(APP_ID, channel), "\n" + payload)
             await pipeline.execute()
 
 
@@ -311,10 +311,10 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("mode", choices=MODES, metavar="MODE", help=", ".join(MODES))
     add("--nodes", type=int, default=2, metavar="N", help="broadcasters (default 2)")
-    add("--connections", type=int, default=1000, metavar="N", help="of each node (default 1000)")
-    add("--members", type=int, default=1000, metavar="N", help="of the presence channel (default 1000)")
-    add("--events", type=int, default=2000, metavar="N", help="in all (default 2000)")
-    add("--seconds", type=int, default=300, metavar="N", help="give up after so long (default 300)")
+    add("--connections", type=int, default=1000, metavar="N", help="connections to each node (default 1000)")
+    add("--members", type=int, default=1000, metavar="N", help="presence members (default 1000)")
+    add("--events", type=int, default=2000, metavar="N", help="events in total (default 2000)")
+    add("--seconds", type=int, default=300, metavar="N", help="time-out (default 300)")
     add("--redis", metavar="PROGRAM", help="default: redis-server of the PATH, else the embedded Valkey")
     add("--json", metavar="FILE", help="write everything")
     return parser

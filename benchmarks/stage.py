@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import legato.deploy.leash
 from legato.deploy import environment
+from legato.protocol.names import Names
 
 from .errors import BAD_USAGE, BenchmarkError
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 APP_ID: Final = "1"
 APP_KEY: Final = "benchmark-key"
 QUEUE: Final = "benchmark"
+NAMES: Final = Names()
+"""The names in the Redis of a benchmark, which has no prefix."""
+
 _MODULE: Final = ("-P", "-m", "legato.deploy")
 LEGATO: Final = (sys.executable, *_MODULE)
 BROADCASTER: Final = (*LEGATO, "broadcaster", "--port", "0", "--metrics-port", "0")

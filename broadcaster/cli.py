@@ -23,15 +23,13 @@ def run(args: argparse.Namespace) -> int:
         settings = config.load(args, os.environ)
     except SettingsError as error:
         return _fail(error, 2)
-    from . import (  # noqa: PLC0415 - report wrong settings before the slow imports
-        composition as server,
-    )
+    from . import process  # noqa: PLC0415 - report wrong settings before the slow imports
 
     try:
-        server.run(settings)
+        process.run(settings)
     except SettingsError as error:
         return _fail(error, 2)
-    except server.StartError as error:
+    except process.StartError as error:
         return _fail(error, 1)
     return 0
 

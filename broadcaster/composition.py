@@ -1,59 +1,135 @@
-"""The composition root: builds a server from settings, runs it, and stops it in order."""
+"""The composition root: wires the parts of a node, starts a server with them, and stops it in order."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
-import os
-import socket
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
-import uvicorn
 
 from legato.protocol.redis import advice as redis_advice
 from legato.protocol.redis.cancellation import end_task
-from legato.protocol.settings import SettingsError
 
-from . import notify
+from . import lifecycle
 from .api.app import HttpApp, web
 from .api.http_api import HttpApi
-from .apps.source import AppHash, AppStore, AppWatcher, UnreadableError
+from .apps.directory import Directory
+from .apps.opening import open_source
+from .apps.source import UnreadableError
+from .background import Background
 from .bus.base import BusError
+from .bus.best_effort import BestEffort
+from .bus.fence import Fence
 from .bus.local import LocalBus
 from .bus.redis import RedisBus
-from .draining_server import DrainingServer
-from .limits import GC_YOUNG_OBJECTS, HEARTBEAT_SECONDS, SHUTDOWN_REQUEST_SECONDS
-from .node import Node, compose
-from .notify import Notifier
+from .channels.announcements import Announcements
+from .channels.cache import CachedChannels
+from .channels.client_events import ClientEvents
+from .channels.counts import SubscriptionCounts
+from .channels.delivery import Delivery
+from .channels.demand import Demand
+from .channels.departure import Departures
+from .channels.fanout import Fanout
+from .channels.figures import SubscriptionFigures
+from .channels.hub import Hub
+from .channels.kinds import ChannelKinds
+from .channels.presence import MemberLists
+from .channels.sign_in import SignIns
+from .channels.subscriber import Key
+from .channels.subscription import Subscriptions
+from .channels.watchlists import Watchlists
+from .channels.welcome import Welcome
+from .clients.admission import Admission
+from .clients.app_changes import AppChanges
+from .clients.client import ClientContext, EffectHandlers
+from .clients.clients import Clients
+from .clients.deferred_work import DeferredWork
+from .clients.drain import Drain
+from .clients.figures import ConnectionFigures
+from .clients.handover import Handover
+from .clients.peers import Peers
+from .clients.timer_wheel import Wheel
+from .draining_server import DrainingServer, uvicorn_config
+from .lifecycle import Lifecycle, Shutdown
 from .observability import metrics
+from .observability.loop_delay import LoopDelay
 from .redis_client import redis_client
+from .registry import lease
+from .registry.base import LocalRegistry, Registry
+from .registry.codec import RegistryOwner
+from .registry.redis import RedisRegistry
+from .replies.healer import Healer
+from .replies.resync import Recovery
 from .replies.store import Replies
-from .transport import open_files
-from .transport.acceptor import Arrivals
-from .transport.http11 import HttpProtocol
-from .transport.listener import descriptors
+from .transport.budget import Budget
+from .transport.listener import AddressError, descriptors, listen
 from .transport.polling import Fallback
-from .transport.websocket import Connection
+from .transport.throttle import StartThrottle
+from .webhooks.dispatcher import Webhooks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Generator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterable
 
+    import uvicorn
+
+    from legato.protocol.holdback import Gone
+    from legato.protocol.presence import Member
     from legato.protocol.redis.pipeline import Named
+    from legato.protocol.wire import Envelope
 
+    from .bus.base import Bus
     from .config import Settings
 
 logger: Final = logging.getLogger("legato.broadcaster")
 
 
-T = TypeVar("T")
-
-
 class StartError(Exception):
     """The server cannot start. The text is one line for the user."""
+
+
+@dataclass(frozen=True, repr=False)
+class Node:
+    """The parts of one node. Only this module holds all of them, and gives each what it needs."""
+
+    settings: Settings
+    bus: Bus
+    replies: Replies | None
+    """The chat's state in Redis; None when chat is off."""
+    apps: Directory
+    fanout: Fanout
+    hub: Hub
+    registry: Registry
+    delivery: Delivery
+    healer: Healer | None
+    cached: CachedChannels
+    member_lists: MemberLists
+    recovery: Recovery
+    webhooks: Webhooks
+    client_events: ClientEvents
+    deferred: DeferredWork
+    wheel: Wheel
+    clients: Clients
+    admission: Admission
+    app_changes: AppChanges
+    announcements: Announcements
+    peers: Peers
+    drain: Drain
+    context: ClientContext
+    background: Background
+    throttle: StartThrottle
+    loop_delay: LoopDelay
+    lifecycle: Lifecycle
+    shutdown: Shutdown
+    connections: ConnectionFigures
+    subscriptions: SubscriptionFigures
+    requests: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """HTTP requests by endpoint and status."""
 
 
 class Running(NamedTuple):
@@ -66,52 +142,20 @@ class Running(NamedTuple):
     uvicorn: DrainingServer
 
 
-async def serve(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT.
+@contextlib.asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Running]:
+    """A server that drains and stops when the block ends.
 
     :raises StartError: a port is taken, or Redis or the applications' database cannot be used.
     :raises SettingsError: ``[auth]`` or an address cannot be used, or there is no application.
     """
-    notifier = Notifier(os.environ)
-    beating = asyncio.create_task(_give_signs_of_life(notifier))
-    try:
-        async with running(settings) as server:
-            open_files.make_room(settings.server.max_connections)
-            _settle_garbage()
-            notifier.send(notify.READY)
-            await server.ended
-            notifier.send(notify.STOPPING)
-    finally:
-        await end_task(beating)
-        notifier.close()
-    logger.info("stopped")
-
-
-async def _give_signs_of_life(notifier: Notifier) -> None:
-    """Send them while the event loop runs: a parent replaces a process that sends none."""
-    while True:
-        notifier.send(notify.ALIVE)
-        await asyncio.sleep(HEARTBEAT_SECONDS)
-
-
-def _settle_garbage() -> None:
-    """Exempt what exists now from garbage collection, and look for cycles less often.
-
-    The objects of connections and requests are freed by their reference counts; few of them are in cycles.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_YOUNG_OBJECTS, 20, 20)
-
-
-@contextlib.asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Running]:
-    """A server that drains and stops when the block ends; raises as :func:`serve`."""
-    with _listening(settings) as listener:
+    with _start_errors():
+        listener = listen(settings.server.host, settings.server.port, reuse_port=settings.server.reuse_port)
+    with listener:
         async with _node(settings) as node:
             settings = node.settings
-            server = DrainingServer(_config(settings, node), node)
-            with _metrics(settings, node) as metrics_port:
+            server = DrainingServer(server_config(node), node.shutdown, settings.server.notice_seconds)
+            with _metrics(node) as metrics_port:
                 ended = asyncio.create_task(server.serve(sockets=descriptors(listener)))
                 await asyncio.wait({ended, server.ready}, return_when=asyncio.FIRST_COMPLETED)
                 port = listener.getsockname()[1]
@@ -124,34 +168,22 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
 
 
 @contextlib.contextmanager
-def _listening(settings: Settings) -> Generator[socket.socket, None, None]:
-    host, port = settings.server.host, settings.server.port
+def _start_errors() -> Generator[None, None, None]:
     try:
-        family, _, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a host name"
-        raise StartError(f"{host}: not an address of this machine: {reason}") from error
-    with listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if settings.server.reuse_port:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        try:
-            listener.bind(address)
-        except OSError as error:
-            raise StartError(f"{host}:{port} cannot be listened on: {error.strerror}") from error
-        yield listener
+        yield
+    except (AddressError, BusError, UnreadableError) as error:
+        raise StartError(str(error)) from error
 
 
 @contextlib.asynccontextmanager
 async def _node(settings: Settings) -> AsyncIterator[Node]:
-    async with _redis(settings) as redis, _source(settings, redis) as source:
+    async with _redis(settings) as redis, open_source(settings, redis) as source:
         if source is not None:
-            settings = msgspec.structs.replace(settings, apps=await _reached(source.load()))
+            with _start_errors():
+                settings = msgspec.structs.replace(settings, apps=await source.load())
         node = _composed(settings, redis)
-        await _reached(node.start())
+        with _start_errors():
+            await node.lifecycle.start(node.delivery, node.announcements)
         if redis is not None:
             await redis_advice.warn(redis, logger)
         watch = None if source is None else asyncio.create_task(source.watch(node.app_changes.apply))
@@ -160,7 +192,7 @@ async def _node(settings: Settings) -> AsyncIterator[Node]:
         finally:
             if watch is not None:
                 await end_task(watch)
-            await node.close()
+            await node.lifecycle.close()
 
 
 def _composed(settings: Settings, redis: Named | None) -> Node:
@@ -180,83 +212,50 @@ async def _redis(settings: Settings) -> AsyncIterator[Named | None]:
         yield redis
 
 
-@contextlib.asynccontextmanager
-async def _source(settings: Settings, redis: Named | None) -> AsyncIterator[AppWatcher | None]:
-    """The source of applications beside the settings; None if there is none."""
-    store = _store(settings, redis)
-    if store is None:
-        yield None
-        return
-    try:
-        yield AppWatcher(store, settings.apps, settings.app_source.seconds)
-    finally:
-        await store.close()
-
-
-def _store(settings: Settings, redis: Named | None) -> AppStore | None:
-    if settings.app_source.database_url:
-        from .apps.sql import AppTable  # noqa: PLC0415 - SQLAlchemy's megabytes are for those who use it
-
-        return AppTable(settings.app_source)
-    if settings.app_source.redis_hash and redis is not None:
-        return AppHash(redis, settings.app_source.redis_hash)
-    return None
-
-
-async def _reached(call: Awaitable[T]) -> T:
-    try:
-        return await call
-    except (BusError, UnreadableError) as error:
-        raise StartError(str(error)) from error
-
-
-def _config(settings: Settings, node: Node) -> uvicorn.Config:
-    server = settings.server
+def server_config(node: Node) -> uvicorn.Config:
+    """What uvicorn needs in order to serve the node."""
+    settings, budget = node.settings, node.context.budget
+    ready = partial(lifecycle.unready, node.clients, node.bus, node.registry)
     app = HttpApp(
-        HttpApi(server, node.apps, node.bus, node.registry, node.requests),
+        HttpApi(settings.server, node.apps, node.bus, node.registry, node.requests),
         Fallback(node.context),
-        web(settings, node.apps, node.replies, node.unready, node.requests, node.context.budget),
+        web(settings, node.apps, node.replies, ready, node.requests, budget),
     )
-    seconds, connect = round(server.keep_alive), partial(Connection, node.context)
-    http = partial(HttpProtocol, app.api, connect, node.context.budget, server.request_seconds)
-    config = uvicorn.Config(
-        app,
-        http=Arrivals(node.turns, seconds, http, connect),  # type: ignore[arg-type]
-        ws=Connection,  # made by our protocols; None would switch WebSockets off
-        lifespan="off",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        backlog=4096,
-        timeout_keep_alive=seconds,
-        timeout_graceful_shutdown=SHUTDOWN_REQUEST_SECONDS,
-        ssl_certfile=server.tls_cert or None,
-        ssl_keyfile=server.tls_key or None,
-    )
-    try:
-        config.load()
-    except OSError as error:  # ssl.SSLError is one
-        raise SettingsError(f"server.tls_cert, server.tls_key: {error.strerror or error}") from error
-    return config
+    return uvicorn_config(settings.server, app, node.context, node.throttle)
 
 
 @contextlib.contextmanager
-def _metrics(settings: Settings, node: Node) -> Generator[int, None, None]:
-    if not settings.metrics.enabled:
+def _metrics(node: Node) -> Generator[int, None, None]:
+    settings = node.settings.metrics
+    if not settings.enabled:
         yield 0
         return
-    host, port = settings.metrics.host, settings.metrics.port
-    try:
-        port, stop = metrics.serve(node)
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a host name"
-        raise StartError(f"metrics: {host}:{port} cannot be listened on: {reason}") from error
-    logger.info("metrics on http://%s:%d/metrics", host, port)
+    with _start_errors():
+        port, stop = metrics.serve(_measured(node), settings.host, settings.port)
+    logger.info("metrics on http://%s:%d/metrics", settings.host, port)
     try:
         yield port
     finally:
         stop()
+
+
+def _measured(node: Node) -> metrics.MeasuredParts:
+    return metrics.MeasuredParts(
+        connections=node.connections,
+        subscriptions=node.subscriptions,
+        requests=node.requests,
+        hub=node.hub,
+        fanout=node.fanout,
+        bus=node.bus,
+        recovery=node.recovery,
+        healer=node.healer,
+        member_lists=node.member_lists,
+        cached=node.cached,
+        client_events=node.client_events,
+        webhooks=node.webhooks,
+        replies=node.replies,
+        loop_delay=node.loop_delay,
+    )
 
 
 def _announce(settings: Settings, port: int) -> None:
@@ -267,8 +266,132 @@ def _announce(settings: Settings, port: int) -> None:
     logger.info("listening on %s://%s:%d%s, apps: %s", scheme, host, port, server.path, apps)
 
 
-def run(settings: Settings) -> None:
-    """:func:`serve` on uvloop."""
-    import uvloop  # noqa: PLC0415 - not needed for --help
+def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named | None = None) -> Node:
+    """Wire the parts of a node.
 
-    uvloop.run(serve(settings))
+    :param replies: the chat's state in Redis, None when chat is off.
+    :param redis: None for a node of one process without Redis.
+    """
+    loop = asyncio.get_running_loop()
+    server, apps, background = settings.server, Directory(settings.apps), Background(loop)
+    connections = ConnectionFigures()
+    subscribed = SubscriptionFigures(server.max_subscriptions or sys.maxsize)
+    deferred, wheel = DeferredWork(loop.call_soon), Wheel(loop)
+    fanout = Fanout(loop.call_soon)
+    hub = Hub(loop.call_soon, fanout)
+
+    # The registry calls parts that need the registry. They exist before the first such call.
+    def publish(key: Key, envelope: Envelope) -> None:
+        delivery.deliver(key, envelope)
+
+    def mine() -> Iterable[tuple[Key, str, Member | None]]:
+        return clients.registered()
+
+    owner = RegistryOwner(
+        lapsed=lambda: lifecycle.close_lapsed(clients, admission),
+        holding=lambda app_id: apps.has(app_id, "webhooks"),
+        mine=mine,
+        state=lambda: clients.state,
+    )
+    registry = _registry(settings, redis, owner, publish)
+    webhooks = Webhooks(settings.apps, None if redis is None else partial(_confirm, registry))
+    posting = BestEffort(bus, background.spawn)
+    fence = Fence(bus.subscribe)
+    healer = None if replies is None else Healer(replies, hub, loop.time, background.spawn, fence.passed)
+    kinds = ChannelKinds(healer, CachedChannels(registry, hub), MemberLists(registry, hub))
+    recovery = Recovery(kinds, background.spawn)
+    counts = SubscriptionCounts(
+        registry,
+        webhooks,
+        wanted=lambda app_id: apps.has(app_id, "subscription_count"),
+        local=hub.count,
+        post=posting.post,
+        later=background.spawn_later,
+    )
+    watchlists = Watchlists(
+        hub,
+        registry,
+        wanted=lambda app_id: apps.has(app_id, "watchlist"),
+        post=posting.post,
+        spawn=background.spawn,
+    )
+    announcements = Announcements(webhooks, counts, watchlists)
+    welcome = Welcome(hub, registry, kinds, announcements, background.spawn)
+    subscriptions = Subscriptions(hub, registry, kinds.member_lists, announcements, welcome, subscribed)
+    sign_ins = SignIns(hub, registry, watchlists)
+    departures = Departures(hub, registry, kinds.member_lists, announcements, subscribed)
+    clients = Clients(hub, registry, departures, deferred, connections, server.max_connections)
+    admission = Admission(server.path, apps, registry, clients, connections, loop)
+    client_events = ClientEvents(posting, webhooks)
+    delivery = Delivery(hub, kinds, recovery, fence, clients.dismiss_all)
+    hub.start(Demand(hub, bus, kinds, fence, subscriptions, sign_ins))
+    peers = Peers(registry)
+    handover = Handover(hub, registry, departures, fence)
+    drain = Drain(clients, admission, handover, peers, server.drain_seconds, loop.time)
+    context = ClientContext(
+        server=server,
+        loop=loop,
+        now=loop.time,
+        budget=Budget(loop.call_soon),
+        wheel=wheel,
+        hub=hub,
+        figures=connections,
+        admission=admission,
+        clients=clients,
+        effects=EffectHandlers(
+            subscribe=subscriptions.subscribe,
+            unsubscribe=departures.unsubscribe,
+            sign_in=sign_ins.sign_in,
+            relay=client_events.relay,
+        ),
+    )
+    loop_delay = LoopDelay(loop.call_later)
+    measured = loop_delay if settings.metrics.enabled else None
+    return Node(
+        settings=settings,
+        bus=bus,
+        replies=replies,
+        apps=apps,
+        fanout=fanout,
+        hub=hub,
+        registry=registry,
+        delivery=delivery,
+        healer=healer,
+        cached=kinds.cached,
+        member_lists=kinds.member_lists,
+        recovery=recovery,
+        webhooks=webhooks,
+        client_events=client_events,
+        deferred=deferred,
+        wheel=wheel,
+        clients=clients,
+        admission=admission,
+        app_changes=AppChanges(apps, webhooks, clients, admission),
+        announcements=announcements,
+        peers=peers,
+        drain=drain,
+        context=context,
+        background=background,
+        throttle=StartThrottle(loop.call_soon),
+        loop_delay=loop_delay,
+        lifecycle=Lifecycle(bus, registry, webhooks, healer, measured, wheel, deferred, peers, background),
+        shutdown=Shutdown(clients, peers, drain),
+        connections=connections,
+        subscriptions=subscribed,
+    )
+
+
+def _registry(
+    settings: Settings, redis: Named | None, owner: RegistryOwner, publish: Callable[[Key, Envelope], None]
+) -> Registry:
+    """The registry in Redis; without Redis one of this process, which delivers its messages itself."""
+    if redis is None:
+        return LocalRegistry(publish)
+    connect = partial(redis_client, settings.redis.url, settings.redis.prefix)
+    return RedisRegistry(redis, lease.new_name(), owner, settings.server.lease_seconds, connect)
+
+
+def _confirm(registry: Registry, departure: Gone, answer: Callable[[bool], None]) -> None:
+    """Ask the registry whether a departure is final, or the user came back on another node."""
+    (app_id, channel), user_id = departure
+    registry.release(Key(app_id, channel), user_id, answer)

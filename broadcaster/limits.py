@@ -165,13 +165,13 @@ QUOTA_CHECK_SECONDS: Final = 5.0
 SOCKET_IDS_PER_BATCH: Final = 256
 """Socket ids generated per read of the system's random source."""
 
-CHORE_STEPS_PER_TURN: Final = 64
+DEFERRED_STEPS_PER_TURN: Final = 64
 """Steps of deferred work that are done at once, per turn of the loop. A step takes about 0.05 ms."""
 
-CHORE_TURN_SECONDS: Final = 0.003
+DEFERRED_TURN_SECONDS: Final = 0.003
 """How long the waiting batches may hold the loop per turn."""
 
-CHORE_STEPS_PER_BATCH: Final = 16
+DEFERRED_STEPS_PER_BATCH: Final = 16
 """Steps of one batch before the next one has its turn."""
 
 MAX_PENDING_COMMANDS: Final = 64

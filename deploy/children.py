@@ -1,8 +1,8 @@
 """Starts child processes, restarts those that crash, and ends all with the parent.
 
-A :class:`Family` is a list of tiers in start order. It ends on SIGINT, SIGTERM or SIGHUP, or when a child
-fails in a way that a restart cannot fix: it never became ready, or it reports an invalid configuration. Then
-tiers are stopped in reverse order, and killed after a fixed time.
+A :class:`ProcessTree` is a list of tiers in start order. It ends on SIGINT, SIGTERM or SIGHUP, or when a
+child fails in a way that a restart cannot fix: it never became ready, or it reports an invalid configuration.
+Then tiers are stopped in reverse order, and killed after a fixed time.
 
 Each child has its own session, so that Ctrl-C reaches only the parent, which stops the children in order.
 Each is on a leash (:mod:`legato.deploy.leash`), so that it does not outlive a parent that is killed.
@@ -61,7 +61,7 @@ class Spec:
 
     ``ready`` determines when it is ready: a pattern that matches one of its lines, or a function that is
     polled. Without it, a child is ready as soon as it runs. Lines that match ``hide`` are not shown.
-    ``starts`` is called before each start. ``lasting``: its end never ends the family, because the same
+    ``starts`` is called before each start. ``lasting``: its end never ends the tree, because the same
     program was ready before.
     """
 
@@ -256,7 +256,7 @@ async def _finish(reading: asyncio.Task[None]) -> None:
         return
 
 
-class Family:
+class ProcessTree:
     """Children in tiers. Call :meth:`run`."""
 
     def __init__(self, console: Console, stop_seconds: float = STOP_SECONDS) -> None:
@@ -295,7 +295,7 @@ class Family:
             for child in tier:
                 await child.ready()
 
-    async def run(self, begin: Callable[[Family], Coroutine[Any, Any, None]]) -> None:
+    async def run(self, begin: Callable[[ProcessTree], Coroutine[Any, Any, None]]) -> None:
         """Run ``begin``, which starts tiers, wait for a stop, and stop all children.
 
         :raises CommandError: of ``begin``, or for a child that a restart cannot fix.

@@ -11,7 +11,7 @@ from typing import Final
 from legato.protocol.settings import PREFIX
 
 from .console import wants_colour
-from .seldom import Seldom
+from .log_rate_limit import LogRateLimit
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -53,7 +53,7 @@ def configure(level: str) -> None:
     :param level: one of :data:`LEVELS`.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(Seldom())
+    handler.addFilter(LogRateLimit())
     handler.setFormatter(Format(colour=wants_colour(sys.stderr.fileno(), os.environ)))
     number = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(level=max(number, logging.INFO), handlers=[handler], force=True)

@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final
 
 from . import logs, metrics, ports
-from .children import OWN_NAME, STOP_SECONDS, Family, Spec
+from .children import OWN_NAME, STOP_SECONDS, ProcessTree, Spec
 from .console import Console, wants_colour
 from .up import LEGATO
 from .watch import Watch
@@ -89,8 +89,8 @@ async def _supervise(
 
     supervisor = Supervisor(argv, settings, environ)
     with _terminal([OWN_NAME, *supervisor.names]) as terminal:
-        family = Family(terminal, stop_seconds=settings.worker.drain_seconds + STOP_SECONDS)
-        await family.run(supervisor.run)
+        tree = ProcessTree(terminal, stop_seconds=settings.worker.drain_seconds + STOP_SECONDS)
+        await tree.run(supervisor.run)
 
 
 async def _run(
@@ -104,7 +104,7 @@ async def _run(
             terminal.line(OWN_NAME, f"metrics of all on http://{figures.host}:{port}/metrics")
         seconds = server.notice_seconds + server.drain_seconds + BROADCASTER_STOP_SECONDS
         watch = Watch(specs, server.stall_seconds)
-        await Family(terminal, stop_seconds=seconds).run(watch.run)
+        await ProcessTree(terminal, stop_seconds=seconds).run(watch.run)
 
 
 @contextmanager

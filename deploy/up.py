@@ -24,7 +24,7 @@ from urllib.parse import quote
 from legato.protocol.settings import SettingsError
 
 from . import chat_page, console, environment, logs, own_hosts, ports, private, valkey
-from .children import OWN_NAME, Family, Spec
+from .children import OWN_NAME, ProcessTree, Spec
 from .errors import BAD_USAGE, CommandError
 from .up_options import port_number
 
@@ -197,18 +197,18 @@ async def _up(plan: UpPlan) -> None:
         specs = [spec for spec in (server, broadcaster, worker) if spec]
         terminal = stack.enter_context(_terminal([OWN_NAME, *(spec.name for spec in specs)]))
 
-        async def begin(family: Family) -> None:
+        async def begin(tree: ProcessTree) -> None:
             for note in plan.notes:
                 terminal.line(OWN_NAME, note)
             if server:
-                family.start(server)
-                await family.ready()
-            family.start(broadcaster)
-            family.start(worker)
-            await family.ready()
+                tree.start(server)
+                await tree.ready()
+            tree.start(broadcaster)
+            tree.start(worker)
+            await tree.ready()
             terminal.print(_banner(plan, model, redis_url if server is None else None))
 
-        await Family(terminal).run(begin)
+        await ProcessTree(terminal).run(begin)
 
 
 async def _redis(plan: UpPlan, stack: ExitStack) -> tuple[str, Spec | None]:

@@ -43,7 +43,7 @@ class RetryPolicy(NamedTuple):
         return backoff.wait(failures, self.first_retry, self.longest_retry)
 
 
-class _Event(NamedTuple):
+class _QueuedEvent(NamedTuple):
     content: bytes
     created: float
 
@@ -116,7 +116,7 @@ class WebhookQueue:
         self._policy = policy
         self._batch_size = batch_size
         # A channel is a key as long as it has an event here or in a hook; in `_ready` if not in a hook.
-        self._channels: dict[str, deque[_Event]] = {}
+        self._channels: dict[str, deque[_QueuedEvent]] = {}
         self._ready: deque[str] = deque()
         self._ready_at = 0.0
         self._retries: list[tuple[float, int, Hook]] = []
@@ -134,7 +134,7 @@ class WebhookQueue:
         if channel not in self._channels:
             self._channels[channel] = deque()
             self._make_ready(channel, now)
-        self._channels[channel].append(_Event(content, now))
+        self._channels[channel].append(_QueuedEvent(content, now))
         return True
 
     def wake_at(self) -> float | None:
@@ -202,7 +202,7 @@ class WebhookQueue:
                 del self._channels[channel]
         return parts
 
-    def _drop_stale(self, events: deque[_Event], now: float) -> None:
+    def _drop_stale(self, events: deque[_QueuedEvent], now: float) -> None:
         """Drop the events that waited past their deadline."""
         while events and events[0].created + self._policy.give_up < now:
             self._forget(events.popleft().content)

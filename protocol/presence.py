@@ -101,7 +101,7 @@ def member_removed(channel: str, member: Member) -> bytes:
     return channel_event("pusher_internal:member_removed", channel, data)
 
 
-class _Event(msgspec.Struct):
+class _MemberEvent(msgspec.Struct):
     event: str
     data: str
 
@@ -110,7 +110,7 @@ class _Removed(msgspec.Struct):
     user_id: int | str
 
 
-_event_decoder: Final = msgspec.json.Decoder(_Event)
+_event_decoder: Final = msgspec.json.Decoder(_MemberEvent)
 _removed_decoder: Final = msgspec.json.Decoder(_Removed)
 _REMOVED: Final = b'{"event":"pusher_internal:member_removed"'
 

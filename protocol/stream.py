@@ -53,7 +53,7 @@ class Usage(msgspec.Struct, frozen=True, rename="camel"):
     cache_write: int = 0
 
 
-class _Event(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class _StreamEvent(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     event: ClassVar[str]
 
     def frame(self, channel: str) -> bytes:
@@ -61,7 +61,7 @@ class _Event(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
         return channel_event(self.event, channel, msgspec.json.encode(self).decode())
 
 
-class Started(_Event, frozen=True):
+class Started(_StreamEvent, frozen=True):
     """The model has accepted the request; ``attempt`` counts from 1."""
 
     event = "stream.started"
@@ -70,7 +70,7 @@ class Started(_Event, frozen=True):
     model: str
 
 
-class TokenReceived(_Event, frozen=True):
+class TokenReceived(_StreamEvent, frozen=True):
     """One token. ``token_index`` counts from 0 without gaps over all attempts."""
 
     event = "token.received"
@@ -100,7 +100,7 @@ def token_of(frame: bytes) -> str:
     return _token_decoder.decode(_frame_decoder.decode(frame).data).token
 
 
-class Completed(_Event, frozen=True):
+class Completed(_StreamEvent, frozen=True):
     """The reply is complete and stored. ``total_tokens`` is the number of ``token.received`` events."""
 
     event = "stream.completed"
@@ -111,7 +111,7 @@ class Completed(_Event, frozen=True):
     usage: Usage | None = None
 
 
-class Failed(_Event, frozen=True):
+class Failed(_StreamEvent, frozen=True):
     """The reply failed. ``partial``: some text was sent. ``code`` is for programs."""
 
     event = "stream.failed"
@@ -122,7 +122,7 @@ class Failed(_Event, frozen=True):
     code: str
 
 
-class Cancelled(_Event, frozen=True):
+class Cancelled(_StreamEvent, frozen=True):
     """The user cancelled the reply after ``total_tokens``."""
 
     event = "stream.cancelled"
@@ -161,7 +161,7 @@ def ending(
     return Cancelled(message_id, tokens)
 
 
-class Snapshot(_Event, frozen=True):
+class Snapshot(_StreamEvent, frozen=True):
     """The text so far, for a client that subscribes to a running reply."""
 
     event = "stream.snapshot"

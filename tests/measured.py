@@ -38,6 +38,7 @@ NOT_AT_ALL: Final = (
     "tests/broadcaster/transport/test_uvicorn.py::test_nothing_below_the_server_is_used",
     "tests/protocol/redis/test_internals.py",
     "tests/test_architecture.py",
+    "tests/test_bounds.py",
     "tests/test_docs.py",
     "tests/test_imports.py",
     "tests/test_links.py",

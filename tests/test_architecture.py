@@ -81,6 +81,13 @@ def test_every_room_is_in_the_guide_and_no_other(package):
     assert set(re.findall(rf"^\| `({package}/\w+/)` \|", table, re.MULTILINE)) == rooms(package)
 
 
+def test_every_module_of_the_rules_is_in_the_guide_and_no_other():
+    table = ARCHITECTURE.partition("\n### Modules of `protocol/`\n")[2].partition("\n#")[0]
+    named = set(re.findall(r"^\| `(protocol/[\w./]+)` \|", table, re.MULTILINE))
+    files = {f"protocol/{path.name}" for path in (ROOT / "protocol").glob("*.py")}
+    assert named == (files - {"protocol/__init__.py"}) | {"protocol/redis/"}
+
+
 def test_what_is_wrong_would_be_seen(tmp_path):
     (tmp_path / "a.py").write_text("LEEWAY = 30\n")
     assert wrong("a.py", ["LEEWAY"], tmp_path) == []

@@ -16,7 +16,7 @@ FUNCTIONS = sorted(
 )
 """Those of `legato.protocol.wire` that make names."""
 
-PROGRAMS = ("broadcaster", "worker", "deploy")
+PROGRAMS = ("broadcaster", "worker", "deploy", "benchmarks")
 
 
 def past_the_prefix(source: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -56,4 +57,6 @@ def test_what_is_named_is_there(prefix):
     file, _, names = prefix.partition("::")
     assert (ROOT / file).exists()
     text = (ROOT / file).read_text() if names else ""
-    assert all(name.partition("[")[0] in text for name in names.split("::"))
+    for name in names.split("::") if names else ():
+        defined = rf"^\s*(?:(?:async )?def |class )?{name.partition('[')[0]}\b"
+        assert re.search(defined, text, re.MULTILINE), name

@@ -100,7 +100,7 @@ def _changes(room: RoomRecord) -> Mapping[Thing, list[_Change]]:
 
 
 def _things(room: RoomRecord, visitor: Visitor, channel: str) -> Iterator[Thing]:
-    """What a visitor's coming to a channel is about, and its going."""
+    """Webhook subjects of a join and a leave."""
     yield channel, ""
     if channel == room.presence:
         yield channel, visitor.user

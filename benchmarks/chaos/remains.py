@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from redis.exceptions import RedisError
 
 from legato.protocol import stream, wire
+from legato.protocol.names import Names
 
 from .app import APP_ID
 from .record import Kept, TurnRow
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 QUEUE: Final = "ai-streaming"
 PAUSE: Final = 0.1
+NAMES: Final = Names()
 
 T = TypeVar("T")
 
@@ -65,11 +67,11 @@ class Remains:
 
     async def jobs_left(self) -> int:
         """How many jobs wait or run."""
-        return int(await _insist(lambda: self._redis.xlen(wire.jobs_key(QUEUE))))
+        return int(await _insist(lambda: self._redis.xlen(NAMES.jobs_key(QUEUE))))
 
     async def held_by(self, pid: int) -> list[str]:
         """The messages whose jobs a worker process has claimed: its id is in the name of its consumer."""
-        key = wire.jobs_key(QUEUE)
+        key = NAMES.jobs_key(QUEUE)
         pending = await _insist(lambda: self._any.xpending_range(key, wire.GROUP, "-", "+", 1000))
         own = {entry["message_id"] for entry in pending if f"-{pid}-" in entry["consumer"].decode()}
         entries = await _insist(lambda: self._any.xrange(key))
@@ -78,7 +80,7 @@ class Remains:
 
     async def dead(self) -> dict[str, str]:
         """Message id -> reason of each dead letter."""
-        entries = await _insist(lambda: self._any.xrange(wire.dead_key(QUEUE)))
+        entries = await _insist(lambda: self._any.xrange(NAMES.dead_key(QUEUE)))
         return {
             json.loads(fields[wire.JOB_FIELD.encode()])["message_id"]: fields[b"reason"].decode()
             for _, fields in entries
@@ -88,7 +90,7 @@ class Remains:
         """Every message in Redis."""
 
         async def ask() -> set[str]:
-            keys = self._redis.scan_iter(wire.message_key("*", "*", "*"), count=1000)
+            keys = self._redis.scan_iter(NAMES.message_key("*", "*", "*"), count=1000)
             return {key.decode().rpartition(":")[2] async for key in keys}
 
         return await _insist(ask)
@@ -96,7 +98,7 @@ class Remains:
     async def kept(self, sent: Sent, rows: Collection[TurnRow]) -> Kept | None:
         """A message's hash and log; None if it does not exist."""
         fields = await _insist(lambda: self._any.hgetall(_message_key(sent)))
-        log = wire.log_key(APP_ID, _channel(sent), sent.id)
+        log = NAMES.log_key(APP_ID, _channel(sent), sent.id)
         entries = await _insist(lambda: self._any.xrange(log))
         if not fields:
             return None
@@ -136,4 +138,4 @@ def _channel(sent: Sent) -> str:
 
 
 def _message_key(sent: Sent) -> str:
-    return wire.message_key(APP_ID, _channel(sent), sent.id)
+    return NAMES.message_key(APP_ID, _channel(sent), sent.id)

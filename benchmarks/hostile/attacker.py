@@ -1,7 +1,7 @@
 """The process of one attack: ``python -m legato.benchmarks.hostile.attacker``.
 
-It reads an :class:`.AttackOrder` from standard input, reports that it is ready, starts at the next line, and
-writes the :class:`.AttackOutcome`. Its connections stay open until standard input ends.
+It reads an :class:`.arena.AttackOrder` from standard input, reports that it is ready, starts at the next
+line, and writes the :class:`.arena.AttackOutcome`. Its connections stay open until standard input ends.
 """
 
 from __future__ import annotations

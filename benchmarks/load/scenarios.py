@@ -50,7 +50,7 @@ async def subscribe_all(run: ScenarioRun) -> None:
 
 
 async def to_all(run: ScenarioRun, name: str, rate: float) -> None:
-    """Publish to all of them; ``rate`` as in :meth:`.ScenarioRun.publish`."""
+    """Publish to all of them; ``rate`` as in :meth:`.run.ScenarioRun.publish`."""
     work = run.publish(run.streams(["bench-fanout"] * run.sizes.publishers), rate)
     await run.phase(name, work, _delivered, receivers=run.sizes.connections)
 

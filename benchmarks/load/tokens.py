@@ -39,7 +39,7 @@ MOST: Final = 64
 
 
 @dataclass(eq=False, slots=True)
-class _Message:
+class _ReplyProgress:
     """One user's reply. ``due`` and ``written`` count its tokens; ``place`` is its number."""
 
     number: int
@@ -81,7 +81,7 @@ class Writer:
         self._app_id, self._tally = target.app_id, tally
         self._redis = clients.connect(target.redis_url)
         self._log = TokenLog(self._redis, tries=TRIES, retention=RETENTION)
-        self._messages: list[_Message] = []
+        self._messages: list[_ReplyProgress] = []
 
     async def claim(self, streams: Sequence[tuple[int, str]]) -> None:
         """Begin a message for each user.
@@ -91,7 +91,7 @@ class Writer:
         for place, (number, user) in enumerate(streams):
             job = stream.Job(uuid.uuid4().hex, self._app_id, stream.parse_user_id(user), "bench", 0)
             log = self._log.open(job, uuid.uuid4().hex)
-            self._messages.append(_Message(number, place, job, log))
+            self._messages.append(_ReplyProgress(number, place, job, log))
         try:
             await asyncio.gather(*(message.log.claim() for message in self._messages))
         except (RedisError, FencedError) as error:
@@ -116,7 +116,7 @@ class Writer:
         await asyncio.gather(*(message.writing for message in self._messages if message.writing))
         return {message.number: message.written for message in self._messages}
 
-    async def _append(self, message: _Message, pace: Pace, size: int) -> None:
+    async def _append(self, message: _ReplyProgress, pace: Pace, size: int) -> None:
         """Append all due tokens, in order. Those that become due meanwhile go into the next append."""
         try:
             while message.written < message.due:
@@ -131,7 +131,7 @@ class Writer:
         finally:
             message.writing = None
 
-    def _token(self, message: _Message, index: int, pace: Pace, size: int) -> Token:
+    def _token(self, message: _ReplyProgress, index: int, pace: Pace, size: int) -> Token:
         due = pace.due(message.place + index * len(self._messages))
         text = stamp.written(message.number, index, due - (due - pace.begin) % GRAIN, size)
         job = message.job
@@ -148,7 +148,7 @@ class Writer:
             self._messages.clear()
             await self._redis.aclose()
 
-    async def _end(self, message: _Message) -> None:
+    async def _end(self, message: _ReplyProgress) -> None:
         job = message.job
         event = stream.Completed(job.user_id, job.message_id, message.written)
         await message.log.finish("complete", event.frame(job.channel))

@@ -72,9 +72,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--rounds",
         type=int,
         metavar="N",
-        help=f"how often all is measured (default {ROUNDS}; 1 with --quick)",
+        help=f"number of rounds (default {ROUNDS}; 1 with --quick)",
     )
-    add("--quick", action="store_true", help="small and short: shows that all works, and measures nothing")
+    add("--quick", action="store_true", help="small and short: shows that everything works, measures nothing")
     add(
         "--soketi", default="", metavar="DIR", help="where npm has installed @soketi/soketi; default: without"
     )
@@ -83,13 +83,13 @@ def build_parser() -> argparse.ArgumentParser:
         type=int,
         default=IDLE_CONNECTIONS,
         metavar="N",
-        help=f"idle ones, whose memory is measured (default {IDLE_CONNECTIONS})",
+        help=f"idle connections, whose memory is measured (default {IDLE_CONNECTIONS})",
     )
-    add("--pin", type=int, metavar="CORE", help="of all servers; default: the first that may be used")
-    add("--no-pin", action="store_true", help="keep nobody to a core: for machines with one")
+    add("--pin", type=int, metavar="CORE", help="CPU core for the servers; default: the first allowed")
+    add("--no-pin", action="store_true", help="do not pin processes to cores: for machines with one")
     add("--generators", type=int, metavar="N", help="processes with clients; default: as legato bench")
     add("--publisher-processes", type=int, default=1, metavar="N", help="processes that publish (default 1)")
-    add("--limit", type=int, default=900, metavar="S", help="give up one measure after so long (default 900)")
+    add("--limit", type=int, default=900, metavar="S", help="time-out of one measure (default 900)")
     add("--redis", metavar="PROGRAM", help="default: redis-server of the PATH, else the embedded Valkey")
     add("--json", metavar="FILE", help="write everything: every phase of every round")
     return parser

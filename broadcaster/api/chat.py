@@ -84,7 +84,7 @@ class ChatLimits(NamedTuple):
         )
 
 
-class Asked(NamedTuple):
+class AcceptedRequest(NamedTuple):
     """A request within the limits, and how many turns of its history were dropped for that."""
 
     request: ChatRequest
@@ -162,10 +162,10 @@ class ChatEndpoints:
         return JSONResponse(answer)
 
 
-def _decode(body: bytes, limits: ChatLimits) -> Asked:
+def _decode(body: bytes, limits: ChatLimits) -> AcceptedRequest:
     """Parse a request: refuse a message that is too long, cut a history that is too long.
 
-    :raises InvalidRequest: as :func:`.stream.decode_chat_request`, or for the message.
+    :raises InvalidRequest: as :func:`legato.protocol.stream.decode_chat_request`, or for the message.
     """
     request = stream.decode_chat_request(body)
     length = len(request.message)
@@ -173,7 +173,7 @@ def _decode(body: bytes, limits: ChatLimits) -> Asked:
         raise InvalidRequest("message", f"Expected at most {limits.message} characters, not {length}")
     kept = history.cut(request.history, turns=limits.turns, characters=limits.characters)
     dropped = len(request.history) - len(kept)
-    return Asked(msgspec.structs.replace(request, history=kept) if dropped else request, dropped)
+    return AcceptedRequest(msgspec.structs.replace(request, history=kept) if dropped else request, dropped)
 
 
 async def _submit_once(replies: Replies, job: Job, key: str, body: bytes) -> Job:

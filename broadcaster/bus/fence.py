@@ -42,6 +42,6 @@ class Fence:
                 one.set_result(None)
 
     def lost(self, keys: Collection[Key]) -> None:
-        """Let go of those who wait: the bus does not deliver these channels now."""
+        """Release waiters: the bus lost these channels."""
         for key in keys:
             self.confirmed(key)

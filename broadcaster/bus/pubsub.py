@@ -35,12 +35,12 @@ async def listen(connection: AbstractConnection, hear: Callable[[Gets], None]) -
     stream, transport = streams_of(connection)
     if stream.at_eof() or transport.is_closing():  # the transport does not report this again
         raise LostError("the server has closed the connection")
-    reading = _Reading(transport, reader_of(connection), hear)
+    reading = _ReplyReader(transport, reader_of(connection), hear)
     transport.set_protocol(reading)
     await reading.ended
 
 
-class _Reading(asyncio.Protocol):
+class _ReplyReader(asyncio.Protocol):
     """Replaces the stream's protocol for reading. Events of writing are passed on to the stream's protocol.
 
     :ivar ended: a future that fails with the reason why the connection ended.

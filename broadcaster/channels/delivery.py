@@ -1,4 +1,4 @@
-"""Dispatches the messages of the bus by kind: to the hub, the healer, the rosters, the cache."""
+"""Dispatches the messages of the bus by kind: to the hub, the healer, the member lists, the cache."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Delivery:
         self._hub = hub
         self._healer = kinds.healer
         self._cached = kinds.cached
-        self._rosters = kinds.rosters
+        self._member_lists = kinds.member_lists
         self._recovery = recovery
         self._fence = fence
         self._dismiss = dismiss
@@ -58,7 +58,7 @@ class Delivery:
         command, payload = envelope.command, envelope.payload
         if not command:
             if payload.startswith(MEMBER_CHANGE):
-                self._rosters.take(key, envelope)
+                self._member_lists.take(key, envelope)
             else:
                 self._hub.deliver(key, payload, envelope.except_socket_id)
         elif command in COMMANDS:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .announcements import Announcements
     from .figures import SubscriptionFigures
     from .hub import Hub
-    from .presence import Rosters
+    from .presence import MemberLists
     from .subscriber import Key
 
 
@@ -29,13 +29,13 @@ class Departures:
         self,
         hub: Hub,
         registry: Registry,
-        rosters: Rosters,
+        member_lists: MemberLists,
         announcements: Announcements,
         figures: SubscriptionFigures,
     ) -> None:
         self._hub = hub
         self._registry = registry
-        self._rosters = rosters
+        self._member_lists = member_lists
         self._announcements = announcements
         self._figures = figures
 
@@ -71,7 +71,7 @@ class Departures:
         if isinstance(claim, Subscribe):
             self._figures.open -= 1
             if (member := claim.member) is not None:
-                self._rosters.went(key, member, client.socket_id)
+                self._member_lists.went(key, member, client.socket_id)
         if not key.channel.startswith(watchlists.CHANNELS):
             self._registry.leave(
                 key,

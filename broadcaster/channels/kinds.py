@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from legato.broadcaster.replies.healer import Healer
 
     from .cache import CachedChannels
-    from .presence import Rosters
+    from .presence import MemberLists
 
 
 class ChannelKinds(NamedTuple):
@@ -16,4 +16,4 @@ class ChannelKinds(NamedTuple):
 
     healer: Healer | None
     cached: CachedChannels
-    rosters: Rosters
+    member_lists: MemberLists

@@ -20,14 +20,14 @@ MEMBER_CHANGE: Final = b'{"event":"pusher_internal:member_'
 """Prefix of the payloads ``member_added`` and ``member_removed``."""
 
 
-class _Reading(NamedTuple):
+class _PendingRead(NamedTuple):
     """A member list that is being read: changes since then, and the sockets that get a newer list anyway."""
 
     changes: list[Envelope]
     newcomers: set[str]
 
 
-class Rosters:
+class MemberLists:
     """The presence channels with subscribers on this node.
 
     :ivar told: number of member lists that were sent again, one per channel.
@@ -36,7 +36,7 @@ class Rosters:
     def __init__(self, registry: Registry, hub: Hub) -> None:
         self._registry = registry
         self._hub = hub
-        self._reading: dict[Key, _Reading] = {}
+        self._reading: dict[Key, _PendingRead] = {}
         self._sockets: dict[tuple[Key, str], set[str]] = {}
         self.told = 0
 
@@ -84,16 +84,16 @@ class Rosters:
             return
         for key in keys:
             newcomers = {subscriber.socket_id for subscriber in self._hub.unanswered(key)}
-            self._reading[key] = _Reading([], newcomers)
+            self._reading[key] = _PendingRead([], newcomers)
         try:
-            for key, members in zip(keys, await self._registry.rosters(keys), strict=True):
+            for key, members in zip(keys, await self._registry.member_lists(keys), strict=True):
                 self._tell(key, members, self._reading[key])
                 self.told += 1
         finally:
             for key in keys:
                 self._reading.pop(key, None)
 
-    def _tell(self, key: Key, members: Collection[Member], reading: _Reading) -> None:
+    def _tell(self, key: Key, members: Collection[Member], reading: _PendingRead) -> None:
         roster = messages.subscription_succeeded(key.channel, presence.roster_data(members))
         self._hub.deliver(key, roster, None, reading.newcomers)
         for envelope in reading.changes:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .announcements import Announcements
     from .figures import SubscriptionFigures
     from .hub import Hub
-    from .presence import Rosters
+    from .presence import MemberLists
     from .subscriber import Key
     from .welcome import Welcome
 
@@ -45,14 +45,14 @@ class Subscriptions:
         self,
         hub: Hub,
         registry: Registry,
-        rosters: Rosters,
+        member_lists: MemberLists,
         announcements: Announcements,
         welcome: Welcome,
         figures: SubscriptionFigures,
     ) -> None:
         self._hub = hub
         self._registry = registry
-        self._rosters = rosters
+        self._member_lists = member_lists
         self._announcements = announcements
         self._welcome = welcome
         self._observe = welcome.observe
@@ -70,7 +70,7 @@ class Subscriptions:
             self._figures.open += 1
         client.keys[key] = effect
         if effect.member is not None:
-            self._rosters.came(key, effect.member, client.socket_id)
+            self._member_lists.came(key, effect.member, client.socket_id)
         if client.order.begin(key):
             client.hold_up()
         self._hub.subscribe(client, key)
@@ -126,7 +126,7 @@ class Subscriptions:
         self._figures.open -= 1
         self._hub.unsubscribe(client, key)
         if effect.member is not None:
-            self._rosters.went(key, effect.member, client.socket_id)
+            self._member_lists.went(key, effect.member, client.socket_id)
 
     def _refuse(self, client: Client, key: Key, effect: Subscribe, reason: str) -> None:
         if client.session is not None:

@@ -38,7 +38,7 @@ Claim = Subscribe | SignIn | Ended | None
 """Why a client is subscribed to a channel; None for one that it has not asked for by name."""
 
 
-class Gate(Protocol):
+class Admitting(Protocol):
     """Admits or refuses clients."""
 
     def admit(self, client: Client, path: str, params: Mapping[str, str], origin: str) -> None:
@@ -48,7 +48,7 @@ class Gate(Protocol):
         """The client has left before its admission. Idempotent."""
 
 
-class Roll(Protocol):
+class ClientRegistry(Protocol):
     """Knows the open clients."""
 
     def enter(self, client: Client, session: Session) -> None:
@@ -61,37 +61,23 @@ class Roll(Protocol):
         """Close the client, after the frames that were published before."""
 
 
-class Subscribing(Protocol):
-    """Carries out :class:`~legato.protocol.session.Subscribe`."""
+@dataclass(frozen=True, slots=True, repr=False)
+class EffectHandlers:
+    """Carries out a session's effects for a client. Each handler is a method of the part that it concerns."""
 
-    def subscribe(self, client: Client, key: Key, effect: Subscribe) -> None:
-        """Subscribe, and answer once the bus delivers the channel (protocol section 4.4)."""
-
-
-class Unsubscribing(Protocol):
-    """Carries out :class:`~legato.protocol.session.Unsubscribe`."""
-
-    def unsubscribe(self, client: Client, key: Key) -> None:
-        """End the subscription. Idempotent."""
-
-
-class SigningIn(Protocol):
-    """Carries out :class:`~legato.protocol.session.SignIn`."""
-
-    def sign_in(self, client: Client, session: Session, effect: SignIn) -> None:
-        """Sign the client in, and answer once the bus delivers the user's channel (section 7)."""
-
-
-class Relaying(Protocol):
-    """Carries out :class:`~legato.protocol.session.Relay`."""
-
-    def relay(self, client: Client, session: Session, effect: Relay) -> None:
-        """Publish a client event (section 6)."""
+    subscribe: Callable[[Client, Key, Subscribe], None]
+    """Subscribe, and answer once the bus delivers the channel (protocol section 4.4)."""
+    unsubscribe: Callable[[Client, Key], None]
+    """End the subscription. Idempotent."""
+    sign_in: Callable[[Client, Session, SignIn], None]
+    """Sign the client in, and answer once the bus delivers the user's channel (section 7)."""
+    relay: Callable[[Client, Session, Relay], None]
+    """Publish a client event (section 6)."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ClientContext:
-    """What all clients of a process share: limits, clocks, and the parts that carry out effects."""
+    """What all clients of a process share: limits, clocks, and the parts that they call."""
 
     server: Server
     loop: AbstractEventLoop
@@ -100,12 +86,9 @@ class ClientContext:
     wheel: Wheel
     hub: Hub
     figures: ConnectionFigures
-    gate: Gate
-    clients: Roll
-    subscriptions: Subscribing
-    departures: Unsubscribing
-    sign_ins: SigningIn
-    client_events: Relaying
+    admission: Admitting
+    clients: ClientRegistry
+    effects: EffectHandlers
 
 
 class Client(ABC):
@@ -159,7 +142,7 @@ class Client(ABC):
 
     def begin(self, path: str, params: Mapping[str, str], origin: str) -> None:
         """Pass a complete handshake on to admission; ends in :meth:`greet` or :meth:`close`."""
-        self.context.gate.admit(self, path, params, origin)
+        self.context.admission.admit(self, path, params, origin)
 
     def greet(self, session: Session) -> None:
         """Start the session of an admitted client. Its early messages follow the greeting (section 1.5)."""
@@ -239,7 +222,7 @@ class Client(ABC):
             key = Key(self.session.app.id, effect.channel.name)
         if self.order.takes(key):
             if key is not None and isinstance(effect, Subscribe):
-                self.context.subscriptions.subscribe(self, key, effect)
+                self.context.effects.subscribe(self, key, effect)
             else:
                 self._run(effect)
             return
@@ -270,13 +253,13 @@ class Client(ABC):
             case Send(payload):
                 self.send(payload)
             case Subscribe():
-                self.context.subscriptions.subscribe(self, Key(session.app.id, effect.channel.name), effect)
+                self.context.effects.subscribe(self, Key(session.app.id, effect.channel.name), effect)
             case Unsubscribe(channel):
-                self.context.departures.unsubscribe(self, Key(session.app.id, channel))
+                self.context.effects.unsubscribe(self, Key(session.app.id, channel))
             case Relay():
-                self.context.client_events.relay(self, session, effect)
+                self.context.effects.relay(self, session, effect)
             case SignIn():
-                self.context.sign_ins.sign_in(self, session, effect)
+                self.context.effects.sign_in(self, session, effect)
             case Close(error):
                 self.context.clients.dismiss(self, error)
 
@@ -316,7 +299,7 @@ class Client(ABC):
         session, self.session = self.session, None
         if self.early is not None:
             self.early = None
-            self.context.gate.abandon(self)
+            self.context.admission.abandon(self)
         if session is not None:
             session.closed = True
             self.order.clear()
@@ -324,7 +307,7 @@ class Client(ABC):
 
 
 class _Early:
-    """Reads the early messages of a client. Satisfies :class:`.budget.Reader`.
+    """Reads the early messages of a client. Satisfies :class:`legato.broadcaster.transport.budget.Reader`.
 
     One answer of Redis may admit many clients. The read budget spreads their messages over several turns.
     """

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from legato.protocol.presence import Member
     from legato.protocol.session import Session
 
-    from .chores import Chores
     from .client import Client
+    from .deferred_work import DeferredWork
     from .figures import ConnectionFigures
 
 
@@ -41,14 +41,14 @@ class Clients:
         hub: Hub,
         registry: Registry,
         departures: Departures,
-        chores: Chores,
+        deferred: DeferredWork,
         figures: ConnectionFigures,
         most: int,
     ) -> None:
         self._hub = hub
         self._registry = registry
         self._departures = departures
-        self.chores = chores
+        self.deferred = deferred
         self._figures = figures
         self._most = most
         self.open: set[Client] = set()
@@ -82,7 +82,7 @@ class Clients:
         self._registry.connected(app_id, count)
         self.open.discard(client)
         keys, client.keys = client.keys, {}
-        if self.chores.take(len(keys)):
+        if self.deferred.take(len(keys)):
             for key, claim in keys.items():
                 self._departures.drop(client, key, claim, disconnect=True)
             return
@@ -90,7 +90,7 @@ class Clients:
             key = Key(session.app.id, CONNECTIONS)
             if key in keys:
                 self._departures.drop(client, key, keys.pop(key), disconnect=True)
-        if not self.chores.put(self._departures.one_by_one(client, keys, self._registry.name)):
+        if not self.deferred.put(self._departures.one_by_one(client, keys, self._registry.name)):
             self._hub.depart(client)
 
     def dismiss(self, client: Client, error: PusherError) -> None:
@@ -106,7 +106,7 @@ class Clients:
                 self.dismiss(client, error)
                 yield
 
-        if not self.chores.put(goodbyes()):
+        if not self.deferred.put(goodbyes()):
             for client in clients:
                 self._hub.catch_up(client)
                 client.leave()

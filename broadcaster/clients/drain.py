@@ -75,7 +75,7 @@ class Drain:
                 await self._close([client for client in group if client.session is not None])
             if due:
                 await asyncio.sleep(DRAIN_STEP_SECONDS)
-        await self._clients.chores.done()
+        await self._clients.deferred.done()
 
     async def _close(self, clients: list[Client]) -> None:
         """Hand a group of clients over, and close it."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
+
+from legato.broadcaster.transport.listener import AddressError, reason
 
 from . import metrics_server
 from .loop_delay import BOUNDS
@@ -17,9 +20,49 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from legato.broadcaster.node import Node
+    from legato.broadcaster.bus.base import Bus
+    from legato.broadcaster.channels.cache import CachedChannels
+    from legato.broadcaster.channels.client_events import ClientEvents
+    from legato.broadcaster.channels.fanout import Fanout
+    from legato.broadcaster.channels.figures import SubscriptionFigures
+    from legato.broadcaster.channels.hub import Hub
+    from legato.broadcaster.channels.presence import MemberLists
+    from legato.broadcaster.clients.figures import ConnectionFigures
+    from legato.broadcaster.replies.healer import Healer
+    from legato.broadcaster.replies.resync import Recovery
+    from legato.broadcaster.replies.store import Replies
+    from legato.broadcaster.webhooks.dispatcher import Webhooks
+
+    from .loop_delay import LoopDelay
 
     Samples = Mapping[tuple[str, ...], float]
+
+
+@dataclass(frozen=True, repr=False)
+class MeasuredParts:
+    """The parts whose counters are read.
+
+    Another thread reads them, without a lock: it reads integers, and iterates over copies of dicts.
+    """
+
+    connections: ConnectionFigures
+    subscriptions: SubscriptionFigures
+    requests: Mapping[tuple[str, int], int]
+    """HTTP requests by endpoint and status."""
+    hub: Hub
+    fanout: Fanout
+    bus: Bus
+    recovery: Recovery
+    healer: Healer | None
+    """None when chat is off."""
+    member_lists: MemberLists
+    cached: CachedChannels
+    client_events: ClientEvents
+    webhooks: Webhooks
+    replies: Replies | None
+    """None when chat is off."""
+    loop_delay: LoopDelay
+
 
 # name, kind, help, labels, how to read it
 _FIGURES: Final[
@@ -29,7 +72,7 @@ _FIGURES: Final[
             type[CounterMetricFamily | GaugeMetricFamily],
             str,
             tuple[str, ...],
-            Callable[[Node], Samples],
+            Callable[[MeasuredParts], Samples],
         ],
         ...,
     ]
@@ -39,175 +82,177 @@ _FIGURES: Final[
         GaugeMetricFamily,
         "Open connections, over WebSocket or HTTP.",
         ("app",),
-        lambda node: {(app,): count for app, count in dict(node.connections.by_app).items()},
+        lambda parts: {(app,): count for app, count in dict(parts.connections.by_app).items()},
     ),
     (
         "legato_connections_accepted",
         CounterMetricFamily,
         "Connections accepted since the start.",
         (),
-        lambda node: {(): node.connections.accepted},
+        lambda parts: {(): parts.connections.accepted},
     ),
     (
         "legato_connections_refused",
         CounterMetricFamily,
         "Handshakes refused, by Pusher error code.",
         ("code",),
-        lambda node: {(str(code),): count for code, count in dict(node.connections.refused).items()},
+        lambda parts: {(str(code),): count for code, count in dict(parts.connections.refused).items()},
     ),
     (
         "legato_slow_connections",
         GaugeMetricFamily,
         "Slow connections at present: they read more slowly than they are written to.",
         (),
-        lambda node: {(): node.connections.slow},
+        lambda parts: {(): parts.connections.slow},
     ),
     (
         "legato_slow_connections_closed",
         CounterMetricFamily,
         "Connections closed because their queue was full, or they read nothing for too long.",
         (),
-        lambda node: {(): node.connections.slow_closed},
+        lambda parts: {(): parts.connections.slow_closed},
     ),
     (
         "legato_channels",
         GaugeMetricFamily,
         "Channels with a subscriber on this node.",
         (),
-        lambda node: {(): len(node.hub)},
+        lambda parts: {(): len(parts.hub)},
     ),
     (
         "legato_subscriptions",
         GaugeMetricFamily,
         "Subscriptions of clients to channels on this node.",
         (),
-        lambda node: {(): node.subscriptions.open},
+        lambda parts: {(): parts.subscriptions.open},
     ),
     (
         "legato_subscriptions_refused",
         CounterMetricFamily,
         "Subscriptions refused because the process has reached its limit.",
         (),
-        lambda node: {(): node.subscriptions.refused},
+        lambda parts: {(): parts.subscriptions.refused},
     ),
     (
         "legato_messages",
         CounterMetricFamily,
         "Messages fanned out on this node.",
         (),
-        lambda node: {(): node.fanout.messages},
+        lambda parts: {(): parts.fanout.messages},
     ),
     (
         "legato_deliveries",
         CounterMetricFamily,
         "Messages handed to subscribers: one per message and subscriber.",
         (),
-        lambda node: {(): node.fanout.deliveries},
+        lambda parts: {(): parts.fanout.deliveries},
     ),
     (
         "legato_writes",
         CounterMetricFamily,
         "Socket writes of the fan-out. Deliveries per write shows how well writes are joined.",
         (),
-        lambda node: {(): node.fanout.writes},
+        lambda parts: {(): parts.fanout.writes},
     ),
     (
         "legato_bus_gaps",
         CounterMetricFamily,
         "Lost connections to the bus; messages may be missing after each.",
         (),
-        lambda node: {(): node.bus.gaps},
+        lambda parts: {(): parts.bus.gaps},
     ),
     (
         "legato_bus_gap_channels",
         CounterMetricFamily,
         "Channels that may have missed messages in a gap of the bus, counted once per gap.",
         (),
-        lambda node: {(): node.recovery.channels},
+        lambda parts: {(): parts.recovery.channels},
     ),
     (
         "legato_healed_tokens",
         CounterMetricFamily,
         "Tokens that the bus had lost, read from the log, counted once per channel.",
         (),
-        lambda node: {(): node.healer.tokens if node.healer is not None else 0},
+        lambda parts: {(): parts.healer.tokens if parts.healer is not None else 0},
     ),
     (
         "legato_healed_endings",
         CounterMetricFamily,
         "Terminal events that the bus had lost, made from the log.",
         (),
-        lambda node: {(): node.healer.endings if node.healer is not None else 0},
+        lambda parts: {(): parts.healer.endings if parts.healer is not None else 0},
     ),
     (
         "legato_heals_failed",
         CounterMetricFamily,
         "Replies that are no longer forwarded, because the log lacks what the bus has lost.",
         (),
-        lambda node: {(): node.healer.failed if node.healer is not None else 0},
+        lambda parts: {(): parts.healer.failed if parts.healer is not None else 0},
     ),
     (
         "legato_healed_rosters",
         CounterMetricFamily,
         "Member lists of presence channels that were sent again, because changes may have been lost.",
         (),
-        lambda node: {(): node.rosters.told},
+        lambda parts: {(): parts.member_lists.told},
     ),
     (
         "legato_healed_cached_events",
         CounterMetricFamily,
         "Last events of cache channels that the bus had lost, read again.",
         (),
-        lambda node: {(): node.cached.read},
+        lambda parts: {(): parts.cached.read},
     ),
     (
         "legato_http_requests",
         CounterMetricFamily,
         "HTTP requests answered.",
         ("route", "status"),
-        lambda node: {(route, str(status)): count for (route, status), count in dict(node.requests).items()},
+        lambda parts: {
+            (route, str(status)): count for (route, status), count in dict(parts.requests).items()
+        },
     ),
     (
         "legato_client_events",
         CounterMetricFamily,
         "Client events relayed from this node's clients.",
         (),
-        lambda node: {(): node.client_events.relayed},
+        lambda parts: {(): parts.client_events.relayed},
     ),
     (
         "legato_webhooks_sent",
         CounterMetricFamily,
         "Webhook events that a receiver has accepted.",
         (),
-        lambda node: {(): node.webhooks.sent},
+        lambda parts: {(): parts.webhooks.sent},
     ),
     (
         "legato_webhooks_failed",
         CounterMetricFamily,
         "Webhook requests that were not accepted, every attempt counted.",
         (),
-        lambda node: {(): node.webhooks.failed},
+        lambda parts: {(): parts.webhooks.failed},
     ),
     (
         "legato_webhooks_dropped",
         CounterMetricFamily,
         "Webhook events dropped after the last attempt, or because the queue was full.",
         (),
-        lambda node: {(): node.webhooks.dropped},
+        lambda parts: {(): parts.webhooks.dropped},
     ),
     (
         "legato_webhooks_waiting",
         GaugeMetricFamily,
         "Webhook events that are queued or in flight.",
         (),
-        lambda node: {(): node.webhooks.waiting},
+        lambda parts: {(): parts.webhooks.waiting},
     ),
     (
         "legato_chat_jobs",
         CounterMetricFamily,
         "Chat messages queued for the worker.",
         (),
-        lambda node: {(): node.replies.submitted if node.replies is not None else 0},
+        lambda parts: {(): parts.replies.submitted if parts.replies is not None else 0},
     ),
 )
 
@@ -219,34 +264,36 @@ NAMES: Final = (*(row[0] for row in _FIGURES), _LOOP_DELAY)
 class NodeCollector(Collector):
     """Reads a node's counters at scrape time."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(self, parts: MeasuredParts) -> None:
+        self._parts = parts
 
     def collect(self) -> Iterable[Metric]:
         """Yield one family per row of the table, and the histogram."""
         for name, kind, text, labels, read in _FIGURES:
             family = kind(name, text, labels=labels)
-            for values, count in read(self._node).items():
+            for values, count in read(self._parts).items():
                 family.add_metric(values, count)
             yield family
-        yield _loop_delay(self._node)
+        yield _loop_delay(self._parts)
 
 
-def _loop_delay(node: Node) -> Metric:
+def _loop_delay(parts: MeasuredParts) -> Metric:
     family = HistogramMetricFamily(_LOOP_DELAY, "How late due callbacks of the event loop run.")
     bounds = [*(f"{bound:g}" for bound in BOUNDS), "+Inf"]
-    counts = accumulate(list(node.loop_delay.counts))
-    family.add_metric([], list(zip(bounds, counts, strict=True)), node.loop_delay.sum)
+    counts = accumulate(list(parts.loop_delay.counts))
+    family.add_metric([], list(zip(bounds, counts, strict=True)), parts.loop_delay.sum)
     return family
 
 
-def serve(node: Node) -> tuple[int, Callable[[], None]]:
+def serve(parts: MeasuredParts, host: str, port: int) -> tuple[int, Callable[[], None]]:
     """Serve ``/metrics`` on a separate port, in a separate thread.
 
     :returns: the port, and a function that stops the server.
-    :raises OSError: the address cannot be used.
+    :raises AddressError: the address is wrong or taken.
     """
     registry = CollectorRegistry()
-    registry.register(NodeCollector(node))
-    settings = node.settings.metrics
-    return metrics_server.serve(registry, settings.host, settings.port)
+    registry.register(NodeCollector(parts))
+    try:
+        return metrics_server.serve(registry, host, port)
+    except (OSError, UnicodeError) as error:
+        raise AddressError(f"metrics: {host}:{port} cannot be listened on: {reason(error)}") from error

@@ -73,29 +73,29 @@ class Registry(Protocol):
 
     @property
     def held(self) -> bool:
-        """Whether this node holds its lease; otherwise the others take back what it has added."""
+        """Whether this node holds its lease; otherwise the others remove its subscriptions."""
 
     @property
     def stuck(self) -> bool:
-        """Whether changes have been waiting for long."""
+        """Whether Redis has not accepted changes for some time."""
 
     @property
     def name(self) -> str:
-        """The node's name in the registry. It changes when the node has lost its lease and starts anew."""
+        """The node id in the registry. It changes when the node loses its lease and rejoins."""
 
     async def start(self, left: Callable[[Key, Member | None, Left], None]) -> None:
         """Start. ``left`` is called for each departure from a node that died."""
 
     async def close(self, *, whole: bool = True) -> None:
-        """Carry out pending changes, within a short time.
+        """Apply pending changes, within a short time.
 
-        :param whole: whether :meth:`leave` has been called for everything; other nodes take back the rest.
+        :param whole: whether :meth:`leave` has been called for everything; other nodes remove the rest.
         """
 
     def join(
         self, key: Key, socket_id: str, member: Member | None, limit: int, done: Callable[[Joined], None]
     ) -> None:
-        """Subscribe. ``limit``: most users of a presence channel; beyond it, ``full`` is the only answer."""
+        """Subscribe. ``limit``: maximum users of a presence channel; beyond it, only ``full`` is set."""
 
     def enter(self, app_id: str, socket_id: str, limit: int, done: Callable[[bool], None]) -> None:
         """Count a connection unless there are ``limit`` (0: no limit); ``done`` gets whether it is counted.
@@ -128,16 +128,16 @@ class Registry(Protocol):
         """
 
     async def flush(self) -> None:
-        """Wait until everything that was asked for up to now is carried out."""
+        """Wait until all changes requested so far are applied."""
 
     async def peers(self) -> bool:
-        """Whether another node takes connections."""
+        """Whether another node accepts connections."""
 
     async def connections(self, app_id: str) -> int:
         """Connections of the application on all nodes."""
 
     async def counts(self, keys: Sequence[Key]) -> list[Counts]:
-        """Of each channel."""
+        """Return the counts of each channel."""
 
     async def occupied(self, app_id: str, prefix: str = "") -> dict[str, Counts]:
         """The channels that have subscribers and whose names begin with ``prefix``, sorted."""
@@ -145,17 +145,17 @@ class Registry(Protocol):
     async def members(self, key: Key) -> list[str]:
         """User ids on a presence channel."""
 
-    async def rosters(self, keys: Sequence[Key]) -> list[list[Member]]:
-        """Of each presence channel its distinct users."""
+    async def member_lists(self, keys: Sequence[Key]) -> list[list[Member]]:
+        """Return the distinct users of each presence channel."""
 
     async def remember(self, key: Key, event: str, data: str, seconds: int) -> int:
         """Keep the last event of a cache channel. Answers its version."""
 
     async def recall(self, key: Key) -> Cached | None:
-        """The last event, unless it is too old."""
+        """Return the last event, unless it has expired."""
 
     async def versions(self, keys: Sequence[Key]) -> list[int]:
-        """Of each cache channel the version of its last event, 0 without one."""
+        """Return the version of each cache channel's last event, 0 without one."""
 
 
 def added_envelope(key: Key, socket_id: str, member: Member) -> Envelope:
@@ -168,7 +168,7 @@ def removed_envelope(key: Key, socket_id: str, member: Member) -> Envelope:
     return Envelope(presence.member_removed(key.channel, member), socket_id)
 
 
-class _Channel:
+class _SubscribedChannel:
     """Subscriptions of one channel; of its users the first connection's member, and how many they have."""
 
     __slots__ = ("members", "sockets", "users")
@@ -194,24 +194,24 @@ class LocalRegistry:
         self, publish: Callable[[Key, Envelope], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._publish = publish
-        self._channels: dict[Key, _Channel] = {}
+        self._channels: dict[Key, _SubscribedChannel] = {}
         self._connections: dict[str, int] = {}
         self._cache = EventCache(clock)
 
     async def start(self, left: Callable[[Key, Member | None, Left], None]) -> None:
-        """No other node can leave anything behind."""
+        """Nothing to start: there are no other nodes."""
 
     async def close(self, *, whole: bool = True) -> None:
-        """Nothing waits."""
+        """No-op: nothing is pending."""
         del whole
 
     def join(
         self, key: Key, socket_id: str, member: Member | None, limit: int, done: Callable[[Joined], None]
     ) -> None:
-        """At once."""
+        """Apply at once."""
         channel = self._channels.get(key)
         if channel is None:
-            channel = self._channels[key] = _Channel()
+            channel = self._channels[key] = _SubscribedChannel()
         is_new = socket_id not in channel.sockets
         first_of_user = is_new and member is not None and member.id not in channel.users
         if first_of_user and len(channel.users) >= limit:
@@ -227,17 +227,17 @@ class LocalRegistry:
         done(Joined(count, is_new and count == 1, first_of_user, tuple(channel.members.values())))
 
     def enter(self, app_id: str, socket_id: str, limit: int, done: Callable[[bool], None]) -> None:
-        """At once."""
+        """Apply at once."""
         key = Key(app_id, wire.CONNECTIONS)
         channel = self._channels.get(key)
         there = set() if channel is None else channel.sockets
         fits = socket_id in there or not 0 < limit <= len(there)
         if fits:
-            self._channels.setdefault(key, _Channel()).sockets.add(socket_id)
+            self._channels.setdefault(key, _SubscribedChannel()).sockets.add(socket_id)
         done(fits)
 
     def connected(self, app_id: str, count: int) -> None:
-        """At once."""
+        """Apply at once."""
         self._connections[app_id] = count
 
     def leave(
@@ -250,7 +250,7 @@ class LocalRegistry:
         disconnect: bool = False,
         name: str = "",
     ) -> None:
-        """At once."""
+        """Apply at once."""
         del name
         channel = self._channels.get(key)
         if channel is None or socket_id not in channel.sockets:
@@ -269,23 +269,23 @@ class LocalRegistry:
         done(Left(len(channel.sockets), last, last_of_user, held=last and disconnect))
 
     def release(self, key: Key, user_id: str | None, done: Callable[[bool], None]) -> None:
-        """One process knows by itself who is back."""
+        """Answer at once: a single process sees every return itself."""
         del key, user_id
         done(True)
 
     async def flush(self) -> None:
-        """Nothing waits."""
+        """No-op: nothing is pending."""
 
     async def peers(self) -> bool:
-        """There is no other."""
+        """False: there are no other nodes."""
         return False
 
     async def connections(self, app_id: str) -> int:
-        """Of this process."""
+        """Connections of this process."""
         return self._connections.get(app_id, 0)
 
     async def counts(self, keys: Sequence[Key]) -> list[Counts]:
-        """Of each channel."""
+        """Return the counts of each channel."""
         found = [self._channels.get(key) for key in keys]
         return [Counts(0, 0) if one is None else Counts(len(one.sockets), len(one.users)) for one in found]
 
@@ -306,20 +306,20 @@ class LocalRegistry:
         channel = self._channels.get(key)
         return [] if channel is None else list(channel.users)
 
-    async def rosters(self, keys: Sequence[Key]) -> list[list[Member]]:
-        """Of each presence channel its distinct users."""
+    async def member_lists(self, keys: Sequence[Key]) -> list[list[Member]]:
+        """Return the distinct users of each presence channel."""
         found = [self._channels.get(key) for key in keys]
         return [[] if channel is None else list(channel.members.values()) for channel in found]
 
     async def remember(self, key: Key, event: str, data: str, seconds: int) -> int:
-        """Keep the last event; those that are too old go by and by."""
+        """Cache the event; expired entries are removed lazily."""
         return self._cache.remember(key, event, data, seconds)
 
     async def recall(self, key: Key) -> Cached | None:
-        """The last event, unless it is too old."""
+        """The last event, unless it has expired."""
         return self._cache.recall(key)
 
     async def versions(self, keys: Sequence[Key]) -> list[int]:
-        """Of each cache channel, 0 without an event."""
+        """Return the version of each cache channel, 0 without an event."""
         found = [self._cache.recall(key) for key in keys]
         return [0 if cached is None else cached.version for cached in found]

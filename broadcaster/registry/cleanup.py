@@ -48,11 +48,11 @@ class Registrar(Protocol):
         """Write the counts of connections again."""
 
     async def flush(self) -> None:
-        """Wait until everything that was asked for up to now is carried out."""
+        """Wait until all changes requested so far are applied."""
 
 
 class Cleanup:
-    """Works in a task of its own, whenever :meth:`look` is called.
+    """Cleans up in its own task, whenever :meth:`look` is called.
 
     :param mine: everything that this node has joined and not left.
     """
@@ -71,7 +71,7 @@ class Cleanup:
         self._again = False
 
     async def start(self) -> None:
-        """Remember which server it is."""
+        """Record the identity of the Redis server."""
         await self._identity.changed()
 
     def look(self) -> None:
@@ -79,7 +79,7 @@ class Cleanup:
         self._wanted.set()
 
     def nothing_lost(self) -> None:
-        """Register nothing again: the node starts anew."""
+        """Cancel re-registration: the node rejoins with no subscriptions."""
         self._again = False
 
     def something_lost(self) -> None:
@@ -108,7 +108,7 @@ class Cleanup:
                 logger.exception("the clean-up of the registry failed")
 
     async def _register_again(self) -> None:
-        """Register what this node has, and end what is listed under its name and is not there any more.
+        """Reconcile the registry with this node's subscriptions.
 
         If it fails, or Redis loses something meanwhile, it is repeated.
         """

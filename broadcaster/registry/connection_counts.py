@@ -47,7 +47,7 @@ class ConnectionCounts:
         self._wake.set()
 
     def tell_again(self) -> None:
-        """Write everything again: Redis may have lost it."""
+        """Schedule a full write: Redis may have lost the counts."""
         self._told_as = ""
         self._wake.set()
 
@@ -89,7 +89,7 @@ class ConnectionCounts:
             await pipeline.execute()
 
     async def forget(self) -> None:
-        """Delete the counts of this node: it ends."""
+        """Delete the counts of this node, which is shutting down."""
         await self._redis.delete(self._names.connections_key(self._lease.node))
 
     async def everywhere(self, app_id: str) -> int:

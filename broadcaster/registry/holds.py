@@ -46,7 +46,7 @@ class Holds:
         self._kept.pop(entry, None)
 
     def let_go(self, key: Key, field: str) -> tuple[NodeEntry, ...]:
-        """End a hold-back. Returns the entry, if nothing else needs it."""
+        """End a hold-back. Returns the entry if nothing else needs it listed."""
         hold = self._holds.pop((key, field), None)
         if hold is None or hold.entry not in self._kept:
             return ()

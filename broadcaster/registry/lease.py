@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 OPEN: Final = "open"
-"""The state of a node that takes connections."""
+"""The state of a node that accepts connections."""
 
 FULL: Final = "full"
 """The state of a node that has reached its limit of connections."""
@@ -125,7 +125,7 @@ class Lease:
         self._lock = threading.Lock()  # held for a few assignments, never across an await
         self._until = 0.0
         self._doubted = False
-        self._revived = False  # by the thread; the loop has not heard of it yet
+        self._revived = False  # set by the thread, not seen by the loop yet
         self._past: set[str] = set()  # names to list again: changes under them may have arrived late
 
     @property
@@ -139,12 +139,12 @@ class Lease:
         return self.clock() < self._until
 
     def doubt(self) -> None:
-        """Redis has failed to answer."""
+        """Redis did not answer: renew before anything else."""
         self._doubted = True
         self.contact.lost()
 
     def rename(self) -> None:
-        """Go on as another node. The old name stays listed until everything is taken back."""
+        """Take a new node id. The old one stays listed until all its entries are removed."""
         self._past.add(self.node)
         with self._lock:
             self.node = new_name()
@@ -153,7 +153,7 @@ class Lease:
         self.contact.lost()
 
     async def renew(self) -> Renewal:
-        """Renew it, and list the node."""
+        """Renew the lease, and list the node."""
         began = self.clock()
         self._told = self._state()
         async with self._redis.pipeline(transaction=False) as pipeline:
@@ -184,7 +184,7 @@ class Lease:
 
     @property
     def key(self) -> str:
-        """Its key in Redis."""
+        """The lease's key in Redis."""
         return self._redis.names.lease_key(self.node)
 
     async def renew_beside(self, redis: Named) -> Renewal:
@@ -209,7 +209,7 @@ class Lease:
         return renewal
 
     async def end(self, *, handed_over: bool) -> None:
-        """Delete it; or mark this node as gone, so that the others take back what is left.
+        """Delete the lease; or mark this node as gone, so that the others remove what is left.
 
         :param handed_over: whether something is left.
         """

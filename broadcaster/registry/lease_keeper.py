@@ -1,4 +1,4 @@
-"""Keeps the node's lease: renews it on time, and says what became of it."""
+"""Keeps the node's lease: renews it on time, and reports the outcome."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ logger: Final = logging.getLogger("legato.registry")
 
 
 class Holder(Protocol):
-    """Whose lease it is."""
+    """The owner of the lease."""
 
     def start_anew(self) -> None:
-        """The others have declared this node dead: give everything up, and take a new name."""
+        """The others have declared this node dead: drop all state and rejoin under a new node id."""
 
     def lease_revived(self) -> None:
         """The lease was missing in Redis: other data may be missing too."""
 
     def lease_renewed(self) -> None:
-        """The lease was renewed: a good time to look after the rest."""
+        """The lease was renewed. Called at regular intervals, so periodic work can hang on it."""
 
 
 class LeaseKeeper:
@@ -46,13 +46,13 @@ class LeaseKeeper:
         self.renewing = asyncio.Lock()
 
     async def start(self) -> None:
-        """Take the lease."""
+        """Acquire the lease."""
         await ask(self._lease.renew())
         if self._thread is not None:
             self._thread.start()
 
     async def close(self) -> None:
-        """End the thread. Call it before the lease is given back: the thread would renew it."""
+        """End the thread. Call this before releasing the lease: the thread would renew it."""
         if self._thread is not None:
             await self._thread.close()
 

@@ -3,7 +3,7 @@
 The event loop renews the lease itself as long as it has time (:mod:`.lease_keeper`). The thread has an event
 loop and a Redis connection of its own. It looks a few times per lease, and renews a lease of which half the
 time has passed. Python code in the main loop cannot starve it: the interpreter switches threads every 5 ms. A
-long call into C code that keeps the interpreter's lock can; then the lease lapses as without a thread.
+long call into C code that keeps the interpreter's lock can; then the lease expires as without a thread.
 
 An event loop that has not run for :data:`LOOP_HANG_LEASES` leases counts as dead: its lease is left to lapse.
 """
@@ -79,7 +79,7 @@ class LeaseThread:
             await asyncio.to_thread(self._thread.join, LEASE_THREAD_JOIN_SECONDS)
 
     def _live(self) -> None:
-        """Note that the watched loop runs."""
+        """Record that the watched loop runs."""
         assert self._loop is not None  # noqa: S101 - set by start()
         self._beat = self._lease.clock()
         self._timer = self._loop.call_later(self._pause, self._live)
@@ -118,7 +118,7 @@ class LeaseThread:
         silent = self._lease.clock() - self._beat
         hung = silent > self._bound
         if hung and not self._hung:
-            logger.error("the event loop has not run for %.0f s: the node's lease is left to lapse", silent)
+            logger.error("the event loop has not run for %.0f s: the node's lease will expire", silent)
         self._hung = hung
         if hung or not self._lease.runs_out:
             return

@@ -57,7 +57,7 @@ class OtherNodes:
         return state is not None and _text(state) == GONE
 
     async def forget(self, name: str) -> None:
-        """Unlist a dead node. If an entry of it has arrived meanwhile, it is cleaned up once more."""
+        """Remove a dead node from the list. If it has added an entry meanwhile, it is cleaned up again."""
         await self._redis.srem(self._redis.names.nodes_key, name)
         if await self._redis.exists(self._redis.names.entries_key(name)):
             await self._redis.sadd(self._redis.names.nodes_key, name)

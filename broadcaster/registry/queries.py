@@ -36,7 +36,7 @@ def glob_of(prefix: str) -> str | None:
     return re.sub(r"([\\*?\[\]^-])", r"\\\1", prefix) + "*" if prefix else None
 
 
-class Questions:
+class RegistryQueries:
     """See :class:`legato.broadcaster.registry.base.Registry`."""
 
     def __init__(self, redis: Named) -> None:
@@ -51,7 +51,7 @@ class Questions:
         ]
 
     async def _counts(self, keys: Sequence[Key]) -> list[Counts]:
-        """Asks of a presence channel for its users too; others have none."""
+        """Only presence channels are also asked for their users."""
         presence_keys = [key for key in keys if key.channel.startswith(PRESENCE)]
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
@@ -65,7 +65,7 @@ class Questions:
     async def occupied(self, app_id: str, prefix: str = "") -> dict[str, Counts]:
         """The channels that have subscribers and whose names begin with ``prefix``, sorted.
 
-        Of others nothing is asked. A hint that is out of date is dropped.
+        Channels without a hint are not queried. Stale hints are dropped.
         """
         found: dict[str, Counts] = {}
         async for part in slices(await in_order(await self._hints(app_id, prefix)), CHANNELS_PER_QUERY):
@@ -76,7 +76,7 @@ class Questions:
         return found
 
     async def _hints(self, app_id: str, prefix: str) -> list[str]:
-        names: dict[bytes, None] = {}  # one may be told twice
+        names: dict[bytes, None] = {}  # a scan may return a name twice
         pattern, cursor = glob_of(prefix), 0
         while True:
             key = self._names.occupied_key(app_id)
@@ -97,8 +97,8 @@ class Questions:
         """User ids on a presence channel."""
         return [name.decode() for name in await ask(self._redis.hkeys(self._names.users_key(*key)))]
 
-    async def rosters(self, keys: Sequence[Key]) -> list[list[Member]]:
-        """Of each presence channel its distinct users."""
+    async def member_lists(self, keys: Sequence[Key]) -> list[list[Member]]:
+        """Return the distinct users of each presence channel."""
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
             pipeline.hvals(self._names.members_key(*key))
@@ -110,7 +110,7 @@ class Questions:
         return int(await ask(self._remember((self._names.cache_key(*key),), (value, seconds))))
 
     async def recall(self, key: Key) -> Cached | None:
-        """The last event, unless it is too old."""
+        """Return the last event, unless it has expired."""
         pipeline = self._redis.pipeline(transaction=True)
         pipeline.get(self._names.cache_key(*key))
         pipeline.ttl(self._names.cache_key(*key))
@@ -122,7 +122,7 @@ class Questions:
         return Cached(event, data, max(ttl, 0), int(version))
 
     async def versions(self, keys: Sequence[Key]) -> list[int]:
-        """Of each cache channel, 0 without an event."""
+        """Return the version of each cache channel, 0 without an event."""
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
             pipeline.getrange(self._names.cache_key(*key), 0, VERSION_DIGITS - 1)

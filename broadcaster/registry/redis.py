@@ -36,7 +36,7 @@ from .lease import OPEN, Lease
 from .lease_keeper import LeaseKeeper
 from .lease_thread import LeaseThread
 from .other_nodes import OtherNodes
-from .queries import Questions
+from .queries import RegistryQueries
 from .writes import Changes
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ ANY: Final = 1_000_000_000
 """No limit of members: for subscriptions that were admitted already."""
 
 
-class RedisRegistry(Questions):
+class RedisRegistry(RegistryQueries):
     """See :mod:`legato.broadcaster.registry.base`.
 
     :param node_id: unique to this start of the process.
@@ -95,7 +95,7 @@ class RedisRegistry(Questions):
 
     @property
     def name(self) -> str:
-        """The node's."""
+        """The node id."""
         return self._lease.node
 
     async def close(self, *, whole: bool = True) -> None:
@@ -116,10 +116,10 @@ class RedisRegistry(Questions):
                 await self._connections.forget()
                 await self._lease.end(handed_over=bool(self._holds) or not whole)
             except (RedisError, OSError) as error:
-                logger.warning("the node's lease is left to lapse: %s", reason_of(error))
+                logger.warning("cannot release the node's lease; it will expire: %s", reason_of(error))
 
     async def flush(self) -> None:
-        """Wait until everything that was asked for up to now is carried out."""
+        """Wait until all changes requested so far are applied."""
         await self._changes.flush()
 
     # --- changes
@@ -127,16 +127,16 @@ class RedisRegistry(Questions):
     def join(
         self, key: Key, socket_id: str, member: Member | None, limit: int, done: Callable[[Joined], None]
     ) -> None:
-        """In the next pipeline."""
+        """Queue for the next pipeline."""
         self._join(key, socket_id, member, (limit, 0), done)
 
     def enter(self, app_id: str, socket_id: str, limit: int, done: Callable[[bool], None]) -> None:
-        """In the next pipeline."""
+        """Queue for the next pipeline."""
         key = Key(app_id, wire.CONNECTIONS)
         self._join(key, socket_id, None, (0, limit), lambda joined: done(not joined.full))
 
     def connected(self, app_id: str, count: int) -> None:
-        """Note it; the other nodes see it a little later."""
+        """Record the count; the other nodes see it a little later."""
         self._connections.set(app_id, count)
 
     async def connections(self, app_id: str) -> int:
@@ -187,7 +187,7 @@ class RedisRegistry(Questions):
         disconnect: bool = False,
         name: str = "",
     ) -> None:
-        """In the next pipeline. A subscription under an old name is ended as one of another node."""
+        """Queue for the next pipeline. A subscription under an old node id ends like one of another node."""
         entry = name or self._lease.node, encode_entry(key, socket_id, member)
         self._leave(key, socket_id, member, entry, done, disconnect=disconnect)
 
@@ -232,7 +232,7 @@ class RedisRegistry(Questions):
         self._changes.put(Change("leave", key, arguments, answered, lists, forgets, call))
 
     def release(self, key: Key, user_id: str | None, done: Callable[[bool], None]) -> None:
-        """In the next pipeline."""
+        """Queue for the next pipeline."""
         field = "c" if user_id is None else f"u{user_id}"
         holder = self._holds.holder(key, field, self._lease.node)
         forgets = self._holds.let_go(key, field)
@@ -247,14 +247,16 @@ class RedisRegistry(Questions):
             self._changes.put(Change("", key, (), lambda _: None, forgets=entries))
 
     def _stands(self, change: Change) -> bool:
-        """Whether a join is still wanted; not if its client was closed because the lease had lapsed."""
+        """Whether a join is still wanted; not if the lease had expired and its client was closed."""
         return change.lists[0][0] == self._lease.node
 
     # --- the lease: see .lease_keeper.Holder
 
     def start_anew(self) -> None:
-        """Give everything up, and take a new name. The others take back what is listed under the old one."""
-        logger.error("the other nodes have declared this node dead: its clients are closed and start anew")
+        """Drop all state and rejoin under a new node id. Other nodes remove what the old one has."""
+        logger.error(
+            "the other nodes have declared this node dead: its clients are closed and must reconnect"
+        )
         self._changes.drop_joins()
         self._joining.clear()
         self._cleanup.nothing_lost()
@@ -296,7 +298,7 @@ class RedisRegistry(Questions):
         return self._holds.entries
 
     def join_again(self, key: Key, socket_id: str, member: Member | None) -> None:
-        """In the next pipeline, whatever the limits are."""
+        """Queue for the next pipeline, regardless of limits."""
         self._join(key, socket_id, member, (ANY, 0), lambda _: None)
 
     def connections_lost(self) -> None:
@@ -304,7 +306,7 @@ class RedisRegistry(Questions):
         self._connections.tell_again()
 
     def take_back(self, node: str, entry: bytes | str) -> None:
-        """In the next pipeline."""
+        """Queue for the next pipeline."""
         key, socket_id, member = decode_entry(entry)
 
         def done(left: Left) -> None:

@@ -88,7 +88,7 @@ class Changes:
         return lane
 
     async def flush(self) -> None:
-        """Wait until everything that was put up to now is carried out."""
+        """Wait until all changes put so far are applied."""
         marks = []
         for lane in self._lanes.values():
             marks.append(reached := asyncio.Event())
@@ -221,7 +221,7 @@ class _Lane:
         return batch
 
     def _put_back(self, changes: Sequence[Change], unsure: int) -> None:
-        """Put them in front: later changes have to stay behind."""
+        """Put them back at the front, ahead of later changes."""
         standing = []
         for change in changes:
             if change.script == "join" and not self._changes.stands(change):

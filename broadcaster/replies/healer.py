@@ -45,7 +45,7 @@ SNAPSHOT_PAUSES: Final = tuple(backoff.wait(failures, FIRST, LONGEST) for failur
 """Seconds between two attempts while Redis does not answer; half a minute in total."""
 
 
-class _Channel(HealedChannel):
+class _ReplyChannel(HealedChannel):
     """The healing state of a channel, with its hub state and its observers.
 
     The hub state is valid while the channel has subscribers. Afterwards the channel is ``closed``.
@@ -101,7 +101,7 @@ class Healer:
         self._spawn = spawn
         self._passed = passed
         self._room = Room()
-        self._channels: dict[Key, _Channel] = {}
+        self._channels: dict[Key, _ReplyChannel] = {}
         self._readings = asyncio.Semaphore(CONCURRENT_LOG_READS)
         self._sweeping: asyncio.Task[None] | None = None
         self.tokens = 0
@@ -119,7 +119,7 @@ class Healer:
 
     def take(self, source: BusChannel, envelope: Envelope) -> None:
         """Take a frame of a reply (one with ``stream``) from the bus."""
-        channel: _Channel | None = source.cached
+        channel: _ReplyChannel | None = source.cached
         if channel is None or channel.closed:
             source.cached = channel = self._channel(source.key)
             if channel is None:
@@ -139,10 +139,10 @@ class Healer:
             channel.close()
             channel.closed = True
 
-    def _channel(self, key: Key) -> _Channel | None:
+    def _channel(self, key: Key) -> _ReplyChannel | None:
         channel = self._channels.get(key)
         if channel is None and (state := self._hub.channel(key)) is not None:
-            channel = self._channels[key] = _Channel(state, self._room, self._now())
+            channel = self._channels[key] = _ReplyChannel(state, self._room, self._now())
         return channel
 
     def open(self, key: Key) -> None:
@@ -178,17 +178,17 @@ class Healer:
             if channel is not None:
                 self._heal(key, channel, *channel.resync(streaming, ended, asked))
 
-    def _heal(self, key: Key, channel: _Channel, *message_ids: str) -> None:
+    def _heal(self, key: Key, channel: _ReplyChannel, *message_ids: str) -> None:
         for message_id in message_ids:
             self._spawn(self._read(key, channel, message_id))
 
-    async def _read(self, key: Key, channel: _Channel, message_id: str) -> None:
+    async def _read(self, key: Key, channel: _ReplyChannel, message_id: str) -> None:
         """Heal a message until nothing is missing, or the channel has no subscribers."""
         again = True
         while again and (reading := await self._reading(key, channel, message_id)) is not None:
             again = self._channels.get(key) is channel and self._deliver(key, channel, message_id, reading)
 
-    async def _reading(self, key: Key, channel: _Channel, message_id: str) -> LogReading | None:
+    async def _reading(self, key: Key, channel: _ReplyChannel, message_id: str) -> LogReading | None:
         """Read the log, retrying while Redis does not answer. None if it is no longer needed."""
         waits: Backoff | None = None
         while self._channels.get(key) is channel and (first := channel.next(message_id)) is not None:
@@ -205,7 +205,7 @@ class Healer:
                 return LogReading(first, None)
         return None
 
-    def _deliver(self, key: Key, channel: _Channel, message_id: str, reading: LogReading) -> bool:
+    def _deliver(self, key: Key, channel: _ReplyChannel, message_id: str, reading: LogReading) -> bool:
         """Deliver what was read. Returns whether the log has to be read again."""
         healed: Healed = channel.read(message_id, reading, self._now())
         if reading.end is not None and reading.frames is not None and channel.next(message_id) is None:

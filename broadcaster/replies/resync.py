@@ -35,7 +35,7 @@ class Recovery:
     ) -> None:
         self._healer = kinds.healer
         self._cached = kinds.cached
-        self._rosters = kinds.rosters
+        self._member_lists = kinds.member_lists
         self._spawn = spawn
         self._waiting: dict[Key, None] = {}
         self._running = False
@@ -74,7 +74,7 @@ class Recovery:
             await self._healer.resync([key for key in keys if self._healer.concerns(key)])
         kinds = [(key, channel) for key in keys if (channel := _channel(key)) is not None]
         await self._cached.read_again([key for key, channel in kinds if channel.cache])
-        await self._rosters.tell_again([key for key, channel in kinds if channel.presence])
+        await self._member_lists.tell_again([key for key, channel in kinds if channel.presence])
 
 
 def _channel(key: Key) -> Channel | None:

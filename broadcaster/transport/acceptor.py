@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .http11 import HttpProtocol
-    from .throttle import Turns
+    from .throttle import StartThrottle
     from .websocket import Connection
 
 
@@ -24,7 +24,7 @@ class Arrivals:
 
     One timer closes connections that stay silent: all have the same time limit, so they expire in order.
 
-    :param turns: limits how many connections start per turn of the loop.
+    :param throttle: limits how many connections start per turn of the loop.
     :param seconds: how long a new connection may stay silent.
     :param http: creates an HTTP protocol, given the loop time at which the connection was accepted.
     :param connect: creates a WebSocket connection, given uvicorn's set of open connections.
@@ -32,12 +32,12 @@ class Arrivals:
 
     def __init__(
         self,
-        turns: Turns,
+        throttle: StartThrottle,
         seconds: float,
         http: Callable[..., HttpProtocol],
         connect: Callable[[set[Any]], Connection],
     ) -> None:
-        self.turns = turns
+        self.throttle = throttle
         self.http = http
         self.connect = connect
         self._seconds = seconds
@@ -95,7 +95,7 @@ class PendingConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._open.add(self)
         self._arrivals.begin(self)
-        if not self._arrivals.turns.put(self._begin):
+        if not self._arrivals.throttle.put(self._begin):
             self._transport.pause_reading()
 
     def _begin(self) -> None:

@@ -56,7 +56,7 @@ class Flow:
         self._writable.set()
 
 
-class Parting:
+class ClosingTransport:
     """The transport of an ASGI cycle whose request is incomplete. Its ``close`` lets the peer finish."""
 
     def __init__(self, transport: asyncio.Transport, part: Callable[[], None]) -> None:

@@ -15,7 +15,7 @@ from .asgi import CONTINUE, Flow
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    from .asgi import Parting
+    from .asgi import ClosingTransport
 
     Message = Mapping[str, Any]
     Application = Callable[
@@ -50,7 +50,7 @@ class Link(NamedTuple):
 
 
 class _Body:
-    """The body of a request, on its way to an application.
+    """The part of a request's body that the application has not taken.
 
     :ivar size: bytes that the application has not taken.
     """
@@ -75,16 +75,16 @@ class _Body:
         self._event.set()
 
     def wake(self) -> None:
-        """Let the application look, although nothing has come."""
+        """Wake the application although no bytes have arrived."""
         self._event.set()
 
     async def changed(self) -> None:
-        """Wait for one of these calls."""
+        """Wait for more of the body, its end, or a wake-up."""
         await self._event.wait()
         self._event.clear()
 
     def take(self) -> dict[str, Any]:
-        """What has come, as ASGI has it."""
+        """What has arrived, as an ASGI message."""
         body, self._content = bytes(self._content), bytearray()
         return {"type": "http.request", "body": body, "more_body": self._more}
 
@@ -106,7 +106,7 @@ class AsgiCycle:
     def __init__(
         self,
         scope: dict[str, Any],
-        transport: asyncio.Transport | Parting,
+        transport: asyncio.Transport | ClosingTransport,
         link: Link,
         *,
         expects: bool,
@@ -140,7 +140,7 @@ class AsgiCycle:
         self._body.end()
 
     def disconnect(self) -> None:
-        """Write nothing more to the peer, and tell the application."""
+        """Write nothing more to the peer, and notify the application."""
         if not self.response_complete:
             self._disconnected = True
             self._body.wake()

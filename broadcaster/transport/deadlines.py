@@ -1,4 +1,4 @@
-"""The timeouts of an HTTP connection: for what its peer sends, and for what it reads."""
+"""The read and write timeouts of an HTTP connection."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class HasDeadline(Protocol):
         """Whether the peer waits for the server, and not the server for the peer."""
 
     def expire(self) -> None:
-        """Refuse the request: it is not complete in time."""
+        """Refuse the request: it timed out."""
 
 
 class Deadlines:
@@ -44,11 +44,11 @@ class Deadlines:
         self.idle_since = since
 
     def start(self) -> None:
-        """Expect the first request."""
+        """Start waiting for the first request."""
         self._look_by(self.idle_since + self._keep_alive)
 
     def stop(self) -> None:
-        """Expect nothing more. Idempotent."""
+        """Stop the read deadlines. Idempotent."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -56,14 +56,14 @@ class Deadlines:
     # --- an incomplete request
 
     def renew(self) -> None:
-        """Start the time for the next part of the request."""
+        """Start the deadline of the next part of the request."""
         self._progress = 0
         self.due = self._loop.time() + self._seconds
         if self.due < self._look_at:
             self._look_by(self.due)
 
     def received(self, size: int) -> None:
-        """Count bytes of the body; enough of them start the time anew."""
+        """Count bytes of the body; enough of them renew the deadline."""
         self._progress += size
         if self._progress >= BODY_PROGRESS_BYTES:
             self.renew()
@@ -94,12 +94,12 @@ class Deadlines:
     # --- a peer that does not read
 
     def close(self) -> None:
-        """Close the transport. What was written still goes out, as long as the peer reads any of it."""
+        """Close the transport. Written data is still sent, as long as the peer reads."""
         self._connection.transport.close()
         self._flush()
 
     def _flush(self, before: int = 0) -> None:
-        """Cut a peer that has read nothing since the last look: the transport would wait for it for ever.
+        """Abort if the peer has read nothing since the last check: the transport would wait forever.
 
         :param before: bytes that were in the write buffer then.
         """

@@ -45,7 +45,7 @@ class Exchange:
     """One request to the HTTP API and its answer. Other requests have an :class:`~.asgi_cycle.AsgiCycle`.
 
     :ivar body: what has arrived of it; None when it is too large.
-    :ivar begun: its answer is known or being made: more of the body changes nothing.
+    :ivar begun: its answer is known or in progress; the rest of the body does not matter.
     """
 
     __slots__ = (

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from legato.broadcaster.limits import MAX_SKIPPED_BODY_BYTES, READ_SLICE_BYTES
 
-from .asgi import CONTINUE, Flow, Parting, refusal, scope_of
+from .asgi import CONTINUE, ClosingTransport, Flow, refusal, scope_of
 from .asgi_cycle import AsgiCycle, Link
 from .budget import COST_SHIFT
 from .deadlines import Deadlines
 from .exchange import Exchange
-from .farewell import Farewell
 from .fastpath import plain_post
 from .framing import FramingRefusal, body_of, parse_head
+from .lingering_close import LingeringClose
 from .read_buffer import ReadBuffer
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ logger: Final = logging.getLogger("legato.http")
 
 
 class _Incomplete:
-    """A request whose body has not arrived whole.
+    """A request whose body is incomplete.
 
     :ivar keep_alive: whether the request lets the connection serve another one.
     :ivar expects: the peer waits for ``100 Continue``.
@@ -105,7 +105,7 @@ class HttpProtocol(asyncio.Protocol):
         self._deadlines.start()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell everything that works for the peer that it has gone."""
+        """Stop everything that works for this peer."""
         self.server_state.connections.discard(self)
         self._deadlines.unstall()
         self._stop_reading()
@@ -116,11 +116,11 @@ class HttpProtocol(asyncio.Protocol):
             self.transport.close()
 
     def close(self) -> None:
-        """Close. What was written still goes out, as long as the peer reads any of it."""
+        """Close. Written data is still sent, as long as the peer reads."""
         self._deadlines.close()
 
     def _stop_reading(self) -> bytes:
-        """Read nothing more. What was unread."""
+        """Read nothing more. Returns the unparsed bytes."""
         self._deadlines.stop()
         return self._buffer.close()
 
@@ -194,7 +194,7 @@ class HttpProtocol(asyncio.Protocol):
         return cycle is not None and not cycle.response_complete and cycle.full
 
     def expect(self) -> None:
-        """See :class:`~.read_buffer.Requests`: refuse early what can only be refused, and set a deadline."""
+        """See :class:`~.read_buffer.Requests`: refuse what no body can make valid, and set a deadline."""
         request = self._incomplete
         if request is None and not self._buffer.unread:
             return
@@ -245,7 +245,7 @@ class HttpProtocol(asyncio.Protocol):
         whole = self._incomplete is None
         self.cycle = cycle = AsgiCycle(
             scope,
-            self.transport if whole else Parting(self.transport, self.part),
+            self.transport if whole else ClosingTransport(self.transport, self.part),
             Link(self.flow, self.server_state.default_headers, self.on_response_complete),
             expects=head.expects and not whole,
             keep_alive=keep_alive,
@@ -302,7 +302,7 @@ class HttpProtocol(asyncio.Protocol):
     # --- the end
 
     def refuse(self, status: int, reason: str) -> None:
-        """Answer with an error what is not read on, and close."""
+        """Refuse the request and close."""
         if self._incomplete is not None and (self.cycle is None or self.cycle.response_started):
             self._stop_reading()  # it has an answer, or a part of one
             self.transport.abort()
@@ -325,7 +325,7 @@ class HttpProtocol(asyncio.Protocol):
             self.close()
         else:
             self._buffer.resume()
-            self.transport.set_protocol(Farewell(self, self.transport))
+            self.transport.set_protocol(LingeringClose(self, self.transport))
 
     # --- deadlines
 
@@ -339,12 +339,12 @@ class HttpProtocol(asyncio.Protocol):
         self.refuse(408, "The request did not come in time.")
 
     def pause_writing(self) -> None:
-        """The peer does not read: it has to read on soon."""
+        """The write buffer is full: start the write-stall timer."""
         self.flow.pause_writing()
         self._deadlines.stall()
 
     def resume_writing(self) -> None:
-        """The peer reads."""
+        """The write buffer has drained."""
         self._deadlines.unstall()
         self.flow.resume_writing()
         self._buffer.proceed()

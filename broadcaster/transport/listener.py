@@ -1,4 +1,4 @@
-"""The listening socket: how many connections one turn of the loop accepts, and how it stops."""
+"""The listening socket: its address, how many connections a turn of the loop accepts, and how it stops."""
 
 from __future__ import annotations
 
@@ -10,6 +10,39 @@ from legato.broadcaster.limits import ACCEPTS_PER_TURN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+class AddressError(Exception):
+    """An address that cannot be listened on. The text is one line for the user."""
+
+
+def reason(error: OSError | UnicodeError) -> str | None:
+    """Why an address cannot be used. A host name may be one that IDNA cannot encode."""
+    return error.strerror if isinstance(error, OSError) else "not a host name"
+
+
+def listen(host: str, port: int, *, reuse_port: bool) -> socket.socket:
+    """Bind a socket to the address.
+
+    :param reuse_port: let other processes listen on the same port.
+    :raises AddressError: the address is wrong or taken.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise AddressError(f"{host}: not an address of this machine: {reason(error)}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise AddressError(f"{host}:{port} cannot be listened on: {reason(error)}") from error
+    return listener
 
 
 def descriptors(listener: socket.socket) -> list[socket.socket]:

@@ -1,4 +1,4 @@
-"""Bytes of an HTTP connection that are not read yet, and when they are read."""
+"""The received but unparsed bytes of an HTTP connection, and when they are parsed."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ class Requests(Protocol):
     transport: asyncio.Transport
 
     def step(self) -> bool:
-        """Read one head, or a part of a body. Whether there was anything to read.
+        """Parse one head, or a part of a body. Whether there was anything to parse.
 
         :raises FramingRefusal: it is not valid, or too large.
         """
 
     def blocked(self) -> bool:
-        """Whether what is unread has to wait, for an answer or for the peer."""
+        """Whether parsing is blocked."""
 
     def refuse(self, status: int, reason: str) -> None:
         """Answer with an error, and close."""
 
     def expect(self) -> None:
-        """Everything that can be read is read, and the connection reads on."""
+        """Wait for more bytes."""
 
 
 class ReadBuffer:
-    """The unread bytes, read in slices of the loop's time. It is a :class:`~.budget.Reader`.
+    """The unparsed bytes, parsed in slices of the loop's time. Satisfies :class:`~.budget.Reader`.
 
-    While bytes are unread the transport does not read, so at most one of its reads is kept.
+    While bytes are unparsed the transport does not read, so at most one of its reads is kept.
 
-    :ivar unread: what has come and is not read.
-    :ivar closed: nothing is read from here any more.
+    :ivar unread: received and not parsed.
+    :ivar closed: nothing is parsed any more.
     """
 
     closed = False
@@ -57,18 +57,18 @@ class ReadBuffer:
 
     @property
     def paused(self) -> bool:
-        """Whether the transport does not read, since something is unread."""
+        """Whether the transport is paused because bytes are unparsed."""
         return self._paused
 
     def receive(self, data: bytes) -> None:
-        """Read one slice at once if there is time for it; the rest in its turn."""
+        """Parse one slice at once if the budget allows; queue the rest."""
         if not self._queued and self._budget.spend(len(data)):
             self.read(data)
         else:
             self.read_later(data)
 
     def read(self, data: bytes) -> None:
-        """Read one slice at once, and the rest in its turn."""
+        """Parse one slice at once; queue the rest."""
         self.unread += data
         if self._read_slice():
             self.read_later()
@@ -76,7 +76,7 @@ class ReadBuffer:
             self._settle()
 
     def read_later(self, data: bytes = b"") -> None:
-        """Read it in its turn."""
+        """Queue the bytes for the next turn."""
         self.unread += data
         if self.closed:
             return
@@ -85,12 +85,12 @@ class ReadBuffer:
         self._budget.put(self)
 
     def proceed(self) -> None:
-        """Go on: what blocked may be over."""
+        """Resume parsing if nothing blocks it."""
         if (self.unread or self._paused) and not self._reading and not self._queued:
             self.read_later()
 
     def take_head(self) -> bytes | None:
-        """The next head, removed from what is unread; None if it is not complete.
+        """Remove and return the next head; None if it is incomplete.
 
         :raises FramingRefusal: it is too large.
         """
@@ -99,14 +99,14 @@ class ReadBuffer:
         return data
 
     def close(self) -> bytes:
-        """Read nothing more. What was unread. Idempotent."""
+        """Parse nothing more. Returns the unparsed bytes. Idempotent."""
         self.closed = True
         unread = bytes(self.unread)
         self.unread.clear()
         return unread
 
     def resume(self) -> None:
-        """Let the transport read."""
+        """Let the transport read again."""
         if self._paused:
             self._paused = False
             self._requests.transport.resume_reading()
@@ -117,7 +117,7 @@ class ReadBuffer:
             self._requests.transport.pause_reading()
 
     def _read_slice(self) -> bool:
-        """Read one slice. Whether there may be more that can be read at once."""
+        """Parse one slice. Whether more may be parsed at once."""
         unread, reading, step = self.unread, self._reading, self._requests.step
         until = len(unread) - READ_SLICE_BYTES
         self._reading = True
@@ -135,7 +135,7 @@ class ReadBuffer:
             self._reading = reading
 
     def _settle(self) -> None:
-        """Everything that can be read is read: let the transport read, unless something blocks."""
+        """Nothing more can be parsed: let the transport read, unless parsing is blocked."""
         if self.closed:
             return
         if self.unread and self._requests.blocked():

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Turns:
+class StartThrottle:
     """Limits how many calls start per turn of the loop, and queues the others in order.
 
     The count is reset only when half of it is used up, since each reset costs a callback of the loop.

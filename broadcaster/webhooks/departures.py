@@ -1,4 +1,4 @@
-"""Holds departures back for a while, and reports those that nobody's return has cancelled."""
+"""Holds departures back; reports those that are not cancelled."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class HeldDepartures:
-    """The rules of :class:`~legato.protocol.holdback.HoldBack` with a timer, and with other nodes.
+    """:class:`~legato.protocol.holdback.HoldBack` with a timer, across nodes.
 
-    :param report: receives each departure that is due and stands.
+    :param report: receives each departure that is due and not cancelled.
     :param confirm: see :class:`~legato.broadcaster.webhooks.dispatcher.Webhooks`.
     """
 
@@ -33,7 +33,7 @@ class HeldDepartures:
         self._timer = Timer(self._on_timer)
 
     def cancel(self, place: Place, user_id: str | None) -> bool:
-        """Whether a return cancels a departure. With other nodes, that is decided before we are called."""
+        """Whether a return cancels a departure. With several nodes, the registry has decided that already."""
         return self.held.back(place, user_id) and self._confirm is None
 
     def add(self, gone: Gone, *, disconnect: bool) -> None:

@@ -38,7 +38,7 @@ class Senders:
         self._retiring: set[asyncio.Task[None]] = set()
 
     def figure(self, name: str) -> int:
-        """The sum of one of :data:`FIGURES` over all senders there ever were. Safe in another thread."""
+        """The sum of one of :data:`FIGURES` over all senders, past ones included. Thread-safe."""
         present: int = sum(getattr(sender, name) for sender in list(self.all))
         return self._past[name] + present
 

@@ -19,7 +19,7 @@ class Timer:
         self._at = 0.0
 
     def set(self, at: float | None) -> None:
-        """Fire at this time at the latest. None changes nothing."""
+        """Fire no later than this; None is ignored."""
         if at is not None and (self._handle is None or at < self._at):
             self.cancel()
             self._handle = self._loop.call_at(at, self._due)

@@ -1,4 +1,4 @@
-"""Log lines about a receiver that fails and about dropped events, few however many there are."""
+"""Rate-limited log lines about a failing receiver and dropped events."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class TroubleLog:
             self._timer = self._loop.call_later(WEBHOOK_DROP_REPORT_SECONDS, self._report)
 
     def close(self) -> None:
-        """Write now what is not written yet."""
+        """Flush pending log lines."""
         if self._timer is not None:
             self._timer.cancel()
             self._report()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 SECONDS: Final = 2.0
-"""Time limit of each question. A server that does not answer in time is not warned about."""
+"""Timeout of each query. There is no warning about a server that does not answer in time."""
 
 
 async def warn(redis: Redis, logger: logging.Logger, wall: Callable[[], float] = time.time) -> None:
@@ -40,7 +40,7 @@ async def _eviction(client: Redis) -> str | None:
     try:
         async with asyncio.timeout(SECONDS):
             return advice.eviction(await client.info("memory"))
-    except (RedisError, OSError):  # the user may lack the right, which is no fault
+    except (RedisError, OSError):  # the user may lack the permission, which is fine
         return None
 
 

@@ -30,20 +30,20 @@ if TYPE_CHECKING:
 Command = tuple[tuple[Any, ...], Mapping[str, Any]]
 
 ASK_SECONDS: Final = 2.0
-"""Time limit of a question for the map of slots, or to a Sentinel. Then the next one is asked."""
+"""Timeout of a query for the map of slots, or to a Sentinel. Then the next server is asked."""
 
 LEARN_EVERY: Final = 0.1
-"""Seconds between two questions for the map of slots, at least."""
+"""Minimum seconds between two queries for the map of slots."""
 
 HOPS: Final = 16
-"""How often a command follows a redirection, or waits for keys that are being moved to another node."""
+"""Maximum number of redirects of a command, waits for keys being migrated included."""
 
 TRY_AGAIN: Final = 0.05
-"""Seconds before a command is sent again whose keys are being moved; as many more each time."""
+"""Seconds before a command with migrating keys is sent again; grows by as much each time."""
 
 
 class _Hop(NamedTuple):
-    """Where a command goes next. ``asking``: its slot is on the way there."""
+    """Where a command goes next. ``asking``: its slot is being migrated there."""
 
     address: Address
     asking: bool = False
@@ -77,7 +77,7 @@ class Cluster(Named):
         return self._nodes[address]
 
     def masters(self) -> list[Redis]:
-        """A client of each master that is known; none before the map was learnt."""
+        """A client of each known master; none before the map is loaded."""
         return [self.node(address) for address in self.slots.masters]
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
@@ -113,7 +113,7 @@ class Cluster(Named):
         raise LostError(f"no node of the Cluster answers ({'; '.join(reasons)})")
 
     async def _look(self) -> None:
-        """Learn the map if it may have changed. If nobody answers, the old one stays in use."""
+        """Refresh the map if it is stale. If no node answers, the old one stays in use."""
         if not self.slots.known:
             await self.learn()
         elif self.slots.stale and asyncio.get_running_loop().time() - self._learnt > LEARN_EVERY:
@@ -190,14 +190,12 @@ class Cluster(Named):
         return None if key is None else cluster.slot_of(key)
 
     def _onward(self, hop: _Hop, answer: Any, transaction: bool) -> _Hop | None:
-        """Where a command goes that was not carried out; None if it was, or nobody would."""
-        if isinstance(answer, exceptions.MovedError):  # before AskError, which it is too
+        """Next redirect, or None."""
+        if isinstance(answer, exceptions.MovedError):  # before AskError, its base class
             address = Address(answer.host or hop.address.host, answer.port)
             self.slots.moved(answer.slot_id, address)
             return _Hop(address)
-        if (
-            isinstance(answer, exceptions.AskError) and not transaction
-        ):  # which waits until its slot has arrived
+        if isinstance(answer, exceptions.AskError) and not transaction:  # a transaction waits instead
             return _Hop(Address(answer.host or hop.address.host, answer.port), asking=True)
         return hop if isinstance(answer, (exceptions.AskError, exceptions.TryAgainError)) else None
 

@@ -34,7 +34,7 @@ from legato.protocol.names import Names
 from legato.protocol.redis_url import Address
 
 from .cluster import ASK_SECONDS, Cluster
-from .internals import Inner, Parser
+from .internals import ConnectionInternals, Parser
 from .pipeline import RedisClient
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class _Parser(Parser):
 class _Link:
     """What the connections of one client have in common.
 
-    :ivar mode: in which the servers have to run, as ``HELLO`` names it.
+    :ivar mode: the server mode required, as ``HELLO`` names it.
     :ivar find: asks where the master is; None if the address is fixed.
     :ivar made: the connections that exist.
     """
@@ -90,7 +90,7 @@ _EXPECTED_URL: Final = {
 }
 
 
-class _Checked(Inner):
+class _Checked(ConnectionInternals):
     """A connection to a server that is a master, runs in the mode that is wanted, and serves.
 
     Without the check a replica would accept SPUBLISH as a master does, and tell its own subscribers alone.
@@ -123,8 +123,8 @@ class _Checked(Inner):
         await self.send_packed_command(self.pack_commands([("HELLO",), ("PING",)]), check_health=False)
         told = await self._tell()
         if isinstance(pong := await self._tell(), Exception):
-            raise pong  # SPUBLISH would be taken while it is loading, when nobody can have subscribed yet
-        if isinstance(told, Exception):  # something between us and the server does not know the command
+            raise pong  # a loading server accepts SPUBLISH, but has no subscribers yet
+        if isinstance(told, Exception):  # a proxy may not know the command
             return
         server = dict(zip(told[::2], told[1::2], strict=True))
         mode, role = server.get(b"mode", b"").decode(), server.get(b"role", b"")
@@ -132,8 +132,10 @@ class _Checked(Inner):
             raise LostError(
                 f"{self.where} runs in {mode} mode: its address begins with {_EXPECTED_URL[mode]}"
             )
-        if role in (b"slave", b"replica") and mode != "cluster":  # a Cluster's nodes send us on by themselves
-            self._link.demoted(self.where)  # who only listens, as the bus does, is never told READONLY
+        if role in (b"slave", b"replica") and mode != "cluster":  # a Cluster's nodes redirect by themselves
+            self._link.demoted(
+                self.where
+            )  # a connection that only listens, like the bus's, never gets READONLY
             raise LostError(f"{self.where} is a replica, not a master")
 
     def pack_command(self, *args: Any) -> list[bytes]:
@@ -165,7 +167,7 @@ class _Checked(Inner):
             async with asyncio.timeout(self.socket_timeout):
                 await self.write(self.pack_commands(commands))
                 return await self._replies(len(commands))
-        except BaseException as error:  # what is read next would be the answer to something else
+        except BaseException as error:  # the next read would return the answer to another command
             await self.disconnect(nowait=True)
             if isinstance(error, TimeoutError):
                 raise exceptions.TimeoutError(f"Timeout reading from {self.where}") from error
@@ -174,7 +176,7 @@ class _Checked(Inner):
             raise
 
     async def _is_unusable(self) -> bool:
-        """Whether it is closed, has data that nobody asked for, or does not answer the health check."""
+        """Whether it is closed, has unexpected data, or does not answer the health check."""
         try:
             await self.check_health()  # type: ignore[no-untyped-call]
             return self.is_cut() or bool(await self.can_read())
@@ -243,7 +245,7 @@ class _Found(_Checked):
         return f"{self.host}:{self.port}"
 
     async def locate(self) -> None:
-        """See :class:`.internals.Inner`."""
+        """See :class:`.internals.ConnectionInternals`."""
         if self._link.find is not None:
             self.host, self.port = await self._link.find()
 
@@ -273,7 +275,7 @@ def connect(plan: Plan, prefix: str = "", *, repeats: int = 0, **options: Any) -
     :param options: of :class:`BlockingConnectionPool`, as ``max_connections`` and ``socket_timeout``.
         What the address says takes precedence. On a Cluster each master has a pool of its own.
     """
-    # RESP2 whatever the default may become: the shape of many answers depends on it.
+    # RESP2 regardless of redis-py's default: the shape of many answers depends on it.
     options = options | _settings(plan) | {"protocol": 2, "retry": Retry(NoBackoff(), repeats)}
     names = Names(prefix, plan.database)
     if plan.kind == "cluster":
@@ -334,7 +336,7 @@ class _Sentinels:
                 reasons.append(f"{address.host}:{address.port}: {error}")
                 continue
             if found is not None:
-                self._addresses.remove(address)  # who has answered is asked first the next time
+                self._addresses.remove(address)  # ask the one that answered first next time
                 self._addresses.insert(0, address)
                 return found
             reasons.append(f"{address.host}:{address.port}: knows no master {self._name}")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import hiredis
 
-__all__ = ["NOT_ENOUGH_DATA", "Inner", "Parser", "missing", "reader_of", "streams_of"]
+__all__ = ["NOT_ENOUGH_DATA", "ConnectionInternals", "Parser", "missing", "reader_of", "streams_of"]
 
 USED: Final[Mapping[type, tuple[str, ...]]] = {
     AbstractConnection: (
@@ -64,7 +64,7 @@ class Parser(DefaultParser):  # type: ignore[misc, valid-type] # which one it is
     """redis-py's parser, for subclasses with further ``EXCEPTION_CLASSES``."""
 
 
-class Inner(AbstractConnection):
+class ConnectionInternals(AbstractConnection):
     """Access to what a connection hides. To be combined with one of redis-py's classes of connections."""
 
     write = AbstractConnection._send_packed_command  # noqa: SLF001
@@ -106,7 +106,7 @@ def streams_of(connection: AbstractConnection) -> tuple[asyncio.StreamReader, as
 
 
 def missing(used: Mapping[type, tuple[str, ...]] = USED) -> list[str]:
-    """What this redis-py lacks, as ``Class.attribute``."""
+    """The attributes that this redis-py lacks, as ``Class.attribute``."""
     things: list[tuple[str, object, tuple[str, ...]]] = [
         *((kind.__name__, kind, names) for kind, names in used.items()),
         ("Connection", Connection(), OF_A_CONNECTION),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from legato.protocol.names import Names
 
 SPARES: Final = 8
-"""Connections outside of the pool, at most. Pipelines that find none free take one of the pool's."""
+"""Maximum number of connections outside of the pool. Pipelines that find none free use the pool."""
 
 
 class Spare(Protocol):
@@ -107,7 +107,7 @@ class LeanPipeline(Pipeline):
         return answers
 
     def _is_plain(self) -> bool:
-        """Whether it has nothing that is left to redis-py: transactions, WATCH, scripts to load, options."""
+        """Whether nothing in it needs redis-py: a transaction, WATCH, a script to load, options."""
         special = self.is_transaction or self.explicit_transaction or self.watching or self.scripts
         return bool(self.command_stack) and not special and not any(map(_is_special, self.command_stack))
 

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FIRST: Final = 0.1
-"""Seconds before the first new attempt."""
+"""Seconds before the first retry."""
 
 LONGEST: Final = 2.0
-"""Seconds between two attempts at most, where clients wait for the result."""
+"""Longest wait between two attempts, in seconds, where clients wait for the result."""
 
 BACKEND_LONGEST: Final = 5.0
-"""Seconds between two attempts of :meth:`Backend.insist` at most."""
+"""Longest wait between two attempts of :meth:`Backend.insist`, in seconds."""
 
 
 def seconds(failures: int, first: float = FIRST, longest: float = LONGEST, jitter: float = 0.5) -> float:
@@ -76,7 +76,7 @@ class Backend:
 
     :param name: for the log.
     :param down: the errors that mean "down". Their texts are logged, so they must not hold secrets.
-    :param logger: gets one warning when the server is lost, and one line when it is back.
+    :param logger: gets one warning when the server is unavailable, and one line when it is back.
     """
 
     def __init__(self, name: str, down: tuple[type[Exception], ...], logger: logging.Logger) -> None:
@@ -88,7 +88,7 @@ class Backend:
 
     @property
     def away(self) -> float:
-        """The seconds that it has been down, in all."""
+        """Total seconds of downtime."""
         since = self._lost_since
         return self._away + (time.monotonic() - since if since is not None else 0.0)
 
@@ -96,7 +96,7 @@ class Backend:
         """A call raised one of ``down``."""
         if self._lost_since is None:
             self._lost_since = time.monotonic()
-            self._logger.warning("%s is lost, trying on: %s", self.name, reason_of(error))
+            self._logger.warning("%s is unavailable, retrying: %s", self.name, reason_of(error))
 
     def answered(self) -> None:
         """A call succeeded."""

@@ -58,7 +58,7 @@ def _bytes(value: Any) -> bytes:
 class SlotMap:
     """Which node has which slot, as far as is known.
 
-    :ivar stale: something has happened that may have changed the map since it was learnt.
+    :ivar stale: the map may have changed since it was loaded.
     """
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class SlotMap:
 
     @property
     def known(self) -> bool:
-        """Whether it was ever learnt."""
+        """Whether the map has been loaded."""
         return bool(self._masters)
 
     @property
@@ -92,14 +92,14 @@ class SlotMap:
         self.stale = True
 
     def moved(self, slot: int, address: Address) -> None:
-        """A node says that another has the slot."""
+        """Apply a MOVED reply."""
         self._owners[slot] = address
         if address not in self._masters:
             self._masters.append(address)
         self.stale = True
 
     def learn(self, answer: Any, source: Address) -> None:
-        """Take over the answer to ``CLUSTER SLOTS``.
+        """Load the map from an answer to ``CLUSTER SLOTS``.
 
         :param source: the node that gave it, which need not know its own name.
         :raises SlotsError: it is not such an answer, or no node has a slot.
@@ -118,4 +118,4 @@ class SlotMap:
             raise SlotsError("it belongs to no Cluster yet: no node has any slot")
         self._owners, self._masters = owners, list(masters)
         self._suspects.pop(source, None)
-        self.stale = None in owners  # a slot that nobody has is somebody's soon
+        self.stale = None in owners  # a slot without an owner will get one soon

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from legato.deploy import children
-from legato.deploy.children import Family, Spec, describe
+from legato.deploy.children import ProcessTree, Spec, describe
 from legato.deploy.errors import CommandError
 from tests.deploy.screen import SECONDS, Screen, alive, screen, unmeasured
 from tests.waiting import until, wait_until
@@ -52,12 +52,12 @@ async def run(
     stop_seconds: float = SECONDS,
     signals: tuple[signal.Signals, ...] = (signal.SIGTERM,),
 ) -> None:
-    """Run a family until it ends: when all are ready, ``then`` is called and ``signals`` ask it to end."""
+    """Run a tree until it ends: when all are ready, ``then`` is called and ``signals`` ask it to end."""
 
-    async def begin(family: Family) -> None:
+    async def begin(tree: ProcessTree) -> None:
         for tier in tiers:
-            family.start(*tier)
-            await family.ready()
+            tree.start(*tier)
+            await tree.ready()
         if then is not None:
             result = then()
             if asyncio.iscoroutine(result):
@@ -66,7 +66,7 @@ async def run(
                 os.kill(os.getpid(), number)
 
     try:
-        await Family(shown.console, stop_seconds).run(begin)
+        await ProcessTree(shown.console, stop_seconds).run(begin)
     finally:
         await shown.settled()
 
@@ -278,10 +278,10 @@ async def test_a_failure_is_not_a_wish_to_stop(shown: Screen) -> None:
     slow = "import signal, time; signal.signal(15, lambda *_: (print('told', flush=True), time.sleep(0.5),"
     slow += f" print('ending'), exit(0))); {STAY}"
 
-    async def begin(family: Family) -> None:
-        family.start(python("other", slow))
-        await family.ready()
-        family.start(python("one", "print('ready', flush=True); raise SystemExit(2)"))
+    async def begin(tree: ProcessTree) -> None:
+        tree.start(python("other", slow))
+        await tree.ready()
+        tree.start(python("one", "print('ready', flush=True); raise SystemExit(2)"))
         await shown.shows("told")
 
     async def interrupt() -> None:
@@ -290,20 +290,20 @@ async def test_a_failure_is_not_a_wish_to_stop(shown: Screen) -> None:
 
     interrupting = asyncio.create_task(interrupt())
     with pytest.raises(CommandError, match="one ended with exit status 2"):
-        await Family(shown.console, SECONDS).run(begin)
+        await ProcessTree(shown.console, SECONDS).run(begin)
     await interrupting
     await shown.settled()
     assert "other  | ending" in shown.text
 
 
 async def test_ctrl_c_while_they_start_ends_them(shown: Screen) -> None:
-    async def begin(family: Family) -> None:
-        family.start(python("one", STAY.replace("ready", "not yet")))
+    async def begin(tree: ProcessTree) -> None:
+        tree.start(python("one", STAY.replace("ready", "not yet")))
         await shown.shows("not yet")
         os.kill(os.getpid(), signal.SIGINT)
-        await family.ready()
+        await tree.ready()
 
-    await Family(shown.console).run(begin)
+    await ProcessTree(shown.console).run(begin)
     assert not alive(shown.value("pid"))
 
 
@@ -316,30 +316,30 @@ async def test_stopping_does_not_wait_for_a_restart(shown: Screen, monkeypatch: 
 
 
 async def test_a_failure_of_begin_stops_what_it_started(shown: Screen) -> None:
-    async def begin(family: Family) -> None:
-        family.start(python("one", STAY))
+    async def begin(tree: ProcessTree) -> None:
+        tree.start(python("one", STAY))
         await shown.shows("ready")
         raise CommandError("no")
 
     with pytest.raises(CommandError, match="no"):
-        await Family(shown.console).run(begin)
+        await ProcessTree(shown.console).run(begin)
     assert not alive(shown.value("pid"))
 
 
 PARENT = f"""
 import asyncio, os, re, sys
-from legato.deploy.children import Family, Spec
+from legato.deploy.children import ProcessTree, Spec
 from legato.deploy.console import Console
 
 CHILD = {STAY!r}
 
 async def main():
     command = (sys.executable, "-c", CHILD) if sys.argv[1] == "0" else (sys.executable, "-c", PARENT, "0")
-    async def begin(family):
-        family.start(Spec("child", command, dict(os.environ), ready=re.compile("ready")))
-        await family.ready()
+    async def begin(tree):
+        tree.start(Spec("child", command, dict(os.environ), ready=re.compile("ready")))
+        await tree.ready()
         print(f"parent pid={{os.getpid()}}", flush=True)
-    await Family(Console(1, ["child"], colour=False)).run(begin)
+    await ProcessTree(Console(1, ["child"], colour=False)).run(begin)
 
 PARENT = sys.orig_argv[2]
 asyncio.run(main())

@@ -17,7 +17,7 @@ import redis
 import redis.asyncio
 
 from legato.deploy import valkey
-from legato.deploy.children import Family
+from legato.deploy.children import ProcessTree
 from legato.deploy.errors import CommandError
 from tests.deploy.screen import SECONDS, Screen, alive, screen, unmeasured
 from tests.waiting import wait_until
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 RUN = """
 import asyncio, pathlib, sys
 from legato.deploy import valkey
-from legato.deploy.children import Family
+from legato.deploy.children import ProcessTree
 from legato.deploy.console import Console
 from legato.deploy.errors import CommandError
 
 async def main():
     with valkey.prepared(pathlib.Path(sys.argv[1])) as server:
-        async def begin(family):
-            family.start(server.spec)
-            await family.ready()
+        async def begin(tree):
+            tree.start(server.spec)
+            await tree.ready()
             print(server.url, flush=True)
-        await Family(Console(1, ["valkey"], colour=False)).run(begin)
+        await ProcessTree(Console(1, ["valkey"], colour=False)).run(begin)
 
 try:
     asyncio.run(main())
@@ -68,14 +68,14 @@ async def serve(shown: Screen, data: Path, use: Callable[[redis.asyncio.Redis], 
     """Run a server, use it, stop it; returns its address."""
     with valkey.prepared(data) as server:
 
-        async def begin(family: Family) -> None:
-            family.start(server.spec)
-            await family.ready()
+        async def begin(tree: ProcessTree) -> None:
+            tree.start(server.spec)
+            await tree.ready()
             async with redis.asyncio.from_url(server.url, decode_responses=True) as client:
                 await use(client)
             os.kill(os.getpid(), signal.SIGTERM)
 
-        await Family(shown.console).run(begin)
+        await ProcessTree(shown.console).run(begin)
         return server.url
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from legato.deploy import children, watch
-from legato.deploy.children import Family, Spec
-from legato.deploy.signs import Ears, Gaps
+from legato.deploy.children import ProcessTree, Spec
+from legato.deploy.heartbeats import HeartbeatSockets, StallClock
 from legato.deploy.watch import Watch
 from tests.deploy.screen import SECONDS, Screen, screen, unmeasured
 from tests.waiting import until
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 STALL = 2.0
 SERVER = """
 import asyncio, os, signal, time
-from legato.broadcaster import composition as server
+from legato.broadcaster import process as server
 from tests.broadcaster.conftest import (local_settings)
 
 async def main():
@@ -67,11 +67,11 @@ async def test_one_that_stands_still_is_replaced_and_the_others_stay(
 ) -> None:
     """Stopped, or with something that blocks its loop."""
     watched = Watch([broadcaster("one"), broadcaster("two")], STALL)
-    family = Family(shown.console, SECONDS)
-    running = asyncio.create_task(family.run(watched.run))
+    tree = ProcessTree(shown.console, SECONDS)
+    running = asyncio.create_task(tree.run(watched.run))
     try:
         await until(lambda: shown.text.count("listening on") == 2)
-        await until(lambda: all(signs._ready for signs in watched._signs))  # said a moment after that line
+        await until(lambda: all(status._ready for status in watched._statuses))  # said just after that line
         began = time.monotonic()
         os.kill(pids(shown, "one")[0], number)
         await until(lambda: "one has given no sign of life for 2 s and is killed" in shown.text)
@@ -79,31 +79,31 @@ async def test_one_that_stands_still_is_replaced_and_the_others_stay(
         await until(lambda: shown.text.count("listening on") == 3)
         assert "one was killed by SIGKILL; it starts again in" in shown.text
         assert (len(pids(shown, "one")), len(pids(shown, "two"))) == (2, 1)
-        await asyncio.sleep(STALL)  # the successor gives signs of its own
+        await asyncio.sleep(STALL)  # the successor gives heartbeats of its own
         assert (len(pids(shown, "one")), len(pids(shown, "two"))) == (2, 1)
     finally:
-        family.end()
+        tree.end()
         await running
         await shown.settled()
 
 
 async def test_time_in_which_the_parent_did_not_run_is_not_held_against_a_child() -> None:
-    ears = Ears()
-    signs = ears.listen(lambda: None)
+    sockets = HeartbeatSockets()
+    status = sockets.listen(lambda: None)
     try:
         now = time.monotonic()
-        signs._ready, signs._seen = True, now - 60
-        assert signs.silent(15, 60)
-        signs.excuse(50)
-        assert not signs.silent(15, 60)
-        signs.excuse(1000)  # it cannot have been heard after now
-        assert signs._seen <= time.monotonic()
+        status._ready, status._seen = True, now - 60
+        assert status.silent(15, 60)
+        status.excuse(50)
+        assert not status.silent(15, 60)
+        status.excuse(1000)  # it cannot have been heard after now
+        assert status._seen <= time.monotonic()
     finally:
-        signs.close()
-        ears.close()
+        status.close()
+        sockets.close()
 
 
 def test_a_gap_is_how_much_later_than_due_one_looks() -> None:
     times = iter((0.0, 0.5, 0.7, 1.2, 61.7))
-    gaps = Gaps(0.5, lambda: next(times))
+    gaps = StallClock(0.5, lambda: next(times))
     assert [round(gaps.look(), 3) for _ in range(4)] == [0, 0, 0, 60]

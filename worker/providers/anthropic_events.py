@@ -37,7 +37,7 @@ class _Content(msgspec.Struct):
     text: Any = ""
 
 
-class _Delta(msgspec.Struct):
+class _ContentDelta(msgspec.Struct):
     delta: _Content
 
 
@@ -63,7 +63,7 @@ class _MessageDelta(msgspec.Struct):
     usage: dict[str, Any] | None = None
 
 
-_delta: Final = msgspec.json.Decoder(_Delta)
+_delta: Final = msgspec.json.Decoder(_ContentDelta)
 _block_start: Final = msgspec.json.Decoder(_BlockStart)
 _message_start: Final = msgspec.json.Decoder(_MessageStart)
 _message_delta: Final = msgspec.json.Decoder(_MessageDelta)

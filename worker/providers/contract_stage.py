@@ -30,7 +30,7 @@ class Stage:
 
     Each method but :meth:`closed` is an async context manager (``@asynccontextmanager``) that yields a new
     provider. The check closes the provider. Leave out what cannot be staged, and select the rest with
-    :func:`checks`.
+    :func:`.contract.checks`.
 
     :cvar secret: text that must not be in any error, such as the API key. Empty for none.
     """

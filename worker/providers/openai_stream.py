@@ -47,14 +47,14 @@ _GARBLED: Final = (
 )
 
 
-class _Delta(msgspec.Struct, gc=False):
+class _ChoiceDelta(msgspec.Struct, gc=False):
     content: str | list[Any] | None = None
     refusal: Any = None
 
 
 class _Choice(msgspec.Struct, gc=False):
     index: Any = 0
-    delta: _Delta | None = None
+    delta: _ChoiceDelta | None = None
     finish_reason: str | None = None
 
 

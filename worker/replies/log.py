@@ -87,7 +87,7 @@ class TokenLog:
     def open(self, job: Job, claim: str, ticket: str = "") -> MessageLog:
         """The log of the job's message under ``claim``, a unique fencing token.
 
-        :param ticket: of the delivery by which the job came (:attr:`.jobs.Entry.ticket`).
+        :param ticket: of the delivery by which the job came (:attr:`legato.worker.jobs.queue.Entry.ticket`).
         """
         return MessageLog(self, job, claim, ticket)
 

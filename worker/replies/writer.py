@@ -1,4 +1,4 @@
-"""The writer of one reply: from the model's events to the log, and on again where the model was cut off."""
+"""Writes a reply's events to the log; continues after a failed request."""
 
 from __future__ import annotations
 

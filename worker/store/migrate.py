@@ -25,20 +25,20 @@ log: Final = logging.getLogger("legato.worker")
 FAILED: Final = 1
 
 
-class Settings(msgspec.Struct, frozen=True):
+class MigrateSettings(msgspec.Struct, frozen=True):
     """The part of the worker's settings that this command needs."""
 
     log: settings.Log = settings.Log()
     database: Database = Database()
 
 
-def load(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
+def load(args: argparse.Namespace, environ: Mapping[str, str]) -> MigrateSettings:
     """Settings as :func:`legato.worker.config.load` has them.
 
     :raises SettingsError: one line for the user.
     """
     return settings.load(
-        Settings,
+        MigrateSettings,
         path=args.config,
         read=lambda path: Path(path).read_text(encoding="utf-8"),
         environ=environ,

@@ -300,4 +300,4 @@ ACTIONS: Final[dict[str, Callable[[Context, argparse.Namespace], Awaitable[None]
     "dead retry": _dead_retry,
     "dead purge": _dead_purge,
 }
-"""By their names in :mod:`.options`."""
+"""By their names in :mod:`legato.worker.options`."""

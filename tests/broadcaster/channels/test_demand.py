@@ -85,11 +85,11 @@ async def test_nothing_is_kept_of_a_channel_without_subscribers(valkey_url):
             await ann.subscribe("cache-news")
             assert (await ann.receive())["event"] == "pusher:cache_miss"
             await ann.subscribe(chat)
-            assert list(node.cached._told) == [Key(APP.id, "cache-news")]
+            assert list(node.cached._versions) == [Key(APP.id, "cache-news")]
             assert list(node.healer._channels) == [Key(APP.id, chat)]
             passed = asyncio.ensure_future(fence.passed([Key(APP.id, chat)]))
             await until(lambda: fence._waiting)
             assert not passed.done()
         async with asyncio.timeout(WAIT):
             await passed
-        await until(lambda: not node.cached._told and not node.healer._channels)
+        await until(lambda: not node.cached._versions and not node.healer._channels)

@@ -13,6 +13,7 @@ import pytest
 from legato.broadcaster.channels import counts as counts_module
 from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.composition import running
+from legato.broadcaster.lifecycle import close_lapsed
 from legato.protocol import messages, signatures
 from legato.protocol.apps import App
 from legato.protocol.settings import Redis
@@ -451,7 +452,7 @@ async def test_two_nodes_are_one_server(valkey_url):
 
 async def test_a_node_with_an_expired_lease_closes_its_connections(valkey_url):
     async with running(local_settings(redis=Redis(url=valkey_url))) as server, client(server.port) as ann:
-        server.node.lapsed()
+        close_lapsed(server.node.clients, server.node.admission)
         assert (await ann.receive())["data"]["code"] == 4100
         assert await ann.closed() == 4100
 

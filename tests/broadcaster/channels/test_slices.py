@@ -17,7 +17,7 @@ from legato.broadcaster.limits import CHANNELS_PER_QUERY, ITEMS_PER_TURN
 from legato.broadcaster.redis_client import redis_client
 from legato.broadcaster.registry.base import Counts, LocalRegistry
 from legato.broadcaster.registry.event_cache import DROPS, EventCache
-from legato.broadcaster.registry.queries import Questions, glob_of
+from legato.broadcaster.registry.queries import RegistryQueries, glob_of
 from legato.broadcaster.slices import in_order, slices
 from legato.protocol import errors, wire
 from tests.broadcaster.channels.test_features import get
@@ -85,13 +85,13 @@ async def test_only_matching_channels_are_queried_in_redis(valkey_url):
             await redis.hset(wire.subscriptions_key("1", name), "1.1", "node")
         await redis.hset(wire.users_key("1", "presence-b"), "ann", 1)
         await redis.config_resetstat()
-        found, _ = await turns(Questions(redis).occupied("1", "presence-"))
+        found, _ = await turns(RegistryQueries(redis).occupied("1", "presence-"))
         assert found == {"presence-b": Counts(1, 1)}
         stats = await redis.info("commandstats")
         assert stats["cmdstat_hlen"]["calls"] == 2 * 2 + 2  # of two channels, and of the vacant one once more
         assert "cmdstat_smembers" not in stats
         await redis.config_resetstat()
-        found, taken = await turns(Questions(redis).occupied("1", "a-"))
+        found, taken = await turns(RegistryQueries(redis).occupied("1", "a-"))
         assert found == {"a-1": Counts(1, 0)}
         assert taken >= MANY // CHANNELS_PER_QUERY
         # No question about users of a channel without; those that are vacant are looked at once more.

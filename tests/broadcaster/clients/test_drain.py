@@ -22,6 +22,7 @@ from legato.broadcaster.clients.drain import Drain
 from legato.broadcaster.clients.peers import Peers
 from legato.broadcaster.composition import running
 from legato.broadcaster.config import Server
+from legato.broadcaster.lifecycle import close_lapsed
 from legato.broadcaster.limits import DRAIN_PEER_CHECK_SECONDS, PEER_RECHECK_SECONDS
 from legato.broadcaster.registry import lease as leases
 from legato.broadcaster.transport.listener import stop_listening
@@ -104,7 +105,7 @@ async def test_a_fan_out_in_progress_reaches_closing_clients(end):
             elif end == "terminate":
                 node.delivery.deliver(key, Envelope(b"", command=TERMINATE))
             elif end == "lapse":
-                node.lapsed()
+                close_lapsed(node.clients, node.admission)
             else:
                 await node.app_changes.apply(())
         assert [await received(person) for person in people] == [[0, 1, 2]] * 4

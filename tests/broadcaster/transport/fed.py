@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from uvicorn.server import ServerState
 
 from legato.broadcaster.bus.local import LocalBus
-from legato.broadcaster.composition import _config
-from legato.broadcaster.node import compose
+from legato.broadcaster.composition import compose, server_config
 from tests.broadcaster.conftest import local_settings
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ class Door:
         self.node = compose(local_settings(), LocalBus(), None)
         self.node.admission._socket_ids = repeat(SOCKET_ID)
         self.state = ServerState()
-        config = _config(self.node.settings, self.node)
+        config = server_config(self.node)
         self._make = partial(config.http_protocol_class, config=config, server_state=self.state, app_state={})
 
     def come(self) -> Transport:
@@ -92,8 +91,9 @@ class Door:
 async def door() -> AsyncIterator[Door]:
     """One that is open; its node does not outlive it."""
     opened = Door()
-    await opened.node.start()
+    node = opened.node
+    await node.lifecycle.start(node.delivery, node.announcements)
     try:
         yield opened
     finally:
-        await opened.node.close()
+        await node.lifecycle.close()

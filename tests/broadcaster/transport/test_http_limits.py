@@ -13,7 +13,7 @@ import pytest
 from legato.broadcaster.composition import running
 from legato.broadcaster.config import Server
 from legato.broadcaster.limits import MAX_HELD_BODY_BYTES, READ_SLICE_MESSAGES
-from legato.broadcaster.transport import deadlines, farewell, framing, websocket
+from legato.broadcaster.transport import deadlines, framing, lingering_close, websocket
 from legato.broadcaster.transport import http11 as http
 from tests.broadcaster.api.test_http_api import EVENTS, signed
 from tests.broadcaster.conftest import client, local_settings
@@ -178,7 +178,7 @@ ENDLESS = {
 @pytest.mark.parametrize("what", ENDLESS)
 async def test_what_never_ends_is_ended(server, what, monkeypatch):
     """After one answer, and long before it has been taken."""
-    monkeypatch.setattr(farewell, "LINGERING_CLOSE_BYTES", 100_000)
+    monkeypatch.setattr(lingering_close, "LINGERING_CLOSE_BYTES", 100_000)
     start, more, expected = ENDLESS[what]
     async with peer(server.port) as one:
         one.writer.write(start)
@@ -225,7 +225,7 @@ async def test_a_peer_that_resets_the_connection_at_its_end_is_no_fault(monkeypa
         monkeypatch.setattr(one, "write_eof", reset)
         one.read(b"no request\r\n\r\n")
         assert one.written.startswith(b"HTTP/1.1 400 ")
-        assert isinstance(one.protocol, farewell.Farewell)
+        assert isinstance(one.protocol, lingering_close.LingeringClose)
         one.protocol.connection_lost(None)
         assert not opened.state.connections
 
@@ -484,7 +484,7 @@ async def test_a_websocket_does_not_begin_while_the_peer_takes_nothing():
 async def test_the_end_does_not_wait_for_a_peer_that_takes_nothing(last, monkeypatch):
     """Not even when so little is to be written that it does not count as slow."""
     monkeypatch.setattr(deadlines, "WRITE_STALL_SECONDS", 0.2)
-    monkeypatch.setattr(farewell, "LINGERING_CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr(lingering_close, "LINGERING_CLOSE_SECONDS", 0.1)
     monkeypatch.setattr(websocket, "CLOSE_HANDSHAKE_SECONDS", 0.2)
     settings = local_settings(server=Server(port=0, drain_seconds=0, keep_alive=1))
     async with running(settings) as server, peer(server.port, buffer=2048) as one:

@@ -73,7 +73,7 @@ async def test_a_call_is_repeated_until_the_server_answers_and_the_log_says_it_o
     assert await backend.insist(failing(3, calls)) == "answer"
     assert len(calls) == 4
     assert quick == [(count, retry.FIRST, retry.BACKEND_LONGEST) for count in (1, 2, 3)]
-    assert caplog.messages == ["The server is lost, trying on: no route", "The server is back"]
+    assert caplog.messages == ["The server is unavailable, retrying: no route", "The server is back"]
 
 
 async def test_any_other_error_is_an_answer(quick):

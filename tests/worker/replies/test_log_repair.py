@@ -133,7 +133,7 @@ async def test_lost_tokens_are_written_again(
         await scene.says(*later)
         assert await scene.ends(END) is Outcome.DONE
         await scene.is_whole(ears, *"abcd", *later)
-    assert f"Redis has lost {len(rest) + len(later[:1])} tokens, written again" in caplog.text
+    assert f"Redis has lost {len(rest) + len(later[:1])} tokens, writing them again" in caplog.text
 
 
 async def test_tokens_lost_between_the_decision_and_the_end_are_written_again(

@@ -68,7 +68,7 @@ async def test_reply_waits_for_a_database_that_went_away_and_is_not_lost(
             await ears.until("token.received")
             server.kill()
             puppet.says.put_nowait(spoken()[-1])
-            await until(lambda: "the database is lost, trying on" in caplog.text)
+            await until(lambda: "the database is unavailable, retrying" in caplog.text)
             await ears.all()
             assert (task.done(), ears.ends) == (False, [])
             await asyncio.to_thread(server.start)

@@ -79,7 +79,7 @@ def _create_conversations() -> None:
 
 
 def _add_columns(*, sqlite: bool) -> None:
-    """Both may be empty: workers of the version before know neither, and may still be running."""
+    """Add nullable columns, for rolling upgrades."""
     found = {column["name"] for column in sa.inspect(op.get_bind()).get_columns("messages")}
     if "conversation_id" not in found:
         if sqlite:  # a constraint can only come with its column

@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from legato.deploy import seldom
-from legato.deploy.seldom import LINES, SECONDS, Seldom
+from legato.deploy import log_rate_limit
+from legato.deploy.log_rate_limit import LINES, SECONDS, LogRateLimit
 
 
 class Clock:
@@ -23,14 +23,14 @@ def line(
     return logging.LogRecord(name, level, "", 0, text, values, None)
 
 
-def written(quiet: Seldom, count: int, *of: object, **more: object) -> list[str]:
+def written(quiet: LogRateLimit, count: int, *of: object, **more: object) -> list[str]:
     records = [line(*of, **more) for _ in range(count)]  # type: ignore[arg-type]
     return [record.getMessage() for record in records if quiet.filter(record)]
 
 
 def test_one_kind_is_written_so_often_and_then_counted():
     clock = Clock()
-    quiet = Seldom(clock)
+    quiet = LogRateLimit(clock)
     lines = written(quiet, 100, "refused: %d", 400)
     assert lines == ["refused: 400"] * (LINES - 1) + [
         f"refused: 400 (more like it are left out for up to {SECONDS:g} s)"
@@ -48,12 +48,12 @@ def test_one_kind_is_written_so_often_and_then_counted():
 
 @pytest.mark.parametrize("more", [{"level": logging.INFO}, {"name": "legato.worker.reply"}])
 def test_information_and_the_lines_of_workers_are_all_written(more):
-    assert len(written(Seldom(Clock()), 100, "x", **more)) == 100
+    assert len(written(LogRateLimit(Clock()), 100, "x", **more)) == 100
 
 
 def test_kinds_are_bounded(monkeypatch):
-    monkeypatch.setattr(seldom, "KINDS", 10)
-    quiet = Seldom(Clock())
+    monkeypatch.setattr(log_rate_limit, "KINDS", 10)
+    quiet = LogRateLimit(Clock())
     for number in range(1000):
         assert written(quiet, 1, f"text {number}") == [f"text {number}"]
         assert len(quiet._kinds) <= 10

@@ -19,7 +19,7 @@ _LONGEST: Final = 4096
 _NUMBERS: Final = {notify.RUNNING: "running", notify.OLDEST: "oldest"}
 
 
-class Signs:
+class ChildStatus:
     """The last status of one child.
 
     :ivar stopping: it claims no more jobs and will end.
@@ -76,7 +76,7 @@ class Signs:
             self._changed()
 
 
-class Gaps:
+class StallClock:
     """Measures how long this process itself did not run. Silence of children in that time does not count.
 
     Otherwise a machine that stands still as a whole would make a parent kill all of its children.
@@ -97,17 +97,17 @@ class Gaps:
         return max(late, 0.0)
 
 
-class Ears:
+class HeartbeatSockets:
     """A private directory with the sockets."""
 
     def __init__(self) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="legato-"))
         self._count = 0
 
-    def listen(self, changed: Callable[[], None]) -> Signs:
+    def listen(self, changed: Callable[[], None]) -> ChildStatus:
         """Create a socket. ``changed`` is called when its child begins to stop."""
         self._count += 1
-        return Signs(self._directory / str(self._count), changed)
+        return ChildStatus(self._directory / str(self._count), changed)
 
     def close(self) -> None:
         """Remove the directory."""

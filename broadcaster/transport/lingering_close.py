@@ -25,7 +25,7 @@ class ConnectionOwner(Protocol):
         """See :class:`asyncio.Protocol`."""
 
 
-class Farewell(asyncio.Protocol):
+class LingeringClose(asyncio.Protocol):
     """Discards incoming data for a while, then closes.
 
     Closing a socket with unread bytes resets the connection, and then the peer may never see the answer.

@@ -10,8 +10,8 @@ import pytest
 
 from legato.broadcaster.composition import running
 from legato.broadcaster.limits import READ_SLICE_MESSAGES
-from legato.broadcaster.transport import throttle as turns
-from legato.broadcaster.transport.throttle import Turns
+from legato.broadcaster.transport import throttle
+from legato.broadcaster.transport.throttle import StartThrottle
 from tests.broadcaster.conftest import APP, client, local_settings
 from tests.waiting import until
 
@@ -23,10 +23,10 @@ class Loop:
     def __init__(self) -> None:
         self.scheduled: list[Callable[[], None]] = []
         self.begun: list[int] = []
-        self.turns = Turns(self.scheduled.append)
+        self.throttle = StartThrottle(self.scheduled.append)
 
     def come(self, number: int) -> None:
-        if self.turns.put(lambda: self.begun.append(number)):
+        if self.throttle.put(lambda: self.begun.append(number)):
             self.begun.append(number)
 
     def turn(self) -> None:
@@ -37,7 +37,7 @@ class Loop:
 
 @pytest.fixture
 def loop(monkeypatch) -> Loop:
-    monkeypatch.setattr(turns, "CONNECTION_STARTS_PER_TURN", 2)
+    monkeypatch.setattr(throttle, "CONNECTION_STARTS_PER_TURN", 2)
     return Loop()
 
 
@@ -45,7 +45,7 @@ def test_a_few_start_at_once(loop):
     for number in range(2):
         loop.come(number)
     assert loop.begun == [0, 1]
-    assert not loop.turns
+    assert not loop.throttle
     loop.turn()
     assert not loop.scheduled
 
@@ -85,7 +85,7 @@ def test_a_failing_start_does_not_stop_the_others(loop):
 
     for number in range(2):
         loop.come(number)
-    loop.turns.put(broken)
+    loop.throttle.put(broken)
     loop.come(2)
     with pytest.raises(LookupError):
         loop.turn()
@@ -95,18 +95,18 @@ def test_a_failing_start_does_not_stop_the_others(loop):
 
 async def test_a_crowd_is_accepted_and_removed_over_several_turns(monkeypatch):
     """Every client is accepted, and every departure is noticed."""
-    monkeypatch.setattr(turns, "CONNECTION_STARTS_PER_TURN", 1)
+    monkeypatch.setattr(throttle, "CONNECTION_STARTS_PER_TURN", 1)
     async with running(local_settings()) as server:
         most = 0
-        put = server.node.turns.put
+        put = server.node.throttle.put
 
         def seen(begin: Callable[[], None]) -> bool:
             nonlocal most
             at_once = put(begin)
-            most = max(most, len(server.node.turns))
+            most = max(most, len(server.node.throttle))
             return at_once
 
-        monkeypatch.setattr(server.node.turns, "put", seen)
+        monkeypatch.setattr(server.node.throttle, "put", seen)
         async with contextlib.AsyncExitStack() as stack:
             people = await asyncio.gather(
                 *(stack.enter_async_context(client(server.port)) for _ in range(50))
@@ -120,4 +120,4 @@ async def test_a_crowd_is_accepted_and_removed_over_several_turns(monkeypatch):
             await asyncio.gather(*(person.connection.close() for person in people))
         assert most > 0
         assert len(gone) >= 50 - READ_SLICE_MESSAGES
-        await until(lambda: server.node.connections.by_app[APP.id] == 0 and not server.node.turns)
+        await until(lambda: server.node.connections.by_app[APP.id] == 0 and not server.node.throttle)

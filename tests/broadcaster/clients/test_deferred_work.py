@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from legato.broadcaster.channels.subscriber import Key
-from legato.broadcaster.clients import chores as module
-from legato.broadcaster.clients.chores import Chores
+from legato.broadcaster.clients import deferred_work as module
+from legato.broadcaster.clients.deferred_work import DeferredWork
 from legato.broadcaster.composition import running
 from legato.broadcaster.redis_client import redis_client
 from legato.protocol import signatures, wire
@@ -36,10 +36,10 @@ class Loop:
         self.scheduled: list[Callable[[], None]] = []
         self.done: list[str] = []
         self.now = 0.0
-        self.chores = Chores(self.scheduled.append, self.clock)
+        self.deferred = DeferredWork(self.scheduled.append, self.clock)
 
     def clock(self) -> float:
-        self.now += module.CHORE_TURN_SECONDS
+        self.now += module.DEFERRED_TURN_SECONDS
         return self.now
 
     def heap(self, name: str, steps: int) -> Iterator[None]:
@@ -55,21 +55,21 @@ class Loop:
 
 @pytest.fixture
 def loop(monkeypatch) -> Loop:
-    monkeypatch.setattr(module, "CHORE_STEPS_PER_TURN", 4)
+    monkeypatch.setattr(module, "DEFERRED_STEPS_PER_TURN", 4)
     monkeypatch.setattr(module, "LOW", 2)
-    monkeypatch.setattr(module, "CHORE_STEPS_PER_BATCH", 2)
+    monkeypatch.setattr(module, "DEFERRED_STEPS_PER_BATCH", 2)
     return Loop()
 
 
 def test_a_small_batch_is_done_at_once(loop):
-    assert loop.chores.put(loop.heap("a", 1))
+    assert loop.deferred.put(loop.heap("a", 1))
     assert loop.done == ["a"]
-    assert len(loop.chores) == 0
+    assert len(loop.deferred) == 0
 
 
 def test_large_batches_continue_in_later_turns_in_rotation(loop):
-    assert not loop.chores.put(loop.heap("a", 9))
-    assert not loop.chores.put(loop.heap("b", 3))
+    assert not loop.deferred.put(loop.heap("a", 9))
+    assert not loop.deferred.put(loop.heap("b", 3))
     assert loop.done == ["a"] * 4
     seen = []
     while loop.scheduled:
@@ -77,18 +77,18 @@ def test_large_batches_continue_in_later_turns_in_rotation(loop):
         loop.turn()
         seen.append("".join(loop.done[before:]))
     assert seen == ["aa", "bb", "aa", "b", "a"]
-    assert len(loop.chores) == 0
+    assert len(loop.deferred) == 0
 
 
 def test_work_behind_a_batch_waits_until_it_is_done(loop):
-    loop.chores.put(loop.heap("a", 9))
-    assert not loop.chores.take(1)
+    loop.deferred.put(loop.heap("a", 9))
+    assert not loop.deferred.take(1)
     while loop.scheduled:
         loop.turn()
-    assert loop.chores.take(3)
-    assert not loop.chores.take(3)
+    assert loop.deferred.take(3)
+    assert not loop.deferred.take(3)
     loop.turn()
-    assert loop.chores.take(3)
+    assert loop.deferred.take(3)
 
 
 def test_an_error_in_one_batch_is_logged_and_the_others_continue(loop, caplog):
@@ -96,8 +96,8 @@ def test_an_error_in_one_batch_is_logged_and_the_others_continue(loop, caplog):
         yield from loop.heap("a", 5)
         raise ValueError("a fault")
 
-    loop.chores.put(faulty())
-    loop.chores.put(loop.heap("b", 5))
+    loop.deferred.put(faulty())
+    loop.deferred.put(loop.heap("b", 5))
     while loop.scheduled:
         loop.turn()
     assert loop.done.count("b") == 5
@@ -107,19 +107,19 @@ def test_an_error_in_one_batch_is_logged_and_the_others_continue(loop, caplog):
 def test_a_step_may_add_another_batch(loop):
     def outer() -> Iterator[None]:
         yield
-        loop.chores.put(loop.heap("inner", 9))
+        loop.deferred.put(loop.heap("inner", 9))
         yield from loop.heap("outer", 1)
 
-    loop.chores.put(outer())
+    loop.deferred.put(outer())
     while loop.scheduled:
         loop.turn()
     assert (loop.done.count("inner"), loop.done.count("outer")) == (9, 1)
 
 
 async def test_done_waits_until_no_batch_is_left(loop):
-    await loop.chores.done()
-    loop.chores.put(loop.heap("a", 9))
-    waiting = asyncio.create_task(loop.chores.done())
+    await loop.deferred.done()
+    loop.deferred.put(loop.heap("a", 9))
+    waiting = asyncio.create_task(loop.deferred.done())
     await asyncio.sleep(0)
     assert not waiting.done()
     while loop.scheduled:
@@ -164,7 +164,7 @@ async def subscribe_to_many(one: Any, names: list[str]) -> None:
 
 
 async def test_a_client_with_many_channels_leaves_them_over_many_turns(server, monkeypatch):
-    monkeypatch.setattr(module, "CHORE_TURN_SECONDS", 0.0)
+    monkeypatch.setattr(module, "DEFERRED_TURN_SECONDS", 0.0)
     names = [f"private-{number}" for number in range(MANY)]
     async with client(server.port) as bob:
         async with client(server.port) as ann:
@@ -174,7 +174,7 @@ async def test_a_client_with_many_channels_leaves_them_over_many_turns(server, m
             steps = Steps(server.node)
             ann.connection.transport.abort()
         await until(lambda: server.node.subscriptions.open == 3)
-        assert steps.close() <= module.CHORE_STEPS_PER_TURN
+        assert steps.close() <= module.DEFERRED_STEPS_PER_TURN
         assert len(steps.turns) == MANY
         assert (len(server.node.hub), server.node.hub._departed) == (3, set())
         await bob.send("pusher:ping")
@@ -193,14 +193,14 @@ async def until_async(ask: Callable[[], Any], expected: Any) -> None:
 
 
 async def test_nothing_is_written_to_a_client_that_has_left_while_its_channels_wait(server, monkeypatch):
-    monkeypatch.setattr(module, "CHORE_STEPS_PER_TURN", 0)
+    monkeypatch.setattr(module, "DEFERRED_STEPS_PER_TURN", 0)
     names = [f"private-{number}" for number in range(MANY)]
     async with client(server.port) as ann, client(server.port) as bob:
         await subscribe_to_many(ann, names)
         await subscribe_to_many(bob, names[-1:])
         (left,) = [one for one in server.node.clients.open if one.socket_id == ann.socket_id]
-        turn, server.node.chores._turn = server.node.chores._turn, lambda: None  # no step is done
-        server.node.chores._left = 0
+        turn, server.node.deferred._turn = server.node.deferred._turn, lambda: None  # no step is done
+        server.node.deferred._left = 0
         left.leave()
         assert server.node.hub.count(Key("1", names[-1])) == 2
         server.node.hub.deliver(Key("1", names[-1]), b'{"event":"e"}')
@@ -208,16 +208,16 @@ async def test_nothing_is_written_to_a_client_that_has_left_while_its_channels_w
         assert server.node.hub.count(Key("1", names[-1])) == 1
         assert left not in server.node.hub.subscribers(Key("1", names[0]))
         turn()
-        server.node.chores._turn = turn
-        server.node.chores._scheduled = False
-        server.node.chores._schedule()
+        server.node.deferred._turn = turn
+        server.node.deferred._scheduled = False
+        server.node.deferred._schedule()
         await until(lambda: len(server.node.hub) == 1)
         left.write_now(b"\x81\x05there")
         assert await ann.connection.recv() == "there"
 
 
 async def test_a_late_departure_of_a_member_is_announced_once(server, monkeypatch):
-    monkeypatch.setattr(module, "CHORE_TURN_SECONDS", 0.0)
+    monkeypatch.setattr(module, "DEFERRED_TURN_SECONDS", 0.0)
     names = [f"private-{number}" for number in range(MANY)]
     async with client(server.port) as bob:
         await enter(bob, "bob")
@@ -242,10 +242,10 @@ async def enter(one: Any, name: str) -> dict[str, Any]:
 
 
 async def test_many_dismissed_clients_leave_at_once_and_are_closed_over_many_turns(server, monkeypatch):
-    monkeypatch.setattr(module, "CHORE_STEPS_PER_TURN", 2)
-    monkeypatch.setattr(module, "CHORE_STEPS_PER_BATCH", 2)
-    monkeypatch.setattr(module, "CHORE_TURN_SECONDS", 0.0)
-    server.node.chores._left = 2
+    monkeypatch.setattr(module, "DEFERRED_STEPS_PER_TURN", 2)
+    monkeypatch.setattr(module, "DEFERRED_STEPS_PER_BATCH", 2)
+    monkeypatch.setattr(module, "DEFERRED_TURN_SECONDS", 0.0)
+    server.node.deferred._left = 2
     told: list[NodeClient] = []
     async with contextlib.AsyncExitStack() as stack:
         people = [await stack.enter_async_context(client(server.port)) for _ in range(9)]
@@ -280,14 +280,14 @@ async def test_a_departure_processed_after_the_lease_expired_leaves_nothing_behi
         client(server.port) as ann,
     ):
         await subscribe_to_many(ann, names)
-        monkeypatch.setattr(module, "CHORE_TURN_SECONDS", 0.0)
+        monkeypatch.setattr(module, "DEFERRED_TURN_SECONDS", 0.0)
         registry, old = server.node.registry, server.node.registry.name
         assert await redis.scard(wire.entries_key(old)) == MANY
         registry.start_anew()
         assert registry.name != old
-        assert len(server.node.chores) > 0
+        assert len(server.node.deferred) > 0
         assert await ann.closed() == 4100
-        await server.node.chores.done()
+        await server.node.deferred.done()
         await registry.flush()
         assert await registry.occupied("1") == {}
         assert await redis.scard(wire.entries_key(old)) == 0

@@ -13,11 +13,11 @@ import pytest
 
 from legato.broadcaster.channels.delivery import Delivery
 from legato.broadcaster.channels.kinds import ChannelKinds
-from legato.broadcaster.channels.presence import Rosters
+from legato.broadcaster.channels.presence import MemberLists
 from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.composition import running
 from legato.broadcaster.registry.base import added_envelope, removed_envelope
-from legato.broadcaster.registry.queries import Questions
+from legato.broadcaster.registry.queries import RegistryQueries
 from legato.protocol import signatures
 from legato.protocol.presence import Member
 from legato.protocol.settings import Redis
@@ -93,16 +93,16 @@ async def test_joins_and_departures_missed_in_a_gap_are_known_afterwards(server,
         link.heal()
         for one in (ann, again):
             await one.sees("ann", "cyd")
-        assert (server.node.rosters.told, other.node.rosters.told) == (1, 0)
+        assert (server.node.member_lists.told, other.node.member_lists.told) == (1, 0)
         dan = await stack.enter_async_context(guest(other.port, "dan"))
         for one in (ann, again, cyd, dan):
             await one.sees("ann", "cyd", "dan")
             await one.hears_nothing()
         assert (ann.lists, again.lists, cyd.lists) == (2, 2, 1)
-    assert not server.node.rosters._reading
+    assert not server.node.member_lists._reading
 
 
-class Slow(Questions):
+class Slow(RegistryQueries):
     """A registry that answers with the list when the test says so."""
 
     def __init__(self, members: list[Member]) -> None:
@@ -110,7 +110,7 @@ class Slow(Questions):
         self.asked = asyncio.Event()
         self.answer = asyncio.Event()
 
-    async def rosters(self, keys: Any) -> list[list[Member]]:
+    async def member_lists(self, keys: Any) -> list[list[Member]]:
         self.asked.set()
         await self.answer.wait()
         return [self.members_then for _ in keys]
@@ -140,12 +140,12 @@ class Heard:
 async def test_changes_during_the_read_of_a_list_follow_it(other):
     """Otherwise a member that left meanwhile would stay in the list for ever."""
     registry, hub = Slow([Member("ann"), Member("bob")]), Heard()
-    rosters = Rosters(registry, hub)  # type: ignore[arg-type]
-    kinds = ChannelKinds(None, Mock(), rosters)
+    member_lists = MemberLists(registry, hub)  # type: ignore[arg-type]
+    kinds = ChannelKinds(None, Mock(), member_lists)
     delivery = Delivery(hub, kinds, Mock(), Mock(), Mock())  # type: ignore[arg-type]
     gone, come = removed_envelope(KEY, "2.2", Member("bob")), added_envelope(KEY, "3.3", Member("cyd"))
     delivery.deliver(KEY, come)  # before it is read: it is in the list, or was undone
-    task = asyncio.create_task(rosters.tell_again([KEY]))
+    task = asyncio.create_task(member_lists.tell_again([KEY]))
     await registry.asked.wait()
     for envelope in (gone, come) if other is None else (gone, other, come):
         delivery.deliver(KEY, envelope)
@@ -157,7 +157,7 @@ async def test_changes_during_the_read_of_a_list_follow_it(other):
     assert json.loads(json.loads(roster)["data"])["presence"]["ids"] == ["ann", "bob"]
     assert nobody is None
     assert behind == [(gone.payload, "2.2"), (come.payload, "3.3")]
-    assert not rosters._reading
+    assert not member_lists._reading
 
 
 async def test_no_user_gets_its_own_member_removed():
@@ -175,23 +175,23 @@ async def test_no_user_gets_its_own_member_removed():
                 assert ann.users == {"ann", "bob"}
                 await ann.hears_nothing()
             await bob.sees("bob")
-            await until(lambda: list(alone.node.rosters._sockets) == [(KEY, "bob")])
+            await until(lambda: list(alone.node.member_lists._sockets) == [(KEY, "bob")])
 
 
 async def test_a_subscriber_answered_during_the_read_does_not_get_the_list():
     """The list may be older than the answer and lack this subscriber."""
     registry, hub = Slow([Member("ann")]), Heard("2.2")
-    rosters = Rosters(registry, hub)  # type: ignore[arg-type]
-    rosters.came(KEY, Member("ann"), "1.1")
-    rosters.came(KEY, Member("bob"), "2.2")
-    task = asyncio.create_task(rosters.tell_again([KEY]))
+    member_lists = MemberLists(registry, hub)  # type: ignore[arg-type]
+    member_lists.came(KEY, Member("ann"), "1.1")
+    member_lists.came(KEY, Member("bob"), "2.2")
+    task = asyncio.create_task(member_lists.tell_again([KEY]))
     await registry.asked.wait()
-    rosters.came(KEY, Member("cyd"), "3.3")
+    member_lists.came(KEY, Member("cyd"), "3.3")
     gone = removed_envelope(KEY, "4.4", Member("dan"))
-    rosters.take(KEY, gone)
+    member_lists.take(KEY, gone)
     registry.answer.set()
     await task
-    rosters.take(KEY, gone)
+    member_lists.take(KEY, gone)
     assert hub.nor == [set(), {"2.2", "3.3"}, {"2.2", "3.3"}, set()]
 
 
@@ -200,7 +200,7 @@ async def test_a_subscriber_that_waits_for_the_bus_gets_no_older_list(server, li
     async with contextlib.AsyncExitStack() as stack:
         ann = await stack.enter_async_context(guest(server.port, "ann"))
         registry, asked, go_on = server.node.registry, asyncio.Event(), asyncio.Event()
-        read, join = registry.rosters, registry.join
+        read, join = registry.member_lists, registry.join
 
         async def slowly(keys: Any) -> Any:
             found = await read(keys)
@@ -217,13 +217,13 @@ async def test_a_subscriber_that_waits_for_the_bus_gets_no_older_list(server, li
         bob = Guest(one)
         joining = asyncio.create_task(bob.join("bob"))
         await until(lambda: bool(server.node.hub.unanswered(KEY)))
-        registry.rosters = slowly
+        registry.member_lists = slowly
         registry.join = lambda *arguments: server.node.background.spawn(behind(*arguments))
         link.heal()
         await joining
         go_on.set()
         await ann.sees("ann", "bob")
-        await until(lambda: server.node.rosters.told == 1)
+        await until(lambda: server.node.member_lists.told == 1)
         await bob.hears_nothing()
         assert bob.users == {"ann", "bob"}
         assert bob.lists == 1

@@ -12,18 +12,18 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from legato.broadcaster.limits import CHORE_STEPS_PER_BATCH, CHORE_STEPS_PER_TURN, CHORE_TURN_SECONDS
+from legato.broadcaster.limits import DEFERRED_STEPS_PER_BATCH, DEFERRED_STEPS_PER_TURN, DEFERRED_TURN_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 logger: Final = logging.getLogger("legato.node")
 
-LOW: Final = CHORE_STEPS_PER_TURN // 2
+LOW: Final = DEFERRED_STEPS_PER_TURN // 2
 """With fewer steps left, the count is reset in the next turn. Each reset costs a callback of the loop."""
 
 
-class Chores:
+class DeferredWork:
     """Does work at once while there is little of it, else a part in each turn of the loop.
 
     :param call_soon: runs a function in the next turn of the loop.
@@ -38,7 +38,7 @@ class Chores:
         self._call_soon = call_soon
         self._clock = clock
         self._batches: deque[Iterator[None]] = deque()
-        self._left = CHORE_STEPS_PER_TURN
+        self._left = DEFERRED_STEPS_PER_TURN
         self._scheduled = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -58,7 +58,7 @@ class Chores:
 
     def put(self, batch: Iterator[None]) -> bool:
         """Start a batch. Returns whether it is done already; else the following turns go on with it."""
-        done = self._work(batch, CHORE_STEPS_PER_TURN)
+        done = self._work(batch, DEFERRED_STEPS_PER_TURN)
         if not done:
             self._left = 0  # later work waits, too
             self._batches.append(batch)
@@ -93,11 +93,11 @@ class Chores:
     def _turn(self) -> None:
         """Go on with the batches, in rotation. A batch that a step adds is queued at the end."""
         self._scheduled = False
-        until = self._clock() + CHORE_TURN_SECONDS
+        until = self._clock() + DEFERRED_TURN_SECONDS
         while self._batches:
-            self._left = CHORE_STEPS_PER_BATCH
+            self._left = DEFERRED_STEPS_PER_BATCH
             batch = self._batches.popleft()
-            if not self._work(batch, CHORE_STEPS_PER_BATCH):
+            if not self._work(batch, DEFERRED_STEPS_PER_BATCH):
                 self._batches.append(batch)
             if self._clock() >= until:
                 break
@@ -105,5 +105,5 @@ class Chores:
             self._left = 0
             self._schedule()
         else:
-            self._left = CHORE_STEPS_PER_TURN
+            self._left = DEFERRED_STEPS_PER_TURN
             self._idle.set()

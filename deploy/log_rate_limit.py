@@ -17,7 +17,7 @@ KINDS: Final = 512
 """Largest number of counted kinds. Beyond it, all counts restart."""
 
 
-class Seldom(logging.Filter):
+class LogRateLimit(logging.Filter):
     """Passes :data:`LINES` lines of a kind per :data:`SECONDS`.
 
     The last line says that more are omitted; the first line of the next period says how many were.
