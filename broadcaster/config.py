@@ -15,6 +15,7 @@ from legato.protocol.settings import SettingsError
 from legato.protocol.stream import MAX_REQUEST_BYTES, MAX_TEXT, MAX_TURNS
 
 from .foreign import settings as foreign
+from .limits import LEASE_SECONDS
 
 if TYPE_CHECKING:
     import argparse
@@ -60,7 +61,7 @@ class Server(Table, frozen=True):
     request_seconds: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 20
     notice_seconds: Seconds = 0
     drain_seconds: Seconds = 5
-    lease_seconds: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 15
+    lease_seconds: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = LEASE_SECONDS
 
     def __post_init__(self) -> None:
         """Check what types cannot express."""

@@ -152,7 +152,7 @@ WRITES_PER_CLOCK_READ: Final = 64
 """Writes of a flush between two reads of the clock, and of one channel before the next has its turn."""
 
 FLUSH_BACKLOG_MESSAGES: Final = 16
-"""Messages that may wait for passes to end. With more, a flush ignores its budget: the backlog would grow."""
+"""Messages that may wait for passes to end. With more, a flush ignores its budget, or the backlog grows."""
 
 SUBSCRIPTIONS_PER_TURN: Final = 64
 """Subscriptions of one channel that continue per turn of the loop, at most."""

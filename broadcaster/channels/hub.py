@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from legato.broadcaster.limits import SUBSCRIPTIONS_PER_TURN
 from legato.broadcaster.transport.cut import cut
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .subscriber import Key, Subscriber
 
     Group = dict[Subscriber, Any]
+
+_TURN: Final = range(SUBSCRIPTIONS_PER_TURN)  # made once: every subscription passes through the loop
 
 
 class HubHandler(Protocol):
@@ -112,7 +114,7 @@ class Hub:
     def _hold_some(self, key: Key, channel: ChannelState) -> None:
         """Continue waiting subscriptions, a few per turn of the loop: each costs more than a write."""
         # `ready` may close a subscriber and so change the dict: take one at a time, and do not iterate.
-        for _ in range(SUBSCRIPTIONS_PER_TURN):
+        for _ in _TURN:
             if not channel.waiting or not channel.ready:
                 break
             subscriber = next(iter(channel.waiting))
