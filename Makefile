@@ -12,9 +12,9 @@ PYTHON ?= $(or $(shell for python in python3 python3.14 python3.13 python3.12 py
 	done),python3)
 PYTEST_ARGS ?=
 CORES := $(shell getconf _NPROCESSORS_ONLN)
-# Two processes more than cores, since many tests wait. The longest tests begin first (tests/tiers.py).
+# Four processes more than cores, since many tests wait. The longest tests begin first (tests/tiers.py).
 SPREAD := --dist loadgroup --no-loadscope-reorder
-ON_ALL_CORES = --numprocesses $$(($(CORES) + 2)) --maxprocesses 6 $(SPREAD)
+ON_ALL_CORES = --numprocesses $$(($(CORES) + 4)) --maxprocesses 8 $(SPREAD)
 # Without byte code each of the processes that the tests start compiles all its modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
