@@ -61,13 +61,14 @@ class Subscriptions:
     def subscribe(self, client: Client, key: Key, effect: Subscribe) -> None:
         """Wait for the bus, unless a limit forbids the subscription."""
         if key not in client.keys:
-            if self._figures.open >= self._figures.most:
+            figures = self._figures
+            if figures.open >= figures.most:
                 self._refuse_in_turn(client, key, effect)
                 return
             if not effect.first:  # an earlier one was refused while this one waited
                 self._refuse(client, key, effect, _members_reason(client))
                 return
-            self._figures.open += 1
+            figures.open += 1
         client.keys[key] = effect
         if effect.member is not None:
             self._member_lists.came(key, effect.member, client.socket_id)
@@ -80,7 +81,6 @@ class Subscriptions:
         assert client.session is not None  # noqa: S101 - one that has left has no key in the hub
         limit = client.session.app.max_presence_members
         observer = None if self._observe is None else self._observe(key)
-
         done = partial(self._registered, client, key, effect, observer)
         self._registry.join(key, client.socket_id, effect.member, limit, done)
 
@@ -90,7 +90,7 @@ class Subscriptions:
         if not joined.full:  # at once: a departure or a cache miss must be announced later
             self._announcements.joined(key, effect.member, joined)
         if client.keys.get(key) is effect:  # it has not left meanwhile
-            client.settle(key, lambda: self._answer(client, key, effect, joined, observer))
+            client.settle(key, partial(self._answer, client, key, effect, joined, observer))
         else:
             self._announcements.counted(key, effect.member, joined)
 
@@ -101,11 +101,14 @@ class Subscriptions:
             self._undo(client, key, effect)
             self._refuse(client, key, effect, _members_reason(client))
             return
-        roster = () if effect.member is None else (presence.roster_data(joined.members),)
         welcome = effect.channel.cache or observer is not None
-        if effect.member is None and not welcome:
-            client.keys[key] = ANSWERED
-        self._hub.admit(client, key, text_frame(messages.subscription_succeeded(key.channel, *roster)))
+        if effect.member is not None:
+            answer = messages.subscription_succeeded(key.channel, presence.roster_data(joined.members))
+        else:
+            answer = messages.subscription_succeeded(key.channel)
+            if not welcome:
+                client.keys[key] = ANSWERED
+        self._hub.admit(client, key, text_frame(answer))
         if welcome:
             self._welcome.begin(client, key, effect, joined, observer)
         else:

@@ -220,11 +220,11 @@ class Client(ABC):
         key = None
         if self.session is not None and isinstance(effect, Subscribe):
             key = Key(self.session.app.id, effect.channel.name)
-        if self.order.takes(key):
-            if key is not None and isinstance(effect, Subscribe):
+            if self.order.takes(key):
                 self.context.effects.subscribe(self, key, effect)
-            else:
-                self._run(effect)
+                return
+        elif self.order.takes(None):
+            self._run(effect)
             return
         self.order.defer(key, effect, size)
         if self.order.waiting_bytes > self._bound:

@@ -58,9 +58,12 @@ def plain_text(data: bytes, start: int, limit: int) -> tuple[bytes, int] | None:
     encoded in the shortest form.
     """
     end = len(data)
-    if end - start < 6 or data[start] != _TEXT or data[start + 1] < _MASKED:
+    if end - start < 6 or data[start] != _TEXT:
         return None
-    size, begin = data[start + 1] - _MASKED, start + 6
+    size = data[start + 1] - _MASKED
+    if size < 0:
+        return None
+    begin = start + 6
     if size >= EXTENDED:
         size = int.from_bytes(data[start + 2 : start + 4]) if size == EXTENDED else 0
         if size < EXTENDED:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,12 +25,12 @@ def recognised(count: int, longest: int, work: Callable[[bytes], T]) -> Callable
     Evicts in the order of insertion.
     """
     known: dict[bytes, T] = {}
-    key = secrets.token_bytes(32)
+    digest = partial(blake2b, digest_size=16, key=secrets.token_bytes(32))
 
     def recall(data: bytes) -> T:
         if len(data) > longest:
             return work(data)
-        name = blake2b(data, digest_size=16, key=key).digest()
+        name = digest(data).digest()
         try:
             return known[name]
         except KeyError:
