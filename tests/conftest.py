@@ -36,6 +36,7 @@ quick_ends.install()
 
 
 @pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in this hook, too
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tiers; let what takes longest begin first, and keep together what shares a set-up."""
     weights: dict[str, float] = {}

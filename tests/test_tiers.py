@@ -60,3 +60,10 @@ def test_what_is_named_is_there(prefix):
     for name in names.split("::") if names else ():
         defined = rf"^\s*(?:(?:async )?def |class )?{name.partition('[')[0]}\b"
         assert re.search(defined, text, re.MULTILINE), name
+
+
+@pytest.mark.xdist_group("together")
+def test_groups_of_tests_are_kept_together(request):
+    """pytest-xdist keeps together what ends alike; it and pytest have to agree on how ids are set."""
+    grouped = getattr(request.config.option, "loadgroup", False)
+    assert request.node.nodeid.endswith("@together") == grouped

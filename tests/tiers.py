@@ -120,6 +120,7 @@ SECONDS: Final = {
     "tests/deploy/test_processes.py": 4,
     "tests/deploy/test_supervisor.py": 12,
     "tests/deploy/test_up.py": 1,
+    "tests/deploy/test_wheel.py": 2.5,
     "tests/e2e/": 4,
     "tests/e2e/test_broadcaster.py::test_stock_clients": 4,
     "tests/e2e/test_broadcaster.py::test_stock_clients_in_chromium": 15,
