@@ -1,7 +1,7 @@
 # Everything here needs Python 3.11, Node.js 20 and make. What is set up once is remembered in stamp files.
 
 .DEFAULT_GOAL := help
-.PHONY: help up setup unit test proof check check-python check-types check-js test-js fmt wheel clean
+.PHONY: help up setup unit test test-measured proof check check-slowly check-python check-types check-js test-js fmt wheel clean
 .DELETE_ON_ERROR:
 .SUFFIXES:
 MAKEFLAGS += --no-print-directory
@@ -50,12 +50,19 @@ unit: $(INSTALLED_DEV) ## run the tests that need no server, browser or other pr
 test: ## check, then run every test, and ask for coverage
 	@tests/setup-debian.sh
 	@$(MAKE) $(INSTALLED_DEV) $(PAGE) $(E2E_MODULES) $(TYPED)
-	@$(MAKE) --jobs $(CORES) --output-sync=target check-python check-types check-js test-js
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(ON_ALL_CORES) $(PYTEST_ARGS)
+	@$(MAKE) check-python
+	@$(MAKE) --jobs 2 check-slowly test-measured
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --include 'protocol/*' --omit 'protocol/redis/*' --fail-under=100
 	$(BIN)/coverage report --fail-under=90
+
+# Beside the tests, which wait at times: their output comes when each has ended.
+check-slowly:
+	@$(MAKE) --output-sync=target check-types check-js test-js
+
+test-measured:
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ON_ALL_CORES) $(PYTEST_ARGS)
 
 proof: ## run what proves more the longer it runs: many seeds and examples, whole crowds, attacks, chaos
 	@tests/setup-debian.sh
