@@ -25,6 +25,13 @@ SOCKET_ID: Final = re.compile(r"[0-9]{1,20}\.[0-9]{1,20}")
 """Use with ``fullmatch``. ASCII digits only, as every SDK checks, and bounded."""
 
 
+class Key(NamedTuple):
+    """A channel of an application."""
+
+    app_id: str
+    channel: str
+
+
 class ChannelError(ValueError):
     """An invalid channel name. ``type`` and ``status`` are those of section 4.5."""
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from heapq import heappop, heappush
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from .channels import Key
 
 HOLD_SECONDS: Final = 3.0
 
@@ -17,17 +20,10 @@ MAX_HELD: Final = 100_000
 """Bound on held departures; beyond it, the oldest are reported early."""
 
 
-class Place(NamedTuple):
-    """A channel of an application."""
-
-    app_id: str
-    channel: str
-
-
 class Gone(NamedTuple):
     """A departure: ``member_removed`` of a user, or ``channel_vacated`` without one."""
 
-    place: Place
+    key: Key
     user_id: str | None
 
 
@@ -39,30 +35,30 @@ class HoldBack:
         self._limit = limit
         # When a departure is due, and its number. Entries of clients that returned stay in the queue until
         # due; this holds the valid ones.
-        self._held: dict[Place, dict[str | None, tuple[float, int]]] = defaultdict(dict)
+        self._held: dict[Key, dict[str | None, tuple[float, int]]] = defaultdict(dict)
         self._queue: list[tuple[float, int, Gone]] = []
         self._order = 0
 
-    def back(self, place: Place, user_id: str | None = None) -> bool:
+    def back(self, key: Key, user_id: str | None = None) -> bool:
         """Whether a return (of a user, or of a first subscriber) cancels a departure: then report neither."""
-        held = self._held.get(place)
+        held = self._held.get(key)
         if held is None or held.pop(user_id, None) is None:
             return False
         if not held:
-            del self._held[place]
+            del self._held[key]
         return True
 
-    def gone(self, place: Place, user_id: str | None, now: float, *, disconnect: bool) -> bool:
+    def gone(self, key: Key, user_id: str | None, now: float, *, disconnect: bool) -> bool:
         """Hold a departure of a user, or of a channel's last subscriber; True if it is to be reported now."""
         # A channel is not vacated before its last members are removed.
-        members = [due for due, _ in self._held.get(place, {}).values()] if user_id is None else []
+        members = [due for due, _ in self._held.get(key, {}).values()] if user_id is None else []
         if not disconnect and not members:
-            self.back(place, user_id)
+            self.back(key, user_id)
             return True
         due = max([now + self.seconds if disconnect else now, *members])
         self._order += 1
-        self._held[place][user_id] = (due, self._order)
-        heappush(self._queue, (due, self._order, Gone(place, user_id)))
+        self._held[key][user_id] = (due, self._order)
+        heappush(self._queue, (due, self._order, Gone(key, user_id)))
         return False
 
     def due(self, now: float) -> list[Gone]:
@@ -79,7 +75,7 @@ class HoldBack:
 
     def _pop(self) -> list[Gone]:
         due, number, gone = heappop(self._queue)
-        if self._held.get(gone.place, {}).get(gone.user_id) != (due, number):
+        if self._held.get(gone.key, {}).get(gone.user_id) != (due, number):
             return []  # returned, and may have left again since
-        self.back(gone.place, gone.user_id)
+        self.back(gone.key, gone.user_id)
         return [gone]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from legato.protocol.channels import Key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
 
-class Key(NamedTuple):
-    """A channel of an application."""
-
-    app_id: str
-    channel: str
+__all__ = ["Key", "Subscriber"]
 
 
 class Subscriber(Protocol):

@@ -13,7 +13,7 @@ from .timer import Timer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from legato.protocol.holdback import Place
+    from legato.protocol.channels import Key
 
     Confirm = Callable[[Gone, Callable[[bool], None]], None]
 
@@ -32,19 +32,19 @@ class HeldDepartures:
         self._loop = asyncio.get_running_loop()
         self._timer = Timer(self._on_timer)
 
-    def cancel(self, place: Place, user_id: str | None) -> bool:
+    def cancel(self, key: Key, user_id: str | None) -> bool:
         """Whether a return cancels a departure. With several nodes, the registry has decided that already."""
-        return self.held.back(place, user_id) and self._confirm is None
+        return self.held.back(key, user_id) and self._confirm is None
 
     def add(self, gone: Gone, *, disconnect: bool) -> None:
         """Report a departure now or later; ``disconnect`` if the connection was lost."""
-        place, user_id = gone
+        key, user_id = gone
         if self._confirm is not None and not disconnect:
             # The nodes have decided together that this one is reported at once. If the same departure is
             # still held here, a return on another node has cancelled it.
-            self.held.back(place, user_id)
+            self.held.back(key, user_id)
             self._report(gone)
-        elif self.held.gone(place, user_id, now := self._loop.time(), disconnect=disconnect):
+        elif self.held.gone(key, user_id, now := self._loop.time(), disconnect=disconnect):
             self._report(gone)
         else:
             self._release(now)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from legato.broadcaster.limits import WEBHOOK_CLOSE_SECONDS
 from legato.protocol import webhooks
+from legato.protocol.channels import Key
 from legato.protocol.delivery import RetryPolicy
-from legato.protocol.holdback import HOLD_SECONDS, Gone, Place
+from legato.protocol.holdback import HOLD_SECONDS, Gone
 
 from .departures import HeldDepartures
 from .senders import Senders
@@ -104,23 +105,23 @@ class Webhooks:
 
     def channel_occupied(self, app_id: str, channel: str) -> None:
         """The first subscriber has come."""
-        if app_id in self._by_app and not self._departures.cancel(Place(app_id, channel), None):
+        if app_id in self._by_app and not self._departures.cancel(Key(app_id, channel), None):
             self._add(app_id, "channel_occupied", channel)
 
     def channel_vacated(self, app_id: str, channel: str, *, disconnect: bool) -> None:
         """The last subscriber has gone; ``disconnect`` if its connection was lost."""
         if app_id in self._by_app:
-            self._departures.add(Gone(Place(app_id, channel), None), disconnect=disconnect)
+            self._departures.add(Gone(Key(app_id, channel), None), disconnect=disconnect)
 
     def member_added(self, app_id: str, channel: str, user_id: str) -> None:
         """A user's first connection has come to a presence channel."""
-        if app_id in self._by_app and not self._departures.cancel(Place(app_id, channel), user_id):
+        if app_id in self._by_app and not self._departures.cancel(Key(app_id, channel), user_id):
             self._add(app_id, "member_added", channel, user_id=user_id)
 
     def member_removed(self, app_id: str, channel: str, user_id: str, *, disconnect: bool) -> None:
         """A user's last connection has gone. Call it before :meth:`channel_vacated`."""
         if app_id in self._by_app:
-            self._departures.add(Gone(Place(app_id, channel), user_id), disconnect=disconnect)
+            self._departures.add(Gone(Key(app_id, channel), user_id), disconnect=disconnect)
 
     def client_event(
         self, app_id: str, channel: str, event: str, data: bytes | None, socket_id: str, user_id: str | None

@@ -2,11 +2,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from legato.protocol.holdback import Gone, HoldBack, Place
+from legato.protocol.channels import Key
+from legato.protocol.holdback import Gone, HoldBack
 from tests.tiers import amount
 
-X = Place("1", "presence-x")
-Y = Place("1", "presence-y")
+X = Key("1", "presence-x")
+Y = Key("1", "presence-y")
 
 
 @pytest.fixture

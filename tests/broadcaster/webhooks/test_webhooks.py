@@ -18,8 +18,9 @@ from pusher import Pusher
 from legato.broadcaster.config import load
 from legato.broadcaster.webhooks.dispatcher import Webhooks
 from legato.protocol.apps import App, Webhook
+from legato.protocol.channels import Key
 from legato.protocol.delivery import RetryPolicy
-from legato.protocol.holdback import Gone, Place
+from legato.protocol.holdback import Gone
 from legato.protocol.settings import SettingsError
 from tests.broadcaster.webhooks.webhook_receiver import OK, Receiver, status
 from tests.waiting import until
@@ -333,7 +334,7 @@ async def test_a_departure_is_told_only_if_it_still_stands_on_the_other_nodes(re
     webhooks.channel_vacated("1", CHANNEL, disconnect=True)  # the registry has held it, behind its members
     await until(lambda: "channel_vacated" in receiver.names)
     await webhooks.close()
-    place = Place("1", CHANNEL)
+    place = Key("1", CHANNEL)
     assert asked == [Gone(place, "7"), Gone(place, "8"), Gone(place, None)]
     assert [event.get("user_id") for event in receiver.events] == ["9", "8", None]
 
