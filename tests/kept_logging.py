@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+SET_BY_IMPORTS: Final = frozenset({"httpx2", "httpcore2"})
+"""Loggers whose level a module of ours sets when it is imported: once, and perhaps within a test."""
 
 
 @contextlib.contextmanager
@@ -27,5 +31,5 @@ def kept_logging() -> Iterator[None]:
 def _levels() -> Iterator[tuple[str, int]]:
     yield "", logging.getLogger().level
     for name, logger in list(logging.getLogger().manager.loggerDict.items()):
-        if isinstance(logger, logging.Logger):
+        if isinstance(logger, logging.Logger) and name not in SET_BY_IMPORTS:
             yield name, logger.level

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from legato.deploy import logs
-from tests.kept_logging import kept_logging
+from tests.kept_logging import SET_BY_IMPORTS, kept_logging
 
 NAMES = (None, "legato", "other", "brand.new")
 
@@ -31,3 +31,13 @@ def test_levels_and_handlers_are_as_before():
 def test_the_tests_before_have_left_nothing():
     assert logging.getLogger("legato").level == logging.NOTSET
     assert logging.getLogger("other").level == logging.NOTSET
+
+
+def test_what_an_import_has_set_stays():
+    for name in SET_BY_IMPORTS:
+        logger = logging.getLogger(name)
+        before = logger.level
+        with kept_logging():
+            logger.setLevel(logging.CRITICAL)
+        assert logger.level == logging.CRITICAL
+        logger.setLevel(before)
