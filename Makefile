@@ -50,7 +50,7 @@ unit: $(INSTALLED_DEV) ## run the tests that need no server, browser or other pr
 test: ## check, then run every test, and ask for coverage
 	@tests/setup-debian.sh
 	@$(MAKE) $(INSTALLED_DEV) $(PAGE) $(E2E_MODULES) $(TYPED)
-	@$(MAKE) check-python
+	@$(MAKE) --jobs 2 --output-sync=target check-python test-js
 	@$(MAKE) --jobs 2 check-slowly test-measured
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --include 'protocol/*' --omit 'protocol/redis/*' --fail-under=100
@@ -58,7 +58,7 @@ test: ## check, then run every test, and ask for coverage
 
 # Beside the tests, which wait at times: their output comes when each has ended.
 check-slowly:
-	@$(MAKE) --output-sync=target check-types check-js test-js
+	@$(MAKE) --output-sync=target check-types check-js
 
 test-measured:
 	$(BIN)/coverage erase
