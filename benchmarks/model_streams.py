@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from redis.asyncio import Redis
 
-from legato.protocol import stream, wire
-
 from . import proc, program
 from .audience import LONGEST_LINE, audience
 from .errors import BAD_USAGE, BenchmarkError
 from .fake_model import Emission
 from .figures import milliseconds
 from .replies import wrong
-from .stage import APP_ID, NAMES, QUEUE, Cast, end, stage
+from .stage import Cast, end, queue_message, stage
 
 if TYPE_CHECKING:
     import argparse
@@ -135,8 +133,7 @@ class StreamsRun:
 
     async def ask(self, message_id: str, user: str) -> None:
         """Queue a message, whose text is its id."""
-        job = stream.Job(message_id, APP_ID, user, message_id, queued_at=time.time_ns() // 1_000_000)
-        await self.redis.xadd(NAMES.jobs_key(QUEUE), {wire.JOB_FIELD: stream.encode_job(job)})
+        await queue_message(self.redis, message_id, user, message_id)
 
     def cpu(self) -> dict[str, float]:
         """Seconds of processor time of each process."""

@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redis.asyncio import Redis
 
-from legato.protocol import stream, wire
-
 from . import proc, program
 from .audience import audience
 from .errors import BAD_USAGE, BenchmarkError
 from .figures import milliseconds, percentile
-from .stage import APP_ID, NAMES, QUEUE, Cast, stage
+from .stage import NAMES, Cast, queue_message, stage
 
 if TYPE_CHECKING:
     import argparse
@@ -88,10 +86,9 @@ class RepliesBench:
 
     async def ask(self, number: int, line: str) -> str:
         """Queue a message of the next user; returns its id."""
-        user = self.users[number % len(self.users)]
-        job = stream.Job(f"m{number}", APP_ID, user, line, queued_at=time.time_ns() // 1_000_000)
-        await self.redis.xadd(NAMES.jobs_key(QUEUE), {wire.JOB_FIELD: stream.encode_job(job)})
-        return job.message_id
+        message_id = f"m{number}"
+        await queue_message(self.redis, message_id, self.users[number % len(self.users)], line)
+        return message_id
 
     def uses(self) -> dict[str, proc.Use]:
         """The usage of all processes, the readers' included."""

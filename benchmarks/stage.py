@@ -9,6 +9,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +17,15 @@ from typing import TYPE_CHECKING, Final
 
 import legato.deploy.leash
 from legato.deploy import environment
+from legato.protocol import stream, wire
 from legato.protocol.names import Names
 
 from .errors import BAD_USAGE, BenchmarkError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+
+    from redis.asyncio import Redis
 
 APP_ID: Final = "1"
 APP_KEY: Final = "benchmark-key"
@@ -41,6 +45,12 @@ _ACCEPTS: Final = re.compile(r"[Rr]eady to accept connections")
 _METRICS: Final = re.compile(r"metrics on (http://127\.0\.0\.1:\d+/metrics)")
 LISTENING: Final = re.compile(r"listening on https?://127\.0\.0\.1:(\d+)")
 _WORKS: Final = re.compile(r"ready: queue")
+
+
+async def queue_message(redis: Redis, message_id: str, user: str, text: str) -> None:
+    """Add a user's message to the job stream of the benchmark, as an application would."""
+    job = stream.Job(message_id, APP_ID, user, text, queued_at=time.time_ns() // 1_000_000)
+    await redis.xadd(NAMES.jobs_key(QUEUE), {wire.JOB_FIELD: stream.encode_job(job)})
 
 
 def redis_server(given: str | None) -> str:

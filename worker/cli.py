@@ -175,7 +175,7 @@ def _anthropic(settings: config.ProviderSettings) -> base.Provider:
         max_tokens=settings.max_tokens,
         system=settings.system,
         base_url=settings.base_url,
-        waits=base.TimeOuts(settings.connect_seconds, _silence(settings)),
+        waits=_time_outs(settings),
     )
 
 
@@ -187,7 +187,7 @@ def _openai_compatible(settings: config.ProviderSettings) -> base.Provider:
         model=settings.model,
         max_tokens=settings.max_tokens,
         system=settings.system,
-        waits=base.TimeOuts(settings.connect_seconds, _silence(settings)),
+        waits=_time_outs(settings),
     )
 
 
@@ -197,9 +197,9 @@ def _custom(settings: config.ProviderSettings) -> base.Provider:
     return custom.build(settings)
 
 
-def _silence(settings: config.ProviderSettings) -> float:
-    """The longest that the model may be silent."""
-    return max(settings.first_token_seconds, settings.no_token_seconds)
+def _time_outs(settings: config.ProviderSettings) -> base.TimeOuts:
+    silence = max(settings.first_token_seconds, settings.no_token_seconds)
+    return base.TimeOuts(settings.connect_seconds, silence)
 
 
 _BUILDERS: Final[dict[str, Callable[[config.ProviderSettings], base.Provider]]] = {

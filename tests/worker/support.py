@@ -7,6 +7,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import pytest
 
 from legato.protocol import stream, wire
 from legato.protocol.redis import slots as cluster
@@ -119,6 +120,28 @@ async def said(
     finally:
         await asked.close(WAIT)
     return seen, None
+
+
+REQUEST = base.ProviderRequest("Hi")
+
+
+async def events(
+    provider: base.Provider, request: base.ProviderRequest = REQUEST, patience: base.Patience | None = None
+) -> list[base.Event]:
+    """The events of a request that succeeds."""
+    seen, error = await said(provider, request, patience or base.Patience(9, 9))
+    assert error is None
+    return seen
+
+
+async def failing(
+    provider: base.Provider, patience: base.Patience | None = None
+) -> tuple[list[base.Event], base.ProviderError]:
+    """The events before the error, and the error."""
+    seen, error = await said(provider, REQUEST, patience or base.Patience(9, 9))
+    if error is not None:
+        return seen, error
+    pytest.fail(f"no error after {seen}")
 
 
 STARTED = base.RequestAccepted("puppet-1")

@@ -10,6 +10,7 @@ from legato.broadcaster.channels.hub import Hub
 from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.limits import FLUSH_SECONDS, SUBSCRIPTIONS_PER_TURN, WRITES_PER_CLOCK_READ
 from legato.broadcaster.transport.frames import text_frame
+from tests.broadcaster.fake_loop import run_turn
 
 KEY = Key("1", "a")
 OTHER = Key("1", "b")
@@ -80,9 +81,7 @@ class Loop:
             self.turn()
 
     def turn(self) -> None:
-        scheduled, self.scheduled[:] = list(self.scheduled), []
-        for function in scheduled:
-            function()
+        run_turn(self.scheduled)
 
 
 @pytest.fixture

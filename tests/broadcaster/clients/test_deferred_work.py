@@ -18,6 +18,7 @@ from legato.broadcaster.redis_client import redis_client
 from legato.protocol import signatures, wire
 from legato.protocol.settings import Redis
 from tests.broadcaster.conftest import APP, client, local_settings
+from tests.broadcaster.fake_loop import run_turn
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -48,9 +49,7 @@ class Loop:
             yield
 
     def turn(self) -> None:
-        scheduled, self.scheduled[:] = list(self.scheduled), []
-        for function in scheduled:
-            function()
+        run_turn(self.scheduled)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from legato.broadcaster.limits import READ_SLICE_BYTES, READ_SLICE_MESSAGES
 from legato.broadcaster.transport import budget
 from legato.broadcaster.transport.budget import Budget
 from legato.broadcaster.transport.cut import Cutter
+from tests.broadcaster.fake_loop import run_turn
 
 
 class Loop:
@@ -27,9 +28,8 @@ class Loop:
 
     def turn(self) -> list[str]:
         """Run one turn. Returns the readers that had a slice, in order."""
-        scheduled, self.scheduled[:], self.log[:] = list(self.scheduled), [], []
-        for function in scheduled:
-            function()
+        self.log.clear()
+        run_turn(self.scheduled)
         return list(self.log)
 
 

@@ -13,6 +13,7 @@ from legato.broadcaster.limits import READ_SLICE_MESSAGES
 from legato.broadcaster.transport import throttle
 from legato.broadcaster.transport.throttle import StartThrottle
 from tests.broadcaster.conftest import APP, client, local_settings
+from tests.broadcaster.fake_loop import run_turn
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -30,9 +31,7 @@ class Loop:
             self.begun.append(number)
 
     def turn(self) -> None:
-        scheduled, self.scheduled[:] = list(self.scheduled), []
-        for function in scheduled:
-            function()
+        run_turn(self.scheduled)
 
 
 @pytest.fixture

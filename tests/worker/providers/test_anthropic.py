@@ -18,12 +18,11 @@ from legato.worker.replies.model_request import ModelRequest
 from tests.waiting import WAIT, until
 from tests.worker.providers import sse_server as sse
 from tests.worker.providers.sse_server import SseServer
-from tests.worker.support import model_of, said
+from tests.worker.support import REQUEST, events, failing, model_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-REQUEST = base.ProviderRequest("Hi")
 KEY = "sk-secret-key"
 
 
@@ -42,24 +41,6 @@ async def connected(
         )
         yield provider, server
         await provider.aclose()
-
-
-async def events(
-    provider: Anthropic, request: base.ProviderRequest = REQUEST, patience: base.Patience | None = None
-) -> list[base.Event]:
-    seen, error = await said(provider, request, patience or base.Patience(9, 9))
-    assert error is None
-    return seen
-
-
-async def failing(
-    provider: Anthropic, patience: base.Patience | None = None
-) -> tuple[list[base.Event], base.ProviderError]:
-    """The events before the error, and the error."""
-    seen, error = await said(provider, REQUEST, patience or base.Patience(9, 9))
-    if error is not None:
-        return seen, error
-    pytest.fail(f"no error after {seen}")
 
 
 async def test_reply_from_start_to_end() -> None:

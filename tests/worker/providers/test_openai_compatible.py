@@ -22,13 +22,12 @@ from tests.waiting import WAIT, until
 from tests.worker.providers import chat_completions as chat
 from tests.worker.providers import sse_server as sse
 from tests.worker.providers.sse_server import SseServer
-from tests.worker.support import model_of, said
+from tests.worker.support import REQUEST, events, failing, model_of, said
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
-REQUEST = base.ProviderRequest("Hi")
 KEY = "sk-secret-key"
 HEADER = "header-secret"
 USAGE = Usage(input=11, output=9, cache_read=5)
@@ -50,24 +49,6 @@ async def connected(
             yield provider, server
         finally:
             await provider.aclose()
-
-
-async def events(
-    provider: OpenAiCompatible, request: base.ProviderRequest = REQUEST, patience: base.Patience | None = None
-) -> list[base.Event]:
-    seen, error = await said(provider, request, patience or base.Patience(9, 9))
-    assert error is None
-    return seen
-
-
-async def failing(
-    provider: OpenAiCompatible, patience: base.Patience | None = None
-) -> tuple[list[base.Event], base.ProviderError]:
-    """The events before the error, and the error."""
-    seen, error = await said(provider, REQUEST, patience or base.Patience(9, 9))
-    if error is not None:
-        return seen, error
-    pytest.fail(f"no error after {seen}")
 
 
 async def test_reply_from_start_to_end() -> None:
