@@ -1,7 +1,7 @@
 # Everything here needs Python 3.11, Node.js 20 and make. What is set up once is remembered in stamp files.
 
 .DEFAULT_GOAL := help
-.PHONY: help up setup unit test test-measured proof check check-slowly check-python check-types check-js test-js fmt wheel clean
+.PHONY: help up setup unit test system test-measured proof check check-slowly check-python check-types check-js test-js fmt wheel clean
 .DELETE_ON_ERROR:
 .SUFFIXES:
 MAKEFLAGS += --no-print-directory
@@ -12,9 +12,9 @@ PYTHON ?= $(or $(shell for python in python3 python3.14 python3.13 python3.12 py
 	done),python3)
 PYTEST_ARGS ?=
 CORES := $(shell getconf _NPROCESSORS_ONLN)
-# Four processes more than cores, since many tests wait. The longest tests begin first (tests/tiers.py).
+# Two processes more than cores, since many tests wait. The longest tests begin first (tests/tiers.py).
 SPREAD := --dist loadgroup --no-loadscope-reorder
-ON_ALL_CORES = --numprocesses $$(($(CORES) + 4)) --maxprocesses 8 $(SPREAD)
+ON_ALL_CORES = --numprocesses $$(($(CORES) + 2)) --maxprocesses 8 $(SPREAD)
 # Without byte code each of the processes that the tests start compiles all its modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -48,13 +48,16 @@ unit: $(INSTALLED_DEV) ## run the tests that need no server, browser or other pr
 	$(BIN)/python -m pytest -m unit --numprocesses $$(($(CORES) + 1)) --maxprocesses 6 $(SPREAD) $(PYTEST_ARGS)
 
 test: ## check, then run every test, and ask for coverage
-	@tests/setup-debian.sh
-	@$(MAKE) $(INSTALLED_DEV) $(PAGE) $(E2E_MODULES) $(TYPED)
+	@$(MAKE) --jobs 4 system $(INSTALLED_DEV) $(PAGE) $(E2E_MODULES) $(TYPED)
 	@$(MAKE) --jobs 2 --output-sync=target check-python test-js
 	@$(MAKE) --jobs 2 check-slowly test-measured
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --include 'protocol/*' --omit 'protocol/redis/*' --fail-under=100
 	$(BIN)/coverage report --fail-under=90
+
+# What the tests need beside the packages of Python and JavaScript.
+system:
+	@tests/setup-debian.sh
 
 # Beside the tests, which wait at times: their output comes when each has ended.
 check-slowly:
@@ -65,8 +68,7 @@ test-measured:
 	$(BIN)/coverage run -m pytest $(ON_ALL_CORES) $(PYTEST_ARGS)
 
 proof: ## run what proves more the longer it runs: many seeds and examples, whole crowds, attacks, chaos
-	@tests/setup-debian.sh
-	@$(MAKE) $(INSTALLED_DEV) $(PAGE) $(E2E_MODULES)
+	@$(MAKE) --jobs 4 system $(INSTALLED_DEV) $(PAGE) $(E2E_MODULES)
 	LEGATO_PROOF=1 $(BIN)/python -m pytest -m proof --numprocesses $(CORES) $(SPREAD) $(PYTEST_ARGS)
 	$(BIN)/legato chaos --seeds 1-10 --minutes 2
 
@@ -115,10 +117,10 @@ $(INSTALLED): pyproject.toml $(CREATED)
 	@$(PIP) install --editable .
 	@touch $@
 
-$(INSTALLED_DEV): $(INSTALLED)
-	@echo "Installing what the tests and checks need"
+$(INSTALLED_DEV): pyproject.toml $(CREATED)
+	@echo "Installing the Python packages into $(VENV), also what the tests and checks need (a minute, once)"
 	@$(PIP) install --editable '.[dev]'
-	@touch $@
+	@touch $(INSTALLED) $@
 
 $(NODE_MODULES): client-js/package-lock.json | $(TOOLS)
 	@echo "Installing the JavaScript packages of client-js (a minute, once)"

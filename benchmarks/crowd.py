@@ -2,7 +2,7 @@
 
 Standard input: one line, the :class:`CrowdOrder`; the process ends with standard input. Standard output:
 ``{"ready": n}`` once all have subscribed, then ``{"received": n}`` for each further line of input: the number
-of channel events that all clients have received.
+of channel events, or server-sent events, that all clients have received.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import uvloop
 
 from legato.protocol import signatures
 
+from .event_reader import EventReader
+
 AT_ONCE: Final = 100
 """Largest number of concurrent handshakes."""
 
@@ -27,6 +29,8 @@ class CrowdOrder(msgspec.Struct, frozen=True):
     """The clients to connect. ``{}`` in ``channel`` and ``data`` is replaced by a client's number.
 
     :ivar data: channel_data of a presence channel; empty for none.
+    :ivar path: of the server-sent events that all clients read instead of a channel; empty for none.
+    :ivar token: the bearer token for ``path``.
     """
 
     port: int
@@ -36,6 +40,8 @@ class CrowdOrder(msgspec.Struct, frozen=True):
     count: int
     channel: str
     data: str = ""
+    path: str = ""
+    token: str = ""
 
 
 class _ClientMessage(msgspec.Struct):
@@ -129,9 +135,9 @@ class CrowdClient(asyncio.Protocol):
         self._transport.write(b"\x81" + size + _MASK + text)
 
 
-async def _join(order: CrowdOrder, number: int, door: asyncio.Semaphore) -> CrowdClient:
+async def _join(order: CrowdOrder, number: int, door: asyncio.Semaphore) -> CrowdClient | EventReader:
     async with door:
-        client = CrowdClient(order, number)
+        client = EventReader(order.path, order.token) if order.path else CrowdClient(order, number)
         await asyncio.get_running_loop().create_connection(lambda: client, "127.0.0.1", order.port)
         await client.subscribed
         return client

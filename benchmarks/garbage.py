@@ -18,7 +18,7 @@ from . import program
 from .collected import Collections
 from .crowd import CrowdOrder
 from .crowds import crowds
-from .errors import BAD_USAGE, BenchmarkError
+from .errors import BenchmarkError
 from .load.http import ApiConnection
 from .load.orders import LoadTarget
 from .stage import APP_ID, APP_KEY, BROADCASTER, LEGATO, LISTENING, start
@@ -147,9 +147,7 @@ def check(args: argparse.Namespace) -> None:
 
     :raises BenchmarkError: one is out of bounds.
     """
-    for name, (least, most) in BOUNDS.items():
-        if not least <= getattr(args, name) <= most:
-            raise BenchmarkError(f"--{name} {getattr(args, name)}: expected {least} to {most}", BAD_USAGE)
+    program.check_bounds(args, BOUNDS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -47,7 +47,7 @@ EPILOG: Final = """\
 examples:
   python -m legato.benchmarks.model_streams
   python -m legato.benchmarks.model_streams --versus ../before/.venv/bin/python --json out.json
-  python -m legato.benchmarks.model_streams --streams 64 --tokens 1       # what start and end of a reply cost
+  python -m legato.benchmarks.model_streams --streams 64 --tokens 1 --warm-up 64   # start and end of a reply
 
 exit status:
   0    measured, and every reply was complete and in order
@@ -60,6 +60,7 @@ BOUNDS: Final = {
     "tokens": (1, 100_000),
     "rate": (1, 1000),
     "rounds": (1, 100),
+    "warm_up": (1, 1000),
     "seconds": (1, 36_000),
 }
 MAX_TOKENS_PER_SECOND: Final = 50_000
@@ -176,15 +177,16 @@ def _user(number: int) -> str:
 
 
 async def _round(run: StreamsRun, streams: int, args: argparse.Namespace) -> dict[str, Any]:
-    """One reply to warm up, then ``streams`` of them."""
-    await run.ask("warm", _user(0))
-    await run.readers.until_ended(1)
+    """The replies to warm up, at once, then ``streams`` of them."""
+    for number in range(args.warm_up):
+        await run.ask(f"warm{number}", _user(number % streams))
+    await run.readers.until_ended(args.warm_up)
     done, before, begun = await run.work(), run.cpu(), time.monotonic()
     for number in range(streams):
         await asyncio.sleep(begun + SPREAD * number / streams - time.monotonic())
         await run.ask(f"m{number}", _user(number))
-    await run.readers.until_ended(streams + 1)
-    await run.model.until_ended(streams + 1)
+    await run.readers.until_ended(streams + args.warm_up)
+    await run.model.until_ended(streams + args.warm_up)
     seconds, after = time.monotonic() - begun, run.cpu()
     tokens = streams * args.tokens
     cost = {name: round((after[name] - before[name]) / tokens * 1e6, 1) for name in before}
@@ -262,6 +264,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--tokens", type=int, default=200, metavar="N", help="tokens of each stream (default 200)")
     add("--rate", type=int, default=20, metavar="N", help="tokens/s of each stream (default 20)")
+    add(
+        "--warm-up",
+        type=int,
+        default=1,
+        metavar="N",
+        help="replies at once before those that count: as many as streams open all connections (default 1)",
+    )
     add("--rounds", type=int, default=3, metavar="N", help="rounds; medians are reported (default 3)")
     add("--versus", metavar="PYTHON", help="measure the Legato of this Python, too")
     add("--seconds", type=int, default=1800, metavar="N", help="time-out (default 1800)")
@@ -275,11 +284,7 @@ def check(args: argparse.Namespace) -> None:
 
     :raises BenchmarkError: one is out of bounds.
     """
-    for name, (least, most) in BOUNDS.items():
-        given = getattr(args, name)
-        for value in given if isinstance(given, list) else [given]:
-            if not least <= value <= most:
-                raise BenchmarkError(f"--{name} {value}: expected {least} to {most}", BAD_USAGE)
+    program.check_bounds(args, BOUNDS)
     if max(args.streams) * args.rate > MAX_TOKENS_PER_SECOND:
         raise BenchmarkError(f"--streams x --rate: at most {MAX_TOKENS_PER_SECOND} tokens/s", BAD_USAGE)
     if args.versus and not Path(args.versus).is_file():

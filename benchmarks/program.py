@@ -11,12 +11,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import FAILED, BenchmarkError
+from .errors import BAD_USAGE, FAILED, BenchmarkError
 from .machine import machine, versions
 from .stage import redis_server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 
 def parser(name: str, description: str, epilog: str) -> argparse.ArgumentParser:
@@ -40,6 +40,20 @@ def head(name: str, kind: str, args: argparse.Namespace, redis: str) -> dict[str
         "machine": machine(),
         "versions": versions(redis),
     }
+
+
+def check_bounds(args: argparse.Namespace, bounds: Mapping[str, tuple[int, int]]) -> None:
+    """Check options that are numbers, or lists of them. One that is not given has no bound.
+
+    :param bounds: least and most, by the name of the option's attribute.
+    :raises BenchmarkError: one is out of bounds.
+    """
+    for name, (least, most) in bounds.items():
+        given = getattr(args, name)
+        for value in given if isinstance(given, list) else [given]:
+            if value is not None and not least <= value <= most:
+                option = f"--{name.replace('_', '-')}"
+                raise BenchmarkError(f"{option} {value}: expected {least} to {most}", BAD_USAGE)
 
 
 @asynccontextmanager

@@ -15,7 +15,6 @@ from redis.asyncio import Redis
 
 from . import proc, program
 from .audience import audience
-from .errors import BAD_USAGE, BenchmarkError
 from .figures import milliseconds, percentile
 from .stage import NAMES, Cast, queue_message, stage
 
@@ -282,11 +281,7 @@ def check(args: argparse.Namespace) -> None:
 
     :raises BenchmarkError: one is out of bounds.
     """
-    for name, (least, most) in BOUNDS.items():
-        value = getattr(args, name)
-        if value is not None and not least <= value <= most:
-            option = f"--{name.replace('_', '-')}"
-            raise BenchmarkError(f"{option} {value}: expected {least} to {most}", BAD_USAGE)
+    program.check_bounds(args, BOUNDS)
 
 
 def _summary(body: Mapping[str, Any]) -> str:

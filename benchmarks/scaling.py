@@ -325,9 +325,7 @@ def check(args: argparse.Namespace) -> None:
 
     :raises BenchmarkError: one is out of bounds.
     """
-    for name, (least, most) in BOUNDS.items():
-        if not least <= getattr(args, name) <= most:
-            raise BenchmarkError(f"--{name} {getattr(args, name)}: expected {least} to {most}", BAD_USAGE)
+    program.check_bounds(args, BOUNDS)
     if args.mode == "share" and args.nodes != 2:
         raise BenchmarkError(f"--nodes {args.nodes}: share has two", BAD_USAGE)
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 import legato.deploy.leash
 from legato.deploy import environment
-from legato.protocol import stream, wire
+from legato.protocol import wire
+from legato.protocol.jobs import Job, encode_job
 from legato.protocol.names import Names
 
 from .errors import BAD_USAGE, BenchmarkError
@@ -49,8 +50,8 @@ _WORKS: Final = re.compile(r"ready: queue")
 
 async def queue_message(redis: Redis, message_id: str, user: str, text: str) -> None:
     """Add a user's message to the job stream of the benchmark, as an application would."""
-    job = stream.Job(message_id, APP_ID, user, text, queued_at=time.time_ns() // 1_000_000)
-    await redis.xadd(NAMES.jobs_key(QUEUE), {wire.JOB_FIELD: stream.encode_job(job)})
+    job = Job(message_id, APP_ID, user, text, queued_at=time.time_ns() // 1_000_000)
+    await redis.xadd(NAMES.jobs_key(QUEUE), {wire.JOB_FIELD: encode_job(job)})
 
 
 def redis_server(given: str | None) -> str:

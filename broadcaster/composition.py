@@ -7,7 +7,7 @@ import contextlib
 import logging
 import sys
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -18,6 +18,7 @@ from legato.protocol.redis.cancellation import end_task
 
 from . import lifecycle
 from .api.app import HttpApp, web
+from .api.chat_parts import chat_parts
 from .api.http_api import HttpApi
 from .apps.directory import Directory
 from .apps.opening import open_source
@@ -55,6 +56,8 @@ from .clients.figures import ConnectionFigures
 from .clients.handover import Handover
 from .clients.peers import Peers
 from .clients.timer_wheel import Wheel
+from .conversations.opening import open_conversations
+from .doors.answers import OpenAnswers
 from .draining_server import DrainingServer, uvicorn_config
 from .lifecycle import Lifecycle, Shutdown
 from .observability import metrics
@@ -83,6 +86,7 @@ if TYPE_CHECKING:
 
     from .bus.base import Bus
     from .config import Settings
+    from .conversations.archive import Conversations
     from .registry.base import Registry
 
 logger: Final = logging.getLogger("legato.broadcaster")
@@ -125,14 +129,17 @@ class Node:
     loop_delay: LoopDelay
     lifecycle: Lifecycle
     shutdown: Shutdown
+    answers: OpenAnswers
     connections: ConnectionFigures
     subscriptions: SubscriptionFigures
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)
     """HTTP requests by endpoint and status."""
+    conversations: Conversations | None = None
+    """The stored conversations; None without a database."""
 
 
 class Running(NamedTuple):
-    """A server that accepts connections. ``metrics_port`` is 0 without metrics."""
+    """A server that accepts connections. ``metrics_port`` is 0 without metrics, or if it was taken."""
 
     node: Node
     port: int
@@ -178,11 +185,15 @@ def _start_errors() -> Generator[None, None, None]:
 async def _node(settings: Settings) -> AsyncIterator[Node]:
     url = settings.redis.url
     connection = redis_client(url, settings.redis.prefix) if url else contextlib.nullcontext()
-    async with connection as redis, open_source(settings, redis) as source:
+    async with (
+        connection as redis,
+        open_source(settings, redis) as source,
+        open_conversations(settings.chat.database_url) as conversations,
+    ):
         if source is not None:
             with _start_errors():
                 settings = msgspec.structs.replace(settings, apps=await source.load())
-        node = _composed(settings, redis)
+        node = replace(_composed(settings, redis), conversations=conversations)
         with _start_errors():
             await node.lifecycle.start(node.delivery, node.announcements)
         if redis is not None:
@@ -208,10 +219,11 @@ def server_config(node: Node) -> uvicorn.Config:
     """What uvicorn needs in order to serve the node."""
     settings, budget = node.settings, node.context.budget
     ready = partial(lifecycle.unready, node.clients, node.bus, node.registry)
+    chat = chat_parts(node.replies, node.conversations, node.bus, node.hub, node.background, node.answers)
     app = HttpApp(
         HttpApi(settings.server, node.apps, node.bus, node.registry, node.requests),
         Fallback(node.context),
-        web(settings, node.apps, node.replies, ready, node.requests, budget),
+        web(settings, node.apps, chat, ready, node.requests, budget),
     )
     return uvicorn_config(settings.server, app, node.context, node.throttle)
 
@@ -224,7 +236,8 @@ def _metrics(node: Node) -> Generator[int, None, None]:
         return
     with _start_errors():
         port, stop = metrics.serve(_measured(node), settings.host, settings.port)
-    logger.info("metrics on http://%s:%d/metrics", settings.host, port)
+    if port:
+        logger.info("metrics on http://%s:%d/metrics", settings.host, port)
     try:
         yield port
     finally:
@@ -246,6 +259,7 @@ def _measured(node: Node) -> metrics.MeasuredParts:
         client_events=node.client_events,
         webhooks=node.webhooks,
         replies=node.replies,
+        answers=node.answers,
         loop_delay=node.loop_delay,
     )
 
@@ -337,6 +351,7 @@ def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named 
             relay=client_events.relay,
         ),
     )
+    answers = OpenAnswers(settings.doors)
     loop_delay = LoopDelay(loop.call_later)
     measured = loop_delay if settings.metrics.enabled else None
     return Node(
@@ -367,7 +382,8 @@ def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named 
         throttle=StartThrottle(loop.call_soon),
         loop_delay=loop_delay,
         lifecycle=Lifecycle(bus, registry, webhooks, healer, measured, wheel, deferred, peers, background),
-        shutdown=Shutdown(clients, peers, drain),
+        shutdown=Shutdown(clients, peers, drain, partial(answers.drain, server.drain_seconds)),
+        answers=answers,
         connections=connections,
         subscriptions=subscribed,
     )

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
 
 from legato.protocol import settings
 from legato.protocol.apps import ANY_ORIGIN, App, Count, Positive
+from legato.protocol.jobs import (
+    MAX_ATTACHMENTS,
+    MAX_REQUEST_BYTES,
+    MAX_TEXT,
+    MAX_TURNS,
+    OPTIONS,
+    check_reply_channel,
+)
 from legato.protocol.origins import Origins
-from legato.protocol.redis_env import with_redis_url
+from legato.protocol.redaction import SecretText, SecretUrl, text_of
+from legato.protocol.redis_env import source_of_url, with_redis_url
 from legato.protocol.settings import SettingsError
-from legato.protocol.stream import MAX_REQUEST_BYTES, MAX_TEXT, MAX_TURNS
 
+from . import app_environment
+from .doors.settings import Door, DoorSettings
 from .foreign import settings as foreign
 from .limits import LEASE_SECONDS
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
-
-    from .foreign.settings import Foreign
 
 NO_APP: Final = "apps: no application; expected [[apps]] with id, key and secret, or REVERB_APP_ID/KEY/SECRET"
 
@@ -36,6 +44,10 @@ UrlPath = Annotated[str, msgspec.Meta(pattern=r"^(/[A-Za-z0-9._~-]+)*\Z")]
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A table of the configuration file."""
+
+    def __repr__(self) -> str:
+        """Without secrets."""
+        return text_of(self)
 
 
 class Server(Table, frozen=True):
@@ -72,11 +84,14 @@ class Server(Table, frozen=True):
 
 
 class Metrics(Table, frozen=True):
-    """``[metrics]``: Prometheus metrics on a separate port; ``enabled = false`` turns them off."""
+    """``[metrics]``: Prometheus metrics on a separate port; ``enabled = false`` turns them off.
+
+    The default port is none of Prometheus (9090), its exporters (from 9100) or temporary ones (from 32768).
+    """
 
     enabled: bool = True
     host: str = "127.0.0.1"
-    port: Port = 9090
+    port: Port = 17090
 
 
 Algorithm = Literal[
@@ -90,9 +105,9 @@ class Auth(Table, frozen=True):
     At most one of ``jwt_secret`` (HS*), ``jwt_public_key`` (a PEM file) and ``jwks_url``.
     """
 
-    jwt_secret: str = ""
+    jwt_secret: SecretText = ""
     jwt_public_key: str = ""
-    jwks_url: str = ""
+    jwks_url: SecretUrl = ""
     jwks_seconds: Annotated[float, msgspec.Meta(ge=10, le=86_400)] = 300
     require_exp: bool = True
     algorithms: tuple[Algorithm, ...] = ()
@@ -100,7 +115,7 @@ class Auth(Table, frozen=True):
     audience: str = ""
     channels: tuple[str, ...] = ("private-ai-chat.{sub}",)
     user_info: tuple[str, ...] = ()
-    encryption_master_key: str = ""
+    encryption_master_key: SecretText = ""
     app: str = ""
 
 
@@ -116,19 +131,46 @@ class Chat(Table, frozen=True):
     max_message_characters: Annotated[int, msgspec.Meta(ge=1, le=MAX_TEXT)] = 100_000
     max_history_turns: Annotated[int, msgspec.Meta(ge=1, le=MAX_TURNS)] = 100
     max_history_characters: Annotated[int, msgspec.Meta(ge=1, le=MAX_REQUEST_BYTES)] = 160_000
+    allow: tuple[str, ...] = ()
+    agents: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    approvers: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+    max_attachments: Annotated[int, msgspec.Meta(ge=0, le=MAX_ATTACHMENTS)] = 5
+    attachment_hosts: tuple[str, ...] = ()
+    max_attachment_bytes: Annotated[int, msgspec.Meta(ge=0, le=MAX_REQUEST_BYTES)] = 524_288
+    tenant_claim: str = ""
+    database_url: SecretUrl = ""
+    prices: dict[str, settings.Price] = {}
+    currency: Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}\Z")] = "USD"
+    doors: tuple[Door, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check what types cannot express."""
+        for name in self.allow:
+            if name not in OPTIONS:
+                raise ValueError(f"allow: {name!r}: expected some of {', '.join(OPTIONS)}")
+        for values, name in ((self.agents, "agent"), (self.models, "model")):
+            if values and name not in self.allow:
+                raise ValueError(f"{name}s: expected {name!r} in allow with it")
+        for pattern in self.channels:
+            try:
+                check_reply_channel(pattern.removesuffix("*"))
+            except ValueError as error:
+                raise ValueError(f"channels: {pattern!r}: {error}") from error
+        try:
+            Origins(self.attachment_hosts)
+        except ValueError as error:
+            raise ValueError(f"attachment_hosts: {error}") from error
 
 
 class AppSource(Table, frozen=True):
     """``[app_source]``: a store of applications that may change while the server runs."""
 
     redis_hash: str = ""
-    database_url: str = ""
+    database_url: SecretUrl = ""
     database_table: TableName = "legato_apps"
     seconds: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 10
-
-    def __repr__(self) -> str:
-        """Omit the database URL, which may contain a password."""
-        return "AppSource(...)"
 
 
 class Dev(Table, frozen=True):
@@ -161,6 +203,7 @@ class Settings(msgspec.Struct, frozen=True):
     log: settings.Log = settings.Log()
     auth: Auth = Auth()
     chat: Chat = Chat()
+    doors: DoorSettings = DoorSettings()
     dev: Dev = Dev()
     app_source: AppSource = AppSource()
 
@@ -178,15 +221,17 @@ class Settings(msgspec.Struct, frozen=True):
 ALIASES: Final = foreign.ALIASES | {"REDIS_URL": "redis.url"}
 """Environment variables in addition to ``LEGATO_TABLE_KEY``: those of Laravel, Reverb and soketi."""
 
-APP_FIELDS: Final = ("id", "key", "secret")
 
-
-def load(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
+def load(
+    args: argparse.Namespace, environ: Mapping[str, str], sources: dict[str, str] | None = None
+) -> Settings:
     """Load the settings from ``--config``, the environment and the command line.
 
+    :param sources: is filled as by :func:`legato.protocol.settings.load`, applications as ``apps.ID.KEY``.
     :raises SettingsError: a setting is wrong. The text is one line for the user.
     """
     path = getattr(args, "config", None)
+    sources = {} if sources is None else sources
     theirs = foreign.read(environ)
     others = {name: text for name, text in environ.items() if name not in foreign.ALIASES}
     if foreign.scales(environ) is not False:
@@ -199,48 +244,16 @@ def load(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
         aliases=ALIASES,
         overrides={f"server.{name}": getattr(args, name, None) for name in ("host", "port", "processes")}
         | {"metrics.port": getattr(args, "metrics_port", None)},
+        sources=sources,
     )
-    apps = _with_environment(loaded.apps, environ, theirs)
+    if sources.get("redis.url") == "REDIS_URL":
+        sources["redis.url"] = source_of_url(environ)
+    apps = app_environment.merge(loaded.apps, environ, theirs, sources)
     if loaded.dev.enabled:
         apps = tuple(_of_hosts(app, loaded.dev.hosts) for app in apps)
     loaded = msgspec.structs.replace(loaded, apps=apps)
     _check(loaded, path or settings.NO_FILE)
     return loaded
-
-
-def _with_environment(apps: tuple[App, ...], environ: Mapping[str, str], theirs: Foreign) -> tuple[App, ...]:
-    """Merge the application in the environment into those of the file, and put it first.
-
-    It overrides fields of the application with its id, or of the only one in the file. Otherwise it is an
-    additional application.
-    """
-    own = {field: text for field in APP_FIELDS if (text := environ.get(f"LEGATO_APP_{field.upper()}"))}
-    values: dict[str, Any] = {**theirs.app, **own}
-    if not values:
-        return apps
-    if values.keys().isdisjoint(APP_FIELDS) and len(apps) != 1:
-        fields = ", ".join(f"apps.{field}" for field in values)
-        raise SettingsError(
-            f"environment: {', '.join(theirs.names)}: of which application? Set {fields} instead"
-        )
-    known = next((app for app in apps if app.id == values.get("id")), None)
-    if known is None and "id" not in values and len(apps) == 1:
-        known = apps[0]
-    if known is not None:
-        values = msgspec.to_builtins(known) | values
-    for field in APP_FIELDS:
-        if field not in values:
-            name = field.upper()
-            raise SettingsError(
-                f"environment: LEGATO_APP_{name} (or REVERB_APP_{name}) is missing; expected text"
-            )
-    try:
-        app = msgspec.convert(values, App)
-    except msgspec.ValidationError as error:
-        reason, _, path = str(error).partition(" - at `$.")
-        name = f"LEGATO_APP_{path.rstrip('`').upper()}" if path else "application"
-        raise SettingsError(f"environment: {name}: {reason}") from error
-    return (app, *(other for other in apps if other is not known))
 
 
 def _of_hosts(app: App, hosts: tuple[str, ...]) -> App:
@@ -256,7 +269,8 @@ def _check(loaded: Settings, source: str) -> None:
     keys = [key for app in loaded.apps for key in app.keys]
     places = [bool(loaded.app_source.redis_hash), bool(loaded.app_source.database_url)]
     fixed = not any(places)
-    server, auth = loaded.server, loaded.auth
+    server, auth, chat = loaded.server, loaded.auth, loaded.chat
+    body = min(server.max_request_bytes, MAX_REQUEST_BYTES)
     ways = [bool(auth.jwt_secret), bool(auth.jwt_public_key), bool(auth.jwks_url)]
     checks = (
         (
@@ -281,6 +295,10 @@ def _check(loaded: Settings, source: str) -> None:
             "server: expected both tls_cert and tls_key, or neither",
         ),
         (sum(ways) > 1, "auth: expected only one of jwt_secret, jwt_public_key and jwks_url"),
+        (
+            "attachments" in chat.allow and chat.max_attachment_bytes > body // 4 * 3,
+            f"chat.max_attachment_bytes: expected at most {body // 4 * 3}: 3/4 of server.max_request_bytes",
+        ),
         (
             server.processes > 1 and not loaded.redis.url,
             "server.processes: more than one needs redis.url: else they would not know each other",

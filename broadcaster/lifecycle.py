@@ -13,6 +13,8 @@ from legato.protocol import errors
 from .limits import LEASE_RELEASE_SECONDS, SHUTDOWN_PUBLISH_SECONDS, WEBHOOK_CLOSE_SECONDS
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from .background import Background
     from .bus.base import Bus
     from .channels.announcements import Announcements
@@ -91,10 +93,13 @@ class Lifecycle:
 class Shutdown:
     """How a node parts from its clients. Satisfies :class:`~.draining_server.Draining`."""
 
-    def __init__(self, clients: Clients, peers: Peers, drain: Drain) -> None:
+    def __init__(
+        self, clients: Clients, peers: Peers, drain: Drain, drain_answers: Callable[[], Awaitable[None]]
+    ) -> None:
         self._clients = clients
         self._peers = peers
         self._drain = drain
+        self._drain_answers = drain_answers
 
     def give_notice(self) -> None:
         """Stop being ready. Clients are still accepted."""
@@ -105,8 +110,8 @@ class Shutdown:
         await self._peers.ask()
 
     async def drain(self) -> None:
-        """Accept no new clients, and close all open ones."""
-        await self._drain.run()
+        """Accept no new clients, and close all open ones. End streamed answers."""
+        await asyncio.gather(self._drain.run(), self._drain_answers())
 
     def hurry(self) -> None:
         """Ask Redis nothing more."""

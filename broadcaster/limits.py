@@ -1,6 +1,6 @@
 """Limits, timeouts, batch sizes and intervals of the broadcaster that are not settings, by room.
 
-Numbers that are part of a format or of an algorithm stand where they are used.
+Those of databases are in :mod:`.database_limits`; numbers of a format or an algorithm are where it is.
 """
 
 from typing import Final
@@ -72,15 +72,6 @@ MAX_CACHED_PATH_BYTES: Final = 256
 
 APP_CHECKS_PER_TURN: Final = 200
 """Applications that are checked per turn of the event loop; a few milliseconds."""
-
-APP_TABLE_READ_SECONDS: Final = 10.0
-"""Time limit of one poll of the table of applications. A firewall that drops packets never answers."""
-
-APP_TABLE_CLOSE_SECONDS: Final = 1.0
-"""How long a stop of the server waits for the database connections to close."""
-
-APP_TABLE_MAX_ROWS: Final = 100_000
-"""Maximum number of rows of that table. With more it is probably the wrong table."""
 
 # --- auth/: signatures, JWTs and the keys that verify them
 
@@ -198,6 +189,9 @@ PEER_RECHECK_SECONDS: Final = 1.0
 
 # --- observability/: metrics
 
+METRICS_BIND_RETRY_SECONDS: Final = 1.0
+"""Pause before the next attempt to bind the port of the metrics."""
+
 LOOP_DELAY_INTERVAL_SECONDS: Final = 0.02
 """Interval of the measurements of the loop's delay."""
 
@@ -280,8 +274,11 @@ SILENT_REPLY_CHECK_SECONDS: Final = 20.0
 CHANNELS_PER_RESYNC: Final = 200
 """Channels that are recovered together."""
 
-MAX_OBSERVED_FRAMES: Final = 10_000
-"""Maximum number of frames that an observer keeps. With more, the log has to be read again."""
+MAX_OBSERVED_BYTES: Final = 4_194_304
+"""Bound on the frames that an observer keeps. With more, the log has to be read again."""
+
+APPROVAL_HURRY_MS: Final = 10_000
+"""When a worker resumes a decided reply by itself, should the node die before it does."""
 
 MESSAGE_RESERVED_SECONDS: Final = 60
 """How long a message counts as open before its job is known to be queued; longer than any call takes."""
@@ -348,6 +345,13 @@ CLOSE_HANDSHAKE_SECONDS: Final = 5.0
 
 WRITE_HIGH_WATER_BYTES: Final = 65_536
 """Size of the transport's write buffer above which a connection is slow."""
+
+MERGING_HIGH_WATER_BYTES: Final = 4_096
+"""The same for a connection with merged tokens: what waits in the transport's buffer cannot be merged."""
+
+MERGING_UNSENT_BYTES: Final = 8_192
+"""Unsent bytes that the kernel takes for such a connection (``TCP_NOTSENT_LOWAT``). By itself it takes
+hundreds of kilobytes, which a phone on a bad network reads in minutes. What is under way does not count."""
 
 MAX_POLLING_SESSIONS: Final = 20_000
 """Maximum polling sessions per process: unlike a socket, an idle session costs its client nothing."""

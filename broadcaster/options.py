@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=int, help="port for WebSocket and HTTP; 0 picks a free one (default 8080)"
     )
-    parser.add_argument("--metrics-port", type=int, metavar="PORT", help="port of /metrics (default 9090)")
+    parser.add_argument("--metrics-port", type=int, metavar="PORT", help="port of /metrics (default 17090)")
     parser.add_argument(
         "--processes",
         type=int,

@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--readers", metavar="N", type=int, default=2, help="pusher-js clients of each user; default: 2")
     add("--nodes", metavar="N", type=int, default=3, help="broadcasters; default: 3")
     add("--workers", metavar="N", type=int, default=3, help="worker processes; default: 3")
+    add("--pace", metavar="X", type=float, default=1.0, help="X times as many faults; default: 1")
     add("--plan", action="store_true", help="print the plan and do nothing")
     add("--redis", metavar="PROGRAM", help="default: redis-server of the PATH, else the embedded Valkey")
     own = "a directory with node_modules/pusher-js; default: one that npm fills once"

@@ -10,9 +10,12 @@ import sys
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .errors import BAD_USAGE, CommandError
+from .parsing import CommandParser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    from legato.protocol.settings import Log
 
 EPILOG: Final = """\
 exit status:
@@ -30,6 +33,8 @@ class Command(NamedTuple):
     options: str
     """The module whose ``add_arguments(parser)`` declares its options."""
     run: Callable[[argparse.Namespace, Sequence[str]], int]
+    has_settings: bool = True
+    """Whether it reads settings, and so the files of ``NAME_FILE`` variables. An action may say otherwise."""
 
 
 def _up(args: argparse.Namespace, _argv: Sequence[str]) -> int:
@@ -44,7 +49,7 @@ def _broadcaster(args: argparse.Namespace, argv: Sequence[str]) -> int:
     import legato.broadcaster.foreign.settings  # noqa: PLC0415
 
     settings = legato.broadcaster.config.load(args, os.environ)
-    _log(settings.log.level)
+    _log(settings.log)
     environ = legato.broadcaster.foreign.settings.tell(os.environ)
     if settings.server.processes > 1:
         from . import processes  # noqa: PLC0415
@@ -61,7 +66,7 @@ def _worker(args: argparse.Namespace, argv: Sequence[str]) -> int:
 
         return legato.worker.supervisor.control.run(args)
     settings = legato.worker.config.load(args, os.environ)
-    _log(settings.log.level)
+    _log(settings.log)
     if settings.worker.processes > 1 or settings.worker.balance != "off":
         from . import processes  # noqa: PLC0415
 
@@ -74,7 +79,7 @@ def _worker(args: argparse.Namespace, argv: Sequence[str]) -> int:
 def _migrate(args: argparse.Namespace, _argv: Sequence[str]) -> int:
     import legato.worker.store.migrate  # noqa: PLC0415 - see Command
 
-    _log(legato.worker.store.migrate.load(args, os.environ).log.level)
+    _log(legato.worker.store.migrate.load(args, os.environ).log)
     return legato.worker.store.migrate.run(args)
 
 
@@ -102,21 +107,27 @@ def _sample(args: argparse.Namespace, _argv: Sequence[str]) -> int:
     return sample.run(args)
 
 
-def _log(level: str) -> None:
-    from legato.protocol.settings import SettingsError  # noqa: PLC0415 - see Command
+def _help(args: argparse.Namespace, _argv: Sequence[str]) -> int:
+    return main([*args.words, "--help"])
 
-    from . import logs  # noqa: PLC0415
 
-    if level not in logs.LEVELS:
-        expected = ", ".join(logs.LEVELS)
-        raise SettingsError(f"log.level (LEGATO_LOG_LEVEL): expected one of {expected}, got {level!r}")
-    logs.configure(level)
+def _config(args: argparse.Namespace, _argv: Sequence[str]) -> int:
+    from . import config_command  # noqa: PLC0415 - see Command
+
+    return config_command.run(args, os.environ)
+
+
+def _log(settings: Log) -> None:
+    from . import logs  # noqa: PLC0415 - see Command
+
+    logs.check_level(settings.level)
+    logs.configure(settings.level, settings.time)
 
 
 COMMANDS: Final = {
     "up": Command(
         "run everything for development, with a chat page",
-        "  legato up\n  PORT=9000 ANTHROPIC_API_KEY=YOUR-KEY legato up",
+        "  legato up\n  PORT=9000 ANTHROPIC_API_KEY=YOUR-KEY legato up\n  legato up --agent weather:agent",
         "legato.deploy.up_options",
         _up,
     ),
@@ -132,6 +143,7 @@ COMMANDS: Final = {
         "  legato worker --config legato.toml\n"
         "  REDIS_URL=redis://127.0.0.1:6379 legato worker --processes 8\n"
         "  legato worker --queue urgent,ai-streaming --processes 8 --balance auto\n"
+        "  legato worker --agent shop.support:agent\n"
         "  legato worker status\n"
         "  legato worker drain --wait 2m",
         "legato.worker.options",
@@ -144,11 +156,21 @@ COMMANDS: Final = {
         "legato.worker.migrate_options",
         _migrate,
     ),
+    "config": Command(
+        "make, show and check the settings",
+        "  legato config init legato.toml\n"
+        "  legato config show --config legato.toml\n"
+        "  legato config check --config legato.toml --strict\n"
+        "  legato config show broadcaster -- --port 9000",
+        "legato.deploy.config_options",
+        _config,
+    ),
     "sample": Command(
         "print a sample of the settings, or a unit for systemd",
         "  legato sample > legato.toml\n  legato sample legato-worker.service",
         "legato.deploy.sample",
         _sample,
+        has_settings=False,
     ),
     "conformance": Command(
         "test a Pusher server against the protocol, case by case",
@@ -157,6 +179,7 @@ COMMANDS: Final = {
         " --format markdown --output report.md",
         "legato.deploy.conformance",
         _conformance,
+        has_settings=False,
     ),
     "chaos": Command(
         "prove that faults lose and repeat no token",
@@ -165,6 +188,7 @@ COMMANDS: Final = {
         "  legato chaos --seeds 1-10 --minutes 2 --parallel 2 --report report.md",
         "legato.deploy.chaos",
         _chaos,
+        has_settings=False,
     ),
     "bench": Command(
         "load a Pusher server and report how it performs",
@@ -175,6 +199,14 @@ COMMANDS: Final = {
         "  legato bench hostile --only websocket --seconds 30",
         "legato.deploy.bench",
         _bench,
+        has_settings=False,
+    ),
+    "help": Command(
+        "show the help of a command",
+        "  legato help\n  legato help worker dead retry",
+        "legato.deploy.help_options",
+        _help,
+        has_settings=False,
     ),
 }
 
@@ -192,12 +224,12 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def build_parser(detailed: Iterable[str]) -> argparse.ArgumentParser:
+def build_parser(detailed: Iterable[str]) -> CommandParser:
     """The parser of ``legato``, with the options of the commands in ``detailed``, which it imports."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="legato",
         description="Self-hosted Pusher Channels server, and a worker that streams AI replies through it.",
-        epilog=f"`legato COMMAND --help` has the options of a command.\n\n{EPILOG}",
+        epilog=f"`legato help COMMAND` has the options of a command.\n\n{EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=_Version)
@@ -237,6 +269,10 @@ def _run(command: Command, args: argparse.Namespace, argv: Sequence[str]) -> int
             from . import env_file  # noqa: PLC0415 - see Command
 
             env_file.apply(path, os.environ)
+        if getattr(args, "has_settings", command.has_settings):
+            from . import secret_files  # noqa: PLC0415 - see Command
+
+            args.secret_files = secret_files.apply(os.environ)
         return command.run(args, argv)
     except (SettingsError, CommandError) as error:
         sys.stderr.write(f"legato {args.command}: {error}\n")

@@ -25,9 +25,9 @@ _OWN_PREFIXES: Final = {
     "broadcaster": (
         *(
             f"{PREFIX}{table}_"
-            for table in ("SERVER", "METRICS", "AUTH", "CHAT", "DEV", "APP_SOURCE", "REDIS", "LOG")
+            for table in ("SERVER", "METRICS", "AUTH", "CHAT", "DOORS", "DEV", "APP_SOURCE", "REDIS", "LOG")
         ),
-        "PG",  # as below, for app_source.database_url
+        "PG",  # as below, for app_source.database_url and chat.database_url
     ),
     "worker": (
         *(f"{PREFIX}{table}_" for table in ("WORKER", "PROVIDER", "DATABASE", "REDIS", "LOG")),
@@ -36,8 +36,21 @@ _OWN_PREFIXES: Final = {
 }
 
 
-def of_child(kind: str, environ: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a child of this ``kind``: its part of ``environ``, then ``settings``."""
+_FOREIGN_PREFIXES: Final = ("ANTHROPIC_", "DATABASE_", "PUSHER_", "REDIS_", "REVERB_", "SOKETI_", PREFIX)
+"""Variables that are settings of some program: none gets them as a guest's."""
+
+
+def of_child(
+    kind: str, environ: Mapping[str, str], settings: Mapping[str, str], *, guests: bool = False
+) -> dict[str, str]:
+    """The environment of a child of this ``kind``: its part of ``environ``, then ``settings``.
+
+    :param guests: it runs users' code, which may need any variable that is no setting of a program.
+    """
     prefixes = _SYSTEM_PREFIXES + _OWN_PREFIXES[kind]
-    kept = {name: value for name, value in environ.items() if name in _SYSTEM or name.startswith(prefixes)}
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name in _SYSTEM or name.startswith(prefixes) or (guests and not name.startswith(_FOREIGN_PREFIXES))
+    }
     return kept | {"PYTHONUNBUFFERED": "1"} | dict(settings)

@@ -1,4 +1,7 @@
-"""Logging for every command: ``HH:MM:SS level name  message`` on standard error."""
+"""Logging for every command: ``TIME level name  message`` on standard error.
+
+On a terminal the time is ``HH:MM:SS``. Elsewhere, as in a service, it has date and zone: ISO 8601.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ import logging
 import os
 import re
 import sys
+from datetime import UTC, datetime
 from typing import Final
 
-from legato.protocol.settings import PREFIX
+from legato.protocol.settings import PREFIX, SettingsError
 
 from .console import wants_colour
 from .log_rate_limit import LogRateLimit
@@ -21,6 +25,16 @@ _COLOURS: Final = {"debug": 2, "warning": 33, "error": 31, "critical": 31}
 _QUIET: Final = ("anthropic", "asyncio", "httpcore2", "httpx2", "sqlalchemy", "aiosqlite")
 
 
+def check_level(level: str) -> None:
+    """Check that it is one of :data:`LEVELS`.
+
+    :raises SettingsError: it is not.
+    """
+    if level not in LEVELS:
+        expected = ", ".join(LEVELS)
+        raise SettingsError(f"log.level (LEGATO_LOG_LEVEL): expected one of {expected}, got {level!r}")
+
+
 def of_child(level: str) -> tuple[dict[str, str], re.Pattern[str] | None]:
     """How to run a child that reports at info that it is ready, if only ``level`` and above is to be shown.
 
@@ -29,15 +43,41 @@ def of_child(level: str) -> tuple[dict[str, str], re.Pattern[str] | None]:
     if level not in ("warning", "error"):
         return {}, None
     hidden = "|".join(LEVELS[: LEVELS.index(level)])
-    return {f"{PREFIX}LOG_LEVEL": "info"}, re.compile(rf"^\d\d:\d\d:\d\d (?:{hidden}) ")
+    return {f"{PREFIX}LOG_LEVEL": "info"}, re.compile(rf"^\S+ (?:{hidden}) ")
+
+
+def is_short(time: str, fd: int) -> bool:
+    """Whether lines to ``fd`` have the time of day only.
+
+    :param time: ``log.time``.
+    """
+    return time == "short" or (time == "auto" and os.isatty(fd))
+
+
+def time_of_child(time: str, fd: int) -> dict[str, str]:
+    """The settings of a child whose lines go to ``fd`` through its parent.
+
+    :param time: ``log.time`` of the parent.
+    """
+    return {f"{PREFIX}LOG_TIME": "short" if is_short(time, fd) else "full"}
 
 
 class Format(logging.Formatter):
-    """Formats a record as one line, with a coloured level if ``colour``."""
+    """Formats a record as one line, with a coloured level if ``colour``.
 
-    def __init__(self, *, colour: bool) -> None:
+    :param short: the time of day instead of date, time and zone.
+    """
+
+    def __init__(self, *, colour: bool, short: bool) -> None:
         super().__init__("%(asctime)s %(level)s %(name)s  %(message)s", "%H:%M:%S")
         self._colour = colour
+        self._short = short
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's
+        """Format the record's time in this machine's zone."""
+        if self._short:
+            return super().formatTime(record, datefmt)
+        return datetime.fromtimestamp(record.created, UTC).astimezone().isoformat(timespec="milliseconds")
 
     def format(self, record: logging.LogRecord) -> str:
         """Format with ``%(level)s`` as the level in lower case, padded."""
@@ -47,14 +87,16 @@ class Format(logging.Formatter):
         return super().format(record)
 
 
-def configure(level: str) -> None:
+def configure(level: str, time: str = "auto") -> None:
     """Log ``level`` and above. Only Legato's own loggers use debug, because others may log secrets there.
 
     :param level: one of :data:`LEVELS`.
+    :param time: ``log.time``.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(LogRateLimit())
-    handler.setFormatter(Format(colour=wants_colour(sys.stderr.fileno(), os.environ)))
+    fd = sys.stderr.fileno()
+    handler.setFormatter(Format(colour=wants_colour(fd, os.environ), short=is_short(time, fd)))
     number = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(level=max(number, logging.INFO), handlers=[handler], force=True)
     logging.getLogger("legato").setLevel(number)

@@ -158,15 +158,15 @@ def reader(host: str, port: int) -> Callable[[], str]:
 
 @contextmanager
 def served(host: str, port: int, sources: Sequence[Source]) -> Iterator[int]:
-    """Serve the sum while the block runs; yields the port.
+    """Serve the sum while the block runs; yields the port, or 0 while another program has it.
 
-    :raises CommandError: the address cannot be used.
+    :raises CommandError: the address cannot be used for another reason.
     """
     total = Sum(sources)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(total)
     try:
-        bound, stop = metrics_server.serve(registry, host, port)
+        bound, stop = metrics_server.serve_when_free(registry, host, port, logger)
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a host name"
         raise CommandError(f"metrics: {host}:{port} cannot be listened on: {reason}", FAILED) from error

@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from typing import Final
 
 from .errors import BAD_USAGE, FAILED, CommandError
+
+LAST: Final = 65_535
 
 
 def is_free(host: str, port: int) -> bool:
@@ -24,9 +27,15 @@ def is_free(host: str, port: int) -> bool:
 
 
 def any_free(host: str) -> int:
-    """A port that is free now."""
-    with _bound(host, 0) as sock:
-        return int(sock.getsockname()[1])
+    """A port that is free now.
+
+    :raises CommandError: the host cannot be used.
+    """
+    try:
+        with _bound(host, 0) as sock:
+            return int(sock.getsockname()[1])
+    except OSError as error:
+        raise _refusal(host, 0, error) from None
 
 
 def reserve(host: str, port: int) -> socket.socket:
@@ -45,9 +54,12 @@ def reserve(host: str, port: int) -> socket.socket:
 
 
 def _bound(host: str, port: int, *options: int) -> socket.socket:
-    family, kind, proto, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except UnicodeError:  # IDNA cannot encode it
+        raise socket.gaierror(socket.EAI_NONAME, "not a host name") from None
     sock = socket.socket(family, kind, proto)
     try:
         for option in (socket.SO_REUSEADDR, *options):

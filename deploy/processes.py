@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import sys
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import legato.broadcaster.config
     import legato.worker.config
 
+logger: Final = logging.getLogger("legato.metrics")
 
 BROADCASTER_STOP_SECONDS: Final = 15.0
 """Time after the drain for webhooks and pending commands to Redis."""
@@ -44,6 +46,7 @@ def run_broadcasters(
     with ports.reserve(server.host, server.port) as reserved:
         port = reserved.getsockname()[1]
         verbose, hide = logs.of_child(settings.log.level)
+        timed = logs.time_of_child(settings.log.time, sys.stderr.fileno())
         specs = [
             Spec(
                 name=f"broadcaster.{index}",
@@ -51,7 +54,7 @@ def run_broadcasters(
                     *(*LEGATO, "broadcaster", *argv, "--processes", "1", "--port", str(port)),
                     *("--metrics-port", str(figures[index])),
                 ),
-                environ={**environ, **verbose, "LEGATO_SERVER_REUSE_PORT": "true"},
+                environ={**environ, **verbose, **timed, "LEGATO_SERVER_REUSE_PORT": "true"},
                 ready=_BROADCASTER_READY,
                 hide=hide,
                 starts=sources[index].begins,
@@ -63,11 +66,23 @@ def run_broadcasters(
 
 
 def _metrics_ports(settings: legato.broadcaster.config.Settings) -> list[int]:
-    """The metrics ports of the processes: those after the parent's port, which serves the sum."""
+    """The metrics ports of the processes: those after the parent's port, which serves the sum.
+
+    Another one for each that is taken: the sum must not contain the metrics of another program.
+    """
     host, port, count = settings.metrics.host, settings.metrics.port, settings.server.processes
-    if port or not settings.metrics.enabled:
-        return [port and port + 1 + index for index in range(count)]
-    return [ports.any_free(host) for _ in range(count)]
+    if not settings.metrics.enabled:
+        return [0] * count
+    return [_metrics_port(host, port and port + 1 + index) for index in range(count)]
+
+
+def _metrics_port(host: str, wanted: int) -> int:
+    if wanted and wanted <= ports.LAST and ports.is_free(host, wanted):
+        return wanted
+    chosen = ports.any_free(host)
+    if wanted:
+        logger.warning("port %d of %s is taken: a process has its metrics on port %d", wanted, host, chosen)
+    return chosen
 
 
 def run_workers(

@@ -34,5 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the file."""
-    sys.stdout.write((Path(__file__).parent / FILES[args.file]).read_text(encoding="utf-8"))
+    sys.stdout.write(text(args.file))
     return 0
+
+
+def text(name: str) -> str:
+    """The text of one of :data:`FILES`."""
+    return (Path(__file__).parent / FILES[name]).read_text(encoding="utf-8")

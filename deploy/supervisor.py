@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -200,10 +201,11 @@ class Supervisor:
             balance=settings.worker.balance,
         )
         verbose, hide = logs.of_child(settings.log.level)
+        timed = logs.time_of_child(settings.log.time, sys.stderr.fileno())
         first = Spec(
             name="worker",
             command=(*LEGATO, "worker", *argv, "--processes", "1", "--balance", "off"),
-            environ={**environ, **verbose, SUPERVISOR_NAME: self._status.id},
+            environ={**environ, **verbose, **timed, SUPERVISOR_NAME: self._status.id},
             ready=WORKER_READY,
             hide=hide,
         )

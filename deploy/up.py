@@ -61,6 +61,7 @@ class UpPlan:
     data: Path
     page: Path
     provider: str
+    agent: str
     environ: Mapping[str, str]
     notes: tuple[str, ...]
 
@@ -100,7 +101,8 @@ def _plan(args: argparse.Namespace, environ: Mapping[str, str]) -> UpPlan:
     page = chat_page.directory(environ)
     data = _directory((args.data or Path(environ.get("LEGATO_DATA") or DEFAULT_DATA)).absolute())
     provider = "scripted" if args.scripted else _provider(environ)
-    return UpPlan(host, port, metrics_port, data, page, provider, environ, host_notes + metrics_notes)
+    agent = args.agent or environ.get("LEGATO_WORKER_AGENT") or ""
+    return UpPlan(host, port, metrics_port, data, page, provider, agent, environ, host_notes + metrics_notes)
 
 
 def _provider(environ: Mapping[str, str]) -> str:
@@ -239,27 +241,31 @@ def _children(plan: UpPlan, redis_url: str) -> tuple[Spec, Spec, str]:
     """
     import legato.broadcaster.config  # noqa: PLC0415 - here, so that an error above costs no loading time
     import legato.worker.config  # noqa: PLC0415 - as above
+    from legato.broadcaster.doors import settings as doors  # noqa: PLC0415 - as above
 
     none = argparse.Namespace(config=None)
     try:
-        worker_environ = environment.of_child("worker", plan.environ, _worker_settings(plan, redis_url))
+        settings = _worker_settings(plan, redis_url)
+        worker_environ = environment.of_child("worker", plan.environ, settings, guests=bool(plan.agent))
         loaded = legato.worker.config.load(none, worker_environ)
         model = loaded.provider.model if plan.provider in _MODELS_BY_NAME else ""
-        broadcaster_environ = environment.of_child(
-            "broadcaster", plan.environ, _broadcaster_settings(plan, redis_url, model)
-        )
+        own = _broadcaster_settings(plan, redis_url, model)
+        own |= {"LEGATO_CHAT_DOORS": plan.environ.get("LEGATO_CHAT_DOORS", ",".join(doors.DOORS))}
+        broadcaster_environ = environment.of_child("broadcaster", plan.environ, own)
         legato.broadcaster.config.load(none, broadcaster_environ)
     except SettingsError as error:
         raise CommandError(str(error), BAD_USAGE) from None
 
     verbose, hide = logs.of_child(loaded.log.level)
+    timed = logs.time_of_child(loaded.log.time, sys.stdout.fileno())
+    worker_command = (*LEGATO, "worker", *(["--reload"] if plan.agent else []))
 
     async def is_up() -> bool:
         return await _answers(_reachable(plan.host), plan.port, "/up")
 
     return (
-        Spec("broadcaster", (*LEGATO, "broadcaster"), broadcaster_environ, ready=is_up),
-        Spec("worker", (*LEGATO, "worker"), {**worker_environ, **verbose}, ready=WORKER_READY, hide=hide),
+        Spec("broadcaster", (*LEGATO, "broadcaster"), {**broadcaster_environ, **timed}, ready=is_up),
+        Spec("worker", worker_command, {**worker_environ, **verbose, **timed}, ready=WORKER_READY, hide=hide),
         model,
     )
 
@@ -280,22 +286,29 @@ def _broadcaster_settings(plan: UpPlan, redis_url: str, model: str) -> dict[str,
         "LEGATO_DEV_PAGE": str(plan.page),
         "LEGATO_DEV_PROVIDER": plan.provider,
         "LEGATO_DEV_MODEL": model,
+        "LEGATO_CHAT_DATABASE_URL": plan.environ.get("LEGATO_CHAT_DATABASE_URL") or _database_url(plan),
     }
 
 
 def _worker_settings(plan: UpPlan, redis_url: str) -> dict[str, str]:
-    database = plan.environ.get("LEGATO_DATABASE_URL") or plan.environ.get("DATABASE_URL")
     settings = {
         "LEGATO_REDIS_URL": redis_url,
-        "LEGATO_DATABASE_URL": database or f"sqlite:///{quote(str(plan.data / 'legato.db'))}",
+        "LEGATO_DATABASE_URL": _database_url(plan),
         "LEGATO_PROVIDER_NAME": plan.provider,
         "LEGATO_WORKER_DRAIN_SECONDS": DRAIN_SECONDS,
     }
+    if plan.agent:
+        settings["LEGATO_WORKER_AGENT"] = plan.agent
     if plan.provider == "scripted":
         return settings | {"LEGATO_PROVIDER_API_KEY": ""}  # it does not need the key
     if plan.provider == "anthropic":
         settings |= {name: plan.environ[name] for name in _ANTHROPIC_NAMES if plan.environ.get(name)}
     return settings
+
+
+def _database_url(plan: UpPlan) -> str:
+    given = plan.environ.get("LEGATO_DATABASE_URL") or plan.environ.get("DATABASE_URL")
+    return given or f"sqlite:///{quote(str(plan.data / 'legato.db'))}"
 
 
 _MODELS_BY_NAME: Final = frozenset({"anthropic", "openai_compatible"})
@@ -309,7 +322,10 @@ def _banner(plan: UpPlan, model: str, redis_url: str | None) -> str:
     if plan.provider != "scripted":
         name = {"anthropic": "Anthropic"}.get(plan.provider, plan.provider)
         replies = f"Replies come from {name} ({model})" if model else f"Replies come from {name}"
-    lines = ["", "Legato is ready:", "", plan.url, "", replies, f"Data:    {plan.data}"]
+    lines = ["", "Legato is ready:", "", plan.url, "", replies]
+    if plan.agent:
+        lines.append(f"Agent:   {plan.agent}, reloaded when its files change")
+    lines.append(f"Data:    {plan.data}")
     if redis_url:
         lines.append(f"Redis:   {valkey.without_password(redis_url)}")
     lines.append(f"Metrics: {plan.metrics_url}")

@@ -23,5 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", help="address to listen on (HOST; 127.0.0.1)")
     parser.add_argument("--data", type=Path, help="directory for all data (LEGATO_DATA; .legato)")
     parser.add_argument(
+        "--agent",
+        metavar="MODULE:NAME",
+        help="the agent or handler that answers, reloaded when its files change (LEGATO_WORKER_AGENT)",
+    )
+    parser.add_argument(
         "--scripted", action="store_true", help="scripted replies even with ANTHROPIC_API_KEY"
     )

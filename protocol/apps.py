@@ -11,6 +11,7 @@ import msgspec
 from . import errors
 from .channels import LONGEST_NAME
 from .origins import origins
+from .redaction import SecretValues, hidden
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +25,7 @@ SUBPROTOCOL: Final = re.compile(r"pusher-channels-protocol-[4-7]")
 """Supported WebSocket sub-protocols (section 1.3); use with ``fullmatch``."""
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
-Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+Secret = Annotated[str, hidden("all", min_length=1, max_length=256)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Length = Annotated[int, msgspec.Meta(ge=1, le=LONGEST_NAME)]
@@ -67,11 +68,11 @@ class Webhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     :raises ValueError: a value is invalid; the text is one line.
     """
 
-    url: str
+    url: Annotated[str, hidden("path")]
     events: tuple[WebhookEvent, ...] = get_args(WebhookEvent)
     channel_prefix: str = ""
     channel_suffix: str = ""
-    headers: dict[str, str] = {}
+    headers: SecretValues = {}
     batch: bool = True
     max_events: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
     timeout: Annotated[float, msgspec.Meta(gt=0, le=60)] = 10

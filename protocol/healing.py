@@ -1,11 +1,12 @@
 """Heals gaps in replies: decides which frames to deliver, to hold, and to read from the log.
 
-A node that forwards a channel sees the frames of each message with their indexes. When an index is missing,
-it holds the frames that follow, reads the log from the first missing index, delivers that, and continues. So
-every subscriber gets each token once, in order, and then one terminal event. What is read goes to all
-subscribers of the channel together, never to one.
+A node that forwards a channel sees the frames of each message with their offsets in its log. When one is
+missing, it holds the frames that follow, reads the log from the first missing offset, delivers that, and
+continues. So every subscriber gets each token and other part once, in order, and then one terminal event.
+What is read goes to all subscribers of the channel together, never to one. An entry that readers do not see
+has an offset but no frame (:data:`.wire.SKIP`): it is counted as the others are.
 
-The first index of a message at this node:
+The first offset of a message at this node:
 
 * A message that streams when the channel gets its first subscriber starts at the first frame that the bus
  delivers. The subscriber's snapshot ends there, once the bus has caught up with the log.
@@ -25,7 +26,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from .wire import END, ENDED_SECONDS, MAX_ENDED
+from .wire import END, ENDED_SECONDS, MANY, MAX_ENDED, SKIP
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -37,6 +38,9 @@ HELD_BYTES: Final = 16 * 2**20
 
 IDLE_SECONDS: Final = 60.0
 """Silence after which a message is read from the log, because its terminal event may have been missed."""
+
+EMPTY_BYTES: Final = 64
+"""What an envelope without a frame counts for where frames are bounded in bytes."""
 
 FORGET_SECONDS: Final = 2.0 * ENDED_SECONDS
 """How long an ended message is remembered: longer than Redis lists it, so that it never ends twice."""
@@ -50,17 +54,31 @@ class Verdict(enum.Enum):
     HOLD = enum.auto()
     ASK = enum.auto()
     """Hold it, and read the message's log."""
+    SKIP = enum.auto()
+    """It is counted, and there is nothing to deliver."""
+    DELIVER_LINES = enum.auto()
+    """Deliver each line as a frame of its own."""
 
 
 DELIVER: Final = Verdict.DELIVER
 """The member as a constant for the hot path: Python 3.11 looks enum members up with a call."""
 
 
+_DELIVERED: Final = frozenset({Verdict.DELIVER, Verdict.DELIVER_LINES})
+_ENTRIES: Final = frozenset({"", MANY, SKIP})
+"""Commands of envelopes that carry an entry of the log."""
+
+
+def _delivery(envelope: Envelope) -> Verdict:
+    return Verdict.DELIVER_LINES if b"\n" in envelope.payload else Verdict.DELIVER
+
+
 class LogReading(NamedTuple):
     """What the log contains of a message.
 
-    :ivar first: the first index that was read.
-    :ivar frames: all tokens from ``first`` on; None if the log does not have them.
+    :ivar first: the first offset that was read.
+    :ivar frames: those of all entries from ``first`` on, empty for an entry that readers do not see, and one
+        a line for an entry with several; None if the log does not have all.
     :ivar end: the state and the terminal frame of an ended message.
     """
 
@@ -72,8 +90,8 @@ class LogReading(NamedTuple):
 class Healed(NamedTuple):
     """The result of a read of the log.
 
-    :ivar frames: to deliver now, in this order.
-    :ivar tokens: how many of them are tokens from the log.
+    :ivar frames: to deliver now, in this order, each line by itself.
+    :ivar tokens: how many of them are tokens and other parts from the log.
     :ivar ended: whether the last of them is a missed terminal event.
     :ivar lost: the missing frames are not in the log.
     :ivar again: read the log once more.
@@ -106,7 +124,7 @@ class Room:
 
 
 class _Message:
-    """One message that is being forwarded; ``next`` is the index of the token to deliver next.
+    """One message that is being forwarded; ``next`` is the offset of the entry to deliver next.
 
     ``soft``: ``next`` comes from the log, and earlier frames may still be in flight. They are delivered, for
     clients without snapshots, and no snapshot is sent before they have arrived. ``asked``: a read is in
@@ -166,7 +184,7 @@ class HealedChannel:
             message.soft = False
 
     def next(self, message_id: str) -> int | None:
-        """The index of the next token to deliver; None for a message that is not being forwarded."""
+        """The offset of the next entry to deliver; None for a message that is not being forwarded."""
         message = self._messages.get(message_id)
         return None if message is None or message.lost else message.next
 
@@ -189,7 +207,7 @@ class HealedChannel:
                 return Verdict.DROP
             message = self._messages[message_id] = _Message(0 if self._synced or self._deaf else index, now)
         message.at = now
-        # The common case: the next token. When frames are held, a read is in progress.
+        # The common case: the next token or other part. When frames are held, a read is in progress.
         if index == message.next and not (envelope.command or message.asked or message.soft or message.lost):
             message.next = index + 1
             return DELIVER
@@ -198,18 +216,19 @@ class HealedChannel:
         if message.soft:
             message.soft = False
             message.next = min(message.next, index)
-        if not envelope.command and index < message.next:
+        entry = envelope.command in _ENTRIES
+        if entry and index < message.next:
             return Verdict.DROP
         if message.held or index > message.next:
             return self._hold(message, envelope)
-        if not envelope.command:
+        if entry:
             message.next += 1
         elif envelope.command == END:
             self._end(message_id, now)
-        return Verdict.DELIVER
+        return Verdict.SKIP if envelope.command == SKIP else _delivery(envelope)
 
     def _hold(self, message: _Message, envelope: Envelope) -> Verdict:
-        if self._room.take(len(envelope.payload)):
+        if self._room.take(_size(envelope)):
             message.held.append(envelope)
         else:
             message.missed = True
@@ -220,7 +239,7 @@ class HealedChannel:
 
     def _release(self, message: _Message) -> list[Envelope]:
         held, message.held = message.held, []
-        self._room.give(sum(len(envelope.payload) for envelope in held))
+        self._room.give(sum(map(_size, held)))
         return held
 
     def _end(self, message_id: str, now: float) -> None:
@@ -233,7 +252,7 @@ class HealedChannel:
         if envelope.command != END:
             return Verdict.DROP
         self._end(message_id, now)
-        return Verdict.DROP if envelope.detail == "complete" else Verdict.DELIVER
+        return Verdict.DROP if envelope.detail == "complete" else _delivery(envelope)
 
     # --- reads of the log
 
@@ -246,19 +265,21 @@ class HealedChannel:
         held, missed, message.missed = self._release(message), message.missed, False
         if reading.frames is None:
             return self._lose(message_id, message, held, reading.end, now)
-        frames = list(reading.frames[message.next - reading.first :])
+        entries = reading.frames[message.next - reading.first :]
+        message.next += len(entries)
+        frames = [frame for frame in entries if frame]
         tokens = len(frames)
-        message.next += tokens
         if reading.end is not None:
             self._end(message_id, now)
             heard = any(envelope.command == END for envelope in held)
             return Healed((*frames, reading.end[1]), tokens, ended=not heard)
-        frames += [one.payload for one in held if self.take(one, now) is Verdict.DELIVER]
+        frames += [one.payload for one in held if self.take(one, now) in _DELIVERED]
         if missed and message_id in self._messages:
             message.asked = True
-        if message.asked and not missed and not frames and message.stalled:
+        idle = not (entries or frames)
+        if message.asked and not missed and idle and message.stalled:
             return self._lose(message_id, message, self._release(message), None, now)
-        message.stalled = message.asked and not frames
+        message.stalled = message.asked and idle
         return Healed(tuple(frames), tokens, again=message.asked)
 
     def _lose(
@@ -284,7 +305,7 @@ class HealedChannel:
     def sync(self, streaming: Mapping[str, int], ended: Mapping[str, float], now: float) -> None:
         """Take the messages that streamed when the channel got its first subscriber.
 
-        :param streaming: message -> number of tokens in the subscriber's snapshot.
+        :param streaming: message -> number of entries that the subscriber's snapshot covers.
         :param ended: recently ended messages -> how many seconds ago.
         :param now: when the request was sent.
         """
@@ -340,3 +361,8 @@ class HealedChannel:
                 message.asked, message.soft = True, False
                 asked.append(message_id)
         return asked
+
+
+def _size(envelope: Envelope) -> int:
+    """What a held envelope counts for."""
+    return len(envelope.payload) or EMPTY_BYTES

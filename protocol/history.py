@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .stream import Turn
+    from .jobs import Turn
 
 
 def cut(history: Sequence[Turn], *, turns: int, characters: int) -> tuple[Turn, ...]:

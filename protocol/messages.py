@@ -26,11 +26,15 @@ class ClientMessage(msgspec.Struct, frozen=True):
 
 
 class SubscribeData(msgspec.Struct, frozen=True):
-    """``data`` of ``pusher:subscribe``. Absent, null and empty all mean "not given" (section 4.2)."""
+    """``data`` of ``pusher:subscribe``. Absent, null and empty all mean "not given" (section 4.2).
+
+    ``merge_tokens`` is an extension (:data:`.session.MERGE_TOKENS`); anything but true means no.
+    """
 
     channel: str
     auth: str | None = None
     channel_data: str | None = None
+    merge_tokens: Any = None
 
 
 class UnsubscribeData(msgspec.Struct, frozen=True):

@@ -41,6 +41,12 @@ def with_redis_url(environ: Mapping[str, str], *, default: bool = False) -> dict
     return {**environ, "REDIS_URL": url}
 
 
+def source_of_url(environ: Mapping[str, str]) -> str:
+    """The variable from which :func:`with_redis_url` has the URL."""
+    names = ("REDIS_URL", "REDIS_HOST")
+    return next((name for name in names if _text(environ, name)), "REVERB_SCALING_ENABLED")
+
+
 def _from_parts(host: str, environ: Mapping[str, str]) -> str:
     database = _number(environ, "REDIS_DB", 0)
     if host.startswith("/"):

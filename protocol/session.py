@@ -19,7 +19,7 @@ from .token_bucket import TokenBucket
 from .users import User, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from .apps import App
     from .errors import PusherError
@@ -28,6 +28,15 @@ if TYPE_CHECKING:
 ECHO_LIMIT: Final = 300
 """Largest number of characters of a client's text that an error repeats."""
 
+
+MERGE_TOKENS: Final = "legato:merge_tokens"
+"""Message by which a client asks for merged tokens on its ``channel`` (:mod:`.merging`).
+
+An extension, for clients that cannot add a field to ``pusher:subscribe``. Other servers ignore or refuse it.
+"""
+
+MERGING_CHANNELS: Final = 64
+"""Most channels of one connection with merged tokens. Further requests have no effect."""
 
 CLIENT_EVENT: Final = "client-"
 SHORTEST_CLIENT_EVENT: Final = len(CLIENT_EVENT) + 1
@@ -76,17 +85,24 @@ class SignIn(NamedTuple):
     reply: bytes
 
 
+class ShortenBuffers(NamedTuple):
+    """Let little wait outside of the client's queue: only there are tokens merged. Idempotent."""
+
+
 class Close(NamedTuple):
     """Send the error, then close with its code."""
 
     error: PusherError
 
 
-Effect = Send | Subscribe | Unsubscribe | Relay | SignIn | Close
+Effect = Send | Subscribe | Unsubscribe | Relay | SignIn | ShortenBuffers | Close
 
 
 class Session:
-    """The server's side of one connection. Times are in seconds of any monotonic clock."""
+    """The server's side of one connection. Times are in seconds of any monotonic clock.
+
+    :ivar merging: the channels on which the client takes merged tokens. Replaced when it changes.
+    """
 
     __slots__ = (
         "_bucket",
@@ -96,6 +112,7 @@ class Session:
         "channels",
         "closed",
         "last_seen",
+        "merging",
         "pinged_at",
         "socket_id",
         "user",
@@ -105,6 +122,7 @@ class Session:
         self.app = app
         self.socket_id = socket_id
         self.channels: dict[str, Member | None] = {}
+        self.merging: frozenset[str] = frozenset()
         self.user: User | None = None
         self._opened = now
         self._bucket: TokenBucket | None = None
@@ -211,7 +229,8 @@ class Session:
         first = channel.name not in self.channels
         if first:
             self.channels[channel.name] = member
-        return [Subscribe(channel, self.channels[channel.name], first)]
+        merging = self._merge(channel.name) if data.merge_tokens is True else ()
+        return [*merging, Subscribe(channel, self.channels[channel.name], first)]
 
     def _subscribe_to_user(self, name: str) -> Send:
         """Answer without subscribing: the sign-in already delivers the user's events (section 7.2)."""
@@ -253,7 +272,25 @@ class Session:
         if name not in self.channels:
             return []
         del self.channels[name]
+        self._unmerge(name)
         return [Unsubscribe(name)]
+
+    def _merge_tokens(self, message: ClientMessage) -> list[Effect]:
+        name = message.channel or ""
+        if name not in self.channels:
+            reason = "Merged tokens need a subscription to their channel"
+            return [Send(messages.error(reason, channel=name[:ECHO_LIMIT]))]
+        return list(self._merge(name))
+
+    def _merge(self, name: str) -> Sequence[Effect]:
+        if len(self.merging) == MERGING_CHANNELS:
+            return ()
+        begins, self.merging = not self.merging, self.merging | {name}
+        return (ShortenBuffers(),) if begins else ()
+
+    def _unmerge(self, name: str) -> None:
+        if name in self.merging:
+            self.merging -= {name}
 
     def dropped(self, channel: str, member: Member | None) -> None:
         """Undo a :class:`Subscribe` that the caller could not carry out.
@@ -262,6 +299,7 @@ class Session:
         """
         if self.channels.get(channel) is member:
             self.channels.pop(channel, None)
+            self._unmerge(channel)
 
     def _client_event(self, message: ClientMessage, now: float) -> Effect:
         """Apply the rules of section 6 in order. No violation closes the connection."""
@@ -324,4 +362,5 @@ class Session:
         "pusher:subscribe": _subscribe,
         "pusher:unsubscribe": _unsubscribe,
         "pusher:signin": _signin,
+        MERGE_TOKENS: _merge_tokens,
     }

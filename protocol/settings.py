@@ -8,12 +8,16 @@ file, the default.
 from __future__ import annotations
 
 import tomllib
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar, get_origin, get_type_hints
 
 import msgspec
 
+from .nearest import hint, nearest
+from .redaction import SecretUrl, text_of
+from .unknown_keys import unknown_keys
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 TABLES: Final = frozenset(
     {
@@ -23,6 +27,7 @@ TABLES: Final = frozenset(
         "redis",
         "auth",
         "chat",
+        "doors",
         "dev",
         "app_source",
         "worker",
@@ -43,6 +48,9 @@ OTHER_NAMES: Final = frozenset(
 )
 """``LEGATO_`` names that are not ``LEGATO_TABLE_KEY``."""
 
+COMMAND_LINE: Final = "command line"
+"""The source of a setting that is an option."""
+
 NO_FILE: Final = "settings"
 """The source in errors if there is no file."""
 
@@ -51,6 +59,8 @@ Queue = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
 
 Prefix = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:-]{0,64}\Z")]
 """A prefix of Redis names. A brace would change the hash tag; ``*`` would be a pattern."""
+
+Money = Annotated[float, msgspec.Meta(ge=0)]
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -65,17 +75,34 @@ class Redis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     :ivar prefix: prefix of every name in Redis, see :mod:`legato.protocol.names`.
     """
 
-    url: str = ""
+    url: SecretUrl = ""
     prefix: Prefix = ""
+
+    def __repr__(self) -> str:
+        """Without the password."""
+        return text_of(self)
 
 
 class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[log]``: ``level`` is debug, info, warning or error."""
+    """``[log]``: ``level`` is debug, info, warning or error.
+
+    :ivar time: ``short``: the time of day; ``full``: also date and zone; ``auto``: short on a terminal.
+    """
 
     level: str = "info"
+    time: Literal["auto", "short", "full"] = "auto"
 
 
-def load(
+class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Cost of a model per million tokens, in any currency."""
+
+    input: Money = 0
+    output: Money = 0
+    cache_read: Money = 0
+    cache_write: Money = 0
+
+
+def load(  # noqa: PLR0913 - all that settings come from, by name
     kind: type[T],
     *,
     path: str | None,
@@ -83,6 +110,7 @@ def load(
     environ: Mapping[str, str],
     aliases: Mapping[str, str],
     overrides: Mapping[str, Any],
+    sources: dict[str, str] | None = None,
 ) -> T:
     """Load a ``kind``, whose fields are tables: structs, or lists of structs.
 
@@ -90,16 +118,23 @@ def load(
         or UnicodeDecodeError.
     :param aliases: environment name -> ``table.key``.
     :param overrides: ``table.key`` -> value from the command line; None means not given.
+    :param sources: is filled with ``table.key``, in a list ``table[0].key``, -> the file, the variable or
+        :data:`COMMAND_LINE`, for what is not the default.
     :raises SettingsError: a setting is unknown or invalid.
     """
+    sources = {} if sources is None else sources
     tables = get_type_hints(kind)
     source = path or NO_FILE
     tree = _parse(_text(path, read), source, tables)
-    for key, value in _environment(tables, environ, aliases):
+    _refuse_unknown_keys(tree, source, tables)
+    sources |= dict.fromkeys(_keys(tree), source)
+    for name, key, value in _environment(tables, environ, aliases):
         _put(tree, key, value)
+        sources[key] = name
     for key, value in overrides.items():
         if value is not None:
             _put(tree, key, value)
+            sources[key] = COMMAND_LINE
     try:
         return msgspec.convert(tree, kind, str_keys=True)
     except msgspec.ValidationError as error:
@@ -125,15 +160,23 @@ def _parse(text: str, source: str, tables: Mapping[str, Any]) -> dict[str, Any]:
         raise SettingsError(f"{source}: not valid TOML: {error}") from error
     for name in tree:
         if name not in TABLES:
-            known = ", ".join(sorted(TABLES))
-            raise SettingsError(f"{source}: {name}: no such table; expected one of {known}")
+            raise SettingsError(f"{source}: {name}: no such table; {hint(name, sorted(TABLES))}")
     return {name: value for name, value in tree.items() if name in tables}
+
+
+def _refuse_unknown_keys(tree: Mapping[str, Any], source: str, tables: Mapping[str, Any]) -> None:
+    for name, value in tree.items():
+        for table, key, known in unknown_keys(value, tables[name], name):
+            raise SettingsError(f"{source}: {table}.{key}: no such setting; {hint(key, known)}")
 
 
 def _environment(
     tables: Mapping[str, Any], environ: Mapping[str, str], aliases: Mapping[str, str]
-) -> list[tuple[str, Any]]:
-    """The settings in the environment, aliases first, so that ``LEGATO_`` names take precedence."""
+) -> list[tuple[str, str, Any]]:
+    """Variable, key and value of the settings in the environment.
+
+    Aliases come first, so that ``LEGATO_`` names take precedence.
+    """
     _refuse_unknown_tables(environ)
     names = dict(aliases)
     for table, kind in tables.items():
@@ -145,7 +188,7 @@ def _environment(
             _refuse_unknown(f"{PREFIX}{table}_".upper(), own, environ)
             names |= own
     return [
-        (key, from_text(name, environ[name], _field_type(tables, key)))
+        (name, key, from_text(name, environ[name], _field_type(tables, key)))
         for name, key in names.items()
         if environ.get(name)
     ]
@@ -155,14 +198,27 @@ def _refuse_unknown(prefix: str, known: Mapping[str, str], environ: Mapping[str,
     """Refuse unknown ``LEGATO_`` names, so that a misspelt one is not ignored."""
     for name in environ:
         if name.startswith(prefix) and name not in known:
-            raise SettingsError(f"environment: {name}: no such setting; expected one of {', '.join(known)}")
+            meant = nearest(name.removeprefix(prefix), [each.removeprefix(prefix) for each in known])
+            expected = f"did you mean {prefix}{meant}?" if meant else f"expected one of {', '.join(known)}"
+            raise SettingsError(f"environment: {name}: no such setting; {expected}")
 
 
 def _refuse_unknown_tables(environ: Mapping[str, str]) -> None:
     prefixes = tuple(f"{PREFIX}{table}_".upper() for table in TABLES - {"apps"})
     for name in environ:
         if name.startswith(PREFIX) and name not in OTHER_NAMES and not name.startswith(prefixes):
-            raise SettingsError(f"environment: {name}: no such setting; expected LEGATO_TABLE_KEY")
+            expected = _meant(name) or "expected LEGATO_TABLE_KEY"
+            raise SettingsError(f"environment: {name}: no such setting; {expected}")
+
+
+def _meant(name: str) -> str:
+    """The nearest name or beginning of a name; empty if none is near."""
+    word = name.removeprefix(PREFIX)
+    others = [other.removeprefix(PREFIX) for other in OTHER_NAMES - {SUPERVISOR_NAME}]
+    if whole := nearest(word, others):
+        return f"did you mean {PREFIX}{whole}?"
+    table = nearest(word.partition("_")[0], TABLES - {"apps"})
+    return f"did you mean {PREFIX}{table.upper()}_...?" if table else ""
 
 
 def _field_type(tables: Mapping[str, Any], key: str) -> Any:
@@ -182,6 +238,15 @@ def from_text(name: str, text: str, kind: Any) -> Any:
         return msgspec.to_builtins(msgspec.convert(value, kind, strict=False))
     except msgspec.ValidationError as error:
         raise SettingsError(f"environment: {name}: {error}") from error
+
+
+def _keys(tree: Mapping[str, Any]) -> Iterator[str]:
+    """The keys in a file, as ``table.key`` and ``table[0].key``."""
+    for table, value in tree.items():
+        sections = enumerate(value) if isinstance(value, list) else [("", value)]
+        for index, section in sections:
+            place = table if index == "" else f"{table}[{index}]"
+            yield from (f"{place}.{key}" for key in section) if isinstance(section, dict) else ()
 
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:

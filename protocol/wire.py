@@ -8,17 +8,25 @@ The programs use these names through :class:`.names.Names`, which adds the insta
 
 The hash at :func:`message_key` has these fields:
 
-=============  =========================================================================
-``user``       the owner's id as JSON (``7`` or ``"ann"``)
-``state``      ``queued``, ``streaming``, or an end: ``complete``, ``failed``, ``cancelled``
-``attempt``    number of claims, without claims that were handed back
-``claim``      the fencing token: the unique token of the newest claim. Scripts refuse writes with another
-``ticket``     the delivery of the job that led to the claim. An older delivery cannot claim any more
-``usage``      usage of all attempts so far, as JSON (:class:`legato.protocol.stream.Usage`)
-``next``       the number of indexes in the log, which is the next index to append
-``cancel``     ``1`` once a cancel was requested
-``error``      text for users, when ``failed``
-=============  =========================================================================
+================ =========================================================================
+``user``         the owner's id as JSON (``7`` or ``"ann"``)
+``state``        ``queued``, ``streaming``, ``waiting`` for an approval, or an end: ``complete``, ``failed``,
+                 ``cancelled``
+``attempt``      number of claims, without claims that were handed back
+``claim``        the fencing token: the unique token of the newest claim. Scripts refuse writes with another
+``ticket``       the delivery of the job that led to the claim. An older delivery cannot claim any more
+``begun``        when and how the model first accepted the request, as JSON
+                 (:class:`legato.protocol.stream.Begun`)
+``usage``        usage of all attempts so far, as JSON (:class:`legato.protocol.stream.Usage`)
+``next``         the number of entries in the log, which is the next offset to append
+``cancel``       ``1`` once a cancel was requested
+``error``        text for users, when ``failed``
+``conversation`` the conversation of the message, if it has one
+``sent``         what was sent there, as JSON (:class:`legato.protocol.conversations.SentMessage`), until the
+                 reply ends. A job of another program has both from its first claim on
+``queue``        the queue where the job is parked, when ``waiting``
+``resumed``      the claim that took the message up again after it was ``waiting``
+================ =========================================================================
 """
 
 from __future__ import annotations
@@ -29,7 +37,7 @@ GROUP: Final = "workers"
 """The consumer group on every job stream."""
 
 JOB_FIELD: Final = "job"
-"""The field of a job entry; its value is a :class:`legato.protocol.stream.Job` as JSON."""
+"""The field of a job entry; its value is a :class:`legato.protocol.jobs.Job` as JSON."""
 
 CANCEL_SECONDS: Final = 300
 """Lifetime of a cancel flag. The field ``cancel`` of the message's hash covers longer waits."""
@@ -48,6 +56,30 @@ def queued_mark(queue: str, message_id: str) -> str:
 def dead_key(queue: str) -> str:
     """Stream of dead letters: jobs that could not be answered, with the reason."""
     return f"legato:dead:{{{queue}}}"
+
+
+WAITING_ROOM: Final = "#waiting"
+"""The consumer of the group that holds the jobs that wait for their turn, where admission is fair."""
+
+
+def fair_key(queue: str, part: str) -> str:
+    """One key of a waiting room. All that it says is in the job stream too (``worker/jobs/pick.lua``).
+
+    ============  =====  ================================================================================
+    ``part``      type
+    ============  =====  ================================================================================
+    ``owners``    hash   id of each waiting or claimed job -> ``tenant|app:user|message|channel``
+    ``waiting``   zset   ``tenant|app:user|id`` of the waiting jobs, the id padded, all with score 0
+    ``claimed``   zset   the same of the claimed jobs
+    ``users``     zset   ``tenant|turn|app:user`` of users with waiting jobs, with score 0; the turn begins
+                         with 1 for a user at the maximum, else 0
+    ``tenants``   zset   tenants with waiting jobs -> turn; above 2^52 for a tenant at its maximum
+    ``turns``     hash   ``#``: the last turn given; ``u`` + tenant + ``|`` + user -> the user's turn;
+                         ``c`` + tenant -> jobs that the tenant may still claim in its turn
+    ``reporter``  string the worker that publishes positions
+    ============  =====  ================================================================================
+    """
+    return f"legato:fair:{{{queue}}}:{part}"
 
 
 QUEUES_KEY: Final = "legato:queues"
@@ -82,8 +114,40 @@ def message_key(app_id: str, channel: str, message_id: str) -> str:
 
 
 def log_key(app_id: str, channel: str, message_id: str) -> str:
-    """Stream with one entry per token index; see :func:`log_entry_id`."""
+    """Stream with one entry per offset; see :func:`log_entry_id`."""
     return f"legato:log:{{{app_id}:{channel}}}:{message_id}"
+
+
+def steps_key(app_id: str, channel: str, message_id: str) -> str:
+    """Hash with what only workers may read of a reply: offset -> JSON. Removed when the reply ends."""
+    return f"legato:steps:{{{app_id}:{channel}}}:{message_id}"
+
+
+def approvals_key(app_id: str, channel: str, message_id: str) -> str:
+    """Hash of the calls that need an approval: call id -> the decision as JSON, empty while there is none."""
+    return f"legato:approvals:{{{app_id}:{channel}}}:{message_id}"
+
+
+def parked_key(queue: str) -> str:
+    """Hash of the jobs that wait for an approval: :func:`parked_name` -> the job as JSON."""
+    return f"legato:parked:{{{queue}}}"
+
+
+def waiting_key(queue: str) -> str:
+    """Sorted set of the same jobs: :func:`parked_name` -> when to queue it again, in Unix time (ms)."""
+    return f"legato:waiting:{{{queue}}}"
+
+
+def parked_name(app_id: str, channel: str, message_id: str) -> str:
+    """Name of a message in :func:`parked_key`."""
+    return f"{app_id}:{channel}:{message_id}"
+
+
+def parked_message(name: str) -> tuple[str, str, str]:
+    """The inverse of :func:`parked_name`: none of the three has a colon."""
+    app_id, _, rest = name.partition(":")
+    channel, _, message_id = rest.rpartition(":")
+    return app_id, channel, message_id
 
 
 def active_key(app_id: str, channel: str) -> str:
@@ -187,6 +251,16 @@ def idempotency_key(app_id: str, user: str, key: str) -> str:
     return f"legato:idempotency:{{{app_id}:{user}}}:{key}"
 
 
+def door_chat_key(app_id: str, user: str, chat: str) -> str:
+    """String with the newest message of a chat that a client names; ``chat`` is a hash of that name."""
+    return f"legato:chat:{{{app_id}:{user}}}:{chat}"
+
+
+def door_read_key(app_id: str, user: str, message_id: str) -> str:
+    """String that exists while it matters that a client has read the message to its end."""
+    return f"legato:read:{{{app_id}:{user}}}:{message_id}"
+
+
 def cancel_flags(message_id: str) -> tuple[str, str]:
     """The cancel flag in both spellings: with a hash tag, as Legato writes it, and without.
 
@@ -203,16 +277,25 @@ def backoff_key(digest: str) -> str:
 LOG_TEXT: Final = "t"
 """Field of a token's log entry: its text."""
 
+LOG_KIND: Final = "k"
+"""Field of another part's log entry: its kind (:mod:`.parts`)."""
+
+LOG_DATA: Final = "d"
+"""Field of another part's log entry: the part as JSON, without what is private."""
+
+LOG_INDEX: Final = "i"
+"""Field of a log entry: the index of its token, or of the next one. Absent where a token's is its offset."""
+
 LOG_FINAL: Final = "f"
 """Field of the final marker, a :class:`legato.protocol.stream.Decision` as JSON."""
 
 LOG_FINAL_ID: Final = "2-1"
-"""Id of the final marker, after every token."""
+"""Id of the final marker, after every other entry."""
 
 
-def log_entry_id(index: int) -> str:
-    """The stream id of token ``index`` (from 0): ``1-1``, ``1-2`` ... Redis refuses a second XADD of one."""
-    return f"1-{index + 1}"
+def log_entry_id(offset: int) -> str:
+    """The stream id of the entry at ``offset``: ``1-1``, ``1-2`` ... Redis refuses a second XADD of one."""
+    return f"1-{offset + 1}"
 
 
 TERMINATE: Final = "terminate"
@@ -222,10 +305,16 @@ RECONNECT: Final = "reconnect"
 """The same with a close code that makes them reconnect at once."""
 
 ASIDE: Final = "aside"
-"""The frame belongs to the message in ``stream`` but not to its log; ``index`` tokens precede it."""
+"""The frame belongs to the message in ``stream`` but not to its log; ``index`` entries precede it."""
+
+SKIP: Final = "skip"
+"""There is no frame: the message in ``stream`` has an entry at offset ``index`` that readers do not see."""
+
+MANY: Final = "many"
+"""The entry at offset ``index`` has several frames, one a line. So may an end have, but nothing else."""
 
 END: Final = "end"
-"""The frame ends the message in ``stream`` after ``index`` tokens. ``detail``: its state."""
+"""The frame ends the message in ``stream`` after ``index`` entries. ``detail``: its state."""
 
 CACHED: Final = "cached"
 """The frame is the last event of a cache channel. ``detail``: its version, which increases."""
@@ -234,9 +323,9 @@ CACHED: Final = "cached"
 class Envelope(NamedTuple):
     """One message on the bus: the Pusher frame for every subscriber, and how to deliver it.
 
-    ``stream`` is ``(message_id, index)`` for a frame of a reply, so that a node detects a gap without parsing
-    the frame. ``command`` is for the nodes: empty, or one of the constants above; a node delivers the frame
-    of an unknown command. ``detail`` has neither ``;`` nor ``=``.
+    ``stream`` is ``(message_id, offset)`` for a frame of a reply, so that a node detects a gap without
+    parsing the frame. ``command`` is for the nodes: empty, or one of the constants above; a node delivers
+    the frame of an unknown command. ``detail`` has neither ``;`` nor ``=``.
     """
 
     payload: bytes

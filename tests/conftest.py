@@ -11,10 +11,11 @@ from hypothesis import HealthCheck, settings
 
 from tests import quick_ends, redis_clusters, redis_servers, tiers
 from tests.kept_logging import kept_logging
-from tests.measured import measured, without_greenlets
+from tests.measured import imports_measured, measured, without_greenlets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile(
@@ -37,8 +38,11 @@ quick_ends.install()
 
 @pytest.hookimpl(tryfirst=True)
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in this hook, too
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the tiers; let what takes longest begin first, and keep together what shares a set-up."""
+    _leave_to_proof(config, items)
+    groups = tiers.Groups()
+    names: dict[pytest.Item, str] = {}
     weights: dict[str, float] = {}
     for item in items:
         if tiers.is_unit(item.nodeid, getattr(item, "fixturenames", ()), _params(item)):
@@ -47,11 +51,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("proof")
         if tiers.PROOF:
             item.add_marker(pytest.mark.timeout(tiers.PROOF_TIMEOUT), append=False)
-        if group := tiers.group(item):
-            item.add_marker(pytest.mark.xdist_group(group))
-        name = group or item.nodeid
+        name = groups.of(item)
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(name))
+        names[item] = name
         weights[name] = weights.get(name, 0.0) + tiers.seconds(item.nodeid)
-    items.sort(key=lambda item: -weights[tiers.group(item) or item.nodeid])
+    items.sort(key=lambda item: -weights[names[item]])
+
+
+def _leave_to_proof(config: pytest.Config, items: list[pytest.Item]) -> None:
+    alone = []
+    for item in items:
+        if tiers.proof_alone(item.nodeid, getattr(item, "fixturenames", ()), _params(item)):
+            item.add_marker("proof")
+            alone.append(item)
+    if alone and not tiers.PROOF:
+        config.hook.pytest_deselected(items=alone)
+        left_out = set(alone)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no module for nothing."""
+    path = collection_path.relative_to(config.rootpath).as_posix()
+    return True if config.option.markexpr == "unit" and tiers.has_no_unit(path) else None
 
 
 def _params(item: pytest.Item) -> Iterable[object]:
@@ -61,12 +84,16 @@ def _params(item: pytest.Item) -> Iterable[object]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
-    """Import all modules without looking for garbage, which takes a third of the time and finds none."""
+    """Import all modules without looking for garbage, which takes a third of the time and finds none.
+
+    What is there then stays to the end: no later search for garbage goes through it again.
+    """
     gc.disable()
     try:
-        with without_greenlets("an import"):
+        with imports_measured(), without_greenlets("an import"):
             return (yield)
     finally:
+        gc.freeze()
         gc.enable()
 
 

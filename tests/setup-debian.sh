@@ -1,6 +1,7 @@
 #!/bin/sh
 # What the tests need from the system: a Redis besides the embedded Valkey, a browser, two database servers,
-# what checks the units, a C compiler for what benchmarks compare to, and what counts system calls.
+# what checks the units, two proxies, a C compiler for what benchmarks compare to, what counts system calls, and
+# PHP for the Laravel example.
 
 set -eu
 
@@ -16,13 +17,17 @@ need() { # PACKAGE PROGRAM...: one of the programs is enough
     missing="$missing $package"
 }
 need redis-server redis-server
-need chromium chromium
+need chromium-headless-shell chromium-headless-shell chromium
 # The servers themselves are not on everybody's PATH.
 need postgresql postgres pg_ctlcluster
 need mariadb-server mariadb-install-db
 need systemd systemd-analyze
+# Debian has them in /usr/sbin.
+need nginx nginx /usr/sbin/nginx
+need haproxy haproxy /usr/sbin/haproxy
 need "gcc libc6-dev" cc
 need strace strace
+need "php-cli php-redis" php
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" != 0 ] || [ ! -f /etc/debian_version ] || ! command -v apt-get >/dev/null 2>&1; then

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pytest
 
+from tests.sources import GROUP, parsed
 from tests.test_imports import PACKAGES, modules
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
+
+pytestmark = GROUP
 
 MOST_LINES: Final = 400
 MOST_ATTRIBUTES: Final = 12
@@ -76,7 +79,7 @@ def classes(paths: Iterable[Path]) -> list[Class]:
     """All classes, also those inside of functions and classes."""
     found = []
     for path in paths:
-        tree = ast.parse(path.read_text())
+        tree = parsed(path.read_text())
         nodes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
         found += [Class(path, node, node in tree.body) for node in nodes]
     return found

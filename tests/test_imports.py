@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.sources import GROUP, parsed
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+pytestmark = GROUP
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("protocol", "broadcaster", "worker", "deploy", "benchmarks")
@@ -22,12 +27,14 @@ PURE = {
     "__future__",
     "binascii",
     "collections",
+    "difflib",
     "enum",
     "functools",
     "hashlib",
     "heapq",
     "hmac",
     "ipaddress",
+    "itertools",
     "legato",
     "msgspec",
     "re",
@@ -51,15 +58,20 @@ def imports(path: Path, root: Path = ROOT) -> set[str]:
     ``from a import b`` is both ``a`` and ``a.b``: nobody can tell from the text whether ``b`` is a module.
     """
     package = name_of(path, root) if path.name == "__init__.py" else name_of(path, root).rpartition(".")[0]
+    return set(_imported(path.read_text(), package))
+
+
+@functools.cache
+def _imported(text: str, package: str) -> frozenset[str]:
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(text)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
             base = ".".join((*above, *(() if node.module is None else (node.module,))))
             found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    return found
+    return frozenset(found)
 
 
 def modules(package: str) -> list[Path]:

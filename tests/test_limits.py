@@ -1,4 +1,4 @@
-"""The limits of the broadcaster and of the worker stand in one file per package, and all are used."""
+"""The limits of the broadcaster and of the worker stand in the files for them, and all are used."""
 
 from __future__ import annotations
 
@@ -8,13 +8,22 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from tests.sources import GROUP, parsed
 from tests.test_imports import ROOT, imports, modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-LIMITS: Final = {"broadcaster": "broadcaster/limits.py", "worker": "worker/limits.py"}
+pytestmark = GROUP
+
+LIMITS: Final = {
+    "broadcaster.limits": "broadcaster/limits.py",
+    "broadcaster.database_limits": "broadcaster/database_limits.py",
+    "broadcaster.door_limits": "broadcaster/door_limits.py",
+    "worker.limits": "worker/limits.py",
+}
+PACKAGES: Final = ("broadcaster", "worker")
 READERS: Final = ("broadcaster", "worker", "deploy", "benchmarks")
 
 LIMIT: Final = re.compile(
@@ -27,7 +36,6 @@ NOT_LIMITS: Final = {
     "broadcaster/clients/command_queue.py: EFFECT_BYTES": "an estimate, part of a calculation",
     "broadcaster/transport/handshake.py: KEY_BYTES": "the length of a key, given by RFC 6455",
     "worker/providers/openai_stream.py: MAX_COUNT": "the largest integer that is exact in JSON",
-    "worker/store/conversations.py: _LAST_MS": "the last date that a database can store",
 }
 """Numbers that have the name of a limit but belong to a format or an algorithm, and why."""
 
@@ -58,7 +66,7 @@ def _is_number(value: ast.expr) -> bool:
 
 
 def limits_of(path: Path) -> list[str]:
-    return list(numbers(ast.parse(path.read_text())))
+    return list(numbers(parsed(path.read_text())))
 
 
 def elsewhere(paths: Iterable[Path], root: Path = ROOT) -> set[str]:
@@ -72,18 +80,18 @@ def elsewhere(paths: Iterable[Path], root: Path = ROOT) -> set[str]:
     }
 
 
-def test_limits_stand_in_the_file_for_them():
-    found = elsewhere(path for package in LIMITS for path in modules(package))
+def test_limits_stand_in_the_files_for_them():
+    found = elsewhere(path for package in PACKAGES for path in modules(package))
     assert found - set(NOT_LIMITS) == set()
     assert set(NOT_LIMITS) <= found, "an exception that is no longer needed"
 
 
-@pytest.mark.parametrize("package", LIMITS)
-def test_every_limit_is_used(package):
-    names = limits_of(ROOT / LIMITS[package])
-    assert len(names) > 50
+@pytest.mark.parametrize("module", LIMITS)
+def test_every_limit_is_used(module):
+    names = limits_of(ROOT / LIMITS[module])
+    assert len(names) > 5
     used = {name for reader in READERS for path in modules(reader) for name in imports(path)}
-    assert {name for name in names if f"legato.{package}.limits.{name}" not in used} == set()
+    assert {name for name in names if f"legato.{module}.{name}" not in used} == set()
 
 
 def unexplained(tree: ast.Module) -> list[str]:
@@ -104,7 +112,7 @@ def _is_docstring(node: ast.stmt) -> bool:
 
 @pytest.mark.parametrize("file", LIMITS.values(), ids=LIMITS)
 def test_the_file_has_limits_and_their_reasons_only(file):
-    tree = ast.parse((ROOT / file).read_text())
+    tree = parsed((ROOT / file).read_text())
     assert {name.partition(".")[0] for name in imports(ROOT / file)} == {"typing"}
     assert unexplained(tree) == []
     kinds = {type(node) for node in tree.body}

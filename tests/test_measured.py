@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -43,11 +44,11 @@ def within(tracer, node_id: str, *params: object) -> tuple[bool, bool, bool]:
 @pytest.mark.parametrize(
     ("node_id", "params", "found"),
     [
-        ("tests/other.py::test", [], (True, True, False)),
-        ("tests/other.py::test", ["valkey", 1, ["redis"]], (True, True, False)),
+        ("tests/other.py::test", [], (True, False, False)),
+        ("tests/other.py::test", ["valkey", 1, ["redis"]], (True, False, False)),
         ("tests/other.py::test", ["redis"], (False, False, True)),
-        (f"{measured.GREENLETS[0]}test_a.py::test", [], (True, True, True)),
-        (f"{measured.NOT_THE_PROGRAMS[0]}::test", [], (True, False, False)),
+        (f"{measured.GREENLETS[0]}test_a.py::test", [], (True, False, True)),
+        (f"{measured.THE_PROGRAMS_TOO[0]}::test", [], (True, True, False)),
         (f"{measured.NOT_AT_ALL[0]}::test", [], (False, False, True)),
     ],
 )
@@ -66,11 +67,32 @@ def test_a_greenlet_is_refused_where_coverage_takes_no_account_of_it(tracer):
         assert greenlet.greenlet(lambda: 1).switch() == 1
 
 
+@pytest.mark.parametrize(("worker", "found"), [(None, True), ("gw0", True), ("gw1", False)])
+def test_one_process_measures_the_imports(tracer, monkeypatch, worker, found):
+    monkeypatch.delenv(measured.WORKER, raising=False)
+    if worker:
+        monkeypatch.setenv(measured.WORKER, worker)
+    with measured.imports_measured():
+        assert (sys.gettrace() is tracer) == found
+    assert sys.gettrace() is tracer
+
+
 @pytest.mark.parametrize(
     "prefix",
-    sorted({*measured.NOT_THE_PROGRAMS, *measured.NOT_AT_ALL, *measured.GREENLETS}),
+    sorted({*measured.THE_PROGRAMS_TOO, *measured.NOT_AT_ALL, *measured.GREENLETS}),
 )
 def test_what_is_named_is_there(prefix):
     file, _, name = prefix.partition("::")
     assert (ROOT / file).exists()
     assert not name or f"def {name}" in (ROOT / file).read_text()
+
+
+def test_threads_are_not_measured_beside_greenlets(tracer):
+    threading.settrace(tracer)
+    try:
+        for node_id, found in ((f"{measured.GREENLETS[0]}::test", None), ("tests/other.py::test", tracer)):
+            with measured.measured(node_id):
+                assert threading.gettrace() is found
+            assert threading.gettrace() is tracer
+    finally:
+        threading.settrace(None)

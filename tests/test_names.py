@@ -7,6 +7,9 @@ from pathlib import Path
 
 from legato.protocol import wire
 from legato.protocol.names import Names
+from tests.sources import GROUP, parsed
+
+pytestmark = GROUP
 
 ROOT = Path(__file__).parents[1]
 FUNCTIONS = sorted(
@@ -22,7 +25,7 @@ PROGRAMS = ("broadcaster", "worker", "deploy", "benchmarks")
 def past_the_prefix(source: str) -> list[str]:
     """What of `wire` a program names that makes or is a name in Redis; and names of its own."""
     found = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "wire":
             if node.attr in FUNCTIONS or node.attr.endswith("_KEY"):
                 found.append(node.attr)

@@ -24,10 +24,15 @@ from legato.protocol.settings import SUPERVISOR_NAME, SettingsError
 
 from . import config
 from . import redis_clients as clients
+from .agents import reloading
+from .agents.loading import Agents
 from .jobs.cancel import CancelFlags
 from .jobs.consumer import REDIS_DOWN, Consumer, Limits
+from .jobs.fair_queue import FairQueue
+from .jobs.positions import Positions
 from .jobs.priority_queues import PriorityQueues
 from .jobs.queue import JobQueue
+from .jobs.shares import Shares
 from .limits import CANCELLED_TASKS_SECONDS, DIRECTORY_LEAVE_SECONDS
 from .observability import metrics
 from .providers import base
@@ -36,6 +41,7 @@ from .providers.scripted import Scripted
 from .replies.log import TokenLog
 from .replies.model import AttemptPolicy, Model
 from .replies.runner import Runner
+from .replies.titles import TitleModel, Titles
 from .store import conversations as store
 from .store import database
 from .supervisor import directory
@@ -70,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         settings = config.load(args, os.environ)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_work(settings))
+            runner.run(_work(settings, reload=getattr(args, "reload", False)))
             if remaining := runner.run(_cancel_remaining()):
                 _exit_with(remaining)
     except SettingsError as error:
@@ -102,7 +108,7 @@ def _complain(error: Exception, status: int) -> int:
     return status
 
 
-async def _work(settings: config.Settings) -> None:
+async def _work(settings: config.Settings, *, reload: bool) -> None:
     async with AsyncExitStack() as stack:
         redis = clients.connect(settings.redis.url, settings.redis.prefix)
         stack.push_async_callback(redis.aclose)
@@ -112,26 +118,41 @@ async def _work(settings: config.Settings) -> None:
         stack.push_async_callback(turns.aclose)
         provider = build(settings.provider)
         stack.push_async_callback(provider.aclose)
+        if reload:  # byte code is as old as its module to the second: a quick second change would be missed
+            sys.dont_write_bytecode = True
+        agents = Agents(settings.worker.agent_paths)
+        agents.check(provider)
         notifier = Notifier(os.environ)
         stack.callback(notifier.close)
         worker, me = settings.worker, _status(settings.worker, os.environ.get(SUPERVISOR_NAME, ""))
-        by_name = {
-            name: JobQueue(redis, reader, queue=name, consumer=me.id, lease=worker.lease)
-            for name in worker.queues
-        }
+        by_name = {name: _queue(name, redis, reader, me.id, worker) for name in worker.queues}
+        rooms = [Positions(redis, queue) for queue in by_name.values() if isinstance(queue, FairQueue)]
         queues = PriorityQueues(by_name, quota=worker.max_jobs if me.supervisor else 0)
-        consumer = compose(settings, redis, queues, turns, provider)
+        consumer = compose(settings, redis, queues, turns, provider, agents)
+        stack.push_async_callback(consumer.aclose)
         # Only a supervisor replaces a process that retires.
         limits = RecyclingLimits(worker.max_time, worker.max_memory, abandoned=1)
         heartbeat = Heartbeat(me, consumer, queues, notifier, limits if me.supervisor else UNLIMITED)
         workers = WorkerDirectory(redis)
+        if reload:
+            watching = asyncio.create_task(reloading.watch(agents))
+            stack.callback(watching.cancel)
         await _prepare(redis, queues, turns, workers, heartbeat)
+        for room in rooms:
+            stack.callback(asyncio.create_task(room.run()).cancel)
         if worker.metrics_port:
-            stack.callback(metrics.serve(consumer, settings))
+            stack.callback(metrics.serve(consumer, settings, rooms))
         try:
             await _consume(consumer, heartbeat.run(workers), partial(_say_ready, settings, notifier))
         finally:
             await _leave(workers, me.id)
+
+
+def _queue(name: str, redis: Named, reader: Named, consumer: str, worker: config.Worker) -> JobQueue:
+    if not worker.fair:
+        return JobQueue(redis, reader, queue=name, consumer=consumer, lease=worker.lease)
+    shares = Shares.of(worker)
+    return FairQueue(redis, reader, queue=name, consumer=consumer, lease=worker.lease, shares=shares)
 
 
 def _status(worker: config.Worker, supervisor: str) -> Status:
@@ -158,7 +179,8 @@ async def _prepare(
 
 def _store(settings: config.Database) -> store.Store:
     limits = store.HistoryLimits(settings.history_turns, settings.history_characters)
-    return store.Store(settings.url, migrate=settings.migrate, limits=limits)
+    titles = settings.title != "off"
+    return store.Store(settings.url, migrate=settings.migrate, limits=limits, titles=titles)
 
 
 def build(settings: config.ProviderSettings) -> base.Provider:
@@ -225,30 +247,37 @@ def compose(
     jobs: JobQueue | PriorityQueues,
     turns: store.Store,
     provider: base.Provider,
+    agents: Agents,
 ) -> Consumer:
     """Wire the parts together. Starts nothing."""
-    worker, model = settings.worker, settings.provider
+    worker, made = settings.worker, settings.provider
     backend = Backend("Redis", REDIS_DOWN, log)
     flags = CancelFlags(redis)
+    model = Model(
+        provider=provider,
+        policy=AttemptPolicy(base.Patience(made.first_token_seconds, made.no_token_seconds), made.retries),
+        tries=worker.tries,
+        provider_name=made.name,
+        continues=worker.on_interrupted == "continue",
+        breaker=_circuit_breaker(made, redis, backend),
+    )
     runner = Runner(
         messages=TokenLog(redis, tries=worker.tries, retention=worker.retention),
         flags=flags,
         store=turns,
-        model=Model(
-            provider=provider,
-            policy=AttemptPolicy(
-                base.Patience(model.first_token_seconds, model.no_token_seconds), model.retries
-            ),
-            tries=worker.tries,
-            continues=worker.on_interrupted == "continue",
-            breaker=_circuit_breaker(model, redis, backend),
-        ),
+        model=model,
         redis=backend,
         database=Backend("the database", (store.DatabaseUnavailableError,), log),
         timeout=worker.timeout,
+        agents=agents,
+        titles=Titles(redis, turns, _title_model(settings.database, model)),
     )
     limits = Limits(worker.concurrency, worker.lease, worker.drain_seconds)
     return Consumer(jobs, flags, runner, backend, limits)
+
+
+def _title_model(settings: config.Database, model: Model) -> TitleModel | None:
+    return TitleModel(model, settings.title_model) if settings.title == "model" else None
 
 
 def _say_ready(settings: config.Settings, notifier: Notifier) -> None:

@@ -10,8 +10,12 @@ from urllib.parse import urlsplit
 import msgspec
 
 from legato.protocol import settings
-from legato.protocol.redis_env import with_redis_url
+from legato.protocol.jobs import TENANT
+from legato.protocol.redaction import SecretText, SecretUrl, SecretValues, hidden, text_of
+from legato.protocol.redis_env import source_of_url, with_redis_url
 from legato.protocol.settings import SettingsError
+
+from .importing import IMPORT_PATH
 
 if TYPE_CHECKING:
     import argparse
@@ -22,6 +26,10 @@ Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
 NAME: Final = "[A-Za-z0-9_.-]{1,64}"
 Queues = Annotated[str, msgspec.Meta(pattern=rf"^{NAME}(,{NAME}){{0,15}}\Z")]
 """Up to 16 names of job streams with commas between them."""
+
+MaxRunning = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+Weight = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+Tenant = Annotated[str, msgspec.Meta(pattern=rf"^{TENANT.pattern}\Z")]
 
 _ANTHROPIC_ALIASES: Final = {
     "ANTHROPIC_API_KEY": "provider.api_key",
@@ -55,6 +63,14 @@ class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     :ivar metrics_host: address at which Prometheus metrics are served.
     :ivar metrics_port: their port; 0: none. Of several processes, process n has that port + n.
     :ivar drain_seconds: how long running replies may continue after SIGTERM.
+    :ivar fair: whether jobs are claimed in turns of their tenants and users, not in the order they came. The
+        next four need it, and all workers of a queue the same values.
+    :ivar max_per_user: maximum jobs of one user that run at once, over all workers; 0: no maximum.
+    :ivar max_per_tenant: the same for one tenant.
+    :ivar tenant_weights: jobs that a tenant gets per round; others get one.
+    :ivar tenant_limits: ``max_per_tenant`` for single tenants.
+    :ivar agent: ``MODULE:NAME`` of the agent or handler that answers jobs which name none; empty: the model.
+    :ivar agents: further ones by the name that a job gives as ``agent``.
     """
 
     queue: Queues = "ai-streaming"
@@ -76,23 +92,23 @@ class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics_host: str = "127.0.0.1"
     metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     drain_seconds: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 30
+    fair: bool = False
+    max_per_user: MaxRunning = 0
+    max_per_tenant: MaxRunning = 0
+    tenant_weights: Annotated[dict[Tenant, Weight], msgspec.Meta(max_length=1000)] = {}
+    tenant_limits: Annotated[dict[Tenant, MaxRunning], msgspec.Meta(max_length=1000)] = {}
+    agent: str = ""
+    agents: dict[Annotated[str, msgspec.Meta(pattern=rf"^{NAME}\Z")], str] = {}
+
+    @property
+    def agent_paths(self) -> dict[str, str]:
+        """Name -> ``MODULE:NAME``, of all agents."""
+        return {**self.agents, **({"default": self.agent} if self.agent else {})}
 
     @property
     def queues(self) -> tuple[str, ...]:
         """The names in ``queue``, each once."""
         return split_queues(self.queue)
-
-
-Money = Annotated[float, msgspec.Meta(ge=0)]
-
-
-class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Cost of a model per million tokens, in any currency."""
-
-    input: Money = 0
-    output: Money = 0
-    cache_read: Money = 0
-    cache_write: Money = 0
 
 
 CLAUDE: Final = "claude-sonnet-4-6"
@@ -119,19 +135,19 @@ class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = CLAUDE
     max_tokens: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 4096
     system: str = ""
-    api_key: str = ""
-    base_url: str = ""
-    headers: dict[str, str] = {}
-    options: dict[str, Any] = {}
+    api_key: SecretText = ""
+    base_url: SecretUrl = ""
+    headers: SecretValues = {}
+    options: Annotated[dict[str, Any], hidden("values")] = {}
     connect_seconds: Seconds = 5
     first_token_seconds: Seconds = 60
     no_token_seconds: Seconds = 30
     retries: Annotated[int, msgspec.Meta(ge=0, le=100)] = 3
-    prices: dict[str, Price] = {}
+    prices: dict[str, settings.Price] = {}
 
     def __repr__(self) -> str:
-        """Without the key."""
-        return f"ProviderSettings(name={self.name!r}, model={self.model!r})"
+        """Without secrets."""
+        return text_of(self)
 
 
 class Database(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -141,16 +157,21 @@ class Database(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     :ivar migrate: migrate the tables when a worker starts.
     :ivar history_turns: maximum turns of a stored conversation that are sent to the model.
     :ivar history_characters: maximum characters of these turns in all.
+    :ivar title: what a conversation is called after its first reply: by the first words of its first message,
+        by the ``model``, or not at all.
+    :ivar title_model: the model for titles; empty: ``provider.model``.
     """
 
-    url: str = "sqlite:///legato.db"
+    url: SecretUrl = "sqlite:///legato.db"
     migrate: bool = True
     history_turns: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 100
     history_characters: Annotated[int, msgspec.Meta(ge=0, le=10_000_000)] = 160_000
+    title: Literal["first-words", "model", "off"] = "first-words"
+    title_model: Annotated[str, msgspec.Meta(max_length=200)] = ""
 
     def __repr__(self) -> str:
-        """Without the password."""
-        return "Database(...)"
+        """Without secrets."""
+        return text_of(self)
 
 
 class ControlSettings(msgspec.Struct, frozen=True):
@@ -171,19 +192,28 @@ class Settings(msgspec.Struct, frozen=True):
     database: Database = Database()
 
 
-def load(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
+def load(
+    args: argparse.Namespace, environ: Mapping[str, str], sources: dict[str, str] | None = None
+) -> Settings:
     """Load the settings from the options of :mod:`legato.worker.options`, the environment and the file.
 
+    :param sources: is filled as by :func:`legato.protocol.settings.load`.
     :raises SettingsError: one line for the user.
     """
-    loaded = _load(args, environ, ALIASES)
+    sources = {} if sources is None else sources
+    loaded = _load(args, environ, ALIASES, sources)
     if loaded.provider.name not in ("anthropic", "scripted"):  # others must not get Anthropic's key
-        loaded = _load(args, environ, ALIASES.keys() - _ANTHROPIC_ALIASES.keys())
+        sources.clear()
+        loaded = _load(args, environ, ALIASES.keys() - _ANTHROPIC_ALIASES.keys(), sources)
+    if sources.get("redis.url") == "REDIS_URL":
+        sources["redis.url"] = source_of_url(environ)
     _check(loaded)
     return loaded
 
 
-def _load(args: argparse.Namespace, environ: Mapping[str, str], aliases: Iterable[str]) -> Settings:
+def _load(
+    args: argparse.Namespace, environ: Mapping[str, str], aliases: Iterable[str], sources: dict[str, str]
+) -> Settings:
     return settings.load(
         Settings,
         path=getattr(args, "config", None),
@@ -191,10 +221,11 @@ def _load(args: argparse.Namespace, environ: Mapping[str, str], aliases: Iterabl
         environ=with_redis_url(environ),
         aliases={name: ALIASES[name] for name in aliases},
         overrides={f"worker.{name}": getattr(args, name, None) for name in OVERRIDES},
+        sources=sources,
     )
 
 
-OVERRIDES: Final = ("queue", "concurrency", "processes", "min_processes", "balance", "metrics_port")
+OVERRIDES: Final = ("agent", "queue", "concurrency", "processes", "min_processes", "balance", "metrics_port")
 """Keys of ``[worker]`` that are also options."""
 
 
@@ -226,6 +257,7 @@ def _check(loaded: Settings) -> None:
     if not loaded.redis.url:
         raise SettingsError("redis.url: is not set; the worker needs Redis: set REDIS_URL")
     _check_processes(loaded.worker)
+    _check_fairness(loaded.worker)
     _check_provider(loaded.provider)
 
 
@@ -238,12 +270,19 @@ def _check_processes(worker: Worker) -> None:
         )
 
 
+def _check_fairness(worker: Worker) -> None:
+    """Refuse settings that would have no effect."""
+    for name in ("max_per_user", "max_per_tenant", "tenant_weights", "tenant_limits"):
+        if getattr(worker, name) and not worker.fair:
+            raise SettingsError(f"worker.{name}: has no effect without worker.fair")
+
+
 def _check_provider(provider: ProviderSettings) -> None:
     """Check the settings of the chosen provider. Errors contain neither key nor address."""
     check = _CHECKS.get(provider.name)
     if check is not None:
         check(provider)
-    elif not _IMPORT_PATH.fullmatch(provider.name):
+    elif not IMPORT_PATH.fullmatch(provider.name):
         known = ", ".join(_CHECKS)
         raise SettingsError(f"provider.name: expected {known} or MODULE:NAME, got {provider.name!r}")
 
@@ -296,8 +335,6 @@ _CHECKS: Final[dict[str, Callable[[ProviderSettings], None]]] = {
     "scripted": lambda _: None,
 }
 """The providers that come with Legato."""
-
-_IMPORT_PATH: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 

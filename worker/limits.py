@@ -57,6 +57,30 @@ QUEUE_POLL_MS: Final = 100
 QUEUE_BLOCK_MS: Final = 1000
 """How long a read waits for a new job. A drain waits for it too, since a cancelled read strands jobs."""
 
+COLLECT_BATCH: Final = 16
+"""Jobs that a worker with ``worker.fair`` reads at once to put them in order; each has up to 8 MiB."""
+
+COLLECTS_PER_CLAIM: Final = 128
+"""Such reads before a claim. Jobs beyond them are put in order later, so a claim never waits for long."""
+
+STRAY_MS: Final = 1000
+"""A job that was read this long ago and is in no order was read by a process that died meanwhile."""
+
+CHECKED_PER_LOOK: Final = 100
+"""Entries of the order that are compared with the stream at once, with each search for expired leases."""
+
+POSITIONS_SECONDS: Final = 1.0
+"""Interval of the positions that one worker per queue publishes; one message gets no more than one in it."""
+
+POSITIONS_LISTED: Final = 200
+"""Jobs whose positions are looked up, in some milliseconds of Redis. Those behind them hear later."""
+
+POSITIONS_PER_LOOK: Final = 100
+"""Positions that are published in one interval: of the jobs that have waited longest for theirs."""
+
+REPORTER_MS: Final = 3000
+"""Time after which another worker publishes the positions."""
+
 MAX_DEAD_LETTERS: Final = 10_000
 """Dead letters that a queue keeps; with more, the oldest are deleted."""
 
@@ -103,8 +127,23 @@ MAX_MODEL_NAME_CHARACTERS: Final = 200
 SSE_MAX_EVENT_BYTES: Final = 4 * 1024 * 1024
 """Maximum size of one event. Providers send a few hundred bytes; a tool's result may be a long page."""
 
+MAX_STEP_CONTENT_CHARACTERS: Final = 8_000_000
+"""Maximum size of what the model says in one request with tools, in which it may read many long pages."""
+
+MAX_TOOL_INPUT_CHARACTERS: Final = 1_000_000
+"""Maximum size of a tool call's input: more than a model can write in one request."""
+
+MAX_TOOL_NAME_CHARACTERS: Final = 200
+"""Maximum length of a tool's name, and of the id of a call. Those of the API have 64 characters at most."""
+
+MAX_CONTENT_DEPTH: Final = 100
+"""How deeply what the model says may be nested. Readers of JSON give up at 1,000 levels, or earlier."""
+
 MAX_REASON_CHARACTERS: Final = 300
 """How much of a provider's message is logged."""
+
+MAX_PARALLEL_CALLS: Final = 128
+"""Maximum number of tool calls in one answer: a server's mistake could begin one with each piece."""
 
 BREAKER_FIRST_PAUSE_SECONDS: Final = 1.0
 """First pause after an overload, where the provider gives no length. It doubles each time."""
@@ -115,6 +154,9 @@ BREAKER_LONGEST_PAUSE_SECONDS: Final = 30.0
 BREAKER_LONGEST_REQUESTED_SECONDS: Final = 60.0
 """Upper bound on a pause whose length the provider gives."""
 
+BREAKER_CLOSED_SECONDS: Final = 0.1
+"""For how long a process believes that the circuit breaker is closed, unless it opens it itself."""
+
 BREAKER_PROBE_SECONDS: Final = 1.0
 """Interval of the requests that probe a provider after its pause."""
 
@@ -124,13 +166,25 @@ SCRIPTED_TOKENS_PER_SECOND: Final = 30
 """Default of ``rate`` of a scripted reply."""
 
 SCRIPTED_MAX_TOKENS: Final = 100_000
-"""Maximum number of tokens of a scripted reply: a user may write the script."""
+"""Maximum number of events of a scripted reply, tokens included: a user may write the script."""
 
 SCRIPTED_MAX_TOKENS_PER_SECOND: Final = 100_000
 """Maximum of the scripted ``rate``."""
 
 SCRIPTED_MAX_FAULTS: Final = 20
 """Maximum number of faults of a scripted reply."""
+
+SCRIPTED_MAX_WORDS: Final = 200
+"""Maximum number of words of a script, and so of its steps and calls."""
+
+SCRIPTED_MAX_WORD_CHARACTERS: Final = 20_000
+"""Maximum length of a word, such as a call with its input."""
+
+SCRIPTED_INPUT_PIECE_CHARACTERS: Final = 8
+"""Length of the pieces in which a scripted call writes its input."""
+
+SCRIPTED_MAX_ECHO_CHARACTERS: Final = 20_000
+"""How much of the tools' outputs ``echo`` repeats."""
 
 CONTRACT_STEP_SECONDS: Final = 5.0
 """Time limit of each step of a contract check."""
@@ -143,7 +197,7 @@ CONTRACT_CONCURRENT_REQUESTS: Final = 3
 CALLS_PER_PIPELINE: Final = 64
 """Maximum number of calls in one pipeline. A full one is sent at once."""
 
-PIPELINE_SECONDS: Final = 0.004
+PIPELINE_SECONDS: Final = 0.008
 """Interval of the pipelines to one server, and so the longest that a call waits for others."""
 
 TOKENS_PER_REPAIR: Final = 256
@@ -194,3 +248,97 @@ REPORT_EXPIRY_SECONDS: Final = 10
 
 ORDER_EXPIRY_SECONDS: Final = 86_400
 """How long an order is kept for a process that does not report."""
+
+# --- agents/: tools, approvals, handlers
+
+AGENT_STEPS: Final = 10
+"""Default of an agent's ``max_steps``: requests to the model for one reply."""
+
+AGENT_MAX_STEPS: Final = 100
+"""Maximum of ``max_steps``."""
+
+AGENT_SYSTEM_SECONDS: Final = 30.0
+"""Time limit of an agent's function that answers the system prompt."""
+
+APPROVAL_SECONDS: Final = 259_200.0
+"""Default of a tool's ``approval_seconds``: three days."""
+
+APPROVAL_MAX_SECONDS: Final = 31_536_000.0
+"""Maximum of ``approval_seconds``: a year."""
+
+APPROVAL_MAX_INPUT_BYTES: Final = 65_536
+"""Maximum length of the input of a call that needs an approval, as JSON. A longer one is not made."""
+
+TOOL_SECONDS: Final = 30.0
+"""Default time limit of a tool call."""
+
+TOOL_MAX_CALLS: Final = 32
+"""Maximum number of calls in one step. The model is told that further ones were not made."""
+
+TOOL_MAX_OUTPUT_BYTES: Final = 100_000
+"""Maximum length of a tool's result as JSON. The model is told of a longer one instead."""
+
+TOOL_MAX_ERROR_CHARACTERS: Final = 2000
+"""How much of a tool's error the model is told."""
+
+TOOL_MAX_CITATIONS: Final = 50
+"""Maximum number of citations of one call."""
+
+CITATION_MAX_CHARACTERS: Final = 2000
+"""Maximum length of each value of a citation that a tool names."""
+
+TOOL_MAX_SCHEMA_BYTES: Final = 32_768
+"""Maximum length of the schema of one tool."""
+
+TOOL_MAX_DESCRIPTION_CHARACTERS: Final = 8000
+"""How much of a tool's docstring the model is told."""
+
+MAX_SHOWN_BYTES: Final = 8000
+"""Maximum length of a tool's input or output in an event. Readers get no longer one."""
+
+HANDLER_SILENCE_SECONDS: Final = 86_400.0
+"""How long a handler may yield nothing: ``worker.timeout`` ends it before."""
+
+HANDLER_MAX_ONCE_BYTES: Final = 1_000_000
+"""Maximum length of a stored value of a handler as JSON."""
+
+HANDLER_MAX_ONCE_KEY_CHARACTERS: Final = 200
+"""Maximum length of the key of such a value."""
+
+AGENT_MAX_ERROR_CHARACTERS: Final = 500
+"""How much is told of an error by which an agent cannot be imported."""
+
+AGENT_RELOAD_POLL_SECONDS: Final = 0.5
+"""Interval at which the files of agents are looked at with ``--reload``."""
+
+WAITING_SWEEP_SECONDS: Final = 5.0
+"""Interval at which a worker looks for parked replies whose approval is overdue."""
+
+WAITING_SWEEP_COUNT: Final = 20
+"""Maximum number of parked replies that one look queues again."""
+
+WAITING_POSTPONE_MS: Final = 10_000
+"""After which time an overdue reply is looked at again that some worker has."""
+
+# --- store/: the path through a conversation, and titles
+
+PATH_TURNS_PER_READ: Final = 256
+"""Turns of a conversation that one query looks at, without their texts. A history has 100 by default."""
+
+PATH_MAX_READS: Final = 64
+"""Maximum number of such queries for one history. Most need one; branches that were left early need more."""
+
+TITLE_SECONDS: Final = 20.0
+"""Time limit of the request for a title."""
+
+TITLE_MAX_TOKENS: Final = 64
+"""Maximum number of tokens of that request's answer."""
+
+TITLE_MAX_CHARACTERS: Final = 2000
+"""How much of the message, and of its reply, the model is told for a title."""
+
+TITLES_AT_ONCE: Final = 4
+"""Maximum number of such requests of one process. Further conversations keep their first words."""
+
+TITLE_CLOSE_SECONDS: Final = 1.0
+"""How long the end of the process waits for titles to be published."""

@@ -23,6 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options. None as default leaves the value to environment and file."""
     parser.add_argument("--config", metavar="FILE", help="settings as TOML")
     parser.add_argument("--env-file", metavar="FILE", help=ENV_FILE)
+    parser.add_argument(
+        "--agent", metavar="MODULE:NAME", help="the agent or handler that answers (default: the model alone)"
+    )
+    parser.add_argument(
+        "--reload", action="store_true", help="reload agents when their files change, for development"
+    )
     parser.add_argument("--processes", type=int, metavar="N", help="maximum number of processes (default 1)")
     parser.add_argument(
         "--min-processes", type=int, metavar="N", help="minimum per queue, with --balance auto (default 1)"

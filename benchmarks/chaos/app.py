@@ -48,17 +48,23 @@ class ChatApp:
         """Sign a token for a user."""
         return jwt.encode({"sub": user, "exp": 2**32}, self._secret, "HS256")
 
-    async def send(self, user: str, node: int, message: str, key: str) -> str:
+    async def send(self, user: str, node: int, message: str, key: str, agent: str = "") -> str:
         """Submit a message until it is accepted, under the idempotency ``key``. Returns its id."""
-        answer = await self._insist(
-            user, node, "/api/chat/send", {"message": message}, {"Idempotency-Key": key}
-        )
+        body = {"message": message, **({"agent": agent} if agent else {})}
+        answer = await self._insist(user, node, "/api/chat/send", body, {"Idempotency-Key": key})
         return str(answer.json()["message_id"])
 
     async def cancel(self, user: str, node: int, message_id: str) -> bool:
         """Cancel a message until a node answers. Returns whether the cancel was accepted."""
         answer = await self._insist(user, node, f"/api/chat/{message_id}/cancel", {}, {})
         return bool(answer.status_code == httpx2.codes.OK)
+
+    async def decide(self, user: str, node: int, message_id: str, call: str, *, approve: bool) -> int:
+        """Approve or refuse a call until a node answers. Returns the status: 404 while nobody asks for it."""
+        answer = await self._insist(
+            user, node, f"/api/chat/{message_id}/tools/{call}", {"approve": approve}, {}
+        )
+        return int(answer.status_code)
 
     async def users(self, node: int, channel: str) -> frozenset[str]:
         """The users of a presence channel, as a node returns them."""

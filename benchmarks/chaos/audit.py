@@ -4,6 +4,7 @@ The checks:
 
 * **log**: the words of the script, each once, in order, up to the end of the reply; all of them if it is
  complete. One end: that of the script, or cancelled if a cancel was requested.
+* **tools**: see :mod:`.calls`.
 * **database**: the user's turn and the reply's turn, once each, with that text and that end.
 * **live**: see :mod:`.live`.
 * **whole**: see :mod:`.whole`.
@@ -18,7 +19,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from . import hooks, live, room, whole
+from . import calls, hooks, live, room, whole
 from .findings import Finding, flaws
 from .record import ENDS
 
@@ -60,6 +61,7 @@ def audit(record: Record) -> AuditResult:
     for reader in record.readers:
         findings += live.audit(reader, record)
         findings += whole.audit(reader, record)
+    findings += calls.audit(record)
     if record.room is not None:
         findings += room.audit(record.room)
         findings += hooks.audit(record.room)
@@ -83,8 +85,8 @@ def _queue(record: Record) -> Iterator[Finding]:
 
 def _log(sent: Sent, kept: Kept) -> Iterator[Finding]:
     text, wanted = "".join(kept.log), sent.script.text
-    if kept.next != len(kept.log):
-        yield Finding("lost", "log", sent.id, f"next is {kept.next}, but the log has {len(kept.log)} tokens")
+    if kept.next != kept.entries:
+        yield Finding("lost", "log", sent.id, f"next is {kept.next}, but the log has {kept.entries} entries")
     if not wanted.startswith(text):
         yield from _words(sent, text)
     elif kept.state == "complete" and text != wanted:
@@ -113,7 +115,9 @@ def _ending(sent: Sent, kept: Kept, rules: Rules) -> Iterator[Finding]:
         yield Finding("wrong ending", "log", sent.id, f"{said}, but decided was {kept.decided or 'nothing'}")
     if not _may_end(sent, kept, rules):
         asked = " and a cancel" if sent.cancel_index is not None else ""
-        detail = f"{said} after {kept.next} tokens and {kept.attempt} attempts of {sent.script.line!r}{asked}"
+        detail = (
+            f"{said} after {len(kept.log)} tokens and {kept.attempt} attempts of {sent.script.line!r}{asked}"
+        )
         yield Finding("wrong ending", "log", sent.id, detail)
     if sent.cancel_index is not None and kept.next - sent.cancel_index > CANCEL_SLACK:
         detail = f"{kept.next - sent.cancel_index} more tokens after the cancel had been accepted"
@@ -159,6 +163,7 @@ def _figures(record: Record) -> Mapping[str, int]:
         **{state: ends[state] for state in sorted(ENDS)},
         "tokens": sum(len(kept.log) for kept in record.kept.values()),
         "claimed again": sum(max(0, kept.attempt - 1) for kept in record.kept.values()),
+        **calls.figures(record),
         **live.figures(record.readers),
         **({} if record.room is None else hooks.figures(record.room)),
     }

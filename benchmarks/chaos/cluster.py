@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from typing import TYPE_CHECKING
 
+from . import ledger
 from .app import APP_KEY
 from .links import Links
 from .plan import GUESTS
@@ -70,6 +71,7 @@ class ChaosCluster:
         await self.close()
 
     async def _start(self) -> None:
+        ledger.create(self.programs.ledger)
         await self.store.start()
         await self.receiver.start()
         await self.links.start()

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from .plan import ChaosPlan, Options
 
 BOUNDS: Final = {"users": 100, "readers": 20, "nodes": 16, "workers": 16}
+MIN_PACE: Final = 0.1
+MAX_PACE: Final = 10.0
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -100,8 +102,10 @@ def options_of(args: argparse.Namespace) -> Options:
             raise ChaosError(f"--{name} {getattr(args, name)}: expected 1 to {most}", BAD_USAGE)
     if not 0 < args.minutes <= 1440:
         raise ChaosError(f"--minutes {args.minutes:g}: expected more than 0, at most 1440", BAD_USAGE)
+    if not MIN_PACE <= args.pace <= MAX_PACE:
+        raise ChaosError(f"--pace {args.pace:g}: expected {MIN_PACE:g} to {MAX_PACE:g}", BAD_USAGE)
     counts = {name: getattr(args, name) for name in BOUNDS}
-    return plan.Options(args.seed, args.minutes, faults=_faults(args.faults), **counts)
+    return plan.Options(args.seed, args.minutes, faults=_faults(args.faults), pace=args.pace, **counts)
 
 
 def _faults(text: str) -> frozenset[str]:
@@ -163,6 +167,8 @@ def _words(args: argparse.Namespace, options: Options) -> list[str]:
     for name in BOUNDS:
         if getattr(options, name) != getattr(defaults, name):
             words += [f"--{name}", str(getattr(options, name))]
+    if options.pace != defaults.pace:
+        words += ["--pace", f"{options.pace:g}"]
     return words if options.faults == defaults.faults else [*words, "--faults", args.faults]
 
 

@@ -24,10 +24,10 @@ KINDS: Final = {
     "missing webhook": "something that happened was not told",
 }
 
-PLACES: Final = ("log", "database", "live", "whole", "queue", "list", "api", "webhooks")
-"""Where: the token log in Redis; the turns in the database; the raw frames of one subscription; the text that
-a reader has in the end by frames, snapshots and reading up; the job stream and its dead letters; the members
-that a client library has; the answers of the HTTP API; what webhooks told."""
+PLACES: Final = ("log", "tools", "database", "live", "whole", "queue", "list", "api", "webhooks")
+"""Where: the token log in Redis; what tools did; the turns in the database; the raw frames of one
+subscription; the text that a reader has in the end by frames, snapshots and reading up; the job stream and
+its dead letters; the members that a client library has; the answers of the HTTP API; what webhooks told."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
+
+from legato.protocol import parts
 
 from .findings import Finding, flaws
 from .record import Disconnected, Frame, Read, Subscribed
@@ -31,6 +34,8 @@ TERMINALS: Final = {
 SNAPSHOT: Final = "stream.snapshot"
 TOKEN: Final = "token.received"  # noqa: S105 - an event
 STARTED: Final = "stream.started"
+PARTS: Final = {part.event: kind for kind, part in parts.KINDS.items()}
+"""Event of a part of a reply that is not text -> its kind in the log."""
 
 SLACK: Final = 6.0
 """Seconds that a frame may arrive after one of a later message, if a fault delays the node or its reads."""
@@ -109,7 +114,7 @@ def _foreign(
         who = f"{message_id} at {reader.name}"
         if message_id not in own:
             yield Finding("forged", "live", who, f"{frame.event} of a message that is not the reader's")
-        elif frame.event not in (TOKEN, SNAPSHOT, STARTED, *TERMINALS):
+        elif frame.event not in (TOKEN, SNAPSHOT, STARTED, *TERMINALS, *PARTS):
             yield Finding("forged", "live", who, f"{frame.event} is no event of a reply")
         elif str(frame.data.get("userId", reader.user)) != reader.user:
             yield Finding("forged", "live", who, f"{frame.event} with the user {frame.data['userId']!r}")
@@ -169,6 +174,7 @@ class _View:
 
 def _judge(view: _View, *, lasted: bool) -> Iterator[Finding]:
     yield from _texts(view)
+    yield from _parts(view, lasted)
     yield from _terminal(view)
     yield from _order(view)
     yield from _holes(view, lasted)
@@ -187,15 +193,37 @@ def _texts(view: _View) -> Iterator[Finding]:
             yield view.finding("forged", f"a snapshot of {count} tokens is not what the log has")
 
 
+def _parts(view: _View, lasted: bool) -> Iterator[Finding]:
+    """The other parts: as the log has them, in order, each once; all of them if the reply was seen whole."""
+    logged = {part.offset: part for part in view.kept.parts if part.kind != parts.HIDDEN}
+    received = [frame for frame in view.frames if frame.event in PARTS]
+    offsets = [int(frame.data["offset"]) for frame in received]
+    for frame, offset in zip(received, offsets, strict=True):
+        part = logged.get(offset)
+        told = {name: value for name, value in frame.data.items() if name not in ("messageId", "offset")}
+        if part is None or (PARTS[frame.event], told) != (
+            part.kind,
+            {**part.data, "tokenIndex": part.token_index},
+        ):
+            yield view.finding("forged", f"{frame.event} at offset {offset} is not what the log has")
+    for before, after in pairwise(offsets):
+        if after <= before:
+            yield view.finding("repeated" if after == before else "reordered", f"the part at offset {after}")
+    if view.from_start and (lasted or view.terminals):
+        for offset in sorted(logged.keys() - set(offsets)):
+            yield view.finding("gap", f"the part at offset {offset} is missing")
+
+
 def _terminal(view: _View) -> Iterator[Finding]:
     kept = view.kept
     for frame in view.terminals:
         data: Mapping[str, Any] = frame.data
         if TERMINALS[frame.event] != kept.state:
             yield view.finding("wrong ending", f"{frame.event}, but the message is {kept.state}")
-        if data.get("totalTokens", kept.next) != kept.next:
-            yield view.finding("wrong ending", f"totalTokens is {data['totalTokens']} instead of {kept.next}")
-        if frame.event == "stream.failed" and (data["code"], data["partial"]) != (kept.code, kept.next > 0):
+        count = len(kept.log)
+        if data.get("totalTokens", count) != count:
+            yield view.finding("wrong ending", f"totalTokens is {data['totalTokens']} instead of {count}")
+        if frame.event == "stream.failed" and (data["code"], data["partial"]) != (kept.code, count > 0):
             yield view.finding("wrong ending", f"{data['code']}, partial {data['partial']}: not so decided")
 
 
@@ -222,7 +250,7 @@ def _holes(view: _View, lasted: bool) -> Iterator[Finding]:
         if not lasted or not (view.from_start or view.tokens or view.snapshots):
             return
         yield view.finding("missing ending", "no terminal event")
-    total = view.kept.next
+    total = len(view.kept.log)
     if (due is not None or view.tokens) and expected < total:
         yield view.finding("gap", _range(expected, total))
 
@@ -238,6 +266,7 @@ def figures(readers: Iterable[ReaderRecord]) -> Mapping[str, int]:
     return {
         "subscriptions": sum(isinstance(entry, Subscribed) for entry in entries),
         "frames": sum(frame.event == TOKEN for frame in frames),
+        "parts": sum(frame.event in PARTS for frame in frames),
         "snapshots": sum(frame.event == SNAPSHOT for frame in frames),
         "reads": sum(isinstance(entry, Read) for entry in entries),
     }

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from .script import FAULT_CODES, ReplyScript
+from .script import FAULT_CODES, NEEDS_APPROVAL, PlannedCall, ReplyScript
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,6 +28,9 @@ EVERY: Final = (1.2, 4.0)
 
 SEND_EVERY: Final = (2.5, 8.0)
 """Seconds from one message of a user to the next."""
+
+WITH_TOOLS: Final = 0.4
+"""The share of messages whose reply calls tools."""
 
 STAYS: Final = (1.0, 14.0)
 """Seconds that a guest stays."""
@@ -71,6 +74,7 @@ KINDS: Final = {
 MESSAGE_KINDS: Final = {
     "provider": "the provider fails: overloaded, cut, silent, ended early, refused",
     "cancel": "the user cancels, at any time",
+    "tools": "the reply calls tools, some of which the user has to approve",
 }
 """Faults that are a message's own."""
 
@@ -79,7 +83,7 @@ ALL: Final = (*KINDS, *MESSAGE_KINDS)
 
 @dataclass(frozen=True)
 class Options:
-    """What a plan depends on."""
+    """What a plan depends on. ``pace``: so many times as many faults as usual."""
 
     seed: int
     minutes: float
@@ -87,6 +91,7 @@ class Options:
     readers: int = 2
     nodes: int = 3
     workers: int = 3
+    pace: float = 1.0
     faults: frozenset[str] = frozenset(ALL)
 
     @property
@@ -101,13 +106,22 @@ class Options:
 
 
 class PlannedSend(NamedTuple):
-    """A user submits a message through a node; ``cancel`` seconds later it is cancelled, None for never."""
+    """A user submits a message through a node; ``cancel`` seconds later it is cancelled, None for never.
+
+    :ivar decides: seconds after which the user begins to decide on calls that need an approval.
+    """
 
     at: float
     user: int
     node: int
     script: ReplyScript
     cancel: float | None
+    decides: float = 0.0
+
+    @property
+    def needs_approval(self) -> bool:
+        """Whether a call of it waits for the user."""
+        return any(call.tool in NEEDS_APPROVAL for call in self.script.calls)
 
 
 class PlannedFault(NamedTuple):
@@ -153,13 +167,16 @@ def _random(options: Options, purpose: str) -> random.Random:
 
 def _sends(options: Options) -> Iterator[PlannedSend]:
     for user in range(options.users):
-        dice = _random(options, f"user {user}")
+        dice, tools = _random(options, f"user {user}"), _random(options, f"tools {user}")
         at = dice.uniform(0, SEND_EVERY[1])
         while at < options.seconds:
             script = _script(dice, "provider" in options.faults)
+            if "tools" in options.faults and tools.random() < WITH_TOOLS:
+                script = _tool_script(tools)
             cancels, after = dice.random() < 0.2, dice.choice((0.0, dice.uniform(0, 6)))
             cancel = after if cancels and "cancel" in options.faults else None
-            yield PlannedSend(round(at, 2), user, dice.randrange(options.nodes), script, cancel)
+            decides = round(tools.uniform(0, 4), 2)
+            yield PlannedSend(round(at, 2), user, dice.randrange(options.nodes), script, cancel, decides)
             at += dice.uniform(*SEND_EVERY)
 
 
@@ -188,6 +205,18 @@ def _script(dice: random.Random, faults: bool) -> ReplyScript:
     return ReplyScript(tokens, rate, fault, fail_at, always, overlap)
 
 
+def _tool_script(dice: random.Random) -> ReplyScript:
+    """One to three steps with calls, and text around them."""
+    calls: list[PlannedCall] = []
+    tokens = 0
+    for _ in range(dice.randint(1, 3)):
+        tokens += dice.choice((0, dice.randint(1, 20)))
+        names = [dice.choice(("charge", "charge", "mail", "refund")) for _ in range(dice.randint(1, 3))]
+        calls += [PlannedCall(name, tokens) for name in names]
+        tokens += dice.randint(1, 20)  # the next step has text: calls of one step follow each other
+    return ReplyScript(tokens, dice.choice((20, 40, 80)), calls=tuple(calls), approve=dice.random() < 0.7)
+
+
 def _faults(options: Options) -> Iterator[PlannedFault]:
     """Shuffled decks of all kinds, one after the other, so that a short run has each of them too."""
     dice = _random(options, "faults")
@@ -205,7 +234,7 @@ def _faults(options: Options) -> Iterator[PlannedFault]:
         if busy.get(thing, 0.0) <= fault.at:  # else it is in the middle of another one
             busy[thing] = fault.at + fault.seconds + 1.0
             yield fault
-        at += dice.uniform(*EVERY)
+        at += dice.uniform(*EVERY) / options.pace
 
 
 def _fault(dice: random.Random, options: Options, name: str, at: float) -> PlannedFault:
@@ -233,4 +262,6 @@ def _visit_text(visit: Visit) -> str:
 
 def _send_text(send: PlannedSend) -> str:
     cancel = "" if send.cancel is None else f", cancelled after {send.cancel:.2f} s"
+    if send.needs_approval:
+        cancel += f", {'approved' if send.script.approve else 'refused'} after {send.decides:.2f} s"
     return f"user {send.user} sends through node {send.node}: {send.script.line}{cancel}"

@@ -13,6 +13,7 @@ from .app import APP_ID, APP_KEY
 from .child import ClusterProcess
 from .plan import LEASE, NODE_LEASE
 from .readers import ROOM
+from .tools import VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +43,17 @@ lease_seconds = {lease}
 
 [auth]
 channels = ["private-ai-chat.{{sub}}", "{room}"]
+
+[chat]
+allow = ["agent"]
+"""
+
+AGENT: Final = "chaos"
+"""The name under which the workers know the agent of :mod:`.tools`."""
+
+WORKER_SETTINGS: Final = f"""\
+[worker.agents]
+{AGENT} = "legato.benchmarks.chaos.tools:agent"
 """
 
 _LISTENING: Final = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
@@ -58,6 +70,7 @@ class ChaosPrograms:
 
     def __init__(self, directory: Path, secret: str, worker: Sequence[str]) -> None:
         self.database = directory / "chaos.db"
+        self.ledger = directory / "ledger.db"
         self._directory = directory
         self._secret = secret
         self._command = worker
@@ -87,8 +100,11 @@ class ChaosPrograms:
             "LEGATO_WORKER_TRIES": str(TRIES),
             "LEGATO_WORKER_DRAIN_SECONDS": "2",
         }
-        environ = environ_of("worker", settings)
-        return ClusterProcess(f"worker {number}", self._command, environ, self._directory, _READY)
+        config = self._directory / "worker.toml"
+        config.write_text(WORKER_SETTINGS, encoding="utf-8")
+        environ = environ_of("worker", settings) | {VARIABLE: str(self.ledger)}
+        command = (*self._command, "--config", str(config))
+        return ClusterProcess(f"worker {number}", command, environ, self._directory, _READY)
 
 
 def environ_of(kind: str, settings: dict[str, str]) -> dict[str, str]:

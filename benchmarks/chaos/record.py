@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from .ledger import CallRecord
     from .script import ReplyScript
 
 ENDS = frozenset({"complete", "failed", "cancelled"})
@@ -23,7 +24,7 @@ class Sent:
     :ivar at: when the first request for it began: before that, nothing of it can have been published.
     :ivar ended: when it was known to have ended, so that its terminal event had been published; None if it
         was not.
-    :ivar cancel_index: how many tokens its log had when a cancel had been accepted; None without one.
+    :ivar cancel_index: how many entries its log had when a cancel had been accepted; None without one.
     """
 
     id: str
@@ -44,10 +45,22 @@ class TurnRow:
 
 
 @dataclass(frozen=True)
+class LoggedPart:
+    """An entry of a log that is not text."""
+
+    offset: int
+    token_index: int
+    kind: str
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Kept:
     """The state of a message in Redis and the database at the end of the run.
 
+    :ivar next: the number of entries that Redis says the log has.
     :ivar log: the text of each index.
+    :ivar parts: the other entries.
     :ivar decided: the state that the final marker names, empty without a marker; ``code`` is its code.
     """
 
@@ -58,6 +71,12 @@ class Kept:
     decided: str = ""
     code: str = ""
     rows: tuple[TurnRow, ...] = ()
+    parts: tuple[LoggedPart, ...] = ()
+
+    @property
+    def entries(self) -> int:
+        """Entries of the log."""
+        return len(self.log) + len(self.parts)
 
 
 # --- records of a reader, in order
@@ -208,6 +227,7 @@ class Record:
     :ivar jobs_left: entries that are still in the job stream.
     :ivar dead: message id -> the reason for its dead letter.
     :ivar room: None where nobody looked.
+    :ivar calls: what tools did.
     """
 
     sent: Sequence[Sent]
@@ -218,3 +238,4 @@ class Record:
     jobs_left: int = 0
     dead: Mapping[str, str] = field(default_factory=dict)
     room: RoomRecord | None = None
+    calls: Sequence[CallRecord] = ()

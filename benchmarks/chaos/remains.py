@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from redis.exceptions import RedisError
 
 from legato.protocol import stream, wire
+from legato.protocol.jobs import decode_job
 from legato.protocol.names import Names
+from legato.protocol.parts import decode_entry
 
 from .app import APP_ID
-from .record import Kept, TurnRow
+from .record import Kept, LoggedPart, TurnRow
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -58,7 +60,7 @@ class Remains:
         return [(state or b"").decode() for state in await _insist(ask)]
 
     async def next_index(self, sent: Sent) -> int:
-        """How many tokens the log of a message has."""
+        """How many entries the log of a message has."""
         return int(await _insist(lambda: self._any.hget(_message_key(sent), "next")) or 0)
 
     @property
@@ -76,7 +78,7 @@ class Remains:
         own = {entry["message_id"] for entry in pending if f"-{pid}-" in entry["consumer"].decode()}
         entries = await _insist(lambda: self._any.xrange(key))
         jobs = [fields[wire.JOB_FIELD.encode()] for entry, fields in entries if entry in own]
-        return [stream.decode_job(job).message_id for job in jobs]
+        return [decode_job(job).message_id for job in jobs]
 
     async def dead(self) -> dict[str, str]:
         """Message id -> reason of each dead letter."""
@@ -103,6 +105,7 @@ class Remains:
         if not fields:
             return None
         text, final = wire.LOG_TEXT.encode(), wire.LOG_FINAL.encode()
+        found = [decode_entry(values) for _, values in entries]
         marker = next((values[final] for _, values in entries if final in values), None)
         decision = {"state": ""} if marker is None else json.loads(marker)
         return Kept(
@@ -113,6 +116,11 @@ class Remains:
             decided=decision.get("state", "complete"),
             code=decision.get("code", ""),
             rows=tuple(rows),
+            parts=tuple(
+                LoggedPart(offset, entry.token_index or 0, entry.kind, json.loads(entry.data or b"{}"))
+                for offset, entry in enumerate(found)
+                if entry is not None and entry.kind
+            ),
         )
 
 

@@ -8,14 +8,17 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from . import ledger
 from .audit import audit
 from .cluster import guest_names
 from .errors import ChaosError
 from .faults import Faults
 from .plan import LEASE
+from .programs import AGENT
 from .readers import ROOM
 from .record import ENDS, Record, RoomRecord, Sent
 from .remains import Remains, turns
+from .script import NEEDS_APPROVAL, call_id
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -35,6 +38,9 @@ QUIET_SECONDS: Final = 4.0
 """Seconds without a violation at the end: longer than the hold-back of webhooks."""
 
 WAITED_FOR: Final = frozenset({"missing ending", "ghost", "absent", "missing webhook"})
+
+OK: Final = 200
+CONFLICT: Final = 409
 
 POLL: Final = 0.3
 PROGRESS: Final = 5.0
@@ -70,7 +76,8 @@ class ChaosRun:
     def done(self) -> Counter[str]:
         """Faults that were carried out, by kind."""
         failing = sum(bool(sent.script.fault) for sent in self._sent.values())
-        return self._faults.done + Counter(cancel=self._cancels, provider=failing)
+        calling = sum(bool(sent.script.calls) for sent in self._sent.values())
+        return self._faults.done + Counter(cancel=self._cancels, provider=failing, tools=calling)
 
     async def carry_out(self, rules: Rules) -> Record:
         """Carry out the plan, wait until everything has ended, and collect the record.
@@ -136,12 +143,42 @@ class ChaosRun:
     async def _send(self, send: PlannedSend) -> None:
         user, at = self._users[send.user], time.time()
         key = f"{self._cluster.options.seed}-{send.user}-{send.at}"
-        message_id = await self._app.send(user, send.node, send.script.line, key)
+        agent = AGENT if send.script.calls else ""
+        message_id = await self._app.send(user, send.node, send.script.line, key, agent)
         self._sent[message_id] = Sent(message_id, user, send.script, at)
         self._cluster.readers.tell("expect", user=user, id=message_id)
+        deciding = asyncio.create_task(self._decide(send, user, message_id)) if send.needs_approval else None
         if send.cancel is not None:
             await asyncio.sleep(send.cancel)
             await self._cancel(message_id, send.node)
+        if deciding is not None:
+            await deciding
+
+    async def _decide(self, send: PlannedSend, user: str, message_id: str) -> None:
+        """Decide on each call that needs an approval, twice the same; in between the opposite is refused.
+
+        :raises ChaosError: a decision had another answer than it must have.
+        """
+        await asyncio.sleep(send.decides)
+        left = [number for number, call in enumerate(send.script.calls) if call.tool in NEEDS_APPROVAL]
+        while left and self._sent[message_id].ended is None:
+            call, approve = call_id(message_id, left[0]), send.script.approve
+            answers = []
+            for verdict in (approve, not approve, approve):
+                answers.append(await self._app.decide(user, send.node, message_id, call, approve=verdict))
+                if answers[0] != OK:
+                    break
+            if answers[0] == OK:
+                if answers not in (
+                    [OK, CONFLICT, OK],
+                    [OK, CONFLICT, CONFLICT],
+                ):  # it may have ended meanwhile
+                    raise ChaosError(f"{message_id}: decisions on {call} were answered {answers}")
+                left.pop(0)
+            elif answers[0] == CONFLICT:
+                return  # it has ended
+            else:
+                await asyncio.sleep(POLL)
 
     async def _cancel(self, message_id: str, node: int) -> None:
         sent = self._sent[message_id]
@@ -205,6 +242,7 @@ class ChaosRun:
             jobs_left=await self._remains.jobs_left(),
             dead=await self._remains.dead(),
             room=await self._room(),
+            calls=await asyncio.to_thread(ledger.read, self._cluster.programs.ledger),
         )
 
     async def _room(self) -> RoomRecord:

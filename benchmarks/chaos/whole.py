@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .record import Kept, ReaderRecord, Record
 
-REAL: Final = frozenset({"queued", "streaming", *ENDS})
+REAL: Final = frozenset({"queued", "streaming", "waiting", *ENDS})
 
 
 class ReaderReply:
@@ -102,7 +102,7 @@ def _differences(reply: ReaderReply, kept: Kept) -> Iterator[tuple[str, str]]:
     text = "".join(kept.log)
     if reply.text != text:
         kind = "lost" if text.startswith(reply.text) else "forged"
-        yield kind, f"has {reply.next} of {kept.next} tokens"
+        yield kind, f"has {reply.next} of {len(kept.log)} tokens"
     if not reply.ends:
         yield "missing ending", f"does not know that the message is {kept.state}"
     elif reply.ends != [kept.state]:

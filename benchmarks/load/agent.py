@@ -53,7 +53,7 @@ SMALL_BUFFER: Final = 4096
 """Receive buffer of a stalled client, small because the kernel's buffer is not measured."""
 
 
-class Agent:
+class LoadAgent:
     """Carries out the orders."""
 
     def __init__(self) -> None:
@@ -168,7 +168,7 @@ class Agent:
         self._alarm.close()
 
 
-async def _answer(agent: Agent, line: bytes) -> None:
+async def _answer(agent: LoadAgent, line: bytes) -> None:
     asked = msgspec.json.decode(line, type=OrderRequest)
     answer = OrderResponse(asked.id)
     try:
@@ -180,7 +180,7 @@ async def _answer(agent: Agent, line: bytes) -> None:
 
 
 async def _main() -> None:
-    agent, tasks = Agent(), set()
+    agent, tasks = LoadAgent(), set()
     try:
         while line := await asyncio.to_thread(sys.stdin.buffer.readline):
             task = asyncio.create_task(_answer(agent, line))

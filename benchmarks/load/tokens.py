@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from redis.exceptions import RedisError
 
 from legato.protocol import stream
+from legato.protocol.jobs import Job
 from legato.worker import redis_clients as clients
 from legato.worker.replies.log import FencedError, GapError, Token, TokenLog
 
@@ -44,7 +45,7 @@ class _ReplyProgress:
 
     number: int
     place: int
-    job: stream.Job
+    job: Job
     log: MessageLog
     due: int = 0
     written: int = 0
@@ -89,7 +90,7 @@ class Writer:
         :raises ConnectionError: Redis refuses, or does not answer.
         """
         for place, (number, user) in enumerate(streams):
-            job = stream.Job(uuid.uuid4().hex, self._app_id, stream.parse_user_id(user), "bench", 0)
+            job = Job(uuid.uuid4().hex, self._app_id, stream.parse_user_id(user), "bench", 0)
             log = self._log.open(job, uuid.uuid4().hex)
             self._messages.append(_ReplyProgress(number, place, job, log))
         try:

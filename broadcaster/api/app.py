@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
 
 from legato.broadcaster.auth.endpoints import ChannelAuth, Signer, UserAuth
+from legato.broadcaster.auth.rules import ClaimRule
 from legato.broadcaster.auth.verifier import verifier
+from legato.broadcaster.doors.access import DoorAccess
+from legato.broadcaster.doors.kit import DoorKit, Intake
+from legato.broadcaster.doors.routes import door_routes
 from legato.broadcaster.limits import DEV_TOKEN_SECONDS
+from legato.protocol.jobs import InvalidRequest
 from legato.protocol.settings import SettingsError
-from legato.protocol.stream import InvalidRequest, parse_user_id
+from legato.protocol.stream import parse_user_id
 
-from .chat import ChatEndpoints, ChatLimits, answered
+from .approvals import ApprovalEndpoint
+from .chat import ChatEndpoints
+from .chat_config import ChatConfigEndpoint
+from .conversations import ConversationEndpoints
 from .cors import Cors
 from .dev import Guard
+from .page import Page
+from .refusals import answered
+from .submissions import ChatLimits, Submissions
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -33,22 +43,12 @@ if TYPE_CHECKING:
 
     from legato.broadcaster.apps.directory import Directory
     from legato.broadcaster.config import Settings
-    from legato.broadcaster.replies.store import Replies
     from legato.broadcaster.transport.budget import Budget
     from legato.broadcaster.transport.polling import Fallback
 
     from .asgi import Receive, Scope, Send
+    from .conversations import ChatParts
     from .http_api import HttpApi
-
-PAGE_HEADERS: Final = {
-    "content-security-policy": (
-        "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-    "cache-control": "no-cache",
-}
 
 
 class HttpApp:
@@ -75,28 +75,44 @@ class HttpApp:
 def web(
     settings: Settings,
     apps: Directory,
-    replies: Replies | None,
+    parts: ChatParts,
     unready: Callable[[], str | None],
     figures: Counter[tuple[str, int]],
     budget: Budget,
 ) -> Starlette:
     """Build the Starlette application: everything but the API and the fallback transports.
 
-    :param replies: None when chat is off.
+    :param parts: of the chat.
     :param unready: why this node should get no new clients now; None if it is ready.
     :param figures: counts requests by route and status.
     :param budget: the read budget, for parsing large bodies.
-    :raises SettingsError: ``[auth]`` or ``[dev]`` cannot be used.
+    :raises SettingsError: ``[auth]``, ``[dev]`` or ``chat.approvers`` cannot be used.
     """
     tokens = verifier(settings.auth)
     signer = Signer(settings, apps, tokens)
     channel_auth = ChannelAuth(signer, settings.auth)
-    chat = ChatEndpoints(replies, tokens, ChatLimits.of(settings), figures, budget)
+    replies = parts.replies
+    limits = ChatLimits.of(settings)
+    submissions = Submissions(replies, parts.events, limits.options)
+    chat = ChatEndpoints(replies, submissions, tokens, limits, figures, budget)
+    doors: Sequence[BaseRoute] = ()
+    if parts.doors is not None and replies is not None:
+        access = DoorAccess(replies, tokens, apps, settings.doors.token_seconds)
+        kit = DoorKit(
+            replies, parts.doors, access, Intake(submissions, limits, budget), settings.doors, figures
+        )
+        doors = door_routes(settings.chat.doors, kit)
+    approvers = [ClaimRule(text, "chat.approvers") for text in settings.chat.approvers]
+    approvals = ApprovalEndpoint(replies, tokens, approvers, settings.server.max_request_bytes, figures)
     routes: list[BaseRoute] = [
         Route("/up", _up(unready), methods=["GET"]),
         Route("/broadcasting/auth", answered(figures, "auth", channel_auth), methods=["POST"]),
         Route("/broadcasting/user-auth", answered(figures, "user_auth", UserAuth(signer)), methods=["POST"]),
+        *ChatConfigEndpoint(settings, tokens, figures).routes(),
+        *doors,
         *chat.routes(),
+        *approvals.routes(),
+        *ConversationEndpoints(parts, tokens, figures).routes(),
         *(_dev_routes(settings, figures) if settings.dev.enabled else [Route("/", _root, methods=["GET"])]),
     ]
     prefix, origins = settings.server.path, settings.server.cors_origins
@@ -162,13 +178,3 @@ def _dev_routes(settings: Settings, figures: Counter[tuple[str, int]]) -> Sequen
     if dev.page:
         routes.append(Mount("/", app=Page(directory=dev.page, html=True)))
     return routes
-
-
-class Page(StaticFiles):
-    """The files of the chat page, with headers that forbid loading from other origins."""
-
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        """See the base class. Adds :data:`PAGE_HEADERS`."""
-        response = super().file_response(*args, **kwargs)
-        response.headers.update(PAGE_HEADERS)
-        return response

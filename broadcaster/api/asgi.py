@@ -29,6 +29,12 @@ async def read_body(receive: Receive, limit: int) -> bytes:
             return bytes(body)
 
 
+async def disconnected(receive: Receive) -> None:
+    """Wait until the peer has disconnected, or the answer is complete. A body is ignored."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 async def send_json(send: Send, status: int, body: bytes) -> None:
     """Answer with JSON."""
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]

@@ -2,93 +2,36 @@
 
 from __future__ import annotations
 
-import logging
-import time
-import uuid
-from contextlib import suppress
 from functools import partial
-from math import ceil
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from legato.broadcaster.auth.errors import AuthError, KeysUnavailable
 from legato.broadcaster.auth.rules import user_of
-from legato.broadcaster.bus.base import BusError, RefusedError
-from legato.broadcaster.limits import MAX_IDEMPOTENCY_KEY_CHARACTERS
-from legato.broadcaster.replies.store import Conflict, ExpiredError, Full, Replies, TooMany, is_refusal
-from legato.protocol import history, stream
-from legato.protocol.stream import InvalidRequest, Job
+from legato.protocol import transcript
+from legato.protocol.jobs import MESSAGE_ID, InvalidRequest, check_reply_channel
 
 from .asgi import read_body
-from .events import ApiError
+from .live import socket_id_of
+from .refusals import NO_MESSAGE, NO_REDIS, ChatRefusal, answered
+from .submissions import MessageSender, decode
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from starlette.requests import Request
-    from starlette.responses import Response
     from starlette.routing import BaseRoute
 
     from legato.broadcaster.auth.verifier import Verifier
-    from legato.broadcaster.config import Settings
+    from legato.broadcaster.replies.logs import StoredReply
+    from legato.broadcaster.replies.store import Replies
     from legato.broadcaster.transport.budget import Budget
-    from legato.protocol.stream import ChatRequest, UserId
+    from legato.protocol.stream import UserId
 
-logger: Final = logging.getLogger("legato.chat")
-
-
-class ChatRefusal(Exception):  # noqa: N818 - an answer to the client, not an internal error
-    """A JSON answer ``{"message", ...}`` with a status, as Laravel front ends read it."""
-
-    def __init__(self, status: int, message: str, **more: Any) -> None:
-        super().__init__(message)
-        self.status = status
-        self.body = {"message": message, **more}
-
-
-class Answer(NamedTuple):
-    """The answer to a refused request. ``wait``: seconds for ``Retry-After``, 0 for none."""
-
-    status: int
-    body: dict[str, Any]
-    wait: int = 0
-
-
-class ChatLimits(NamedTuple):
-    """Limits on what people send.
-
-    :ivar body: bytes of a request.
-    :ivar message: characters of a message; a longer one is refused.
-    :ivar turns: turns of a history, and
-    :ivar characters: their characters together; a longer history is cut.
-    """
-
-    body: int
-    message: int
-    turns: int
-    characters: int
-
-    @classmethod
-    def of(cls, settings: Settings) -> ChatLimits:
-        """The limits in the settings; the body is bounded absolutely too, since it is parsed as a whole."""
-        chat, body = settings.chat, settings.server.max_request_bytes
-        return cls(
-            min(body, stream.MAX_REQUEST_BYTES),
-            chat.max_message_characters,
-            chat.max_history_turns,
-            chat.max_history_characters,
-        )
-
-
-class AcceptedRequest(NamedTuple):
-    """A request within the limits, and how many turns of its history were dropped for that."""
-
-    request: ChatRequest
-    dropped: int
+    from .submissions import ChatLimits, Submissions
 
 
 class ChatEndpoints:
@@ -97,12 +40,14 @@ class ChatEndpoints:
     def __init__(
         self,
         replies: Replies | None,
+        submissions: Submissions,
         tokens: Verifier,
         limits: ChatLimits,
         figures: Counter[tuple[str, int]],
         budget: Budget,
     ) -> None:
         self._replies = replies
+        self._submissions = submissions
         self._tokens = tokens
         self._limits = limits
         self._figures = figures
@@ -121,95 +66,81 @@ class ChatEndpoints:
         ]
 
     async def _enter(self, request: Request) -> tuple[UserId, Replies]:
-        user_id = user_of(await self._tokens.verify(request.headers.get("authorization", "")))
+        _, user_id, replies = await self._enter_with_claims(request)
+        return user_id, replies
+
+    async def _enter_with_claims(self, request: Request) -> tuple[Mapping[str, Any], UserId, Replies]:
+        claims = await self._tokens.verify(request.headers.get("authorization", ""))
+        user_id = user_of(claims)
         if self._replies is None:
-            raise ChatRefusal(503, "Chat is off: this server has no Redis.")
-        return user_id, self._replies
+            raise ChatRefusal(503, NO_REDIS)
+        return claims, user_id, self._replies
 
     async def _send(self, request: Request) -> Response:
-        user_id, replies = await self._enter(request)
+        claims, user_id, _ = await self._enter_with_claims(request)
         body = await read_body(request.receive, self._limits.body)
-        asked = await self._budget.in_turn(partial(_decode, body, self._limits), len(body))
-        job = _job(user_id, replies.app_id, str(uuid.uuid4()), asked.request)
+        asked = await self._budget.in_turn(partial(decode, body, self._limits), len(body))
         key = request.headers.get("idempotency-key")
-        if key is None:
-            await replies.submit(job)
-        else:
-            job = await _submit_once(replies, job, key, body)
+        sender = MessageSender(user_id, claims, socket_id_of(request))
+        job, _ = await self._submissions.submit(asked.request, sender, key, body)
         dropped = {"history_dropped": asked.dropped} if asked.dropped else {}
         return JSONResponse({"message_id": job.message_id, **dropped})
 
     async def _cancel(self, request: Request) -> Response:
         user_id, replies = await self._enter(request)
-        if not await replies.cancel(user_id, _message_id(request)):
-            raise ChatRefusal(404, "No such message.")
+        if not await replies.cancel(user_id, message_id_of(request), channel_of(request)):
+            raise ChatRefusal(404, NO_MESSAGE)
         return JSONResponse({"cancelled": True})
 
     async def _read(self, request: Request) -> Response:
         user_id, replies = await self._enter(request)
-        reply = await replies.read(user_id, _message_id(request), _after(request))
+        message_id, after = message_id_of(request), _after(request)
+        reply = await replies.read(user_id, message_id, channel_of(request))
         if reply is None:
-            raise ChatRefusal(404, "No such message.")
-        answer = {
-            "text": reply.text,
-            "tokens": reply.tokens,
-            "nextIndex": reply.next_index,
-            "attempt": reply.attempt,
-            "status": reply.status,
-        }
-        if reply.error is not None:
-            answer["error"] = reply.error
+            raise ChatRefusal(404, NO_MESSAGE)
+        return _told(reply, after)
+
+
+def _told(reply: StoredReply, after: int) -> Response:
+    """The reply, with the tokens after an index. ``offset`` and ``parts`` if it has others."""
+    tokens = transcript.texts(reply.pieces)
+    answer: dict[str, Any] = {
+        "text": "".join(tokens),
+        "tokens": tokens[after + 1 :],
+        "nextIndex": len(tokens),
+        "attempt": reply.attempt,
+        "status": reply.status,
+    }
+    if reply.error is not None:
+        answer["error"] = reply.error
+    if reply.offset == len(tokens):
         return JSONResponse(answer)
+    answer["offset"] = reply.offset
+    if shown := transcript.parts(reply.pieces):
+        answer["parts"] = shown
+    return Response(msgspec.json.encode(answer), media_type="application/json")
 
 
-def _decode(body: bytes, limits: ChatLimits) -> AcceptedRequest:
-    """Parse a request: refuse a message that is too long, cut a history that is too long.
-
-    :raises InvalidRequest: as :func:`legato.protocol.stream.decode_chat_request`, or for the message.
-    """
-    request = stream.decode_chat_request(body)
-    length = len(request.message)
-    if length > limits.message:
-        raise InvalidRequest("message", f"Expected at most {limits.message} characters, not {length}")
-    kept = history.cut(request.history, turns=limits.turns, characters=limits.characters)
-    dropped = len(request.history) - len(kept)
-    return AcceptedRequest(msgspec.structs.replace(request, history=kept) if dropped else request, dropped)
-
-
-async def _submit_once(replies: Replies, job: Job, key: str, body: bytes) -> Job:
-    """Queue the job of an idempotent request. Answers the job, with the id that the first request got."""
-    if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY_CHARACTERS:
-        raise InvalidRequest("Idempotency-Key", f"Expected 1 to {MAX_IDEMPOTENCY_KEY_CHARACTERS} characters")
-    known = await replies.remember(job.user_id, key, body, job.message_id)
-    job = msgspec.structs.replace(job, message_id=known or job.message_id)
-    try:
-        await replies.submit_once(job, again=known is not None)
-    except (Full, TooMany, BusError) as error:
-        if is_refusal(error):  # the client comes again with this key, and then it counts
-            with suppress(BusError):  # what the client is told stays the same
-                await replies.forget(job.user_id, key)
-        raise
-    return job
-
-
-def _job(user_id: UserId, app_id: str, message_id: str, request: ChatRequest) -> Job:
-    return Job(
-        message_id=message_id,
-        app_id=app_id,
-        user_id=user_id,
-        message=request.message,
-        queued_at=time.time_ns() // 1_000_000,
-        history=request.history,
-        session_id=request.session_id,
-        conversation_id=request.conversation_id,
-    )
-
-
-def _message_id(request: Request) -> str:
+def message_id_of(request: Request) -> str:
+    """The message id in the path."""
     message_id: str = request.path_params["id"]
-    if not stream.MESSAGE_ID.fullmatch(message_id):
-        raise ChatRefusal(404, "No such message.")
+    if not MESSAGE_ID.fullmatch(message_id):
+        raise ChatRefusal(404, NO_MESSAGE)
     return message_id
+
+
+def channel_of(request: Request) -> str | None:
+    """The channel of the message; None for the user's own.
+
+    :raises InvalidRequest: it cannot carry replies.
+    """
+    name = request.query_params.get("channel")
+    if name is not None:
+        try:
+            check_reply_channel(name)
+        except ValueError as error:
+            raise InvalidRequest("channel", str(error)) from error
+    return name
 
 
 def _after(request: Request) -> int:
@@ -217,47 +148,3 @@ def _after(request: Request) -> int:
     if text == "-1" or (text.isascii() and text.isdigit() and len(text) <= 9):
         return int(text)
     raise InvalidRequest("after", "Expected an index from -1 on")
-
-
-def answered(
-    figures: Counter[tuple[str, int]], route: str, handler: Callable[[Request], Awaitable[Response]]
-) -> Callable[[Request], Awaitable[Response]]:
-    """Wrap an endpoint: every refusal becomes a JSON answer, every answer is counted."""
-
-    async def endpoint(request: Request) -> Response:
-        try:
-            response = await handler(request)
-        except tuple(_ANSWERS) as error:
-            if isinstance(error, BusError):
-                logger.warning("%s is answered with 503: %s", route, error)
-            answer = _ANSWERS[type(error)](error)
-            response = JSONResponse(answer.body, answer.status)
-            if answer.wait:
-                response.headers["retry-after"] = str(answer.wait)
-        figures[route, response.status_code] += 1
-        return response
-
-    return endpoint
-
-
-def _invalid(error: InvalidRequest) -> Answer:
-    return Answer(422, {"message": error.reason, "errors": {error.field: [error.reason]}})
-
-
-def _saying(status: int, message: str = "", wait: int = 0) -> Callable[[Exception], Answer]:
-    return lambda error: Answer(status, {"message": message or str(error)}, wait)
-
-
-_ANSWERS: Final[dict[type[Exception], Callable[[Any], Answer]]] = {
-    AuthError: _saying(401),
-    KeysUnavailable: lambda error: Answer(503, {"message": str(error)}, ceil(error.wait)),
-    InvalidRequest: _invalid,
-    ChatRefusal: lambda error: Answer(error.status, error.body),
-    ApiError: lambda error: Answer(error.status, {"message": str(error)}),
-    BusError: _saying(503, "Redis does not answer"),  # the reason is for the log only
-    RefusedError: _saying(503, "Redis does not accept it"),
-    Conflict: _saying(409, "This Idempotency-Key came with another request before."),
-    ExpiredError: _saying(410, "The log of this message has expired."),
-    TooMany: _saying(429, "Too many of your messages wait for their reply.", 5),
-    Full: _saying(503, "Too many messages wait for a reply.", 10),
-}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from legato.protocol.origins import Origins
 
-from .chat import ChatRefusal
+from .refusals import ChatRefusal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

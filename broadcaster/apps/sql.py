@@ -19,12 +19,12 @@ from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from legato.broadcaster.limits import (
-    APP_CHECKS_PER_TURN,
+from legato.broadcaster.database_limits import (
     APP_TABLE_CLOSE_SECONDS,
     APP_TABLE_MAX_ROWS,
     APP_TABLE_READ_SECONDS,
 )
+from legato.broadcaster.limits import APP_CHECKS_PER_TURN
 from legato.protocol import databases
 from legato.protocol.apps import App
 from legato.protocol.databases import DatabaseUrlError

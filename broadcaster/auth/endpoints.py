@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import JSONResponse
 
-from legato.broadcaster.api.chat import ChatRefusal
+from legato.broadcaster.api.refusals import ChatRefusal
 from legato.broadcaster.limits import AUTH_REQUEST_MAX_BYTES
 from legato.protocol import presence, signatures, users
 from legato.protocol.channels import SOCKET_ID, Channel, ChannelError
+from legato.protocol.jobs import InvalidRequest
 from legato.protocol.settings import SettingsError
-from legato.protocol.stream import InvalidRequest
 
 from .forms import read_form
 from .rules import ChannelRule, allows, user_of

@@ -10,7 +10,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from legato.broadcaster.api.asgi import read_body
 from legato.broadcaster.limits import AUTH_FORM_MAX_FIELDS
-from legato.protocol.stream import InvalidRequest
+from legato.protocol.jobs import InvalidRequest
 from legato.protocol.text import decode_json
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The user of a token, and the channels that the token allows.
+"""The user of a token, the channels that the token allows, and who may decide for others.
 
 A rule is expanded with the claims of a verified token, and the result is compared with the whole channel
 name. There is no pattern matching, so a crafted name cannot match by accident.
@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from legato.protocol.channels import CHANNEL_NAME
+from legato.protocol.jobs import tenant_name
 from legato.protocol.settings import SettingsError
 from legato.protocol.stream import UserId, parse_user_id
 
@@ -30,6 +31,17 @@ def user_of(claims: Mapping[str, Any]) -> UserId:
         return parse_user_id(claims.get("sub"))
     except ValueError as error:
         raise AuthError("Unauthenticated.") from error
+
+
+def tenant_of(claims: Mapping[str, Any], name: str) -> str:
+    """Return the tenant in the claim ``name``; empty without the claim, or if the name is empty.
+
+    :raises AuthError: the claim cannot be the name of a tenant.
+    """
+    try:
+        return tenant_name(claims.get(name)) if name else ""
+    except ValueError as error:
+        raise AuthError(f"The claim {name} of the token: {error}.") from error
 
 
 class ChannelRule:
@@ -68,3 +80,28 @@ class ChannelRule:
 def allows(rules: Sequence[ChannelRule], claims: Mapping[str, Any], channel: str) -> bool:
     """Whether one of the rules allows exactly this channel."""
     return any(rule.expand(claims) == channel for rule in rules)
+
+
+_CLAIM_RULE: Final = re.compile(r"([A-Za-z0-9_]+)=(\S(?:.{0,126}\S)?)")
+
+
+class ClaimRule:
+    """A rule such as ``role=manager``: the claim is this text or number, or a list that has it.
+
+    :raises SettingsError: the text is not of this form.
+    """
+
+    def __init__(self, text: str, setting: str) -> None:
+        match = _CLAIM_RULE.fullmatch(text)
+        if match is None:
+            raise SettingsError(f"{setting}: {text!r}: expected claim=value")
+        self._claim, self._value = match.groups()
+
+    def matches(self, claims: Mapping[str, Any]) -> bool:
+        """Whether the claims satisfy the rule."""
+        claim = claims.get(self._claim)
+        values = claim if isinstance(claim, list) else [claim]
+        return any(
+            isinstance(value, str | int) and not isinstance(value, bool) and str(value) == self._value
+            for value in values
+        )

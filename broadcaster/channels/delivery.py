@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, cast
 from legato.protocol import errors
 from legato.protocol.wire import CACHED, RECONNECT, TERMINATE
 
+from .listener import ChannelListener
 from .presence import MEMBER_CHANGE
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ class Delivery:
             else:
                 self._hub.deliver(key, payload, envelope.except_socket_id)
         elif command in COMMANDS:
-            clients = [cast("Client", subscriber) for subscriber in self._hub.subscribers(key)]
+            there = self._hub.subscribers(key)
+            clients = [cast("Client", one) for one in there if not isinstance(one, ChannelListener)]
             self._dismiss(clients, COMMANDS[command])
         elif command == CACHED:
             self._cached.take(key, envelope)

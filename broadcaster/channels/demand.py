@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, cast
 
 from legato.protocol.session import SignIn, Subscribe
 
+from .listener import ChannelListener
+
 if TYPE_CHECKING:
     from legato.broadcaster.bus.base import Bus
     from legato.broadcaster.bus.fence import Fence
@@ -41,6 +43,9 @@ class Demand:
 
     def ready(self, subscriber: Subscriber, key: Key) -> None:
         """The bus delivers the channel: continue the subscription or sign-in."""
+        if isinstance(subscriber, ChannelListener):
+            subscriber.ready()
+            return
         client = cast("Client", subscriber)
         match client.keys.get(key):
             case Subscribe() as effect:

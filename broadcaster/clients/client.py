@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.limits import READ_SLICE_MESSAGES
 from legato.broadcaster.transport.frames import text_frame
+from legato.broadcaster.transport.send_queue import MergingSendQueue, SendQueue
 from legato.protocol import errors, messages
-from legato.protocol.session import Close, Effect, Relay, Send, SignIn, Subscribe, Unsubscribe
+from legato.protocol.merging import WATERMARK_BYTES
+from legato.protocol.session import Close, Effect, Relay, Send, ShortenBuffers, SignIn, Subscribe, Unsubscribe
 
 from .command_queue import EFFECT_BYTES, Order
 
@@ -138,6 +140,10 @@ class Client(ABC):
     def read_on(self) -> None:
         """Resume reading, with what has arrived meanwhile first."""
 
+    @abstractmethod
+    def shorten_buffers(self) -> None:
+        """Let little wait outside of the queue of a slow client."""
+
     # --- common to all transports
 
     def begin(self, path: str, params: Mapping[str, str], origin: str) -> None:
@@ -260,8 +266,25 @@ class Client(ABC):
                 self.context.effects.relay(self, session, effect)
             case SignIn():
                 self.context.effects.sign_in(self, session, effect)
+            case ShortenBuffers():
+                self.shorten_buffers()
             case Close(error):
                 self.context.clients.dismiss(self, error)
+
+    def new_send_queue(self) -> SendQueue:
+        """Make an empty queue for frames that have to wait."""
+        return SendQueue(min(WATERMARK_BYTES, self._bound))
+
+    def over_limit(self, queue: SendQueue) -> SendQueue | None:
+        """The queue to use instead of one that has grown over its limit. None if it is full.
+
+        Above the watermark, tokens are merged if the client has asked for it.
+        """
+        session = self.session
+        if session is not None and session.merging and not queue.merges:
+            queue = MergingSendQueue(session, self.context.figures, queue)
+        queue.limit = self._bound
+        return queue if queue.size <= queue.limit else None
 
     def overwhelmed(self) -> None:
         """Close the client: too much waits for the answer to a subscription."""

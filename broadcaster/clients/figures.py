@@ -15,6 +15,7 @@ class ConnectionFigures:
     :ivar refused: handshakes refused, by Pusher error code.
     :ivar slow: slow connections at present: they read more slowly than they are written to.
     :ivar slow_closed: connections closed because a buffer of theirs was full.
+    :ivar merged_tokens: tokens that slow clients got in the frame of an earlier one, as they had asked for.
     """
 
     by_app: Counter[str] = field(default_factory=Counter)
@@ -22,3 +23,4 @@ class ConnectionFigures:
     refused: Counter[int] = field(default_factory=Counter)
     slow: int = 0
     slow_closed: int = 0
+    merged_tokens: int = 0

@@ -27,6 +27,8 @@ ALIASES: Final = {
 TIGHTEST: Final = frozenset({"activity_timeout"})
 """Fields of an application that two variables limit: the smaller value counts."""
 
+_RATE_LIMIT: Final = "REVERB_APP_RATE_LIMITING_ENABLED"
+
 _RATE: Final = (
     ("max_messages", "MAX_ATTEMPTS", "60"),
     ("max_messages_seconds", "DECAY_SECONDS", "60"),
@@ -70,7 +72,7 @@ def read(environ: Mapping[str, str]) -> Foreign:
         else:
             tables[name] = ours
     limits = _rate_limit(texts)
-    return Foreign(tables, app | limits, (*names, *(["REVERB_APP_RATE_LIMITING_ENABLED"] if limits else [])))
+    return Foreign(tables, app | limits, (*names, *([_RATE_LIMIT] if limits else [])))
 
 
 def scales(environ: Mapping[str, str]) -> bool | None:
@@ -90,6 +92,13 @@ def tell(environ: Mapping[str, str]) -> dict[str, str]:
     if strange:
         logger.warning("environment: ignored, since unknown: %s", ", ".join(strange))
     return {name: text for name, text in environ.items() if name not in {*without_meaning, *strange}}
+
+
+def names_of(field: str, found: Foreign) -> str:
+    """The variables from which a field of the application comes."""
+    honoured = ((name, RULES.get(name)) for name in found.names)
+    names = [name for name, rule in honoured if isinstance(rule, Honoured) and rule.key == f"apps.{field}"]
+    return ", ".join(names or [_RATE_LIMIT])
 
 
 def ignored(environ: Mapping[str, str]) -> list[str]:
@@ -119,7 +128,7 @@ def _put(app: dict[str, Any], field: str, value: Any) -> None:
 
 def _rate_limit(texts: Mapping[str, str]) -> dict[str, Any]:
     """Convert Reverb's rate limit of messages, if it is enabled."""
-    if not values.is_on(texts.get("REVERB_APP_RATE_LIMITING_ENABLED", "")):
+    if not values.is_on(texts.get(_RATE_LIMIT, "")):
         return {}
     found: dict[str, Any] = {}
     for field, ending, default in _RATE:

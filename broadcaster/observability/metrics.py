@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from legato.broadcaster.channels.hub import Hub
     from legato.broadcaster.channels.presence import MemberLists
     from legato.broadcaster.clients.figures import ConnectionFigures
+    from legato.broadcaster.doors.answers import OpenAnswers
     from legato.broadcaster.replies.healer import Healer
     from legato.broadcaster.replies.resync import Recovery
     from legato.broadcaster.replies.store import Replies
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from .loop_delay import LoopDelay
 
     Samples = Mapping[tuple[str, ...], float]
+
+logger: Final = logging.getLogger("legato.broadcaster")
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,6 +65,7 @@ class MeasuredParts:
     webhooks: Webhooks
     replies: Replies | None
     """None when chat is off."""
+    answers: OpenAnswers
     loop_delay: LoopDelay
 
 
@@ -111,6 +116,13 @@ _FIGURES: Final[
         "Connections closed because their queue was full, or they read nothing for too long.",
         (),
         lambda parts: {(): parts.connections.slow_closed},
+    ),
+    (
+        "legato_merged_tokens",
+        CounterMetricFamily,
+        "Tokens that slow clients got in one frame with an earlier token, as they had asked for.",
+        (),
+        lambda parts: {(): parts.connections.merged_tokens},
     ),
     (
         "legato_channels",
@@ -254,6 +266,13 @@ _FIGURES: Final[
         (),
         lambda parts: {(): parts.replies.submitted if parts.replies is not None else 0},
     ),
+    (
+        "legato_door_answers",
+        GaugeMetricFamily,
+        "Replies that are being read over HTTP at present.",
+        (),
+        lambda parts: {(): len(parts.answers)},
+    ),
 )
 
 _LOOP_DELAY: Final = "legato_loop_delay_seconds"
@@ -288,12 +307,12 @@ def _loop_delay(parts: MeasuredParts) -> Metric:
 def serve(parts: MeasuredParts, host: str, port: int) -> tuple[int, Callable[[], None]]:
     """Serve ``/metrics`` on a separate port, in a separate thread.
 
-    :returns: the port, and a function that stops the server.
-    :raises AddressError: the address is wrong or taken.
+    :returns: the port, or 0 while another program has it, and a function that stops the server.
+    :raises AddressError: the address is wrong.
     """
     registry = CollectorRegistry()
     registry.register(NodeCollector(parts))
     try:
-        return metrics_server.serve(registry, host, port)
+        return metrics_server.serve_when_free(registry, host, port, logger)
     except (OSError, UnicodeError) as error:
         raise AddressError(f"metrics: {host}:{port} cannot be listened on: {reason(error)}") from error

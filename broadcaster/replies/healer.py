@@ -23,8 +23,8 @@ from legato.protocol.healing import DELIVER, HealedChannel, LogReading, Room, Ve
 from legato.protocol.redis.cancellation import end_task
 from legato.protocol.redis.retry import FIRST, LONGEST, Backoff
 
+from .logs import ExpiredError
 from .snapshot import Observer, OutrunError
-from .store import ExpiredError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from legato.protocol.healing import Healed
     from legato.protocol.wire import Envelope
 
-    from .store import Replies, StoredReply
+    from .logs import ReplyLogs, StoredReply
 
 logger: Final = logging.getLogger("legato.healing")
 
@@ -82,14 +82,14 @@ class Healer:
     :param now: a monotonic clock in seconds.
     :param spawn: runs a coroutine in the background.
     :param passed: waits until everything published on channels so far is delivered or lost.
-    :ivar tokens: tokens read from logs, counted once per channel.
+    :ivar tokens: tokens and other parts read from logs, counted once per channel.
     :ivar endings: terminal events made from logs.
     :ivar failed: messages that could not be healed from the log, and are no longer forwarded.
     """
 
     def __init__(
         self,
-        replies: Replies,
+        replies: ReplyLogs,
         hub: Hub,
         now: Callable[[], float],
         spawn: Callable[[Coroutine[Any, Any, None]], None],
@@ -129,6 +129,12 @@ class Healer:
             if channel.observers:
                 channel.show(envelope)
             self._hub.put(channel.state, envelope.payload, envelope.except_socket_id)
+        elif verdict is Verdict.SKIP:
+            channel.show(envelope)
+        elif verdict is Verdict.DELIVER_LINES:
+            channel.show(envelope)
+            for frame in envelope.payload.split(b"\n"):
+                self._hub.put(channel.state, frame, envelope.except_socket_id)
         elif verdict is Verdict.ASK and envelope.stream is not None:
             self._heal(source.key, channel, envelope.stream[0])
 
@@ -211,8 +217,9 @@ class Healer:
         if reading.end is not None and reading.frames is not None and channel.next(message_id) is None:
             for observer in channel.observing:
                 observer.end(message_id, reading.end[0], reading.first + len(reading.frames))
-        for frame in healed.frames:
-            self._hub.deliver(key, frame)
+        for frames in healed.frames:
+            for frame in frames.split(b"\n"):
+                self._hub.deliver(key, frame)
         self.tokens += healed.tokens
         self.endings += healed.ended
         if healed.lost:
@@ -246,9 +253,9 @@ class Healer:
                 replies = await self._read_all(key, channel, observer)
                 await self._catch_up(key, channel)
                 return [
-                    snapshot.frame(key.channel)
+                    snapshot
                     for name, reply in replies.items()
-                    if (snapshot := observer.snapshot(name, reply, channel.next(name))) is not None
+                    if (snapshot := observer.snapshot(key.channel, name, reply, channel.next(name)))
                 ]
             except OutrunError:
                 observer.forget()
@@ -263,7 +270,7 @@ class Healer:
     async def _catch_up(self, key: Key, channel: HealedChannel) -> None:
         """Wait until the bus has delivered what is in the log already, if the node cannot know how much.
 
-        Otherwise tokens that are part of a snapshot could follow it.
+        Otherwise entries that are part of a snapshot could follow it.
         """
         if channel.soft:
             await self._passed([key])
@@ -275,7 +282,7 @@ class Healer:
         ids = sorted({*streaming, *channel.messages, *observer.messages})[:MAX_SNAPSHOTS_PER_SUBSCRIPTION]
         found = await asyncio.gather(*(self._reply(key, message_id) for message_id in ids))
         known = {name: reply for name, reply in zip(ids, found, strict=True) if reply is not None}
-        live = {name: reply.next_index for name, reply in known.items() if reply.status not in stream.ENDS}
+        live = {name: reply.offset for name, reply in known.items() if reply.status not in stream.ENDS}
         channel.sync(live, ended, asked)
         return known
 

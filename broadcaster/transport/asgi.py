@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
+class BrokenOffError(Exception):
+    """Raised by an application that cannot complete its answer: the peer has to see that it is incomplete."""
+
+
 class Flow:
     """Flow control of one connection, in both directions.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from legato.broadcaster.limits import MAX_HELD_BODY_BYTES
 
-from .asgi import CONTINUE, Flow
+from .asgi import CONTINUE, BrokenOffError, Flow
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -151,6 +151,8 @@ class AsgiCycle:
         """Run the application. Never raises: a failure is logged, and answered with 500."""
         try:
             await app(self._scope, self._receive, self._send)
+        except BrokenOffError:
+            await self._fail()
         except BaseException:
             logger.exception("an application failed")
             await self._fail()

@@ -31,19 +31,29 @@ def text_frame(payload: bytes) -> bytes:
     return b"\x81\x7f" + size.to_bytes(8) + payload
 
 
-def payloads(data: bytes) -> list[bytes]:
-    """The inverse of :func:`text_frame`, for concatenated frames."""
-    found, start = [], 0
-    while start < len(data):
-        size = data[start + 1]
-        start += 2
+def split(data: bytes) -> list[tuple[bytes, bytes]]:
+    """The server's frames in ``data``, which are complete, each with its payload."""
+    found, at = [], 0
+    while at < len(data):
+        size = data[at + 1]
+        start = at + 2
         if size >= EXTENDED:
             width = 2 if size == EXTENDED else 8
             size = int.from_bytes(data[start : start + width])
             start += width
-        found.append(data[start : start + size])
-        start += size
+        found.append((data[at : start + size], data[start : start + size]))
+        at = start + size
     return found
+
+
+def payloads(data: bytes) -> list[bytes]:
+    """The inverse of :func:`text_frame`, for concatenated frames."""
+    return [payload for _, payload in split(data)]
+
+
+def is_text(frame: bytes) -> bool:
+    """Whether it is a complete text frame."""
+    return frame[0] == _TEXT
 
 
 _TEXT: Final = 0x81

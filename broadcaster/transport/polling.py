@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from legato.broadcaster.api.asgi import read_body
+from legato.broadcaster.api.asgi import disconnected, read_body
 from legato.broadcaster.api.events import ApiError
 from legato.broadcaster.limits import MAX_POLLING_SESSIONS
 from legato.protocol import errors, fallback
@@ -114,7 +114,7 @@ class Fallback:
 async def _serve_receiver(client: FallbackClient, streaming: bool, receive: Receive, send: Send) -> None:
     """Write frames to a receive request: once for a poll, until either side ends it for a stream."""
     receiver = Receiver(client.context.now(), streaming=streaming)
-    gone = asyncio.create_task(_disconnected(receive))
+    gone = asyncio.create_task(disconnected(receive))
     gone.add_done_callback(lambda _: receiver.wake())
     client.attach(receiver)
     try:
@@ -133,12 +133,6 @@ async def _serve_receiver(client: FallbackClient, streaming: bool, receive: Rece
     finally:
         client.detach(receiver)
         await end_task(gone)
-
-
-async def _disconnected(receive: Receive) -> None:
-    """Wait until the peer has disconnected, or the answer is complete. A body is ignored."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _write(send: Send, frames: bytes) -> None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from legato.broadcaster.clients.client import ClientContext
     from legato.protocol.errors import PusherError
 
+    from .send_queue import SendQueue
+
 
 class Receiver:
     """One receive request, as the session sees it."""
@@ -74,10 +76,9 @@ class FallbackClient(Client):
 
     __slots__ = (
         "_alone_since",
+        "_backlog",
         "_forget",
         "_goodbye",
-        "_queue",
-        "_queue_bytes",
         "_receiver",
         "_unread",
         "_unread_bytes",
@@ -91,8 +92,7 @@ class FallbackClient(Client):
         self._forget = forget
         self._receiver: Receiver | None = None
         self._alone_since: float | None = context.now()
-        self._queue: list[bytes] = []
-        self._queue_bytes = 0
+        self._backlog: SendQueue | None = None
         self._goodbye = b""
         self._unread: deque[bytes | asyncio.Future[None]] = deque()
         self._unread_bytes = 0
@@ -108,15 +108,18 @@ class FallbackClient(Client):
     # --- called by the hub and the drain
 
     def write(self, data: bytes) -> None:
-        """Queue the messages in frames. The session is closed when the queue is full."""
+        """Queue frames. The session is closed when the queue is full."""
         if self._goodbye:
             return
-        self._queue += payloads(data)
-        self._queue_bytes += len(data)
-        if self._queue_bytes > self.context.server.send_queue_bytes:
-            self.give_up(errors.TOO_SLOW)
-            return
-        if self._queue_bytes > POLLING_HIGH_WATER_BYTES:
+        backlog = self._backlog
+        if backlog is None:
+            backlog = self._backlog = self.new_send_queue()
+        if backlog.put(data) > backlog.limit:
+            self._backlog = self.over_limit(backlog)
+            if self._backlog is None:
+                self.give_up(errors.TOO_SLOW)
+                return
+        if self._long:
             self.hold_up()
         if self._receiver is not None:
             self._receiver.wake()
@@ -129,8 +132,9 @@ class FallbackClient(Client):
         """Send the error event and the close frame, on this receive request or the next one."""
         if self._goodbye:
             return
-        queued = self._queue if error in errors.RESTARTS else []
-        self._queue = [*queued, *payloads(error_frame(error))]
+        if self._backlog is None or error not in errors.RESTARTS:
+            self._backlog = self.new_send_queue()
+        self._backlog.put(error_frame(error))
         self._goodbye = fallback.close_frame(error.code, error.message)
         if self._receiver is not None:
             self._receiver.wake()
@@ -161,6 +165,9 @@ class FallbackClient(Client):
             self._unread.append(read)
             await read
 
+    def shorten_buffers(self) -> None:
+        """See the base class. The connection is uvicorn's."""
+
     def hold_up(self) -> None:
         """Stop reading. Messages wait, and so do their send requests."""
         self.paused = True
@@ -175,7 +182,11 @@ class FallbackClient(Client):
     @property
     def held(self) -> bool:
         """See the base class. A long queue, too, means that the client is slow."""
-        return self._queue_bytes > POLLING_HIGH_WATER_BYTES or super().held
+        return self._long or super().held
+
+    @property
+    def _long(self) -> bool:
+        return self._backlog is not None and self._backlog.size > POLLING_HIGH_WATER_BYTES
 
     def go_on(self) -> bool:
         """Read one slice of the messages that wait."""
@@ -239,9 +250,9 @@ class FallbackClient(Client):
     def _due(self, receiver: Receiver) -> bytes:
         frames = b"" if self.opened else fallback.OPEN
         self.opened = True
-        if self._queue:
-            frames += fallback.messages_frame(self._queue)
-            self._queue, self._queue_bytes = [], 0
+        if self._backlog:
+            frames += fallback.messages_frame(payloads(self._backlog.take()))
+            self._backlog = None
             self.relieve()
         if self._goodbye:
             self._finish()

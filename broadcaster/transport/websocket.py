@@ -6,11 +6,18 @@ nothing is read from it, so that it cannot request more than it reads.
 
 from __future__ import annotations
 
-from collections import deque
+import contextlib
+import socket
 from typing import TYPE_CHECKING, Any, cast
 
 from legato.broadcaster.clients.client import error_frame
-from legato.broadcaster.limits import CLOSE_HANDSHAKE_SECONDS, WRITE_HIGH_WATER_BYTES, WRITE_STALL_SECONDS
+from legato.broadcaster.limits import (
+    CLOSE_HANDSHAKE_SECONDS,
+    MERGING_HIGH_WATER_BYTES,
+    MERGING_UNSENT_BYTES,
+    WRITE_HIGH_WATER_BYTES,
+    WRITE_STALL_SECONDS,
+)
 from legato.protocol import errors
 
 from . import handshake
@@ -25,6 +32,7 @@ if TYPE_CHECKING:
     from legato.protocol.errors import PusherError
 
     from .handshake import UpgradeRequest
+    from .send_queue import SendQueue
 
 
 class Connection(ReadingHalf):
@@ -35,15 +43,12 @@ class Connection(ReadingHalf):
 
     __slots__ = (
         "_backlog",
-        "_backlog_bytes",
         "_closing",
         "_open_connections",
         "_pending",
         "_stall_timer",
     )
 
-    _backlog_bytes: int
-    """The size of the backlog. Set only with a backlog."""
     _pending: int | None
     """Bytes in the transport's buffer at the last write-stall check; None before the first one."""
 
@@ -53,7 +58,7 @@ class Connection(ReadingHalf):
         self._open_connections = open_connections
         self._closing: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
-        self._backlog: deque[bytes] | None = None
+        self._backlog: SendQueue | None = None  # most clients never need one
 
     # --- asyncio.Protocol
 
@@ -106,21 +111,16 @@ class Connection(ReadingHalf):
         """The transport's buffer has drained: write the queued bytes, then leave the slow state."""
         self.slow = False
         self.context.figures.slow -= 1
+        merges = self.session is not None and self.session.merging
+        portion = MERGING_HIGH_WATER_BYTES if merges else WRITE_HIGH_WATER_BYTES
         while self._backlog and not self.slow:
-            self._write_some(self._backlog)
+            # One buffer's worth, so that the rest still counts against the bound of the queue. The write may
+            # pause again, synchronously.
+            self.write(self._backlog.take(portion))
         if not self.slow:
             self._backlog = None
             self.context.hub.set_slow(self, slow=False)
             self.relieve()
-
-    def _write_some(self, backlog: deque[bytes]) -> None:
-        """Write at most one buffer's worth, so that the rest still counts against the bound of the queue."""
-        batch, size = [], 0
-        while backlog and size < WRITE_HIGH_WATER_BYTES:
-            batch.append(backlog.popleft())
-            size += len(batch[-1])
-        self._backlog_bytes -= size
-        self.write(b"".join(batch))  # may pause again, synchronously
 
     # --- called by the hub and the drain
 
@@ -138,20 +138,27 @@ class Connection(ReadingHalf):
         """Queue for a slow socket. When the queue is full, close it: the client reconnects and recovers."""
         if self._closing is not None:
             return
-        if self._backlog is None:  # most clients never need one
-            self._backlog = deque()
-            self._backlog_bytes = 0
-        self._backlog.append(data)
-        self._backlog_bytes += len(data)
-        if self._backlog_bytes > self.context.server.send_queue_bytes:
-            self._drop_backlog()
-            self.give_up(errors.TOO_SLOW)
+        backlog = self._backlog
+        if backlog is None:
+            backlog = self._backlog = self.new_send_queue()
+        if backlog.put(data) > backlog.limit:
+            self._backlog = self.over_limit(backlog)
+            if self._backlog is None:
+                self.give_up(errors.TOO_SLOW)
+
+    def shorten_buffers(self) -> None:
+        """See the base class. The kernel's buffer alone would take a minute of tokens for a slow client."""
+        self._transport.set_write_buffer_limits(high=MERGING_HIGH_WATER_BYTES)
+        transport_socket = self._transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):  # it is gone
+            transport_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MERGING_UNSENT_BYTES)
 
     def say_goodbye(self, error: PusherError) -> None:
         """Send the error event, then the close frame."""
         if self._closing is not None or self._transport.is_closing():
             return
-        queued = b"".join(self._backlog or ()) if error in errors.RESTARTS else b""
+        backlog = self._backlog if error in errors.RESTARTS else None
+        queued = b"" if backlog is None else backlog.take()
         # Bypasses the queue on purpose: the client learns the reason even if the queue is dropped.
         self.write_last(queued + error_frame(error))
         library = self.library()

@@ -4,14 +4,15 @@ import Alpine from "@alpinejs/csp";
 import Echo from "laravel-echo";
 import Pusher from "pusher-js";
 
-import { legatoChat } from "../src/chat.js";
-import { compose, follow, refocus, stream, type Reader } from "./directives.js";
-
-interface Config {
-  readonly key: string;
-  readonly provider: string;
-  readonly model: string | null;
-}
+import { channelAuth } from "../src/auth.js";
+import { createConversations, serverConversations } from "../src/conversations.js";
+import type { Answer } from "../src/reducer.js";
+import { chatPage } from "./component.js";
+import { base, readConfig, tokenOf, type Config } from "./config.js";
+import { confirmation, conversationList } from "./conversations.js";
+import * as directives from "./directives.js";
+import { paced } from "./pace.js";
+import { keepShell } from "./shell.js";
 
 /** Text that follows the state, in one place. */
 const CONNECTION = {
@@ -27,26 +28,35 @@ const PROMPTS = [
   "What is the difference between a queue and a log?",
 ];
 
+/** By whether there is something to stop. */
+const KEYS = { true: "Escape to stop", false: "Enter to send, Shift + Enter for a line" };
+
 const SCRIPTED = "Scripted replies: set ANTHROPIC_API_KEY for real ones.";
 
-async function getJson(path: string): Promise<unknown> {
-  const response = await fetch(path, { headers: { Accept: "application/json" } });
-  if (!response.ok) throw new Error(`${path} answered ${String(response.status)}`);
-  return response.json();
-}
+/** What one request for approval has of its own: the note that is being written. */
+const decision = () => ({
+  note: "",
+  isSending: (answer: Answer | undefined): boolean => answer?.state === "sending",
+  problemOf: (answer: Answer | undefined): string => answer?.error ?? "",
+});
+
+type Token = ReturnType<typeof tokenOf>;
 
 /** What a stock app writes: Pusher on the window, an Echo that knows the server and the user's token. */
-function connect(key: string, token: string): Echo<"reverb"> {
+function connect(key: string, token: Token): Echo<"reverb"> {
   (window as unknown as { Pusher: typeof Pusher }).Pusher = Pusher;
+  const isSecure = location.protocol === "https:";
   return new Echo({
     broadcaster: "reverb",
     key,
     wsHost: location.hostname,
     wsPort: Number(location.port || 80),
     wssPort: Number(location.port || 443),
-    forceTLS: location.protocol === "https:",
-    enabledTransports: ["ws", "wss"],
-    bearerToken: token,
+    wsPath: base,
+    forceTLS: isSecure,
+    // Over plain HTTP there is nobody to answer on `wss`.
+    enabledTransports: isSecure ? ["ws", "wss"] : ["ws"],
+    ...channelAuth({ baseUrl: base, token }),
   });
 }
 
@@ -57,29 +67,51 @@ function providerLine({ provider, model }: Config): string {
   return model ? `Replies by ${name}, ${model}` : `Replies by ${name}`;
 }
 
+function localStorageIfAny(): Storage | null {
+  try {
+    return localStorage;
+  } catch {
+    return null; // a browser that forbids storage throws on the mere access
+  }
+}
+
 async function start(): Promise<void> {
   const user = new URLSearchParams(location.search).get("user") ?? "7";
-  const [config, { token }] = (await Promise.all([
-    getJson("/dev/config"),
-    getJson(`/dev/token?sub=${encodeURIComponent(user)}`),
-  ])) as [Config, { token: string }];
+  const token = tokenOf(user);
+  const { config, chat } = await readConfig(token);
   const echo = connect(config.key, token);
+  const server = { echo, userId: user, token, baseUrl: base };
+  const list = chat.conversations ? createConversations(server) : null;
+  const conversations = list ? serverConversations({ list }) : undefined;
 
-  Alpine.directive("compose", compose);
-  Alpine.directive("follow", follow);
-  Alpine.directive("refocus", refocus);
-  Alpine.directive("stream", stream);
-  const reader: Reader = { away: false, jump: () => undefined };
-  Alpine.store("reader", reader);
+  for (const [name, directive] of Object.entries(directives.all)) Alpine.directive(name, directive);
+  Alpine.store("reader", { away: false, jump: () => undefined } satisfies directives.Reader);
   Alpine.store("words", {
     connection: CONNECTION,
+    keys: KEYS,
     prompts: PROMPTS,
     provider: providerLine(config),
   });
-  Alpine.data("legatoChat", () => legatoChat({ echo, userId: user, token }));
+  Alpine.data("decision", decision);
+  Alpine.data("conversationList", () => conversationList(list));
+  Alpine.data("confirmation", () => confirmation(list));
+  Alpine.data("legatoChat", () =>
+    chatPage({
+      chat: {
+        ...{ ...server, conversations, queue: true, pace: paced },
+        maxMessage: chat.max_message_characters,
+      },
+      config: chat,
+      storage: localStorageIfAny(),
+      hasList: list !== null,
+    }),
+  );
   Alpine.start();
-  // On a phone the keyboard would cover half of the page before anybody asked for it.
-  if (matchMedia("(hover: hover)").matches) document.getElementById("draft")?.focus();
+  // Not before Alpine has shown it; and on a phone the keyboard would cover half of the page unasked.
+  if (matchMedia("(pointer: fine), (hover: hover)").matches) {
+    await Alpine.nextTick(() => document.getElementById("draft")?.focus());
+  }
+  await keepShell();
 }
 
 start().catch((error: unknown) => {

@@ -1,259 +1,114 @@
-/** The Alpine component: `Alpine.data("legatoChat", legatoChat)` over a stock Echo instance. */
+/** A chat as an observable store: what a page shows of a conversation, whatever it is written with. */
 
-import { Api, type ApiOptions } from "./api.js";
-import { Conversation, type Gap } from "./conversation.js";
-import { FRAME_TYPES, parseFrame } from "./frames.js";
+import { createApi } from "./api.js";
+import { converse, type Conversation, type ConversationOptions } from "./conversation.js";
 import { tooLong } from "./limits.js";
-import { isActive, isReply, type Reply, type Status, type Turn } from "./reducer.js";
-import type { TextStorage } from "./storage.js";
+import type { MessageOptions } from "./reply.js";
+import { isActive, isUnsent } from "./state.js";
+import { createStore, type Store, type StoreOptions } from "./store.js";
 
-/** What is used of an Echo channel. */
-export interface EchoChannel {
-  listen(event: string, callback: (data: unknown) => void): unknown;
-  stopListening(event: string, callback?: (data: unknown) => void): unknown;
-  subscribed(callback: () => void): unknown;
-  error(callback: (error: unknown) => void): unknown;
-  /** pusher-js's own channel: true if somebody subscribed before us. */
-  readonly subscription?: { readonly subscribed: boolean };
+export type { ChatSnapshot } from "./store.js";
+
+export interface ChatOptions
+  extends StoreOptions, Omit<ConversationOptions, "api" | "name" | "onChange" | "onConversation"> {
+  /** True, the default, to take messages while there is no connection, and send them when there is one. */
+  readonly queue?: boolean | undefined;
 }
 
-/** What is used of an Echo instance. */
-export interface EchoLike {
-  private(channel: string): EchoChannel;
-  connectionStatus(): string;
-  readonly connector: { onConnectionChange(callback: (status: string) => void): () => void };
-}
-
-export interface ChatOptions extends ApiOptions {
-  readonly userId: number | string;
-  /** Default: `window.Echo`, where stock apps put it. */
-  readonly echo?: EchoLike;
-  /** Where the conversation is kept; default `sessionStorage`; null to keep nothing. */
-  readonly storage?: TextStorage | null;
-  readonly onGap?: (gap: Gap) => void;
-  readonly silenceMs?: number;
-  readonly maxSilences?: number;
-  readonly maxMessage?: number;
-}
-
-/** `live`: the subscription is confirmed, and sending is possible. `refused`: the server said no. */
-export type Connection = "connecting" | "live" | "offline" | "refused";
-
-export interface ChatComponent {
-  turns: readonly Turn[];
-  draft: string;
-  connection: Connection;
-  /** One line for a screen reader's live region; changes with a reply's status, not with each token. */
-  announcement: string;
-  /** Milliseconds; moves only while a reply is being made. */
-  now: number;
-  readonly subscribed: boolean;
-  readonly active: Reply | undefined;
-  readonly canSend: boolean;
-  /** Why the draft cannot be sent, for people: it is too long. Empty if it is not. */
-  readonly tooLong: string;
-  init(): void;
-  destroy(): void;
+/** The functions need no `this`. */
+export interface Chat extends Omit<Store, "say"> {
   /**
-   * Send `text`, or what stands in `draft`. Does nothing unless {@link canSend}; what is too long stays, and the
-   * {@link announcement} says so.
+   * Ask for a reply. False if the message was not taken: it is blank or too long, or `canSend` is
+   * false. `options` are further fields of the message, such as `attachments`.
    */
-  send(text?: string): void;
-  stop(): void;
-  retry(key: string): void;
-  clear(): void;
-  /** How long a reply took, or takes so far, such as `3.2 s`. */
-  elapsed(reply: Reply): string;
+  readonly send: (text: string, options?: MessageOptions) => boolean;
+  /** Start a failed reply over. */
+  readonly retry: (key: string) => void;
+  /** Make a reply that has ended anew: in its place, or, if the server keeps the conversation, beside it. */
+  readonly regenerate: (key: string) => void;
+  /**
+   * Say something else instead of the user's turn `key`: it and everything behind it are forgotten, or, if the server
+   * keeps the conversation, another branch.
+   */
+  readonly edit: (key: string, text: string) => boolean;
+  /** Approve a tool call, or refuse it. Needs `parts`. */
+  readonly approve: (messageId: string, call: string, note?: string) => void;
+  readonly deny: (messageId: string, call: string, note?: string) => void;
+  /** Show a conversation that the server keeps, or, with null, begin one. What runs in the one that is left goes on. */
+  readonly open: (id: string | null) => void;
+  /** Show the branch that lies `step` siblings beside the turn `key`. */
+  readonly switchBranch: (key: string, step: number) => void;
+  /** Read older turns. */
+  readonly loadEarlier: () => Promise<void>;
+  /** Begin anew: what still runs is stopped and all is forgotten, unless the server keeps the conversation. */
+  readonly clear: () => void;
 }
 
-const TICK_MS = 100;
+/** Why a text cannot be sent, for people; empty if it can. */
+export { tooLong };
 
-/** Make a component. Alpine calls `init` and `destroy`; a second `init` (a page's own `x-init`) does nothing. */
-export function legatoChat(options: ChatOptions): ChatComponent {
-  // What Alpine must not make reactive lives here, not on the component.
-  let conversation: Conversation | null = null;
-  let cleanups: (() => void)[] = [];
-  let clock: ReturnType<typeof setInterval> | undefined;
+/** More unsent messages are not taken. */
+const MAX_UNSENT = 20;
+
+/** Make a chat. Nothing happens before somebody subscribes. */
+export function createChat(options: ChatOptions): Chat {
+  const { userId, parts, queue = true, maxStreams = 1, maxMessage } = options;
+  let conversation!: Conversation;
+  const { say, ...store } = createStore(
+    options,
+    (turns, connection) => {
+      if (connection === "live") return turns.filter(isActive).length < maxStreams;
+      return queue && connection !== "refused" && turns.filter(isUnsent).length < MAX_UNSENT;
+    },
+    (update) =>
+      (conversation = converse({
+        ...options,
+        api: createApi(options, parts),
+        name: `legato-chat:${String(userId)}`,
+        onChange: (turns) => {
+          update({ turns });
+        },
+        onConversation: (conversation) => {
+          update({ conversation });
+        },
+      })),
+    (text) => tooLong(text, maxMessage),
+  );
+
+  const { getSnapshot } = store;
 
   return {
-    turns: [],
-    draft: "",
-    connection: "connecting",
-    announcement: "",
-    now: Date.now(),
-
-    get subscribed() {
-      return this.connection === "live";
-    },
-
-    get active() {
-      return this.turns.find(isActive);
-    },
-
-    get canSend() {
-      return this.subscribed && !this.active;
-    },
-
-    get tooLong() {
-      return tooLong(this.draft.trim(), options.maxMessage);
-    },
-
-    init() {
-      if (conversation) return;
-      const tick = (): void => {
-        this.now = Date.now();
-      };
-      let shown: readonly Turn[] | null = null;
-      const show = (turns: readonly Turn[]): void => {
-        const news = announce(shown ?? turns, turns); // what was there before the refresh is none
-        if (news !== undefined) this.announcement = news;
-        this.turns = shown = turns;
-        tick();
-        if (this.active) {
-          clock ??= setInterval(tick, TICK_MS);
-        } else {
-          clearInterval(clock);
-          clock = undefined;
-        }
-      };
-      const chat = open(options, show);
-      conversation = chat;
-      show(chat.turns);
-      const setConnection = (connection: Connection): void => {
-        this.connection = connection;
-        if (connection === "live") void chat.resume();
-      };
-      cleanups = [
-        connect(options, chat, setConnection),
-        onPageHide(() => {
-          chat.save();
-        }),
-      ];
-    },
-
-    destroy() {
-      clearInterval(clock);
-      cleanups.forEach((cleanup) => {
-        cleanup();
-      });
-      conversation?.close();
-      cleanups = [];
-      conversation = null;
-    },
-
-    send(text) {
-      const message = (text ?? this.draft).trim();
-      if (!conversation || !this.canSend || message === "") return;
-      const problem = tooLong(message, options.maxMessage);
-      if (problem !== "") {
-        this.announcement = problem;
-        return;
-      }
-      if (text === undefined) this.draft = "";
-      void conversation.send(message);
-    },
-
-    stop() {
-      if (this.active) conversation?.cancel(this.active.key);
-    },
-
+    ...store,
+    send: (text, more) => say(text, more),
     retry(key) {
-      if (this.canSend) void conversation?.retry(key);
+      if (getSnapshot().canSend) conversation.retry(key);
     },
-
+    regenerate(key) {
+      if (getSnapshot().canSend) conversation.retry(key, true);
+    },
+    edit(key, text) {
+      const { turns } = getSnapshot();
+      const index = turns.findIndex((turn) => turn.key === key);
+      const turn = turns[index];
+      return turn?.role === "user" && say(text, turn.options, key, turns.slice(0, index));
+    },
+    approve(messageId, call, note) {
+      conversation.decide(messageId, call, true, note);
+    },
+    deny(messageId, call, note) {
+      conversation.decide(messageId, call, false, note);
+    },
+    open(id) {
+      conversation.thread()?.open(id);
+    },
+    switchBranch(key, step) {
+      conversation.thread()?.switchBranch(key, step);
+    },
+    loadEarlier: async () => conversation.thread()?.loadEarlier(),
     clear() {
-      conversation?.clear();
+      const thread = conversation.thread();
+      if (thread) thread.open(null);
+      else conversation.clear();
     },
-
-    elapsed(reply) {
-      const ms = (reply.endedAt ?? Math.max(this.now, reply.startedAt)) - reply.startedAt;
-      return `${(ms / 1000).toFixed(1)} s`;
-    },
-  };
-}
-
-function open(options: ChatOptions, onChange: (turns: readonly Turn[]) => void): Conversation {
-  return new Conversation({
-    api: new Api(options),
-    storage: options.storage === undefined ? defaultStorage() : options.storage,
-    storageKey: `legato-chat:${String(options.userId)}`,
-    onChange,
-    onGap: options.onGap,
-    silenceMs: options.silenceMs,
-    maxSilences: options.maxSilences,
-    maxMessage: options.maxMessage,
-  });
-}
-
-/** Listen on the user's channel and follow the connection; the returned function undoes it. */
-function connect(
-  options: ChatOptions,
-  conversation: Conversation,
-  setConnection: (connection: Connection) => void,
-): () => void {
-  const echo = options.echo ?? (globalThis as unknown as { Echo: EchoLike }).Echo;
-  const channel = echo.private(`ai-chat.${String(options.userId)}`);
-  let closed = false; // Echo cannot take back `subscribed` and `error` callbacks
-  const set = (connection: Connection): void => {
-    if (!closed) setConnection(connection);
-  };
-  const listeners = FRAME_TYPES.map((type) => {
-    const listener = (data: unknown): void => {
-      const frame = parseFrame(type, data);
-      if (frame) conversation.receive(frame);
-    };
-    channel.listen(`.${type}`, listener);
-    return () => channel.stopListening(`.${type}`, listener);
-  });
-  channel.subscribed(() => {
-    set("live");
-  });
-  channel.error(() => {
-    set("refused");
-  });
-  const stopFollowing = echo.connector.onConnectionChange((status) => {
-    // Connected is not subscribed: only `subscribed` opens the gate.
-    if (status !== "connected") set(status === "connecting" ? "connecting" : "offline");
-  });
-  if (channel.subscription?.subscribed) set("live");
-  return () => {
-    closed = true;
-    stopFollowing();
-    listeners.forEach((stop) => stop());
-  };
-}
-
-const ANNOUNCEMENTS: Record<Status, (reply: Reply) => string> = {
-  thinking: () => "Waiting for the reply.",
-  streaming: () => "The reply is being written.",
-  complete: (reply) => `Reply: ${reply.text}`,
-  failed: (reply) => `The reply failed. ${reply.error ?? ""}`,
-  cancelled: () => "The reply was stopped.",
-};
-
-/** The news of the reply whose status changed, wherever it stands; undefined if there are none. */
-function announce(before: readonly Turn[], after: readonly Turn[]): string | undefined {
-  if (after.length === 0) return "";
-  const statuses = new Map(before.filter(isReply).map((reply) => [reply.key, reply.status]));
-  const reply = after
-    .filter(isReply)
-    .filter(({ key, status }) => statuses.get(key) !== status)
-    .at(-1);
-  return reply && ANNOUNCEMENTS[reply.status](reply);
-}
-
-function defaultStorage(): TextStorage | null {
-  try {
-    return globalThis.sessionStorage;
-  } catch {
-    return null; // a browser that forbids storage throws on the mere access
-  }
-}
-
-function onPageHide(callback: () => void): () => void {
-  if (typeof addEventListener !== "function") return () => undefined;
-  addEventListener("pagehide", callback);
-  return () => {
-    removeEventListener("pagehide", callback);
   };
 }

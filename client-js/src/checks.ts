@@ -8,6 +8,7 @@ export type Fields = Readonly<Record<string, Check>>;
 export const isString: Check = (value) => typeof value === "string";
 export const isCount: Check = (value) => Number.isSafeInteger(value) && (value as number) >= 0;
 export const isNumber: Check = (value) => Number.isFinite(value);
+export const isBoolean: Check = (value) => typeof value === "boolean";
 
 export const isOneOf =
   (...values: readonly unknown[]): Check =>
@@ -19,21 +20,39 @@ export const isNullOr =
   (value) =>
     value === null || check(value);
 
+/** For a field that may be absent. */
+export const isOptional =
+  (check: Check): Check =>
+  (value) =>
+    value === undefined || check(value);
+
 export const isListOf =
   (check: Check): Check =>
   (value) =>
-    Array.isArray(value) && value.every((item) => check(item));
+    Array.isArray(value) && value.every(check);
+
+export const isRecordOf =
+  (check: Check): Check =>
+  (value) =>
+    typeof value === "object" &&
+    value !== null &&
+    !Array.isArray(value) &&
+    Object.values(value).every(check);
 
 export const isObjectOf =
   (fields: Fields): Check =>
   (value) =>
     pick(fields, value) !== null;
 
-/** Only these fields of `data`; null if one is missing or not what it should be. */
+/** Only these fields of `data`, without those that are absent; null if one is not what it should be. */
 export function pick(fields: Fields, data: unknown): object | null {
   if (typeof data !== "object" || data === null) return null;
   const source = data as Record<string, unknown>;
-  const names = Object.keys(fields);
-  if (!names.every((name) => fields[name]?.(source[name]))) return null;
-  return Object.fromEntries(names.map((name) => [name, source[name]]));
+  const found: Record<string, unknown> = {};
+  for (const [name, check] of Object.entries(fields)) {
+    const value = source[name];
+    if (!check(value)) return null;
+    if (value !== undefined) found[name] = value;
+  }
+  return found;
 }

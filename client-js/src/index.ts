@@ -1,27 +1,18 @@
-export { Api, ApiError, type ApiOptions, type SendBody } from "./api.js";
-export {
-  legatoChat,
-  type ChatComponent,
-  type ChatOptions,
-  type Connection,
-  type EchoChannel,
-  type EchoLike,
-} from "./chat.js";
-export { Conversation, type ConversationOptions, type Gap } from "./conversation.js";
-export { parseFrame, parseReplyLog, FRAME_TYPES, type Frame, type ReplyLog } from "./frames.js";
-export { MAX_HISTORY, MAX_HISTORY_CHARACTERS, MAX_MESSAGE } from "./limits.js";
-export {
-  EMPTY,
-  history,
-  isActive,
-  missingFrom,
-  reduce,
-  type Action,
-  type ChatState,
-  type Effect,
-  type HistoryItem,
-  type PendingRequest,
-  type Reply,
-  type Status,
-  type Turn,
+/** `legato-client`: a chat as an observable store over a stock Echo. What is more than text is in subpaths. */
+
+export { ApiError, type ApiOptions, type TokenSource } from "./api.js";
+export { createChat, tooLong, type Chat, type ChatOptions, type ChatSnapshot } from "./chat.js";
+export type { Connection, EchoLike, PusherLike } from "./connection.js";
+export type { Keeper } from "./conversation.js";
+export type { ErrorKind } from "./errors.js";
+export type { Gap } from "./exchange.js";
+export type {
+  HistoryItem,
+  MessageOptions,
+  PartRules,
+  Reply,
+  Status,
+  Turn,
+  UserTurn,
 } from "./reducer.js";
+export type { ChatError, ConversationState, Saved, ServerConversations } from "./thread.js";

@@ -4,6 +4,9 @@ export const MAX_MESSAGE = 100_000;
 export const MAX_HISTORY = 100;
 export const MAX_HISTORY_CHARACTERS = 160_000;
 
+/** Of a request's text, in bytes; the server's `server.max_request_bytes` has room for the rest as well. */
+const MAX_BYTES = 2 ** 20 - 2 ** 14;
+
 interface Item {
   readonly role: "user" | "assistant";
   readonly content: string;
@@ -13,26 +16,32 @@ interface Item {
  * The newest items that keep to the limits of a history: whole ones, the first of them the user's, as models expect.
  *
  * Counts UTF-16 units, of which there are at least as many as characters.
+ *
+ * @param rest what else the request has
  */
-export function newest<T extends Item>(items: readonly T[]): T[] {
-  let start = items.length;
+export function newest<T extends Item>(items: readonly T[], rest: unknown = ""): T[] {
+  const kept: T[] = [];
   let room = MAX_HISTORY_CHARACTERS;
+  let bytes = MAX_BYTES - bytesOf(rest);
   for (const item of items.slice(-MAX_HISTORY).reverse()) {
     room -= item.content.length;
-    if (room < 0) break;
-    start -= 1;
+    bytes -= bytesOf(item);
+    if (room < 0 || bytes < 0) break;
+    kept.unshift(item);
   }
-  const kept = items.slice(start);
-  const first = kept.findIndex((item) => item.role === "user");
-  return first < 0 ? [] : kept.slice(first);
+  while (kept[0]?.role === "assistant") kept.shift();
+  return kept;
 }
 
 /** Why a message cannot be sent, for people; empty if it can. */
-export function tooLong(text: string, limit = MAX_MESSAGE): string {
+export function tooLong(text: string, limit: number = MAX_MESSAGE): string {
   const length = text.length <= limit ? 0 : characters(text); // counting is for the few that may be too long
   if (length <= limit) return "";
   return `The message is too long: ${length.toLocaleString("en")} of at most ${limit.toLocaleString("en")} characters.`;
 }
+
+/** An escape such as `\u0000` has six of them. */
+const bytesOf = (value: unknown): number => new Blob([JSON.stringify(value)]).size + 1;
 
 /** As the server counts them: a surrogate pair is one. */
 const characters = (text: string): number =>

@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, test } from "node:test";
 
-import { legatoChat, type ChatComponent, type ChatOptions } from "../src/chat.js";
-import { Api } from "../src/api.js";
-import { Conversation, type Gap } from "../src/conversation.js";
+import { legatoAlpine, type AlpineOptions, type ChatComponent } from "../src/alpine.js";
+import { createApi } from "../src/api.js";
+import { converse } from "../src/conversation.js";
+import type { Gap } from "../src/exchange.js";
 import type { Reply, Status, Turn } from "../src/reducer.js";
-import type { TextStorage } from "../src/storage.js";
+import { keepIn, type TextStorage } from "../src/storage.js";
 import { ChatServer, logOf, until, type Answer } from "./server.js";
 
 let server: ChatServer;
@@ -30,15 +31,15 @@ class Memory implements TextStorage {
   removeItem = (name: string): void => void this.items.delete(name);
 }
 
-function open(options: Partial<ChatOptions> = {}): ChatComponent {
+function open(options: Partial<AlpineOptions> = {}): ChatComponent {
   const defaults = { echo: server.echo(), userId: 7, token: "jwt", baseUrl: server.url };
-  const chat = legatoChat({ storage: null, ...defaults, ...options });
+  const chat = legatoAlpine({ storage: null, ...defaults, ...options });
   opened.push(chat);
   chat.init();
   return chat;
 }
 
-async function openLive(options: Partial<ChatOptions> = {}): Promise<ChatComponent> {
+async function openLive(options: Partial<AlpineOptions> = {}): Promise<ChatComponent> {
   const chat = open(options);
   await until("live", () => chat.subscribed);
   return chat;
@@ -91,7 +92,7 @@ describe("what the server cannot take", () => {
   });
 
   test("is not sent: half a character is U+FFFD, also in what an earlier version kept", async () => {
-    const api = new Api({ baseUrl: server.url, token: "jwt" });
+    const api = createApi({ baseUrl: server.url, token: "jwt" });
     const history = [{ role: "user", content: "\uD83D" }] as const;
     await api.send({ message: "\uDE00 nice \u{1F600}", history, session_id: "s" }, "k");
     const { message, history: sent } = server.requests[0]?.body ?? {};
@@ -122,13 +123,17 @@ describe("a message that is too long", () => {
     );
   });
 
-  test("is refused by the conversation itself, too", async () => {
-    const conversation = new Conversation({
-      ...{ api: new Api({ baseUrl: server.url, token: "jwt" }), storage: null, storageKey: "k" },
-      ...{ maxMessage: 5, onChange: () => undefined },
+  test("is refused by the conversation itself, too", () => {
+    let shown: readonly Turn[] = [];
+    const conversation = converse({
+      ...{ api: createApi({ baseUrl: server.url, token: "jwt" }), name: "k" },
+      ...{ maxMessage: 5, onChange: (turns: readonly Turn[]) => void (shown = turns) },
     });
-    await assert.rejects(conversation.send("123456"), RangeError);
-    assert.deepEqual([conversation.turns.length, server.requests.length], [0, 0]);
+    conversation.open();
+    assert.throws(() => {
+      conversation.send("123456");
+    }, RangeError);
+    assert.deepEqual([shown.length, server.requests.length], [0, 0]);
     conversation.close();
   });
 });
@@ -408,7 +413,7 @@ describe("a lost terminal event", () => {
 
   test("that nobody knows of ends as failed, and can be retried", async () => {
     server.read = (seen) => logOf(seen, 0, "streaming");
-    const chat = await openLive({ silenceMs: 20, maxSilences: 3 });
+    const chat = await openLive({ silenceMs: 80, maxSilences: 3 });
     await sendAndAccept(chat);
     const { key } = lastReply(chat);
     await isNow(chat, "failed");
@@ -442,14 +447,24 @@ describe("failure", () => {
       "Too long.",
     ],
     [
-      "a refusal says why",
+      "a token that is not valid is said in words for people",
       { status: 401, body: { message: "The token has expired." } },
-      "The token has expired.",
+      "You are not signed in, or may not do this.",
     ],
     [
-      "an error without words",
-      { status: 503, body: null },
-      "The server answered with an error (503).",
+      "a full queue, too",
+      { status: 503, body: { message: "Redis does not answer" } },
+      "The service is busy. Try again in a moment.",
+    ],
+    [
+      "too many messages, too",
+      { status: 429, body: null },
+      "Too many of your messages wait for a reply. Try again in a moment.",
+    ],
+    [
+      "an error that has no words",
+      { status: 500, body: null },
+      "The server answered with an error (500).",
     ],
     ["an answer without an id", { body: {} }, "The server's answer was not understood."],
   ];
@@ -464,7 +479,7 @@ describe("failure", () => {
   }
 
   test("a server that cannot be reached is named; the retry repeats the same request", async () => {
-    const chat = await openLive({ timeoutMs: 100 });
+    const chat = await openLive({ timeoutMs: 1000, tries: 1 });
     server.send = () => new Promise<Answer>(() => undefined); // no answer, ever
     chat.send("hello");
     await isNow(chat, "failed");
@@ -479,7 +494,7 @@ describe("failure", () => {
 
   test("a repeated request is the same although an earlier reply came to its end meanwhile", async () => {
     const storage = new Memory();
-    const first = await openLive({ storage, timeoutMs: 300 });
+    const first = await openLive({ storage, timeoutMs: 1000, tries: 1 });
     await sendAndAccept(first, "one");
     server.emit("stream.failed", { userId: 7, messageId: "m1", error: "Sorry.", partial: false });
     const { key } = await isNow(first, "failed").then(() => lastReply(first));
@@ -594,7 +609,7 @@ describe("a refresh", () => {
   });
 
   test("finds nothing in a storage that is broken, or of another version", () => {
-    const damaged = { version: 2, sessionId: "s", turns: [null, { role: "assistant" }] };
+    const damaged = { version: 4, sessionId: "s", turns: [null, { role: "assistant" }] };
     for (const text of ["{", "null", '{"version":0,"turns":[{}]}', JSON.stringify(damaged)]) {
       const storage = new Memory();
       storage.setItem("legato-chat:7", text);
@@ -744,17 +759,26 @@ test("an answer that comes after close changes nothing, in memory or in storage"
   const answer = held({ body: { message_id: "m1" } });
   server.send = answer.wait;
   const storage = new Memory();
-  const conversation = new Conversation({
-    api: new Api({ baseUrl: server.url, token: "jwt" }),
-    storage,
-    storageKey: "chat",
-    onChange: () => undefined,
+  const api = createApi({ baseUrl: server.url, token: "jwt" });
+  let sent: Promise<string> | undefined;
+  const { send } = api;
+  api.send = (body, id) => (sent = send(body, id));
+  let shown: readonly Turn[] = [];
+  const conversation = converse({
+    api,
+    keep: keepIn(storage),
+    name: "chat",
+    onChange: (turns) => (shown = turns),
   });
-  const sent = conversation.send("hello");
+  conversation.open();
+  conversation.setLive(true);
+  conversation.send("hello");
+  await until("request", () => server.requests.length);
   conversation.close();
-  const { turns } = conversation;
+  const turns = shown;
   const saved = storage.getItem("chat");
   answer.release();
-  await sent;
-  assert.deepEqual([conversation.turns, storage.getItem("chat")], [turns, saved]);
+  assert.equal(await sent, "m1");
+  await new Promise(setImmediate);
+  assert.deepEqual([shown, storage.getItem("chat")], [turns, saved]);
 });

@@ -60,6 +60,13 @@ const frame = (value: Frame, at = 200): Action => ({ type: "frame", frame: value
 const token = (tokenIndex: number, messageId = ID): Action =>
   frame({ type: "token.received", messageId, token: `w${String(tokenIndex)} `, tokenIndex });
 
+/** The tokens from one index up to another, in one event. */
+const merged = (from: number, to: number): Action =>
+  frame({
+    ...{ type: "token.received", messageId: ID, token: words(from, to) },
+    ...{ tokenIndex: from, tokenCount: to - from },
+  });
+
 const completed = (totalTokens: number, at = 300): Action =>
   frame({ type: "stream.completed", messageId: ID, totalTokens }, at);
 
@@ -194,7 +201,14 @@ describe("tokens that beat the answer to send", () => {
   test("are not kept while no id is awaited", () => {
     assert.deepEqual(run([token(0)]).state.strays, []);
     assert.deepEqual(run([send(), accepted(), token(0, "other")]).state.strays, []);
-    const refused: Action = { type: "send.failed", key: "k", error: "no", answered: true, at: 1 };
+    const refused: Action = {
+      type: "send.failed",
+      key: "k",
+      kind: "failed",
+      error: "no",
+      answered: true,
+      at: 1,
+    };
     assert.deepEqual(run([send(), token(0), refused]).state.strays, []);
   });
 });
@@ -285,7 +299,7 @@ describe("the end is final", () => {
     ["a failed", failed()],
     ["a snapshot", snapshot(5)],
     ["a refetch", refetched(0, 5, "complete")],
-    ["a give-up", { type: "give-up", key: "k", error: "late", at: 500 }],
+    ["a give-up", { type: "give-up", key: "k", at: 500 }],
     ["a cancel", cancel],
   ];
   const ends: [string, Action][] = [
@@ -322,7 +336,14 @@ describe("cancel", () => {
 
   for (const answered of [false, true]) {
     test(`is ${answered ? "settled by a refusal" : "owed while the answer is lost"}`, () => {
-      const failure: Action = { type: "send.failed", key: "k", error: "Why.", answered, at: 260 };
+      const failure: Action = {
+        type: "send.failed",
+        key: "k",
+        kind: "failed",
+        error: "Why.",
+        answered,
+        at: 260,
+      };
       const { reply, effects } = run([send(), cancel, failure]);
       assert.deepEqual([reply.status, reply.error, reply.endedAt], ["cancelled", null, 250]);
       assert.deepEqual([isStopOwed(reply), effects], [!answered, []]);
@@ -340,11 +361,14 @@ describe("cancel", () => {
 });
 
 describe("giving up", () => {
-  const giveUp: Action = { type: "give-up", key: "k", error: "Lost.", at: 500 };
+  const giveUp: Action = { type: "give-up", key: "k", at: 500 };
 
   test("tells the server, which may still be at work", () => {
     const { reply, effects } = run([send(), accepted(), token(0), giveUp]);
-    assert.deepEqual([reply.status, reply.error, reply.endedAt], ["failed", "Lost.", 500]);
+    assert.deepEqual(
+      [reply.status, reply.error, reply.endedAt],
+      ["failed", "Response unavailable. Please try again.", 500],
+    );
     assert.deepEqual(effects, [{ type: "cancel", messageId: ID }]);
   });
 
@@ -379,7 +403,14 @@ describe("failure and retry", () => {
     [true, "second"],
   ] as const) {
     test(`a request ${answered ? "refused" : "without an answer"} is ${answered ? "made anew" : "repeated"}`, () => {
-      const failure: Action = { type: "send.failed", key: "k", error: "Why.", answered, at: 1 };
+      const failure: Action = {
+        type: "send.failed",
+        key: "k",
+        kind: "failed",
+        error: "Why.",
+        answered,
+        at: 1,
+      };
       const first = run([send(), failure]);
       assert.deepEqual([first.reply.status, first.reply.error], ["failed", "Why."]);
       assert.equal(run([retry], first.state).reply.request?.id, requestId);
@@ -387,7 +418,14 @@ describe("failure and retry", () => {
   }
 
   test("a repeated request has the history it had, whatever became of the turns before it", () => {
-    const lost: Action = { type: "send.failed", key: "l", error: "Why.", answered: false, at: 1 };
+    const lost: Action = {
+      type: "send.failed",
+      key: "l",
+      kind: "failed",
+      error: "Why.",
+      answered: false,
+      at: 1,
+    };
     const again: Action = { type: "retry", key: "l", requestId: "third", at: 950 };
     const { state } = run([
       ...[send(), accepted(), failed(), send("l"), lost],
@@ -398,7 +436,14 @@ describe("failure and retry", () => {
   });
 
   test("a new request has the history as it is now", () => {
-    const refused: Action = { type: "send.failed", key: "l", error: "Why.", answered: true, at: 1 };
+    const refused: Action = {
+      type: "send.failed",
+      key: "l",
+      kind: "failed",
+      error: "Why.",
+      answered: true,
+      at: 1,
+    };
     const again: Action = { type: "retry", key: "l", requestId: "third", at: 950 };
     const { state } = run([
       ...[send(), accepted(), failed(), send("l"), refused],
@@ -463,7 +508,7 @@ describe("history", () => {
 
   test("has nothing that the server refused", () => {
     const failure = (key: string, answered: boolean): Action => ({
-      ...{ type: "send.failed", key, error: "Why.", answered, at: 1 },
+      ...{ type: "send.failed", key, kind: "failed", error: "Why.", answered, at: 1 },
     });
     const say = (key: string): Action => ({ ...send(key), text: key }) as Action;
     const { state } = run([
@@ -473,8 +518,15 @@ describe("history", () => {
     ]);
     assert.deepEqual(
       history(state.turns).map((item) => item.content),
-      ["lost", "stopped", "good", "w0 "],
+      ["lost", "good", "w0 "],
     );
+  });
+
+  test("has nothing that was not sent yet", () => {
+    const later = { ...send(), later: true } as Action;
+    assert.deepEqual(history(run([later]).state.turns), []);
+    const posted = run([later, { type: "post", key: "k", at: 1 }]);
+    assert.equal(history(posted.state.turns).length, 1);
   });
 
   test("has no half of a character, whoever kept it", () => {
@@ -491,12 +543,39 @@ describe("history", () => {
   });
 });
 
+describe("merged tokens", () => {
+  test("count as many as they are", () => {
+    const { reply } = run([send(), accepted(), token(0), merged(1, 4), token(4), completed(5)]);
+    assert.deepEqual([reply.status, reply.text, reply.nextIndex], ["complete", words(0, 5), 5]);
+  });
+
+  test("that are known are left out; of which a part is known, are read again", () => {
+    const open = run([send(), accepted(), merged(0, 4), merged(1, 3)]);
+    assert.deepEqual([open.reply.nextIndex, open.effects], [4, []]);
+    const { reply, effects } = run([merged(2, 6)], open.state);
+    assert.deepEqual(
+      [reply.text, effects],
+      [words(0, 4), [{ type: "gap", messageId: ID, from: 4 }]],
+    );
+    assert.equal(run([refetched(3, 6)], { ...open.state, turns: [reply] }).reply.nextIndex, 6);
+  });
+
+  test("wait for their turn", () => {
+    const { reply, effects } = run([send(), accepted(), merged(2, 4), merged(0, 2)]);
+    assert.deepEqual([reply.text, reply.held], [words(0, 4), {}]);
+    assert.equal(effects.length, 1);
+  });
+});
+
 describe("whatever the order", () => {
   /** What a network, a snapshot and a refetch can do to a reply of `total` tokens. */
   const events = (total: number) =>
     fc.array(
       fc.oneof(
         { weight: 8, arbitrary: fc.nat(total - 1).map((index) => token(index)) },
+        fc
+          .tuple(fc.nat(total - 1), fc.integer({ min: 2, max: 5 }))
+          .map(([index, count]) => merged(index, Math.min(total, index + count))),
         fc.nat(total).map((count) => snapshot(count)),
         fc
           .tuple(fc.integer({ min: -1, max: total }), fc.nat(total))

@@ -7,7 +7,18 @@ import Echo from "laravel-echo";
 import Pusher from "pusher-js";
 import { WebSocketServer, type WebSocket } from "ws";
 
-import type { SendBody } from "../src/api.js";
+import type { HistoryItem } from "../src/api.js";
+
+/** A message as it is sent: with a history, or with the name of a conversation that the server keeps. */
+export interface SendBody {
+  readonly message: string;
+  readonly history: readonly HistoryItem[];
+  readonly session_id: string;
+  readonly conversation_id?: string;
+  readonly parent_id?: string;
+  readonly regenerate?: boolean;
+  readonly [option: string]: unknown;
+}
 
 export interface Answer {
   readonly status?: number;
@@ -19,6 +30,7 @@ export interface Seen {
   readonly path: string;
   readonly authorization: string;
   readonly idempotencyKey: string;
+  readonly socketId: string | undefined;
   readonly body: SendBody;
 }
 
@@ -28,10 +40,15 @@ const NOT_FOUND: Answer = { status: 404, body: { message: "No such message." } }
 
 export class ChatServer {
   readonly requests: Seen[] = [];
-  /** How the three calls are answered; replaced by tests. */
+  /** What clients sent over their sockets. */
+  readonly messages: { readonly event: string; readonly channel?: string }[] = [];
+  /** How the calls are answered; replaced by tests. */
   send: Reply = () => ({ body: { message_id: "m1" } });
   cancel: Reply = () => ({ body: { cancelled: true } });
   read: Reply = () => NOT_FOUND;
+  conversations: Reply = () => NOT_FOUND;
+  decide: Reply = () => ({ body: {} });
+  authorize: Reply = () => ({ body: { auth: "app-key:signature" } });
   /** Whether a subscribe is confirmed, left without an answer, or refused by the auth endpoint. */
   subscription: "confirm" | "silent" | "refuse" = "confirm";
 
@@ -67,7 +84,7 @@ export class ChatServer {
   }
 
   /** A stock Echo, as an app makes it. */
-  echo(): Echo<"reverb"> {
+  echo(more: object = {}): Echo<"reverb"> {
     const echo = new Echo({
       broadcaster: "reverb",
       Pusher,
@@ -77,6 +94,7 @@ export class ChatServer {
       forceTLS: false,
       enabledTransports: ["ws"],
       authEndpoint: `${this.url}/broadcasting/auth`,
+      ...more,
     });
     this.echoes.push(echo);
     return echo;
@@ -111,6 +129,11 @@ export class ChatServer {
     return this.requests.filter((seen) => seen.method === method && seen.path.startsWith(path));
   }
 
+  /** How many sockets are subscribed or not. */
+  get connections(): number {
+    return this.sockets.size;
+  }
+
   private toAll(message: object): void {
     for (const socket of this.sockets) socket.send(JSON.stringify(message));
   }
@@ -119,7 +142,9 @@ export class ChatServer {
     this.sockets.add(socket);
     socket.on("close", () => this.sockets.delete(socket));
     socket.on("message", (data: Buffer) => {
-      const message = JSON.parse(data.toString()) as { event: string };
+      const message = JSON.parse(data.toString()) as { event: string; channel?: string };
+      this.messages.push(message);
+      if (message.event === "pusher:ping") socket.send('{"event":"pusher:pong","data":"{}"}');
       if (message.event === "pusher:subscribe" && this.subscription === "confirm") this.confirm();
     });
     const data = JSON.stringify({ socket_id: "1.1", activity_timeout: 30 });
@@ -135,6 +160,7 @@ export class ChatServer {
       path,
       authorization: headers.authorization ?? "",
       idempotencyKey: String(headers["idempotency-key"]),
+      socketId: headers["x-socket-id"] as string | undefined,
       body: (isJson ? JSON.parse(Buffer.concat(chunks).toString()) : {}) as SendBody,
     };
     this.requests.push(seen);
@@ -146,9 +172,11 @@ export class ChatServer {
   private route(seen: Seen): Answer | Promise<Answer> {
     if (seen.path === "/broadcasting/auth") {
       const refused = this.subscription === "refuse";
-      return refused ? { status: 403, body: {} } : { body: { auth: "app-key:signature" } };
+      return refused ? { status: 403, body: {} } : this.authorize(seen);
     }
+    if (seen.path.startsWith("/api/conversations")) return this.conversations(seen);
     if (seen.path === "/api/chat/send") return this.send(seen);
+    if (seen.path.includes("/tools/")) return this.decide(seen);
     return seen.path.endsWith("/cancel") ? this.cancel(seen) : this.read(seen);
   }
 }

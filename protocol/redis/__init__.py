@@ -3,6 +3,7 @@
 * :mod:`.connections`: a client of one server, of the master behind Sentinels, or of a Cluster. Start here.
 * :mod:`.pipeline`, :mod:`.cluster`, :mod:`.slots`: what those clients are made of.
 * :mod:`.scripts`: Lua scripts.
+* :mod:`.parked`: jobs that wait for an approval.
 * :mod:`.retry`: waits between attempts, and calls that are repeated until they succeed.
 * :mod:`.errors`, :mod:`.cancellation`: errors as text; tasks that end when they are cancelled.
 * :mod:`.advice`: warnings at the start.

@@ -23,7 +23,13 @@ SECONDS: Final = 2.0
 
 
 async def warn(redis: Redis, logger: logging.Logger, wall: Callable[[], float] = time.time) -> None:
-    """Log at most one warning of each kind, however many servers it concerns. Never raises.
+    """Log the :func:`warnings`. Never raises."""
+    for warning in await warnings(redis, wall):
+        logger.warning("%s", warning)
+
+
+async def warnings(redis: Redis, wall: Callable[[], float] = time.time) -> list[str]:
+    """At most one warning of each kind, however many servers it concerns. Never raises.
 
     :param redis: one server's client, or that of a Cluster, whose masters are all asked.
     :param wall: this machine's clock, in Unix seconds.
@@ -31,9 +37,8 @@ async def warn(redis: Redis, logger: logging.Logger, wall: Callable[[], float] =
     clients = redis.masters() if isinstance(redis, Cluster) else [redis]
     evictions = await asyncio.gather(*map(_eviction, clients))
     skews = await asyncio.gather(*(_skew(client, wall) for client in clients))
-    for warning in (*dict.fromkeys(evictions), advice.clock(max(skews, key=abs, default=0.0))):
-        if warning is not None:
-            logger.warning("%s", warning)
+    found = (*dict.fromkeys(evictions), advice.clock(max(skews, key=abs, default=0.0)))
+    return [warning for warning in found if warning is not None]
 
 
 async def _eviction(client: Redis) -> str | None:

@@ -17,9 +17,10 @@ async def end_task(task: asyncio.Task[None]) -> None:
 
 
 def obey_cancellation() -> None:
-    """Raise CancelledError if the running task was cancelled and the cancellation was dropped.
+    """Raise CancelledError if the running task was cancelled.
 
-    Call it after a round trip.
+    Call it after a round trip, which may have dropped the cancellation, and where a CancelledError may be one
+    that somebody's code has raised by itself.
     """
     task = asyncio.current_task()
     if task is not None and task.cancelling():

@@ -16,16 +16,23 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.timeout(120)
-def test_short_run_is_complete_and_written_down(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("versus", "names"),
+    [((), {"this"}), (("--versus", sys.executable), {"this", "versus"})],
+    ids=["alone", "versus"],
+)
+def test_short_run_is_complete_and_written_down(
+    versus: tuple[str, ...], names: set[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "out.json"
     size = ["--streams", "3", "--tokens", "8", "--rate", "100", "--rounds", "1"]
-    assert model_streams.main([*size, "--versus", sys.executable, "--json", str(file)]) == 0
+    assert model_streams.main([*size, *versus, "--json", str(file)]) == 0
     assert "all complete and in order" in capsys.readouterr().out
     body = json.loads(file.read_text())
     assert body["wrong"] == []
     (result,) = body["result"]
     assert result["streams"] == 3
-    assert set(result["rounds"]) == {"this", "versus"}
+    assert set(result["rounds"]) == names
     for name, (one,) in result["rounds"].items():
         cost = one["cpu_us_per_token"]
         assert set(cost) == {"redis", "broadcaster", "worker", "readers", "model"}

@@ -62,18 +62,18 @@ async def write(writer: Writer, tokens: int) -> dict[int, int]:
 async def test_what_is_due_at_once_shares_a_round_trip(
     writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    append = writer._log.append
-    sent, send = list[int](), append._send
+    trips = writer._log.scripts["append"]._batches
+    sent, send = list[int](), trips._send
 
     async def noted(calls: list[object]) -> None:
         sent.append(len(calls))
         await send(calls)
 
-    monkeypatch.setattr(append, "_send", noted)
+    monkeypatch.setattr(trips, "_send", noted)
     assert await write(writer, 7) == {0: 3, 1: 2, 2: 2}
     assert sent == [3]
     assert writer._tally.counts.sent == 7
-    texts = await writer._messages[0].log.texts()
+    texts = [entry.data.decode() for entry in (await writer._messages[0].log.read()).entries]
     assert [text[: 3 + 6 + 8] for text in texts] == [f"LGT000000{index:08x}" for index in range(3)]
     assert {len(text) for text in texts} == {40}
 

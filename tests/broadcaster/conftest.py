@@ -61,10 +61,10 @@ class Client:
     async def send(self, event: str, data: Any = None, **more: Any) -> None:
         await self.connection.send(json.dumps({"event": event, "data": data} | more))
 
-    async def subscribe(self, channel: str) -> dict[str, Any]:
+    async def subscribe(self, channel: str, **more: Any) -> dict[str, Any]:
         """Subscribe with a valid signature. Returns the answer."""
         auth = signatures.sign_channel(APP.key, APP.secret, self.socket_id, channel)
-        await self.send("pusher:subscribe", {"channel": channel, "auth": auth})
+        await self.send("pusher:subscribe", {"channel": channel, "auth": auth, **more})
         return await self.receive()
 
     async def closed(self) -> int:

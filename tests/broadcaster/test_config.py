@@ -1,9 +1,10 @@
 import argparse
+import base64
 
 import pytest
 
 from legato.broadcaster import config
-from legato.broadcaster.config import Settings
+from legato.broadcaster.config import Chat, Settings
 from legato.protocol.apps import App
 from legato.protocol.settings import SettingsError
 
@@ -105,7 +106,7 @@ def test_errors_are_one_line_without_secrets(environ, flags, reason):
 FILE_ERRORS = [
     (APP + APP, "two applications have the same id"),
     (APP + APP.replace('id="a"', 'id="b"'), "two applications have the same key"),
-    (APP + "x = 1", "apps\\[0\\]: .*`x`"),
+    (APP + "x = 1", "apps\\[0\\].x: no such setting"),
     (
         APP + "[chat]\nmax_message_characters = 0",
         "legato.toml: chat.max_message_characters: Expected `int` >= 1",
@@ -116,9 +117,43 @@ FILE_ERRORS = [
     ),
     (APP + "[chat]\nmax_history_turns = 1001", "chat.max_history_turns: Expected `int` <= 1000"),
     (APP + "[chat]\nmax_history_characters = 0", "chat.max_history_characters: Expected `int` >= 1"),
+    (
+        APP + "[chat]\nallow = ['model', 'temperature']",
+        "chat: allow: 'temperature': expected some of agent, model, system, max_tokens, thinking, channel,",
+    ),
+    (APP + "[chat]\nagents = ['a']", "chat: agents: expected 'agent' in allow with it"),
+    (APP + "[chat]\nallow = ['agent']\nmodels = ['m']", "chat: models: expected 'model' in allow with it"),
+    (APP + "[chat]\nchannels = ['public-*']", "chat: channels: 'public-\\*': Expected a private or presence"),
+    (APP + "[chat]\nchannels = ['*']", "chat: channels: '\\*': The channel name has"),
+    (APP + "[chat]\nattachment_hosts = ['a b']", "chat: attachment_hosts: 'a b': expected a host"),
+    (APP + "[chat.prices.m]\ninput = -1\noutput = 2", "chat.prices\\[...\\].input: Expected `float` >= 0"),
+    (APP + "[chat]\ncurrency = '$'", "chat.currency: Expected `str` matching"),
+    (APP + "[chat]\nmax_attachments = 21", "chat.max_attachments: Expected `int` <= 20"),
+    (
+        APP + "[chat]\nallow = ['attachments']\nmax_attachment_bytes = 786433",
+        "chat.max_attachment_bytes: expected at most 786432: 3/4 of server.max_request_bytes",
+    ),
     (APP + "[server]\nport = 'x'", "legato.toml: server.port: Expected `int`, got `str`"),
-    (APP + "[server]\nx = 1", "legato.toml: server: .*`x`"),
+    (APP + "[server]\nx = 1", "legato.toml: server.x: no such setting"),
 ]
+
+
+CHATS = [
+    ("allow = ['attachments']\nmax_attachment_bytes = 786432", {}),
+    ("max_attachment_bytes = 786433", {}),
+    ("allow = ['attachments']\n[server]\nmax_request_bytes = 699052", {}),
+    ("channels = ['private-team.*', 'presence-room']", {}),
+    ("", {"LEGATO_CHAT_ALLOW": "agent, model", "LEGATO_CHAT_MODELS": "small,large"}),
+]
+
+
+@pytest.mark.parametrize(("text", "environ"), CHATS)
+def test_options_that_go_together(file, text, environ):
+    chat = load(environ, config=file(APP + "[chat]\n" + text)).chat
+    if environ:
+        assert (chat.allow, chat.models, chat.agents) == (("agent", "model"), ("small", "large"), ())
+    else:
+        assert chat != Chat()
 
 
 @pytest.mark.parametrize(("text", "reason"), FILE_ERRORS)
@@ -190,3 +225,55 @@ def test_in_development_only_pages_of_its_own_hosts_connect(file):
     assert load(DEV, config=path).apps[0].allowed_origins == ("chat.test",)
     with pytest.raises(SettingsError, match="dev: hosts: 'a b': expected a host"):
         load(REVERB | DEV | {"LEGATO_DEV_HOSTS": "a b"})
+
+
+def test_the_source_of_each_setting_is_told(file):
+    def sources(environ, text, **flags):
+        found = {}
+        names = ("config", "host", "port", "metrics_port", "processes")
+        args = argparse.Namespace(**{name: flags.get(name) for name in names})
+        args.config = file(text)
+        config.load(args, environ, found)
+        return {key: source.replace(args.config, "file") for key, source in found.items()}
+
+    two = APP + '[[apps]]\nid="b"\nkey="kb"\nsecret="hush"\n'
+    environ = {
+        "LEGATO_APP_ID": "b",
+        "LEGATO_APP_SECRET": "own",
+        "REVERB_APP_SECRET": "theirs",
+        "REVERB_APP_MAX_CONNECTIONS": "3",
+        "REVERB_APP_RATE_LIMITING_ENABLED": "true",
+        "REVERB_SERVER_HOST": "::1",
+        "REDIS_HOST": "x",
+    }
+    assert sources(environ, two, port=1) == {
+        **dict.fromkeys(("apps.a.id", "apps.a.key", "apps.a.secret", "apps.b.key"), "file"),
+        "apps.b.id": "LEGATO_APP_ID",
+        "apps.b.secret": "LEGATO_APP_SECRET",
+        "apps.b.max_connections": "REVERB_APP_MAX_CONNECTIONS",
+        **dict.fromkeys(
+            ("apps.b.max_messages", "apps.b.max_messages_seconds", "apps.b.close_over_max_messages"),
+            "REVERB_APP_RATE_LIMITING_ENABLED",
+        ),
+        "server.host": "REVERB_SERVER_HOST",
+        "server.port": "command line",
+        "redis.url": "REDIS_HOST",
+    }
+    for environ, source in (({"REDIS_URL": "redis://x"}, "REDIS_URL"), ({}, "REVERB_SCALING_ENABLED")):
+        assert sources(environ | {"REVERB_SCALING_ENABLED": "true"}, APP)["redis.url"] == source
+
+
+def test_secrets_do_not_show_in_the_settings_text():
+    environ = {
+        **{f"LEGATO_APP_{name}": "geheim" for name in ("KEY", "SECRET")},
+        "LEGATO_APP_ID": "1",
+        "REDIS_URL": "redis://:geheim@h/2",
+        "LEGATO_AUTH_JWT_SECRET": "geheim" * 6,
+        "LEGATO_AUTH_ENCRYPTION_MASTER_KEY": base64.b64encode(b"geheim".ljust(32)).decode(),
+        "LEGATO_CHAT_DATABASE_URL": "postgresql://ann:geheim@h/x",
+    }
+    text = repr(config.load(argparse.Namespace(), environ))
+    assert "geheim" not in text.replace("key='geheim'", "")
+    assert environ["LEGATO_AUTH_ENCRYPTION_MASTER_KEY"] not in text
+    assert "url='redis://***@h/2'" in text
+    assert "require_exp=True" in text

@@ -19,6 +19,7 @@ from legato.broadcaster.config import Auth, Server
 from legato.broadcaster.redis_client import redis_client
 from legato.protocol import stream
 from legato.protocol.apps import Webhook
+from legato.protocol.jobs import decode_job
 from legato.protocol.settings import Redis
 from legato.worker.jobs.cancel import CancelFlags
 from legato.worker.replies.log import Token, TokenLog
@@ -133,7 +134,7 @@ async def test_tokens_and_cancels(pair):
         assert status == 200
         message_id = answer["message_id"]
         ((_, fields),) = await redis.xrange(redis.names.jobs_key("ai-streaming"))
-        job = stream.decode_job(fields[b"job"])
+        job = decode_job(fields[b"job"])
         assert job.message_id == message_id
         log = TokenLog(redis, tries=1, retention=60).open(job, "claim")
         await log.claim()

@@ -14,6 +14,7 @@ import pytest
 
 from legato.broadcaster.composition import StartError, running
 from legato.broadcaster.config import Auth, Server
+from legato.deploy import cli
 from legato.protocol.settings import Redis, SettingsError
 from tests.broadcaster.api.test_http_api import EVENTS, call, post
 from tests.broadcaster.conftest import client, local_settings
@@ -145,7 +146,25 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("arguments", "environ", "status", "reason"), MISTAKES)
-async def test_an_error_is_one_clear_line(arguments, environ, status, reason):
+def test_an_error_is_one_clear_line(arguments, environ, status, reason, monkeypatch, capfd):
+    """The command, in this process: that takes a tenth of the time."""
+    for name in os.environ:
+        if name.startswith(("LEGATO_", "REVERB_", "REDIS_URL")):
+            monkeypatch.delenv(name)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    try:
+        found = cli.main(["broadcaster", *arguments])
+    except SystemExit as ended:  # argparse's way out
+        found = ended.code
+    assert found == status
+    said = "".join(capfd.readouterr())
+    assert re.search(reason, said)
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(("arguments", "environ", "status", "reason"), MISTAKES[:2])
+async def test_an_error_is_one_clear_line_of_a_process(arguments, environ, status, reason):
     async with legato("broadcaster", *arguments, environ=environ) as process:
         assert await process.end() == status
         assert re.search(reason, process.output)

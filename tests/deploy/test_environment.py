@@ -40,6 +40,12 @@ def test_the_worker_sees_its_provider_and_its_database_but_no_other_secret() -> 
     assert "AWS_SECRET_ACCESS_KEY" not in got
 
 
+def test_a_worker_with_guests_sees_all_but_the_settings_of_others() -> None:
+    got = of_child("worker", ENVIRON | {"LEGATO_AUTH_JWT_SECRET": "hush"}, {}, guests=True)
+    assert got["AWS_SECRET_ACCESS_KEY"] == "secret"
+    assert not {"ANTHROPIC_API_KEY", "DATABASE_URL", "LEGATO_AUTH_JWT_SECRET"} & got.keys()
+
+
 def test_both_get_what_the_postgresql_driver_reads_by_itself() -> None:
     environ = {"PGSSLROOTCERT": "ca.pem"}
     for kind in ("broadcaster", "worker"):

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from legato.deploy import cli
 from tests.deploy.test_docs import parsers
 
@@ -66,9 +68,16 @@ def test_directing_workers_loads_neither_database_nor_model_nor_server():
         assert not heavy & set(modules), command
 
 
-def test_a_broadcaster_loads_what_only_some_need_when_they_need_it():
-    loaded = "import sys, legato.broadcaster.composition; print(*sys.modules)"
+OPTIONAL = {
+    "legato.broadcaster.composition": {"jwt", "sqlalchemy", "httpx2", "anthropic"},
+    "legato.worker.cli": {"alembic", "anthropic", "asyncpg", "asyncmy", "sqlalchemy.dialects.postgresql"},
+}
+
+
+@pytest.mark.parametrize(("program", "optional"), OPTIONAL.items())
+def test_a_program_loads_what_only_some_need_when_they_need_it(program, optional):
+    loaded = f"import sys, {program}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", loaded], capture_output=True, text=True, check=True, timeout=100
     )
-    assert not {"jwt", "sqlalchemy", "httpx2", "anthropic"} & set(done.stdout.split())
+    assert not optional & set(done.stdout.split())

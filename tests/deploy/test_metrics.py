@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from legato.broadcaster.config import Metrics, Server, Settings
+from legato.deploy import processes
 from legato.deploy.errors import CommandError
 from legato.deploy.metrics import Source, Sum, reader, served
 from tests.deploy.screen import SECONDS
@@ -189,10 +191,25 @@ def test_the_page_is_served() -> None:
         url = f"http://127.0.0.1:{port}/metrics"
         with urllib.request.urlopen(url, timeout=SECONDS) as response:
             assert b'legato_open{app="1"} 1.0' in response.read()
-        with (
-            pytest.raises(CommandError, match=f"metrics: 127.0.0.1:{port} cannot be listened on"),
-            served("127.0.0.1", port, [Process(1, 2).source]),
-        ):
-            pass
+        with served("127.0.0.1", port, [Process(1, 2).source]) as other:
+            assert other == 0
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(url, timeout=SECONDS)
+
+
+def test_an_address_that_is_none_stops_the_start() -> None:
+    with (
+        pytest.raises(CommandError, match=r"metrics: 192\.0\.2\.1:0 cannot be listened on"),
+        served("192.0.2.1", 0, [Process(1, 2).source]),
+    ):
+        pass
+
+
+def test_a_process_leaves_a_metrics_port_that_is_taken(caplog: pytest.LogCaptureFixture) -> None:
+    """Or the sum would read what another program serves there."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        settings = Settings(server=Server(processes=1), metrics=Metrics(port=port - 1))
+        (chosen,) = processes._metrics_ports(settings)
+    assert chosen != port
+    assert f"port {port} of 127.0.0.1 is taken: a process has its metrics on port {chosen}" in caplog.text

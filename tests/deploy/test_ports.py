@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+from functools import partial
 
 import pytest
 
@@ -39,8 +40,9 @@ def test_a_reserved_port_is_shared_by_those_who_ask_and_refused_to_others() -> N
                 ports.reserve(*address)
 
 
-@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid", "a..b"])
 def test_a_foreign_address_is_one_line(host: str) -> None:
-    with pytest.raises(CommandError, match=f"{host} is not an address of this machine") as caught:
-        ports.is_free(host, 8080)
-    assert caught.value.status == 2
+    for use in (partial(ports.is_free, port=8080), ports.any_free):
+        with pytest.raises(CommandError, match=f"{host} is not an address of this machine") as caught:
+            use(host)
+        assert caught.value.status == 2

@@ -52,7 +52,7 @@ def test_nothing_is_said_when_all_is_there(tmp_path: Path) -> None:
 
 
 def test_the_tests_own_needs_are_one_line_where_they_cannot_be_installed(tmp_path: Path) -> None:
-    there = {"id": "echo 1000", "chromium": "", "pg_ctlcluster": ""}
+    there = {"id": "echo 1000", "chromium": "", "pg_ctlcluster": "", "php": ""}
     done = run("tests/setup-debian.sh", tmp_path / "bin", there)
     assert done.returncode == 1
     missing = "redis-server mariadb-server systemd gcc libc6-dev strace"
@@ -68,7 +68,7 @@ def test_the_tests_own_needs_are_installed_for_root_on_debian(tmp_path: Path) ->
     assert log.read_text().splitlines() == [
         "-qq update",
         (
-            "-qq install -y --no-install-recommends redis-server chromium postgresql mariadb-server systemd "
-            "gcc libc6-dev strace"
+            "-qq install -y --no-install-recommends redis-server chromium-headless-shell postgresql "
+            "mariadb-server systemd gcc libc6-dev strace php-cli php-redis"
         ),
     ]

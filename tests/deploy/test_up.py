@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-NONE = Namespace(port=None, host=None, data=None, scripted=False)
+NONE = Namespace(port=None, host=None, data=None, agent=None, scripted=False)
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_host_is_ignored_where_a_shell_put_the_machines_name(environ: dict[str, 
 
 def test_options_win_over_the_environment(environ: dict[str, str], tmp_path: Path) -> None:
     port = quiet_port()
-    args = Namespace(port=port, host="localhost", data=tmp_path / "other", scripted=False)
+    args = Namespace(port=port, host="localhost", data=tmp_path / "other", agent=None, scripted=False)
     plan = up._plan(args, environ)
     assert (plan.port, plan.host, plan.data) == (port, "localhost", tmp_path / "other")
     assert plan.url == f"http://localhost:{port}"
@@ -139,7 +139,7 @@ def test_metrics_move_when_their_port_is_taken_and_say_so(environ: dict[str, str
     ],
 )
 def test_who_answers(environ: dict[str, str], extra: dict[str, str], scripted: bool, provider: str) -> None:
-    args = Namespace(port=None, host=None, data=None, scripted=scripted)
+    args = Namespace(port=None, host=None, data=None, agent=None, scripted=scripted)
     plan = up._plan(args, environ | extra)
     assert plan.provider == provider
     broadcaster, worker, model = up._children(plan, "redis://redis")
@@ -171,6 +171,28 @@ def test_of_a_provider_of_ones_own_no_model_is_known(environ: dict[str, str]) ->
     _, _, model = up._children(plan, "redis://redis")
     assert model == ""
     assert "Replies come from shop.models:Provider" in up._banner(plan, model, None).splitlines()
+
+
+@pytest.mark.parametrize("by", ["option", "variable", "both"])
+def test_an_agent_answers_and_is_reloaded(environ: dict[str, str], by: str) -> None:
+    args = Namespace(**{**vars(NONE), "agent": None if by == "variable" else "shop.bot:agent"})
+    extra = {"option": {}, "variable": {"LEGATO_WORKER_AGENT": "shop.bot:agent"}}
+    given = environ | extra.get(by, {"LEGATO_WORKER_AGENT": "other:agent"}) | {"SHOP_TOKEN": "key"}
+    plan = up._plan(args, given)
+    broadcaster, worker, model = up._children(plan, "redis://redis")
+    assert worker.command[-2:] == ("worker", "--reload")
+    assert worker.environ["LEGATO_WORKER_AGENT"] == "shop.bot:agent"
+    assert worker.environ["SHOP_TOKEN"] == "key", "its tools may need it"
+    assert "SHOP_TOKEN" not in broadcaster.environ
+    assert "Agent:   shop.bot:agent, reloaded when its files change" in up._banner(plan, model, None)
+
+
+def test_without_an_agent_nothing_is_reloaded(environ: dict[str, str]) -> None:
+    plan = up._plan(NONE, environ | {"SHOP_TOKEN": "key"})
+    _, worker, model = up._children(plan, "redis://redis")
+    assert worker.command[-1] == "worker"
+    assert not {"SHOP_TOKEN", "LEGATO_WORKER_AGENT"} & worker.environ.keys()
+    assert "Agent:" not in up._banner(plan, model, None)
 
 
 def test_the_banner_says_who_answers_and_where(environ: dict[str, str]) -> None:
@@ -309,7 +331,7 @@ def test_ipv6_addresses_are_written_as_urls(environ: dict[str, str]) -> None:
         ports.is_free("::1", 0)
     except CommandError:
         pytest.skip("no IPv6 here")
-    plan = up._plan(Namespace(port=None, host="::1", data=None, scripted=False), environ)
+    plan = up._plan(Namespace(port=None, host="::1", data=None, agent=None, scripted=False), environ)
     assert plan.url == f"http://[::1]:{plan.port}"
 
 
@@ -344,3 +366,14 @@ def test_a_machine_without_a_binary_is_told_of_redis_url(monkeypatch: pytest.Mon
     monkeypatch.setattr(_binary, "get_binary_path", missing)
     with pytest.raises(CommandError, match="set REDIS_URL"):
         valkey._binary()
+
+
+def test_broadcaster_reads_the_conversations_that_the_worker_stores(environ: dict[str, str]) -> None:
+    for more in ({}, {"DATABASE_URL": "postgresql://db/x"}, {"LEGATO_DATABASE_URL": "mysql://db/x"}):
+        broadcaster, worker, _ = up._children(up._plan(NONE, environ | more), "redis://redis")
+        url = worker.environ["LEGATO_DATABASE_URL"]
+        assert broadcaster.environ["LEGATO_CHAT_DATABASE_URL"] == url
+        assert url.startswith(next(iter(more.values()), "sqlite:///"))
+    plan = up._plan(NONE, environ | {"LEGATO_CHAT_DATABASE_URL": "mysql://reader@db/x"})
+    broadcaster, _, _ = up._children(plan, "redis://redis")
+    assert broadcaster.environ["LEGATO_CHAT_DATABASE_URL"] == "mysql://reader@db/x"

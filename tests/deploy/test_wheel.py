@@ -11,6 +11,7 @@ import base64
 import csv
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -42,8 +43,12 @@ OTHERS = (*FOLDERS, "tests")
 """Distributions that somebody may have, whose packages are called like this."""
 
 PAGE = ROOT / "client-js" / "dist" / "page"
-NOT_SHIPPED = {"deploy/check-tools.sh"}
-"""What is only of use in a checkout, beside the recorded results of benchmarks."""
+NOT_SHIPPED = {"deploy/check-tools.sh", "deploy/Dockerfile", "deploy/systemd/install.sh"}
+NOT_IN_THE_WHEEL = (
+    "benchmarks/results/",
+    *("deploy/compose/", "deploy/laravel/", "deploy/proxy/", "deploy/supervisord/"),
+)
+"""What is only of use in a checkout: results of benchmarks, and samples for other programs."""
 
 
 class Built(NamedTuple):
@@ -166,7 +171,7 @@ def shipped(folder: str) -> set[str]:
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    return {name for name in found - NOT_SHIPPED if not name.startswith("benchmarks/results/")}
+    return {name for name in found - NOT_SHIPPED if not name.startswith(NOT_IN_THE_WHEEL)}
 
 
 def test_the_wheel_has_one_name_and_everything_below_it(built: Built) -> None:
@@ -177,7 +182,11 @@ def test_the_wheel_has_one_name_and_everything_below_it(built: Built) -> None:
     info = top_level.partition("/")[0]
     assert {name.partition("/")[0] for name in names} == {"legato", info}
     packages = {name for name in names if name.startswith("legato/")}
-    page = {f"legato/deploy/page/{path.name}" for path in PAGE.iterdir()}
+    page = {
+        f"legato/deploy/page/{path.relative_to(PAGE).as_posix()}"
+        for path in PAGE.rglob("*")
+        if path.is_file()
+    }
     expected = {f"legato/{name}" for folder in FOLDERS for name in shipped(folder)} | page
     assert packages == expected
     assert {"legato/deploy/page/index.html", "legato/deploy/legato.sample.toml"} <= expected
@@ -309,8 +318,12 @@ def get(url: str) -> bytes:
 
 def test_up_serves_the_page_and_conforms(installed: Installed) -> None:
     with up(installed) as port:
-        for path, name in (("", "index.html"), ("page.js", "page.js"), ("style.css", "style.css")):
-            assert get(f"http://127.0.0.1:{port}/{path}") == (PAGE / name).read_bytes()
+        html = get(f"http://127.0.0.1:{port}/")
+        assert html == (PAGE / "index.html").read_bytes()
+        assets = re.findall(rb"assets/[\w.-]+", html)
+        for name in ("sw.js", "manifest.webmanifest", *(asset.decode() for asset in assets)):
+            assert get(f"http://127.0.0.1:{port}/{name}") == (PAGE / name).read_bytes()
+        assert len(assets) == 2
         app = ["--app-id", "1", "--key", "app-key", "--secret", "app-secret", "--section", "1.1"]
         done = installed.run("conformance", "--url", f"ws://127.0.0.1:{port}", *app)
         assert (done.returncode, done.stderr) == (0, "")

@@ -8,7 +8,7 @@ import Pusher from "pusher-js";
 import { Application, fresh, info, NOTIFICATION } from "./application.mjs";
 import { until } from "./legato.mjs";
 
-const LIMIT = { timeout: 60_000 };
+const LIMIT = { timeout: 180_000 };
 
 let app;
 let echoes = [];

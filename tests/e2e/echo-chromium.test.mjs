@@ -8,7 +8,7 @@ import { fresh, HOST, info, NOTIFICATION, PORT } from "./application.mjs";
 import { until } from "./legato.mjs";
 import { event, share, Visitor } from "./visitor.mjs";
 
-const LIMIT = { timeout: 60_000 };
+const LIMIT = { timeout: 180_000 };
 const scripts = (build) => [
   { path: `node_modules/pusher-js/dist/web/${build}.js` },
   { path: "node_modules/laravel-echo/dist/echo.iife.js" },

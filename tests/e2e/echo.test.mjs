@@ -5,9 +5,9 @@ import { after, beforeEach, test } from "node:test";
 import Echo from "laravel-echo";
 import Pusher from "pusher-js";
 
-import { getToken, LEGATO_URL, newUser, until, words } from "./legato.mjs";
+import { echoOptions, getToken, LEGATO_URL, newUser, until, words } from "./legato.mjs";
 
-const LIMIT = { timeout: 60_000 };
+const LIMIT = { timeout: 180_000 };
 const EVENTS = ["token.received", "stream.completed", "stream.failed", "stream.cancelled"];
 
 /** A signed-in user of an app: an Echo, what it heard, and the app's HTTP calls. */
@@ -15,21 +15,9 @@ class User {
   heard = [];
 
   constructor(id, token) {
-    const { hostname, port } = new URL(LEGATO_URL);
     this.id = id;
     this.token = token;
-    this.echo = new Echo({
-      broadcaster: "reverb",
-      Pusher, // in a browser Echo finds it on the window
-      key: "app-key",
-      wsHost: hostname,
-      wsPort: Number(port),
-      wssPort: Number(port),
-      forceTLS: false,
-      enabledTransports: ["ws", "wss"],
-      authEndpoint: `${LEGATO_URL}/broadcasting/auth`,
-      bearerToken: token,
-    });
+    this.echo = new Echo({ Pusher, ...echoOptions(token) });
   }
 
   static async signIn(id) {

@@ -8,7 +8,7 @@ import { fresh } from "./application.mjs";
 import { until } from "./legato.mjs";
 import { share, Visitor } from "./visitor.mjs";
 
-const LIMIT = { timeout: 60_000 };
+const LIMIT = { timeout: 180_000 };
 const DATA = { text: 'é "quoted" \\ \u2028 👋', list: [1, 2.5, null, true, {}] };
 
 let app;

@@ -8,20 +8,13 @@ import Pusher from "pusher-js";
 import PusherServer from "pusher";
 
 import { launch } from "./browser.mjs";
-import { LEGATO_URL, until } from "./legato.mjs";
+import { LEGATO_URL, SDK_OPTIONS, until } from "./legato.mjs";
 
-const LIMIT = { timeout: 60_000 };
+const LIMIT = { timeout: 180_000 };
 const TRANSPORTS = ["xhr_streaming", "xhr_polling"];
 const { hostname, port } = new URL(LEGATO_URL);
 
-const sdk = new PusherServer({
-  appId: "1",
-  key: "app-key",
-  secret: "app-secret",
-  host: hostname,
-  port,
-  useTLS: false,
-});
+const sdk = new PusherServer(SDK_OPTIONS);
 
 const options = (transports, changes) => ({
   cluster: "",
@@ -46,7 +39,9 @@ async function visit(Pusher, { key, ...options }, channel, sign) {
     },
   });
   pusher.connection.bind("state_change", ({ current }) => seen.states.push(current));
-  pusher.connection.bind("error", ({ data, error }) => seen.errors.push((data ?? error?.data)?.code));
+  pusher.connection.bind("error", ({ data, error }) =>
+    seen.errors.push((data ?? error?.data)?.code),
+  );
   const subscription = pusher.subscribe(channel);
   subscription.bind("e", (data) => seen.data.push(data));
   subscription.bind("client-e", (data) => seen.data.push(data));

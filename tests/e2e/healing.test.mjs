@@ -7,7 +7,7 @@ import Pusher from "pusher-js";
 
 import { getToken, LEGATO_URL, newUser, until, words } from "./legato.mjs";
 
-const LIMIT = { timeout: 120_000 };
+const LIMIT = { timeout: 180_000 };
 const HEARD = new Set(["token.received", "stream.completed", "stream.failed", "stream.cancelled"]);
 
 const readers = [];

@@ -7,7 +7,7 @@ import Pusher from "pusher-js";
 import { Application, APPS, fresh, info, messages } from "./application.mjs";
 import { until } from "./legato.mjs";
 
-const LIMIT = { timeout: 60_000 };
+const LIMIT = { timeout: 180_000 };
 const { subscribed, present, added, removed, count, cacheMiss, signedIn, watched } = messages;
 
 let app;
@@ -354,6 +354,21 @@ test("the application can have a user's connections come back", LIMIT, async () 
   );
   await ann.isSubscribed(ann.own);
   await ben.hears();
+});
+
+test("merged tokens are asked for with send_event, on a channel that is subscribed", LIMIT, async () => {
+  const [name, other] = [fresh("private-merged-"), fresh("private-other-")];
+  const ann = await app.connect();
+  await ann.subscribe(name);
+  assert.ok(ann.pusher.send_event("legato:merge_tokens", {}, name));
+  await ann.hears(subscribed(name));
+  ann.pusher.send_event("legato:merge_tokens", {}, other);
+  await ann.settle();
+  const [[event, channel, { code }], ...more] = ann.heard.splice(0);
+  assert.deepEqual([event, channel, code, more], ["pusher:error", other, null, []]);
+  await app.sdk.trigger(name, "token.received", { token: "a", tokenIndex: 0 });
+  await ann.hears(["token.received", name, { token: "a", tokenIndex: 0 }]);
+  assert.equal(ann.pusher.connection.state, "connected");
 });
 
 test("a refused authorisation is an error of that channel alone", LIMIT, async () => {

@@ -1,37 +1,24 @@
-// Makes docs/images/page-desktop.png and page-phone.png from a running LEGATO_URL.
+// Makes pictures of the states of the chat page on a running LEGATO_URL: `node screenshot.mjs FOLDER [STATE ...]`.
+// Those that the documentation shows go to docs/images/.
 
 import { mkdir } from "node:fs/promises";
-import { fileURLToPath } from "node:url";
 
-import { ChatPage, launch } from "./browser.mjs";
-import { until } from "./legato.mjs";
+import { launch } from "./browser.mjs";
+import { SCREENS, walk } from "./states.mjs";
 
-const IMAGES = fileURLToPath(new URL("../../docs/images/", import.meta.url));
+const [folder, ...wanted] = process.argv.slice(2);
 
-const FIRST = "Write a haiku about a message that arrives in order";
-const SECOND = "And how does each word travel from the model to this page?";
-
-const SCREENS = {
-  desktop: { viewport: { width: 1280, height: 800 } },
-  phone: {
-    viewport: { width: 390, height: 844 },
-    deviceScaleFactor: 2,
-    isMobile: true,
-    hasTouch: true,
-  },
-};
-
-await mkdir(IMAGES, { recursive: true });
+await mkdir(folder, { recursive: true });
 const browser = await launch();
 for (const [name, screen] of Object.entries(SCREENS)) {
-  const chat = await ChatPage.open(browser, screen);
-  await chat.say(FIRST);
-  await chat.hasStatus("complete", 1);
-  await chat.say(SECOND);
-  await chat.hasStatus("streaming", 2);
-  await until("half of a reply", async () => (await chat.text(1)).length > 150);
-  await chat.page.screenshot({ path: `${IMAGES}page-${name}.png` });
-  await chat.close();
-  console.log(`${IMAGES}page-${name}.png`);
+  await walk(browser, screen, async (state, { page }) => {
+    if (wanted.length > 0 && !wanted.includes(state)) return;
+    for (const colorScheme of ["light", "dark"]) {
+      await page.emulateMedia({ colorScheme });
+      const path = `${folder}/${state}-${name}-${colorScheme}.png`;
+      await page.screenshot({ path });
+      console.log(path);
+    }
+  });
 }
 await browser.close();

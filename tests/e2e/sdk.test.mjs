@@ -7,7 +7,7 @@ import PusherServer from "pusher";
 import { Application, fresh, HOST, PORT } from "./application.mjs";
 import { until } from "./legato.mjs";
 
-const LIMIT = { timeout: 60_000 };
+const LIMIT = { timeout: 180_000 };
 
 let app;
 

@@ -28,13 +28,13 @@ def broadcaster(request, tmp_path_factory) -> Iterator[Broadcaster]:
         yield stack.enter_context(legato_broadcaster(tmp_path_factory.mktemp("legato"), **environ))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(700)
 @pytest.mark.parametrize("scenarios", SCENARIOS)
 def test_stock_clients(broadcaster, scenarios):
     passes(broadcaster, scenarios)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(700)
 @pytest.mark.parametrize("broadcaster", ["valkey"], indirect=True)  # what a page adds is the same without
 @pytest.mark.parametrize("scenarios", IN_CHROMIUM)
 def test_stock_clients_in_chromium(broadcaster, scenarios):
@@ -45,7 +45,7 @@ def passes(broadcaster: Broadcaster, scenarios: str) -> None:
     pass_all(
         scenarios,
         "--test-force-exit",
-        seconds=240,
+        seconds=600,
         said=lambda: broadcaster.process.output,
         LEGATO_URL=broadcaster.url,
         WEBHOOKS_PORT=str(broadcaster.webhooks_port),

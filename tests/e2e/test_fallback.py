@@ -19,9 +19,9 @@ SETTINGS = Settings(
 )
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(700)
 async def test_pusher_js_over_http():
     async with running(SETTINGS) as server:
         url = f"http://127.0.0.1:{server.port}"
-        await asyncio.to_thread(pass_all, "fallback", "--test-force-exit", seconds=300, LEGATO_URL=url)
+        await asyncio.to_thread(pass_all, "fallback", "--test-force-exit", seconds=600, LEGATO_URL=url)
         assert server.node.connections.slow_closed == 0

@@ -50,7 +50,7 @@ def figure(port: int, name: str) -> float:
     return float(found[1])
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(700)
 def test_no_hole_is_seen_by_who_only_listens(tmp_path):
     port = free_port()
     with (
@@ -59,7 +59,7 @@ def test_no_hole_is_seen_by_who_only_listens(tmp_path):
     ):
         with breaking(server.url) as killed:
             pass_all(
-                "healing", "--test-force-exit", seconds=300, said=lambda: legato.output, LEGATO_URL=legato.url
+                "healing", "--test-force-exit", seconds=600, said=lambda: legato.output, LEGATO_URL=legato.url
             )
         assert sum(killed) > 0
         assert figure(port, "legato_bus_gaps_total") > 0

@@ -224,3 +224,33 @@ def test_it_does_not_depend_on_where_it_is_called(tmp_path: Path, data: Path) ->
         timeout=60,
     )
     assert done.stderr == "legato up: PORT: expected a number from 1 to 65535, got 'none'\n"
+
+
+def test_an_agent_answers_and_a_changed_one_answers_next(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "bot.py"
+    text = "async def reply(turn):\n    yield 'version {}'\n"
+    path.write_text(text.format(1))
+    with legato_up(data, LEGATO_WORKER_AGENT="bot:reply") as legato:
+        assert "Agent:   bot:reply, reloaded when its files change" in legato.output.splitlines()
+        reply = send(legato, "Hi")
+        assert wait(lambda: reply()["status"] == "complete" and reply())["text"] == "version 1"
+        changed = tmp_path / "bot.tmp"
+        changed.write_text(text.format(2))
+        os.utime(changed, ns=(1, path.stat().st_mtime_ns + 1_000_000_000))
+        changed.replace(path)
+        legato.line("agents reloaded")
+        reply = send(legato, "Hi")
+        assert wait(lambda: reply()["status"] == "complete" and reply())["text"] == "version 2"
+
+
+def test_an_agent_that_is_not_there_ends_it(data: Path) -> None:
+    legato = Legato(data, LEGATO_WORKER_AGENT="nowhere_to_be_found:agent")
+    try:
+        assert legato.ended() == 2
+    finally:
+        legato.close()
+    assert "worker.agent: nowhere_to_be_found cannot be imported: ModuleNotFoundError" in legato.output
+    assert "Traceback" not in legato.output

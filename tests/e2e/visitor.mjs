@@ -118,7 +118,7 @@ export class Visitor {
   async hears(expected) {
     const count = (told) => Object.values(told).flat().length;
     const enough = async () => count(await this.run(() => window.heard)) >= count(expected);
-    await until("enough calls", enough, 10).catch(() => {}); // what came instead says more
+    await until("enough calls", enough).catch(() => {}); // what came instead says more
     await this.settle();
     const heard = await this.run(() => {
       const heard = window.heard;

@@ -6,7 +6,7 @@ import { after, before, test } from "node:test";
 import { Application, APPS, fresh } from "./application.mjs";
 import { until } from "./legato.mjs";
 
-const LIMIT = { timeout: 60_000 };
+const LIMIT = { timeout: 180_000 };
 
 let app;
 

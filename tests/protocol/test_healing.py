@@ -19,13 +19,14 @@ from legato.protocol.healing import (
     Room,
     Verdict,
 )
-from legato.protocol.wire import ASIDE, END, MAX_ENDED, Envelope
+from legato.protocol.wire import ASIDE, END, MANY, MAX_ENDED, SKIP, Envelope
 from tests.tiers import amount
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 DELIVER, DROP, HOLD, ASK = Verdict.DELIVER, Verdict.DROP, Verdict.HOLD, Verdict.ASK
+SKIPPED = Verdict.SKIP
 
 
 def frame(index: int, name: str = "m") -> bytes:
@@ -34,6 +35,16 @@ def frame(index: int, name: str = "m") -> bytes:
 
 def token(index: int, name: str = "m") -> Envelope:
     return Envelope(frame(index, name), None, (name, index))
+
+
+def hidden(index: int, name: str = "m") -> Envelope:
+    """An entry that readers do not see."""
+    return Envelope(b"", None, (name, index), SKIP)
+
+
+def several(index: int) -> Envelope:
+    """An entry with two frames."""
+    return Envelope(b"a\nb", None, ("m", index), MANY)
 
 
 def aside(index: int) -> Envelope:
@@ -69,6 +80,19 @@ def channel(room) -> HealedChannel:
 
 def takes(channel: HealedChannel, *envelopes: Envelope) -> list[Verdict]:
     return [channel.take(envelope, 0) for envelope in envelopes]
+
+
+def test_entry_with_several_frames_is_one_entry(channel):
+    over = Envelope(b"c\nd", None, ("m", 3), END, "complete")
+    assert takes(channel, several(0), token(1), several(2), several(2), over) == [
+        *(Verdict.DELIVER_LINES, DELIVER, Verdict.DELIVER_LINES, DROP, Verdict.DELIVER_LINES)
+    ]
+    assert takes(channel, several(1)) == [DROP]
+
+
+def test_held_entry_with_several_frames_follows_what_was_missing(channel):
+    assert takes(channel, token(0), several(2), end(3)) == [DELIVER, ASK, HOLD]
+    assert channel.read("m", log(1, 2), 0) == healed((frame(1), b"a\nb", b"complete"), 1)
 
 
 def test_what_comes_in_order_is_delivered_and_forgotten_after_the_end(channel):
@@ -299,6 +323,54 @@ class TestSilence:
         assert takes(channel, end(0, name="m0")) == [DELIVER]
 
 
+class TestHidden:
+    """Entries that readers do not see."""
+
+    def test_one_in_order_counts_and_delivers_nothing(self, channel):
+        told = takes(channel, token(0), hidden(1), token(2), hidden(3), end(4))
+        assert told == [DELIVER, SKIPPED, DELIVER, SKIPPED, DELIVER]
+
+    def test_one_that_comes_again_is_dropped(self, channel):
+        assert takes(channel, hidden(0), hidden(0), token(1), hidden(0)) == [SKIPPED, DROP, DELIVER, DROP]
+
+    def test_a_message_may_begin_with_one(self, room):
+        opened = HealedChannel(room, 0)
+        assert takes(opened, hidden(5), token(6)) == [SKIPPED, DELIVER]
+        opened.sync({"n": 3}, {}, 0)
+        assert takes(opened, hidden(2, "n"), token(3, "n")) == [SKIPPED, DELIVER]
+        assert opened.next("n") == 4
+
+    def test_one_behind_a_gap_is_held_and_not_delivered_afterwards(self, channel, room):
+        assert takes(channel, hidden(1), token(2), hidden(3), token(4)) == [ASK, HOLD, HOLD, HOLD]
+        assert channel.read("m", log(0, 1), 0) == healed([frame(0), frame(2), frame(4)], 1)
+        assert (channel.next("m"), room.used) == (5, 0)
+
+    def test_one_that_is_missing_is_read_from_the_log(self, channel):
+        assert takes(channel, token(0), token(2), end(3)) == [DELIVER, ASK, HOLD]
+        reading = LogReading(1, [b"", frame(2)])
+        assert channel.read("m", reading, 0) == healed([frame(2), b"complete"], 1)
+
+    def test_entries_of_nothing_else_are_progress(self, channel):
+        takes(channel, token(5))
+        assert channel.read("m", log(0, 0), 0).again
+        assert channel.read("m", LogReading(0, [b"", b""]), 0) == healed(again=True)
+        assert channel.read("m", log(2, 2), 0) == healed(again=True)
+        assert channel.read("m", log(2, 2), 0).lost
+
+    def test_one_of_a_lost_message_is_dropped(self, channel):
+        takes(channel, token(5))
+        channel.read("m", LogReading(0, None), 0)
+        assert takes(channel, hidden(6)) == [DROP]
+
+    def test_held_ones_are_bounded_too(self):
+        channel = HealedChannel(Room(2 * healing.EMPTY_BYTES), 0)
+        channel.sync({}, {}, 0)
+        assert takes(channel, *(hidden(index) for index in range(1, 100))) == [ASK] + [HOLD] * 98
+        assert channel._room.used == 2 * healing.EMPTY_BYTES
+        assert channel.read("m", log(0, 1), 0) == healed([frame(0)], 1, again=True)
+        assert (channel.next("m"), channel._room.used) == (3, 0)
+
+
 # --- whatever the bus loses
 
 
@@ -309,21 +381,28 @@ class World:
         self.channel = HealedChannel(Room(room), 0)
         self.channel.sync({}, {}, 0)
         self.bus: deque[Envelope] = deque()
-        self.logs: dict[str, int] = {}
+        self.logs: dict[str, list[bytes]] = {}
         self.ends: dict[str, str] = {}
         self.asked: deque[tuple[str, LogReading | None]] = deque()
         self.heard: list[bytes] = []
 
     def publish(self, name: str) -> None:
+        self._append(name, token)
+
+    def hide(self, name: str) -> None:
+        self._append(name, hidden)
+
+    def _append(self, name: str, kind: Callable[[int, str], Envelope]) -> None:
         if name not in self.ends:
-            index = self.logs.setdefault(name, 0)
-            self.bus.append(token(index, name))
-            self.logs[name] += 1
+            log = self.logs.setdefault(name, [])
+            envelope = kind(len(log), name)
+            self.bus.append(envelope)
+            log.append(envelope.payload)
 
     def finish(self, name: str, state: str) -> None:
         if name in self.logs and name not in self.ends:
             self.ends[name] = state
-            self.bus.append(end(self.logs[name], state, name))
+            self.bus.append(end(len(self.logs[name]), state, name))
 
     def hear(self) -> None:
         if self.bus:
@@ -352,7 +431,7 @@ class World:
         for at, (name, reading) in enumerate(self.asked):
             first = self.channel.next(name)
             if reading is None and first is not None:
-                frames = [frame(index, name) for index in range(first, self.logs[name])]
+                frames = self.logs[name][first:]
                 state = self.ends.get(name)
                 ended = None if state is None else (state, state.encode())
                 self.asked[at] = (name, LogReading(first, frames, ended))
@@ -380,7 +459,7 @@ class World:
 
 STEPS = st.one_of(
     st.tuples(st.just("publish"), st.sampled_from("abc")),
-    st.tuples(st.just("publish"), st.sampled_from("abc")),
+    st.tuples(st.just("hide"), st.sampled_from("abc")),
     st.tuples(st.just("finish"), st.sampled_from("abc"), st.sampled_from(["complete", "failed"])),
     *(st.tuples(st.just(name)) for name in ("hear", "hear", "hear", "lose", "skip", "look", "answer")),
 )
@@ -393,11 +472,12 @@ def test_each_token_once_in_order_then_one_end_whatever_is_lost(steps, room):
     for name, *arguments in steps:
         getattr(world, name)(*arguments)
     world.settle()
-    for name, total in world.logs.items():
+    for name, log in world.logs.items():
         mine = [
             payload for payload in world.heard if payload.startswith(name.encode()) and payload[1:].isdigit()
         ]
-        assert mine == [frame(index, name) for index in range(total)]
+        assert mine == [payload for payload in log if payload]
+    assert b"" not in world.heard
     ends = [payload.decode() for payload in world.heard if not payload[1:].isdigit()]
     assert sorted(ends) == sorted(world.ends.values())
     assert len(world.channel) == 0

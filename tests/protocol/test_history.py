@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from legato.protocol.history import cut
-from legato.protocol.stream import Turn
+from legato.protocol.jobs import Turn
 
 ROLES = {"u": "user", "a": "assistant"}
 

@@ -12,7 +12,16 @@ from legato.protocol import errors, signatures
 from legato.protocol.apps import App
 from legato.protocol.channels import Channel
 from legato.protocol.presence import Member
-from legato.protocol.session import Close, Relay, Send, Session, Subscribe, Unsubscribe
+from legato.protocol.session import (
+    MERGING_CHANNELS,
+    Close,
+    Relay,
+    Send,
+    Session,
+    ShortenBuffers,
+    Subscribe,
+    Unsubscribe,
+)
 from legato.protocol.users import User
 from tests.tiers import amount
 
@@ -594,3 +603,54 @@ def test_limits_on_names_and_on_user_info_are_the_applications():
             frame("pusher:signin", {"auth": f"{APP.key}:{signature}", "user_data": user}), 0.0
         )
         assert (len(effects) == 1 and "larger than 9 bytes" in str(effects)) is not accepted
+
+
+# --- merged tokens, an extension
+
+
+def merge(channel: str | None) -> bytes:
+    return msgspec.json.encode({"event": "legato:merge_tokens", "channel": channel, "data": {}})
+
+
+def test_merged_tokens_are_asked_for_by_channel_with_a_field_or_a_message(session):
+    assert ShortenBuffers() in session.receive(subscribe("a", merge_tokens=True), 1)
+    assert ShortenBuffers() not in session.receive(subscribe("b"), 1)
+    session.receive(subscribe("c"), 1)
+    assert session.receive(merge("c"), 1) == []
+    assert session.merging == {"a", "c"}
+    session.receive(frame("pusher:unsubscribe", {"channel": "a"}), 1)
+    session.receive(frame("pusher:unsubscribe", {"channel": "c"}), 1)
+    assert session.receive(merge("b"), 1) == [ShortenBuffers()]
+
+
+@pytest.mark.parametrize("value", [False, None, 0, 1, "true", [], {}])
+def test_anything_but_true_does_not_ask_for_merged_tokens(session, value):
+    (effect,) = session.receive(subscribe("a", merge_tokens=value), 1)
+    assert isinstance(effect, Subscribe)
+    assert session.merging == frozenset()
+
+
+def test_merged_tokens_need_a_subscription(session):
+    session.receive(subscribe("private-a", auth="wrong", merge_tokens=True), 1)
+    for name in ("private-a", "b", None):
+        answer = sent(session.receive(merge(name), 1))
+        assert (answer["event"], answer["data"]["code"]) == ("pusher:error", None)
+        assert answer["channel"] == (name or "")
+    assert session.merging == frozenset()
+
+
+def test_a_request_for_merged_tokens_ends_with_the_subscription(session):
+    for name in ("a", "b", "c"):
+        session.receive(subscribe(name, merge_tokens=True), 1)
+    session.receive(frame("pusher:unsubscribe", {"channel": "a"}), 1)
+    session.dropped("b", None)
+    assert session.merging == {"c"}
+    session.receive(subscribe("a"), 1)
+    assert session.merging == {"c"}
+
+
+def test_merged_tokens_are_for_a_bounded_number_of_channels(session):
+    for number in range(MERGING_CHANNELS + 10):
+        assert session.receive(subscribe(f"c{number}", merge_tokens=True), 1)
+    assert session.receive(merge(f"c{MERGING_CHANNELS + 9}"), 1) == []
+    assert len(session.merging) == MERGING_CHANNELS

@@ -1,12 +1,8 @@
 import json
 
-import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from legato.protocol import stream
-from legato.protocol.stream import InvalidRequest, Job
 
 CHANNEL = "private-ai-chat.7"
 
@@ -44,11 +40,24 @@ FRAMES = [
         },
     ),
     (stream.Cancelled("m", 0), "stream.cancelled", {"messageId": "m", "totalTokens": 0}),
+    (stream.Queued("m", 0), "reply.queued", {"messageId": "m", "position": 0}),
     (stream.Started("m", 1, "x"), "stream.started", {"messageId": "m", "attempt": 1, "model": "x"}),
     (
         stream.Snapshot("m", "Hi", 1, "streaming"),
         "stream.snapshot",
         {"messageId": "m", "text": "Hi", "nextIndex": 1, "status": "streaming"},
+    ),
+    (
+        stream.Snapshot("m", "Hi", 1, "waiting", 2, ({"event": "step.completed"},)),
+        "stream.snapshot",
+        {
+            "messageId": "m",
+            "text": "Hi",
+            "nextIndex": 1,
+            "status": "waiting",
+            "offset": 2,
+            "parts": [{"event": "step.completed"}],
+        },
     ),
 ]
 
@@ -59,6 +68,20 @@ def test_events_on_the_wire(event, name, data):
     assert (frame["event"], frame["channel"]) == (name, CHANNEL)
     assert isinstance(frame["data"], str)
     assert json.loads(frame["data"]) == data
+
+
+@pytest.mark.parametrize(("tokens", "total"), [(None, 5), (3, 3), (0, 0)])
+def test_the_end_tells_the_number_of_tokens_of_all_entries_or_as_decided(tokens, total):
+    def end(**fields):
+        return stream.ending(stream.Decision(tokens=tokens, **fields), 7, "m", 5)
+
+    assert end() == stream.Completed(7, "m", total)
+    assert end(state="cancelled") == stream.Cancelled("m", total)
+    assert end(state="failed", code="x") == stream.Failed(7, "m", stream.FAILED_TEXT, total > 0, "x")
+
+
+def test_a_decision_that_cannot_be_stored_keeps_its_number_of_tokens():
+    assert stream.Decision(tokens=3).unsaved() == stream.Decision(state="failed", code="internal", tokens=3)
 
 
 USERS = [
@@ -73,16 +96,6 @@ USERS = [
 ]
 
 
-@given(st.text())
-def test_the_token_of_a_frame_is_what_was_put_into_it(text):
-    assert stream.token_of(stream.TokenReceived(7, "m", text, 0).frame(CHANNEL)) == text
-
-
-def test_what_is_no_token_has_none():
-    with pytest.raises(msgspec.DecodeError):
-        stream.token_of(stream.Completed(7, "m", 3).frame(CHANNEL))
-
-
 @pytest.mark.parametrize(("sub", "user"), USERS)
 def test_an_integer_like_sub_is_an_integer(sub, user):
     assert stream.parse_user_id(sub) == user
@@ -95,150 +108,16 @@ def test_a_sub_that_no_channel_name_can_hold_is_refused(sub):
         stream.parse_user_id(sub)
 
 
-def body(**changes) -> bytes:
-    return msgspec.json.encode({"message": "Hello", "history": []} | changes)
-
-
-def turns(count: int, content: str = "x") -> list:
-    return [{"role": "user", "content": content}] * count
-
-
 @pytest.mark.parametrize(
-    "good",
+    ("value", "begun"),
     [
-        body(),
-        body(message="x" * stream.MAX_TEXT),
-        body(message="é" * stream.MAX_TEXT),
-        body(history=turns(stream.MAX_TURNS)),
-        body(history=turns(1, "x" * stream.MAX_TEXT)),
-        body().ljust(stream.MAX_REQUEST_BYTES),
-        body(session_id="abc-1"),
-        body(conversation_id="abc-1"),
-        body(more=1),
-        b'{"message":"Hello"}',
-    ],
-    ids=lambda good: good[:40].decode(),
-)
-def test_good_chat_requests(good):
-    assert stream.decode_chat_request(good).message
-
-
-BAD = [
-    (b"", "$"),
-    (b"junk", "$"),
-    (b"\xff", "$"),
-    (b"[]", "$"),
-    (b"[" * 100_000, "$"),
-    (b"{}", "message"),
-    (body(message=""), "message"),
-    (body(message="  "), "message"),
-    (body(message="x" * (stream.MAX_TEXT + 1)), "message"),
-    (body().ljust(stream.MAX_REQUEST_BYTES + 1), "$"),
-    (body(message=1), "message"),
-    (body(history={}), "history"),
-    (body(history=turns(stream.MAX_TURNS + 1)), "history"),
-    (body(history=[1]), "history.0"),
-    (body(history=[{"role": "system", "content": "x"}]), "history.0.role"),
-    (body(history=[{"role": "user"}]), "history.0"),
-    (body(history=[{"role": "user", "content": "x", "y": 1}]), "history.0"),
-    (body(history=turns(1, "x" * (stream.MAX_TEXT + 1))), "history.0.content"),
-    (body(history=turns(1, "")), "history.0.content"),
-    (body(session_id="a b"), "session_id"),
-    (body(conversation_id="a b"), "conversation_id"),
-    (body(conversation_id="c1", history=turns(1)), "history"),
-]
-
-
-@pytest.mark.parametrize(("bad", "field"), BAD, ids=range(len(BAD)))
-def test_bad_chat_requests_name_the_field(bad, field):
-    with pytest.raises(InvalidRequest) as caught:
-        stream.decode_chat_request(bad)
-    assert caught.value.field == field
-    assert caught.value.reason
-
-
-@given(st.binary(max_size=200))
-def test_any_body_is_a_request_or_refused(data):
-    with pytest.raises(InvalidRequest):
-        stream.decode_chat_request(data)
-
-
-JOB = Job(message_id="m-1", app_id="1", user_id=7, message="Hello", queued_at=1, session_id="s")
-
-
-def test_a_job_survives_the_queue():
-    for job in (JOB, msgspec.structs.replace(JOB, conversation_id="c1")):
-        assert stream.decode_job(stream.encode_job(job)) == job
-    assert JOB.channel == CHANNEL
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"message_id": "a b"},
-        {"message_id": ""},
-        {"user_id": "a}b"},
-        {"app_id": "a:b"},
-        {"message": ""},
-        {"queued_at": -1},
-        {"queued_at": 2**53 + 1},
-        {"queued_at": 10**400},
-        {"user_id": 2**53 + 1},
-        {"user_id": -(2**53) - 1},
-        {"user_id": 10**200},
-        {"conversation_id": "c1", "history": turns(1)},
+        (b'{"model":"m","provider":"p","at":3}', stream.Begun("m", "p", 3)),
+        (b'{"model":"m","attempt":2}', stream.Begun("m", attempt=2)),
+        (None, stream.Begun()),
+        (b"", stream.Begun()),
+        (b"[]", stream.Begun()),
+        (b'{"model":"\xff"}', stream.Begun()),
     ],
 )
-def test_a_bad_job_is_refused(change):
-    with pytest.raises(InvalidRequest):
-        stream.decode_job(json.dumps(msgspec.to_builtins(JOB) | change))
-
-
-@pytest.mark.parametrize(
-    ("text", "bytes_of_one"),
-    [("x", 1), (r"\"", 2), (r"\u0001", 6), ("é", 2), (r"\ud83d\ude00", 12), (r"\ud83d", 6)],
-)
-def test_the_job_of_every_request_fits_into_the_queue(text, bytes_of_one):
-    """Whatever a request is made of, its job is hardly longer."""
-    frame = '{"message":"x","session_id":"%s","history":[%s]}'
-    turn = '{"role":"user","content":"%s"}'
-    room = stream.MAX_REQUEST_BYTES - len(frame % ("s" * 64, "")) - len(turn) * 12
-    texts = [text * min(stream.MAX_TEXT, room // 12 // bytes_of_one) for _ in range(12)]
-    body = (frame % ("s" * 64, ",".join(turn % text for text in texts))).encode()
-    asked = stream.decode_chat_request(body)
-    job = Job(
-        message_id="m" * 64,
-        app_id="a" * 64,
-        user_id="u" * 128,
-        message=asked.message,
-        queued_at=stream.EXACT,
-        history=asked.history,
-        session_id=asked.session_id,
-    )
-    encoded = stream.encode_job(job)
-    assert len(encoded) - len(body) <= stream.MAX_JOB_BYTES - stream.MAX_REQUEST_BYTES
-    assert stream.decode_job(encoded) == job
-
-
-def test_a_job_is_bounded_before_it_is_parsed():
-    body = stream.encode_job(JOB)
-    assert stream.decode_job(body.ljust(stream.MAX_JOB_BYTES)) == JOB
-    with pytest.raises(InvalidRequest, match="bytes"):
-        stream.decode_job(body.ljust(stream.MAX_JOB_BYTES + 1))
-
-
-def test_half_a_character_does_not_cost_the_conversation():
-    """What was said once comes again as history with every later message."""
-    body = (
-        rb'{"message":"\ude00 nice \ud83d\ude00","history":[{"role":"user","content":"\ud83d"}],"x":"\udfff"}'
-    )
-    request = stream.decode_chat_request(body)
-    assert request == stream.ChatRequest("\ufffd nice \U0001f600", (stream.Turn("user", "\ufffd"),))
-    job = json.dumps(msgspec.to_builtins(JOB) | {"message": "\ud83d"})
-    assert stream.decode_job(job).message == "\ufffd"
-
-
-@pytest.mark.parametrize("user_id", [2**53, -(2**53), 0, "9" * 128])
-def test_a_job_for_any_user_there_may_be(user_id):
-    job = msgspec.structs.replace(JOB, user_id=user_id, queued_at=2**53)
-    assert stream.decode_job(stream.encode_job(job)) == job
+def test_beginning_that_is_not_known_is_empty(value, begun):
+    assert stream.decode_begun(value) == begun

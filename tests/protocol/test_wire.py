@@ -65,11 +65,18 @@ def test_all_keys_of_a_channel_share_one_slot():
     assert tags == {"1:private-x"}
 
 
+def test_all_keys_of_a_queue_share_one_slot():
+    keys = (wire.jobs_key("q"), wire.dead_key("q"), wire.queued_mark("q", "m"), wire.fair_key("q", "turns"))
+    assert {re.search(r"\{(.*?)\}", key)[1] for key in keys} == {"q"}
+
+
 def test_no_two_names_collide():
     names = [
         wire.jobs_key("q"),
         wire.dead_key("q"),
         wire.queued_mark("q", "m"),
+        wire.fair_key("q", "owners"),
+        wire.fair_key("q", "waiting"),
         wire.message_key("1", "c", "m"),
         wire.log_key("1", "c", "m"),
         wire.active_key("1", "c"),

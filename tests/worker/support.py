@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from legato.protocol import stream, wire
+from legato.protocol import wire
+from legato.protocol.jobs import Job, encode_job
 from legato.protocol.redis import slots as cluster
 from legato.protocol.redis.cluster import Cluster
-from legato.protocol.stream import Job, Usage
+from legato.protocol.stream import Usage
 from legato.worker.providers import base
 from legato.worker.replies.model import AttemptPolicy, Model
 from legato.worker.replies.model_request import ModelRequest
@@ -135,10 +136,10 @@ async def events(
 
 
 async def failing(
-    provider: base.Provider, patience: base.Patience | None = None
+    provider: base.Provider, patience: base.Patience | None = None, request: base.ProviderRequest = REQUEST
 ) -> tuple[list[base.Event], base.ProviderError]:
     """The events before the error, and the error."""
-    seen, error = await said(provider, REQUEST, patience or base.Patience(9, 9))
+    seen, error = await said(provider, request, patience or base.Patience(9, 9))
     if error is not None:
         return seen, error
     pytest.fail(f"no error after {seen}")
@@ -194,8 +195,11 @@ class Ears:
     def _hear(self, data: bytes) -> None:
         envelope = wire.decode_envelope(data)
         self.envelopes.append(envelope)
-        message = msgspec.json.decode(envelope.payload)
-        self.heard.append((message["event"], msgspec.json.decode(message["data"])))
+        if envelope.command == wire.SKIP:
+            return
+        for frame in envelope.payload.split(b"\n"):
+            message = msgspec.json.decode(frame)
+            self.heard.append((message["event"], msgspec.json.decode(message["data"])))
 
     async def _next(self, kind: str) -> bytes:
         async with asyncio.timeout(WAIT):
@@ -232,5 +236,5 @@ async def logged(redis: Redis, job: Job) -> list[str]:
 
 
 async def enqueue(redis: Redis, job: Job, queue: str = "q") -> bytes:
-    entry: bytes = await redis.xadd(wire.jobs_key(queue), {wire.JOB_FIELD: stream.encode_job(job)})
+    entry: bytes = await redis.xadd(wire.jobs_key(queue), {wire.JOB_FIELD: encode_job(job)})
     return entry

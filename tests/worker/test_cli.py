@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from legato.protocol.stream import Job
+    from legato.protocol.jobs import Job
 
 _MAIN = """
 import argparse, logging, sys
@@ -319,3 +319,33 @@ def test_two_processes_start_at_once_on_one_new_database(redis_url: str, databas
         for process in (first, second):
             process.terminate()
         assert (first.wait(20), second.wait(20)) == (0, 0)
+
+
+async def test_with_fair_admission_those_who_wait_are_told_and_counted(
+    redis: Redis, redis_url: str, database: str
+) -> None:
+    """The whole program: the first job runs, the others of its user wait."""
+    port = free_port()
+    fair = {"LEGATO_WORKER_FAIR": "true", "LEGATO_WORKER_MAX_PER_USER": "1"}
+    jobs = [make_job("#script tokens=20000 rate=100", f"m{number}") for number in range(3)]
+    async with Ears(redis, jobs[0]) as ears:
+
+        async def both_are_told() -> bool:
+            told = {
+                data["messageId"]: data["position"]
+                for event, data in await ears.all()
+                if event == "reply.queued" and data["messageId"] != "m0"  # it may have waited, too
+            }
+            return told == {"m1": 0, "m2": 1}
+
+        with worker(redis_url, database, LEGATO_WORKER_METRICS_PORT=str(port), **fair):
+            for job in jobs:
+                await enqueue(redis, job)
+            await until(both_are_told)
+            await until(partial(_two_wait, port))
+    assert ears.tokens
+
+
+async def _two_wait(port: int) -> bool:
+    text = await asyncio.to_thread(lambda: httpx2.get(f"http://127.0.0.1:{port}/metrics").text)
+    return 'legato_worker_jobs_waiting{queue="q"} 2.0' in text

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from legato.protocol import stream
+from legato.protocol.jobs import encode_job
 from legato.worker.jobs import backlog
 from legato.worker.jobs.dead_letters import DeadLetters
+from legato.worker.replies.reply import Decision
+from legato.worker.replies.titles import Titles
 from legato.worker.supervisor.directory import Status, WorkerDirectory
 from tests.worker.jobs.test_cancels import *  # noqa: F403 - its tests, as they are
 from tests.worker.jobs.test_cancels import _patience  # noqa: F401
 from tests.worker.jobs.test_jobs import *  # noqa: F403
 from tests.worker.jobs.test_jobs import _short_block  # noqa: F401
 from tests.worker.replies.test_token_log import *  # noqa: F403
-from tests.worker.support import make_job
+from tests.worker.support import Ears, make_job
 
 
 @pytest.fixture
@@ -49,9 +51,19 @@ async def test_workers_are_seen_paused_and_drained(redis):
 async def test_dead_letters_of_many_queues_come_back(redis):
     for queue in (f"q{n}" for n in range(9)):
         dead = DeadLetters(redis, queue)
-        body = stream.encode_job(make_job(queue))
+        body = encode_job(make_job(queue))
         await redis.xadd(wire.dead_key(queue), {wire.JOB_FIELD: body, "reason": "x"})  # noqa: F405
         (letter,) = await dead.newest(10)
         assert await dead.revive(letter, anew=False) == "queued"
         assert (await backlog.measure(redis, queue)).waiting == 1
         assert await dead.purge() == 0
+
+
+async def test_titles_are_heard_by_their_users(redis, store):
+    titles = Titles(redis, store)
+    for user in range(9):
+        job = make_job("Hello", f"m{user}", user_id=user, conversation_id=f"c{user}")
+        async with Ears(redis, job) as ears:
+            titles.made(job, "x", await store.save(job, "x", Decision("end_turn")))
+            await ears.until("conversation.changed")
+    await titles.aclose()

@@ -155,11 +155,16 @@ def test_address_and_key_as_they_should_be(url: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[worker]\nqueues = 3", "worker: Object contains unknown field `queues`"),
+        ("[worker]\nqueues = 3", "worker.queues: no such setting; did you mean queue?"),
         ("[worker]\nlease = 0.5", "worker.lease: Expected `float` >= 1"),
         ('[provider]\nmodel = ""', "provider.model: Expected `str` of length >= 1"),
         ("[workers]", "workers: no such table"),
         ("worker", "not valid TOML"),
+        ("[worker]\nmax_per_user = 3", "worker.max_per_user: has no effect without worker.fair"),
+        ("[worker]\ntenant_weights = { a = 3 }", "worker.tenant_weights: has no effect without worker.fair"),
+        ("[worker]\nfair = true\ntenant_weights = { a = 0 }", "Expected `int` >= 1"),
+        ("[worker]\nfair = true\ntenant_limits = { 'a b' = 1 }", "matching regex"),
+        ("[worker]\nfair = true\nmax_per_tenant = -1", "worker.max_per_tenant: Expected `int` >= 0"),
     ],
 )
 def test_mistake_in_the_file(tmp_path: Path, text: str, said: str) -> None:
@@ -167,8 +172,9 @@ def test_mistake_in_the_file(tmp_path: Path, text: str, said: str) -> None:
     path.write_text(text)
     with pytest.raises(SettingsError) as caught:
         load("--config", str(path), **ENOUGH)
-    assert str(caught.value).startswith(f"{path}: ")
+    assert str(caught.value).startswith((f"{path}: ", "worker."))
     assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -254,3 +260,19 @@ def test_file_that_is_not_there(tmp_path: Path) -> None:
 def test_secrets_do_not_show_in_the_settings_text() -> None:
     loaded = load(**ENOUGH, ANTHROPIC_API_KEY="geheim", DATABASE_URL="postgresql://a:geheim@h/x")
     assert "geheim" not in repr(loaded)
+
+
+def test_source_of_each_setting_is_told() -> None:
+    sources: dict[str, str] = {}
+    environ = {"REDIS_HOST": "x", "ANTHROPIC_API_KEY": "k", "LEGATO_WORKER_TRIES": "3"}
+    config.load(argparse.Namespace(config=None, queue="q"), environ, sources)
+    assert sources == {
+        "redis.url": "REDIS_HOST",
+        "provider.api_key": "ANTHROPIC_API_KEY",
+        "worker.tries": "LEGATO_WORKER_TRIES",
+        "worker.queue": "command line",
+    }
+    own = {"LEGATO_PROVIDER_NAME": "shop.models:build", "REDIS_URL": "redis://x"}
+    config.load(argparse.Namespace(config=None), environ | own, sources)
+    assert "provider.api_key" not in sources
+    assert sources["redis.url"] == "REDIS_URL"

@@ -17,7 +17,7 @@ _BEGIN: Final = "0-0"
 class Backlog(NamedTuple):
     """One queue.
 
-    :ivar waiting: jobs that were delivered to no worker.
+    :ivar waiting: jobs that were delivered to no worker. Those in the waiting room are among them.
     :ivar oldest: age of the oldest of them in seconds; 0 without any.
     :ivar pending: jobs that a worker has claimed.
     :ivar dead: dead letters.
@@ -39,10 +39,15 @@ async def measure(redis: Named, queue: str) -> Backlog:
     async with redis.pipeline(transaction=False) as pipe:
         pipe.xlen(key)
         pipe.xlen(redis.names.dead_key(queue))
-        length, dead = await pipe.execute()
-    last, pending = await _group(redis, key)
-    entries: Any = await redis.xrange(key, f"({last}", "+", count=1)
-    return Backlog(max(0, length - pending), await _age(redis, entries), pending, dead)
+        pipe.zcard(redis.names.fair_key(queue, "waiting"))
+        length, dead, in_room = await pipe.execute()
+    last, delivered = await _group(redis, key)
+    pending = max(0, delivered - in_room)
+    oldest: Any = await redis.xrange(key, f"({last}", "+", count=1)
+    if in_room:
+        room: Any = await redis.xpending_range(key, wire.GROUP, "-", "+", 1, wire.WAITING_ROOM)
+        oldest = [(found["message_id"], None) for found in room] or oldest
+    return Backlog(max(0, length - pending), await _age(redis, oldest), pending, dead)
 
 
 async def _group(redis: Named, key: str) -> tuple[str, int]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from legato.protocol.redis.errors import reason_of
 from legato.worker.limits import CANCEL_POLL_TIMEOUT_SECONDS
+from legato.worker.replies import batch
 
 from . import shards
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from legato.protocol.redis.pipeline import Named
     from legato.protocol.redis_url import Address
+    from legato.worker.replies.batch import SharedCall
 
 log: Final = logging.getLogger("legato.worker")
 
@@ -33,18 +35,30 @@ class CancelFlags:
         self._asking: dict[Address | None, asyncio.Task[set[str]]] = {}
         self._failing = False
 
-    async def is_set(self, message_id: str) -> bool:
+    def ask(self, message_id: str) -> list[SharedCall]:
+        """Ask in the next round trip, whatever else that has, for :meth:`is_set`."""
+        batches = batch.of(self._redis)
+        flags = self._names.cancel_flags(message_id)
+        calls = [batches.call(flag, ("EXISTS", flag), urgent=True) for flag in flags]
+        for call in calls:
+            call.forgive()  # perhaps the answers are not needed
+        return calls
+
+    async def is_set(self, message_id: str, asked: Sequence[SharedCall] = ()) -> bool:
         """Whether a cancel was requested, by either of the two keys.
 
+        :param asked: the answers of :meth:`ask`, unless they are to be asked now.
         :raises RedisError: one key cannot be read, and the other is not set.
         """
-        asked = (self._read(flags) for flags in self._by_shard([message_id]).values())
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        errors = [answer for answer in answers if isinstance(answer, BaseException)]
-        if any(answer for answer in answers if not isinstance(answer, BaseException)):
-            return True
-        if errors:
-            raise errors[0]
+        failed: Exception | None = None
+        for call in asked or self.ask(message_id):
+            try:
+                if await call.result():
+                    return True
+            except Exception as error:  # noqa: BLE001 - raised when no other flag is set
+                failed = error
+        if failed is not None:
+            raise failed
         return False
 
     async def those_set(self, message_ids: Collection[str]) -> set[str]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from redis import exceptions
 
-from legato.protocol import stream
+from legato.protocol import wire
+from legato.protocol.jobs import InvalidRequest, Job, decode_job
 from legato.protocol.redis.cancellation import obey_cancellation
 from legato.protocol.redis.connections import UnavailableError
 from legato.protocol.redis.errors import reason_of
@@ -21,6 +22,7 @@ from legato.worker.limits import (
     MODEL_CLOSE_SECONDS,
     RENEWALS_PER_LEASE,
     TAKE_OVER_SECONDS,
+    WAITING_SWEEP_SECONDS,
 )
 from legato.worker.replies.runner import Outcome
 from legato.worker.replies.stop import Control, StopReason
@@ -98,17 +100,22 @@ class Consumer:
             Outcome.REQUEUED: jobs.requeue,
             Outcome.RELEASED: lambda entry: jobs.expire(entry.id),
             Outcome.FENCED: _nothing,
+            Outcome.WAITING: lambda entry: jobs.acknowledge(entry.id),
         }
+
+    async def aclose(self) -> None:
+        """End what runs beside the jobs."""
+        await self._runner.aclose()
 
     async def run(self) -> None:
         """Claim and answer until drained."""
         periodic = [
-            asyncio.create_task(
-                self._every(self._limits.lease / RENEWALS_PER_LEASE, self._renew, "renewing leases")
-            ),
-            asyncio.create_task(
-                self._every(CANCEL_POLL_SECONDS, self._forward_cancels, "reading cancel flags")
-            ),
+            asyncio.create_task(self._every(seconds, action, name))
+            for seconds, action, name in (
+                (self._limits.lease / RENEWALS_PER_LEASE, self._renew, "renewing leases"),
+                (CANCEL_POLL_SECONDS, self._forward_cancels, "reading cancel flags"),
+                (WAITING_SWEEP_SECONDS, self._resume_due, "looking for overdue approvals"),
+            )
         ]
         try:
             await self._claim()
@@ -223,8 +230,8 @@ class Consumer:
         self._count(entry)
         control = Control()
         try:
-            job = stream.decode_job(entry.body or b"")
-        except stream.InvalidRequest as error:
+            job = decode_job(entry.body or b"")
+        except InvalidRequest as error:
             message_id, work = "", self._dead_letter(entry, str(error))
         else:
             message_id, work = job.message_id, self._answer(entry, job, control)
@@ -232,7 +239,7 @@ class Consumer:
 
     def _count(self, entry: Entry) -> None:
         if entry.deliveries > 1:
-            self.counters.takeovers += 1
+            self.counters.handovers.takeovers += 1
         else:
             self.counters.latencies.queue_wait.observe(max(0.0, time.time() - entry.queued_ms / 1000))
 
@@ -240,11 +247,11 @@ class Consumer:
         log.warning("job %s: moved to the dead letters: %s", entry.id.decode(), reason)
         await self._redis.insist(lambda: self._jobs.dead_letter(entry, reason))
 
-    async def _answer(self, entry: Entry, job: stream.Job, control: Control) -> None:
+    async def _answer(self, entry: Entry, job: Job, control: Control) -> None:
         """Run the job and settle it by its outcome."""
         try:
             too_late = self.stopping  # it came with the last read
-            outcome = Outcome.REQUEUED if too_late else await self._runner.run(job, control, entry.ticket)
+            outcome = Outcome.REQUEUED if too_late else await self._run(entry, job, control)
             self._running.settle(entry.id)
             await self._redis.insist(lambda: self._settle[outcome](entry))
         except Exception:  # a fault of ours must end neither the process nor the job
@@ -255,7 +262,11 @@ class Consumer:
             self._running.settle(entry.id)
             await self._wait_for_close(job, control.request)
 
-    async def _wait_for_close(self, job: stream.Job, request: StoppableRequest | None) -> None:
+    async def _run(self, entry: Entry, job: Job, control: Control) -> Outcome:
+        parking = self._jobs.parking(entry, wire.parked_name(job.app_id, job.channel, job.message_id))
+        return await self._runner.run(job, control, entry.ticket, parking)
+
+    async def _wait_for_close(self, job: Job, request: StoppableRequest | None) -> None:
         """Wait for the request to the model to close, so that open requests do not outnumber the slots."""
         if request is not None and not await request.close(MODEL_CLOSE_SECONDS):
             self._running.abandon(request)
@@ -275,24 +286,31 @@ class Consumer:
     async def _every(self, seconds: float, action: Callable[[], Awaitable[None]], name: str) -> None:
         while True:
             await asyncio.sleep(seconds)
-            if self._running:
-                try:
-                    await self._redis.insist(action)
-                except exceptions.RedisError as error:
-                    log.warning("%s failed: %s", name, reason_of(error))
-                except Exception:  # without this task, leases expire and cancels are ignored
-                    log.exception("%s failed", name)
+            try:
+                await self._redis.insist(action)
+            except exceptions.RedisError as error:
+                log.warning("%s failed: %s", name, reason_of(error))
+            except Exception:  # without this task, leases expire and cancels are ignored
+                log.exception("%s failed", name)
+
+    async def _resume_due(self) -> None:
+        if resumed := await self._jobs.resume_due(time.time_ns() // 1_000_000):
+            log.info("%d replies that waited for an approval are queued again", resumed)
 
     async def _renew(self) -> None:
+        if not self._running:
+            return
         lost = await self._jobs.renew(self._running.leased())
         for entry_id in lost:
             job = self._running.get(entry_id)
             if job is not None and not self._running.is_settling(entry_id):
-                self.counters.leases_lost += 1
+                self.counters.handovers.leases_lost += 1
                 log.warning("reply %s: stopped, the lease is lost", job.message_id)
                 job.task.cancel()
 
     async def _forward_cancels(self) -> None:
+        if not self._running:
+            return
         ids = {job.message_id for job in self._running if job.message_id}
         cancelled = await self._flags.those_set(ids)
         for job in self._running:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 import msgspec
 
 from legato.protocol import stream, wire
+from legato.protocol.jobs import InvalidRequest, Job, decode_job, encode_job
 from legato.protocol.redis import scripts
 from legato.protocol.redis.pipeline import awaited
 from legato.worker.limits import DEAD_LETTERS_PER_READ
@@ -53,11 +54,11 @@ class DeadLetter(NamedTuple):
         return int(self.id.partition("-")[0])
 
     @property
-    def job(self) -> stream.Job | None:
+    def job(self) -> Job | None:
         """The job, if it is one."""
         try:
-            return stream.decode_job(self.body)
-        except stream.InvalidRequest:
+            return decode_job(self.body)
+        except InvalidRequest:
             return None
 
 
@@ -99,11 +100,11 @@ class DeadLetters:
         if job is not None and await self._has_ended(letter, job):
             if not anew:
                 return "ended"
-            body = stream.encode_job(msgspec.structs.replace(job, message_id=str(uuid.uuid4())))
+            body = encode_job(msgspec.structs.replace(job, message_id=str(uuid.uuid4())))
         done = await self._revive([self._jobs, self._key], [letter.id, wire.JOB_FIELD, body])
         return "queued" if done else "gone"
 
-    async def _has_ended(self, letter: DeadLetter, job: stream.Job) -> bool:
+    async def _has_ended(self, letter: DeadLetter, job: Job) -> bool:
         key = self._redis.names.message_key(job.app_id, job.channel, job.message_id)
         state: bytes | None = await awaited(self._redis.hget(key, "state"))
         if state is None:  # it has expired

@@ -17,7 +17,7 @@ from .queue import Entry
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from .queue import JobQueue
+    from .queue import JobQueue, ParkedJob
 
 
 class PriorityQueues:
@@ -121,6 +121,15 @@ class PriorityQueues:
         """See :meth:`.queue.JobQueue.requeue`."""
         queue, job_id = self._split(entry.id)
         await queue.requeue(Entry(job_id, entry.body))
+
+    def parking(self, entry: Entry, name: str) -> ParkedJob:
+        """See :meth:`.queue.JobQueue.parking`."""
+        queue, job_id = self._split(entry.id)
+        return queue.parking(Entry(job_id, entry.body), name)
+
+    async def resume_due(self, now_ms: int) -> int:
+        """See :meth:`.queue.JobQueue.resume_due`. A paused queue is asked, too: its jobs wait there."""
+        return sum([await queue.resume_due(now_ms) for queue in self._queues.values()])
 
     async def dead_letter(self, entry: Entry, reason: str) -> None:
         """See :meth:`.queue.JobQueue.dead_letter`."""

@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from redis.exceptions import ResponseError
 
 from legato.protocol import wire
-from legato.protocol.redis import scripts
-from legato.worker.limits import CONSUMER_IDLE_MS, MAX_DEAD_LETTERS, QUEUE_BLOCK_MS
+from legato.protocol.redis import parked, scripts
+from legato.protocol.redis.pipeline import awaited
+from legato.worker.limits import (
+    CONSUMER_IDLE_MS,
+    MAX_DEAD_LETTERS,
+    QUEUE_BLOCK_MS,
+    WAITING_POSTPONE_MS,
+    WAITING_SWEEP_COUNT,
+)
+from legato.worker.replies.batch import BatchedScript
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -52,6 +60,24 @@ class Entry(NamedTuple):
         return first, second
 
 
+class ParkedJob:
+    """One job that is set aside (:class:`legato.worker.replies.agent_writer.Parking`)."""
+
+    def __init__(self, redis: Named, queue: str, name: str, body: bytes) -> None:
+        self.queue = queue
+        self._redis = redis
+        self._name = name
+        self._body = body
+
+    async def begin(self, deadline_ms: int) -> None:
+        """Set it aside. It is queued again when it is resumed, at the latest after the deadline."""
+        await parked.park(self._redis, self.queue, self._name, self._body, deadline_ms)
+
+    async def end(self) -> None:
+        """Do not queue it again."""
+        await parked.remove(self._redis, self.queue, self._name)
+
+
 class JobQueue:
     """One queue, as used by one consumer.
 
@@ -61,6 +87,7 @@ class JobQueue:
     """
 
     def __init__(self, redis: Named, reader: Named, *, queue: str, consumer: str, lease: float) -> None:
+        self.name = queue
         self._redis = redis
         self._reader = reader
         self._key = redis.names.jobs_key(queue)
@@ -68,6 +95,7 @@ class JobQueue:
         self._consumer = consumer
         self._lease_ms = round(lease * 1000)
         self._scripts = {name: scripts.load(redis, __package__, name) for name in _SCRIPTS}
+        self._acknowledge = BatchedScript(redis, scripts.load(redis, __package__, "acknowledge"))
 
     async def prepare(self) -> None:
         """Create the consumer group if needed. It begins at id 0, so that jobs queued before are run too."""
@@ -90,13 +118,13 @@ class JobQueue:
         answer = await self._reader.xreadgroup(
             wire.GROUP, self._consumer, {self._key: ">"}, count=count, block=block_ms
         )
-        return _entries(cast("Any", answer)[0][1]) if answer else []
+        return entries_of(cast("Any", answer)[0][1]) if answer else []
 
     async def take_over(self, count: int) -> list[Entry]:
         """Up to ``count`` jobs whose lease has expired."""
         arguments = (wire.GROUP, self._consumer, self._lease_ms, count)
         found = await self._scripts["take_over"]([self._key], arguments)
-        return [Entry(job, _body(fields), deliveries) for job, fields, deliveries in found]
+        return [entry_of_script(*words) for words in found]
 
     async def renew(self, ids: Collection[bytes]) -> set[bytes]:
         """Renew the leases; answers the ids that belong to another consumer by now."""
@@ -112,15 +140,36 @@ class JobQueue:
 
     async def acknowledge(self, job: bytes) -> None:
         """Remove a finished job from the stream."""
-        async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.xack(self._key, wire.GROUP, job)
-            pipe.xdel(self._key, job)
-            await pipe.execute()
+        await self._acknowledge([self._key], [wire.GROUP, job])
 
     async def requeue(self, entry: Entry) -> None:
         """Append the job to the stream again."""
         arguments = (wire.GROUP, self._consumer, entry.id, wire.JOB_FIELD, entry.body or b"")
         await self._scripts["requeue"]([self._key], arguments)
+
+    def parking(self, entry: Entry, name: str) -> ParkedJob:
+        """Sets the job aside; ``name``: that of its message (:func:`legato.protocol.wire.parked_name`)."""
+        return ParkedJob(self._redis, self.name, name, entry.body or b"")
+
+    async def resume_due(self, now_ms: int) -> int:
+        """Queue parked jobs again whose time has come. Answers how many.
+
+        Only those whose message waits. A worker that died while it parked its job may have left a copy of it:
+        whoever has the message does not need that, and one that has ended must not be answered again.
+        """
+        names = await parked.due(self._redis, self.name, now_ms, WAITING_SWEEP_COUNT)
+        return sum([await self._resume(name, now_ms) for name in names])
+
+    async def _resume(self, name: str, now_ms: int) -> bool:
+        message = self._redis.names.message_key(*wire.parked_message(name))
+        state: bytes | None = await awaited(self._redis.hget(message, "state"))
+        if state == b"waiting":
+            return await parked.resume(self._redis, self.name, name)
+        if state == b"streaming":  # perhaps it is just being parked
+            await parked.postpone(self._redis, self.name, name, now_ms + WAITING_POSTPONE_MS)
+        else:
+            await parked.remove(self._redis, self.name, name)
+        return False
 
     async def dead_letter(self, entry: Entry, reason: str) -> None:
         """Move the job to the dead letters."""
@@ -133,10 +182,11 @@ class JobQueue:
         await self._scripts["forget"]([self._key], [wire.GROUP, name, CONSUMER_IDLE_MS])
 
 
-def _entries(answer: list[tuple[bytes, Any]]) -> list[Entry]:
+def entries_of(answer: list[tuple[bytes, Any]]) -> list[Entry]:
+    """The entries in an answer of XREADGROUP or XRANGE."""
     return [Entry(job, (fields or {}).get(_FIELD)) for job, fields in answer]
 
 
-def _body(fields: list[bytes]) -> bytes | None:
-    """The job in the flat list of fields and values that a script returns."""
-    return dict(zip(fields[::2], fields[1::2], strict=True)).get(_FIELD)
+def entry_of_script(job: bytes, fields: list[bytes], deliveries: int = 1) -> Entry:
+    """The entry that a script returns, with a flat list of fields and values."""
+    return Entry(job, dict(zip(fields[::2], fields[1::2], strict=True)).get(_FIELD), deliveries)

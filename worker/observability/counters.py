@@ -55,20 +55,36 @@ class Latencies:
         self.publish_delay = Histogram(_DELAYS)
 
 
+class Handovers:
+    """Replies that pass from one process to another.
+
+    :ivar takeovers: jobs taken over from another process.
+    :ivar fenced: writes refused because another process has the message.
+    :ivar leases_lost: replies stopped because another process has the job.
+    """
+
+    __slots__ = ("fenced", "leases_lost", "takeovers")
+
+    def __init__(self) -> None:
+        self.takeovers = 0
+        self.fenced = 0
+        self.leases_lost = 0
+
+
 class Counters:
     """The counters of all replies of the process, since its start.
 
     :ivar latencies: how long replies take.
     :ivar attempts: claims that asked the model, the first of a reply and those that continued.
     :ivar continued: of these, those in which the same process continued a reply.
-    :ivar takeovers: jobs taken over from another process.
-    :ivar fenced: writes refused because another process has the message.
-    :ivar leases_lost: replies stopped because another process has the job.
+    :ivar handovers: between processes.
     :ivar abandoned: requests to the model that did not close in time.
     :ivar tokens: published.
     :ivar ended: replies by how they ended.
     :ivar failed: replies that failed by code.
     :ivar provider_errors: requests to the model that failed, by code.
+    :ivar tool_calls: results of tool calls, ``ok`` or ``failed``.
+    :ivar parked: replies set aside until an approval.
     :ivar used: usage of ended replies by model, all attempts together.
     """
 
@@ -76,14 +92,14 @@ class Counters:
         self.latencies = Latencies()
         self.attempts = 0
         self.continued = 0
-        self.takeovers = 0
-        self.fenced = 0
-        self.leases_lost = 0
+        self.handovers = Handovers()
         self.abandoned = 0
         self.tokens = 0
         self.ended: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
         self.provider_errors: Counter[str] = Counter()
+        self.tool_calls: Counter[str] = Counter()
+        self.parked = 0
         self.used: dict[str, Usage] = {}
 
     def end(self, decision: Decision) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import threading
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
@@ -12,17 +10,17 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from legato.worker.limits import METRICS_BIND_RETRY_SECONDS
-
 from . import metrics_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from prometheus_client.core import Metric
 
-    from legato.worker.config import Price, Settings
+    from legato.protocol.settings import Price
+    from legato.worker.config import Settings
     from legato.worker.jobs.consumer import Consumer
+    from legato.worker.jobs.positions import Positions
 
     from .counters import Histogram
 
@@ -85,21 +83,21 @@ _COUNTS: Final[
         CounterMetricFamily,
         "Jobs taken over from another process.",
         (),
-        lambda consumer: {(): consumer.counters.takeovers},
+        lambda consumer: {(): consumer.counters.handovers.takeovers},
     ),
     (
         "legato_worker_fenced_writes",
         CounterMetricFamily,
         "Writes refused because another process has claimed the message.",
         (),
-        lambda consumer: {(): consumer.counters.fenced},
+        lambda consumer: {(): consumer.counters.handovers.fenced},
     ),
     (
         "legato_worker_leases_lost",
         CounterMetricFamily,
         "Replies stopped because another process has the job.",
         (),
-        lambda consumer: {(): consumer.counters.leases_lost},
+        lambda consumer: {(): consumer.counters.handovers.leases_lost},
     ),
     (
         "legato_worker_requests_abandoned",
@@ -121,6 +119,20 @@ _COUNTS: Final[
         "Tokens logged and published.",
         (),
         lambda consumer: {(): consumer.counters.tokens},
+    ),
+    (
+        "legato_worker_tool_calls",
+        CounterMetricFamily,
+        "Results of tool calls: ok or failed.",
+        ("result",),
+        lambda consumer: _labelled(consumer.counters.tool_calls),
+    ),
+    (
+        "legato_worker_parked",
+        CounterMetricFamily,
+        "Replies set aside until a tool call is approved or refused.",
+        (),
+        lambda consumer: {(): consumer.counters.parked},
     ),
     (
         "legato_worker_model_tokens",
@@ -160,7 +172,22 @@ _HISTOGRAMS: Final[tuple[tuple[str, str, Callable[[Consumer], Histogram]], ...]]
 
 _COST: Final = "legato_worker_model_cost"
 
-NAMES: Final = (*(row[0] for row in _COUNTS), *(row[0] for row in _HISTOGRAMS), _COST)
+# name, help, how to read it
+_ROOMS: Final[tuple[tuple[str, str, Callable[[Positions], int]], ...]] = (
+    ("legato_worker_jobs_waiting", "Jobs that wait for their turn, per queue.", lambda room: room.waiting),
+    (
+        "legato_worker_tenants_waiting",
+        "Tenants whose jobs wait for their turn, per queue.",
+        lambda room: room.tenants,
+    ),
+)
+
+NAMES: Final = (
+    *(row[0] for row in _COUNTS),
+    *(row[0] for row in _HISTOGRAMS),
+    *(row[0] for row in _ROOMS),
+    _COST,
+)
 
 
 def _labelled(counts: Mapping[str, int]) -> Samples:
@@ -170,9 +197,13 @@ def _labelled(counts: Mapping[str, int]) -> Samples:
 class ConsumerCollector(Collector):
     """Reads a process's counters at scrape time."""
 
-    def __init__(self, consumer: Consumer, prices: Mapping[str, Price]) -> None:
+    def __init__(
+        self, consumer: Consumer, prices: Mapping[str, Price], rooms: Sequence[Positions] = ()
+    ) -> None:
+        """:param rooms: the waiting rooms of the process's queues, where admission is fair."""
         self._consumer = consumer
         self._prices = prices
+        self._rooms = rooms
 
     def collect(self) -> Iterable[Metric]:
         """One family per row of the tables, and the cost of models with a price."""
@@ -183,6 +214,11 @@ class ConsumerCollector(Collector):
             yield family
         for name, text, find in _HISTOGRAMS:
             yield _histogram(name, text, find(self._consumer))
+        for name, text, measure in _ROOMS if self._rooms else ():
+            room_family = GaugeMetricFamily(name, text, labels=["queue"])
+            for room in self._rooms:
+                room_family.add_metric([room.queue], measure(room))
+            yield room_family
         yield self._cost()
 
     def _cost(self) -> Metric:
@@ -203,40 +239,17 @@ def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
     return family
 
 
-def serve(consumer: Consumer, settings: Settings) -> Callable[[], None]:
+def serve(consumer: Consumer, settings: Settings, rooms: Sequence[Positions] = ()) -> Callable[[], None]:
     """Serve ``/metrics`` from a thread once the port is free: the previous process may still have it.
 
+    :param rooms: see :class:`ConsumerCollector`.
     :returns: a function that stops it.
     """
     registry = CollectorRegistry()
-    registry.register(ConsumerCollector(consumer, settings.provider.prices))
-    stopped = threading.Event()
+    registry.register(ConsumerCollector(consumer, settings.provider.prices, rooms))
     host, port = settings.worker.metrics_host, settings.worker.metrics_port
-    thread = threading.Thread(
-        target=_listen, args=(host, port, registry, stopped), name="metrics", daemon=True
-    )
-    thread.start()
-
-    def stop() -> None:
-        stopped.set()
-        thread.join()
-
-    return stop
-
-
-def _listen(host: str, port: int, registry: CollectorRegistry, stopped: threading.Event) -> None:
-    told = False
-    while not stopped.is_set():
-        try:
-            _, stop = metrics_server.serve(registry, host, port)
-        except OSError as error:
-            if not told:
-                told = True
-                again = ", retrying" if error.errno == errno.EADDRINUSE else ""
-                log.warning("no metrics: port %d of %s: %s%s", port, host, error.strerror, again)
-            if error.errno != errno.EADDRINUSE:
-                return
-            stopped.wait(METRICS_BIND_RETRY_SECONDS)
-        else:
-            stopped.wait()
-            stop()
+    try:
+        return metrics_server.serve_when_free(registry, host, port, log)[1]
+    except OSError as error:
+        log.warning("no metrics: port %d of %s: %s", port, host, error.strerror)
+        return lambda: None

@@ -15,11 +15,13 @@ from prometheus_client import make_wsgi_app
 
 from ..limits import (  # noqa: TID252 - this text stands in two packages
     METRICS_ACCEPT_PAUSE_SECONDS,
+    METRICS_BIND_RETRY_SECONDS,
     METRICS_CONNECTIONS,
     METRICS_REQUEST_SECONDS,
 )
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable
 
     from prometheus_client import CollectorRegistry
@@ -126,3 +128,43 @@ def serve(registry: CollectorRegistry, host: str, port: int) -> tuple[int, Calla
         thread.join()
 
     return server.server_port, stop
+
+
+def serve_when_free(
+    registry: CollectorRegistry, host: str, port: int, log: logging.Logger
+) -> tuple[int, Callable[[], None]]:
+    """Serve the metrics until stopped; if another program has the port, from when it is free.
+
+    :param log: gets one warning if the port is taken.
+    :returns: the port, or 0 while it is taken, and a function that stops the server.
+    :raises OSError: the address cannot be used for another reason.
+    """
+    try:
+        return serve(registry, host, port)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+    log.warning("no metrics: port %d of %s is taken; they begin when it is free", port, host)
+    stopped = threading.Event()
+    thread = threading.Thread(
+        target=_serve_later, args=(registry, host, port, log, stopped), name="metrics", daemon=True
+    )
+    thread.start()
+
+    def stop() -> None:
+        stopped.set()
+        thread.join()
+
+    return 0, stop
+
+
+def _serve_later(
+    registry: CollectorRegistry, host: str, port: int, log: logging.Logger, stopped: threading.Event
+) -> None:
+    while not stopped.wait(METRICS_BIND_RETRY_SECONDS):
+        with contextlib.suppress(OSError):
+            _, stop = serve(registry, host, port)
+            log.info("metrics on http://%s:%d/metrics", host, port)
+            stopped.wait()
+            stop()
+            return

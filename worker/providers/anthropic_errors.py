@@ -35,13 +35,13 @@ READ_ERRORS: Final = (httpx2.HTTPError, aiohttp.ClientError, OSError)
 """What reading an answer raises. The SDK's aiohttp transport lets some of aiohttp's errors through."""
 
 
-def of_request(error: anthropic.APIError | httpx2.HTTPError, api_key: str) -> base.ProviderError:
+def of_request(error: anthropic.APIError | httpx2.HTTPError, *secrets: str) -> base.ProviderError:
     """The error of a request that has not been answered by a stream.
 
-    :param api_key: what must not be in the text, should the API repeat it.
+    :param secrets: what must not be in the text, should the API repeat it.
     """
     if isinstance(error, anthropic.APIStatusError):
-        return of_answer(error.response, error.body, api_key)
+        return of_answer(error.response, error.body, *secrets)
     if isinstance(error, anthropic.APITimeoutError | httpx2.TimeoutException):
         return base.StalledError("timed out")
     if isinstance(error, anthropic.APIConnectionError | httpx2.ConnectError):
@@ -58,12 +58,12 @@ def of_reading(error: Exception) -> base.ProviderError:
     return base.CutError(f"the connection broke ({type(error).__name__})")
 
 
-def of_answer(response: httpx2.Response, body: object, api_key: str) -> base.ProviderError:
+def of_answer(response: httpx2.Response, body: object, *secrets: str) -> base.ProviderError:
     """The error that the API has told, by its status or by an event in its stream.
 
     :param body: the JSON of the answer, or of the event.
     """
-    said, name = said_by(body, api_key), _type_of(body)
+    said, name = said_by(body, *secrets), _type_of(body)
     kind = _BY_TYPE.get(name) or _BY_STATUS.get(response.status_code)
     if kind is None:
         kind = base.ProviderUnavailableError if response.status_code >= 500 else base.RequestRefusedError

@@ -1,7 +1,8 @@
 """Decodes the event stream of Anthropic's Messages API.
 
 The SDK would build a model object of every event, which costs more than everything else that is done with it.
-Events, fields and kinds of content that are not known here are ignored: the API adds some without notice.
+Events and fields that are not known here are ignored: the API adds some without notice. So is all content but
+text, unless it is collected (:mod:`.anthropic_content`).
 
 https://platform.claude.com/docs/en/build-with-claude/streaming
 """
@@ -9,17 +10,22 @@ https://platform.claude.com/docs/en/build-with-claude/streaming
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from legato.protocol.stream import Usage
+from legato.protocol.text import well_formed
+from legato.worker.limits import MAX_TOOL_NAME_CHARACTERS
 
-from . import base
+from . import base, event_json
+from .anthropic_steps import kept
 from .sse import SseError, SseReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from .anthropic_content import ContentReader
 
 
 class ErrorEvent(Exception):  # noqa: N818 - it is the name of what the API sends
@@ -48,6 +54,7 @@ class _BlockStart(msgspec.Struct):
 class _Message(msgspec.Struct):
     model: str = ""
     usage: dict[str, Any] | None = None
+    container: Any = None
 
 
 class _MessageStart(msgspec.Struct):
@@ -56,6 +63,7 @@ class _MessageStart(msgspec.Struct):
 
 class _Stop(msgspec.Struct):
     stop_reason: str | None = None
+    container: Any = None
 
 
 class _MessageDelta(msgspec.Struct):
@@ -68,17 +76,18 @@ _block_start: Final = msgspec.json.Decoder(_BlockStart)
 _message_start: Final = msgspec.json.Decoder(_MessageStart)
 _message_delta: Final = msgspec.json.Decoder(_MessageDelta)
 
-_Decoded = TypeVar("_Decoded")
-
 
 class StreamDecoder:
     """The state of one stream.
 
     :ivar ended: ``message_stop`` came. What follows it does not belong to the reply, and is dropped.
+    :param content: collects the blocks. None: only text counts, and nothing is kept.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, content: ContentReader | None = None) -> None:
         self.ended = False
+        self._content = content
+        self._container = ""
         self._reader = SseReader()
         self._stop_reason = ""
         self._usage: dict[str, int] = {}
@@ -90,6 +99,12 @@ class StreamDecoder:
             b"message_stop": self._message_ended,
             b"error": _failed,
         }
+        if content is not None:
+            self._handlers |= {
+                b"content_block_start": content.started,
+                b"content_block_delta": content.added,
+                b"content_block_stop": content.stopped,
+            }
 
     def feed(self, data: bytes) -> Iterator[base.Event]:
         """The events in the next bytes, which may be cut anywhere.
@@ -102,22 +117,33 @@ class StreamDecoder:
                 handle = self._handlers.get(name)
                 if handle is not None and body and not self.ended:
                     yield from handle(body)
-        except (SseError, msgspec.DecodeError, ValueError) as error:
+        except (SseError, ValueError) as error:  # msgspec's errors are among the latter
             raise base.CutError("the stream is garbled") from error
 
     def _message_started(self, body: bytes) -> Iterator[base.Event]:
-        message = _decode(_message_start, body).message
+        message = event_json.decode(_message_start, body).message
+        self._keep(message.container)
         yield base.RequestAccepted(message.model)
         yield self._count(message.usage)
 
     def _message_changed(self, body: bytes) -> Iterator[base.Event]:
-        change = _decode(_message_delta, body)
+        change = event_json.decode(_message_delta, body)
         self._stop_reason = change.delta.stop_reason or self._stop_reason
+        self._keep(change.delta.container)
         yield self._count(change.usage)
 
     def _message_ended(self, _body: bytes) -> Iterator[base.Event]:
         self.ended = True
-        yield base.Final(self._stop_reason or "end_turn", Usage(**self._usage))
+        content: Any = None
+        if self._content is not None:
+            yield from self._content.close()
+            content = kept(self._content.blocks(), self._container)
+        yield base.Final(self._stop_reason or "end_turn", Usage(**self._usage), content)
+
+    def _keep(self, container: Any) -> None:
+        name = container.get("id") if isinstance(container, dict) else None
+        if isinstance(name, str):
+            self._container = well_formed(name[:MAX_TOOL_NAME_CHARACTERS])
 
     def _count(self, usage: dict[str, Any] | None) -> base.Used:
         """Take over the counts that are given: they are cumulative, and may be absent."""
@@ -137,11 +163,11 @@ _USAGE: Final = {
 
 
 def _text_added(body: bytes) -> Iterator[base.Event]:
-    return _text(_decode(_delta, body).delta, "text_delta")
+    return _text(event_json.decode(_delta, body).delta, "text_delta")
 
 
 def _block_started(body: bytes) -> Iterator[base.Event]:
-    return _text(_decode(_block_start, body).content_block, "text")
+    return _text(event_json.decode(_block_start, body).content_block, "text")
 
 
 def _text(content: _Content, kind: str) -> Iterator[base.Event]:
@@ -158,19 +184,5 @@ def _text(content: _Content, kind: str) -> Iterator[base.Event]:
 def _failed(body: bytes) -> Iterator[base.Event]:
     try:
         raise ErrorEvent(json.loads(body))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ErrorEvent(None) from None
-
-
-def _decode(decoder: msgspec.json.Decoder[_Decoded], body: bytes) -> _Decoded:
-    """Decode an event.
-
-    :raises ValueError: it is not what the API documents; msgspec's errors are among them.
-    """
-    try:
-        return decoder.decode(body)
-    except msgspec.ValidationError:
-        raise
-    except msgspec.DecodeError:
-        # msgspec refuses half a surrogate pair, of which the next event may bring the other half.
-        return msgspec.convert(json.loads(body), decoder.type)

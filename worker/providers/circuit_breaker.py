@@ -10,19 +10,24 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from legato.protocol.redis import scripts
 from legato.worker.limits import (
+    BREAKER_CLOSED_SECONDS,
     BREAKER_FIRST_PAUSE_SECONDS,
     BREAKER_LONGEST_PAUSE_SECONDS,
     BREAKER_LONGEST_REQUESTED_SECONDS,
     BREAKER_PROBE_SECONDS,
 )
+from legato.worker.replies.batch import BatchedScript
 
 from . import base
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from legato.protocol.redis.pipeline import Named
     from legato.protocol.redis.retry import Backend
 
@@ -46,6 +51,23 @@ class CircuitBreaker(Protocol):
         """The provider has refused a request because of overload."""
 
 
+@asynccontextmanager
+async def admitted(breaker: CircuitBreaker, deadline: float) -> AsyncIterator[bool]:
+    """Wait until a request may be sent, which the body does, and tell the breaker of an overload.
+
+    Yields whether it is a probe: then the body has to call ``succeeded`` once it is accepted.
+
+    :raises ProviderError: see :meth:`CircuitBreaker.acquire`.
+    """
+    probe = await breaker.acquire(deadline)
+    try:
+        yield probe
+    except base.ProviderError as error:
+        if error.crowded:
+            await breaker.overloaded(error)
+        raise
+
+
 class _AlwaysClosed:
     """Lets every request through."""
 
@@ -66,6 +88,8 @@ ALWAYS_CLOSED: Final[CircuitBreaker] = _AlwaysClosed()
 class SharedCircuitBreaker:
     """The circuit breaker of one account.
 
+    A closed one is asked again after :data:`BREAKER_CLOSED_SECONDS`, whatever is sent meanwhile.
+
     :param secrets: what identifies the account, such as address and key. Only a digest leaves the process.
     """
 
@@ -73,14 +97,22 @@ class SharedCircuitBreaker:
         digest = hashlib.sha256("\n".join(secrets).encode()).hexdigest()[:32]
         self._key = redis.names.backoff_key(digest)
         self._backend = backend
-        self._scripts = {name: scripts.load(redis, __package__, name) for name in _SCRIPTS}
+        self._scripts = {
+            name: BatchedScript(redis, scripts.load(redis, __package__, name), urgent=True)
+            for name in _SCRIPTS
+        }
+        self._closed_until = 0.0
 
     async def acquire(self, deadline: float) -> bool:
         """See :class:`CircuitBreaker`."""
         clock = asyncio.get_running_loop().time
+        if clock() < self._closed_until:
+            return False
         while True:
             wait_ms, strikes, code = await self._run("breaker_acquire", _ms(BREAKER_PROBE_SECONDS))
             if not wait_ms:
+                if not strikes:
+                    self._closed_until = clock() + BREAKER_CLOSED_SECONDS
                 return bool(strikes)
             wait = wait_ms / 1000 * random.uniform(1, 1.1)  # noqa: S311 - spreads load, keeps no secret
             if clock() + wait >= deadline:
@@ -93,6 +125,7 @@ class SharedCircuitBreaker:
 
     async def overloaded(self, error: base.ProviderError) -> None:
         """See :class:`CircuitBreaker`."""
+        self._closed_until = 0.0
         asked = (
             -1
             if error.retry_after is None

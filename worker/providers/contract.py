@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Final
 
 from legato.worker.limits import CONTRACT_STEP_SECONDS
 
-from . import contract_checks
+from . import contract_checks, contract_tools
 from .contract_stage import CheckRun, ContractError, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ("CHECKS", "CONTRACT_STEP_SECONDS", "Check", "ContractError", "Stage", "checks")
+__all__ = ("CHECKS", "CONTRACT_STEP_SECONDS", "TOOL_CHECKS", "Check", "ContractError", "Stage", "checks")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Check:
 
 def checks(*situations: str) -> tuple[Check, ...]:
     """The checks that need one of these situations, such as ``whole``."""
-    return tuple(check for check in CHECKS if check.situation in situations)
+    return tuple(check for check in (*CHECKS, *TOOL_CHECKS) if check.situation in situations)
 
 
 CHECKS: Final = (
@@ -84,4 +84,15 @@ CHECKS: Final = (
     Check("reports overload", "overloaded", contract_checks.reports_overload),
     Check("reports a refusal", "refused", contract_checks.reports_a_refusal),
 )
-"""Every check."""
+"""The checks that every provider passes."""
+
+TOOL_CHECKS: Final = (
+    Check("takes tools", "calling", contract_tools.takes_tools),
+    Check("calls tools", "calling", contract_tools.calls_tools),
+    Check("tells calls apart", "calling", contract_tools.tells_calls_apart),
+    Check("announces calls", "calling", contract_tools.announces_calls),
+    Check("sends results back", "calling", contract_tools.sends_results_back),
+    Check("continues a step", "calling", contract_tools.continues_a_step),
+    Check("keeps reasoning out of the text", "thinking", contract_tools.keeps_reasoning_out_of_the_text),
+)
+"""Further checks for a provider that takes tools."""

@@ -28,14 +28,16 @@ class ContractError(AssertionError):
 class Stage:
     """Subclass it, and make one for each check.
 
-    Each method but :meth:`closed` is an async context manager (``@asynccontextmanager``) that yields a new
-    provider. The check closes the provider. Leave out what cannot be staged, and select the rest with
-    :func:`.contract.checks`.
+    Each method but :meth:`received` and :meth:`closed` is an async context manager
+    (``@asynccontextmanager``) that yields a new provider. The check closes the provider. Leave out what
+    cannot be staged, and select the rest with :func:`.contract.checks`.
 
     :cvar secret: text that must not be in any error, such as the API key. Empty for none.
+    :cvar thought: what the model thinks in :meth:`thinking`.
     """
 
     secret: str = ""
+    thought: str = ""
 
     def whole(self) -> Opened:
         """The model answers each request, with two pieces of text at least, and ends."""
@@ -56,6 +58,21 @@ class Stage:
     def refused(self) -> Opened:
         """The model refuses for good, such as because of the key."""
         raise NotImplementedError("Stage.refused() is missing")
+
+    def calling(self) -> Opened:
+        """The model calls the tool ``look`` twice at once: with the city Oslo, and with the city Rome.
+
+        Every later request, which has the results, is answered as in :meth:`whole`.
+        """
+        raise NotImplementedError("Stage.calling() is missing")
+
+    def thinking(self) -> Opened:
+        """The model thinks :attr:`thought`, then answers with text."""
+        raise NotImplementedError("Stage.thinking() is missing")
+
+    def received(self) -> str:
+        """The latest request as the model sees it. Empty: not observed."""
+        return ""
 
     async def closed(self) -> None:
         """Return when the model sees that the request is closed. By default at once: not observed."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
-import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from legato.protocol.settings import SettingsError
+from legato.worker.importing import import_module, where
 
 from .reasons import one_line
 
@@ -31,9 +28,7 @@ def build(settings: config.ProviderSettings) -> base.Provider:
     :raises SettingsError: the import or the call fails, or the result is no provider. Without the key.
     """
     module, _, name = settings.name.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    found = _attempt(settings, f"{module} cannot be imported", lambda: importlib.import_module(module))
+    found = _attempt(settings, f"{module} cannot be imported", lambda: import_module(module))
     make = getattr(found, name, None)
     if not callable(make):
         raise SettingsError(f"provider.name: {module} has no callable {name}")
@@ -65,14 +60,4 @@ def _attempt(settings: config.ProviderSettings, failure: str, action: Callable[[
         return action()
     except Exception as error:  # noqa: BLE001 - users never see a traceback
         said = one_line(f"{type(error).__name__}: {error}", settings.api_key, *settings.headers.values())
-        raise SettingsError(f"provider.name: {failure}: {said}{_where(error)}") from None
-
-
-def _where(error: Exception) -> str:
-    """The innermost line of the user's code in the traceback; empty if there is none."""
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [frame for frame in frames if frame.filename not in _OURS and frame.filename[0] != "<"]
-    return f" ({theirs[-1].filename}:{theirs[-1].lineno})" if theirs else ""
-
-
-_OURS: Final = (__file__, importlib.__file__)
+        raise SettingsError(f"provider.name: {failure}: {said}{where(error, __file__)}") from None

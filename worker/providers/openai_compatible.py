@@ -1,4 +1,4 @@
-"""Provider for servers of the Chat Completions API: OpenAI, OpenRouter, vLLM, Ollama, llama.cpp. Text only.
+"""Provider for servers of the Chat Completions API: OpenAI, OpenRouter, vLLM, Ollama, llama.cpp.
 
 The HTTP client is aiohttp: reading a stream costs half as much as with httpx2. Its ``trust_env`` stays off,
 since it would send passwords of ``~/.netrc`` instead of the key.
@@ -19,7 +19,6 @@ import httpx2
 import msgspec
 
 from legato.protocol.settings import SettingsError
-from legato.protocol.text import well_formed
 from legato.worker.limits import (
     MODEL_MAX_ERROR_BYTES,
     MODEL_READ_SECONDS,
@@ -27,38 +26,17 @@ from legato.worker.limits import (
     MODEL_USAGE_SECONDS,
 )
 
-from . import base, openai_errors
+from . import base, openai_errors, openai_request
+from .openai_request import ApiDialect, RequestDefaults
 from .openai_stream import StreamReader
-from .reasons import is_too_long
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Mapping
 
 PATH: Final = "chat/completions"
 
 _NOT_A_STREAM: Final = ("application/json", "text/html")
 """Content types of a response with status 200 that is not a stream, such as a web page."""
-
-
-class ApiDialect(NamedTuple):
-    """Which optional request fields the server supports.
-
-    :ivar limit: name of the field that limits the length of the reply.
-    :ivar usage: whether to request the usage.
-    """
-
-    limit: str = "max_tokens"
-    usage: bool = True
-
-    def without(self, status: int, body: str) -> ApiDialect | None:
-        """The dialect without the field that an error response names; None if it names none."""
-        if status not in (400, 422) or is_too_long(body):
-            return None
-        if self.usage and ("stream_options" in body or "include_usage" in body):
-            return self._replace(usage=False)
-        if self.limit == "max_tokens" and "max_completion_tokens" in body:  # OpenAI's reasoning models
-            return self._replace(limit="max_completion_tokens")
-        return None
 
 
 class ModelServer(NamedTuple):
@@ -92,6 +70,8 @@ class OpenAiCompatible:
     :raises SettingsError: the proxy of the environment cannot be used.
     """
 
+    takes_tools = True
+
     def __init__(
         self,
         server: ModelServer,
@@ -103,8 +83,7 @@ class OpenAiCompatible:
     ) -> None:
         self.model = model
         self._url = _endpoint(server.base_url)
-        self._max_tokens = max_tokens
-        self._system = well_formed(system)  # the environment may hold any bytes
+        self._defaults = RequestDefaults(model, max_tokens, system)
         self._dialect = ApiDialect()
         self._secrets = server.secrets
         key = {"Authorization": f"Bearer {server.api_key}"} if server.api_key else {}
@@ -133,7 +112,8 @@ class OpenAiCompatible:
 
     async def stream(self, request: base.ProviderRequest) -> AsyncGenerator[base.Event, None]:
         """See :class:`.base.Provider`."""
-        reader = StreamReader(self.model, self._secrets)
+        collector = openai_request.collector(request)
+        reader = StreamReader(request.options.model or self.model, self._secrets, collector)
         try:
             response = await self._ask(request)
             try:
@@ -145,7 +125,8 @@ class OpenAiCompatible:
                 response.close()  # closes the connection, unless the answer was read to its end
         except (aiohttp.ClientError, TimeoutError) as error:
             raise openai_errors.of_connection(error) from None
-        yield reader.final()
+        for event in reader.end():
+            yield event
 
     async def _ask(self, request: base.ProviderRequest) -> aiohttp.ClientResponse:
         """Send the request, and again without fields that the server does not support. Returns the stream."""
@@ -163,27 +144,22 @@ class OpenAiCompatible:
             response.close()
             simpler = dialect.without(response.status, body.decode(errors="replace"))
             if simpler is None:
-                raise self._refused(response, body)
+                raise self._refused(response, body, tools=bool(request.tools))
             dialect = simpler
 
     async def _post(self, request: base.ProviderRequest, dialect: ApiDialect) -> aiohttp.ClientResponse:
-        body = {
-            "model": self.model,
-            "messages": list(_messages(request, self._system)),
-            "stream": True,
-            dialect.limit: self._max_tokens,
-        }
-        if dialect.usage:
-            body["stream_options"] = {"include_usage": True}
+        body = openai_request.build(request, self._defaults, dialect)
         # A redirect could send the key to another host.
         return await self._session.post(self._url, data=msgspec.json.encode(body), allow_redirects=False)
 
-    def _refused(self, response: aiohttp.ClientResponse, body: bytes) -> base.ProviderError:
+    def _refused(self, response: aiohttp.ClientResponse, body: bytes, *, tools: bool) -> base.ProviderError:
         try:
             said = json.loads(body)
         except (ValueError, RecursionError):
             said = None
         error = openai_errors.of_answer(response.status, response.headers, said, self._secrets)
+        if tools and openai_errors.refuses_tools(response.status, body):
+            return base.RequestRefusedError(f"{error} (the model or its server does not take tools)")
         if response.ok and type(error) is base.RequestRefusedError:
             return base.RequestRefusedError(f"{error} (no stream of events: is provider.base_url right?)")
         return error
@@ -241,31 +217,3 @@ async def _start_of(content: aiohttp.StreamReader) -> bytes:
     except (aiohttp.ClientError, TimeoutError):
         pass
     return b"".join(parts)[:MODEL_MAX_ERROR_BYTES]
-
-
-def _messages(request: base.ProviderRequest, system: str) -> Iterable[dict[str, str]]:
-    """The conversation, starting with the user and with alternating roles, as many chat templates require.
-
-    A continuation only appends turns, so the server's prompt cache stays valid.
-    """
-    said = [(turn.role, turn.content) for turn in request.history if turn.content.strip()]
-    while said and said[0][0] == "assistant":  # its question was cut off by the limit of the history
-        said.pop(0)
-    said.append(("user", request.message))
-    if request.continuation:
-        said += [("assistant", request.so_far), ("user", request.continuation)]
-    if system:
-        yield {"role": "system", "content": system}
-    for role, contents in _by_turns(said):
-        yield {"role": role, "content": well_formed("\n\n".join(contents))}
-
-
-def _by_turns(said: Iterable[tuple[str, str]]) -> Iterable[tuple[str, list[str]]]:
-    """Merge successive texts of one role."""
-    turns: list[tuple[str, list[str]]] = []
-    for role, content in said:
-        if turns and turns[-1][0] == role:
-            turns[-1][1].append(content)
-        else:
-            turns.append((role, [content]))
-    return turns

@@ -40,6 +40,12 @@ _BY_STATUS: Final[dict[int, type[base.ProviderError]]] = {
 _UNSORTED: Final = (None, 400, 422)
 """Statuses where only the message says whether the conversation is too long. None: unknown."""
 
+_TOOLS_REFUSED: Final = re.compile(
+    rb"(?i)(?:\bsupports?\b|\brequires?\b|\benable\b).{0,120}\btools?\b"
+    rb"|\btools?\b.{0,120}(?:\bsupport(?:s|ed)?\b|\brequires?\b|\benable\b)"
+)
+"""In the words of Ollama, vLLM, llama.cpp (status 500) and OpenRouter (404)."""
+
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _STATUS: Final = re.compile(r"[45][0-9]{2}")
 
@@ -58,6 +64,11 @@ def of_answer(
     request = _name(headers.get("x-request-id")) or "unknown"
     reason = f"HTTP {status}, {names[0] if names else 'no type'}, request {request}"
     return kind(f"{reason}: {message}" if message else reason, _retry_after(headers))
+
+
+def refuses_tools(status: int, body: bytes) -> bool:
+    """Whether a request was refused because the model, or its server, cannot call tools."""
+    return status in (400, 404, 422, 500, 501) and _TOOLS_REFUSED.search(body) is not None
 
 
 def of_event(body: object, secrets: tuple[str, ...]) -> base.ProviderError:

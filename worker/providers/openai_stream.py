@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from legato.protocol.stream import Usage
+from legato.protocol.text import Joiner
 from legato.worker.limits import MAX_MODEL_NAME_CHARACTERS
 
-from . import base, openai_errors
+from . import base, event_json, openai_errors
+from .openai_calls import REASONING_FIELDS
 from .sse import SseError, SseReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from .openai_calls import AnswerCollector
     from .sse import ServerEvent
 
 MAX_COUNT: Final = 2**53
@@ -34,6 +37,9 @@ _STOP_REASONS: Final = {
     "function_call": "tool_use",
 }
 """``finish_reason`` -> stop reason as Anthropic names it. Others are passed on unchanged."""
+
+_WITHOUT_CALLS: Final = ("max_tokens", "refusal")
+"""Stop reasons that count even if there are calls: they may be incomplete. Some servers call others so."""
 
 _FAILED: Final = "error"
 """``finish_reason`` of a gateway (OpenRouter) whose model has failed; also ``object`` of an error (vLLM)."""
@@ -50,6 +56,10 @@ _GARBLED: Final = (
 class _ChoiceDelta(msgspec.Struct, gc=False):
     content: str | list[Any] | None = None
     refusal: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    reasoning_details: Any = None
+    tool_calls: Any = None
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -76,13 +86,18 @@ class StreamReader:
     :ivar finish_reason: empty until the model has ended. Then only the usage may follow.
     :param model: the requested model, reported if the server does not name one.
     :param secrets: see :func:`.openai_errors.of_event`.
+    :param answer: collects what is said. None: calls are ignored, and nothing is kept.
     """
 
-    def __init__(self, model: str, secrets: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, model: str, secrets: tuple[str, ...] = (), answer: AnswerCollector | None = None
+    ) -> None:
         self.done = False
         self.finish_reason = ""
         self._model = model
         self._secrets = secrets
+        self._answer = answer
+        self._reasoning = Joiner()
         self._sse = SseReader()
         self._started = False
         self._refused = False
@@ -103,21 +118,29 @@ class StreamReader:
                 raise base.CutError("the stream is garbled") from error
             self.done = True
 
-    def final(self) -> base.Final:
-        """The end of the reply.
+    def end(self) -> Iterator[base.Event]:
+        """The last events: the calls, and the end of the answer.
 
         :raises CutError: the stream has ended before the model.
         """
         if not self.finish_reason:
             raise base.CutError("the stream ended without a finish_reason")
         reason = _STOP_REASONS.get(self.finish_reason, self.finish_reason)
-        return base.Final("refusal" if self._refused else reason, self._usage)
+        content = None
+        if rest := self._reasoning.rest():
+            yield base.Reasoning(rest)
+        if self._answer is not None:
+            yield from self._answer.end()
+            content = self._answer.messages()
+            if self._answer.calls and reason not in _WITHOUT_CALLS:
+                reason = "tool_use"
+        yield base.Final("refusal" if self._refused else reason, self._usage, content)
 
     def _take(self, event: ServerEvent) -> list[base.Event]:
         if event.data == DONE:
             self.done = True
         elif event.data:
-            chunk = _decode(event.data)
+            chunk = event_json.decode(_decoder, event.data)
             if not (chunk.error or chunk.object == _FAILED or event.name == b"error"):
                 return self._read(chunk)
             self._failed(event.data)
@@ -142,16 +165,47 @@ class StreamReader:
         return events
 
     def _choose(self, choice: _Choice, events: list[base.Event]) -> None:
-        """Text after a ``finish_reason`` cancels it: some servers send one with every piece."""
-        if choice.delta is not None:
-            if text := _text(choice.delta.content):
+        """What comes after a ``finish_reason`` cancels it: some servers send one with every piece."""
+        delta = choice.delta
+        if delta is not None:
+            if delta.reasoning_content is not None or delta.reasoning is not None:
+                self._reason(delta, events)
+            content = delta.content
+            if text := content if isinstance(content, str) else _text(content):
                 self.finish_reason = ""
                 events.append(base.Text(text))
-            self._refused = self._refused or bool(choice.delta.refusal)
+            if self._answer is not None:
+                self._collect(self._answer, delta, text, events)
+            self._refused = self._refused or bool(delta.refusal)
         if choice.finish_reason == _FAILED:
             raise base.ProviderUnavailableError("the server reports that the model has failed")
         if choice.finish_reason:
             self.finish_reason = choice.finish_reason
+
+    def _collect(
+        self, answer: AnswerCollector, delta: _ChoiceDelta, text: str, events: list[base.Event]
+    ) -> None:
+        if text:
+            answer.add_text(text)
+        if delta.reasoning_details:
+            answer.add_details(delta.reasoning_details)
+        if delta.tool_calls:
+            self.finish_reason = ""
+            events += answer.add_calls(delta.tool_calls)
+
+    def _reason(self, delta: _ChoiceDelta, events: list[base.Event]) -> None:
+        """Take the reasoning, once: some servers send it under both names."""
+        for field in REASONING_FIELDS:
+            text = getattr(delta, field)
+            if not isinstance(text, str):
+                continue
+            if self._answer is not None:
+                self._answer.add_reasoning(field, text)
+            if text:
+                self.finish_reason = ""
+                if piece := self._reasoning.feed(text):
+                    events.append(base.Reasoning(piece))
+                return
 
     def _count(self, usage: Any, events: list[base.Event]) -> None:
         """Take over the counts, which are cumulative. Those of the prompt include what came from a cache."""
@@ -164,20 +218,10 @@ class StreamReader:
             events.append(base.Used(counted))
 
 
-def _decode(data: bytes) -> _Chunk:
-    """One chunk. Keeps half a surrogate pair, which msgspec refuses: the other half may follow."""
-    try:
-        return _decoder.decode(data)
-    except msgspec.ValidationError:
-        raise
-    except msgspec.DecodeError:
-        return msgspec.convert(json.loads(data), _Chunk)
-
-
-def _text(content: str | list[Any] | None) -> str:
-    """The text of a piece; of a list of parts (Mistral), those that are text."""
-    if not isinstance(content, list):
-        return content or ""
+def _text(content: list[Any] | None) -> str:
+    """The text of a list of parts (Mistral)."""
+    if content is None:
+        return ""
     texts = (part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text")
     return "".join(text for text in texts if isinstance(text, str))
 

@@ -1,92 +1,53 @@
-r"""A provider without a model, for demonstrations, tests and load: deterministic text at a steady rate.
+"""A provider without a model, for demonstrations, tests and load: deterministic events at a steady rate.
 
 It answers a message with a short text about it, unless a line of the message begins with ``#script``. Then
-the following words on that line determine the answer. Other providers do not interpret such lines.
+the words on that line determine the answer (:mod:`.script`). Other providers do not interpret such lines.
 
-====================  ====================================================================================
-``tokens=300``        300 tokens: ``w0 w1 ...``
-``rate=100``          tokens per second; 0: as fast as possible
-``fail=KIND@120``     in the first attempt, a fault in place of the token with index 120: ``overloaded``,
-                      ``disconnect``, ``eof``, ``hang`` or ``refusal``. Can be repeated
-``fail=KIND@120/2``   the same in the second attempt; ``/always``: in every attempt
-``overlap=5``         a continuation repeats the last 5 tokens first
-====================  ====================================================================================
-
-A continuation starts exactly where the text ended. A text that is not the beginning of the script is refused.
+The step of the script that a request is answered with follows from the number of its finished steps. They
+must be what the script said, with one result for each call. A continuation starts exactly where the text
+ended; a text that is not the beginning of the step is refused. So mistakes at the seams show.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
-from itertools import accumulate
-from typing import TYPE_CHECKING, Final, NamedTuple
+import hashlib
+from collections import deque
+from itertools import accumulate, chain, islice
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
 
 from legato.protocol.stream import Usage
-from legato.worker.limits import (
-    SCRIPTED_MAX_FAULTS,
-    SCRIPTED_MAX_TOKENS,
-    SCRIPTED_MAX_TOKENS_PER_SECOND,
-    SCRIPTED_TOKENS_PER_SECOND,
-)
+from legato.worker.limits import SCRIPTED_MAX_ECHO_CHARACTERS
 
 from . import base
+from .script import Echo, Fault, TokenRun, script_for, spoken
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Iterable, Iterator
 
-FAULTS: Final = ("overloaded", "disconnect", "hang", "refusal", "eof")
+    from .script import ScriptedReply, ScriptedStep
 
 _RAISED: Final[dict[str, type[base.ProviderError]]] = {
     "overloaded": base.OverloadedError,
     "disconnect": base.CutError,
     "eof": base.CutError,
 }
-_MARK: Final = "#script"
-_ALWAYS: Final = "always"
-_WORD: Final = re.compile(r"\s*\S+")
-
-
-class ScriptError(ValueError):
-    """An invalid ``#script`` line. The text can be shown to the user."""
-
-
-class Fault(NamedTuple):
-    """A fault in place of the token with index ``at``. ``attempt``: None for every attempt."""
-
-    kind: str
-    at: int
-    attempt: int | None = 1
-
-
-class ScriptedReply(NamedTuple):
-    """An answer. ``overlap``: how many tokens a continuation repeats."""
-
-    tokens: Sequence[str]
-    rate: int = SCRIPTED_TOKENS_PER_SECOND
-    faults: tuple[Fault, ...] = ()
-    overlap: int = 0
-
-    def fault(self, attempt: int, begin: int) -> Fault | None:
-        """The first fault of an attempt that starts with token ``begin``."""
-        met = [fault for fault in self.faults if fault.at >= begin and fault.attempt in (None, attempt)]
-        return min(met, key=lambda fault: fault.at, default=None)
-
-    def said(self, text: str) -> int:
-        """How many tokens ``text`` consists of.
-
-        :raises RequestRefusedError: it does not consist of the first tokens of the script.
-        """
-        ends = [0, *accumulate(map(len, self.tokens))]
-        if len(text) not in ends or not "".join(self.tokens).startswith(text):
-            raise base.RequestRefusedError("the text to continue is not the beginning of the script")
-        return ends.index(len(text))
+_CALL_EVENTS: Final = (
+    base.ToolStart,
+    base.ToolInput,
+    base.ToolCall,
+    base.ServerToolCall,
+    base.ServerToolResult,
+)
 
 
 class Scripted:
     """The provider ``scripted``; see the module."""
 
     model = "scripted"
+    takes_tools = True
 
     async def aclose(self) -> None:
         """Does nothing: no connection is open."""
@@ -96,105 +57,140 @@ class Scripted:
         script = script_for(request.message)
         clock = asyncio.get_running_loop().time
         began = clock()
-        first = script.said(request.so_far)
-        fault = script.fault(request.attempt, first)
-        if fault and fault.at == first and fault.kind in _RAISED:
-            raise _RAISED[fault.kind](fault.kind)  # before Started: the request was not accepted
+        answer = _answer_to(script, request)
+        fault = answer.fault
+        if fault and fault.kind in _RAISED and not answer.length:
+            raise _RAISED[fault.kind](fault.kind)  # before RequestAccepted: the request was not accepted
         yield base.RequestAccepted(self.model)
         yield base.Used(_usage(request, 0))
-        said = script.tokens[max(0, first - script.overlap) if first else 0 : fault.at if fault else None]
-        for count, token in enumerate(said, 1):
+        count = 0
+        for count, event in enumerate(answer.events, 1):
             if script.rate:  # relative to the start, so that delays do not add up
                 await asyncio.sleep(max(0.0, began + count / script.rate - clock()))
-            yield base.Text(token)
+            yield event
         if fault and fault.kind in _RAISED:
             raise _RAISED[fault.kind](fault.kind)
         if fault and fault.kind == "hang":
             await asyncio.Event().wait()
-        yield base.Final("refusal" if fault else "end_turn", _usage(request, len(said)))
+        stop_reason = "refusal" if fault else answer.stop_reason
+        yield base.Final(stop_reason, _usage(request, count), answer.content)
 
 
-def script_for(message: str) -> ScriptedReply:
-    """The answer to ``message``. The answer to an invalid ``#script`` line is its error."""
-    for line in message.splitlines():
-        words = line.split()
-        if words and words[0] == _MARK:
-            try:
-                return parse(words[1:])
-            except ScriptError as error:
-                return ScriptedReply(_tokens(f"This #script line is invalid: {error}."))
-    return ScriptedReply(_tokens(_answer(message)))
+class _Answer(NamedTuple):
+    """What one request is answered: events up to the fault or the end of the step.
 
-
-def parse(words: Sequence[str]) -> ScriptedReply:
-    """Parse ``name=value`` words.
-
-    :raises ScriptError: an unknown name, or a value out of its range.
+    :ivar length: the number of events, without the tokens that a continuation repeats first.
     """
-    values, faults = {"tokens": "50", "rate": str(SCRIPTED_TOKENS_PER_SECOND), "overlap": "0"}, []
-    for word in words:
-        name, _, value = word.partition("=")
-        if name == "fail":
-            faults.append(value)
-        elif name in values:
-            values[name] = value
+
+    events: Iterable[base.Event]
+    length: int
+    fault: Fault | None
+    stop_reason: str
+    content: Any
+
+
+def _answer_to(script: ScriptedReply, request: base.ProviderRequest) -> _Answer:
+    """The answer to this request.
+
+    :raises RequestRefusedError: its steps or its text so far are not those of the script.
+    """
+    number, reply_id = len(request.steps), _reply_id(request)
+    if number >= len(script.steps):
+        raise base.RequestRefusedError(f"the script has no step {number + 1}")
+    begin = 0
+    outputs: tuple[base.ToolOutput, ...] = ()
+    for index, (step, done) in enumerate(zip(script.steps, request.steps, strict=False)):
+        _check(index, step, done, reply_id)
+        begin += _count(step, outputs) + 1  # its end counts too
+        outputs = done.outputs or outputs
+    step = script.steps[number]
+
+    def events(first: int, end: int) -> Iterator[base.Event]:
+        return islice(_events(step, reply_id, outputs), first, end)
+
+    end = _count(step, outputs)
+    first = _resumed(events(0, end), request.so_far) if request.so_far else 0
+    fault = script.fault(request.attempt, begin + first, begin + end)
+    end = fault.at - begin if fault else end
+    repeated = _last_texts(events(0, first), script.overlap) if script.overlap else ()
+    content = _content(number, step, reply_id)
+    return _Answer(chain(repeated, events(first, end)), end - first, fault, step.stop_reason, content)
+
+
+def _reply_id(request: base.ProviderRequest) -> str:
+    """Different for each message, short, and of characters that every provider allows in the id of a call."""
+    name = (request.message_id or request.message).encode(errors="replace")
+    return hashlib.blake2s(name, digest_size=6).hexdigest()
+
+
+def _call_id(reply_id: str, call: str) -> str:
+    return f"call_{reply_id}_{call}"
+
+
+def _content(number: int, step: ScriptedStep, reply_id: str) -> Any:
+    """What the next request must bring back in :attr:`.base.Step.content`."""
+    return {"step": number + 1, "calls": [_call_id(reply_id, call) for call in step.calls]}
+
+
+def _check(number: int, step: ScriptedStep, done: base.Step, reply_id: str) -> None:
+    content = _content(number, step, reply_id)
+    if done.content != content:
+        raise base.RequestRefusedError(f"step {number + 1} of the request is not what the script said")
+    if [output.call for output in done.outputs] != content["calls"]:
+        raise base.RequestRefusedError(f"step {number + 1} of the request needs one result for each call")
+
+
+def _count(step: ScriptedStep, outputs: tuple[base.ToolOutput, ...]) -> int:
+    """The number of events of a step in this reply."""
+    return sum(
+        item.end - item.begin
+        if isinstance(item, TokenRun)
+        else len(_echoed(outputs))
+        if isinstance(item, Echo)
+        else 1
+        for item in step.items
+    )
+
+
+def _events(step: ScriptedStep, reply_id: str, outputs: tuple[base.ToolOutput, ...]) -> Iterator[base.Event]:
+    """The events of a step in this reply."""
+    for item in step.items:
+        if isinstance(item, TokenRun):
+            yield from item.events()
+        elif isinstance(item, Echo):
+            yield from _echoed(outputs)
+        elif isinstance(item, _CALL_EVENTS):
+            yield msgspec.structs.replace(item, call=_call_id(reply_id, item.call))
         else:
-            raise ScriptError(f"{name[:40]!r} is unknown; expected tokens=, rate=, fail= or overlap=")
-    if len(faults) > SCRIPTED_MAX_FAULTS:
-        raise ScriptError(f"fail= is given more than {SCRIPTED_MAX_FAULTS} times")
-    count = _number(f"tokens={values['tokens']}", SCRIPTED_MAX_TOKENS)
-    numbered = [
-        f"w{index} " for index in range(count)
-    ]  # distinct, so that tests notice reordering, gaps and duplicates
-    return ScriptedReply(
-        numbered,
-        _number(f"rate={values['rate']}", SCRIPTED_MAX_TOKENS_PER_SECOND),
-        tuple(_fault(fault, count) for fault in faults),
-        _number(f"overlap={values['overlap']}", SCRIPTED_MAX_TOKENS),
-    )
+            yield item
 
 
-def _number(word: str, most: int) -> int:
-    """The number at the end of the word."""
-    digits = re.search(r"[=@]([0-9]{1,9})\Z", word)
-    if not digits or int(digits[1]) > most:
-        raise ScriptError(f"{word[:40]} does not end with a number from 0 to {most}")
-    return int(digits[1])
+def _echoed(outputs: tuple[base.ToolOutput, ...]) -> list[base.Event]:
+    """The outputs as text that ends with a space, as every scripted token does."""
+    text = "\n".join(output.text for output in outputs)[:SCRIPTED_MAX_ECHO_CHARACTERS]
+    words = spoken(text) or [""]
+    return [base.Text(word) for word in (*words[:-1], f"{words[-1]} ")]
 
 
-def _fault(text: str, count: int) -> Fault:
-    where, slash, attempt = text.partition("/")
-    kind = where.partition("@")[0]
-    if kind not in FAULTS:
-        raise ScriptError(f"fail={text[:40]}: expected KIND@TOKEN, where KIND is one of {', '.join(FAULTS)}")
-    if slash and attempt != _ALWAYS and not re.fullmatch("[1-9][0-9]{0,2}", attempt):
-        raise ScriptError(
-            f"fail={text[:40]}: expected the number of an attempt, or {_ALWAYS}, after the slash"
-        )
-    at = _number(f"fail={where}", count)
-    return Fault(kind, at, None if attempt == _ALWAYS else int(attempt or 1))
+def _resumed(events: Iterable[base.Event], so_far: str) -> int:
+    """The index behind the last event that ``so_far`` contains.
+
+    :raises RequestRefusedError: it does not consist of the first tokens of the step.
+    """
+    texts = [(index, event.text) for index, event in enumerate(events, 1) if isinstance(event, base.Text)]
+    lengths = list(accumulate(len(text) for _, text in texts))
+    if len(so_far) not in lengths or not "".join(text for _, text in texts).startswith(so_far):
+        raise base.RequestRefusedError("the text to continue is not the beginning of the script")
+    return texts[lengths.index(len(so_far))][0]
 
 
-def _tokens(text: str) -> Sequence[str]:
-    """Words, each with the spaces before it."""
-    return _WORD.findall(text)
-
-
-def _answer(message: str) -> str:
-    words = re.findall(r"\w+", message)
-    quoted = " ".join(message.split())
-    short = quoted if len(quoted) <= 120 else f"{quoted[:119]}…"
-    counted = "one word" if len(words) == 1 else f"{len(words)} words"
-    longest = max(words, key=len, default="that")
-    return (
-        f"You wrote: “{short}” I count {counted}, and the one that stays with me is “{longest}”. "
-        "I am the scripted stand-in for a model, so I know nothing about it, but every word of this answer "
-        "travels the whole way: from a worker, through the token log, over the WebSocket, to this page. "
-        "Put an API key in place and a real model answers here instead."
-    )
+def _last_texts(events: Iterable[base.Event], count: int) -> Iterable[base.Event]:
+    """The last tokens of what was said, which a continuation repeats."""
+    return deque((event for event in events if isinstance(event, base.Text)), maxlen=count)
 
 
 def _usage(request: base.ProviderRequest, output: int) -> Usage:
-    """Invented but deterministic usage: words of the request, tokens of the answer."""
+    """Invented but deterministic usage: words of the request, events of the answer."""
     said = [request.message, *(turn.content for turn in request.history), request.so_far]
+    said += [result.text for step in request.steps for result in step.outputs]
     return Usage(input=sum(len(text.split()) for text in said), output=output)

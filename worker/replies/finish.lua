@@ -1,5 +1,5 @@
 -- End a message: store its state, publish its terminal event, and let its log expire.
--- KEYS: message, log, active, bus channel, open, ended
+-- KEYS: message, log, active, bus channel, open, ended, steps, approvals
 -- ARGV: claim, message id, state, error text for users or '', envelope, seconds of retention; how long and how many
 -- ended messages are remembered; tokens that the log must have
 -- Returns {'ok'}, {'fenced'} or {'gap', next}.
@@ -14,6 +14,7 @@ if tonumber(fields[3]) < tonumber(ARGV[9]) then -- Redis lost tokens
   return {'gap', tonumber(fields[3])}
 end
 redis.call('HSET', KEYS[1], 'state', ARGV[3])
+redis.call('HDEL', KEYS[1], 'sent') -- it is in the database now
 if ARGV[4] ~= '' then
   redis.call('HSET', KEYS[1], 'error', ARGV[4])
 end
@@ -26,6 +27,7 @@ redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', now - ARGV[7] * 1000)
 redis.call('ZREMRANGEBYRANK', KEYS[6], 0, -1 - ARGV[8])
 redis.call('EXPIRE', KEYS[6], ARGV[7])
 redis.call('ZREM', KEYS[5], ARGV[2])
+redis.call('DEL', KEYS[7], KEYS[8])
 redis.call('EXPIRE', KEYS[1], ARGV[6])
 redis.call('EXPIRE', KEYS[2], ARGV[6])
 return {'ok'}

@@ -1,8 +1,8 @@
-"""Writes tokens again that Redis has lost of a running reply.
+"""Writes entries again that Redis has lost of a running reply.
 
 A replica that was promoted, or a server restarted from a snapshot or from an append-only file that is synced
-once a second, has an older state than it has reported. The worker still has the text. Readers see each token
-once all the same: nodes drop indexes that they have delivered.
+once a second, has an older state than it has reported. The worker still has them. Readers see each part
+once all the same: nodes drop offsets that they have delivered.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ T = TypeVar("T")
 async def insist(
     redis: Backend, message: MessageLog, answer: Reply, call: Callable[[], Awaitable[T]], marker: bytes = b""
 ) -> T:
-    """Repeat ``call`` until Redis answers and has all tokens that come before.
+    """Repeat ``call`` until Redis answers and has all entries that come before.
 
-    :param marker: the final marker, if it has been written: a server that lost tokens has lost it, too.
+    :param marker: the final marker, if it has been written: a server that lost entries has lost it, too.
     :raises FencedError: the claim is lost, too, or another worker has the message.
-    :raises GapError: the lost tokens are not known here.
+    :raises GapError: the lost entries are not known here.
     """
     while True:
         try:
@@ -47,7 +47,7 @@ async def insist(
 
 
 async def close_gap(redis: Backend, message: MessageLog, answer: Reply, gap: GapError) -> None:
-    """Write what is missing before the tokens that Redis has refused.
+    """Write what is missing before the entries that Redis has refused.
 
     :raises FencedError: see :func:`insist`.
     :raises GapError: see :func:`insist`.
@@ -58,15 +58,15 @@ async def close_gap(redis: Backend, message: MessageLog, answer: Reply, gap: Gap
 
 
 async def write_again(redis: Backend, message: MessageLog, answer: Reply, first: int) -> None:
-    """Append the reply's tokens from index ``first`` on.
+    """Append the reply's entries from offset ``first`` on.
 
     :raises FencedError: see :func:`insist`.
     :raises GapError: see :func:`insist`.
     """
     lost = answer.next - first
-    log.warning("reply %s: Redis has lost %d tokens, writing them again", answer.job.message_id, lost)
+    log.warning("reply %s: Redis has lost %d entries, writing them again", answer.job.message_id, lost)
     while first < answer.next:
-        some = answer.tokens_from(first, TOKENS_PER_REPAIR)
+        some = answer.written.since(first, TOKENS_PER_REPAIR)
         try:
             await redis.insist(functools.partial(message.append, some))
         except GapError as gap:  # it has happened again

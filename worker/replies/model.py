@@ -29,12 +29,14 @@ class Model:
     """The model that answers. One per process.
 
     :param tries: attempts at one reply, those of other workers included.
+    :param provider_name: as the settings have it.
     :param continues: whether a reply that was cut off is continued; otherwise it fails.
     """
 
     provider: base.Provider
     policy: AttemptPolicy
     tries: int
+    provider_name: str = ""
     continues: bool = True
     breaker: CircuitBreaker = ALWAYS_CLOSED
 

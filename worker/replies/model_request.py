@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from legato.worker.limits import MODEL_EVENTS_AHEAD
 from legato.worker.providers import base
+from legato.worker.providers.circuit_breaker import admitted
 
 from .watchdog import Watchdog
 
@@ -99,15 +100,11 @@ class ModelRequest:
         """Ask the circuit breaker, then the provider, and tell the breaker how it went."""
         if delay:
             await asyncio.sleep(delay)
-        breaker = self._model.breaker
-        probe = await breaker.acquire(deadline)
-        try:
-            async with aclosing(self._model.provider.stream(request)) as events:
-                await self._read(events, probe=probe)
-        except base.ProviderError as error:
-            if error.crowded:
-                await breaker.overloaded(error)
-            raise
+        async with (
+            admitted(self._model.breaker, deadline) as probe,
+            aclosing(self._model.provider.stream(request)) as events,
+        ):
+            await self._read(events, probe=probe)
 
     async def _read(self, events: AsyncGenerator[base.Event, None], *, probe: bool) -> None:
         """Every event passes here once: :raises CutError: the last one was not the model's end."""
@@ -125,6 +122,8 @@ class ModelRequest:
                     watchdog.text_at(now)
                 elif isinstance(event, base.Final):
                     ended = True
+                elif not isinstance(event, base.Used | base.RequestAccepted):
+                    watchdog.text_at(now)  # it thinks, or writes to a tool
                 self._waiting.append((now, event))
                 if self._taker is not None:
                     _resolve(self._taker)

@@ -8,16 +8,22 @@ import msgspec
 
 from legato.protocol import stream
 from legato.protocol.text import Joiner, well_formed
+from legato.worker.agents import shown
 from legato.worker.limits import MAX_TOKEN_CHARACTERS
 from legato.worker.providers import base
 
 from . import overlap
-from .log import GapError, Token
+from .dialect import transcript_of
+from .options import with_options
+from .transcript import NewPart, new_part
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
-    from .log import Claim
+    from legato.protocol.jobs import Job
+
+    from .log import Claim, LogRecord, StoredLog
+    from .steps import Steps
 
 T = TypeVar("T")
 Decision = stream.Decision
@@ -25,7 +31,11 @@ Decision = stream.Decision
 _FAILING_STOPS: Final = {"refusal": "refusal"}
 """Stop reasons that fail a reply even if it has text -> code."""
 
-_EMPTY_STOPS: Final = {"model_context_window_exceeded": "context_window"}
+_EMPTY_STOPS: Final = {
+    "model_context_window_exceeded": "context_window",
+    "max_tokens": "max_tokens",
+    "max_steps": "max_steps",
+}
 """Stop reasons of a reply without text -> code. Any other stop reason completes a reply that has text."""
 
 
@@ -54,39 +64,76 @@ def _decoded(value: bytes, kind: type[T]) -> T | None:
 class Reply:
     """The state of one reply while it streams.
 
-    :ivar next: index of the next token.
+    :ivar written: the entries so far.
     :ivar decision: how it ends, once decided.
+    :ivar steps: of an agent's reply; None for any other.
+    :ivar options: what the request wants otherwise than the settings say.
+    :ivar exact: it comes from a handler, which goes on by itself where it was cut off, and shows everything.
     """
 
-    def __init__(self, job: stream.Job, claim: Claim, *, model: str, texts: Sequence[str] = ()) -> None:
-        """:param texts: of the tokens that ``claim`` found."""
+    def __init__(
+        self, job: Job, claim: Claim, *, model: str, log: StoredLog | None = None, begun: bytes = b""
+    ) -> None:
+        """:param log: what ``claim`` found, if it found anything.
+
+        :param begun: how the reply has begun, if it is told in a dialect.
+        """
         self.job = job
         self.model = model
-        self._channel = job.channel
-        self.next = claim.next
+        self.written = transcript_of(job, claim.next, log, begun)
         self.decision: Decision | None = None
-        self._parts = list(texts)
+        self.steps: Steps | None = None
+        self.options = base.PLAIN
+        self.exact = False
         self._begin(claim.attempt, decode_usage(claim.usage))
 
     def _begin(self, attempt: int, used: stream.Usage | None) -> None:
         self.attempt = attempt
-        self._joiner = Joiner()
-        self._overlap = overlap.OverlapFilter(self.text)
         self._used_before = used
         self._used_now: stream.Usage | None = None
+        self._begin_text()
+
+    def _begin_text(self) -> None:
+        self._joiner = Joiner()
+        self._overlap = overlap.OverlapFilter("" if self.exact else self._so_far)
+
+    def use(self, steps: Steps, options: base.RequestOptions) -> None:
+        """Make it an agent's reply."""
+        self.steps, self.options = steps, options
+        self._begin_text()
+
+    def follow_exactly(self) -> None:
+        """Make it a handler's reply."""
+        self.exact = True
+        self._begin_text()
 
     def next_attempt(self, attempt: int) -> None:
         """Start another attempt, which continues the text so far. Text that was held back is discarded."""
         self._begin(attempt, self.usage)
+        if self.steps is not None:
+            self.steps.begin_request()
 
     def next_request(self) -> None:
         """Start another request of the same attempt, which has no text yet. Usage adds up."""
         self._used_before, self._used_now = self.usage, None
+        if self.steps is not None:
+            self.steps.begin_request()
+        self._begin_text()
+
+    @property
+    def next(self) -> int:
+        """Offset of the next entry."""
+        return self.written.next
 
     @property
     def text(self) -> str:
         """All text so far."""
-        return "".join(self._parts)
+        return self.written.text()
+
+    @property
+    def _so_far(self) -> str:
+        """The text of the request that was cut off."""
+        return self.written.text(0 if self.steps is None else self.steps.text_from)
 
     @property
     def usage(self) -> stream.Usage | None:
@@ -100,15 +147,35 @@ class Reply:
 
     def request(self) -> base.ProviderRequest:
         """The next request to the model."""
-        job, text = self.job, self.text
-        return base.ProviderRequest(job.message, job.history, text, overlap.continuation(text), self.attempt)
+        job, text, steps = self.job, self._so_far, self.steps
+        request = base.ProviderRequest(
+            job.message,
+            job.history,
+            text,
+            overlap.continuation(text),
+            self.attempt,
+            options=self.options,
+            message_id=job.message_id,
+        )
+        if steps is not None:
+            request = request._replace(steps=tuple(steps.finished), tools=steps.tools)
+        return with_options(request, job)
 
     def started(self, event: base.RequestAccepted) -> bytes:
-        """The frame of ``stream.started``."""
+        """The frame of ``stream.started``; empty in a dialect, which has its own."""
         self.model = well_formed(event.model)
+        if self.job.dialect:
+            return b""
         return stream.Started(self.job.message_id, self.attempt, self.model).frame(self.job.channel)
 
-    def tokens(self, text: str) -> list[Token]:
+    def begun(self, provider: str, now: float) -> bytes:
+        """How the reply has begun, as JSON, if nothing has begun it before. Behind :meth:`started`.
+
+        :param now: Unix time.
+        """
+        return msgspec.json.encode(stream.Begun(self.model, provider, int(now), self.attempt))
+
+    def tokens(self, text: str) -> list[LogRecord]:
         """The tokens of the next piece of text: usually one, several if it is very long, none if held back.
 
         Text is held back while it may repeat the previous attempt's, and half of a surrogate pair until
@@ -116,46 +183,34 @@ class Reply:
         """
         piece = self._overlap.feed(self._joiner.feed(text))
         if 0 < len(piece) <= MAX_TOKEN_CHARACTERS:
-            return [self._add(piece)]
+            return [self.written.add_text(piece)]
         return self._split(piece)
 
-    def rest(self) -> list[Token]:
+    def rest(self) -> list[LogRecord]:
         """The tokens of text that was held back. Call it before :meth:`final`."""
         return self._split(self._overlap.feed(self._joiner.rest()) + self._overlap.rest())
 
-    def _split(self, piece: str) -> list[Token]:
+    def _split(self, piece: str) -> list[LogRecord]:
         return [
-            self._add(piece[begin : begin + MAX_TOKEN_CHARACTERS])
+            self.written.add_text(piece[begin : begin + MAX_TOKEN_CHARACTERS])
             for begin in range(0, len(piece), MAX_TOKEN_CHARACTERS)
         ]
 
-    def _add(self, text: str) -> Token:
-        token = self._token(self.next, text)
-        self.next += 1
-        self._parts.append(text)
-        return token
+    def part(self, event: base.Event) -> list[LogRecord]:
+        """The entries for any other event; none for a plain reply."""
+        if self.steps is not None:
+            part = self.steps.take(event)
+        elif self.exact:
+            part = shown.part_of(event, shown.EVERYTHING, {})
+        else:
+            return []
+        if part is None:
+            return []
+        return [*self.rest(), self.written.add(new_part(part))]
 
-    def _token(self, index: int, text: str) -> Token:
-        job = self.job
-        received = stream.TokenReceived(job.user_id, job.message_id, text, index)
-        return Token(index, text, received.frame(self._channel))
-
-    def tokens_from(self, first: int, most: int) -> list[Token]:
-        """Up to ``most`` tokens from index ``first`` on, as they were first written.
-
-        :raises GapError: their text is unknown, because the log was incomplete at the claim.
-        """
-        if len(self._parts) != self.next:
-            raise GapError(f"{self.job.message_id}: the text from token {first} on is not known", first)
-        return [
-            self._token(index, self._parts[index]) for index in range(first, min(first + most, self.next))
-        ]
-
-    def truncate(self, count: int) -> None:
-        """Discard the tokens from index ``count`` on, which were never written."""
-        if len(self._parts) == self.next:
-            del self._parts[count:]
-            self.next = len(self._parts)
+    def add(self, new: Iterable[NewPart]) -> list[LogRecord]:
+        """The entries of these parts."""
+        return [self.written.add(part) for part in new]
 
     def used(self, event: base.Used) -> None:
         """Record the usage of this attempt so far."""
@@ -164,22 +219,33 @@ class Reply:
     def final(self, event: base.Final) -> None:
         """The model has ended: decide how the reply ends."""
         self._used_now = event.usage
-        code = _FAILING_STOPS.get(event.stop_reason, "")
-        if not code and not self.next:
-            code = _EMPTY_STOPS.get(event.stop_reason, "empty")
+        self.end(event.stop_reason)
+
+    def step_ended(self, event: base.Final) -> None:
+        """A request has ended, and another one follows."""
+        self._used_now = event.usage
+        self.next_request()
+
+    def end(self, stop_reason: str) -> None:
+        """Decide how the reply ends, by the model's stop reason."""
+        code = _FAILING_STOPS.get(stop_reason, "")
+        if not code and not self.written.tokens:
+            code = _EMPTY_STOPS.get(stop_reason, "empty")
         state: stream.End = "failed" if code else "complete"
-        self.decision = Decision(well_formed(event.stop_reason), self.usage, self.model, state, code)
+        self._decide(state, code, well_formed(stop_reason))
 
     def fail(self, code: str) -> None:
         """Decide that the reply fails."""
-        self.decision = Decision(usage=self.usage, model=self.model, state="failed", code=code)
+        self._decide("failed", code)
 
     def cancel(self) -> None:
         """Decide that the reply is cancelled."""
-        self.decision = Decision(usage=self.usage, model=self.model, state="cancelled")
+        self._decide("cancelled")
+
+    def _decide(self, state: stream.End, code: str = "", stop_reason: str | None = None) -> None:
+        tokens = None if self.written.plain else self.written.tokens
+        self.decision = Decision(stop_reason, self.usage, self.model, state, code, tokens)
 
     def terminal(self, decision: Decision) -> tuple[bytes, str]:
         """The frame of the terminal event, and the error text for users, empty for none."""
-        job = self.job
-        event = stream.ending(decision, job.user_id, job.message_id, self.next)
-        return event.frame(job.channel), stream.FAILED_TEXT if decision.state == "failed" else ""
+        return self.written.end(decision), stream.FAILED_TEXT if decision.state == "failed" else ""

@@ -7,27 +7,41 @@ import enum
 import functools
 import logging
 import secrets
+import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-import msgspec
-
+from legato.worker.agents.agent import Agent
 from legato.worker.observability.counters import Counters
-from legato.worker.store.conversations import ConversationDeniedError, DatabaseRefusedError
+from legato.worker.store.conversations import (
+    ConversationDeniedError,
+    DatabaseRefusedError,
+    UnknownParentError,
+)
 
 from . import log_repair, reply
+from .agent_writer import AgentWriter
+from .dialect import begun_in_dialect
+from .handlers import UnknownAgentError, answerer_of, handler_model
 from .log import FencedError
+from .steps import Steps
 from .stop import Control, StopReason
 from .writer import ReplyWriter
 
 if TYPE_CHECKING:
-    from legato.protocol.redis.retry import Backend
-    from legato.protocol.stream import Job
-    from legato.worker.jobs.cancel import CancelFlags
-    from legato.worker.store.conversations import Store
+    from collections.abc import Mapping, Sequence
 
-    from .log import Claim, MessageLog, TokenLog
+    from legato.protocol.jobs import Job
+    from legato.protocol.redis.retry import Backend
+    from legato.worker.agents.loading import Answerer
+    from legato.worker.jobs.cancel import CancelFlags
+    from legato.worker.store.conversations import NewTitle, Store
+
+    from .agent_writer import Parking
+    from .batch import SharedCall
+    from .log import Claim, MessageLog, StoredLog, TokenLog
     from .model import Model
+    from .titles import Titles
 
 log: Final = logging.getLogger("legato.worker")
 
@@ -46,6 +60,39 @@ class Outcome(enum.Enum):
     """Tokens were written: another worker takes it over."""
     FENCED = "fenced"
     """Another worker has claimed it."""
+    WAITING = "waiting"
+    """Parked: it is queued again when an approval is decided."""
+
+
+class NotParking:
+    """Where no job can be parked: an agent's reply that needs an approval is not for here."""
+
+    queue = ""
+
+    async def begin(self, _deadline_ms: int) -> None:
+        """Fails."""
+        raise NotImplementedError("no queue to park the job in")
+
+    async def end(self) -> None:
+        """Does nothing."""
+
+
+NOT_PARKING: Final = NotParking()
+
+
+class _Run(NamedTuple):
+    """One job under one claim.
+
+    :ivar deadline: loop time at which it times out.
+    :ivar asked: whether its cancel flags are set, asked in the round trip of the claim.
+    """
+
+    job: Job
+    message: MessageLog
+    control: Control
+    deadline: float
+    parking: Parking
+    asked: Sequence[SharedCall]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +100,8 @@ class Runner:
     """Runs jobs. One per process.
 
     :param timeout: seconds that one claim may stream.
+    :param titles: hears of conversations that have got a title.
+    :param agents: by name; ``default`` is for jobs that name none. Without it, those get the plain model.
     """
 
     messages: TokenLog
@@ -62,9 +111,18 @@ class Runner:
     redis: Backend
     database: Backend
     timeout: float
+    agents: Mapping[str, Answerer] = field(default_factory=dict)
     counters: Counters = field(default_factory=Counters)
+    titles: Titles | None = None
 
-    async def run(self, job: Job, control: Control, ticket: str = "") -> Outcome:
+    async def aclose(self) -> None:
+        """End what runs beside the replies."""
+        if self.titles is not None:
+            await self.titles.aclose()
+
+    async def run(
+        self, job: Job, control: Control, ticket: str = "", parking: Parking = NOT_PARKING
+    ) -> Outcome:
         """Claim the job's message and finish it, or leave it so that another worker can continue.
 
         May be cancelled at any point: the request to the model is closed, and nothing more is written.
@@ -74,70 +132,105 @@ class Runner:
         timer = loop.call_at(deadline, control.stop, StopReason.TIMEOUT)
         message = self.messages.open(job, secrets.token_hex(8), ticket)
         try:
-            return await self._run(job, message, control, deadline)
+            asked = self.flags.ask(job.message_id)
+            return await self._run(_Run(job, message, control, deadline, parking, asked))
         except FencedError:
-            self.counters.fenced += 1
+            self.counters.handovers.fenced += 1
             log.warning("reply %s: stopped, another worker has it", job.message_id)
             return Outcome.FENCED
         finally:
             timer.cancel()
 
-    async def _run(self, job: Job, message: MessageLog, control: Control, deadline: float) -> Outcome:
+    async def _run(self, run: _Run) -> Outcome:
+        message = run.message
         claim = await self.redis.insist(message.claim)
         if claim.verdict == "finished":
             return Outcome.DONE
-        texts = await self.redis.insist(message.texts) if claim.next else ()
-        answer = reply.Reply(job, claim, model=self.model.provider.model, texts=texts)
+        stored = await self.redis.insist(message.read) if claim.next else None
+        model, begun = self.model.provider.model, b""
+        if run.job.dialect:
+            now = begun_in_dialect(run.job, model, self.model.provider_name, time.time())
+            begun = await self.redis.insist(lambda: message.begin(now))
+        answer = reply.Reply(run.job, claim, model=model, log=stored, begun=begun)
         if claim.decision:  # an earlier claim decided: finish without asking the model
             answer.decision = reply.decode_decision(claim.decision)
             if answer.decision is None:
                 answer.fail("internal")
         else:
-            await self._decide(claim, answer, message, control, deadline)
+            await self._decide(claim, answer, run, stored)
         if answer.decision is None:
-            return await self._release(answer, message)
-        if not await self._finish(answer, answer.decision, message):
+            return await self._leave(answer, message)
+        saved = await self._finish(answer, answer.decision, message)
+        if answer.written.asks:  # not before the end: another claim might have parked it by then
+            await self.redis.insist(run.parking.end)
+        if not saved:
             return Outcome.UNSAVED
         exhausted = claim.verdict == "exhausted" and not claim.decision
         return Outcome.EXHAUSTED if exhausted else Outcome.DONE
 
-    async def _decide(
-        self, claim: Claim, answer: reply.Reply, message: MessageLog, control: Control, deadline: float
-    ) -> None:
-        """Decide how the reply ends, with the model if needed. ``decision`` stays None only when drained."""
-        message_id = answer.job.message_id
-        flagged = await self.redis.insist(lambda: self.flags.is_set(message_id))
-        if claim.verdict == "cancelled" or flagged:
+    async def _decide(self, claim: Claim, answer: reply.Reply, run: _Run, stored: StoredLog | None) -> None:
+        """Decide how the reply ends, with the model if needed.
+
+        ``decision`` stays None only when the reply is drained or parked.
+        """
+        interrupted = claim.next and not claim.resumed
+        if claim.verdict == "cancelled" or await self._is_flagged(run):
             answer.cancel()
-        elif claim.verdict == "exhausted" or (claim.next and not self.model.continues):
+        elif claim.verdict == "exhausted" or (interrupted and not self.model.continues):
             answer.fail("interrupted")
         else:
-            await self._stream(answer, message, control, deadline)
+            await self._stream(answer, run, stored)
 
-    async def _stream(
-        self, answer: reply.Reply, message: MessageLog, control: Control, deadline: float
-    ) -> None:
+    async def _is_flagged(self, run: _Run) -> bool:
+        """Whether a cancel was requested by now."""
+        message_id = run.job.message_id
         try:
-            answer.job = await self._with_history(answer.job)
-            await ReplyWriter(self.model, answer, message, self.redis, self.counters).run(control, deadline)
+            return await self.flags.is_set(message_id, run.asked)
+        except self.redis.down:
+            return await self.redis.insist(lambda: self.flags.is_set(message_id))
+
+    async def _stream(self, answer: reply.Reply, run: _Run, stored: StoredLog | None) -> None:
+        try:
+            job = answer.job
+            answer.job = await self.database.insist(lambda: self.store.with_history(job))
+            writer = await self._writer(answer, run, stored)
+            await writer.run(run.control, run.deadline)
         except ConversationDeniedError:
             answer.fail("conversation_denied")
+        except UnknownParentError:
+            answer.fail("unknown_parent")
+        except UnknownAgentError as error:
+            log.warning("reply %s: %s", answer.job.message_id, error)
+            answer.fail("unknown_agent")
         except FencedError:
             raise
-        except Exception:  # a fault of ours: readers must get a terminal event all the same
+        except Exception:  # a fault of ours or of an agent: readers must get a terminal event all the same
             log.exception("reply %s: failed by an internal error", answer.job.message_id)
-            answer.truncate(message.next)
+            answer.written.truncate(run.message.next)
             answer.fail("internal")
 
-    async def _with_history(self, job: Job) -> Job:
-        """The job with the history of its conversation.
+    async def _writer(self, answer: reply.Reply, run: _Run, stored: StoredLog | None) -> ReplyWriter:
+        """What writes the reply: for an agent, for a handler, or for the plain model.
 
-        :raises ConversationDeniedError: it is another user's.
+        :raises UnknownAgentError: the job names an agent that this worker does not have.
         """
-        history = await self.database.insist(lambda: self.store.history(job))
-        return msgspec.structs.replace(job, history=history)
+        agent = answerer_of(answer.job, self.agents)
+        common = (answer, run.message, self.redis, self.counters)
+        if isinstance(agent, Agent):
+            steps = Steps(agent, stored)
+            answer.use(steps, await agent.options(answer.job))
+            return AgentWriter(self.model, *common, steps=steps, parking=run.parking)
+        if agent is None:
+            if not answer.written.plain:
+                raise UnknownAgentError("the agent that has begun the reply is gone")
+            return ReplyWriter(self.model, *common)
+        return ReplyWriter(handler_model(agent, self.model, answer, run.message, self.redis), *common)
 
-    async def _release(self, answer: reply.Reply, message: MessageLog) -> Outcome:
+    async def _leave(self, answer: reply.Reply, message: MessageLog) -> Outcome:
+        """Leave a reply that has not ended."""
+        if answer.steps is not None and answer.steps.parked:
+            self.counters.parked += 1
+            return Outcome.WAITING
         released = await log_repair.insist(self.redis, message, answer, message.release)
         return Outcome.REQUEUED if released else Outcome.RELEASED
 
@@ -148,25 +241,29 @@ class Runner:
         """
         marker = reply.encode_decision(decision)
         await log_repair.insist(self.redis, message, answer, lambda: message.decide(marker))
-        saved = await self._save(answer, decision)
+        saved, title = await self._save(answer, decision)
         decision = decision if saved else decision.unsaved()
         frame, error = answer.terminal(decision)
         finish = functools.partial(message.finish, decision.state, frame, error)
         await log_repair.insist(self.redis, message, answer, finish, marker)
         self.counters.end(decision)
+        if title is not None and self.titles is not None:
+            self.titles.made(answer.job, answer.text, title)
         detail = f" ({decision.code or decision.stop_reason})" if decision.state != "cancelled" else ""
-        log.info("reply %s: %s%s, %d tokens", answer.job.message_id, decision.state, detail, answer.next)
+        log.info(
+            "reply %s: %s%s, %d tokens", answer.job.message_id, decision.state, detail, answer.written.tokens
+        )
         return saved
 
-    async def _save(self, answer: reply.Reply, decision: reply.Decision) -> bool:
-        """Persist, however long it takes; False if it can never succeed."""
+    async def _save(self, answer: reply.Reply, decision: reply.Decision) -> tuple[bool, NewTitle | None]:
+        """Persist, however long it takes; False if it can never succeed. And the title that came of it."""
         job = answer.job
         try:
-            await self.database.insist(lambda: self.store.save(job, answer.text, decision))
+            title = await self.database.insist(lambda: self.store.save(job, answer.text, decision))
         except DatabaseRefusedError as error:
             log.error("reply %s: refused by the database: %s", job.message_id, error)  # noqa: TRY400
         except Exception:  # a fault of ours: a retry would end the same way
             log.exception("reply %s: cannot be persisted", job.message_id)
         else:
-            return True
-        return False
+            return True, title
+        return False, None

@@ -1,4 +1,4 @@
-"""Ends a request to the model in which no text arrives."""
+"""Ends a request to the model in which nothing of the reply arrives."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 
 class Watchdog:
-    """Cancels the body of its ``async with`` when no text arrives in time.
+    """Cancels the body of its ``async with`` when no part of the reply arrives in time.
 
-    A provider's keep-alives show that the connection is alive, not that the model writes: only text counts.
-    Each text moves the deadline, which costs an assignment: the timer is set anew only when it fires.
+    A provider's keep-alives show that the connection is alive, not that the model writes: only text,
+    reasoning and calls count. Each of them moves the deadline, which costs an assignment: the timer is set
+    anew only when it fires.
 
     :ivar expired: the body was cancelled. Checked by a body that survives its cancellation.
     """
@@ -54,7 +55,7 @@ class Watchdog:
             raise StalledError("the model went silent") from None
 
     def text_at(self, now: float) -> None:
-        """Text has arrived."""
+        """Text, or another part, has arrived."""
         self._move_deadline(now + self._next)
 
     @contextmanager

@@ -6,15 +6,17 @@ import asyncio
 import functools
 import logging
 import secrets
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from legato.worker.providers import base
 
 from . import log_repair
-from .log import GapError
+from .log import NOTHING, Beside, GapError, Token
 from .model import RetryDelays
 from .model_request import ModelRequest
+from .reply import encode_decision
 from .stop import StopReason
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from legato.protocol.redis.retry import Backend
     from legato.worker.observability.counters import Counters
 
-    from .log import MessageLog, Token
+    from .log import LogRecord, MessageLog
     from .model import Model
     from .model_request import Arrival
     from .reply import Reply
@@ -80,13 +82,17 @@ class ReplyWriter:
         :param deadline: loop time by which a further request must have been sent.
         :raises FencedError: somebody else has the message.
         """
+        await self._request(control, deadline)
+        if self._answer.decision is None:
+            decide_stopped(self._answer, control.reason)
+
+    async def _request(self, control: Control, deadline: float) -> None:
+        """Send a request, again as often as may be when it fails, and write what it brings."""
         delay: float | None = 0.0
         while delay is not None and (error := await self._ask(control, deadline, delay)):
             delay = self._delay_of_retry(error, deadline)
             if delay is None:
                 delay = await self._continue_after(error, deadline)
-        if self._answer.decision is None:
-            _decide_stopped(self._answer, control.reason)
 
     def _delay_of_retry(self, error: base.ProviderError, deadline: float) -> float | None:
         """Seconds after which to repeat the request; None if it is not to be repeated.
@@ -133,7 +139,8 @@ class ReplyWriter:
         self._answer.next_attempt(claim.attempt)
         self._attempt = self._new_attempt()
         self._counters.continued += 1
-        log.info("reply %s: continuing from token %d", self._answer.job.message_id, self._answer.next)
+        written = self._answer.written
+        log.info("reply %s: continuing from token %d", self._answer.job.message_id, written.tokens)
 
     async def _ask(self, control: Control, deadline: float, delay: float) -> base.ProviderError | None:
         """Send one request and write what it brings. Answers the error that ended it."""
@@ -152,53 +159,65 @@ class ReplyWriter:
 
     async def _write(self, arrivals: Sequence[Arrival]) -> bool:
         """Write what has arrived to the log. Answers whether somebody asked to cancel."""
-        answer, frame, used = self._answer, b"", False
-        tokens: list[Token] = []
+        answer, frame, begun, used = self._answer, b"", b"", False
+        tokens: list[LogRecord] = []
         for at, event in arrivals:
             if isinstance(event, base.Text):
                 self._text_arrived(at)
                 tokens += answer.tokens(event.text)
             elif isinstance(event, base.RequestAccepted):
-                frame = frame or self._started(event)
+                if not self._attempt.started:
+                    frame, begun = self._started(event)
             elif isinstance(event, base.Used):
                 answer.used(event)
                 used = True
-            else:
+            elif isinstance(event, base.Final):
                 tokens += answer.rest()
-                answer.final(event)
+                tokens += self._end(event)
+                used = used or answer.decision is None
                 break  # what comes after the model's end does not belong to the reply
-        if frame or used:
-            usage = answer.encoded_usage() if used else b""
-            await self._redis.insist(lambda: self._message.publish(frame, usage))
-        return bool(tokens) and await self._append(tokens, arrivals[0][0])
+            else:
+                tokens += answer.part(event)
+        # The decision has the usage, too.
+        usage = answer.encoded_usage() if used and answer.decision is None else b""
+        if tokens:
+            decision = encode_decision(answer.decision) if answer.decision is not None else b""
+            return await self._append(tokens, arrivals[0][0], Beside(frame, usage, decision, begun))
+        if frame or usage:
+            await self._redis.insist(lambda: self._message.publish(frame, usage, begun))
+        return False
 
-    def _started(self, event: base.RequestAccepted) -> bytes:
-        """The frame of ``stream.started``, once per attempt; then empty."""
-        if self._attempt.started:
-            return b""
+    def _end(self, event: base.Final) -> Sequence[LogRecord]:
+        """The model has ended its request. Answers what is to be written of that."""
+        self._answer.final(event)
+        return ()
+
+    def _started(self, event: base.RequestAccepted) -> tuple[bytes, bytes]:
+        """The frame of ``stream.started``, and how the reply has begun. Once per attempt."""
         self._attempt.started = True
-        return self._answer.started(event)
+        frame = self._answer.started(event)
+        return frame, self._answer.begun(self._model.provider_name, time.time())
 
-    async def _append(self, tokens: list[Token], oldest: float) -> bool:
+    async def _append(self, tokens: list[LogRecord], oldest: float, beside: Beside = NOTHING) -> bool:
         """Append the tokens, as often as it takes. Answers whether somebody asked to cancel."""
         try:
-            cancel = await self._message.append(tokens)
+            cancel = await self._message.append(tokens, beside)
             self._redis.answered()
         except self._repeated as error:
-            cancel = await self._append_again(tokens, error)
+            cancel = await self._append_again(tokens, beside, error)
         counters, now = self._counters, self._clock()
-        counters.tokens += len(tokens)
+        counters.tokens += len(tokens) if self._answer.written.plain else sum(map(_is_text, tokens))
         counters.latencies.publish_delay.observe(now - oldest)
         if tokens[0].index == 0:
             counters.latencies.first_token.observe(now - self._begun)
         return cancel
 
-    async def _append_again(self, tokens: list[Token], error: Exception) -> bool:
+    async def _append_again(self, tokens: list[LogRecord], beside: Beside, error: Exception) -> bool:
         if isinstance(error, GapError):
             await log_repair.close_gap(self._redis, self._message, self._answer, error)
         else:
             self._redis.failed(error)
-        append = functools.partial(self._message.append, tokens)
+        append = functools.partial(self._message.append, tokens, beside)
         return await log_repair.insist(self._redis, self._message, self._answer, append)
 
     def _text_arrived(self, at: float) -> None:
@@ -209,7 +228,12 @@ class ReplyWriter:
         self._last_text = at
 
 
-def _decide_stopped(answer: Reply, reason: StopReason | None) -> None:
+def _is_text(entry: LogRecord) -> bool:
+    return isinstance(entry, Token) or not entry.kind
+
+
+def decide_stopped(answer: Reply, reason: StopReason | None) -> None:
+    """Decide how a reply ends that was stopped from outside. Not at all, if it was drained."""
     if reason is StopReason.CANCELLED:
         answer.cancel()
     elif reason is StopReason.TIMEOUT:

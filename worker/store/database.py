@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.exc import (
@@ -49,24 +50,48 @@ _OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 
 
-def connect(url: str) -> AsyncEngine:
+def connect(url: str, *, read_only: bool = False) -> AsyncEngine:
     """An engine for ``url``, which opens nothing yet.
 
+    :param read_only: never change a file of SQLite: neither create it nor set its journal mode.
     :raises SettingsError: ``url`` is not an address, or its driver is not installed. The text never holds it.
     """
     try:
         address = sa.make_url(databases.with_driver(url))
         dialect = address.get_backend_name()
-        engine = create_async_engine(address, **_OPTIONS[dialect])
+        keeps = read_only and bool(sqlite_file(address))
+        engine = create_async_engine(_read_only(address) if keeps else address, **_OPTIONS[dialect])
     except ModuleNotFoundError as error:
         raise SettingsError(f"database.url: {databases.not_installed(str(error.name))}") from None
     except (ArgumentError, InvalidRequestError, NoSuchModuleError, ValueError):
         raise SettingsError(f"database.url: {databases.EXPECTED}") from None
     logging.getLogger("asyncmy").setLevel(logging.ERROR)  # the server's warnings may contain row data
-    if dialect == "sqlite":
-        sa.event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-        sa.event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    if dialect == "sqlite" and not keeps:
+        _listen_to_sqlite(engine.sync_engine)
     return engine
+
+
+def sqlite_file(address: sa.URL) -> str:
+    """The path of SQLite's file; empty for another database, one in memory, and an address as a URI."""
+    name = address.database or ""
+    return "" if address.get_backend_name() != "sqlite" or name.startswith((":", "file:")) else name
+
+
+def _read_only(address: sa.URL) -> sa.URL:
+    """See https://www.sqlite.org/uri.html."""
+    return address.set(database=f"file:{quote(address.database or '')}", query={"mode": "ro", "uri": "true"})
+
+
+def connect_sqlite(address: sa.URL) -> sa.Engine:
+    """A synchronous engine for SQLite's file, which opens nothing yet."""
+    engine = sa.create_engine(address.set(drivername="sqlite"), **_OPTIONS["sqlite"])
+    _listen_to_sqlite(engine)
+    return engine
+
+
+def _listen_to_sqlite(engine: sa.Engine) -> None:
+    sa.event.listen(engine, "connect", _prepare_sqlite)
+    sa.event.listen(engine, "begin", _begin_sqlite)
 
 
 def probe(engine: AsyncEngine) -> None:
@@ -77,7 +102,8 @@ def probe(engine: AsyncEngine) -> None:
     :raises sqlite3.Error: it cannot be opened.
     """
     if engine.dialect.name == "sqlite":
-        sqlite3.connect(engine.url.database or "").close()
+        query = "?mode=ro" if "mode" in engine.url.query else ""
+        sqlite3.connect(f"{engine.url.database or ''}{query}", uri=bool(query)).close()
 
 
 def is_down(error: Exception) -> bool:

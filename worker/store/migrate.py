@@ -6,10 +6,12 @@ import asyncio
 import logging
 import os
 import sys
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+import sqlalchemy as sa
 
 from legato.protocol import databases, settings
 from legato.worker.config import ALIASES, Database
@@ -18,11 +20,17 @@ from . import database, revisions
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 log: Final = logging.getLogger("legato.worker")
 
 FAILED: Final = 1
+
+
+class NoDatabaseError(Exception):
+    """SQLite has no file yet. One line for the user."""
 
 
 class MigrateSettings(msgspec.Struct, frozen=True):
@@ -54,7 +62,10 @@ def run(args: argparse.Namespace) -> int:
     """
     url = load(args, os.environ).database.url
     try:
-        found = asyncio.run(_migrate(url, change=not args.check))
+        found = asyncio.run(current(url) if args.check else _upgraded(url))
+    except NoDatabaseError as error:
+        sys.stderr.write(f"legato migrate: {error}\n")
+        return FAILED
     except database.FAULTS as error:
         sys.stderr.write(f"legato migrate: the database cannot be used: {databases.reason(error)}\n")
         return FAILED
@@ -62,11 +73,31 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-async def _migrate(url: str, *, change: bool) -> str:
-    engine = database.connect(url)
+async def _upgraded(url: str) -> str:
+    async with _engine(database.connect(url)) as engine:
+        await revisions.upgrade(engine)
+        return await revisions.revision(engine)
+
+
+async def current(url: str) -> str:
+    """The revision of a database that is up to date. Changes nothing, and creates no file.
+
+    :raises NoDatabaseError: SQLite has no such file yet.
+    :raises FAULTS: one of :data:`legato.worker.store.database.FAULTS`.
+    """
+    engine = database.connect(url, read_only=True)
+    file = database.sqlite_file(sa.make_url(databases.with_driver(url)))
+    if file and not await asyncio.to_thread(Path(file).exists):
+        raise NoDatabaseError(f"there is no database yet: {file} does not exist; `legato migrate` creates it")
+    async with _engine(engine):
+        await revisions.check(engine)
+        return await revisions.revision(engine)
+
+
+@asynccontextmanager
+async def _engine(engine: AsyncEngine) -> AsyncIterator[AsyncEngine]:
     try:
         await asyncio.to_thread(database.probe, engine)
-        await (revisions.upgrade if change else revisions.check)(engine)
-        return await revisions.revision(engine)
+        yield engine
     finally:
         await engine.dispose()

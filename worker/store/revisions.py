@@ -29,7 +29,7 @@ log: Final = logging.getLogger("legato.worker")
 
 T = TypeVar("T")
 
-REVISIONS: Final = ("0001", "0002")
+REVISIONS: Final = ("0001", "0002", "0003")
 """All revisions, oldest first. Listed here so that a check does not import Alembic."""
 
 VERSION_TABLE: Final = "legato_version"

@@ -11,12 +11,16 @@ from legato.protocol.redis import scripts
 
 APPEND = """
 local next = redis.call('XLEN', KEYS[2])
-for at = 4, #ARGV, 3 do
+local last = ARGV[5] == '' and #ARGV or #ARGV - 2
+for at = 8, last, 3 do
   next = next + 1
-  redis.call('XADD', KEYS[2], '1-' .. next, ARGV[3], ARGV[at + 1])
+  redis.call('XADD', KEYS[2], '1-' .. next, ARGV[7], ARGV[at + 1])
   redis.call('SPUBLISH', KEYS[3], ARGV[at + 2])
 end
 redis.call('HSET', KEYS[1], 'next', next)
+if ARGV[5] ~= '' then
+  redis.call('XADD', KEYS[2], ARGV[last + 1], ARGV[last + 2], ARGV[5])
+end
 return {'ok', next, redis.call('HGET', KEYS[1], 'cancel') == '1' and 1 or 0}
 """
 

@@ -20,6 +20,7 @@ from legato.broadcaster.config import LOCAL_HOSTS, Auth, Chat, Dev, Server
 from legato.broadcaster.redis_client import redis_client
 from legato.broadcaster.replies import healer as healing
 from legato.protocol import signatures, stream, wire
+from legato.protocol.jobs import Job, decode_job
 from legato.protocol.settings import Redis, SettingsError
 from tests.broadcaster.api.test_http_api import signed
 from tests.broadcaster.conftest import APP, client, local_settings
@@ -68,8 +69,8 @@ async def send(server, body: Any, headers: Any = None) -> tuple[int, Any]:
     return await call(server, "POST", "/api/chat/send", body, headers)
 
 
-async def jobs(redis) -> list[stream.Job]:
-    return [stream.decode_job(fields[b"job"]) for _, fields in await redis.xrange(JOBS)]
+async def jobs(redis) -> list[Job]:
+    return [decode_job(fields[b"job"]) for _, fields in await redis.xrange(JOBS)]
 
 
 async def test_sending_queues_a_job_and_answers_its_id(server, redis):
@@ -208,11 +209,49 @@ class TestLimits:
         for headers in ({}, {}, {}, {"Idempotency-Key": "a"}, {"Idempotency-Key": "a"}):
             assert await self.refusal(server, **headers) == (503, 10)
         assert [key async for key in redis.scan_iter("legato:*ai-chat.7*")] == []
-        assert [key async for key in redis.scan_iter("legato:idempotency:*")] == []
         await redis.delete(JOBS)
-        for _ in range(2):
-            assert (await send(server, {"message": "Hello"}))[0] == 200
+        for headers in ({}, {"Idempotency-Key": "a"}):
+            assert (await send(server, {"message": "Hello"}, token() | headers))[0] == 200
         assert await self.refusal(server) == (429, 5)
+
+    async def test_a_repetition_that_overtakes_a_refusal_stays_the_only_one(self, server, redis, monkeypatch):
+        """Request 1 is refused; before its key is free again, 2 is queued; 3 has to find the message of 2."""
+        headers = token() | {"Idempotency-Key": "k"}
+        first = [(await send(server, {"message": "Hello"}))[1]["message_id"] for _ in range(2)]
+        replies = server.node.replies
+        refuse = replies.refuse
+        overtaken = []
+
+        async def late(*arguments: Any) -> None:
+            await redis.zrem(self.OPEN, first.pop())
+            overtaken.append(await send(server, {"message": "Hello"}, headers))
+            await refuse(*arguments)
+
+        monkeypatch.setattr(replies, "refuse", late)
+        assert (await send(server, {"message": "Hello"}, headers))[0] == 429
+        third = await send(server, {"message": "Hello"}, headers)
+        assert overtaken == [third]
+        assert third[0] == 200
+        assert len(await jobs(redis)) == 3
+
+    async def test_a_claimed_message_is_not_counted_as_open_again(self, server, redis):
+        headers = token() | {"Idempotency-Key": "k"}
+        _, answer = await send(server, {"message": "Hello"}, headers)
+        (job,) = await jobs(redis)
+        await redis.hset(
+            wire.message_key("1", "private-ai-chat.7", answer["message_id"]), mapping={"state": "complete"}
+        )
+        await redis.delete(self.OPEN)
+        assert not await server.node.replies.submit_once(job, again=False)
+        assert await redis.exists(self.OPEN) == 0
+
+    async def test_a_refused_request_leaves_its_key_to_another_body(self, server, redis):
+        headers = token() | {"Idempotency-Key": "k"}
+        first = [(await send(server, {"message": "Hello"}))[1]["message_id"] for _ in range(2)]
+        assert (await send(server, {"message": "Hello"}, headers))[0] == 429
+        await redis.zrem(self.OPEN, first.pop())
+        assert (await send(server, {"message": "Something else"}, headers))[0] == 200
+        assert (await send(server, {"message": "Hello"}, headers))[0] == 409
 
     async def test_a_repeated_request_is_also_subject_to_the_queue_limit(self, server, redis):
         headers = token() | {"Idempotency-Key": "k"}
@@ -710,7 +749,7 @@ class TestDevelopment:
             }
             page = await fetch(development.port, "/")
             assert page.body == b"<p>hello"
-            assert "default-src 'self'" in page.headers["content-security-policy"]
+            assert "default-src 'none'" in page.headers["content-security-policy"]
             assert (await fetch(development.port, "/../../etc/passwd")).status == 404
 
     @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from legato.broadcaster.composition import running
 from legato.broadcaster.config import Auth, Chat, Server
-from legato.protocol import stream
+from legato.protocol.jobs import MAX_REQUEST_BYTES, MAX_TURNS
 from legato.protocol.settings import Redis
 from tests.broadcaster.api.test_chat import SECRET, jobs, redis, send, token
 from tests.broadcaster.conftest import local_settings
@@ -118,21 +118,21 @@ class TestDefaults:
         assert list((await send(server, body.encode()))[1]) == ["message_id"]
 
     async def test_what_is_beyond_the_absolute_bounds_is_refused(self, server):
-        status, answer = await send(server, {"message": "x", "history": talk(*"x" * (stream.MAX_TURNS + 1))})
+        status, answer = await send(server, {"message": "x", "history": talk(*"x" * (MAX_TURNS + 1))})
         assert (status, list(answer["errors"])) == (422, ["history"])
-        assert str(stream.MAX_TURNS) in answer["message"]
+        assert str(MAX_TURNS) in answer["message"]
 
 
 async def test_no_setting_of_the_server_makes_a_body_parsed_that_no_job_could_hold(valkey_url):
     settings = local_settings(
-        server=Server(port=0, drain_seconds=0, max_request_bytes=stream.MAX_REQUEST_BYTES * 2),
+        server=Server(port=0, drain_seconds=0, max_request_bytes=MAX_REQUEST_BYTES * 2),
         redis=Redis(url=valkey_url),
         auth=Auth(jwt_secret=SECRET),
     )
     async with running(settings) as server:
         body = b'{"message": "x"}'
-        assert (await send(server, body.ljust(stream.MAX_REQUEST_BYTES)))[0] == 200
-        assert (await send(server, body.ljust(stream.MAX_REQUEST_BYTES + 1)))[0] == 413
+        assert (await send(server, body.ljust(MAX_REQUEST_BYTES)))[0] == 200
+        assert (await send(server, body.ljust(MAX_REQUEST_BYTES + 1)))[0] == 413
 
 
 def test_the_client_keeps_to_the_defaults():

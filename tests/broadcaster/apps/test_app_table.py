@@ -267,8 +267,8 @@ ADDRESSES = [
     ("legato.db", "expected sqlite:///FILE"),
     ("redis://:hush-hush@x", "expected sqlite:///FILE"),
     ("postgresql://u:hush-hush@h:x/n", "expected sqlite:///FILE"),
-    ("sqlite+pysqlite:///hush-hush", "expected sqlite:///FILE"),
-    ("sqlite+nothing:///hush-hush", "expected sqlite:///FILE"),
+    ("sqlite+pysqlite:///legato.db", "expected sqlite:///FILE"),
+    ("sqlite+nothing:///n?key=hush-hush", "expected sqlite:///FILE"),
     ("postgresql+pg8000://u:hush-hush@h/n", "expected sqlite:///FILE|pip install pg8000"),
 ]
 

@@ -23,7 +23,8 @@ from legato.protocol.presence import Member
 from legato.protocol.settings import Redis
 from legato.protocol.wire import Envelope
 from tests.broadcaster.conftest import APP, Client, client, local_settings
-from tests.broadcaster.replies.test_healing import away, link, server  # noqa: F401 - fixtures
+from tests.broadcaster.replies.conftest import link, server  # noqa: F401 - fixtures
+from tests.broadcaster.replies.test_healing import away
 from tests.waiting import until
 
 if TYPE_CHECKING:

@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from legato.benchmarks.chaos.proxy import ProxyLink
 from legato.broadcaster.bus.base import BusError
 from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.composition import running
-from legato.broadcaster.config import Auth
-from legato.broadcaster.redis_client import redis_client
 from legato.broadcaster.replies import healer as healing
-from legato.protocol import signatures, stream, wire
+from legato.protocol import parts, signatures, stream, wire
+from legato.protocol.jobs import Job
 from legato.protocol.settings import Redis
-from legato.worker.replies.log import MessageLog, Token, TokenLog
+from legato.worker.replies.log import MessageLog, TokenLog
 from legato.worker.replies.reply import Decision, Reply, encode_decision
+from legato.worker.replies.transcript import NewPart, new_part
 from tests.broadcaster.api.test_http_api import EVENTS, post
 from tests.broadcaster.conftest import APP, Client, client, local_settings
 from tests.waiting import until
@@ -30,33 +29,12 @@ from tests.waiting import until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
+    from legato.benchmarks.chaos.proxy import ProxyLink
+    from legato.worker.replies.log import LogRecord
+
 CHANNEL = "private-ai-chat.7"
 USAGE = stream.Usage(3, 2)
-
-
-@pytest.fixture
-async def redis(valkey_url) -> AsyncIterator[Any]:
-    async with redis_client(valkey_url) as connected:
-        yield connected
-
-
-@pytest.fixture
-async def link(valkey_url) -> AsyncIterator[ProxyLink]:
-    """A link between the node and Redis that the test can cut."""
-    path = valkey_url.removeprefix("unix://")
-    link = ProxyLink(lambda: asyncio.open_unix_connection(path))
-    await link.start()
-    yield link
-    await link.close()
-
-
-@pytest.fixture
-async def server(link) -> AsyncIterator[Any]:
-    settings = local_settings(
-        redis=Redis(url=f"redis://127.0.0.1:{link.port}"), auth=Auth(jwt_secret="s" * 32)
-    )
-    async with running(settings) as started:
-        yield started
+HIDDEN = NewPart(parts.HIDDEN, b"")
 
 
 class Writer:
@@ -64,7 +42,7 @@ class Writer:
 
     def __init__(self, redis: Any, message_id: str = "m") -> None:
         self.redis = redis
-        self.job = stream.Job(message_id, "1", 7, "Hello", 1)
+        self.job = Job(message_id, "1", 7, "Hello", 1)
         self.log: MessageLog = TokenLog(redis, tries=9, retention=3600).open(self.job, "claim")
         self.said: list[tuple[str, Any]] = []
 
@@ -73,19 +51,17 @@ class Writer:
         return self
 
     async def says(self, *texts: str) -> None:
-        first = self.reply.next
-        frames = [
-            stream.TokenReceived(7, self.job.message_id, text, index).frame(CHANNEL)
-            for index, text in enumerate(texts, first)
-        ]
-        await self.log.append(
-            [
-                Token(index, text, frame)
-                for index, (text, frame) in enumerate(zip(texts, frames, strict=True), first)
-            ]
+        await self._append([self.reply.written.add_text(text) for text in texts])
+
+    async def shows(self, *shown: parts.Part | None) -> None:
+        """Parts other than text; None for one that readers do not see."""
+        await self._append(
+            [self.reply.written.add(HIDDEN if part is None else new_part(part)) for part in shown]
         )
-        self.reply.next += len(texts)
-        self._note(*frames)
+
+    async def _append(self, records: list[LogRecord]) -> None:
+        await self.log.append(records)
+        self._note(*(record.frame for record in records if record.frame))
 
     async def ends(self, decision: Decision, *, saved: bool = True) -> None:
         await self.log.decide(encode_decision(decision))
@@ -154,6 +130,25 @@ async def away(server, link: ProxyLink) -> None:
     gaps = server.node.bus.gaps
     link.cut()
     await until(lambda: server.node.bus.gaps > gaps)
+
+
+@contextlib.contextmanager
+def while_reading(server, happens) -> Iterator[list[int]]:
+    """Call ``happens`` after each read of the log, before the node gets the result."""
+    replies = server.node.healer._replies
+    on_channel, reads = replies.on_channel, list[int]()
+
+    async def outrun(key, message_id):
+        reply = await on_channel(key, message_id)
+        before = server.node.fanout.messages
+        await happens()
+        await until(lambda: server.node.fanout.messages > before)
+        reads.append(reply.offset)
+        return reply
+
+    replies.on_channel = outrun
+    yield reads
+    del replies.on_channel
 
 
 class TestBusLost:
@@ -416,27 +411,9 @@ class TestSnapshots:
             await writer.ends(COMPLETE)
             await hears(ann, writer.said[3])
 
-    @contextlib.contextmanager
-    def while_reading(self, server, happens) -> Iterator[list[int]]:
-        """Call ``happens`` after each read of the log, before the node gets the result."""
-        replies = server.node.healer._replies
-        on_channel, reads = replies.on_channel, list[int]()
-
-        async def outrun(key, message_id):
-            reply = await on_channel(key, message_id)
-            before = server.node.fanout.messages
-            await happens()
-            await until(lambda: server.node.fanout.messages > before)
-            reads.append(reply.next_index)
-            return reply
-
-        replies.on_channel = outrun
-        yield reads
-        del replies.on_channel
-
     async def test_tokens_delivered_during_the_read_are_added_to_the_snapshot(self, server, redis):
         async with streaming(server, redis, "a", "b") as (_, writer):
-            with self.while_reading(server, lambda: writer.says("c", "d")) as reads:
+            with while_reading(server, lambda: writer.says("c", "d")) as reads:
                 async with reader(server) as bob:
                     live = [told(await bob.receive()) for _ in "cd"]
                     assert live == writer.said[2:]
@@ -457,7 +434,7 @@ class TestSnapshots:
                 await writer.ends(decision, saved=saved)
                 await hears(ann, *writer.said[2:])
 
-            with self.while_reading(server, end_it):
+            with while_reading(server, end_it):
                 async with reader(server) as bob:
                     assert [told(await bob.receive()) for _ in "c."] == writer.said[2:]
                     _, snapshot = told(await bob.receive())
@@ -523,10 +500,10 @@ class TestSnapshots:
             await hears(ann)
 
     async def test_with_too_many_tokens_the_log_is_read_again(self, server, redis, monkeypatch):
-        monkeypatch.setattr("legato.broadcaster.replies.snapshot.MAX_OBSERVED_FRAMES", 1)
+        monkeypatch.setattr("legato.broadcaster.replies.snapshot.MAX_OBSERVED_BYTES", 1)
         async with streaming(server, redis, "a") as (_, writer):
             texts = iter([("b", "c"), ("d",)])
-            with self.while_reading(server, lambda: writer.says(*next(texts))) as reads:
+            with while_reading(server, lambda: writer.says(*next(texts))) as reads:
                 async with reader(server) as bob:
                     assert [told(await bob.receive()) for _ in "bcd"] == writer.said[1:]
                     _, snapshot = told(await bob.receive())

@@ -496,7 +496,7 @@ async def test_one_that_reads_late_but_reads_is_not_cut_off(monkeypatch):
             transport = stream._reader._transport  # type: ignore[attr-defined]
             transport.pause_reading()
             await publish(server, "x", "x" * 15_000_000)
-            await until(lambda: stalled() and not entry._queue)
+            await until(lambda: stalled() and not entry._backlog)
             transport.resume_reading()
             (message,) = await next_messages(stream)
             assert len(message["data"]) == 15_000_000

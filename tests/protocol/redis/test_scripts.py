@@ -11,7 +11,9 @@ from redis.asyncio import Redis
 from legato.protocol.redis import scripts
 
 ROOT = Path(__file__).parents[3]
-FILES = sorted(path for program in ("broadcaster", "worker") for path in (ROOT / program).rglob("*.lua"))
+FILES = sorted(
+    path for program in ("broadcaster", "protocol", "worker") for path in (ROOT / program).rglob("*.lua")
+)
 
 
 def package_of(file: Path) -> str:

@@ -15,6 +15,7 @@ from legato.protocol import wire
 from legato.protocol.redis.pipeline import LeanPipeline
 from legato.worker import cli, config
 from legato.worker import redis_clients as clients
+from legato.worker.agents.loading import Agents
 from legato.worker.jobs import consumer
 from legato.worker.jobs import queue as jobs
 from legato.worker.jobs.cancel import CancelFlags
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from legato.protocol.stream import Job
+    from legato.protocol.jobs import Job
     from legato.worker.replies.reply import Decision
     from legato.worker.store.conversations import Store
 
@@ -79,7 +80,7 @@ async def process(
         stack.push_async_callback(reader.aclose)
         queue = JobQueue(redis, reader, queue="q", consumer=name, lease=worker.lease)
         await queue.prepare()
-        made = cli.compose(settings, redis, queue, store, provider)
+        made = cli.compose(settings, redis, queue, store, provider, Agents({}))
         task = asyncio.create_task(made.run())
         yield Process(made, task)
         task.cancel()
@@ -112,6 +113,27 @@ async def test_job_of_another_program_is_answered_and_gone(
     assert ears.tokens == ["w0 ", "w1 "]
 
 
+async def test_another_program_chooses_the_channel_of_the_reply(
+    redis: Redis, redis_url: str, store: Store
+) -> None:
+    text = (
+        '{"message_id":"m1","app_id":"1","user_id":7,"message":"#script tokens=2 rate=0","queued_at":1,'
+        '"channel":"presence-room.1","metadata":{"any":["thing"]}}'
+    )
+    async with Ears(redis, make_job(reply_channel="presence-room.1")) as ears:
+        await redis.xadd(KEY, {"job": text})
+        async with process(redis_url, store, Scripted()):
+            await ears.until("stream.completed")
+            await until(lambda: empty(redis))
+    assert ears.tokens == ["w0 ", "w1 "]
+
+
+BAD_CHANNEL = (
+    '{"message_id":"m1","app_id":"1","user_id":7,"message":"Hi","queued_at":1,'
+    '"channel":"private-encrypted-a"}'
+)
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
@@ -120,6 +142,7 @@ async def test_job_of_another_program_is_answered_and_gone(
         ({"job": "[]"}, b"$: Expected `object`, got `array`"),
         ({"job": '{"message_id":"m1"}'}, b"app_id: "),
         ({"job": b"\xff"}, b"$: the body is not JSON"),
+        ({"job": BAD_CHANNEL}, b"channel: Expected a private or presence channel"),
     ],
 )
 async def test_what_is_no_job_goes_to_the_dead_letters_and_the_next_is_answered(
@@ -249,7 +272,7 @@ async def test_queue_wait_and_takeovers_are_counted(
         await until(lambda: empty(redis))
         counters = worker.consumer.counters
         assert (
-            counters.takeovers,
+            counters.handovers.takeovers,
             sum(counters.latencies.queue_wait.counts),
             counters.ended["complete"],
         ) == (1, 1, 2)

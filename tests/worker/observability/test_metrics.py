@@ -11,9 +11,10 @@ import httpx2
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from legato.protocol.settings import Price
 from legato.protocol.stream import Usage
 from legato.worker import config
-from legato.worker.observability import metrics
+from legato.worker.observability import metrics, metrics_server
 from legato.worker.observability.counters import Counters, Histogram
 from legato.worker.replies.reply import Decision
 from tests.waiting import until
@@ -21,7 +22,7 @@ from tests.waiting import until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PRICES = {"claude": config.Price(input=3, output=15, cache_read=0.5)}
+PRICES = {"claude": Price(input=3, output=15, cache_read=0.5)}
 
 
 @pytest.fixture
@@ -57,6 +58,15 @@ def test_ends_failures_use_and_cost(counters: Counters, consumer: Any) -> None:
     assert not any("cost" in name and "another" in name for name in found)
 
 
+def test_tool_calls_and_parked_replies(counters: Counters, consumer: Any) -> None:
+    counters.tool_calls.update(ok=3, failed=1)
+    counters.parked = 2
+    found = shown(consumer)
+    assert found['legato_worker_tool_calls_total{result="ok"}'] == 3
+    assert found['legato_worker_tool_calls_total{result="failed"}'] == 1
+    assert found["legato_worker_parked_total"] == 2
+
+
 def test_histogram_counts_up_to_each_bound(counters: Counters, consumer: Any) -> None:
     for seconds in (0.005, 0.01, 0.02, 400):
         counters.latencies.queue_wait.observe(seconds)
@@ -66,6 +76,20 @@ def test_histogram_counts_up_to_each_bound(counters: Counters, consumer: Any) ->
     assert [found[f'{name}_bucket{{le="{bound}"}}'] for bound in bounds] == [2, 3, 3, 4]
     assert found[f"{name}_count"] == 4
     assert found[f"{name}_sum"] == pytest.approx(400.035)
+
+
+def test_waiting_rooms_are_measured_by_queue_and_only_where_there_are_some(consumer: Any) -> None:
+    assert not any("waiting" in name for name in shown(consumer))
+    rooms: Any = [
+        SimpleNamespace(queue="a", waiting=5, tenants=2),
+        SimpleNamespace(queue="b", waiting=0, tenants=0),
+    ]
+    registry = CollectorRegistry()
+    registry.register(metrics.ConsumerCollector(consumer, PRICES, rooms))
+    text = generate_latest(registry).decode()
+    assert 'legato_worker_jobs_waiting{queue="a"} 5.0' in text
+    assert 'legato_worker_tenants_waiting{queue="a"} 2.0' in text
+    assert 'legato_worker_jobs_waiting{queue="b"} 0.0' in text
 
 
 def test_bounds_are_in_order() -> None:
@@ -87,7 +111,7 @@ async def test_port_is_waited_for(
     consumer: Any, taken: socket.socket, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process that makes way has it still. Said once."""
-    monkeypatch.setattr(metrics, "METRICS_BIND_RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(metrics_server, "METRICS_BIND_RETRY_SECONDS", 0.02)
     port = taken.getsockname()[1]
     settings = config.Settings(worker=config.Worker(metrics_port=port))
     stop = metrics.serve(consumer, settings)

@@ -72,6 +72,25 @@ def text(piece: str) -> Step:
     return sse("content_block_delta", index=0, delta={"type": "text_delta", "text": piece})
 
 
+def block(index: int, /, **fields: Any) -> Step:
+    """A block of content begins."""
+    return sse("content_block_start", index=index, content_block=fields)
+
+
+def delta(index: int, /, **fields: Any) -> Step:
+    """Something is added to a block."""
+    return sse("content_block_delta", index=index, delta=fields)
+
+
+def block_end(index: int) -> Step:
+    return sse("content_block_stop", index=index)
+
+
+def answer(*content: Step, reason: str = "end_turn") -> list[Step]:
+    """An answer of these events from start to end."""
+    return [STREAM, START, *content, stopped(reason), STOP, EOF_]
+
+
 def stopped(reason: str) -> Step:
     delta = {"stop_reason": reason, "stop_sequence": None}
     return sse("message_delta", delta=delta, usage={"output_tokens": 9})
@@ -96,6 +115,11 @@ def refused(status: int, kind: str, *headers: str, message: str = "no") -> list[
 def whole(*pieces: str, reason: str = "end_turn") -> list[Step]:
     """A reply from start to end."""
     return [STREAM, START, BLOCK, *map(text, pieces), BLOCK_END, stopped(reason), STOP, EOF_]
+
+
+def body_of(script: list[Step]) -> bytes:
+    """The bytes of the stream of such a reply, without HTTP."""
+    return b"".join(step.data.split(b"\r\n", 1)[1].removesuffix(b"\r\n") for step in script[1:-1])
 
 
 class SseServer:

@@ -105,6 +105,9 @@ def test_unknown_fields_are_ignored() -> None:
         b"event: content_block_delta\ndata: []\n\n",
         b'event: content_block_delta\ndata: {"type":"content_block_delta"}\n\n',
         delta(type="text_delta", text=5),
+        b'event: content_block_delta\ndata: {"delta":%s\n\n' % (b'{"a":' * 100_000),
+        b'event: content_block_delta\ndata: {"delta":{"text":"\\ud83d"},"x":%s\n\n' % (b"[" * 100_000),
+        b'event: message_delta\ndata: {"x":%s\n\n' % (b"[" * 100_000),
         event("message_start", message=None),
         event("message_delta", delta={"stop_reason": 5}),
     ],
@@ -151,7 +154,8 @@ def test_stream_without_its_end_has_not_ended() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "body"), [(b'{"error": {"type": "t"}}', {"error": {"type": "t"}}), (b"no json", None)]
+    ("data", "body"),
+    [(b'{"error": {"type": "t"}}', {"error": {"type": "t"}}), (b"no json", None), (b"[" * 100_000, None)],
 )
 def test_error_ends_the_stream_after_what_came_before(data: bytes, body: object) -> None:
     seen: list[base.Event] = []

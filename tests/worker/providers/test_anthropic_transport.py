@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from legato.protocol.stream import Usage
-from legato.worker.providers import anthropic as module
 from legato.worker.providers import base
-from legato.worker.providers.anthropic import Anthropic
 from legato.worker.replies.model_request import ModelRequest
 from tests import certificates
 from tests.waiting import WAIT, until
 from tests.worker.providers import sse_server as sse
+from tests.worker.providers.claude import anthropic_provider
 from tests.worker.providers.sse_server import SseServer
 from tests.worker.support import model_of, said
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from legato.worker.providers.anthropic import Anthropic
 
 REQUEST = base.ProviderRequest("Hi")
 PATIENT = base.Patience(WAIT, WAIT)
@@ -34,7 +35,7 @@ END = base.Final("end_turn", Usage(input=11, output=9, cache_read=5))
 
 @asynccontextmanager
 async def connected(url: str, waits: base.TimeOuts = base.DEFAULT_TIME_OUTS) -> AsyncIterator[Anthropic]:
-    provider = Anthropic(api_key="sk-x", model="claude", max_tokens=9, base_url=url, waits=waits)
+    provider = anthropic_provider(api_key="sk-x", model="claude", max_tokens=9, base_url=url, waits=waits)
     try:
         yield provider
     finally:
@@ -103,7 +104,7 @@ async def test_connection_that_breaks_before_the_answer_is_unavailable(script: l
 async def test_connection_that_says_nothing_has_stalled(
     script: list[sse.Step], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MODEL_READ_SECONDS", 0.05)
+    monkeypatch.setattr("legato.worker.providers.anthropic.MODEL_READ_SECONDS", 0.05)
     _, error = await outcome(*script)
     assert (type(error), str(error)) == (base.StalledError, "timed out")
 
@@ -163,9 +164,7 @@ async def test_as_many_requests_at_once_as_a_worker_may_have() -> None:
 
 
 async def test_compressed_stream_is_read() -> None:
-    body = b"".join(
-        step.data.split(b"\r\n", 1)[1].removesuffix(b"\r\n") for step in sse.whole("a", "b")[1:-1]
-    )
+    body = sse.body_of(sse.whole("a", "b"))
     packed = gzip.compress(body)
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
     seen, error = await outcome(sse.send(head + packed[:50]), sse.send(packed[50:]))

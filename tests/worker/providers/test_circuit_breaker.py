@@ -69,6 +69,19 @@ async def test_one_process_refused_holds_another_with_the_same_key_alone(redis: 
     assert not await waits(breaker(redis, "another key"))
 
 
+@pytest.mark.parametrize("seconds", [0, 2 * WAIT])
+async def test_closed_breaker_is_asked_again_after_a_moment_or_an_own_refusal(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr(module, "BREAKER_CLOSED_SECONDS", seconds)
+    one = breaker(redis)
+    assert not await waits(one)
+    await breaker(redis).overloaded(FULL)
+    assert await waits(one) is (not seconds)
+    await one.overloaded(FULL)
+    assert await waits(one)
+
+
 async def test_key_is_nowhere_in_redis(redis: Redis) -> None:
     await breaker(redis).overloaded(FULL)
     (name,) = await redis.keys("*")

@@ -10,12 +10,12 @@ import pytest
 
 from legato.protocol.stream import Usage
 from legato.worker.providers import base, contract
-from legato.worker.providers.anthropic import Anthropic
 from legato.worker.providers.openai_compatible import ModelServer, OpenAiCompatible
 from legato.worker.providers.scripted import Scripted
 from tests.waiting import WAIT
 from tests.worker.providers import chat_completions as chat
 from tests.worker.providers import sse_server as sse
+from tests.worker.providers.claude import anthropic_provider
 from tests.worker.providers.sse_server import SseServer
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class ServerStage(contract.Stage):
 def anthropic() -> contract.Stage:
     begun = [sse.STREAM, sse.START, sse.BLOCK, sse.text("a")]
     return ServerStage(
-        lambda url: Anthropic(api_key=KEY, model="m", max_tokens=9, base_url=url),
+        lambda url: anthropic_provider(api_key=KEY, model="m", max_tokens=9, base_url=url),
         whole=sse.whole("a", "b"),
         cut=[*begun, sse.ABORT],
         silent=[*begun, sse.HANG],

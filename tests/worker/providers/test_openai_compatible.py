@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from legato.protocol.jobs import Turn
 from legato.protocol.settings import SettingsError
-from legato.protocol.stream import Turn, Usage
+from legato.protocol.stream import Usage
 from legato.worker.providers import base
 from legato.worker.providers import openai_compatible as module
 from legato.worker.providers.openai_compatible import ModelServer, OpenAiCompatible

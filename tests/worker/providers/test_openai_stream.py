@@ -28,7 +28,7 @@ def read(*parts: bytes) -> list[base.Event | base.ProviderError]:
     try:
         for part in parts:
             events.extend(reader.feed(part))  # keeps what comes before an error
-        events.append(reader.final())
+        events.extend(reader.end())
     except base.ProviderError as error:
         events.append(error)
     return events

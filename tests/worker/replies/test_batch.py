@@ -9,13 +9,15 @@ import pytest
 from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import ResponseError
 
-from legato.protocol.redis.pipeline import LeanPipeline
+from legato.protocol.redis.pipeline import RedisClient
 from legato.worker import redis_clients as clients
 from legato.worker.replies import batch
 from legato.worker.replies.batch import BatchedScript
 from tests.waiting import WAIT
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from redis.asyncio import Redis
 
 COUNT = "return redis.call('INCRBY', KEYS[1], ARGV[1])"
@@ -24,18 +26,19 @@ COUNT = "return redis.call('INCRBY', KEYS[1], ARGV[1])"
 @pytest.fixture
 def trips(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many calls each round trip has."""
-    execute, found = LeanPipeline.execute, list[int]()
+    exchange, found = RedisClient.exchange, list[int]()
 
-    async def counted(self: Any, *args: Any, **options: Any) -> Any:
-        found.append(len(self.command_stack))
-        return await execute(self, *args, **options)
+    async def counted(self: RedisClient, commands: Sequence[Any]) -> list[Any]:
+        if commands[0][0] == "EVALSHA":
+            found.append(len(commands))
+        return await exchange(self, commands)
 
-    monkeypatch.setattr(LeanPipeline, "execute", counted)
+    monkeypatch.setattr(RedisClient, "exchange", counted)
     return found
 
 
-def counting(redis: Redis) -> BatchedScript:
-    return BatchedScript(redis, redis.register_script(COUNT))
+def counting(redis: Redis, *, urgent: bool = False) -> BatchedScript:
+    return BatchedScript(redis, redis.register_script(COUNT), urgent=urgent)
 
 
 async def test_what_is_called_in_one_turn_goes_together_and_each_has_its_answer(
@@ -62,9 +65,37 @@ async def test_call_is_sent_at_once_unless_another_was_sent_just_before(
     await redis.ping()
     assert trips == [1]
     waiting.cancel()
-    monkeypatch.setattr(batch, "PIPELINE_SECONDS", 0)
+
+
+async def test_urgent_call_waits_for_nothing_and_takes_along_what_waits(
+    redis: Redis, trips: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, now = counting(redis), counting(redis, urgent=True)
+    await redis.script_load(COUNT)
+    monkeypatch.setattr(batch, "PIPELINE_SECONDS", 2 * WAIT)
     async with asyncio.timeout(WAIT):
-        assert await counting(redis)(["a"], [1]) == 2
+        assert await now(["a"], [1]) == 1
+        waiting = asyncio.create_task(count(["a"], [1]))
+        await redis.ping()
+        assert await asyncio.gather(now(["a"], [1]), now(["a"], [1])) == [3, 4]
+        assert await waiting == 2
+    assert trips == [1, 3]
+
+
+async def test_call_whose_answer_nobody_wants_ends_with_those_around_it(redis: Redis) -> None:
+    count = counting(redis, urgent=True)
+    await count(["a"], [1])
+    await redis.execute_command("CLIENT", "PAUSE", 500, "ALL")
+    unwanted, wanted = count.call(["a"], [1]), count.call(["b"], [1])
+    unwanted.forgive()
+    waiting = asyncio.create_task(wanted.result())
+    for _ in range(5):  # turns of the loop
+        await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    with pytest.raises(LostError):
+        await unwanted.result()
 
 
 async def test_calls_of_one_interval_go_together(
@@ -130,7 +161,7 @@ async def test_who_is_cancelled_takes_nobody_along(redis: Redis) -> None:
 
 
 async def test_round_trip_whose_callers_are_all_cancelled_is_broken_off(redis: Redis) -> None:
-    count = counting(redis)
+    count = counting(redis, urgent=True)
     await count(["a"], [1])
     await redis.execute_command("CLIENT", "PAUSE", 500, "ALL")
     tasks = [asyncio.create_task(count([key], [1])) for key in ("a", "b")]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from legato.protocol.stream import Job
+    from legato.protocol.jobs import Job
     from legato.worker.replies.log import Token
     from legato.worker.replies.reply import Decision
     from legato.worker.store.conversations import Store
@@ -133,7 +133,7 @@ async def test_lost_tokens_are_written_again(
         await scene.says(*later)
         assert await scene.ends(END) is Outcome.DONE
         await scene.is_whole(ears, *"abcd", *later)
-    assert f"Redis has lost {len(rest) + len(later[:1])} tokens, writing them again" in caplog.text
+    assert f"Redis has lost {len(rest) + len(later[:1])} entries, writing them again" in caplog.text
 
 
 async def test_tokens_lost_between_the_decision_and_the_end_are_written_again(
@@ -175,13 +175,13 @@ async def test_many_tokens_are_written_again_in_several_calls_though_they_are_lo
         past = await Past.of(stage.redis)
         await scene.says(*"cdefg")
 
-        async def noted(self: MessageLog, tokens: Sequence[Token]) -> bool:
+        async def noted(self: MessageLog, tokens: Sequence[Token], *beside: Any) -> bool:
             calls.append([token.index for token in tokens])
             if len(calls) == 3:
                 await past.comes_back()
             if len(calls) == 6:
                 await nothing.comes_back()
-            return await append(self, tokens)
+            return await append(self, tokens, *beside)
 
         await past.comes_back()
         monkeypatch.setattr(MessageLog, "append", noted)

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from legato.protocol.parts import LogEntry
 from legato.protocol.stream import FAILED_TEXT, Usage
 from legato.protocol.text import well_formed
 from legato.worker.providers import base
 from legato.worker.replies import reply
-from legato.worker.replies.log import Claim, GapError
+from legato.worker.replies.log import Claim, GapError, StoredLog
 from legato.worker.replies.reply import Decision, Reply
 from tests.worker.support import make_job
 
@@ -22,7 +23,8 @@ USAGE = Usage(input=3, output=2)
 
 def make(next_: int = 0, text: str = "", usage: bytes = b"", **fields: Any) -> Reply:
     claim = Claim("run", 2, next_, b"", usage)
-    return Reply(make_job(**fields), claim, model="asked-for", texts=[text] if text else [])
+    log = StoredLog([LogEntry("", text.encode(), None)] if text else [], {})
+    return Reply(make_job(**fields), claim, model="asked-for", log=log)
 
 
 def opened(frame: bytes) -> tuple[str, str, Any]:
@@ -62,15 +64,15 @@ def test_tokens_count_without_gaps_and_join_to_the_text(pieces: list[str]) -> No
 def test_tokens_again_are_the_very_same() -> None:
     answer = make(next_=1, text="a")
     said = [token for text in ("b", "cc" * reply.MAX_TOKEN_CHARACTERS) for token in answer.tokens(text)]
-    assert answer.tokens_from(1, 99) == said
-    assert [token.text for token in answer.tokens_from(0, 2)] == ["a", "b"]
+    assert answer.written.since(1, 99) == said
+    assert [token.text for token in answer.written.since(0, 2)] == ["a", "b"]
 
 
 def test_tokens_whose_text_was_never_known_are_not_made_up() -> None:
     answer = make(next_=2, text="a")
     list(answer.tokens("c"))
     with pytest.raises(GapError):
-        answer.tokens_from(1, 9)
+        answer.written.since(1, 9)
 
 
 def test_another_attempt_goes_on_from_the_text_without_what_was_held_back() -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from legato.protocol import wire
+from legato.protocol.jobs import Job, Turn
+from legato.protocol.redis.pipeline import RedisClient
 from legato.protocol.redis.retry import Backend
-from legato.protocol.stream import FAILED_TEXT, Job, Turn, Usage
+from legato.protocol.stream import FAILED_TEXT, Usage, decode_begun
 from legato.worker.jobs.cancel import CancelFlags
 from legato.worker.jobs.consumer import REDIS_DOWN
 from legato.worker.jobs.queue import Entry
@@ -29,7 +32,7 @@ from tests.waiting import WAIT, until
 from tests.worker.support import END, PATIENT, STARTED, Ears, Puppet, Stubborn, keys, logged, make_job
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
     from pathlib import Path
 
     from redis.asyncio import Redis
@@ -58,7 +61,7 @@ class Stage:
             messages=TokenLog(self.redis, tries=tries, retention=3600),
             flags=CancelFlags(self.redis),
             store=self.store,
-            model=Model(provider=provider, tries=tries, **options),
+            model=Model(provider=provider, provider_name="puppet", tries=tries, **options),
             redis=Backend("Redis", REDIS_DOWN, LOGGER),
             database=Backend("the database", (DatabaseUnavailableError,), LOGGER),
             timeout=time_limit,
@@ -116,10 +119,27 @@ async def test_reply_is_streamed_persisted_and_completed(stage: Stage) -> None:
     assert ears.tokens == await logged(stage.redis, job) == ["Hel", "lo"]
     assert ears.heard[-1][1]["totalTokens"] == 2
     assert ears.heard[-1][1]["usage"]["input"] == 3
+    begun = decode_begun(await stage.redis.hget(MESSAGE, "begun"))
+    assert (begun.model, begun.provider, begun.attempt) == ("puppet-1", "puppet", 1)
+    assert abs(begun.at - time.time()) < 60
     assert stage.turns() == [("user", "Hello", "complete"), ("assistant", "Hello", "complete")]
-    assert puppet.asked == [base.ProviderRequest("Hello", job.history)]
+    assert puppet.asked == [base.ProviderRequest("Hello", job.history, message_id="m1")]
     assert await stage.state() == "complete"
     assert await stage.redis.smembers(ACTIVE) == set()
+
+
+async def test_short_reply_takes_three_round_trips(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each costs more than ten tokens. The model says all at once; the scripts are loaded."""
+    await stage.answer(Puppet(*spoken("a")), make_job(message_id="before"))
+    exchange, trips = RedisClient.exchange, list[list[str]]()
+
+    async def counted(self: RedisClient, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        trips.append([words[0] for words in commands])
+        return await exchange(self, commands)
+
+    monkeypatch.setattr(RedisClient, "exchange", counted)
+    assert await stage.answer(Puppet(*spoken("a", "b"))) is Outcome.DONE
+    assert trips == [["EXISTS", "EXISTS", "EVALSHA"], ["EVALSHA"], ["EVALSHA"]]
 
 
 async def test_persisted_before_the_terminal_event(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,12 +209,12 @@ async def test_takeover_of_turns_that_can_never_be_persisted_ends_them(
 @pytest.mark.parametrize(
     ("script", "code", "count"),
     [
-        ("fail=overloaded@0", "overloaded", 0),
-        ("fail=overloaded@3/always", "overloaded", 3),
-        ("fail=disconnect@3/always", "interrupted", 3),
-        ("fail=eof@3/always", "interrupted", 3),
-        ("fail=refusal@0", "refusal", 0),
-        ("fail=refusal@3", "refusal", 3),
+        ("tokens=5 fail=overloaded@0", "overloaded", 0),
+        ("tokens=5 fail=overloaded@3/always", "overloaded", 3),
+        ("tokens=5 fail=disconnect@3/always", "interrupted", 3),
+        ("tokens=5 fail=eof@3/always", "interrupted", 3),
+        ("tokens=5 fail=refusal@0", "refusal", 0),
+        ("tokens=5 fail=refusal@3", "refusal", 3),
         ("tokens=0", "empty", 0),
     ],
 )
@@ -202,7 +222,7 @@ async def test_failure_is_told_once_and_never_persisted_as_a_normal_turn(
     stage: Stage, script: str, code: str, count: int
 ) -> None:
     async with Ears(stage.redis, JOB) as ears:
-        job = make_job(f"#script tokens=5 rate=0 {script}")
+        job = make_job(f"#script rate=0 {script}")
         assert await stage.answer(Scripted(), job) is Outcome.DONE
         await ears.all()
     assert len(ears.tokens) == count
@@ -280,9 +300,9 @@ async def test_what_no_reader_got_is_not_in_the_database(stage: Stage) -> None:
 async def test_time_is_up(stage: Stage) -> None:
     puppet = Puppet(STARTED, base.Text("a"))
     async with Ears(stage.redis, JOB) as ears:
-        assert await stage.answer(puppet, time_limit=0.1) is Outcome.DONE
+        assert await stage.answer(puppet, time_limit=0.5) is Outcome.DONE
         await ears.all()
-    assert puppet.closed.is_set()
+    await until(puppet.closed.is_set)
     assert (ears.tokens, ears.ends, ears.heard[-1][1]["code"]) == (["a"], ["stream.failed"], "timeout")
 
 
@@ -412,7 +432,9 @@ async def test_takeover_in_the_middle_goes_on_from_the_next_index(stage: Stage) 
         assert await stage.answer(puppet) is Outcome.DONE
         await ears.all()
     assert puppet.asked == [
-        base.ProviderRequest("Hello", (), "The quick brown", overlap.continuation("The quick brown"), 2)
+        base.ProviderRequest(
+            "Hello", (), "The quick brown", overlap.continuation("The quick brown"), 2, message_id="m1"
+        )
     ]
     assert await logged(stage.redis, JOB) == ["The quick ", "brown", " fox", "."]
     started, *tokens, completed = ears.heard
@@ -511,7 +533,7 @@ async def test_zombie_stops_writing_and_leaves_the_end_to_the_new_owner(stage: S
         await ears.all()
     assert (ears.tokens, ears.ends) == (["a", "c"], ["stream.completed"])
     assert zombie.closed.is_set()
-    assert stage.counters.fenced == 1
+    assert stage.counters.handovers.fenced == 1
 
 
 async def test_worker_that_slept_before_its_claim_cannot_take_the_message_back(stage: Stage) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from legato.protocol.stream import Turn
+from legato.protocol.jobs import Turn
 from legato.worker.replies.reply import Decision
 from legato.worker.replies.runner import Control, Outcome
 from legato.worker.store.conversations import Store

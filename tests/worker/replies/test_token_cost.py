@@ -1,6 +1,6 @@
-"""What a token costs the worker, counted in Python instructions: the same under any load.
+"""What a token costs the worker, counted in Python instructions.
 
-Measured with Python 3.11, from the provider's event to the answer of Redis: 1240 instructions for the token
+Measured with Python 3.11, from the provider's event to the answer of Redis: 1140 instructions for the token
 of each further reply that shares the round trip; 350 for each further token of the same append.
 """
 
@@ -32,11 +32,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
-PER_REPLY = 1320
+PER_REPLY = 1200
 PER_JOINED = 380
 
 ROUNDS = 20
 """Rounds of tokens that are counted; as many come before, as no two first rounds cost the same."""
+
+TRIES = 3
+"""The least counts."""
 
 IDS = itertools.count()
 
@@ -110,13 +113,13 @@ async def stream(url: str, path: Path, replies: int, rounds: int, joined: int) -
 
 
 def round_cost(url: str, path: Path, replies: int = 1, joined: int = 1) -> float:
-    """Instructions of one round of all replies."""
+    """Instructions of one round of all replies. On a busy machine a round may take several round trips."""
 
     def cost(rounds: int) -> int:
         return instructions(lambda: uvloop.run(stream(url, path, replies, rounds, joined)))
 
     cost(2)  # what is done once per process
-    return (cost(2 * ROUNDS) - cost(ROUNDS)) / ROUNDS
+    return min((cost(2 * ROUNDS) - cost(ROUNDS)) / ROUNDS for _ in range(TRIES))
 
 
 def test_a_token_that_shares_the_round_trip_of_other_replies(valkey_url: str, tmp_path: Path) -> None:

@@ -9,11 +9,22 @@ import pytest
 from redis.exceptions import ResponseError
 
 from legato.protocol import stream, wire
-from legato.worker.replies.log import Claim, FencedError, GapError, MessageLog, Token, TokenLog
+from legato.worker.replies.log import (
+    Beside,
+    Claim,
+    FencedError,
+    GapError,
+    LogPart,
+    MessageLog,
+    Token,
+    TokenLog,
+)
 from tests.worker.support import Ears, keys, logged, make_job
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+
+    from legato.worker.replies.log import LogRecord
 
 JOB = make_job()
 MESSAGE, LOG, ACTIVE = keys(JOB)
@@ -30,6 +41,10 @@ def tokens(*texts: str, first: int = 0) -> list[Token]:
 @pytest.fixture
 def log(redis: Redis) -> TokenLog:
     return TokenLog(redis, tries=2, retention=3600)
+
+
+async def texts(message: MessageLog) -> list[str]:
+    return [entry.data.decode() for entry in (await message.read()).entries]
 
 
 async def claimed(log: TokenLog, claim: str = "a") -> MessageLog:
@@ -92,7 +107,7 @@ async def test_tokens_are_logged_and_published_once_in_order(log: TokenLog, redi
     assert ears.tokens == ["one ", "two ", "three"]
     assert [envelope.stream for envelope in ears.envelopes] == [("m1", 0), ("m1", 1), ("m1", 2)]
     assert await logged(redis, JOB) == ["one ", "two ", "three"]
-    assert await message.texts() == ["one ", "two ", "three"]
+    assert await texts(message) == ["one ", "two ", "three"]
     assert await redis.hget(MESSAGE, "next") == b"3"
 
 
@@ -109,7 +124,7 @@ async def test_repeated_and_overlapping_appends_add_only_what_is_new(log: TokenL
 async def test_gap_is_refused_and_changes_nothing(log: TokenLog, redis: Redis) -> None:
     message = await claimed(log)
     await message.append(tokens("a"))
-    with pytest.raises(GapError, match="Redis has 1 tokens"):
+    with pytest.raises(GapError, match="Redis has 1 entries"):
         await message.append(tokens("c", first=2))
     assert await logged(redis, JOB) == ["a"]
 
@@ -200,6 +215,12 @@ async def test_what_is_told_says_where_it_belongs(log: TokenLog, redis: Redis) -
     assert (envelope.stream, envelope.command) == (("m1", 2), wire.ASIDE)
 
 
+async def test_the_first_beginning_of_a_reply_stays(log: TokenLog, redis: Redis) -> None:
+    await (await claimed(log)).publish(DONE, begun=b"first")
+    await (await claimed(log, "b")).publish(DONE, begun=b"second")
+    assert await redis.hget(MESSAGE, "begun") == b"first"
+
+
 async def test_the_newest_that_have_ended_are_remembered_for_a_while(log: TokenLog, redis: Redis) -> None:
     ended = wire.ended_key(JOB.app_id, JOB.channel)
     seconds, _ = await redis.time()
@@ -232,10 +253,48 @@ async def test_decision_is_found_by_the_next_claim_and_cannot_be_changed(log: To
     await message.decide(b'{"stopReason":"end_turn"}')
     await message.decide(b'{"stopReason":"other"}')
     assert await log.open(JOB, "b").claim() == Claim("run", 2, 1, b'{"stopReason":"end_turn"}')
-    assert await log.open(JOB, "b").texts() == ["a"]
+    assert await texts(log.open(JOB, "b")) == ["a"]
     assert await redis.xrange(LOG, wire.LOG_FINAL_ID) == [
         (b"2-1", {wire.LOG_FINAL.encode(): b'{"stopReason":"end_turn"}'})
     ]
+
+
+PART = LogPart(1, "reasoning", b"{}", 1, b"")
+LAST = pytest.mark.parametrize("last", [*tokens("b", first=1), PART], ids=["token", "part"])
+
+
+@LAST
+async def test_append_does_the_rest_in_the_same_step_and_tells_readers_once(
+    log: TokenLog, redis: Redis, last: LogRecord
+) -> None:
+    """A repeated call, whose answer was lost, publishes nothing again."""
+    message, end = await claimed(log), b'{"stopReason":"end_turn"}'
+    entries: list[LogRecord] = [*tokens("a"), last]
+    beside = Beside(stream.Started("m1", 1, "puppet").frame(JOB.channel), b'{"input":3}', end)
+    async with Ears(redis, JOB) as ears:
+        for _ in range(2):
+            await message.append(entries, beside)
+        heard = [event for event, _ in await ears.all()]
+    assert heard == ["stream.started", "token.received", "token.received"][: 3 if last is not PART else 2]
+    assert await redis.hget(MESSAGE, "usage") == b'{"input":3}'
+    assert await redis.xrange(LOG, wire.LOG_FINAL_ID) == [(b"2-1", {wire.LOG_FINAL.encode(): end})]
+    await message.decide(end)
+    await message.decide(b'{"stopReason":"other"}')
+    assert await log.open(JOB, "b").claim() == Claim("run", 2, 2, end, b'{"input":3}')
+
+
+@LAST
+async def test_refused_append_does_nothing_of_the_rest(log: TokenLog, redis: Redis, last: LogRecord) -> None:
+    message, beside = await claimed(log), Beside(DONE, b'{"input":3}', b"{}")
+    async with Ears(redis, JOB) as ears:
+        with pytest.raises(GapError):
+            await message.append([last], beside)
+        await claimed(log, "b")
+        with pytest.raises(FencedError):
+            await message.append([*tokens("a"), last], beside)
+        assert await ears.all() == []
+    assert await redis.hget(MESSAGE, "usage") is None
+    assert not await redis.exists(LOG)
 
 
 async def test_released_message_is_as_if_never_claimed(log: TokenLog, redis: Redis) -> None:
@@ -301,3 +360,15 @@ async def test_scripts_return_after_the_server_forgot_them(log: TokenLog, redis:
     await redis.script_flush()
     await message.append(tokens("a"))
     assert await logged(redis, JOB) == ["a"]
+
+
+async def test_a_call_that_nobody_decided_expires_and_a_decision_stands(log: TokenLog, redis: Redis) -> None:
+    message = await claimed(log)
+    approvals = wire.approvals_key(JOB.app_id, JOB.channel, JOB.message_id)
+    await redis.hset(approvals, mapping={"c1": "", "c2": "decided"})
+    assert [await message.expire("c1", value) for value in (b"late", b"later")] == [b"late", b"late"]
+    assert await message.expire("c2", b"late") == b"decided"
+    await claimed(log, "b")
+    with pytest.raises(FencedError):
+        await message.expire("c1", b"other")
+    assert await redis.hgetall(approvals) == {b"c1": b"late", b"c2": b"decided"}

@@ -9,12 +9,12 @@ import pytest
 
 from legato.protocol.stream import Usage
 from legato.worker.providers import base
-from legato.worker.providers.anthropic import Anthropic
 from legato.worker.replies import model
 from legato.worker.replies.model import AttemptPolicy
 from legato.worker.replies.stop import Control, StopReason
 from tests.waiting import WAIT, until
 from tests.worker.providers import sse_server as sse
+from tests.worker.providers.claude import anthropic_provider
 from tests.worker.providers.sse_server import SseServer
 from tests.worker.replies.test_runner import Stage, spent
 from tests.worker.support import END, PATIENT, STARTED, Ears, Puppet, make_job
@@ -134,7 +134,7 @@ async def test_real_sdk_gets_through_a_429_with_retry_after_and_a_529(stage: Sta
         sse.whole("Hello"),
     ]
     async with SseServer(*scripts) as server:
-        provider = Anthropic(api_key="k", model="m", max_tokens=9, base_url=server.url)
+        provider = anthropic_provider(api_key="k", model="m", max_tokens=9, base_url=server.url)
         assert await play(stage, provider) == (WHOLE, "")
         await provider.aclose()
     assert len(server.requests) == 3

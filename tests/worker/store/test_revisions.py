@@ -182,7 +182,7 @@ async def test_several_that_upgrade_at_once_do_it_once(
     await asyncio.gather(*(prepare(old) for _ in range(4)))
     await assert_upgraded(old, engine)
     said = [record.getMessage() for record in caplog.records if "upgraded" in record.getMessage()]
-    assert said == ["database: upgraded from revision none to 0002"]
+    assert said == ["database: upgraded from revision none to 0003"]
 
 
 LOCK_IS_FREE = {
@@ -229,6 +229,40 @@ async def test_upgrade_is_committed_before_another_process_may_begin(
     assert await may_upgrade(old)
 
 
+BRANCHES_ADDED = (
+    "DROP INDEX ix_conversations_listed{of_conversations}",
+    "ALTER TABLE conversations DROP COLUMN title",
+    "ALTER TABLE messages DROP COLUMN parent_id",
+    "UPDATE legato_version SET version_num = '0002'",
+)
+"""Leads back to the revision before branches."""
+
+
+async def test_database_from_before_branches_goes_on_as_a_chain(
+    any_database: str, engine: AsyncEngine
+) -> None:
+    store = Store(any_database)
+    await store.prepare()
+    for number in range(2):
+        job = make_job(f"ask {number}", f"m{number}", conversation_id="c1")
+        await store.save(job, f"answer {number}", Decision("end_turn"))
+    async with engine.begin() as connection:
+        of_it = " ON conversations" if engine.dialect.name == "mysql" else ""
+        for statement in BRANCHES_ADDED:
+            await connection.execute(sa.text(statement.format(of_conversations=of_it)))
+    assert await differences(engine)
+    await store.prepare()
+    assert await differences(engine) == []
+    assert {row["parent_id"] for row in await rows(any_database)} == {None}
+    job = make_job("and?", "m2", conversation_id="c1")
+    told = (await store.with_history(job)).history
+    assert [turn.content for turn in told] == ["ask 0", "answer 0", "ask 1", "answer 1"]
+    await store.save(job, "x", Decision("end_turn"))
+    assert [row["parent_id"] for row in (await rows(any_database))[-2:]] == ["m1", "m2"]
+    assert [row["title"] for row in await rows(any_database, conversations)] == ["ask 0"]
+    await store.aclose()
+
+
 class CrashError(Exception):
     pass
 
@@ -272,8 +306,8 @@ async def test_not_allowed_to_change_tables_it_names_the_revision(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await prepare(database)
-    monkeypatch.setattr(revisions, "REVISIONS", (*revisions.REVISIONS, "0003"))
-    with pytest.raises(SchemaError, match=r"^it is at revision 0002, revision 0003 is needed"):
+    monkeypatch.setattr(revisions, "REVISIONS", (*revisions.REVISIONS, "0004"))
+    with pytest.raises(SchemaError, match=r"^it is at revision 0003, revision 0004 is needed"):
         await prepare(database, migrate=False)
 
 

@@ -10,8 +10,11 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy as sa
 
-from legato.protocol.stream import Turn, Usage
+from legato.protocol.conversations import NOBODY
+from legato.protocol.jobs import Turn
+from legato.protocol.stream import Usage
 from legato.worker.replies.reply import Decision
 from legato.worker.store import conversations as module
 from legato.worker.store import database as databases
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    import sqlalchemy as sa
+    from legato.protocol.jobs import Job
 
 DONE = Decision("end_turn", Usage(1, 2, 3, 4), "claude-x")
 CANCELLED = Decision(state="cancelled")
@@ -44,9 +47,9 @@ async def rows(url: str, table: sa.Table = messages) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-async def kept(any_database: str) -> AsyncIterator[Store]:
+async def kept(any_tables: str) -> AsyncIterator[Store]:
     """A store in every kind of database."""
-    opened = Store(any_database)
+    opened = Store(any_tables)
     await opened.prepare()
     yield opened
     await opened.aclose()
@@ -60,7 +63,7 @@ async def say(store: Store, message: str, answer: str, decision: Decision = DONE
 async def told(store: Store, **fields: Any) -> list[str]:
     """What the model is told before a further message of conversation c1."""
     job = make_job("and?", "next", **{"conversation_id": "c1", **fields})
-    return [f"{turn.role}: {turn.content}" for turn in await store.history(job)]
+    return [f"{turn.role}: {turn.content}" for turn in (await store.with_history(job)).history]
 
 
 @pytest.fixture
@@ -73,9 +76,9 @@ def cuts(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 # Keeping.
 
 
-async def test_both_turns_are_kept(kept: Store, any_database: str) -> None:
+async def test_both_turns_are_kept(kept: Store, any_tables: str) -> None:
     await kept.save(make_job("Hi", session_id="s1"), "Hello!", DONE)
-    user, assistant = await rows(any_database)
+    user, assistant = await rows(any_tables)
     common = {"message_id": "m1", "user_id": "7", "session_id": "s1", "status": "complete"}
     assert common.items() <= user.items()
     assert common.items() <= assistant.items()
@@ -93,18 +96,18 @@ async def test_both_turns_are_kept(kept: Store, any_database: str) -> None:
     assert user["created_at"] < assistant["created_at"]
 
 
-async def test_second_write_of_a_turn_is_ignored(kept: Store, any_database: str) -> None:
+async def test_second_write_of_a_turn_is_ignored(kept: Store, any_tables: str) -> None:
     await kept.save(make_job(), "first", DONE)
-    before = await rows(any_database)
+    before = await rows(any_tables)
     await kept.save(make_job(), "second", DONE)
-    assert await rows(any_database) == before
+    assert await rows(any_tables) == before
     assert len(before) == 2
 
 
-async def test_message_is_its_own_session_where_there_is_none(kept: Store, any_database: str) -> None:
+async def test_message_is_its_own_session_where_there_is_none(kept: Store, any_tables: str) -> None:
     await kept.save(make_job(), "x", DONE)
-    assert {row["session_id"] for row in await rows(any_database)} == {"m1"}
-    (conversation,) = await rows(any_database, conversations)
+    assert {row["session_id"] for row in await rows(any_tables)} == {"m1"}
+    (conversation,) = await rows(any_tables, conversations)
     assert (conversation["session_id"], conversation["public_id"]) == ("m1", None)
 
 
@@ -114,9 +117,9 @@ async def test_turn_that_did_not_end_well_says_so(store: Store, database: str, s
     assert [row["status"] for row in await rows(database)] == ["complete", state]
 
 
-async def test_texts_that_databases_choke_on(kept: Store, any_database: str) -> None:
+async def test_texts_that_databases_choke_on(kept: Store, any_tables: str) -> None:
     await kept.save(make_job("a\0b", queued_at=2**53), "😀" * 100_000, DONE)
-    user, assistant = await rows(any_database)
+    user, assistant = await rows(any_tables)
     assert user["content"] == "ab"
     assert str(user["created_at"]).startswith("9999-12-31")
     assert assistant["content"] == "😀" * 100_000
@@ -127,11 +130,11 @@ async def test_time_beyond_any_calendar_is_its_end(store: Store, database: str) 
     assert str((await rows(database))[0]["created_at"]).startswith("9999-12-31")
 
 
-async def test_ids_that_differ_in_case_are_different(kept: Store, any_database: str) -> None:
+async def test_ids_that_differ_in_case_are_different(kept: Store, any_tables: str) -> None:
     """MySQL's own collations would take the second for the first one again, and Ann for ann."""
     await say(kept, "m", "one", user_id="ann", conversation_id="c1")
     await say(kept, "M", "two", user_id="Ann", conversation_id="C1")
-    assert [row["content"] for row in await rows(any_database)] == ["m", "one", "M", "two"]
+    assert [row["content"] for row in await rows(any_tables)] == ["m", "one", "M", "two"]
     assert await told(kept, user_id="ann") == ["user: m", "assistant: one"]
     with pytest.raises(ConversationDeniedError):
         await told(kept, user_id="Ann")
@@ -152,62 +155,62 @@ async def test_row_that_the_database_does_not_take_is_refused_without_telling_it
     assert text not in "".join(traceback.format_exception(caught.value))
 
 
-async def test_server_refuses_what_does_not_fit_without_telling_it(kept: Store, any_database: str) -> None:
+async def test_server_refuses_what_does_not_fit_without_telling_it(kept: Store, any_tables: str) -> None:
     """Nothing is cut off silently."""
     text = "gehe" + "im"
     decision = Decision(text * 100, DONE.usage)
-    if any_database.startswith("sqlite"):
+    if any_tables.startswith("sqlite"):
         await kept.save(make_job(), "x", decision)
         return
     with pytest.raises(DatabaseRefusedError) as caught:
         await kept.save(make_job(), "x", decision)
     assert text not in "".join(traceback.format_exception(caught.value))
-    assert await rows(any_database) == []
+    assert await rows(any_tables) == []
 
 
 # Places in a conversation.
 
 
-async def test_turns_of_a_conversation_are_counted(kept: Store, any_database: str) -> None:
+async def test_turns_of_a_conversation_are_counted(kept: Store, any_tables: str) -> None:
     for number in range(3):
         await say(kept, f"m{number}", "x", conversation_id="c1")
         await say(kept, f"s{number}", "x", session_id="s")
     await say(kept, "m0", "again", conversation_id="c1")
-    public, session = await rows(any_database, conversations)
+    public, session = await rows(any_tables, conversations)
     assert (public["public_id"], public["session_id"], public["user_id"]) == ("c1", None, "7")
     assert (session["public_id"], session["session_id"], session["user_id"]) == (None, "s", "7")
     assert public["created_at"] <= public["updated_at"]
     for conversation, letter in ((public, "m"), (session, "s")):
-        of_it = [row for row in await rows(any_database) if row["conversation_id"] == conversation["id"]]
+        of_it = [row for row in await rows(any_tables) if row["conversation_id"] == conversation["id"]]
         assert [(row["position"], row["message_id"], row["role"]) for row in of_it] == [
             (place, f"{letter}{place // 2}", ("user", "assistant")[place % 2]) for place in range(6)
         ]
 
 
-async def test_messages_that_end_at_once_are_kept_side_by_side(kept: Store, any_database: str) -> None:
+async def test_messages_that_end_at_once_are_kept_side_by_side(kept: Store, any_tables: str) -> None:
     """Also by several processes: here by several stores. Each was a conversation's first once."""
-    stores = [kept, Store(any_database), Store(any_database)]
+    stores = [kept, Store(any_tables), Store(any_tables)]
     async with asyncio.TaskGroup() as tasks:
         for number in range(30):
             tasks.create_task(say(stores[number % 3], f"m{number}", "x", conversation_id=f"c{number % 2}"))
     for store in stores[1:]:
         await store.aclose()
-    assert len(await rows(any_database, conversations)) == 2
-    turns = sorted(await rows(any_database), key=lambda row: (row["conversation_id"], row["position"]))
+    assert len(await rows(any_tables, conversations)) == 2
+    turns = sorted(await rows(any_tables), key=lambda row: (row["conversation_id"], row["position"]))
     assert [row["position"] for row in turns] == [*range(30), *range(30)]
     for user, assistant in zip(turns[::2], turns[1::2], strict=True):
         assert user["message_id"] == assistant["message_id"]
         assert (user["role"], assistant["role"]) == ("user", "assistant")
 
 
-async def test_conversation_that_is_removed_takes_its_turns_along(kept: Store, any_database: str) -> None:
+async def test_conversation_that_is_removed_takes_its_turns_along(kept: Store, any_tables: str) -> None:
     await say(kept, "m1", "x", conversation_id="c1")
     await say(kept, "m2", "x")
-    engine = databases.connect(any_database)
+    engine = databases.connect(any_tables)
     async with engine.begin() as connection:
         await connection.execute(conversations.delete().where(conversations.c.public_id == "c1"))
     await engine.dispose()
-    assert [row["message_id"] for row in await rows(any_database)] == ["m2", "m2"]
+    assert [row["message_id"] for row in await rows(any_tables)] == ["m2", "m2"]
     assert await told(kept) == []
 
 
@@ -216,7 +219,8 @@ async def test_conversation_that_is_removed_takes_its_turns_along(kept: Store, a
 
 async def test_without_a_conversation_the_history_is_the_jobs(store: Store) -> None:
     history = (Turn("user", "a"), Turn("assistant", "b"))
-    assert await store.history(make_job(history=history, session_id="s")) == history
+    job = make_job(history=history, session_id="s")
+    assert await store.with_history(job) == job
 
 
 async def test_history_is_what_was_answered_in_order(kept: Store) -> None:
@@ -233,14 +237,25 @@ async def test_history_is_what_was_answered_in_order(kept: Store) -> None:
     assert await told(kept) == expected
 
 
+async def test_replies_without_text_take_no_room_in_the_history(any_tables: str) -> None:
+    store = Store(any_tables, limits=HistoryLimits(turns=4))
+    await store.prepare()
+    await say(store, "one", "1", conversation_id="c1")
+    for number in range(6):
+        await say(store, f"m{number}", "" if number % 2 else "  ", CANCELLED, conversation_id="c1")
+        await say(store, f"f{number}", "x", FAILED, conversation_id="c1")
+    assert await told(store) == ["user: one", "assistant: 1"]
+    await store.aclose()
+
+
 async def test_taken_over_after_it_was_kept_a_message_is_not_told_itself(kept: Store) -> None:
     await say(kept, "one", "1", conversation_id="c1")
     await say(kept, "next", "cut", CANCELLED, conversation_id="c1")
     assert await told(kept) == ["user: one", "assistant: 1"]
 
 
-async def test_only_the_newest_turns_are_told(any_database: str, cuts: Callable[[], list[str]]) -> None:
-    store = Store(any_database, limits=HistoryLimits(turns=5))
+async def test_only_the_newest_turns_are_told(any_tables: str, cuts: Callable[[], list[str]]) -> None:
+    store = Store(any_tables, limits=HistoryLimits(turns=5))
     await store.prepare()
     for number in range(4):
         await say(store, f"m{number}", str(number), conversation_id="c1")
@@ -250,9 +265,9 @@ async def test_only_the_newest_turns_are_told(any_database: str, cuts: Callable[
 
 
 async def test_history_that_is_told_whole_is_not_called_cut(
-    any_database: str, cuts: Callable[[], list[str]]
+    any_tables: str, cuts: Callable[[], list[str]]
 ) -> None:
-    store = Store(any_database, limits=HistoryLimits(turns=4, characters=6))
+    store = Store(any_tables, limits=HistoryLimits(turns=4, characters=6))
     await store.prepare()
     for number in range(2):
         await say(store, f"m{number}", str(number), conversation_id="c1")
@@ -270,10 +285,10 @@ async def test_long_turns_are_told_to_the_last_character(kept: Store, cuts: Call
 
 
 async def test_only_as_many_characters_are_told_as_fit(
-    any_database: str, cuts: Callable[[], list[str]]
+    any_tables: str, cuts: Callable[[], list[str]]
 ) -> None:
     """An exchange goes as a whole, and those before it too."""
-    store = Store(any_database, limits=HistoryLimits(characters=20))
+    store = Store(any_tables, limits=HistoryLimits(characters=20))
     await store.prepare()
     await say(store, "m0", "short", conversation_id="c1")
     await say(store, "m1", "é" * 11, conversation_id="c1")
@@ -290,7 +305,7 @@ async def test_only_as_many_characters_are_told_as_fit(
     await store.aclose()
 
 
-async def test_nothing_of_a_conversation_is_told_to_another_user(kept: Store, any_database: str) -> None:
+async def test_nothing_of_a_conversation_is_told_to_another_user(kept: Store, any_tables: str) -> None:
     await say(kept, "one", "1", conversation_id="c1")
     with pytest.raises(ConversationDeniedError):
         await told(kept, user_id="ann")
@@ -298,12 +313,12 @@ async def test_nothing_of_a_conversation_is_told_to_another_user(kept: Store, an
     assert await told(kept) == ["user: one", "assistant: 1"]
     with pytest.raises(ConversationDeniedError):
         await told(kept, user_id="ann")
-    outside = await rows(any_database, conversations)
+    outside = await rows(any_tables, conversations)
     assert [(row["public_id"], row["session_id"], row["user_id"]) for row in outside] == [
         ("c1", None, "7"),
         (None, "let me in", "ann"),
     ]
-    assert [row["position"] for row in await rows(any_database)] == [0, 1, 0, 1]
+    assert [row["position"] for row in await rows(any_tables)] == [0, 1, 0, 1]
 
 
 async def test_conversation_is_the_users_who_is_first(kept: Store) -> None:
@@ -314,6 +329,110 @@ async def test_conversation_is_the_users_who_is_first(kept: Store) -> None:
     (owner,) = [user for user, answer in zip(users, answers, strict=True) if answer == []]
     await say(kept, "mine", "yes", conversation_id="c1", user_id=owner)
     assert await told(kept, user_id=owner) == ["user: mine", "assistant: yes"]
+
+
+# Titles.
+
+
+async def titles(url: str) -> list[str | None]:
+    return [row["title"] for row in await rows(url, conversations)]
+
+
+async def test_conversation_is_called_by_its_first_words(kept: Store, any_tables: str) -> None:
+    job = make_job("What is the\nweather in Oslo?", conversation_id="c1")
+    made = await kept.save(job, "Cold.", FAILED)
+    assert made is not None
+    assert made.title == "What is the weather in Oslo?"
+    assert await kept.save(job, "Cold.", FAILED) is None
+    assert await kept.save(make_job("And Bergen?", "m2", conversation_id="c1"), "Wet.", DONE) is None
+    assert await kept.save(make_job("Without one", "m3", session_id="s"), "x", DONE) is None
+    assert await titles(any_tables) == ["What is the weather in Oslo?", None]
+
+
+async def test_conversation_without_words_gets_no_title(store: Store, database: str) -> None:
+    assert await store.save(make_job("\0", conversation_id="c1"), "x", DONE) is None
+    assert await titles(database) == [None]
+
+
+async def test_titles_can_be_off(database: str) -> None:
+    store = Store(database, titles=False)
+    await store.prepare()
+    assert await store.save(make_job(conversation_id="c1"), "x", DONE) is None
+    assert await titles(database) == [None]
+    await store.aclose()
+
+
+async def test_title_is_replaced_unless_it_was_changed_in_between(kept: Store, any_tables: str) -> None:
+    job = make_job("Hi", conversation_id="c1")
+    await kept.save(job, "x", DONE)
+    assert not await kept.retitle(job, "Other", "Mine")
+    assert not await kept.retitle(make_job("Hi", conversation_id="c1", user_id="ann"), "Hi", "Hers")
+    assert await kept.retitle(job, "Hi", "Greetings")
+    assert await titles(any_tables) == ["Greetings"]
+
+
+# Removed conversations.
+
+
+async def delete(url: str, public_id: str) -> None:
+    """As the broadcaster deletes a conversation."""
+    engine = databases.connect(url)
+    async with engine.begin() as connection:
+        found = conversations.c.public_id == public_id
+        number = await connection.scalar(sa.select(conversations.c.id).where(found))
+        await connection.execute(messages.delete().where(messages.c.conversation_id == number))
+        gone = conversations.update().where(found).values(user_id=NOBODY, title=None)
+        await connection.execute(gone)
+    await engine.dispose()
+
+
+async def test_late_reply_does_not_revive_a_conversation_that_was_deleted(
+    kept: Store, any_tables: str
+) -> None:
+    await say(kept, "m1", "x", conversation_id="c1")
+    await delete(any_tables, "c1")
+    assert await kept.save(make_job("late", "m2", conversation_id="c1"), "secret", DONE) is None
+    assert await rows(any_tables) == []
+    for user in (7, "ann"):
+        with pytest.raises(ConversationDeniedError):
+            await told(kept, user_id=user)
+    assert await titles(any_tables) == [None]
+
+
+async def statements(store: Store, job: Job) -> list[str]:
+    """The verbs of the statements with which a message is stored."""
+    found: list[str] = []
+    engine = store._transactions._engine  # type: ignore[attr-defined]
+
+    def note(*arguments: Any) -> None:
+        found.append(arguments[2].split()[0])
+
+    of = getattr(engine, "sync_engine", engine)
+    sa.event.listen(of, "before_cursor_execute", note)
+    await store.save(job, "x", DONE)
+    sa.event.remove(of, "before_cursor_execute", note)
+    return [verb for verb in found if verb != "BEGIN"]
+
+
+async def test_message_is_stored_with_four_statements(kept: Store) -> None:
+    """They are most of what a reply costs the worker beyond its tokens."""
+    four = ["SELECT", "SELECT", "INSERT", "UPDATE"]
+    first = await statements(kept, make_job("a", "m1", conversation_id="c1"))
+    assert first == ["SELECT", "INSERT", *four]
+    assert await statements(kept, make_job("b", "m2", conversation_id="c1")) == four
+    assert await statements(kept, make_job("c", "m3", conversation_id="c1", parent_id="m1")) == four
+    again = make_job("", "m4", conversation_id="c1", parent_id="m1", regenerate=True)
+    assert await statements(kept, again) == four
+
+
+async def test_message_of_no_conversation_is_stored_with_two_statements_where_inserts_count(
+    kept: Store, any_tables: str
+) -> None:
+    job, few = make_job("a", "m1"), 6 if "mysql" in any_tables else 2
+    assert len(await statements(kept, job)) == few
+    assert len(await statements(kept, job)) > 2, "it is stored already: nothing changes"
+    assert len(await statements(kept, make_job("b", "m2"))) == few
+    assert len(await rows(any_tables)) == 4
 
 
 # Several processes.

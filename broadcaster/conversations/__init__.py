@@ -1,0 +1,1 @@
+"""Stored conversations: read, renamed and deleted in the worker's database."""

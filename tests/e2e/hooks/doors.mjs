@@ -1,0 +1,16 @@
+// What a page of an application has that uses the stream hooks: `window.mount(use)` runs hooks, and shows what
+// `use()` returns as JSON.
+
+import { useChat } from "@ai-sdk/react";
+import * as stream from "@laravel/stream-react";
+import { DefaultChatTransport } from "ai";
+import { createElement } from "react";
+import { createRoot } from "react-dom/client";
+
+window.hooks = { ...stream, useChat, DefaultChatTransport };
+window.mount = (use) => {
+  const Component = () => JSON.stringify(use());
+  const root = createRoot(document.body.appendChild(document.createElement("output")));
+  root.render(createElement(Component));
+  window.unmount = () => root.unmount();
+};

@@ -1,0 +1,39 @@
+// Each state of the chat page: no accessibility fault that a machine can see, and nothing wider than the screen.
+
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { after, before, test } from "node:test";
+
+import { launch } from "./browser.mjs";
+import { SCREENS, walk } from "./states.mjs";
+
+let browser;
+let axe;
+
+before(async () => {
+  browser = await launch();
+  axe = await readFile(new URL(import.meta.resolve("axe-core/axe.min.js")), "utf8");
+});
+
+after(() => browser.close());
+
+/** What axe finds: the rule and the elements. In the dark only colours can differ. */
+async function violations(colorScheme) {
+  const rules = colorScheme === "dark" ? { runOnly: ["color-contrast"] } : {};
+  const found = await window.axe.run({ ...rules, resultTypes: ["violations"] });
+  return found.violations.map(({ id, nodes }) => [id, nodes.map(({ html, any }) => [html, any[0]?.message])]);
+}
+
+for (const [name, screen] of Object.entries(SCREENS)) {
+  test(`no fault in any state, ${name}`, { timeout: 500_000 }, async () => {
+    await walk(browser, { ...screen, bypassCSP: true }, async (state, { page }) => {
+      if (state === "empty") await page.evaluate(axe);
+      for (const colorScheme of ["light", "dark"]) {
+        await page.emulateMedia({ colorScheme });
+        assert.deepEqual(await page.evaluate(violations, colorScheme), [], `${state}, ${colorScheme}`);
+      }
+      const width = await page.evaluate(() => document.documentElement.scrollWidth);
+      assert.ok(width <= screen.viewport.width, `${state} is ${width} pixels wide`);
+    });
+  });
+}

@@ -1,0 +1,30 @@
+"""Values of users' code as JSON: whatever a tool or a handler has answered."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from legato.protocol.text import replace_lone_escapes
+
+
+def encode_json(value: Any) -> bytes:
+    """The value as JSON, with U+FFFD for each lone surrogate.
+
+    :raises ValueError: it is no JSON. One line.
+    """
+    try:
+        return _encode(value)
+    except Exception as error:  # noqa: BLE001 - the value's own code may run
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(said) from None
+
+
+def _encode(value: Any) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        escaped = json.dumps(msgspec.to_builtins(value, str_keys=True))  # as the encoder, but in ASCII
+        return msgspec.json.format(replace_lone_escapes(escaped.encode()), indent=-1)
