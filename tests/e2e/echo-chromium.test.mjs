@@ -172,18 +172,21 @@ for (const broadcaster of ["reverb", "pusher"]) {
           for (const kind of ["private", "join"]) {
             echo[kind](name)
               .subscribed(hear(kind, "subscribed"))
-              .error(({ type, status }) => hear(kind)(type, status))
+              .error(({ type, status }) => hear(`${kind}-${name}`)(type, status))
               .listen(".e", hear(kind, "event"));
           }
         }
       },
       [forbidden, forged],
     );
-    const refused = [
-      ["AuthError", 403], // by the application
-      ["AuthError", 401], // by Legato
-    ];
-    await ann.hears({ private: refused, join: refused });
+    const byApplication = [["AuthError", 403]];
+    const byLegato = [["AuthError", 401]];
+    await ann.hears({
+      [`private-${forbidden}`]: byApplication,
+      [`private-${forged}`]: byLegato,
+      [`join-${forbidden}`]: byApplication,
+      [`join-${forged}`]: byLegato,
+    });
     ann.failed(/status of 403/, /status of 403/);
 
     await app.sdk.trigger([`private-${forbidden}`, `presence-${forged}`], "e", "secret");
