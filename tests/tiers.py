@@ -218,7 +218,6 @@ PROOF_ALONE: Final = (
     "tests/deploy/test_processes.py::test_readiness_is_seen_where_only_warnings_are_shown[error]",
     "tests/deploy/test_wheel.py::test_chaos_installs_what_its_readers_need_outside_the_package",
     "tests/deploy/test_wheel.py::test_bench_runs",
-    "tests/deploy/test_wheel.py::test_nothing_is_overwritten_by_packages_called_as_our_folders",
     # React's and Vue's hooks are over the Echo that other scenarios test.
     "tests/e2e/test_broadcaster.py::test_stock_clients_in_chromium[hooks-",
     # What clients see is the same with and without Redis.
