@@ -299,6 +299,15 @@ MAX_SHOWN_BYTES: Final = 8000
 HANDLER_SILENCE_SECONDS: Final = 86_400.0
 """How long a handler may yield nothing: ``worker.timeout`` ends it before."""
 
+HANDLER_END_SECONDS: Final = 10.0
+"""How long a handler may take to end behind its ``Final``: what it cleans up by then."""
+
+HANDLER_MAX_CHARACTERS: Final = 8_000_000
+"""Maximum size of all that a handler yields in one reply."""
+
+HANDLER_MAX_PAUSES: Final = 32
+"""How often the model may pause in an answer to a handler, and be asked to go on."""
+
 HANDLER_MAX_ONCE_BYTES: Final = 1_000_000
 """Maximum length of a stored value of a handler as JSON."""
 

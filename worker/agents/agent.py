@@ -157,11 +157,12 @@ async def _called(system: Callable[[Job], str | Awaitable[str]], job: Job) -> st
                 answer = await answer
     except TimeoutError:
         raise AgentError(f"system: no answer within {AGENT_SYSTEM_SECONDS:g} seconds") from None
-    except (SystemExit, KeyboardInterrupt) as error:
+    except Exception:
+        raise
+    except BaseException as error:  # it must not end the process, nor look like a stop from outside
+        if isinstance(error, asyncio.CancelledError):
+            obey_cancellation()
         raise AgentError(f"system: the function raised {type(error).__name__}") from error
-    except asyncio.CancelledError as error:
-        obey_cancellation()
-        raise AgentError("system: the function raised CancelledError") from error
     if not isinstance(answer, str):
         raise AgentError(f"system: the function answered a {type(answer).__name__}, not a text")
     return answer

@@ -9,6 +9,8 @@ yield the same again: whatever may differ, such as the answer of a service, goes
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -18,16 +20,25 @@ from legato.protocol import parts
 from legato.protocol.redis.cancellation import obey_cancellation
 from legato.protocol.stream import Usage
 from legato.protocol.text import Joiner
-from legato.worker.limits import HANDLER_MAX_ONCE_BYTES, HANDLER_MAX_ONCE_KEY_CHARACTERS
+from legato.worker.limits import (
+    HANDLER_END_SECONDS,
+    HANDLER_MAX_CHARACTERS,
+    HANDLER_MAX_ONCE_BYTES,
+    HANDLER_MAX_ONCE_KEY_CHARACTERS,
+    HANDLER_MAX_PAUSES,
+)
 from legato.worker.providers import base
 
+from .said import Said
 from .shown import EVERYTHING, part_of
 from .values import encode_json
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 
     from legato.protocol.jobs import Job, Turn
+
+log: Final = logging.getLogger("legato.worker")
 
 Recorded = str | tuple[str, bytes]
 """What the log has: a text, or the kind and the JSON of another part."""
@@ -51,7 +62,7 @@ class Asker(Protocol):
     """The model of the settings."""
 
     def stream(self, request: base.ProviderRequest) -> AsyncGenerator[base.Event, None]:
-        """The events of one request; of text, only what comes behind ``so_far``.
+        """The events of one request, with a Final; of text, only what comes behind ``so_far``.
 
         :raises ProviderError: the request has failed. The handler is called again if that may help.
         """
@@ -71,16 +82,22 @@ class HandlerTurn:
         self.job = job
         self.message = job.message
         self.history = job.history
-        self.attempt = attempt
         self._memory = memory
         self._asker = asker
-        self.begin(Replay(()))
+        self.begin(Replay(()), attempt)
 
-    def begin(self, replay: Replay) -> None:
+    def begin(self, replay: Replay, attempt: int) -> None:
         """The handler is called, perhaps again; ``replay`` follows what it yields."""
+        self.attempt = attempt
         self.usage = Usage()
         self._replay = replay
         self._asked = 0
+        self._end = base.Final("end_turn", self.usage)
+
+    @property
+    def stop_reason(self) -> str:
+        """Of the last answer of :meth:`ask`: how the reply ends without a Final of the handler."""
+        return self._end.stop_reason
 
     async def once(self, key: str, function: Callable[[], Awaitable[Any]]) -> Any:
         """The result of ``function()``, which is stored: a later call with this key does not call it again.
@@ -110,75 +127,50 @@ class HandlerTurn:
 
         Yield these on as they come, and unchanged: after a crash the model goes on behind the text that
         readers have. An answer that has ended is stored, and the model is not asked for it again. Ask the
-        same things in the same order.
+        same things in the same order. The options of the job come before ``options``.
 
-        :param message: None: the user's. :param history: None: that of the conversation.
+        :param message: None: the user's, with its attachments.
+        :param history: None: that of the conversation.
         """
         self._asked += 1
         key = f"ask:{self._asked}"
+        request = base.ProviderRequest(
+            self.message if message is None else message,
+            self.history if history is None else tuple(history),
+            attempt=self.attempt,
+            options=options,
+            message_id=self.job.message_id,
+        )
+        for number in range(HANDLER_MAX_PAUSES + 1):
+            async with aclosing(self._answer(f"{key}.{number}" if number else key, request)) as events:
+                async for event in events:
+                    yield event
+            end = self._end
+            if end.stop_reason not in base.PAUSES or end.content is None:
+                return
+            request = request._replace(steps=(*request.steps, base.Step(end.content)))
+
+    async def _answer(self, key: str, request: base.ProviderRequest) -> AsyncGenerator[base.Event, None]:
+        """The answer to one request, stored by ``key``. Sets its end."""
         stored = await self._memory.recall(key)
         if stored is None:
-            before = self._replay.pending()
-            request = base.ProviderRequest(
-                self.message if message is None else message,
-                self.history if history is None else tuple(history),
-                "".join(event.text for event in before if isinstance(event, base.Text)),
-                options=options,
-                message_id=self.job.message_id,
-            )
-            said, usage = _Said(), Usage()
+            said, before = Said(), self._replay.pending()
             for event in before:
                 said.add(event)
                 yield event
-            async with aclosing(self._asker.stream(request)) as events:
+            so_far = "".join(event.text for event in before if isinstance(event, base.Text))
+            async with aclosing(self._asker.stream(request._replace(so_far=so_far))) as events:
                 async for event in events:
-                    if isinstance(event, base.Final):
-                        usage = event.usage
-                    elif said.add(event):
+                    if said.add(event):
                         yield event
-            await self._memory.remember(key, said.encode(usage))
+            await self._memory.remember(key, said.encode())
         else:
-            answer, usage = _Said.decode(stored)
-            for event in answer:
+            said = Said.decode(stored)
+            for event in said.events:
                 yield event
-        self.usage = base.total(self.usage, usage)
-
-
-class _Said:
-    """What a model has said, as it is stored: ``[[["text", ...], ["reasoning", ...]], usage]``."""
-
-    def __init__(self) -> None:
-        self._events: list[tuple[str, Any]] = []
-
-    def add(self, event: base.Event) -> bool:
-        """Add an event. Whether a handler gets it."""
-        if isinstance(event, base.Text):
-            if self._events and self._events[-1][0] == "text":
-                self._events[-1] = ("text", self._events[-1][1] + event.text)
-            else:
-                self._events.append(("text", event.text))
-        elif isinstance(event, base.Reasoning):
-            self._events.append(("reasoning", event.text))
-        elif isinstance(event, base.Citation):
-            self._events.append(("citation", msgspec.to_builtins(event)))
-        else:
-            return False
-        return True
-
-    def encode(self, usage: Usage) -> bytes:
-        return encode_json((self._events, usage))
-
-    @staticmethod
-    def decode(stored: bytes) -> tuple[list[base.Event], Usage]:
-        events, usage = msgspec.json.decode(stored, type=tuple[list[tuple[str, Any]], Usage])
-        return [_MAKES[kind](value) for kind, value in events], usage
-
-
-_MAKES: Final[dict[str, Callable[[Any], base.Event]]] = {
-    "text": base.Text,
-    "reasoning": base.Reasoning,
-    "citation": lambda value: base.Citation(**value),
-}
+        assert said.end is not None  # noqa: S101 - the Asker's promise
+        self._end = said.end
+        self.usage = base.total(self.usage, said.end.usage)
 
 
 def _encoded(value: Any) -> bytes:
@@ -209,28 +201,32 @@ class HandlerSource:
         self._turn = turn
         self._recorded = recorded
 
-    async def stream(self, _request: base.ProviderRequest) -> AsyncGenerator[base.Event, None]:
+    async def stream(self, request: base.ProviderRequest) -> AsyncGenerator[base.Event, None]:
         """See :class:`legato.worker.providers.base.Provider`.
 
-        :raises HandlerError: it yields what is no event, something after its end, or not what it did before;
-            or it raises what would end the process.
+        :raises HandlerError: it yields what is no event, too much, something after its end, or not what it
+            did before; or it raises what would end the process.
         """
         replay = Replay(self._recorded())
-        self._turn.begin(replay)
+        self._turn.begin(replay, request.attempt)
         end: base.Final | None = None
+        size = 0
         yield base.RequestAccepted(self.model)
         async with aclosing(_guarded(self._function(self._turn))) as events:
             async for event in events:
-                if end is not None:
-                    raise HandlerError("the handler yielded something after its Final")
                 if isinstance(event, base.Final):
                     end = _final(event)
-                else:
-                    for new in replay.feed(_event(event)):
-                        yield new
+                    await _ended(events)
+                    break
+                checked = _event(event)
+                size += _size(checked)
+                if size > HANDLER_MAX_CHARACTERS:
+                    raise HandlerError(f"the handler yielded more than {HANDLER_MAX_CHARACTERS} characters")
+                for new in replay.feed(checked):
+                    yield new
         for new in replay.end():
             yield new
-        yield end or base.Final("end_turn", self._turn.usage)
+        yield end or base.Final(self._turn.stop_reason, self._turn.usage)
 
     async def aclose(self) -> None:
         """Does nothing: a handler has no connections of ours."""
@@ -238,15 +234,48 @@ class HandlerSource:
 
 async def _guarded(events: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
     """The events. What would end the process, or look like a stop from outside, becomes a HandlerError."""
-    async with aclosing(events):
-        try:
-            async for event in events:
-                yield event
-        except (SystemExit, KeyboardInterrupt) as error:
-            raise HandlerError(f"the handler raised {type(error).__name__}") from error
-        except asyncio.CancelledError as error:
+    try:
+        while True:
+            with _errors():
+                try:
+                    event = await anext(events)
+                except StopAsyncIteration:
+                    return
+            yield event
+    finally:
+        with _errors():
+            await events.aclose()
+
+
+@contextlib.contextmanager
+def _errors() -> Iterator[None]:
+    """Around the handler's own code.
+
+    :raises HandlerError: it has raised what is no Exception, and nobody has cancelled it.
+    """
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError):
             obey_cancellation()
-            raise HandlerError("the handler raised CancelledError") from error
+        raise HandlerError(f"the handler raised {type(error).__name__}") from error
+
+
+async def _ended(events: AsyncGenerator[Any, None]) -> None:
+    """The handler has yielded its Final: wait until it has ended, not for ever.
+
+    :raises HandlerError: it yields more.
+    """
+    try:
+        async with asyncio.timeout(HANDLER_END_SECONDS) as limit:
+            async for _ in events:
+                raise HandlerError("the handler yielded something after its Final")
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        log.warning("a handler did not end within %g s of its Final", HANDLER_END_SECONDS)
 
 
 def _final(end: base.Final) -> base.Final:
@@ -272,6 +301,10 @@ def _event(yielded: object) -> base.Event:
             raise HandlerError(f"the handler yielded an invalid {type(yielded).__name__}: {error}") from None
     kinds = ", ".join(kind.__name__ for kind in _EVENTS)
     raise HandlerError(f"the handler yielded a {type(yielded).__name__}; expected a str, {kinds} or Final")
+
+
+def _size(event: base.Event) -> int:
+    return len(event.text) if isinstance(event, base.Text) else len(encode_json(event))
 
 
 class Replay:

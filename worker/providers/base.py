@@ -180,6 +180,10 @@ class Citation(msgspec.Struct, frozen=True):
     source: str = ""
 
 
+PAUSES = frozenset({"pause_turn"})
+"""Stop reasons with which the model wants to be asked again, with this step added."""
+
+
 def total(*parts: Usage) -> Usage:
     """The total usage of several requests."""
     return Usage(

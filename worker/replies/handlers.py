@@ -15,6 +15,7 @@ from legato.worker.providers import base
 from legato.worker.providers.circuit_breaker import ALWAYS_CLOSED, admitted
 
 from . import overlap
+from .options import overlay, with_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -65,13 +66,22 @@ class ReplyMemory:
 
 
 class ContinuingModel:
-    """The model, asked by a handler: goes on behind the text that it has said before."""
+    """The model, asked by a handler: goes on behind the text that it has said before.
 
-    def __init__(self, model: Model) -> None:
+    :param job: its options go with each request, its attachments with those that have its message.
+    """
+
+    def __init__(self, model: Model, job: Job | None = None) -> None:
         self._model = model
+        self._job = job
 
     async def stream(self, request: base.ProviderRequest) -> AsyncGenerator[base.Event, None]:
         """See :class:`legato.worker.agents.handler.Asker`."""
+        job = self._job
+        if job is not None and request.message == job.message:
+            request = with_options(request, job)
+        elif job is not None:
+            request = request._replace(options=overlay(request.options, job))
         request = request._replace(continuation=overlap.continuation(request.so_far))
         async with (
             admitted(self._model.breaker, math.inf) as is_probe,
@@ -110,7 +120,8 @@ def handler_model(
 ) -> Model:
     """The handler in place of the model. Makes ``answer`` its reply."""
     answer.follow_exactly()
-    turn = HandlerTurn(answer.job, answer.attempt, ReplyMemory(message, redis), ContinuingModel(model))
+    memory = ReplyMemory(message, redis)
+    turn = HandlerTurn(answer.job, answer.attempt, memory, ContinuingModel(model, answer.job))
     source = HandlerSource(handler, turn, lambda: _recorded(answer))
     policy = model.policy._replace(patience=_PATIENT)
     return dataclasses.replace(model, provider=source, policy=policy, breaker=ALWAYS_CLOSED)

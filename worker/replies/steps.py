@@ -284,7 +284,7 @@ def _can_be_approved(call: base.ToolCall) -> bool:
 
 
 def _pauses(stop_reason: str) -> bool:
-    return stop_reason == "pause_turn"
+    return stop_reason in base.PAUSES
 
 
 def _decoded(data: bytes, kind: type[T]) -> T:

@@ -24,6 +24,7 @@ from legato.worker.agents import (
     Text,
     shown,
 )
+from legato.worker.agents import handler as handler_module
 from legato.worker.agents.handler import HandlerError, HandlerSource, Replay, _event
 from legato.worker.limits import HANDLER_MAX_ONCE_BYTES
 from legato.worker.providers import base
@@ -224,6 +225,55 @@ async def test_nothing_may_follow_the_final() -> None:
     assert await refused(yielding(end, end)) == "the handler yielded something after its Final"
 
 
+async def test_a_handler_that_hangs_behind_its_final_has_ended(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(handler_module, "HANDLER_END_SECONDS", 0.01)
+    closed = asyncio.Event()
+
+    async def handler(_turn: HandlerTurn) -> AsyncGenerator[Any, None]:
+        yield "a"
+        yield Final("done", Usage(output=2))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    assert (await answered(handler))[-1] == base.Final("done", Usage(output=2))
+    assert closed.is_set()
+    assert "a handler did not end within 0.01 s of its Final" in caplog.text
+
+
+async def test_a_time_out_of_the_handler_behind_its_final_is_its_own() -> None:
+    async def handler(_turn: HandlerTurn) -> AsyncGenerator[Any, None]:
+        yield Final("done", Usage())
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        await answered(handler)
+
+
+@pytest.mark.parametrize("event", ["abcd", Reasoning("abcd"), Citation(title="abcd")])
+async def test_all_that_a_handler_yields_is_bounded(monkeypatch: pytest.MonkeyPatch, event: Any) -> None:
+    monkeypatch.setattr(handler_module, "HANDLER_MAX_CHARACTERS", 200)
+
+    async def handler(_turn: HandlerTurn) -> AsyncGenerator[Any, None]:
+        while True:
+            yield event
+
+    assert await refused(handler) == "the handler yielded more than 200 characters"
+
+
+async def test_what_a_handler_raises_when_it_is_closed_does_not_end_the_process() -> None:
+    async def handler(_turn: HandlerTurn) -> AsyncGenerator[Any, None]:
+        try:
+            yield 7
+        finally:
+            raise SystemExit(3)
+
+    assert await refused(handler) == "the handler raised SystemExit"
+
+
 async def test_lone_surrogates_of_any_event_are_replaced() -> None:
     events = [Reasoning("\ud800"), Citation(title="\ud800"), ServerToolCall("c", "n", {"a": "\ud800"})]
     found = (await answered(yielding(*events)))[1:-1]
@@ -237,6 +287,8 @@ async def test_lone_surrogates_of_any_event_are_replaced() -> None:
         (SystemExit(3), "the handler raised SystemExit"),
         (KeyboardInterrupt(), "the handler raised KeyboardInterrupt"),
         (asyncio.CancelledError(), "the handler raised CancelledError"),
+        (GeneratorExit(), "the handler raised GeneratorExit"),
+        (BaseException("?"), "the handler raised BaseException"),
     ],
 )
 async def test_what_would_end_the_process_is_an_error_of_the_handler(error: BaseException, said: str) -> None:

@@ -144,9 +144,9 @@ async def test_wherever_a_worker_dies_the_reply_goes_on_and_nothing_is_twice(
 
 
 async def interview(turn: HandlerTurn) -> AsyncGenerator[Any, None]:
-    """Asks the model twice."""
+    """Asks the model twice, which pauses once."""
     yield "Intro: "
-    async for event in turn.ask("#script rate=0 reason=2 tokens=4"):
+    async for event in turn.ask("#script rate=0 reason=2 tokens=2 pause tokens=2"):
         yield event
     yield Citation(url="https://example.com")
     async for event in turn.ask("#script rate=0 tokens=3"):
@@ -168,7 +168,7 @@ async def test_a_handler_passes_on_what_the_model_says(stage: AgentStage) -> Non
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("at", range(13))
+@pytest.mark.parametrize("at", range(14))
 async def test_a_model_that_a_handler_asks_goes_on_behind_what_readers_have(
     stage: AgentStage, monkeypatch: pytest.MonkeyPatch, at: int, after: bool
 ) -> None:
