@@ -7,10 +7,12 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,13 +81,24 @@ def call(url: str, body: object = None, **headers: str) -> Any:
         return json.load(response)
 
 
-def send(legato: Legato, message: str) -> Callable[[], Any]:
-    """Send a chat message; returns a function that looks at its reply."""
+class SentMessage:
+    """Answers its reply when it is called."""
+
+    def __init__(self, url: str, headers: dict[str, str]) -> None:
+        self.url = url
+        self.headers = headers
+
+    def __call__(self) -> Any:
+        return call(self.url, **self.headers)
+
+
+def send(legato: Legato, message: str) -> SentMessage:
+    """Send a chat message."""
     token = call(f"{legato.url}/dev/token?sub=7")["token"]
     headers = {"Authorization": f"Bearer {token}"}
     body = {"message": message, "history": []}
     message_id = call(f"{legato.url}/api/chat/send", body, **headers)["message_id"]
-    return lambda: call(f"{legato.url}/api/chat/{message_id}?after=-1", **headers)
+    return SentMessage(f"{legato.url}/api/chat/{message_id}?after=-1", headers)
 
 
 def test_when_the_banner_is_there_everything_works(shared: tuple[Legato, Path]) -> None:
@@ -189,13 +202,29 @@ def test_the_model_is_named_and_its_key_is_the_workers_alone(data: Path) -> None
         assert "sk-hush" not in legato.output
 
 
-def test_tokens_stay_valid_over_a_restart(data: Path) -> None:
-    with legato_up(data) as legato:
-        token = call(f"{legato.url}/dev/token?sub=7")["token"]
-        assert legato.stop() == 0
-    with legato_up(data) as legato:
-        headers = {"Authorization": f"Bearer {token}"}
-        assert call(f"{legato.url}/api/chat/send", {"message": "hi", "history": []}, **headers)["message_id"]
+def test_a_reply_that_waits_for_an_approval_outlives_everything(data: Path, tmp_path: Path) -> None:
+    """Every process is killed at once; the next start has the same data, and accepts the same token."""
+    refunds = tmp_path / "refunds.db"
+    environ = {"LEGATO_WORKER_AGENT": "docs.examples.refund:agent", "REFUNDS_DB": str(refunds)}
+    message = '#script rate=0 tool=refund:{"order": "A-1", "cents": 1250} echo'
+    with legato_up(data, **environ) as legato:
+        reply = send(legato, message)
+        asked = wait(lambda: reply()["status"] == "waiting" and reply())
+        pids = [legato.process.pid, *parts(legato).values()]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        wait(lambda: legato.process.poll() is not None and not any(map(alive, pids[1:])))
+    assert not refunds.exists()
+    with legato_up(data, **environ) as again:
+        reply.url = reply.url.replace(legato.url, again.url)
+        assert reply() == asked
+        [tool] = {part["call"] for part in asked["parts"] if "call" in part}
+        path = reply.url.partition("?")[0]
+        assert call(f"{path}/tools/{tool}", {"approve": True}, **reply.headers) == {"decided": True}
+        answer = wait(lambda: reply()["status"] == "complete" and reply())
+    assert "Refunded 1250 cents of order A-1, 1250 in all." in answer["text"]
+    with closing(sqlite3.connect(refunds)) as till:
+        assert till.execute("SELECT key, of, cents FROM refunds").fetchall() == [(tool, "A-1", 1250)]
 
 
 def test_a_data_directory_may_have_any_name_and_a_level_hides_lines(tmp_path: Path) -> None:
