@@ -23,6 +23,8 @@ from legato.protocol.redis_env import source_of_url, with_redis_url
 from legato.protocol.settings import SettingsError
 
 from . import app_environment
+from .address_limits import MAX_TRUSTED_PROXIES
+from .addresses import callers
 from .doors.settings import Door, DoorSettings
 from .foreign import settings as foreign
 from .limits import LEASE_SECONDS
@@ -64,7 +66,12 @@ class Server(Table, frozen=True):
     tls_cert: str = ""
     tls_key: str = ""
     cors_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
     max_connections: Count = 0
+    max_connections_per_address: Count = 0
+    max_new_connections_per_address: Count = 0
+    max_failed_tokens_per_address: Count = 0
+    max_failed_signatures_per_address: Count = 0
     max_subscriptions: Count = 500_000
     max_message_bytes: Positive = 65_536
     max_request_bytes: Positive = 1_048_576
@@ -81,6 +88,12 @@ class Server(Table, frozen=True):
             Origins(self.cors_origins, scheme=True)
         except ValueError as error:
             raise ValueError(f"cors_origins: {error}") from error
+        if len(self.trusted_proxies) > MAX_TRUSTED_PROXIES:
+            raise ValueError(f"trusted_proxies: expected at most {MAX_TRUSTED_PROXIES}")
+        try:
+            callers.networks(self.trusted_proxies)
+        except ValueError as error:
+            raise ValueError(f"trusted_proxies: {error}") from error
 
 
 class Metrics(Table, frozen=True):

@@ -51,6 +51,9 @@ def of_broadcaster(settings: Settings) -> Iterator[str]:
         yield "dev.enabled: everybody gets tokens for any user: never in production"
     if "*" in settings.server.cors_origins:
         yield "server.cors_origins: * lets any web page call the chat: name your sites"
+    for proxy in settings.server.trusted_proxies:
+        if proxy.endswith("/0"):
+            yield f"server.trusted_proxies: {proxy} lets every client choose its address: name your proxies"
     yield from of_apps(settings.apps)
     yield from _of_tokens(settings.auth)
     yield from _of_certificate(settings.server)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable, Collection, Mapping
 
+    from legato.broadcaster.addresses.callers import Callers
     from legato.broadcaster.channels.hub import Hub
     from legato.broadcaster.config import Server
     from legato.broadcaster.transport.budget import Budget
@@ -91,6 +92,8 @@ class ClientContext:
     admission: Admitting
     clients: ClientRegistry
     effects: EffectHandlers
+    callers: Callers | None = None
+    """None if nothing is limited by address."""
 
 
 class Client(ABC):
@@ -100,8 +103,21 @@ class Client(ABC):
     admission until they are processed, else None. While it is ``paused``, nothing is read from it.
     """
 
-    __slots__ = ("context", "early", "keys", "order", "paused", "session", "slow", "socket_id", "write_now")
+    __slots__ = (
+        "address",
+        "context",
+        "early",
+        "keys",
+        "order",
+        "paused",
+        "session",
+        "slow",
+        "socket_id",
+        "write_now",
+    )
 
+    address: str
+    """Set before the handshake if something is limited by it; empty if it is not known."""
     write_now: Callable[[bytes], None]
 
     def __init__(self, context: ClientContext) -> None:
