@@ -22,6 +22,7 @@ exit status:
   0    it ended as it was asked to (Ctrl-C, SIGTERM)
   1    something outside is not as it must be: a port is taken, Redis does not answer
   2    an option, an environment variable or a configuration file is wrong
+  130  Ctrl-C before it was done
 """
 
 
