@@ -212,16 +212,23 @@ COMMANDS: Final = {
 }
 
 
+BESIDE: Final = ("uvloop", "websockets", "redis")
+"""Packages whose versions a report of a mistake should name."""
+
+
 class _Version(argparse.Action):
-    """Prints the version, and looks it up only then, because that reads the installed packages."""
+    """Prints the versions, and looks them up only then, because that reads the installed packages."""
 
     def __init__(self, option_strings: Sequence[str], dest: str) -> None:
-        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
+        super().__init__(option_strings, dest, nargs=0, help="show the versions and exit")
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from importlib.metadata import version  # noqa: PLC0415
+        from platform import python_implementation, python_version  # noqa: PLC0415
 
-        sys.stdout.write(f"legato {version('legato')}\n")
+        lines = [f"legato {version('legato')}", f"Python {python_version()} ({python_implementation()})"]
+        lines += [f"{name} {version(name)}" for name in BESIDE]
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
         parser.exit()
 
 
