@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import sys
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,8 +16,7 @@ from legato.protocol.redis import advice as redis_advice
 from legato.protocol.redis.cancellation import end_task
 
 from . import lifecycle
-from .addresses.gate import ConnectionBounds
-from .addresses.opening import AddressLimits
+from .addresses.opening import AddressLimits, ConnectionBounds
 from .api.app import HttpApp, web
 from .api.chat_parts import chat_parts
 from .api.http_api import HttpApi
@@ -87,6 +85,7 @@ if TYPE_CHECKING:
     from legato.protocol.redis.pipeline import Named
     from legato.protocol.wire import Envelope
 
+    from .apps.source import AppWatcher
     from .bus.base import Bus
     from .config import Settings
     from .conversations.archive import Conversations
@@ -140,6 +139,8 @@ class Node:
     """HTTP requests by endpoint and status."""
     conversations: Conversations | None = None
     """The stored conversations; None without a database."""
+    source: AppWatcher | None = None
+    """Applications beside those of the settings; None if there is no source of them."""
 
 
 class Running(NamedTuple):
@@ -197,7 +198,7 @@ async def _node(settings: Settings) -> AsyncIterator[Node]:
         if source is not None:
             with _start_errors():
                 settings = msgspec.structs.replace(settings, apps=await source.load())
-        node = replace(_composed(settings, redis), conversations=conversations)
+        node = replace(_composed(settings, redis), conversations=conversations, source=source)
         with _start_errors():
             await node.lifecycle.start(node.delivery, node.announcements)
         if redis is not None:
@@ -227,7 +228,7 @@ def server_config(node: Node) -> uvicorn.Config:
     app = HttpApp(
         HttpApi(settings.server, node.apps, node.bus, node.registry, node.requests, addresses),
         Fallback(node.context),
-        guarded(web(settings, node.apps, chat, ready, node.requests, budget), addresses.tokens),
+        guarded(web(settings, node.apps, chat, ready, node.requests, budget), addresses),
     )
     return uvicorn_config(settings.server, app, node.context, node.throttle)
 
@@ -278,7 +279,8 @@ def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named 
     loop = asyncio.get_running_loop()
     server, apps, background = settings.server, Directory(settings.apps), Background(loop)
     connections, addresses = ConnectionFigures(), AddressLimits(server, loop.time)
-    subscribed = SubscriptionFigures(server.max_subscriptions or sys.maxsize)
+    subscribed = SubscriptionFigures()
+    subscribed.limit(server.max_subscriptions)
     deferred, wheel = DeferredWork(loop.call_soon), Wheel(loop)
     fanout = Fanout(loop.call_soon)
     hub = Hub(loop.call_soon, fanout)
@@ -323,7 +325,7 @@ def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named 
     subscriptions = Subscriptions(hub, registry, kinds.member_lists, announcements, welcome, subscribed)
     sign_ins = SignIns(hub, registry, watchlists)
     departures = Departures(hub, registry, kinds.member_lists, announcements, subscribed)
-    bounds = ConnectionBounds(server.max_connections, addresses.gate)
+    bounds = ConnectionBounds(server.max_connections, addresses)
     clients = Clients(hub, registry, departures, deferred, connections, bounds)
     admission = Admission(server.path, apps, registry, clients, connections, loop)
     client_events = ClientEvents(posting, webhooks)
@@ -348,7 +350,7 @@ def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named 
             sign_in=sign_ins.sign_in,
             relay=client_events.relay,
         ),
-        callers=addresses.callers,
+        addresses=addresses,
     )
     answers = OpenAnswers(settings.doors)
     loop_delay = LoopDelay(loop.call_later)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -31,7 +31,7 @@ from .limits import LEASE_SECONDS
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 NO_APP: Final = "apps: no application; expected [[apps]] with id, key and secret, or REVERB_APP_ID/KEY/SECRET"
 
@@ -229,6 +229,17 @@ class Settings(msgspec.Struct, frozen=True):
             if app_id in ("", app.id):
                 return app
         raise SettingsError(f"auth.app, chat.app: {app_id!r}: no such application id" if app_id else NO_APP)
+
+
+class SettingsSource(NamedTuple):
+    """Where settings come from, to read them again while the server runs.
+
+    :ivar read: reads and checks them; raises SettingsError.
+    :ivar use_level: logs this level and above from now on.
+    """
+
+    read: Callable[[], Settings]
+    use_level: Callable[[str], None]
 
 
 ALIASES: Final = foreign.ALIASES | {"REDIS_URL": "redis.url"}

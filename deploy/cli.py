@@ -49,14 +49,21 @@ def _broadcaster(args: argparse.Namespace, argv: Sequence[str]) -> int:
     import legato.broadcaster.config  # noqa: PLC0415
     import legato.broadcaster.foreign.settings  # noqa: PLC0415
 
-    settings = legato.broadcaster.config.load(args, os.environ)
+    from . import logs  # noqa: PLC0415
+
+    def read() -> legato.broadcaster.config.Settings:
+        settings = legato.broadcaster.config.load(args, os.environ)
+        logs.check_level(settings.log.level)
+        return settings
+
+    settings = read()
     _log(settings.log)
     environ = legato.broadcaster.foreign.settings.tell(os.environ)
     if settings.server.processes > 1:
         from . import processes  # noqa: PLC0415
 
-        return processes.run_broadcasters(argv, settings, environ)
-    return legato.broadcaster.cli.run(args)
+        return processes.run_broadcasters(argv, settings, environ, read)
+    return legato.broadcaster.cli.run(legato.broadcaster.config.SettingsSource(read, logs.use_level))
 
 
 def _worker(args: argparse.Namespace, argv: Sequence[str]) -> int:

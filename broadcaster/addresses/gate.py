@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from .allowances import Allowances
@@ -14,7 +14,10 @@ NEW: Final = "max_new_connections_per_address"
 
 
 class Addressed(Protocol):
-    """A client. Its address is empty if it is not known, and then not limited."""
+    """A client. Its address is empty if it is not known, and unset if it came before there were limits.
+
+    Then it is not limited.
+    """
 
     address: str
 
@@ -22,13 +25,13 @@ class Addressed(Protocol):
 class ConnectionGate:
     """Admits clients by their address.
 
-    :param most: connections of one address at once; 0 for no limit.
-    :param new: new connections per minute, also those that are refused for another reason; None for no limit.
+    :ivar most: connections of one address at once; 0 for no limit.
+    :ivar new: new connections per minute, also those that are refused for another reason; None for no limit.
     """
 
     def __init__(self, most: int, new: Allowances | None, refusals: AddressRefusals) -> None:
-        self._most = most
-        self._new = new
+        self.most = most
+        self.new = new
         self._refusals = refusals
         self._open: Counter[str] = Counter()
 
@@ -38,7 +41,7 @@ class ConnectionGate:
 
     def arrives(self, client: Addressed) -> bool:
         """Whether a client that has just connected may go on."""
-        address, new = client.address, self._new
+        address, new = _address(client), self.new
         if not address:
             return True
         if new is not None:
@@ -50,34 +53,28 @@ class ConnectionGate:
 
     def enter(self, client: Addressed) -> bool:
         """Count a client that is admitted, if it may be. :meth:`leave` has to follow then."""
-        if not client.address:
+        address = _address(client)
+        if not address:
             return True
-        if not self._has_room(client.address):
+        if not self._has_room(address):
             return False
-        self._open[client.address] += 1
+        self._open[address] += 1
         return True
 
     def leave(self, client: Addressed) -> None:
         """Undo :meth:`enter`."""
-        address = client.address
+        address = _address(client)
         if address:
             self._open[address] -= 1
             if not self._open[address]:
                 del self._open[address]
 
     def _has_room(self, address: str) -> bool:
-        if not self._most or self._open.get(address, 0) < self._most:
+        if not self.most or self._open.get(address, 0) < self.most:
             return True
         self._refusals.note(MOST, address)
         return False
 
 
-class ConnectionBounds(NamedTuple):
-    """The bounds on the connections of one process.
-
-    :ivar most: of all addresses together; 0 for no limit.
-    :ivar gate: limits them by address; None if it does not.
-    """
-
-    most: int
-    gate: ConnectionGate | None
+def _address(client: Addressed) -> str:
+    return getattr(client, "address", "")

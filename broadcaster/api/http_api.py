@@ -81,13 +81,15 @@ class HttpApi:
         self.max_body = server.max_request_bytes
         self._apps = apps
         self._figures = figures
-        self.callers = addresses.callers
-        self._failures = addresses.signatures
+        addresses.follow(self._use)
         self._starts = (f"{server.path}/apps/".encode(), f"{server.path}/users/".encode())
         self._loop = asyncio.get_running_loop()
         running, queries = RequestTasks(self._loop), Queries(registry)
         publishing = Publishing(bus, registry, queries, running)
         self._paths = Paths(server.path, _routes(publishing, queries, running))
+
+    def _use(self, addresses: AddressLimits) -> None:
+        self.callers, self._failures = addresses.callers, addresses.signatures
 
     def serves(self, raw_path: bytes) -> bool:
         """Whether the path belongs to the API."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from legato.broadcaster.addresses.failures import FailureLimit
+    from legato.broadcaster.addresses.opening import AddressLimits
 
 
 class TokenGuard:
@@ -24,36 +24,33 @@ class TokenGuard:
     never refused: it has nothing to try.
     """
 
-    def __init__(self, app: ASGIApp, failures: FailureLimit) -> None:
+    def __init__(self, app: ASGIApp, addresses: AddressLimits) -> None:
         self._app = app
-        self._failures = failures
+        self._addresses = addresses
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point."""
-        address = _who_tries(scope)
-        if not address:
+        failures = self._addresses.tokens
+        address = "" if failures is None else _who_tries(scope)
+        if failures is None or not address:
             await self._app(scope, receive, send)
             return
-        if wait := self._failures.refuses(address):
+        if wait := failures.refuses(address):
             message = {"message": "Too many wrong tokens from your address."}
             await JSONResponse(message, 429, {"retry-after": str(wait)})(scope, receive, send)
             return
 
         async def watch(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start" and message["status"] == 401:
-                self._failures.failed(address)
+                failures.failed(address)
             await send(message)
 
         await self._app(scope, receive, watch)
 
 
-def guarded(app: Starlette, failures: FailureLimit | None) -> Starlette:
-    """The application with the guard inside of all its other middleware: pages may read what it answers.
-
-    :param failures: None for no limit, and no guard.
-    """
-    if failures is not None:
-        app.user_middleware.append(Middleware(TokenGuard, failures=failures))
+def guarded(app: Starlette, addresses: AddressLimits) -> Starlette:
+    """The application with the guard inside of all its other middleware: pages may read what it answers."""
+    app.user_middleware.append(Middleware(TokenGuard, addresses=addresses))
     return app
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable, Collection, Mapping
 
-    from legato.broadcaster.addresses.callers import Callers
+    from legato.broadcaster.addresses.opening import AddressLimits
     from legato.broadcaster.channels.hub import Hub
     from legato.broadcaster.config import Server
     from legato.broadcaster.transport.budget import Budget
@@ -92,8 +92,7 @@ class ClientContext:
     admission: Admitting
     clients: ClientRegistry
     effects: EffectHandlers
-    callers: Callers | None = None
-    """None if nothing is limited by address."""
+    addresses: AddressLimits
 
 
 class Client(ABC):
@@ -117,7 +116,7 @@ class Client(ABC):
     )
 
     address: str
-    """Set before the handshake if something is limited by it; empty if it is not known."""
+    """Set before the handshake if something is limited by it, unset if not; empty if it is not known."""
     write_now: Callable[[bytes], None]
 
     def __init__(self, context: ClientContext) -> None:

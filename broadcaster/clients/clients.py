@@ -15,7 +15,8 @@ from .client import ENDED
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from legato.broadcaster.addresses.gate import ConnectionBounds
+    from legato.broadcaster.addresses.gate import ConnectionGate
+    from legato.broadcaster.addresses.opening import AddressLimits, ConnectionBounds
     from legato.broadcaster.channels.departure import Departures
     from legato.broadcaster.channels.hub import Hub
     from legato.broadcaster.registry.base import Registry
@@ -33,7 +34,8 @@ class Clients:
 
     :param bounds: on the connections of this process.
     :ivar open: clients that have not left.
-    :ivar gate: has counted each of them by its address; None if nothing is limited by it.
+    :ivar most: the maximum number of connections of this process; 0 for no limit.
+    :ivar gate: counts clients by their address; None if nothing was ever limited by it.
     :ivar leaving: the node is about to stop; load balancers should send new clients elsewhere.
     :ivar draining: the node accepts no new clients.
     """
@@ -52,15 +54,20 @@ class Clients:
         self._departures = departures
         self.deferred = deferred
         self._figures = figures
-        self._most, self.gate = bounds
+        self.most = bounds.most
+        self.gate: ConnectionGate | None = None
+        bounds.addresses.follow(self._use_gate)
         self.open: set[Client] = set()
         self.leaving = False
         self.draining = False
 
+    def _use_gate(self, addresses: AddressLimits) -> None:
+        self.gate = addresses.gate
+
     @property
     def takes_nobody(self) -> bool:
         """Whether the node accepts no new clients."""
-        return self.draining or 0 < self._most <= len(self.open)
+        return self.draining or 0 < self.most <= len(self.open)
 
     @property
     def state(self) -> str:

@@ -213,7 +213,7 @@ async def test_refusals_are_in_the_metrics():
 async def test_nothing_is_limited_by_default():
     """Behind a proxy that is not trusted, all clients have one address."""
     async with door(local_settings()) as opened:
-        assert opened.node.context.callers is opened.node.addresses.callers is None
+        assert opened.node.context.addresses.callers is None
         assert [connected(opened, upgrade())[1] for _ in range(50)] == [None] * 50
 
 
