@@ -127,7 +127,10 @@ class Reloader:
         if now.log.level != before.log.level:
             self._source.use_level(now.log.level)
         if parts.tls is not None:
-            load_certificate(parts.tls, server.tls_cert, server.tls_key)
+            try:
+                load_certificate(parts.tls, server.tls_cert, server.tls_key)
+            except SettingsError as error:  # the files have changed again since they were checked
+                logger.error("new TLS connections fail until the next reload: %s", error)  # noqa: TRY400
         if server.max_connections != before.server.max_connections:
             open_files.make_room(server.max_connections)
         parts.clients.most = server.max_connections

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
+from legato.broadcaster import reloading
 from legato.broadcaster.apps.source import AppWatcher
 from legato.broadcaster.composition import running
 from legato.broadcaster.config import Auth, Chat, Server, Settings, SettingsSource
@@ -274,6 +275,23 @@ async def test_certificates_are_read_again(tmp_path, caplog):
         file.settings = START
         await reloader.reload(parts)
         assert list(said(caplog))[1].endswith("stay as they were: server.tls_cert, server.tls_key")
+
+
+async def test_files_that_change_again_between_check_and_use_are_told(caplog, monkeypatch):
+    live = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+    def load(context: ssl.SSLContext, *_: str) -> None:
+        if context is live:
+            raise SettingsError("no such file")
+
+    monkeypatch.setattr(reloading, "load_certificate", load)
+    files = {"tls_cert": "a", "tls_key": "b"}
+    file = File(server(**files, max_connections=5))
+    async with door(START) as opened:
+        reload = Reload(opened, file)
+        await reload.reloader.reload(reload.parts._replace(tls=live))
+        assert "new TLS connections fail until the next reload: no such file" in caplog.messages
+        assert opened.node.clients.most == 5
 
 
 class Store:
