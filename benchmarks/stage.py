@@ -200,6 +200,7 @@ async def start(
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, legato.deploy.leash.__file__, str(os.getpid()), *command),
             env=environment.of_child(kind, clean, settings),
+            process_group=0,  # Ctrl-C is for this process, which ends the others
             stdin=asyncio.subprocess.DEVNULL,
             stdout=out,
             stderr=out,

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING
 
 from legato.protocol.settings import SettingsError
 
-from . import config
-
 if TYPE_CHECKING:
-    import argparse
+    from .config import SettingsSource
 
 
-def run(args: argparse.Namespace) -> int:
+def run(source: SettingsSource) -> int:
     """Run the server until it is told to stop.
 
     :returns: 0 after a clean stop, 2 for wrong settings, 1 if the start failed for another reason.
     """
     try:
-        settings = config.load(args, os.environ)
+        settings = source.read()
     except SettingsError as error:
         return _fail(error, 2)
     from . import process  # noqa: PLC0415 - report wrong settings before the slow imports
 
     try:
-        process.run(settings)
+        process.run(settings, source)
     except SettingsError as error:
         return _fail(error, 2)
     except process.StartError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import sys
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,9 +16,11 @@ from legato.protocol.redis import advice as redis_advice
 from legato.protocol.redis.cancellation import end_task
 
 from . import lifecycle
+from .addresses.opening import AddressLimits, ConnectionBounds
 from .api.app import HttpApp, web
 from .api.chat_parts import chat_parts
 from .api.http_api import HttpApi
+from .api.token_guard import guarded
 from .apps.directory import Directory
 from .apps.opening import open_source
 from .apps.source import UnreadableError
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
     from legato.protocol.redis.pipeline import Named
     from legato.protocol.wire import Envelope
 
+    from .apps.source import AppWatcher
     from .bus.base import Bus
     from .config import Settings
     from .conversations.archive import Conversations
@@ -101,6 +103,7 @@ class Node:
     """The parts of one node. Only this module holds all of them, and gives each what it needs."""
 
     settings: Settings
+    addresses: AddressLimits
     bus: Bus
     replies: Replies | None
     """The chat's state in Redis; None when chat is off."""
@@ -136,6 +139,8 @@ class Node:
     """HTTP requests by endpoint and status."""
     conversations: Conversations | None = None
     """The stored conversations; None without a database."""
+    source: AppWatcher | None = None
+    """Applications beside those of the settings; None if there is no source of them."""
 
 
 class Running(NamedTuple):
@@ -165,7 +170,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 ended = asyncio.create_task(server.serve(sockets=descriptors(listener)))
                 await asyncio.wait({ended, server.ready}, return_when=asyncio.FIRST_COMPLETED)
                 port = listener.getsockname()[1]
-                _announce(settings, port)
+                lifecycle.announce(settings, port)
                 try:
                     yield Running(node, port, metrics_port, ended, server)
                 finally:
@@ -193,7 +198,7 @@ async def _node(settings: Settings) -> AsyncIterator[Node]:
         if source is not None:
             with _start_errors():
                 settings = msgspec.structs.replace(settings, apps=await source.load())
-        node = replace(_composed(settings, redis), conversations=conversations)
+        node = replace(_composed(settings, redis), conversations=conversations, source=source)
         with _start_errors():
             await node.lifecycle.start(node.delivery, node.announcements)
         if redis is not None:
@@ -217,13 +222,13 @@ def _composed(settings: Settings, redis: Named | None) -> Node:
 
 def server_config(node: Node) -> uvicorn.Config:
     """What uvicorn needs in order to serve the node."""
-    settings, budget = node.settings, node.context.budget
+    settings, budget, addresses = node.settings, node.context.budget, node.addresses
     ready = partial(lifecycle.unready, node.clients, node.bus, node.registry)
     chat = chat_parts(node.replies, node.conversations, node.bus, node.hub, node.background, node.answers)
     app = HttpApp(
-        HttpApi(settings.server, node.apps, node.bus, node.registry, node.requests),
+        HttpApi(settings.server, node.apps, node.bus, node.registry, node.requests, addresses),
         Fallback(node.context),
-        web(settings, node.apps, chat, ready, node.requests, budget),
+        guarded(web(settings, node.apps, chat, ready, node.requests, budget), addresses),
     )
     return uvicorn_config(settings.server, app, node.context, node.throttle)
 
@@ -247,6 +252,7 @@ def _metrics(node: Node) -> Generator[int, None, None]:
 def _measured(node: Node) -> metrics.MeasuredParts:
     return metrics.MeasuredParts(
         connections=node.connections,
+        refusals=node.addresses.refusals,
         subscriptions=node.subscriptions,
         requests=node.requests,
         hub=node.hub,
@@ -264,14 +270,6 @@ def _measured(node: Node) -> metrics.MeasuredParts:
     )
 
 
-def _announce(settings: Settings, port: int) -> None:
-    server = settings.server
-    scheme = "https" if server.tls_cert else "http"
-    host = f"[{server.host}]" if ":" in server.host else server.host
-    apps = ", ".join(app.id for app in settings.apps)
-    logger.info("listening on %s://%s:%d%s, apps: %s", scheme, host, port, server.path, apps)
-
-
 def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named | None = None) -> Node:
     """Wire the parts of a node.
 
@@ -280,8 +278,9 @@ def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named 
     """
     loop = asyncio.get_running_loop()
     server, apps, background = settings.server, Directory(settings.apps), Background(loop)
-    connections = ConnectionFigures()
-    subscribed = SubscriptionFigures(server.max_subscriptions or sys.maxsize)
+    connections, addresses = ConnectionFigures(), AddressLimits(server, loop.time)
+    subscribed = SubscriptionFigures()
+    subscribed.limit(server.max_subscriptions)
     deferred, wheel = DeferredWork(loop.call_soon), Wheel(loop)
     fanout = Fanout(loop.call_soon)
     hub = Hub(loop.call_soon, fanout)
@@ -326,7 +325,8 @@ def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named 
     subscriptions = Subscriptions(hub, registry, kinds.member_lists, announcements, welcome, subscribed)
     sign_ins = SignIns(hub, registry, watchlists)
     departures = Departures(hub, registry, kinds.member_lists, announcements, subscribed)
-    clients = Clients(hub, registry, departures, deferred, connections, server.max_connections)
+    bounds = ConnectionBounds(server.max_connections, addresses)
+    clients = Clients(hub, registry, departures, deferred, connections, bounds)
     admission = Admission(server.path, apps, registry, clients, connections, loop)
     client_events = ClientEvents(posting, webhooks)
     delivery = Delivery(hub, kinds, recovery, fence, clients.dismiss_all)
@@ -350,12 +350,14 @@ def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named 
             sign_in=sign_ins.sign_in,
             relay=client_events.relay,
         ),
+        addresses=addresses,
     )
     answers = OpenAnswers(settings.doors)
     loop_delay = LoopDelay(loop.call_later)
     measured = loop_delay if settings.metrics.enabled else None
     return Node(
         settings=settings,
+        addresses=addresses,
         bus=bus,
         replies=replies,
         apps=apps,

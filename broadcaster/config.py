@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -23,13 +23,15 @@ from legato.protocol.redis_env import source_of_url, with_redis_url
 from legato.protocol.settings import SettingsError
 
 from . import app_environment
+from .address_limits import MAX_TRUSTED_PROXIES
+from .addresses import callers
 from .doors.settings import Door, DoorSettings
 from .foreign import settings as foreign
 from .limits import LEASE_SECONDS
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 NO_APP: Final = "apps: no application; expected [[apps]] with id, key and secret, or REVERB_APP_ID/KEY/SECRET"
 
@@ -64,7 +66,12 @@ class Server(Table, frozen=True):
     tls_cert: str = ""
     tls_key: str = ""
     cors_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
     max_connections: Count = 0
+    max_connections_per_address: Count = 0
+    max_new_connections_per_address: Count = 0
+    max_failed_tokens_per_address: Count = 0
+    max_failed_signatures_per_address: Count = 0
     max_subscriptions: Count = 500_000
     max_message_bytes: Positive = 65_536
     max_request_bytes: Positive = 1_048_576
@@ -81,6 +88,12 @@ class Server(Table, frozen=True):
             Origins(self.cors_origins, scheme=True)
         except ValueError as error:
             raise ValueError(f"cors_origins: {error}") from error
+        if len(self.trusted_proxies) > MAX_TRUSTED_PROXIES:
+            raise ValueError(f"trusted_proxies: expected at most {MAX_TRUSTED_PROXIES}")
+        try:
+            callers.networks(self.trusted_proxies)
+        except ValueError as error:
+            raise ValueError(f"trusted_proxies: {error}") from error
 
 
 class Metrics(Table, frozen=True):
@@ -216,6 +229,17 @@ class Settings(msgspec.Struct, frozen=True):
             if app_id in ("", app.id):
                 return app
         raise SettingsError(f"auth.app, chat.app: {app_id!r}: no such application id" if app_id else NO_APP)
+
+
+class SettingsSource(NamedTuple):
+    """Where settings come from, to read them again while the server runs.
+
+    :ivar read: reads and checks them; raises SettingsError.
+    :ivar use_level: logs this level and above from now on.
+    """
+
+    read: Callable[[], Settings]
+    use_level: Callable[[str], None]
 
 
 ALIASES: Final = foreign.ALIASES | {"REDIS_URL": "redis.url"}

@@ -179,6 +179,7 @@ def uvicorn_config(
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # it would believe what anybody on this machine says; see addresses/
         backlog=4096,
         timeout_keep_alive=seconds,
         timeout_graceful_shutdown=SHUTDOWN_REQUEST_SECONDS,

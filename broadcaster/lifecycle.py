@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from .clients.drain import Drain
     from .clients.peers import Peers
     from .clients.timer_wheel import Wheel
+    from .config import Settings
     from .observability.loop_delay import LoopDelay
     from .registry.base import Registry
     from .replies.healer import Healer
     from .webhooks.dispatcher import Webhooks
 
 logger: Final = logging.getLogger("legato.node")
+_broadcaster_logger: Final = logging.getLogger("legato.broadcaster")
 
 
 @dataclass(frozen=True, repr=False)
@@ -133,3 +135,12 @@ def unready(clients: Clients, bus: Bus, registry: Registry) -> str | None:
         (registry.stuck, "Redis does not take subscriptions"),
     )
     return next((reason for holds, reason in reasons if holds), None)
+
+
+def announce(settings: Settings, port: int) -> None:
+    """Log where a node listens, and for which applications."""
+    server = settings.server
+    scheme = "https" if server.tls_cert else "http"
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    apps = ", ".join(app.id for app in settings.apps)
+    _broadcaster_logger.info("listening on %s://%s:%d%s, apps: %s", scheme, host, port, server.path, apps)

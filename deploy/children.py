@@ -1,8 +1,8 @@
 """Starts child processes, restarts those that crash, and ends all with the parent.
 
-A :class:`ProcessTree` is a list of tiers in start order. It ends on SIGINT, SIGTERM or SIGHUP, or when a
-child fails in a way that a restart cannot fix: it never became ready, or it reports an invalid configuration.
-Then tiers are stopped in reverse order, and killed after a fixed time.
+A :class:`ProcessTree` is a list of tiers in start order. It ends on SIGINT, SIGTERM or SIGHUP (but see
+``hang_up``), or when a child fails in a way that a restart cannot fix: it never became ready, or its settings
+are wrong. Then tiers are stopped in reverse order, and killed after a fixed time.
 
 Each child has its own session, so that Ctrl-C reaches only the parent, which stops the children in order.
 Each is on a leash (:mod:`legato.deploy.leash`), so that it does not outlive a parent that is killed.
@@ -131,6 +131,11 @@ class Child:
         """Kill it, and restart it as after a crash."""
         self._signal(signal.SIGKILL)
 
+    async def hang_up(self) -> None:
+        """Send SIGHUP once it is ready: before, the signal would end it."""
+        await self._ready.wait()
+        self._signal(signal.SIGHUP)
+
     def terminate(self) -> None:
         """Send SIGTERM, and do not restart it."""
         self._stop_with(signal.SIGTERM)
@@ -257,10 +262,19 @@ async def _finish(reading: asyncio.Task[None]) -> None:
 
 
 class ProcessTree:
-    """Children in tiers. Call :meth:`run`."""
+    """Children in tiers. Call :meth:`run`.
 
-    def __init__(self, console: Console, stop_seconds: float = STOP_SECONDS) -> None:
+    :param hang_up: called on SIGHUP while the tree is not stopping; None if SIGHUP stops it.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        stop_seconds: float = STOP_SECONDS,
+        hang_up: Callable[[ProcessTree], None] | None = None,
+    ) -> None:
         self.console = console
+        self._on_hang_up = hang_up
         self._stop_seconds = stop_seconds
         self._tiers: list[list[Child]] = []
         self._asked: tuple[float, signal.Signals] | None = None  # time and signal of the first stop
@@ -280,6 +294,10 @@ class ProcessTree:
     def remove(self, child: Child) -> None:
         """Forget a child of the last tier that has ended."""
         self._tiers[-1].remove(child)
+
+    async def hang_up(self) -> None:
+        """Send SIGHUP to all children, to each once it is ready."""
+        await asyncio.gather(*(child.hang_up() for child in self._children()))
 
     def end(self) -> None:
         """Stop all children, as a signal does."""
@@ -323,7 +341,8 @@ class ProcessTree:
     def _signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         numbers = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores SIGHUP
+        # nohup ignores SIGHUP.
+        if self._on_hang_up is not None or signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             numbers.append(signal.SIGHUP)
         for number in numbers:
             loop.add_signal_handler(number, self._asked_to_stop, number)
@@ -334,6 +353,10 @@ class ProcessTree:
                 loop.remove_signal_handler(number)
 
     def _asked_to_stop(self, number: signal.Signals) -> None:
+        if number is signal.SIGHUP and self._on_hang_up is not None:
+            if self._asked is None:
+                self._on_hang_up(self)
+            return
         if number is signal.SIGINT:
             self.console.print("")  # after the ^C that the terminal echoed
         if self._asked is None:

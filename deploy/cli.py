@@ -22,6 +22,7 @@ exit status:
   0    it ended as it was asked to (Ctrl-C, SIGTERM)
   1    something outside is not as it must be: a port is taken, Redis does not answer
   2    an option, an environment variable or a configuration file is wrong
+  130  Ctrl-C before it was done
 """
 
 
@@ -48,14 +49,21 @@ def _broadcaster(args: argparse.Namespace, argv: Sequence[str]) -> int:
     import legato.broadcaster.config  # noqa: PLC0415
     import legato.broadcaster.foreign.settings  # noqa: PLC0415
 
-    settings = legato.broadcaster.config.load(args, os.environ)
+    from . import logs  # noqa: PLC0415
+
+    def read() -> legato.broadcaster.config.Settings:
+        settings = legato.broadcaster.config.load(args, os.environ)
+        logs.check_level(settings.log.level)
+        return settings
+
+    settings = read()
     _log(settings.log)
     environ = legato.broadcaster.foreign.settings.tell(os.environ)
     if settings.server.processes > 1:
         from . import processes  # noqa: PLC0415
 
-        return processes.run_broadcasters(argv, settings, environ)
-    return legato.broadcaster.cli.run(args)
+        return processes.run_broadcasters(argv, settings, environ, read)
+    return legato.broadcaster.cli.run(legato.broadcaster.config.SettingsSource(read, logs.use_level))
 
 
 def _worker(args: argparse.Namespace, argv: Sequence[str]) -> int:
@@ -211,16 +219,23 @@ COMMANDS: Final = {
 }
 
 
+BESIDE: Final = ("uvloop", "websockets", "redis")
+"""Packages whose versions a report of a mistake should name."""
+
+
 class _Version(argparse.Action):
-    """Prints the version, and looks it up only then, because that reads the installed packages."""
+    """Prints the versions, and looks them up only then, because that reads the installed packages."""
 
     def __init__(self, option_strings: Sequence[str], dest: str) -> None:
-        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
+        super().__init__(option_strings, dest, nargs=0, help="show the versions and exit")
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from importlib.metadata import version  # noqa: PLC0415
+        from platform import python_implementation, python_version  # noqa: PLC0415
 
-        sys.stdout.write(f"legato {version('legato')}\n")
+        lines = [f"legato {version('legato')}", f"Python {python_version()} ({python_implementation()})"]
+        lines += [f"{name} {version(name)}" for name in BESIDE]
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
         parser.exit()
 
 

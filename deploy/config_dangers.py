@@ -39,6 +39,9 @@ HASH_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 RSA_BITS: Final = 2048
 """Fewest bits of an RSA key (RFC 7518, 3.3)."""
 
+LOCAL: Final = ("127.0.0.1", "localhost", "::1")
+"""Addresses that only a proxy on the same machine can reach."""
+
 EXPIRY_DAYS: Final = 14
 
 _MIN_DIFFERENT: Final = 6
@@ -51,9 +54,19 @@ def of_broadcaster(settings: Settings) -> Iterator[str]:
         yield "dev.enabled: everybody gets tokens for any user: never in production"
     if "*" in settings.server.cors_origins:
         yield "server.cors_origins: * lets any web page call the chat: name your sites"
+    yield from _of_addresses(settings.server)
     yield from of_apps(settings.apps)
     yield from _of_tokens(settings.auth)
     yield from _of_certificate(settings.server)
+
+
+def _of_addresses(server: Server) -> Iterator[str]:
+    for proxy in server.trusted_proxies:
+        if proxy.endswith("/0"):
+            yield f"server.trusted_proxies: {proxy} lets every client choose its address: name your proxies"
+    limited = any(getattr(server, name) for name in server.__struct_fields__ if name.endswith("_per_address"))
+    if limited and server.host in LOCAL and not server.trusted_proxies:
+        yield "server.trusted_proxies: without it, all clients behind your proxy count as one address"
 
 
 def of_apps(apps: Iterable[App]) -> Iterator[str]:

@@ -97,8 +97,14 @@ def configure(level: str, time: str = "auto") -> None:
     handler.addFilter(LogRateLimit())
     fd = sys.stderr.fileno()
     handler.setFormatter(Format(colour=wants_colour(fd, os.environ), short=is_short(time, fd)))
+    logging.basicConfig(handlers=[handler], force=True)
+    use_level(level)
+
+
+def use_level(level: str) -> None:
+    """Log ``level`` and above from now on; see :func:`configure`."""
     number = logging.getLevelNamesMapping()[level.upper()]
-    logging.basicConfig(level=max(number, logging.INFO), handlers=[handler], force=True)
+    logging.getLogger().setLevel(max(number, logging.INFO))
     logging.getLogger("legato").setLevel(number)
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))

@@ -10,14 +10,17 @@ import sys
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final
 
+from legato.broadcaster.reloading import hung_up_by_terminal
+
 from . import logs, metrics, ports
 from .children import OWN_NAME, STOP_SECONDS, ProcessTree, Spec
 from .console import Console, wants_colour
+from .passed_on import PassedOnReloads
 from .up import LEGATO
 from .watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import legato.broadcaster.config
     import legato.worker.config
@@ -31,13 +34,17 @@ _BROADCASTER_READY: Final = re.compile(r"\blistening on ")
 
 
 def run_broadcasters(
-    argv: Sequence[str], settings: legato.broadcaster.config.Settings, environ: Mapping[str, str]
+    argv: Sequence[str],
+    settings: legato.broadcaster.config.Settings,
+    environ: Mapping[str, str],
+    read: Callable[[], legato.broadcaster.config.Settings],
 ) -> int:
     """Run ``settings.server.processes`` broadcasters that share the port. Returns the exit status.
 
     The parent holds the port as long as any of them runs, so that no other program takes it during a restart.
 
     :param argv: the options of ``legato broadcaster``.
+    :param read: reads the settings again, on SIGHUP; raises SettingsError.
     :raises CommandError: a port is in use; a process did not become ready, or a restart cannot fix it.
     """
     server = settings.server
@@ -61,7 +68,8 @@ def run_broadcasters(
             )
             for index in range(server.processes)
         ]
-        asyncio.run(_run(specs, settings, sources))
+        hang_up = None if hung_up_by_terminal() else PassedOnReloads(settings, read)
+        asyncio.run(_run(specs, settings, sources, hang_up))
     return 0
 
 
@@ -109,7 +117,10 @@ async def _supervise(
 
 
 async def _run(
-    specs: list[Spec], settings: legato.broadcaster.config.Settings, sources: Sequence[metrics.Source]
+    specs: list[Spec],
+    settings: legato.broadcaster.config.Settings,
+    sources: Sequence[metrics.Source],
+    hang_up: PassedOnReloads | None,
 ) -> None:
     server, figures = settings.server, settings.metrics
 
@@ -119,7 +130,7 @@ async def _run(
             terminal.line(OWN_NAME, f"metrics of all on http://{figures.host}:{port}/metrics")
         seconds = server.notice_seconds + server.drain_seconds + BROADCASTER_STOP_SECONDS
         watch = Watch(specs, server.stall_seconds)
-        await ProcessTree(terminal, stop_seconds=seconds).run(watch.run)
+        await ProcessTree(terminal, stop_seconds=seconds, hang_up=hang_up).run(watch.run)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ pytestmark = GROUP
 
 LIMITS: Final = {
     "broadcaster.limits": "broadcaster/limits.py",
+    "broadcaster.address_limits": "broadcaster/address_limits.py",
     "broadcaster.database_limits": "broadcaster/database_limits.py",
     "broadcaster.door_limits": "broadcaster/door_limits.py",
     "worker.limits": "worker/limits.py",

@@ -134,6 +134,7 @@ class ClusterProcess:
                 self._process = process = await asyncio.create_subprocess_exec(
                     *self._command,
                     env=dict(self._environ),
+                    process_group=0,  # Ctrl-C is for this process, which ends the others
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import platform
 import re
@@ -17,6 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from legato.benchmarks import interrupts
+from legato.benchmarks.interrupts import INTERRUPTED
 from legato.benchmarks.machine import machine
 
 from . import markdown, plan, report, series
@@ -42,7 +43,7 @@ MAX_PACE: Final = 10.0
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Make a run, or print its plan; 0 without violations.
+    """Make a run, or print its plan; 0 without violations, 130 if interrupted.
 
     :raises ChaosError: an option is wrong, or something that is needed is not there.
     """
@@ -56,14 +57,27 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         sys.stdout.write(plan.listing(made))
         return 0
     redis, modules = _redis(args.redis), pusher_js(args.modules, environ, _say)
+    replay, begun = _replay(args, options), list[ChaosRun]()
     with _directory(args.keep) as directory:
-        outcome = asyncio.run(
-            carry_out(options, made, redis, modules, directory, replay=_replay(args, options))
-        )
+        try:
+            work = carry_out(options, made, redis, modules, directory, replay=replay, begun=begun)
+            outcome = interrupts.run(work)
+        except KeyboardInterrupt:
+            return _interrupted(args, replay, begun)
     if args.json is not None:
         _write(args.json, report.as_json(outcome))
     sys.stdout.write(report.text(outcome))
     return 0 if outcome.verdict.clean else FAILED
+
+
+def _interrupted(args: argparse.Namespace, replay: str, begun: Sequence[ChaosRun]) -> int:
+    """Report how far a run had come; nothing if it had not begun."""
+    for running in begun:
+        faults, progress = dict(running.done.most_common()), running.progress
+        if args.json is not None:
+            _write(args.json, report.interrupted_json(replay, faults, progress))
+        sys.stdout.write(report.interrupted(replay, faults, progress))
+    return INTERRUPTED
 
 
 def _run_all(args: argparse.Namespace, options: Options, environ: Mapping[str, str]) -> int:
@@ -80,7 +94,13 @@ def _run_all(args: argparse.Namespace, options: Options, environ: Mapping[str, s
     same = _words(args, options)
     own = [*same, "--modules", str(modules), "--redis", redis]
     on = machine()
-    results = asyncio.run(series.carry_out(numbers, own, args.parallel, _say))
+    done: dict[int, series.SeedResult] = {}
+    interrupted = False
+    try:
+        interrupts.run(series.carry_out(numbers, own, args.parallel, _say, done))
+    except KeyboardInterrupt:
+        interrupted = True
+    results = [done.get(seed, series.SeedResult(seed, None, "interrupted")) for seed in numbers]
     command = shlex.join(["legato", "chaos", "--seeds", args.seeds, *same, "--parallel", str(args.parallel)])
     made = markdown.report(command, on, time.strftime("%Y-%m-%d", time.gmtime()), results)
     if args.report is not None:
@@ -89,6 +109,8 @@ def _run_all(args: argparse.Namespace, options: Options, environ: Mapping[str, s
         outcomes = [result.outcome for result in results if result.outcome is not None]
         _write(args.json, json.dumps(outcomes, indent=1) + "\n")
     sys.stdout.write(f"{made if args.report is None else ''}{markdown.conclusion(results)}\n")
+    if interrupted:
+        return INTERRUPTED
     return 0 if all(result.clean for result in results) else FAILED
 
 
@@ -181,10 +203,12 @@ async def carry_out(  # noqa: PLR0913 - each is a part of one run
     *,
     replay: str = "",
     worker: Sequence[str] = WORKER,
+    begun: list[ChaosRun] | None = None,
 ) -> report.RunOutcome:
     """Start all processes, make the run, and audit it.
 
     :param worker: the command of a worker, for builds that are broken on purpose.
+    :param begun: gets the run when it begins, so that its progress is known if it is interrupted.
     :raises ChaosError: something cannot be started, or has failed by itself.
     """
     async with ChaosCluster(options, redis, directory, worker) as cluster:
@@ -192,6 +216,8 @@ async def carry_out(  # noqa: PLR0913 - each is a part of one run
         async with ChatApp(cluster.secret, ports) as app:
             await cluster.open_readers(modules, user_names(options.users), app)
             running = ChaosRun(made, cluster, app, _say)
+            if begun is not None:
+                begun.append(running)
             record = await running.carry_out(rules())
         made_up_for = await healed(cluster.nodes)
         observed = {

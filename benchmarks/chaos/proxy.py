@@ -32,6 +32,7 @@ class ProxyLink:
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = True
+        self._closed = False
         self._delay = 0.0
         self._audible = asyncio.Event()
         self._audible.set()
@@ -46,6 +47,7 @@ class ProxyLink:
         """Stop listening, and cut all connections."""
         if not self.port:
             return
+        self._closed = True
         self._server.close()
         self._cut_all()
         for task in self._tasks:
@@ -83,6 +85,9 @@ class ProxyLink:
                 writer.transport.abort()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._closed:  # accepted before, announced now: nobody would wait for its task
+            writer.transport.abort()
+            return
         task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -65,6 +65,7 @@ class Readers:
             self._process = await asyncio.create_subprocess_exec(
                 node,
                 str(PROGRAM),
+                process_group=0,  # Ctrl-C is for this process, which ends the others
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,

@@ -84,6 +84,21 @@ def conclusion(outcome: RunOutcome) -> str:
     return f"NOT clean: {what}; replay with: {outcome.command}"
 
 
+def interrupted(command: str, faults: Mapping[str, int], progress: str) -> str:
+    """What is known of a run that was interrupted, as text. It is not audited: replies had no time to end.
+
+    :param progress: how far it was.
+    """
+    how_far = f"interrupted after {progress.strip()}"
+    return f"faults   {_counts(faults)}\n\n{how_far}; nothing is proven; replay with: {command}\n"
+
+
+def interrupted_json(command: str, faults: Mapping[str, int], progress: str) -> str:
+    """The same as ``{"clean": false, "interrupted", "command", "faults"}``."""
+    body = {"clean": False, "interrupted": progress.strip(), "command": command, "faults": dict(faults)}
+    return json.dumps(body, indent=2) + "\n"
+
+
 def as_json(outcome: RunOutcome) -> str:
     """``{"clean", "command", "versions", "faults", "figures", "observed", "violations"}``."""
     verdict = outcome.verdict

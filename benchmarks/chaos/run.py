@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from .plan import ChaosPlan, PlannedFault, PlannedSend, Visit
     from .record import Rules
 
+PHASES: Final = 4
+
 END_SECONDS: Final = 120.0
 """Seconds after the last fault in which every reply must end, and then every reader must know it."""
 
@@ -87,17 +89,23 @@ class ChaosRun:
         self._begin = time.monotonic()
         chores = [asyncio.create_task(self._watch_ends()), asyncio.create_task(self._tell_progress())]
         try:
+            self._say(1, f"faults happen, for {self._cluster.options.minutes:g} minutes")
             await self._do_all()
-            self._report("no more faults: waiting for what still runs")
+            self._say(2, "no more faults: waiting for what still runs")
             await self._within(END_SECONDS, self._all_ended)
             await self._within(5 * LEASE, self._queue_is_empty)
         finally:
             for chore in chores:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
+        self._say(3, "the readers come to an end")
         self._cluster.readers.tell("settle")
         await self._cluster.readers.reached("settled", END_SECONDS)
+        self._say(4, "the nodes recover what they missed, and all is compared")
         return await self._heard(rules)
+
+    def _say(self, phase: int, what: str) -> None:
+        self._report(f"phase {phase} of {PHASES}: {what}")
 
     async def _heard(self, rules: Rules) -> Record:
         """The record, once the nodes have recovered what they missed, or their time is over."""
@@ -222,13 +230,18 @@ class ChaosRun:
     async def _queue_is_empty(self) -> bool:
         return not await self._remains.jobs_left()
 
+    @property
+    def progress(self) -> str:
+        """How far it is."""
+        ended = sum(sent.ended is not None for sent in self._sent.values())
+        seconds = time.monotonic() - self._begin if self._begin else 0.0
+        faults = sum(self._faults.done.values())
+        return f"{seconds:4.0f} s: {len(self._sent)} messages, {ended} ended, {faults} faults"
+
     async def _tell_progress(self) -> None:
         while True:
             await asyncio.sleep(PROGRESS)
-            ended = sum(sent.ended is not None for sent in self._sent.values())
-            seconds = time.monotonic() - self._begin
-            faults = sum(self._faults.done.values())
-            self._report(f"{seconds:4.0f} s: {len(self._sent)} messages, {ended} ended, {faults} faults")
+            self._report(self.progress)
 
     async def _record(self, rules: Rules) -> Record:
         rows = await asyncio.to_thread(turns, self._cluster.programs.database)

@@ -54,29 +54,34 @@ def seeds(text: str) -> list[int]:
 
 
 async def carry_out(
-    numbers: Sequence[int], options: Sequence[str], parallel: int, say: Callable[[str], None]
-) -> list[SeedResult]:
+    numbers: Sequence[int],
+    options: Sequence[str],
+    parallel: int,
+    say: Callable[[str], None],
+    done: dict[int, SeedResult],
+) -> None:
     """Make a run of each seed, at most ``parallel`` at a time.
 
     :param options: of every run.
+    :param done: gets each result as soon as it is there, by its seed.
     """
     free = asyncio.Semaphore(parallel)
 
-    async def one(seed: int, directory: Path) -> SeedResult:
+    async def one(seed: int, directory: Path) -> None:
         async with free:
             say(f"seed {seed}: begins")
-            result = await _run(seed, options, directory / f"{seed}.json")
-            say(f"seed {seed}: {result.said}")
-            return result
+            done[seed] = result = await _run(seed, options, directory / f"{seed}.json")
+            say(f"seed {seed}: {result.said} ({len(done)} of {len(numbers)} seeds done)")
 
     with tempfile.TemporaryDirectory(prefix="legato-chaos-") as directory:
-        return await asyncio.gather(*(one(seed, Path(directory)) for seed in numbers))
+        await asyncio.gather(*(one(seed, Path(directory)) for seed in numbers))
 
 
 async def _run(seed: int, options: Sequence[str], file: Path) -> SeedResult:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, legato.deploy.leash.__file__, str(os.getpid()), *LEGATO, "chaos", *options),
         *("--seed", str(seed), "--json", str(file)),
+        process_group=0,  # Ctrl-C is for this process, which ends the others
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -95,4 +100,4 @@ def _outcome(file: Path) -> dict[str, Any] | None:
         outcome: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except OSError:
         return None
-    return outcome
+    return None if "interrupted" in outcome else outcome

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -11,13 +12,14 @@ from urllib.parse import urlsplit
 
 from .cases import every, order
 from .hooks import listening
+from .http import unreachable
 from .report import FORMATS, summary
-from .runner import SuiteRunner
+from .runner import ServerGoneError, SuiteRunner
 from .target import ROLES, Application, Target
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from .outcome import Case, Result
 
@@ -40,17 +42,27 @@ class CommandLineError(Exception):
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Run the suite, or list it; 0 if no case failed.
+    """Run the suite, or list it; 0 if no case failed, 130 if interrupted.
 
-    :raises CommandLineError: an option is invalid, or the server cannot be reached.
+    Cases that are done are reported in any case.
+
+    :raises CommandLineError: an option is invalid, or the server cannot be reached, or no longer.
     """
     cases = select(args.section or [])
     if args.list:
         sys.stdout.write("".join(f"{case.section:<5} {case.name}\n" for case in cases))
         return 0
-    results = asyncio.run(_run(target(args, environ), cases, args))
-    write(results, FORMATS[args.format](results), args.output)
-    return FAILED if any(result.verdict == "fail" for result in results) else 0
+    done = Progress(cases)
+    try:
+        asyncio.run(_run(target(args, environ), done, args))
+    except KeyboardInterrupt:
+        write(done, "interrupted", args)
+        return 128 + signal.SIGINT
+    except ServerGoneError as gone:
+        write(done, str(gone), args)
+        raise CommandLineError(f"{gone}; {done.count}", FAILED) from gone
+    write(done, "", args)
+    return FAILED if any(result.verdict == "fail" for result in done.results) else 0
 
 
 def select(wanted: list[str]) -> list[Case]:
@@ -121,9 +133,10 @@ def _other(text: str) -> tuple[str, Application]:
     return role, Application(*parts)
 
 
-async def _run(aim: Target, cases: list[Case], args: argparse.Namespace) -> list[Result]:
+async def _run(aim: Target, done: Progress, args: argparse.Namespace) -> None:
     for address in (aim.url, aim.api):
-        await _there(address)
+        if reason := await unreachable(address):
+            raise CommandLineError(f"{address} cannot be reached: {reason}", FAILED)
     async with contextlib.AsyncExitStack() as stack:
         hooks = None
         if args.webhook_port is not None:
@@ -132,41 +145,43 @@ async def _run(aim: Target, cases: list[Case], args: argparse.Namespace) -> list
             except (OSError, OverflowError) as error:
                 address = f"{args.webhook_host}:{args.webhook_port}"
                 raise CommandLineError(f"{address} cannot be listened on: {error}", FAILED) from error
-        return await SuiteRunner(aim, hooks).run(cases, _Progress(len(cases)))
+        await SuiteRunner(aim, hooks).run(done.cases, done)
 
 
-async def _there(address: str) -> None:
-    parts = urlsplit(address)
-    port = parts.port or (443 if parts.scheme in ("wss", "https") else 80)
-    try:
-        async with asyncio.timeout(10):
-            _, writer = await asyncio.open_connection(parts.hostname, port)
-    except (OSError, TimeoutError) as error:
-        reason = str(error) or "no answer"
-        raise CommandLineError(f"{address} cannot be reached: {reason}", FAILED) from error
-    writer.close()
+class Progress:
+    """What is done, and a counter of it on standard error, if that is a terminal."""
 
-
-class _Progress:
-    """A progress counter on standard error, if that is a terminal."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._done = 0
+    def __init__(self, cases: Sequence[Case]) -> None:
+        self.cases = cases
+        self._done: dict[str, Result] = {}
         self._show = sys.stderr.isatty()
 
-    def __call__(self, _result: Result) -> None:
-        self._done += 1
+    def __call__(self, result: Result) -> None:
+        """A case is done."""
+        self._done[result.id] = result
         if self._show:
-            end = "\n" if self._done == self._total else ""
-            sys.stderr.write(f"\r{self._done} of {self._total}{end}")
+            end = "\n" if len(self._done) == len(self.cases) else ""
+            sys.stderr.write(f"\r{len(self._done)} of {len(self.cases)}{end}")
+
+    @property
+    def results(self) -> list[Result]:
+        """What is done, in the order of the cases."""
+        return [self._done[case.id] for case in self.cases if case.id in self._done]
+
+    @property
+    def count(self) -> str:
+        """How much is done, in words."""
+        return f"{len(self._done)} of {len(self.cases)} cases were run"
 
 
-def write(results: list[Result], report: str, output: str | None) -> None:
+def write(done: Progress, cut: str, args: argparse.Namespace) -> None:
     """The report to standard output, or to a file with one line of counts to standard output.
 
+    :param cut: why not all cases are done; empty if they are.
     :raises CommandLineError: the file cannot be written.
     """
+    note = f"{cut}; {done.count}" if cut else ""
+    report, output = FORMATS[args.format](done.results, note), args.output
     if output is None:
         sys.stdout.write(report)
         return
@@ -174,4 +189,4 @@ def write(results: list[Result], report: str, output: str | None) -> None:
         Path(output).write_text(report, encoding="utf-8")
     except OSError as error:
         raise CommandLineError(f"--output {output}: cannot be written: {error.strerror}", FAILED) from error
-    sys.stdout.write(f"{summary(results)}\n")
+    sys.stdout.write(f"{summary(done.results, note)}\n")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 CHUNK: Final = 65_536
 MAX_BODY: Final = 4 * 1024 * 1024
 
+REACH_SECONDS: Final = 10.0
+
 
 @dataclass(frozen=True)
 class Response:
@@ -130,3 +132,19 @@ async def request(
             return Response(started.status, started.headers, content.decode("utf-8", "replace"))
     except TimeoutError:
         raise Failure(f"{method} {show(target.partition('?')[0])}: no answer in {seconds:g} s") from None
+
+
+async def unreachable(address: str) -> str:
+    """Why nothing at an address accepts a connection; empty if something does.
+
+    :param address: a URL.
+    """
+    parts = urlsplit(address)
+    port = parts.port or (443 if parts.scheme in ("wss", "https") else 80)
+    try:
+        async with asyncio.timeout(REACH_SECONDS):
+            _, writer = await asyncio.open_connection(parts.hostname, port)
+    except (OSError, TimeoutError) as error:
+        return str(error) or "no answer"
+    writer.close()
+    return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +14,14 @@ if TYPE_CHECKING:
 MARKS: Final = {"pass": "ok  ", "fail": "FAIL", "not applicable": "n/a "}
 
 
-def summary(results: Sequence[Result]) -> str:
-    """One line of counts."""
+def summary(results: Sequence[Result], note: str = "") -> str:
+    """One line of counts.
+
+    :param note: why not all cases are among the results; empty if they are.
+    """
     counts = Counter(result.verdict for result in results)
-    return f"{counts['pass']} passed, {counts['fail']} failed, {counts['not applicable']} not applicable"
+    text = f"{counts['pass']} passed, {counts['fail']} failed, {counts['not applicable']} not applicable"
+    return f"NOT complete: {note}: {text}" if note else text
 
 
 def line(result: Result) -> str:
@@ -26,13 +30,16 @@ def line(result: Result) -> str:
     return head if result.verdict == "pass" else f"{head}\n           {result.reason}"
 
 
-def text(results: Sequence[Result]) -> str:
+def text(results: Sequence[Result], note: str = "") -> str:
     """The report as text."""
-    return "".join(f"{line(result)}\n" for result in results) + f"\n{summary(results)}\n"
+    return "".join(f"{line(result)}\n" for result in results) + f"\n{summary(results, note)}\n"
 
 
-def as_json(results: Sequence[Result]) -> str:
-    """``{"passed", "failed", "not_applicable", "cases"}``; a case has the fields of :class:`Result`."""
+def as_json(results: Sequence[Result], note: str = "") -> str:
+    """``{"passed", "failed", "not_applicable", "cases"}``; a case has the fields of :class:`Result`.
+
+    With a note, ``"incomplete"`` is that.
+    """
     counts = Counter(result.verdict for result in results)
     cases = [
         {
@@ -44,23 +51,25 @@ def as_json(results: Sequence[Result]) -> str:
         }
         for result in results
     ]
-    body = {
+    body: dict[str, Any] = {
         "passed": counts["pass"],
         "failed": counts["fail"],
         "not_applicable": counts["not applicable"],
         "cases": cases,
     }
+    if note:
+        body["incomplete"] = note
     return json.dumps(body, indent=2, ensure_ascii=False) + "\n"
 
 
-def markdown(results: Sequence[Result]) -> str:
+def markdown(results: Sequence[Result], note: str = "") -> str:
     """A table for a document."""
     rows = [
         f"| {result.section} | {_cell(result.name)} | {result.verdict} | {_cell(result.reason)} |"
         for result in results
     ]
     head = ["| section | case | verdict | seen |", "|---|---|---|---|"]
-    return "\n".join([*head, *rows, "", summary(results)]) + "\n"
+    return "\n".join([*head, *rows, "", summary(results, note)]) + "\n"
 
 
 def _cell(value: str) -> str:
@@ -70,7 +79,7 @@ def _cell(value: str) -> str:
     return value
 
 
-FORMATS: Final[Mapping[str, Callable[[Sequence[Result]], str]]] = {
+FORMATS: Final[Mapping[str, Callable[[Sequence[Result], str], str]]] = {
     "text": text,
     "json": as_json,
     "markdown": markdown,

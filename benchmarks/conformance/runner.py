@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from .checks import Failure, NotApplicable, show
 from .context import CaseContext
 from .features import PROBES
+from .http import unreachable
 from .outcome import Case, Result, Verdict
 from .target import ROLES
 
@@ -27,6 +28,10 @@ CASE_SECONDS: Final = 60.0
 SLOW_SECONDS: Final = 600.0
 
 
+class ServerGoneError(Exception):
+    """The server no longer accepts connections. The text says where, and why."""
+
+
 class SuiteRunner:
     """One run of the suite. An optional feature is detected once, when a case first needs it."""
 
@@ -38,19 +43,33 @@ class SuiteRunner:
     async def run(
         self, cases: Iterable[Case], report: Callable[[Result], None] | None = None
     ) -> list[Result]:
-        """Results in the order of ``cases``; ``report`` gets each as soon as it is there."""
+        """Results in the order of ``cases``; ``report`` gets each as soon as it is there.
+
+        :raises ServerGoneError: a case has failed, and the server is gone. Nothing is reported of that
+            case, nor of those that run or wait.
+        """
         slots = asyncio.Semaphore(AT_ONCE)
 
         async def one(case: Case) -> Result:
             async with slots:
                 result = await self.result(case)
+                if result.verdict == "fail":
+                    await self._still_there()
             if report is not None:
                 report(result)
             return result
 
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(case)) for case in cases]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(case)) for case in cases]
+        except* ServerGoneError as gone:
+            raise gone.exceptions[0] from None
         return [task.result() for task in tasks]
+
+    async def _still_there(self) -> None:
+        for address in dict.fromkeys((self._target.url, self._target.api)):
+            if reason := await unreachable(address):
+                raise ServerGoneError(f"{address} is gone: {reason}")
 
     async def result(self, case: Case) -> Result:
         """Run one case. An exception in it becomes its result."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import shlex
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from legato.benchmarks import machine, stage
+from legato.benchmarks import interrupts, machine, stage
 from legato.benchmarks.errors import BAD_USAGE, BenchmarkError
 
 from . import catalogue, report
@@ -53,7 +51,7 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
     )
     _say(report.head())
     try:
-        asyncio.run(_attack(attacks, plan, found))
+        interrupts.run(_attack(attacks, plan, found))
         found.whole = True
     except KeyboardInterrupt:
         pass
@@ -62,7 +60,7 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
             _write(args.json, found)
     _say(report.summary(found.rows, len(attacks)))
     if not found.whole:
-        return 128 + signal.SIGINT
+        return interrupts.INTERRUPTED
     return 1 if any(row.faults for row in found.rows) else 0
 
 
@@ -77,9 +75,20 @@ def _plan(args: argparse.Namespace) -> HostilePlan:
 
 
 async def _attack(attacks: Sequence[Attack], plan: HostilePlan, found: report.HostileReport) -> None:
+    _progress(attacks, 0)
     async for row in rows(attacks, plan):
         found.rows.append(row)
+        _progress([], 0)
         _say(report.line(row))
+        _progress(attacks, len(found.rows))
+
+
+def _progress(attacks: Sequence[Attack], done: int) -> None:
+    """Which attack runs, on standard error if that is a terminal; nothing after the last one."""
+    if sys.stderr.isatty():
+        text = f"attack {done + 1} of {len(attacks)}: {attacks[done].name}" if done < len(attacks) else ""
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()
 
 
 def _say(text: str) -> None:

@@ -77,6 +77,7 @@ class Attacker:
         """
         self._process = process = await asyncio.create_subprocess_exec(
             *(sys.executable, legato.deploy.leash.__file__, str(os.getpid()), *ATTACKER),
+            process_group=0,  # Ctrl-C is for this process, which ends the others
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )

@@ -231,6 +231,7 @@ async def generators(readers: int, publishers: int, cores: Sequence[int] = ()) -
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, legato.deploy.leash.__file__, str(os.getpid())),
                 *(sys.executable, "-P", "-m", "legato.benchmarks.load.agent"),
+                process_group=0,  # Ctrl-C is for this process, which ends the others
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from legato.benchmarks import machine, stage
+from legato.benchmarks import interrupts, machine, stage
 from legato.benchmarks.errors import BAD_USAGE, BenchmarkError
 
 from . import compare, html, local, markdown, options
@@ -39,7 +39,9 @@ SECRET_OPTIONS: Final = ("--secret",)
 
 
 def run(args: argparse.Namespace, argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run the command; 0 if every delivery arrived in order, else 1.
+    """Run the command; 0 if every delivery arrived in order, 130 if interrupted, else 1.
+
+    What was measured is written in any case, also if a scenario fails.
 
     :raises BenchmarkError: an option is invalid, or something that is needed is missing.
     """
@@ -49,15 +51,38 @@ def run(args: argparse.Namespace, argv: Sequence[str], environ: Mapping[str, str
         return 0
     if args.compare:
         first, second = (load(path) for path in args.compare)
-        _write(args.markdown, compare.markdown(first, second))
+        if args.html:
+            _write(args.html, html.comparison(first, second))
+        if args.markdown or not args.html:
+            _write(args.markdown, compare.markdown(first, second))
         return 0
-    report = asyncio.run(_measure(args, argv, environ))
-    if args.json:
-        _write(args.json, msgspec.json.format(msgspec.json.encode(report), indent=1).decode() + "\n")
-    if args.html:
-        _write(args.html, html.page(report))
-    _write(args.markdown, markdown.document(report))
-    return 1 if any(phase.faults for phase in report.phases) else 0
+    measured: list[LoadReport] = []
+    try:
+        interrupts.run(_measure(args, argv, environ, measured))
+    except KeyboardInterrupt:
+        _write_all(args, measured, "interrupted")
+        return interrupts.INTERRUPTED
+    except BenchmarkError as error:
+        _write_all(args, measured, str(error))
+        raise
+    _write_all(args, measured)
+    return 1 if any(phase.faults for report in measured for phase in report.phases) else 0
+
+
+def _write_all(args: argparse.Namespace, measured: Sequence[LoadReport], cut: str = "") -> None:
+    """Write the report, if the run came so far that there is one.
+
+    :param cut: why it is not complete; empty if it is.
+    """
+    for report in measured:
+        if cut and not report.phases:
+            return
+        report.cut = cut
+        if args.json:
+            _write(args.json, msgspec.json.format(msgspec.json.encode(report), indent=1).decode() + "\n")
+        if args.html:
+            _write(args.html, html.page(report))
+        _write(args.markdown, markdown.document(report))
 
 
 def listed() -> str:
@@ -146,7 +171,10 @@ async def _server(args: argparse.Namespace, environ: Mapping[str, str]) -> Async
         yield TestedServer(target, [on.pids["broadcaster"]], of_redis, versions)
 
 
-async def _measure(args: argparse.Namespace, argv: Sequence[str], environ: Mapping[str, str]) -> LoadReport:
+async def _measure(
+    args: argparse.Namespace, argv: Sequence[str], environ: Mapping[str, str], measured: list[LoadReport]
+) -> None:
+    """Add a report to ``measured``, and its phases to that as they are done."""
     wanted = {name: getattr(args, name) for name in SIZES}
     todo = {name: sized(name, wanted, quick=args.quick) for name in args.scenario or SCENARIOS}
     for name, sizes in todo.items():
@@ -157,6 +185,7 @@ async def _measure(args: argparse.Namespace, argv: Sequence[str], environ: Mappi
     async with _server(args, environ) as server:
         report = _report(server.target, args.label, redacted(argv), found, server.versions)
         report.cores = cores
+        measured.append(report)
         of_generators = cores.get("generators", [])
         for pids, kept in ((server.pids, cores.get("server", [])), (server.redis, of_generators)):
             for pid in pids if kept else ():
@@ -164,7 +193,6 @@ async def _measure(args: argparse.Namespace, argv: Sequence[str], environ: Mappi
         async with generators(count, args.publisher_processes, of_generators) as load_makers:
             await load_makers.aim(server.target)
             await _all(report, load_makers, todo, server, args.limit)
-    return report
 
 
 def _report(
@@ -187,17 +215,19 @@ async def _all(
     report: LoadReport, load_makers: Generators, todo: Mapping[str, Sizes], server: TestedServer, limit: int
 ) -> None:
     """Run the scenarios in order; one that takes too long ends the run."""
-    live = Live()
+    over_redis = bool(server.redis)
+    live = Live(of=sum(SCENARIOS[name].phases(over_redis=over_redis) for name in todo))
     for name, sizes in todo.items():
         run = ScenarioRun(name, load_makers, sizes, server.pids, live, server.redis)
         try:
             async with asyncio.timeout(limit):
                 await SCENARIOS[name].run(run)
+            await load_makers.leave()
+            await asyncio.sleep(0.2)
         except TimeoutError:
             raise BenchmarkError(f"{name}: not done after {limit} s: see --limit") from None
-        await load_makers.leave()
-        await asyncio.sleep(0.2)
-        report.phases += run.phases
-        report.left_out += run.left_out
-        for phase in run.phases:
-            live.say(markdown.line(phase))
+        finally:  # interrupted, too
+            report.phases += run.phases
+            report.left_out += run.left_out
+            for phase in run.phases:
+                live.say(markdown.line(phase))

@@ -9,6 +9,9 @@ from .result import FIGURES, shown
 if TYPE_CHECKING:
     from .result import LoadReport, Phase
 
+BOTH: Final = ("first", "second")
+WORDS: Final = {"better": "figures better", "worse": "worse", "same": "the same"}
+
 SAME: Final = 0.05
 """Differences below this share count as the same, because two runs of one server differ as much."""
 
@@ -21,6 +24,45 @@ class ComparedFigure(NamedTuple):
     second: float
     ratio: float | None
     verdict: str
+
+
+class PhaseComparison(NamedTuple):
+    """A phase of either report. ``missing``: who has not run it; then there are no rows."""
+
+    title: str
+    rows: list[ComparedFigure]
+    missing: str
+
+
+def labels(first: LoadReport, second: LoadReport) -> tuple[str, str]:
+    """Their names, which tell them apart also if both were given the same."""
+    one, other = first.label, second.label
+    return (f"{one} ({BOTH[0]})", f"{other} ({BOTH[1]})") if one == other else (one, other)
+
+
+def phases(first: LoadReport, second: LoadReport) -> list[PhaseComparison]:
+    """All phases of the first, then those that only the second has."""
+    mine = {phase.title: phase for phase in first.phases}
+    theirs = {phase.title: phase for phase in second.phases}
+    found = []
+    for title, phase in mine.items():
+        other = theirs.get(title)
+        found.append(
+            PhaseComparison(title, [], BOTH[1])
+            if other is None
+            else PhaseComparison(title, rows(phase, other), "")
+        )
+    return found + [PhaseComparison(title, [], BOTH[0]) for title in theirs if title not in mine]
+
+
+def verdict(first: LoadReport, second: LoadReport) -> str:
+    """How the second compares, in one line."""
+    found = [row.verdict for phase in phases(first, second) for row in phase.rows]
+    if not found:
+        return "they have no figure in common"
+    counts = [f"{found.count(word)} {text}" for word, text in WORDS.items()]
+    _, name = labels(first, second)
+    return f"{name}: {', '.join(counts)}" + ("; doubtful, see the end" if differences(first, second) else "")
 
 
 def rows(first: Phase, second: Phase) -> list[ComparedFigure]:
@@ -59,9 +101,10 @@ def differences(first: LoadReport, second: LoadReport) -> list[str]:
         for phase in first.phases
         if theirs.get(phase.title, phase.sizes) != phase.sizes
     ]
-    for report in (first, second):
+    for report, name in zip((first, second), labels(first, second), strict=True):
+        found += [f"{name}: {report.cut}"] if report.cut else []
         found += [
-            f"{report.label}, {phase.title}: {text}"
+            f"{name}, {phase.title}: {text}"
             for phase in report.phases
             for text in (*phase.faults, *phase.warnings)
         ]
@@ -70,29 +113,24 @@ def differences(first: LoadReport, second: LoadReport) -> list[str]:
 
 def markdown(first: LoadReport, second: LoadReport) -> str:
     """A table for each common phase, with the warnings."""
-    lines = [f"# {second.label} against {first.label}", ""]
+    one, other = labels(first, second)
+    lines = [f"# {other} against {one}", "", f"{verdict(first, second)}.", ""]
     lines += [f"- first: {first.command} ({first.started})", f"- second: {second.command} ({second.started})"]
-    theirs = {phase.title: phase for phase in second.phases}
-    for phase in first.phases:
-        if phase.title not in theirs:
-            lines += ["", f"## {phase.title}", "", "Not run by the second."]
+    for phase in phases(first, second):
+        lines += ["", f"## {phase.title}", ""]
+        if phase.missing:
+            lines.append(f"Not run by the {phase.missing}.")
             continue
-        lines += [
-            "",
-            f"## {phase.title}",
-            "",
-            "| figure | first | second | second / first | |",
-            "|---|---|---|---|---|",
-        ]
-        for row in rows(phase, theirs[phase.title]):
-            figure = FIGURES[row.name]
-            label = f"{figure.label}, {figure.unit}" if figure.unit else figure.label
-            ratio = "" if row.ratio is None else f"{row.ratio:.3g}"
-            lines.append(f"| {label} | {shown(row.first)} | {shown(row.second)} | {ratio} | {row.verdict} |")
-    mine = {phase.title for phase in first.phases}
-    for title in theirs:
-        if title not in mine:
-            lines += ["", f"## {title}", "", "Not run by the first."]
+        lines += ["| figure | first | second | second / first | |", "|---|---|---|---|---|"]
+        lines += [f"| {' | '.join(cells(row))} |" for row in phase.rows]
     if doubts := differences(first, second):
         lines += ["", "## Before you believe it", "", *(f"- {doubt}" for doubt in doubts)]
     return "\n".join(lines) + "\n"
+
+
+def cells(row: ComparedFigure) -> tuple[str, str, str, str, str]:
+    """A row of a table: the figure, both values, their ratio and the verdict."""
+    figure = FIGURES[row.name]
+    label = f"{figure.label}, {figure.unit}" if figure.unit else figure.label
+    ratio = "" if row.ratio is None else f"{row.ratio:.3g}"
+    return label, shown(row.first), shown(row.second), ratio, row.verdict

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from . import verdict
 from .result import FIGURES, shown
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def facts(report: LoadReport) -> list[tuple[str, str]]:
 
 def document(report: LoadReport) -> str:
     """All figures, as tables."""
-    lines = [f"# legato bench: {report.label}", ""]
+    found = verdict.of(report)
+    lines = [f"# legato bench: {report.label}", "", f"**{found.state}**: {found.text}.", ""]
     lines += [f"- {name}: {value}" for name, value in facts(report)]
     for phase in report.phases:
         lines += ["", f"## {phase.title}", "", sizes(phase), "", "| figure | |", "|---|---|"]

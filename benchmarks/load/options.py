@@ -181,7 +181,13 @@ def check(args: argparse.Namespace) -> None:
             raise BenchmarkError(f"{option} {value:g}: expected {least:g} to {most:g}", BAD_USAGE)
     if hostile:
         _check_hostile(args)
-        return
+    else:
+        _check_usual(args)
+
+
+def _check_usual(args: argparse.Namespace) -> None:
+    if args.compare and (args.scenario or args.json):
+        raise BenchmarkError("--compare runs nothing: give it no scenario and no --json", BAD_USAGE)
     if args.only or args.tls or args.delay is not None:
         raise BenchmarkError(f"--only, --tls and --delay go with {HOSTILE}", BAD_USAGE)
     own = args.preset is None and not args.url

@@ -77,6 +77,7 @@ class LoadReport(msgspec.Struct):
     :ivar label: the user's name for what is measured.
     :ivar cores: cores that the server and the generators were pinned to; empty: any.
     :ivar left_out: phases that this server does not support, and what they need.
+    :ivar cut: why not all that was asked for is there; empty if it is.
     """
 
     label: str
@@ -89,6 +90,7 @@ class LoadReport(msgspec.Struct):
     phases: list[Phase]
     schema: int = SCHEMA
     left_out: list[str] = []
+    cut: str = ""
 
 
 class Figure(NamedTuple):

@@ -215,12 +215,21 @@ def _delivered(measured: Measured) -> dict[str, float]:
 
 
 class Scenario(NamedTuple):
-    """One scenario. ``quick``: the sizes of ``--quick``."""
+    """One scenario. ``quick``: the sizes of ``--quick``.
+
+    :ivar usual: its number of phases; ``with_redis``: of further ones, which need a Redis.
+    """
 
     summary: str
     run: Callable[[ScenarioRun], Awaitable[None]]
     sizes: Sizes
     quick: Sizes
+    usual: int = 1
+    with_redis: int = 0
+
+    def phases(self, *, over_redis: bool) -> int:
+        """Its number of phases."""
+        return self.usual + (self.with_redis if over_redis else 0)
 
 
 SCENARIOS: Final[Mapping[str, Scenario]] = {
@@ -229,6 +238,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         fanout,
         Sizes(1000, 100, 10, 200, 32),
         Sizes(40, 50, 0.8, 100, 4),
+        2,
     ),
     "streams": Scenario(
         "N users with a private channel each; R events/s in all, over HTTP as Laravel sends them, then "
@@ -236,12 +246,14 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         streams,
         Sizes(1000, 1000, 10, 200, 32),
         Sizes(40, 100, 0.8, 100, 4),
+        with_redis=1,
     ),
     "connect": Scenario(
         "N clients connect, R a second, each with a private subscription; then N as fast as possible",
         connect,
         Sizes(2000, 200, 10, 200, 1),
         Sizes(40, 100, 0.5, 100, 1),
+        2,
     ),
     "idle": Scenario(
         "N clients subscribe and stay idle: memory of the server and of the kernel per connection",
@@ -254,6 +266,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         publish,
         Sizes(1, 500, 10, 200, 32),
         Sizes(1, 100, 0.8, 100, 4),
+        2,
     ),
     "presence": Scenario(
         "N users join one presence channel at once; each must be told of each",

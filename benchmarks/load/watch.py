@@ -25,20 +25,30 @@ LINES_EVERY: Final = 2.0
 
 
 class Live:
-    """The line of progress on standard error."""
+    """The line of progress on standard error.
 
-    def __init__(self, out: TextIO | None = None, *, quiet: bool = False) -> None:
+    :param of: number of phases of the whole run; 0 if it is not known.
+    """
+
+    def __init__(self, out: TextIO | None = None, *, quiet: bool = False, of: int = 0) -> None:
         self._out = out or sys.stderr
         self._quiet = quiet
         self._over = self._out.isatty()
         self._said = 0.0
+        self._of = of
+        self._number = 0
+
+    def begin(self) -> None:
+        """The next phase begins."""
+        self._number += 1
 
     def show(self, title: str, moment: Moment) -> None:
         """Figures of the latest interval."""
         if self._quiet or (not self._over and time.monotonic() - self._said < LINES_EVERY):
             return
         self._said = time.monotonic()
-        parts = [f"{title:<18} {moment.at:5.1f} s"]
+        number = f"phase {self._number} of {self._of}  " if self._of else ""
+        parts = [f"{number}{title:<18} {moment.at:5.1f} s"]
         parts += [
             f"{name} {shown(value)}/s"
             for name, value in (
@@ -80,6 +90,7 @@ class PhaseWatch:
         self.generators: list[ProcessUsage] = []
 
     async def __aenter__(self) -> Self:
+        self._live.begin()
         self._begun, self._before = time.monotonic(), self._look()
         self._ticking = asyncio.create_task(self._tick())
         return self

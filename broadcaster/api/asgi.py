@@ -35,8 +35,13 @@ async def disconnected(receive: Receive) -> None:
         pass
 
 
-async def send_json(send: Send, status: int, body: bytes) -> None:
-    """Answer with JSON."""
+async def send_json(send: Send, status: int, body: bytes, wait: int = 0) -> None:
+    """Answer with JSON.
+
+    :param wait: seconds for ``Retry-After``; 0 for none.
+    """
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if wait:
+        headers.append((b"retry-after", str(wait).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

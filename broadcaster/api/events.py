@@ -40,6 +40,14 @@ class ApiError(Exception):
         self.status = status
 
 
+class TooManyFailures(ApiError):  # noqa: N818 - an answer to the client, not an internal error
+    """The address of the request has sent too many wrong signatures. ``wait`` is in seconds."""
+
+    def __init__(self, wait: int) -> None:
+        super().__init__(429, "Too many wrong signatures from your address")
+        self.wait = wait
+
+
 class Event(msgspec.Struct, frozen=True):
     """Body of ``POST /apps/ID/events``; unknown keys are ignored (section 10.3)."""
 

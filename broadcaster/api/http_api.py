@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
@@ -14,7 +14,7 @@ from legato.protocol import signatures
 from legato.protocol.signatures import UNKNOWN_KEY, SignatureError
 
 from .asgi import read_body, send_json
-from .events import ApiError
+from .events import ApiError, TooManyFailures
 from .publishing import Publishing
 from .queries import Queries
 from .requests import Accepted, ApiRequest
@@ -23,8 +23,9 @@ from .running import RequestTasks
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
+    from legato.broadcaster.addresses.opening import AddressLimits
     from legato.broadcaster.apps.directory import Directory
     from legato.broadcaster.bus.base import Bus
     from legato.broadcaster.config import Server
@@ -34,7 +35,11 @@ if TYPE_CHECKING:
     from .asgi import Receive, Scope, Send
     from .requests import Endpoint, Told
 
-    Reply = Callable[[int, bytes], None]
+    class Reply(Protocol):
+        """Takes status, JSON, and the seconds of ``Retry-After`` if there are any."""
+
+        def __call__(self, status: int, answer: bytes, wait: int = 0, /) -> None: ...
+
 
 logger: Final = logging.getLogger("legato.api")
 
@@ -61,19 +66,30 @@ class HttpApi:
 
     :param figures: counts requests by endpoint and status.
     :ivar max_body: maximum size of a body in bytes.
+    :ivar callers: finds the address of a request; None if nothing is limited by it.
     """
 
     def __init__(
-        self, server: Server, apps: Directory, bus: Bus, registry: Registry, figures: Counter[tuple[str, int]]
+        self,
+        server: Server,
+        apps: Directory,
+        bus: Bus,
+        registry: Registry,
+        figures: Counter[tuple[str, int]],
+        addresses: AddressLimits,
     ) -> None:
         self.max_body = server.max_request_bytes
         self._apps = apps
         self._figures = figures
+        addresses.follow(self._use)
         self._starts = (f"{server.path}/apps/".encode(), f"{server.path}/users/".encode())
         self._loop = asyncio.get_running_loop()
         running, queries = RequestTasks(self._loop), Queries(registry)
         publishing = Publishing(bus, registry, queries, running)
         self._paths = Paths(server.path, _routes(publishing, queries, running))
+
+    def _use(self, addresses: AddressLimits) -> None:
+        self.callers, self._failures = addresses.callers, addresses.signatures
 
     def serves(self, raw_path: bytes) -> bool:
         """Whether the path belongs to the API."""
@@ -82,26 +98,31 @@ class HttpApi:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point, for the few requests with an absolute URL."""
         target = scope["raw_path"].partition(b"?")[0] + b"?" + scope["query_string"]
-        answered: asyncio.Future[tuple[int, bytes]] = self._loop.create_future()
+        answered: asyncio.Future[tuple[Any, ...]] = self._loop.create_future()
         length = _body_length(scope["headers"])
-        if length == 0 or not self.refuses(
-            scope["method"], target, length, lambda *told: _settle(answered, told)
-        ):
+        caller = scope["client"][0] if scope["client"] else ""
+
+        def settle(*told: Any) -> None:
+            if not answered.done():
+                answered.set_result(told)
+
+        if length == 0 or not self.refuses(scope["method"], target, length, settle, caller):
             try:
                 body: bytes | None = await read_body(receive, self.max_body)
             except ApiError as error:
                 if error.status != 413:
                     return  # the client has disconnected
                 body = None
-            self.answer(scope["method"], target, body, lambda *told: _settle(answered, told))
+            self.answer(scope["method"], target, body, settle, caller)
         await send_json(send, *await answered)
 
-    def refuses(self, method: str, target: bytes, length: int | None, reply: Reply) -> bool:
+    def refuses(self, method: str, target: bytes, length: int | None, reply: Reply, caller: str = "") -> bool:
         """Refuse a request before its body arrives, if no body can make it valid. Returns whether it did.
 
         Checks everything but the body itself and its MD5, which the signature covers.
 
         :param length: the length of the body; None if unknown.
+        :param caller: the client's address; empty if nothing is limited by it.
         """
         route = None
         try:
@@ -111,17 +132,25 @@ class HttpApi:
             route = _allowed(match.route, method)
             if length is not None and length > self.max_body:
                 self._within_limit(None)
-            self._authenticate(match, method, params, None)
+            self._authenticate(match, method, params, None, caller)
         except Exception as error:  # noqa: BLE001 - the SDK gets JSON for any error
-            self._reply(route, reply, *_error_answer(error))
+            self._fail(route, reply, error)
             return True
         return False
 
-    def answer(self, method: str, target: bytes, body: bytes | bytearray | None, reply: Reply) -> None:
+    def answer(
+        self,
+        method: str,
+        target: bytes,
+        body: bytes | bytearray | None,
+        reply: Reply,
+        caller: str = "",
+    ) -> None:
         """Reply with status and JSON to any request; at once if nothing has to be waited for.
 
         :param target: path and query as received.
         :param body: None if it exceeded the limit.
+        :param caller: as in :meth:`refuses`.
         """
         route = None
         try:
@@ -129,10 +158,10 @@ class HttpApi:
             params = signatures.parse_text_query(query)
             match = self._paths.find(path)
             route = _allowed(match.route, method)
-            app = self._authenticate(match, method, params, self._within_limit(body))
+            app = self._authenticate(match, method, params, self._within_limit(body), caller)
             told = route.handler(ApiRequest(app, match.names, params, bytes(body or b"")))
         except Exception as error:  # noqa: BLE001 - the SDK gets JSON for any error
-            self._reply(route, reply, *_error_answer(error))
+            self._fail(route, reply, error)
             return
         if isinstance(told, tuple):
             self._reply(route, reply, *told)
@@ -161,14 +190,30 @@ class HttpApi:
         self._figures["unknown" if route is None else route.name, status] += 1
         reply(status, _encoder.encode(told) if told else _NOTHING)
 
+    def _fail(self, route: Route | None, reply: Reply, error: Exception) -> None:
+        status, told = _error_answer(error)
+        if not isinstance(error, TooManyFailures):
+            self._reply(route, reply, status, told)
+            return
+        self._figures["unknown" if route is None else route.name, status] += 1
+        reply(status, _encoder.encode(told), error.wait)
+
     def _authenticate(
-        self, match: RouteMatch, method: str, params: Mapping[str, str], body: bytes | bytearray | None
+        self,
+        match: RouteMatch,
+        method: str,
+        params: Mapping[str, str],
+        body: bytes | bytearray | None,
+        caller: str,
     ) -> App:
         """Verify the signature, and return the application of the request.
 
         Only a caller with a valid key of any application learns that an application does not exist. For all
         others an unknown application looks like one with another key.
         """
+        limit = self._failures if caller else None
+        if limit is not None and (wait := limit.refuses(caller)):
+            raise TooManyFailures(wait)
         named = self._apps.with_key(params.get("auth_key", ""))
         app = named if match.app_id is None else self._apps.by_id.get(match.app_id)
         signer = app or named
@@ -176,6 +221,8 @@ class HttpApi:
             keys = {} if signer is None else signer.keys
             signatures.verify_request(keys, method, match.spellings, params, body, time.time())
         except SignatureError as error:
+            if limit is not None:
+                limit.failed(caller)
             reason = str(error) if app is not None else UNKNOWN_KEY
             raise ApiError(error.status, reason) from error
         if app is None:
@@ -210,8 +257,3 @@ def _error_answer(error: BaseException) -> Told:
         return 503, {"error": str(error), "code": 503}
     logger.error("a request could not be answered", exc_info=error)
     return 500, {"error": "Server error", "code": 500}
-
-
-def _settle(answered: asyncio.Future[tuple[int, bytes]], told: tuple[int, bytes]) -> None:
-    if not answered.done():
-        answered.set_result(told)

@@ -95,6 +95,12 @@ class AppWatcher:
         self._left_out: set[tuple[str, str]] = set()
         self._problem = ""
 
+    async def change_own(self, own: tuple[App, ...], use: Use) -> None:
+        """Replace the applications of the settings."""
+        self._own = own
+        self._merged = _merged(own, self._found)
+        await use(self._merged[0])
+
     async def watch(self, use: Use) -> None:
         """Poll every ``seconds``. While the store does not answer, the known applications stay."""
         while True:

@@ -18,3 +18,7 @@ class SubscriptionFigures:
     most: int = sys.maxsize
     open: int = 0
     refused: int = 0
+
+    def limit(self, most: int) -> None:
+        """Change the maximum. 0 is no limit."""
+        self.most = most or sys.maxsize

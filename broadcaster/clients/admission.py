@@ -68,6 +68,10 @@ class Admission:
 
     def admit(self, client: Client, path: str, params: Mapping[str, str], origin: str) -> None:
         """Check a complete handshake, then greet or refuse the client (protocol section 1.5)."""
+        gate = self._clients.gate
+        if gate is not None and not gate.arrives(client):
+            self._refuse(client, errors.OVER_CAPACITY)
+            return
         found = self._app_for(path, params, origin)
         if not isinstance(found, App):
             self._refuse(client, found)
@@ -90,10 +94,10 @@ class Admission:
 
     def _accept(self, client: Client, app_id: str, socket_id: str) -> None:
         """Greet the client, unless its application was removed meanwhile or the node accepts no clients."""
-        app = self._apps.by_id.get(app_id)
+        app, gate = self._apps.by_id.get(app_id), self._clients.gate
         if app is None or not app.enabled:
             self._refuse(client, errors.UNKNOWN_APP if app is None else errors.APP_DISABLED)
-        elif self._clients.takes_nobody:
+        elif self._clients.takes_nobody or (gate is not None and not gate.enter(client)):
             self._refuse(client, errors.OVER_CAPACITY)
         else:
             client.greet(Session(app, socket_id, self._loop.time()))

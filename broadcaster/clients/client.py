@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable, Collection, Mapping
 
+    from legato.broadcaster.addresses.opening import AddressLimits
     from legato.broadcaster.channels.hub import Hub
     from legato.broadcaster.config import Server
     from legato.broadcaster.transport.budget import Budget
@@ -91,6 +92,7 @@ class ClientContext:
     admission: Admitting
     clients: ClientRegistry
     effects: EffectHandlers
+    addresses: AddressLimits
 
 
 class Client(ABC):
@@ -100,8 +102,21 @@ class Client(ABC):
     admission until they are processed, else None. While it is ``paused``, nothing is read from it.
     """
 
-    __slots__ = ("context", "early", "keys", "order", "paused", "session", "slow", "socket_id", "write_now")
+    __slots__ = (
+        "address",
+        "context",
+        "early",
+        "keys",
+        "order",
+        "paused",
+        "session",
+        "slow",
+        "socket_id",
+        "write_now",
+    )
 
+    address: str
+    """Set before the handshake if something is limited by it, unset if not; empty if it is not known."""
     write_now: Callable[[bytes], None]
 
     def __init__(self, context: ClientContext) -> None:

@@ -15,6 +15,8 @@ from .client import ENDED
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+    from legato.broadcaster.addresses.gate import ConnectionGate
+    from legato.broadcaster.addresses.opening import AddressLimits, ConnectionBounds
     from legato.broadcaster.channels.departure import Departures
     from legato.broadcaster.channels.hub import Hub
     from legato.broadcaster.registry.base import Registry
@@ -30,8 +32,10 @@ if TYPE_CHECKING:
 class Clients:
     """The admitted clients.
 
-    :param most: the maximum number of connections of this process; 0 for no limit.
+    :param bounds: on the connections of this process.
     :ivar open: clients that have not left.
+    :ivar most: the maximum number of connections of this process; 0 for no limit.
+    :ivar gate: counts clients by their address; None if nothing was ever limited by it.
     :ivar leaving: the node is about to stop; load balancers should send new clients elsewhere.
     :ivar draining: the node accepts no new clients.
     """
@@ -43,22 +47,27 @@ class Clients:
         departures: Departures,
         deferred: DeferredWork,
         figures: ConnectionFigures,
-        most: int,
+        bounds: ConnectionBounds,
     ) -> None:
         self._hub = hub
         self._registry = registry
         self._departures = departures
         self.deferred = deferred
         self._figures = figures
-        self._most = most
+        self.most = bounds.most
+        self.gate: ConnectionGate | None = None
+        bounds.addresses.follow(self._use_gate)
         self.open: set[Client] = set()
         self.leaving = False
         self.draining = False
 
+    def _use_gate(self, addresses: AddressLimits) -> None:
+        self.gate = addresses.gate
+
     @property
     def takes_nobody(self) -> bool:
         """Whether the node accepts no new clients."""
-        return self.draining or 0 < self._most <= len(self.open)
+        return self.draining or 0 < self.most <= len(self.open)
 
     @property
     def state(self) -> str:
@@ -81,6 +90,8 @@ class Clients:
         by_app[app_id] = count = by_app[app_id] - 1
         self._registry.connected(app_id, count)
         self.open.discard(client)
+        if self.gate is not None:
+            self.gate.leave(client)
         keys, client.keys = client.keys, {}
         if self.deferred.take(len(keys)):
             for key, claim in keys.items():

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
+    from legato.broadcaster.addresses.refusals import AddressRefusals
     from legato.broadcaster.bus.base import Bus
     from legato.broadcaster.channels.cache import CachedChannels
     from legato.broadcaster.channels.client_events import ClientEvents
@@ -50,6 +51,7 @@ class MeasuredParts:
     """
 
     connections: ConnectionFigures
+    refusals: AddressRefusals
     subscriptions: SubscriptionFigures
     requests: Mapping[tuple[str, int], int]
     """HTTP requests by endpoint and status."""
@@ -102,6 +104,13 @@ _FIGURES: Final[
         "Handshakes refused, by Pusher error code.",
         ("code",),
         lambda parts: {(str(code),): count for code, count in dict(parts.connections.refused).items()},
+    ),
+    (
+        "legato_address_refusals",
+        CounterMetricFamily,
+        "Connections and requests refused because their address has reached a limit, by its setting.",
+        ("limit",),
+        lambda parts: {(limit,): count for limit, count in dict(parts.refusals.by_limit).items()},
     ),
     (
         "legato_slow_connections",

@@ -69,9 +69,10 @@ class ClosingTransport:
         self.close = part
 
 
-def scope_of(head: Head, config: Config, *, secure: bool) -> dict[str, Any]:
+def scope_of(head: Head, config: Config, address: str | None, *, secure: bool) -> dict[str, Any]:
     """Build the ASGI scope of a request.
 
+    :param address: the client's, if something is limited by it. Its port is not known.
     :raises FramingRefusal: the target is not a valid URL.
     """
     try:
@@ -85,7 +86,7 @@ def scope_of(head: Head, config: Config, *, secure: bool) -> dict[str, Any]:
         "asgi": {"version": config.asgi_version, "spec_version": "2.3"},
         "http_version": head.version,
         "server": None,
-        "client": None,
+        "client": None if address is None else (address, 0),
         "scheme": "https" if secure else "http",
         "root_path": "",
         "headers": head.headers,

@@ -44,11 +44,13 @@ class Carrier(Protocol):
 class Exchange:
     """One request to the HTTP API and its answer. Other requests have an :class:`~.asgi_cycle.AsgiCycle`.
 
+    :param caller: the client's address; empty if nothing is limited by it.
     :ivar body: what has arrived of it; None when it is too large.
     :ivar begun: its answer is known or in progress; the rest of the body does not matter.
     """
 
     __slots__ = (
+        "_caller",
         "_carrier",
         "_method",
         "_target",
@@ -65,6 +67,7 @@ class Exchange:
         method: str,
         target: bytes,
         body: bytes | bytearray | None,
+        caller: str,
         *,
         keep_alive: bool,
     ) -> None:
@@ -72,6 +75,7 @@ class Exchange:
         self._method = method
         self._target = target
         self.body = body
+        self._caller = caller
         self.begun = False
         self.keep_alive = keep_alive
         self.disconnected = False
@@ -97,7 +101,7 @@ class Exchange:
         if self.begun:
             return
         self.begun = True
-        self._carrier.api.answer(self._method, self._target, self.body, self._reply)
+        self._carrier.api.answer(self._method, self._target, self.body, self._reply, self._caller)
 
     complete = begin
 
@@ -106,7 +110,8 @@ class Exchange:
 
         :param length: the length of the body; None if unknown.
         """
-        self.begun = self._carrier.api.refuses(self._method, self._target, length, self._reply)
+        api = self._carrier.api
+        self.begun = api.refuses(self._method, self._target, length, self._reply, self._caller)
         return self.begun
 
     def add(self, data: bytes) -> None:
@@ -122,12 +127,12 @@ class Exchange:
         """Write nothing more to the peer."""
         self.disconnected = not self.response_complete
 
-    def _reply(self, status: int, answer: bytes) -> None:
+    def _reply(self, status: int, answer: bytes, wait: int = 0) -> None:
         carrier = self._carrier
         if self.disconnected:
             return
         if carrier.flow.write_paused:
-            carrier.spawn(self._reply_later(status, answer))
+            carrier.spawn(self._reply_later(status, answer, wait))
             return
         lines = [_HEADS[status], b"%d\r\n" % len(answer)]
         for name, value in carrier.server_state.default_headers:
@@ -135,6 +140,8 @@ class Exchange:
                 self.keep_alive = False
             else:
                 lines += (name, b": ", value, b"\r\n")
+        if wait:
+            lines.append(b"retry-after: %d\r\n" % wait)
         lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
         if self._method != "HEAD":
             lines.append(answer)
@@ -144,7 +151,7 @@ class Exchange:
             carrier.part()
         carrier.on_response_complete()
 
-    async def _reply_later(self, status: int, answer: bytes) -> None:
+    async def _reply_later(self, status: int, answer: bytes, wait: int) -> None:
         """Reply once the peer has read the answers before this one."""
         await self._carrier.flow.drain()
-        self._reply(status, answer)
+        self._reply(status, answer, wait)

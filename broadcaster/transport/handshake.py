@@ -16,6 +16,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
+from legato.broadcaster.addresses.callers import forwarded
 from legato.broadcaster.limits import CACHED_HANDSHAKES, MAX_CACHED_HANDSHAKE_BYTES
 from legato.protocol.apps import SUBPROTOCOL
 from legato.protocol.signatures import parse_query
@@ -54,11 +55,13 @@ class UpgradeRequest(NamedTuple):
 
     :ivar params: the parameters of the query, with keys in lower case.
     :ivar origin: empty without an ``Origin`` header, ``null`` with several.
+    :ivar forwarded: what ``X-Forwarded-For`` says; empty without it.
     """
 
     path: str
     params: Mapping[str, str]
     origin: str
+    forwarded: bytes
 
 
 def answer(method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Handshake:
@@ -78,7 +81,7 @@ def asked(target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> UpgradeReque
     path, params = _known_target(target)
     origins = [value for name, value in headers if name == b"origin"]
     origin = origins[0].decode("latin-1") if origins else ""
-    return UpgradeRequest(path, params, "null" if len(origins) > 1 else origin)
+    return UpgradeRequest(path, params, "null" if len(origins) > 1 else origin, forwarded(headers))
 
 
 def _parse_target(target: bytes) -> tuple[str, Mapping[str, str]]:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
+from legato.broadcaster.addresses.callers import forwarded
 from legato.broadcaster.limits import MAX_SKIPPED_BODY_BYTES, READ_SLICE_BYTES
 
 from .asgi import CONTINUE, ClosingTransport, Flow, refusal, scope_of
@@ -157,7 +158,9 @@ class HttpProtocol(asyncio.Protocol):
             self._buffer.read(data)
             return
         target, body = plain
-        self.cycle = exchange = Exchange(self, "POST", target, body, keep_alive=True)
+        callers = self.api.callers
+        caller = "" if callers is None else callers.of_request(self.transport, data)
+        self.cycle = exchange = Exchange(self, "POST", target, body, caller, keep_alive=True)
         if len(body) > self.api.max_body:
             exchange.body = None
         exchange.begin()
@@ -213,20 +216,24 @@ class HttpProtocol(asyncio.Protocol):
             raise FramingRefusal(405, "This is no proxy.")
         for_api = self.api.serves(head.target)
         secure = not for_api and self.transport.get_extra_info("sslcontext") is not None
-        scope = None if for_api else scope_of(head, self._config, secure=secure)
+        callers = self.api.callers
+        caller = None if callers is None else callers.of(self.transport, forwarded(head.headers))
+        scope = None if for_api else scope_of(head, self._config, caller, secure=secure)
         self._deadlines.due = None
         body = body_of(head)
         self._incomplete = None if body is None else _Incomplete(head, body, unchecked=for_api)
         skipped = body is None or (body.left is not None and body.left <= MAX_SKIPPED_BODY_BYTES)
         keep_alive = head.keep_alive and skipped  # the rest is known when the request is complete
         if scope is None:
-            self._begin_exchange(head, keep_alive=keep_alive)
+            self._begin_exchange(head, caller or "", keep_alive=keep_alive)
         else:
             self._begin_cycle(head, scope, keep_alive=keep_alive)
 
-    def _begin_exchange(self, head: Head, *, keep_alive: bool) -> None:
+    def _begin_exchange(self, head: Head, caller: str, *, keep_alive: bool) -> None:
         method = head.method.decode("ascii")
-        self.cycle = exchange = Exchange(self, method, head.target, bytearray(), keep_alive=keep_alive)
+        self.cycle = exchange = Exchange(
+            self, method, head.target, bytearray(), caller, keep_alive=keep_alive
+        )
         if self._incomplete is None:
             exchange.begin()
 

@@ -97,6 +97,8 @@ class Fallback:
         if known is not None:
             return known
         client = FallbackClient(self._context, lambda: self._forget(handle, client))
+        if scope["client"] is not None:
+            client.address = scope["client"][0]
         if len(self._sessions) >= MAX_POLLING_SESSIONS:
             self._context.figures.refused[errors.OVER_CAPACITY.code] += 1
             client.close(errors.OVER_CAPACITY)

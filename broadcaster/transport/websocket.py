@@ -204,8 +204,10 @@ class Connection(ReadingHalf):
         """Accept the upgrade with ``response``. Frames that follow at once are part of the same write."""
         first = [response]
         self.write_now = first.append
+        if (callers := self.context.addresses.callers) is not None:
+            self.address = callers.of(self._transport, asked.forwarded)
         try:
-            self.begin(*asked)
+            self.begin(*asked[:3])
         finally:
             self.write_now = self._transport.write
             self._transport.write(b"".join(first))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from io import StringIO
 from typing import TYPE_CHECKING
 
@@ -181,6 +182,15 @@ def test_doubts_are_raised_by_a_busy_late_or_waiting_machine() -> None:
     ]
 
 
+def test_progress_counts_phases() -> None:
+    out = StringIO()
+    live = Live(out, of=4)
+    for _ in range(2):
+        live.begin()
+    live.show("fanout: paced", watch.Moment(1.5, 0, 0, 0, 0, 0, 0, 0, 0))
+    assert out.getvalue().startswith("phase 2 of 4  fanout: paced ")
+
+
 def test_progress_has_live_figures() -> None:
     out = StringIO()
     live = Live(out)
@@ -210,6 +220,8 @@ def test_every_scenario_works_and_is_written_down(tmp_path: Path, capsys: pytest
             assert phase.delivery.ratio == 1
         assert phase.title in files["markdown"].read_text()
         assert phase.title in files["html"].read_text()
+    counts = Counter(phase.scenario for phase in report.phases)
+    assert counts == {name: one.phases(over_redis=False) for name, one in scenarios.SCENARIOS.items()}
     figures = {phase.scenario: phase.figures for phase in report.phases}
     assert figures["slow"]["stalled_events"] > 0
     assert figures["churn"]["newcomers"] > 0
@@ -231,7 +243,9 @@ def test_own_legato_over_redis(tmp_path: Path) -> None:
     file = tmp_path / "report.json"
     words = ["streams", "--quick", "--over-redis", "--json", str(file), "--markdown", str(tmp_path / "m")]
     assert cli.main(["bench", *words]) == 0
-    assert "redis_server" in load(str(file)).versions
+    report = load(str(file))
+    assert "redis_server" in report.versions
+    assert len(report.phases) == scenarios.SCENARIOS["streams"].phases(over_redis=True)
 
 
 @pytest.mark.usefixtures("impatient")

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from legato.benchmarks.errors import BenchmarkError
-from legato.benchmarks.load import compare, html, markdown, plots
+from legato.benchmarks.load import command, compare, html, markdown, plots
 from legato.benchmarks.load.command import load
 from legato.benchmarks.load.result import FIGURES, SCHEMA, DeliveryFigures, LoadReport, Moment, Phase, rounded
 from legato.deploy import cli
@@ -95,6 +95,89 @@ def test_command_compares_files(tmp_path: Path, capsys: pytest.CaptureFixture[st
         file.write_bytes(msgspec.json.encode(report(phase({"server_cpu_us_per_delivery": value}))))
     assert cli.main(["bench", "--compare", *map(str, files)]) == 0
     assert "| server CPU per delivery, µs | 100 | 50 | 0.5 | better |" in capsys.readouterr().out
+
+
+def test_reports_of_one_label_are_told_apart(tmp_path: Path) -> None:
+    one = report(phase({"latency_p99_ms": 1}), label="legato <1>")
+    other = report(phase({"latency_p99_ms": 2}, warnings=["it was busy"]), label="legato <1>")
+    assert compare.markdown(one, other).startswith("# legato <1> (second) against legato <1> (first)\n")
+    assert compare.differences(one, other) == ["legato <1> (second), fanout: paced: it was busy"]
+    assert "<h1>legato bench: legato &lt;1&gt; (second) against legato &lt;1&gt; (first)" in html.comparison(
+        one, other
+    )
+
+
+def test_comparison_as_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the verdict first. Without --markdown, nothing else is printed."""
+    figures = {"latency_p99_ms": 10, "deliveries_per_second": 100, "server_mib": 50}
+    one = report(phase(figures), phase({}, "only here"), label="<b>one")
+    better = {"latency_p99_ms": 5, "deliveries_per_second": 10, "server_mib": 50}
+    other = report(phase(better), phase({}, "only there"), label="two")
+    files = [tmp_path / "one.json", tmp_path / "two.json"]
+    for file, made in zip(files, (one, other), strict=True):
+        file.write_bytes(msgspec.json.encode(made))
+    page, table = tmp_path / "page.html", tmp_path / "table.md"
+    assert cli.main(["bench", "--compare", *map(str, files), "--html", str(page)]) == 0
+    assert capsys.readouterr().out == ""
+    text = page.read_text()
+    assert text.index("two: 1 figures better, 1 worse, 1 the same") < text.index("fanout: paced")
+    assert '<td class="n">10</td><td class="n">5</td><td class="n">0.5</td><td class="better">better' in text
+    assert "Not run by the second." in text
+    assert "Not run by the first." in text
+    assert "&lt;b&gt;one" in text
+    assert "<b>" not in text
+    words = ["--html", str(page), "--markdown", str(table)]
+    assert cli.main(["bench", "--compare", *map(str, files), *words]) == 0
+    assert "| worse |" in table.read_text()
+
+
+@pytest.mark.parametrize("more", [["--json", "x.json"], ["fanout"]])
+def test_comparison_refuses_what_it_would_not_do(more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", *more, "--compare", "a", "b"]) == 2
+    assert "--compare runs nothing: give it no scenario and no --json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("made", "state", "text"),
+    [
+        (report(phase({})), "ok", "no faults in 1 phases"),
+        (report(phase({}, warnings=["busy"])), "doubtful", "no faults in 1 phases"),
+        (report(phase({}), phase({}, "flat out", faults=["lost"])), "fault", "1 of 2 phases have faults: "),
+        (report(phase({}), cut="interrupted"), "incomplete", "interrupted; what follows was measured before"),
+        (report(phase({}, faults=["lost"]), cut="interrupted"), "fault", "fanout: paced. interrupted; what"),
+    ],
+)
+def test_verdict_is_on_top(made: LoadReport, state: str, text: str) -> None:
+    page, tables = html.page(made), markdown.document(made)
+    assert f'</h1><p class="verdict {state}">{state}: ' in page
+    assert text in page[: page.index("<table>")]
+    assert f"\n\n**{state}**: " in tables
+    assert text in tables[: tables.index("- server")]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "cut"),
+    [(KeyboardInterrupt(), 130, "interrupted"), (BenchmarkError("fanout: not done"), 1, "fanout: not done")],
+)
+def test_what_was_measured_is_written_when_a_run_is_cut_short(
+    error: BaseException, status: int, cut: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cut_short(*args: object) -> None:
+        args[-1].append(report(*phases))
+        raise error
+
+    monkeypatch.setattr(command, "_measure", cut_short)
+    files = {kind: tmp_path / f"report.{kind}" for kind in ("json", "html", "markdown")}
+    words = [word for kind, file in files.items() for word in (f"--{kind}", str(file))]
+    phases: list[Phase] = []
+    assert cli.main(["bench", *words]) == status
+    assert not any(file.exists() for file in files.values())  # there is nothing to tell
+    phases = [phase({})]
+    assert cli.main(["bench", *words]) == status
+    assert load(str(files["json"])).cut == cut
+    for kind in ("html", "markdown"):
+        assert f"{cut}; what follows was measured before" in files[kind].read_text()
+    assert compare.differences(load(str(files["json"])), report(phase({}))) == [f"one (first): {cut}"]
 
 
 @pytest.mark.parametrize("text", ["{}", "not json", '{"label": 5}'])

@@ -66,6 +66,7 @@ async def legato(
     process = await asyncio.create_subprocess_exec(
         *(*under, sys.executable, "-m", "legato.deploy", *arguments),
         env=kept | (ENVIRON if environ is None else environ),
+        stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -91,6 +92,31 @@ async def test_a_signal_drains_and_ends_with_zero(signum):
         assert await process.end() == 0
         assert "Traceback" not in process.output
         assert "app-secret" not in process.output
+
+
+async def test_a_process_reloads_on_sighup_and_lives(tmp_path):
+    file = tmp_path / "legato.toml"
+    file.write_text("[log]\nlevel = 'info'\n")
+    async with legato("broadcaster", "--port", "0", "--config", str(file), environ=ENVIRON) as process:
+        await process.line("listening on ")
+        for text, line in (
+            ("[server]\nmax_connections = 5\n", "were read again; changed: server.max_connections"),
+            (
+                "[server]\nmax_conections = 5\n",
+                "not reloaded, the settings stay as they were: .*max_conections",
+            ),
+            (
+                "[log]\nlevel = 'loud'\n",
+                "not reloaded, the settings stay as they were: log.level .*got 'loud'",
+            ),
+            ("[server]\nport = 1\nkeep_alive = 9\n", "stay as they were: server.keep_alive\n"),
+        ):
+            file.write_text(text)
+            process.process.send_signal(signal.SIGHUP)
+            await process.line(line)
+        process.process.terminate()
+        assert await process.end() == 0
+        assert "Traceback" not in process.output
 
 
 async def test_a_second_signal_ends_at_once():

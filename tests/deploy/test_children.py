@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -267,6 +268,39 @@ async def test_signals_that_come_together_are_one_wish(
     await run(shown, [polite("one")], then=lambda: None, signals=signals)
     assert "one    | ending\n" in shown.text
     assert shown.text.count("stopping; the same again stops at once") == 1
+
+
+async def test_sighup_is_passed_on_where_it_is_no_stop(shown: Screen) -> None:
+    """To each child once it is ready, and to none once they are to stop."""
+    heard = "import os, signal; signal.signal(signal.SIGHUP, lambda *_: print('heard', flush=True))"
+    late = f"os.read(int(os.environ['GATE']), 1); {heard}; {STAY}"
+    gate, opener = os.pipe()
+    calls: list[asyncio.Task[None]] = []
+
+    def hang_up(tree: ProcessTree) -> None:
+        calls.append(asyncio.create_task(tree.hang_up()))
+
+    async def begin(tree: ProcessTree) -> None:
+        waits = python("two", f"import os; {late}", pass_fds=(gate,))
+        tree.start(
+            python("one", f"{heard}; {STAY}"), replace(waits, environ={**waits.environ, "GATE": str(gate)})
+        )
+        await shown.shows("one    | ready")
+        os.kill(os.getpid(), signal.SIGHUP)
+        await shown.shows("one    | heard")
+        os.write(opener, b"x")
+        await shown.shows("two    | heard")
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            os.kill(os.getpid(), number)
+
+    try:
+        await ProcessTree(shown.console, SECONDS, hang_up).run(begin)
+    finally:
+        os.close(gate)
+        os.close(opener)
+    await shown.settled()
+    assert len(calls) == 1
+    assert "was killed" not in shown.text
 
 
 def test_the_real_time_for_signals_that_come_together_is_half_a_second() -> None:

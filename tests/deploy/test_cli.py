@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import platform
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -58,8 +59,16 @@ def test_help_of_a_command_is_complete(name: str, options: list[str]) -> None:
     assert all(option in done.stdout for option in options)
 
 
-def test_the_version_is_the_installed_ones() -> None:
-    assert legato("--version").stdout == f"legato {importlib.metadata.version('legato')}\n"
+def test_the_version_is_the_installed_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    """On the first line; then the versions of what it stands on."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    version = importlib.metadata.version
+    first, python, *others = capsys.readouterr().out.splitlines()
+    assert first == f"legato {version('legato')}"
+    assert python == f"Python {platform.python_version()} ({platform.python_implementation()})"
+    assert others == [f"{name} {version(name)}" for name in ("uvloop", "websockets", "redis")]
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,14 @@ def test_good_settings_have_no_danger() -> None:
     [
         ({"dev": Dev(enabled=True)}, "dev.enabled: "),
         ({"server": Server(cors_origins=("*",))}, "server.cors_origins: * lets any web page"),
+        (
+            {"server": Server(trusted_proxies=("10.0.0.0/8", "::/0"))},
+            "server.trusted_proxies: ::/0 lets every client",
+        ),
+        (
+            {"server": Server(max_failed_tokens_per_address=5)},
+            "server.trusted_proxies: without it, all clients behind your proxy",
+        ),
         ({"app": changed(allowed_origins=("*",))}, "apps.allowed_origins: * lets any web page connect to 1"),
         ({"app": changed(secret="short")}, "apps.secret of application 1 has 5 bytes, fewer than 16: "),
         ({"app": changed(secret="abab" * 8)}, "apps.secret of application 1 repeats a few characters"),

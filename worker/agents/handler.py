@@ -29,7 +29,7 @@ from legato.worker.limits import (
 )
 from legato.worker.providers import base
 
-from .said import Said
+from .answer import StoredAnswer
 from .shown import EVERYTHING, part_of
 from .values import encode_json
 
@@ -154,7 +154,7 @@ class HandlerTurn:
         """The answer to one request, stored by ``key``. Sets its end."""
         stored = await self._memory.recall(key)
         if stored is None:
-            said, before = Said(), self._replay.pending()
+            said, before = StoredAnswer(), self._replay.pending()
             for event in before:
                 said.add(event)
                 yield event
@@ -165,7 +165,7 @@ class HandlerTurn:
                         yield event
             await self._memory.remember(key, said.encode())
         else:
-            said = Said.decode(stored)
+            said = StoredAnswer.decode(stored)
             for event in said.events:
                 yield event
         assert said.end is not None  # noqa: S101 - the Asker's promise

@@ -17,6 +17,8 @@ from tests.broadcaster.conftest import local_settings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from legato.broadcaster.config import Settings
+
 SOCKET_ID = "1.2"
 """Of every connection."""
 
@@ -24,8 +26,8 @@ SOCKET_ID = "1.2"
 class Transport(asyncio.Transport):
     """Remembers what is written, and to whom what comes is given."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, peer: str | None = None) -> None:
+        super().__init__({"peername": (peer, 4711)} if peer else None)
         self.written = b""
         self.protocol: asyncio.Protocol = asyncio.Protocol()
         self.ended = False
@@ -65,16 +67,16 @@ class Transport(asyncio.Transport):
 class Door:
     """Where connections come in."""
 
-    def __init__(self) -> None:
-        self.node = compose(local_settings(), LocalBus(), None)
+    def __init__(self, settings: Settings) -> None:
+        self.node = compose(settings, LocalBus(), None)
         self.node.admission._socket_ids = repeat(SOCKET_ID)
         self.state = ServerState()
         config = server_config(self.node)
         self._make = partial(config.http_protocol_class, config=config, server_state=self.state, app_state={})
 
-    def come(self) -> Transport:
-        """One more."""
-        transport = Transport()
+    def come(self, peer: str | None = None) -> Transport:
+        """One more, of an address if it is given."""
+        transport = Transport(peer)
         transport.protocol = self._make()
         transport.protocol.connection_made(transport)
         return transport
@@ -88,9 +90,9 @@ class Door:
 
 
 @asynccontextmanager
-async def door() -> AsyncIterator[Door]:
+async def door(settings: Settings | None = None) -> AsyncIterator[Door]:
     """One that is open; its node does not outlive it."""
-    opened = Door()
+    opened = Door(settings or local_settings())
     node = opened.node
     await node.lifecycle.start(node.delivery, node.announcements)
     try:

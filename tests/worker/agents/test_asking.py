@@ -11,7 +11,7 @@ from legato.protocol.jobs import AttachedFile
 from legato.protocol.stream import Usage
 from legato.worker.agents import Final, HandlerTurn, Text
 from legato.worker.agents.handler import HandlerSource, Replay
-from legato.worker.agents.said import Said
+from legato.worker.agents.answer import StoredAnswer
 from legato.worker.providers import base
 from legato.worker.providers.scripted import Scripted
 from legato.worker.replies.handlers import ContinuingModel
@@ -110,7 +110,7 @@ async def test_the_model_is_told_which_attempt_it_is() -> None:
 
 
 async def test_an_answer_that_was_stored_without_its_end_can_still_be_read() -> None:
-    said = Said.decode(msgspec.json.encode(([("text", "x")], Usage(output=1))))
+    said = StoredAnswer.decode(msgspec.json.encode(([("text", "x")], Usage(output=1))))
     assert (said.events, said.end) == ([base.Text("x")], base.Final("end_turn", Usage(output=1)))
 
 

@@ -24,7 +24,7 @@ class _Stored(msgspec.Struct, array_like=True):
     content: Any = None
 
 
-class Said:
+class StoredAnswer:
     """One answer of a model: its text, reasoning and citations, and its end.
 
     :ivar end: None as long as it has none.
@@ -62,10 +62,10 @@ class Said:
         return encode_json((self._events, self.end.usage, self.end.stop_reason, self.end.content))
 
     @staticmethod
-    def decode(stored: bytes) -> Said:
+    def decode(stored: bytes) -> StoredAnswer:
         """Undo :meth:`encode`."""
         read = msgspec.json.decode(stored, type=_Stored)
-        said = Said()
+        said = StoredAnswer()
         said._events = read.events
         said.end = base.Final(read.stop_reason, read.usage, read.content)
         return said
