@@ -10,8 +10,8 @@ import pytest
 from legato.protocol.jobs import AttachedFile
 from legato.protocol.stream import Usage
 from legato.worker.agents import Final, HandlerTurn, Text
-from legato.worker.agents.handler import HandlerSource, Replay
 from legato.worker.agents.answer import StoredAnswer
+from legato.worker.agents.handler import HandlerSource, Replay
 from legato.worker.providers import base
 from legato.worker.providers.scripted import Scripted
 from legato.worker.replies.handlers import ContinuingModel
