@@ -42,7 +42,7 @@ COMMAND = (sys.executable, "-m", "legato.deploy")
 
 PATIENT = (
     "import sys; from legato.deploy import children, cli;"
-    " children.ProcessTree.__init__.__defaults__ = (60.0,); sys.exit(cli.main())"
+    " children.ProcessTree.__init__.__defaults__ = (60.0, None); sys.exit(cli.main())"
 )
 """The command, but what it has started is not killed after five seconds: a busy machine may need more."""
 

@@ -21,6 +21,7 @@ NO_SECRETS = {
     "apps.old_keys": "its values are secrets themselves",
     "auth.jwt_public_key": "public, and a path",
     "server.tls_key": "a path",
+    "server.max_failed_tokens_per_address": "a number",
     "provider.max_tokens": "a number",
     "provider.first_token_seconds": "a number",
     "provider.no_token_seconds": "a number",
