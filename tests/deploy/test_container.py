@@ -260,7 +260,7 @@ def test_nothing_starts_before_what_it_needs() -> None:
     assert "noeviction" in found["valkey"]["command"]
 
 
-@pytest.mark.parametrize(("name", "scraped"), [("compose.yaml", 3), ("three-nodes.yaml", 5)])
+@pytest.mark.parametrize(("name", "scraped"), [("compose.yaml", 5), ("three-nodes.yaml", 7)])
 def test_prometheus_asks_where_metrics_are(name: str, scraped: int) -> None:
     found = services("compose.yaml") | services(name)
     [file] = [line.split(":")[0] for line in found["prometheus"]["volumes"] if line.startswith("./")]
@@ -271,7 +271,10 @@ def test_prometheus_asks_where_metrics_are(name: str, scraped: int) -> None:
     first = int(services("compose.yaml")["worker"]["environment"]["LEGATO_WORKER_METRICS_PORT"])
     port = services("compose.yaml")["broadcaster"]["environment"]["LEGATO_METRICS_PORT"]
     expected = [f"{key}:{port}" for key in found if key.startswith("broadcaster")]
-    assert targets == [*expected, *(f"worker:{first + count}" for count in range(processes))]
+    # While processes are replaced, there are up to twice as many.
+    ports = range(first, first + 2 * processes)
+    assert targets == [*expected, *(f"worker:{port}" for port in ports)]
+    assert str(ports) in services("compose.yaml")["worker"]["healthcheck"]["test"][-1]
     assert len(targets) == scraped
 
 

@@ -100,7 +100,8 @@ def wrong(expr: str) -> list[str]:
         name = selector[0].partition("{")[0]
         found += [f"{name} has no {label}" for label in sorted(labels - KNOWN[name] - ALWAYS)]
     kept = {word for group in re.findall(r"\b(?:by|on) \(([^)]+)\)", expr) for word in group.split(", ")}
-    all_labels = set().union(ALWAYS, *(KNOWN[name] for name in metrics(expr)))
+    made = re.findall(r'label_replace\(.*?, "(\w+)", ', expr)
+    all_labels = set().union(ALWAYS, made, *(KNOWN[name] for name in metrics(expr)))
     found += [f"nothing has {label}" for label in sorted(kept - all_labels)]
     # Prometheus 3 calls the bound 1 of a bucket 1.0.
     found += ["a whole bound of a bucket"] * bool(re.search(r'\ble=~?"\d+"', expr))
