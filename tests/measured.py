@@ -56,6 +56,8 @@ NOT_AT_ALL: Final = (
     "tests/broadcaster/transport/test_slow_readers.py",
     "tests/broadcaster/transport/test_uvicorn.py",
     "tests/broadcaster/transport/test_websocket.py",
+    "tests/deploy/test_chart.py",
+    "tests/deploy/test_monitoring.py",
     "tests/protocol/redis/test_connections.py",
     "tests/protocol/redis/test_internals.py",
     "tests/protocol/redis/test_parked.py",

@@ -1,7 +1,7 @@
 #!/bin/sh
 # What the tests need from the system: a Redis besides the embedded Valkey, a browser, two database servers,
 # what checks the units, two proxies, a C compiler for what benchmarks compare to, what counts system calls, and
-# PHP for the Laravel example.
+# PHP for the Laravel example, and what tests the alerts.
 
 set -eu
 
@@ -28,6 +28,7 @@ need haproxy haproxy /usr/sbin/haproxy
 need "gcc libc6-dev" cc
 need strace strace
 need "php-cli php-redis" php
+need prometheus promtool
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" != 0 ] || [ ! -f /etc/debian_version ] || ! command -v apt-get >/dev/null 2>&1; then
@@ -35,6 +36,10 @@ if [ "$(id -u)" != 0 ] || [ ! -f /etc/debian_version ] || ! command -v apt-get >
     exit 1
 fi
 echo "Installing$missing for the tests"
+# Debian starts what it installs. The tests want promtool of this package, and nobody wants its server here.
+if [ -d /run/systemd/system ] && [ "${missing#*prometheus}" != "$missing" ]; then
+    systemctl --quiet mask prometheus.service
+fi
 apt-get -qq update
 # shellcheck disable=SC2086 # one word per package
 DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $missing >/dev/null

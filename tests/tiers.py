@@ -128,6 +128,7 @@ PROGRAMS: Final = (
     "tests/deploy/test_loaded.py",
     "tests/deploy/test_logs.py",
     "tests/deploy/test_processes.py",
+    "tests/deploy/test_promtool.py",
     "tests/deploy/test_supervisor.py",
     "tests/deploy/test_systemd.py",
     "tests/deploy/test_tools.py",

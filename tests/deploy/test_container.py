@@ -17,6 +17,7 @@ import yaml
 
 from legato.broadcaster import config as broadcaster_config
 from legato.broadcaster.foreign import names
+from legato.protocol import wire
 from legato.protocol.apps import App
 from legato.protocol.settings import OTHER_NAMES
 from legato.worker import config as worker_config
@@ -151,7 +152,12 @@ def test_nothing_depends_on_the_processor() -> None:
 
 COMPOSE = DEPLOY / "compose"
 FILES = ("compose.yaml", "three-nodes.yaml")
-OUTSIDE = {"POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASSWORD", "LISTEN", "IMAGE", "VALKEY_MEMORY"}
+OUTSIDE = {"POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASSWORD", "LISTEN", "IMAGE", "VALKEY_MEMORY"} | {
+    *("GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES", "GF_ANALYTICS_CHECK_FOR_UPDATES"),
+    *("GF_ANALYTICS_REPORTING_ENABLED", "GF_SECURITY_ADMIN_PASSWORD", "GF_USERS_DEFAULT_THEME"),
+    *("GRAFANA_LISTEN", "GRAFANA_PASSWORD", "REDIS_ADDR", "REDIS_EXPORTER_CHECK_SINGLE_STREAMS"),
+    "REDIS_EXPORTER_STREAMS_EXCLUDE_CONSUMER_METRICS",
+}
 """Variables of the files and of other images."""
 
 
@@ -223,8 +229,9 @@ def test_every_image_is_pinned(name: str) -> None:
             assert re.match(r"v?\d+\.\d+", tag), key
 
 
-def test_only_the_way_to_the_broadcaster_is_published() -> None:
-    assert [key for key, each in services("compose.yaml").items() if each.get("ports")] == ["broadcaster"]
+def test_only_the_ways_to_the_broadcaster_and_to_grafana_are_published() -> None:
+    published = [key for key, each in services("compose.yaml").items() if each.get("ports")]
+    assert published == ["broadcaster", "grafana"]
     assert [key for key, each in services("three-nodes.yaml").items() if each.get("ports")] == ["proxy"]
     assert load("compose.yaml")["networks"]["data"] == {"internal": True}
     for key in ("valkey", "postgres"):
@@ -253,18 +260,40 @@ def test_nothing_starts_before_what_it_needs() -> None:
     assert "noeviction" in found["valkey"]["command"]
 
 
-@pytest.mark.parametrize(("name", "scraped"), [("compose.yaml", 3), ("three-nodes.yaml", 5)])
+@pytest.mark.parametrize(("name", "scraped"), [("compose.yaml", 5), ("three-nodes.yaml", 7)])
 def test_prometheus_asks_where_metrics_are(name: str, scraped: int) -> None:
     found = services("compose.yaml") | services(name)
     [file] = [line.split(":")[0] for line in found["prometheus"]["volumes"] if line.startswith("./")]
-    jobs = yaml.safe_load((COMPOSE / file).read_text())["scrape_configs"]
+    *jobs, redis = yaml.safe_load((COMPOSE / file).read_text())["scrape_configs"]
+    assert redis["static_configs"] == [{"targets": ["redis-exporter:9121"]}]
     targets = [target for job in jobs for each in job["static_configs"] for target in each["targets"]]
     processes = int(services("compose.yaml")["worker"]["command"][-1])
     first = int(services("compose.yaml")["worker"]["environment"]["LEGATO_WORKER_METRICS_PORT"])
     port = services("compose.yaml")["broadcaster"]["environment"]["LEGATO_METRICS_PORT"]
     expected = [f"{key}:{port}" for key in found if key.startswith("broadcaster")]
-    assert targets == [*expected, *(f"worker:{first + count}" for count in range(processes))]
+    # While processes are replaced, there are up to twice as many.
+    ports = range(first, first + 2 * processes)
+    assert targets == [*expected, *(f"worker:{port}" for port in ports)]
+    assert str(ports) in services("compose.yaml")["worker"]["healthcheck"]["test"][-1]
     assert len(targets) == scraped
+
+
+def test_what_is_mounted_is_there() -> None:
+    found = services("compose.yaml")
+    for name in FILES:
+        for key, each in services(name).items():
+            for line in each.get("volumes", ()):
+                if line.startswith("."):
+                    assert (COMPOSE / line.split(":")[0]).exists(), (key, line)
+                    assert line.endswith(":ro"), (key, line)
+    assert "../prometheus/alerts.yml:/etc/prometheus/alerts.yml:ro" in found["prometheus"]["volumes"]
+
+
+def test_the_exporter_looks_at_the_streams_of_the_queue() -> None:
+    streams = services("compose.yaml")["redis-exporter"]["environment"]["REDIS_EXPORTER_CHECK_SINGLE_STREAMS"]
+    queue = broadcaster_config.Chat().queue
+    assert streams.split(",") == [wire.jobs_key(queue), wire.dead_key(queue)]
+    assert streams in (DEPLOY / "prometheus" / "prometheus.yml").read_text()
 
 
 def test_supervisor_gives_programs_the_time_that_they_need_and_no_second_signal() -> None:

@@ -46,7 +46,8 @@ PAGE = ROOT / "client-js" / "dist" / "page"
 NOT_SHIPPED = {"deploy/check-tools.sh", "deploy/Dockerfile", "deploy/systemd/install.sh"}
 NOT_IN_THE_WHEEL = (
     "benchmarks/results/",
-    *("deploy/compose/", "deploy/laravel/", "deploy/proxy/", "deploy/supervisord/"),
+    *("deploy/compose/", "deploy/grafana/", "deploy/helm/", "deploy/laravel/"),
+    *("deploy/prometheus/", "deploy/proxy/", "deploy/supervisord/"),
 )
 """What is only of use in a checkout: results of benchmarks, and samples for other programs."""
 
