@@ -62,6 +62,7 @@ from .draining_server import DrainingServer, uvicorn_config
 from .lifecycle import Lifecycle, Shutdown
 from .observability import metrics
 from .observability.loop_delay import LoopDelay
+from .observability.refusals import RefusalLog
 from .redis_client import redis_client
 from .registry.codec import RegistryOwner
 from .registry.opening import open_registry
@@ -217,11 +218,11 @@ def _composed(settings: Settings, redis: Named | None) -> Node:
 
 def server_config(node: Node) -> uvicorn.Config:
     """What uvicorn needs in order to serve the node."""
-    settings, budget = node.settings, node.context.budget
+    settings, budget, refused = node.settings, node.context.budget, node.context.refused
     ready = partial(lifecycle.unready, node.clients, node.bus, node.registry)
     chat = chat_parts(node.replies, node.conversations, node.bus, node.hub, node.background, node.answers)
     app = HttpApp(
-        HttpApi(settings.server, node.apps, node.bus, node.registry, node.requests),
+        HttpApi(settings.server, node.apps, node.bus, node.registry, node.requests, refused),
         Fallback(node.context),
         web(settings, node.apps, chat, ready, node.requests, budget),
     )
@@ -342,6 +343,7 @@ def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named 
         wheel=wheel,
         hub=hub,
         figures=connections,
+        refused=RefusalLog(loop.call_later),
         admission=admission,
         clients=clients,
         effects=EffectHandlers(

@@ -21,6 +21,7 @@ LIMITS: Final = {
     "broadcaster.limits": "broadcaster/limits.py",
     "broadcaster.database_limits": "broadcaster/database_limits.py",
     "broadcaster.door_limits": "broadcaster/door_limits.py",
+    "broadcaster.log_limits": "broadcaster/log_limits.py",
     "worker.limits": "worker/limits.py",
 }
 PACKAGES: Final = ("broadcaster", "worker")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
 from legato.broadcaster.bus.base import BusError
-from legato.protocol import signatures
+from legato.broadcaster.observability.refusals import key_hint
+from legato.broadcaster.transport.peer import address_of
+from legato.protocol import refusals, signatures
 from legato.protocol.signatures import UNKNOWN_KEY, SignatureError
 
 from .asgi import read_body, send_json
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from legato.broadcaster.apps.directory import Directory
     from legato.broadcaster.bus.base import Bus
     from legato.broadcaster.config import Server
+    from legato.broadcaster.observability.refusals import Refused
     from legato.broadcaster.registry.base import Registry
     from legato.protocol.apps import App
 
@@ -56,17 +59,34 @@ def _allowed(route: Route | None, method: str) -> Route:
     return route
 
 
+class _Asked(NamedTuple):
+    """A request whose answer has to be waited for."""
+
+    route: Route
+    target: bytes
+    reply: Reply
+    peer: asyncio.BaseTransport
+
+
 class HttpApi:
     """Answers everything below ``PREFIX/apps/``.
 
     :param figures: counts requests by endpoint and status.
     :ivar max_body: maximum size of a body in bytes.
+    :ivar refused: takes note of refused requests.
     """
 
     def __init__(
-        self, server: Server, apps: Directory, bus: Bus, registry: Registry, figures: Counter[tuple[str, int]]
+        self,
+        server: Server,
+        apps: Directory,
+        bus: Bus,
+        registry: Registry,
+        figures: Counter[tuple[str, int]],
+        refused: Refused,
     ) -> None:
         self.max_body = server.max_request_bytes
+        self.refused = refused
         self._apps = apps
         self._figures = figures
         self._starts = (f"{server.path}/apps/".encode(), f"{server.path}/users/".encode())
@@ -84,19 +104,29 @@ class HttpApi:
         target = scope["raw_path"].partition(b"?")[0] + b"?" + scope["query_string"]
         answered: asyncio.Future[tuple[int, bytes]] = self._loop.create_future()
         length = _body_length(scope["headers"])
-        if length == 0 or not self.refuses(
-            scope["method"], target, length, lambda *told: _settle(answered, told)
-        ):
+        peer: asyncio.BaseTransport = scope["state"]["peer"]
+
+        def reply(*told: Any) -> None:
+            _settle(answered, told)
+
+        if length == 0 or not self.refuses(scope["method"], target, length, reply, peer):
             try:
                 body: bytes | None = await read_body(receive, self.max_body)
             except ApiError as error:
                 if error.status != 413:
                     return  # the client has disconnected
                 body = None
-            self.answer(scope["method"], target, body, lambda *told: _settle(answered, told))
+            self.answer(scope["method"], target, body, reply, peer)
         await send_json(send, *await answered)
 
-    def refuses(self, method: str, target: bytes, length: int | None, reply: Reply) -> bool:
+    def refuses(
+        self,
+        method: str,
+        target: bytes,
+        length: int | None,
+        reply: Reply,
+        peer: asyncio.BaseTransport,
+    ) -> bool:
         """Refuse a request before its body arrives, if no body can make it valid. Returns whether it did.
 
         Checks everything but the body itself and its MD5, which the signature covers.
@@ -113,15 +143,23 @@ class HttpApi:
                 self._within_limit(None)
             self._authenticate(match, method, params, None)
         except Exception as error:  # noqa: BLE001 - the SDK gets JSON for any error
-            self._reply(route, reply, *_error_answer(error))
+            self._reply(route, reply, *self._error_answer(error, target, peer))
             return True
         return False
 
-    def answer(self, method: str, target: bytes, body: bytes | bytearray | None, reply: Reply) -> None:
+    def answer(
+        self,
+        method: str,
+        target: bytes,
+        body: bytes | bytearray | None,
+        reply: Reply,
+        peer: asyncio.BaseTransport,
+    ) -> None:
         """Reply with status and JSON to any request; at once if nothing has to be waited for.
 
         :param target: path and query as received.
         :param body: None if it exceeded the limit.
+        :param peer: who asks, for the log.
         """
         route = None
         try:
@@ -132,34 +170,47 @@ class HttpApi:
             app = self._authenticate(match, method, params, self._within_limit(body))
             told = route.handler(ApiRequest(app, match.names, params, bytes(body or b"")))
         except Exception as error:  # noqa: BLE001 - the SDK gets JSON for any error
-            self._reply(route, reply, *_error_answer(error))
+            self._reply(route, reply, *self._error_answer(error, target, peer))
             return
         if isinstance(told, tuple):
             self._reply(route, reply, *told)
-        elif isinstance(told, Accepted):
-            told.when.add_done_callback(lambda done: self._follow_up(route, reply, done, told.told))
+            return
+        asked = _Asked(route, target, reply, peer)
+        if isinstance(told, Accepted):
+            told.when.add_done_callback(lambda done: self._follow_up(asked, done, told.told))
         else:
-            told.add_done_callback(lambda done: self._follow_up(route, reply, done))
+            told.add_done_callback(lambda done: self._follow_up(asked, done))
 
     def _within_limit(self, body: bytes | bytearray | None) -> bytes | bytearray:
         if body is None:
             raise ApiError(413, f"The body is larger than {self.max_body} bytes")
         return body
 
-    def _follow_up(
-        self, route: Route, reply: Reply, done: asyncio.Future[Any], told: Told | None = None
-    ) -> None:
+    def _follow_up(self, asked: _Asked, done: asyncio.Future[Any], told: Told | None = None) -> None:
         """Reply with ``told``, or with the result of ``done`` if that is None."""
         if done.cancelled():  # the server is stopping
             return
         error = done.exception()
         if error is not None:
-            told = _error_answer(error)
-        self._reply(route, reply, *(done.result() if told is None else told))
+            told = self._error_answer(error, asked.target, asked.peer)
+        self._reply(asked.route, asked.reply, *(done.result() if told is None else told))
 
     def _reply(self, route: Route | None, reply: Reply, status: int, told: Mapping[str, Any]) -> None:
         self._figures["unknown" if route is None else route.name, status] += 1
         reply(status, _encoder.encode(told) if told else _NOTHING)
+
+    def _error_answer(self, error: BaseException, target: bytes, peer: asyncio.BaseTransport) -> Told:
+        """Log an error, and return the answer for it."""
+        if isinstance(error, (ApiError, SignatureError)):
+            status, detail = error.status, str(error)
+            facts = _facts(target)
+            self.refused(error.refusal, **facts, status=status, detail=detail, address=address_of(peer))
+            return status, {"error": detail, "code": status}
+        if isinstance(error, BusError):
+            logger.warning("answering a request with 503: %s", error)
+            return 503, {"error": str(error), "code": 503}
+        logger.error("a request could not be answered", exc_info=error)
+        return 500, {"error": "Server error", "code": 500}
 
     def _authenticate(
         self, match: RouteMatch, method: str, params: Mapping[str, str], body: bytes | bytearray | None
@@ -176,10 +227,11 @@ class HttpApi:
             keys = {} if signer is None else signer.keys
             signatures.verify_request(keys, method, match.spellings, params, body, time.time())
         except SignatureError as error:
-            reason = str(error) if app is not None else UNKNOWN_KEY
-            raise ApiError(error.status, reason) from error
+            if app is None and match.app_id is not None:
+                raise ApiError(error.status, UNKNOWN_KEY, refusals.UNKNOWN_APP) from error
+            raise ApiError(error.status, str(error), error.refusal) from error
         if app is None:
-            raise ApiError(404, "No such application")
+            raise ApiError(404, "No such application", refusals.UNKNOWN_APP)
         if not app.enabled:
             raise ApiError(403, "The application is disabled")
         return app
@@ -201,15 +253,13 @@ def _routes(publishing: Publishing, queries: Queries, running: RequestTasks) -> 
     return [Route(name, method, handler, name.count("/") + 1) for name, method, handler in rows]
 
 
-def _error_answer(error: BaseException) -> Told:
-    """Return the answer for an error."""
-    if isinstance(error, (ApiError, SignatureError)):
-        return error.status, {"error": str(error), "code": error.status}
-    if isinstance(error, BusError):
-        logger.warning("answering a request with 503: %s", error)
-        return 503, {"error": str(error), "code": 503}
-    logger.error("a request could not be answered", exc_info=error)
-    return 500, {"error": "Server error", "code": 500}
+def _facts(target: bytes) -> dict[str, str]:
+    """What to log of a request that is refused: the path without the query, the application and its key."""
+    path, _, query = target.partition(b"?")
+    text = path.decode("latin-1")
+    _, _, rest = text.partition("/apps/")
+    key = key_hint(signatures.parse_query(query).get("auth_key", ""))
+    return {"app": rest.partition("/")[0], "path": text, "key": key}
 
 
 def _settle(answered: asyncio.Future[tuple[int, bytes]], told: tuple[int, bytes]) -> None:

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.limits import READ_SLICE_MESSAGES
 from legato.broadcaster.transport.frames import text_frame
 from legato.broadcaster.transport.send_queue import MergingSendQueue, SendQueue
-from legato.protocol import errors, messages
+from legato.protocol import errors
 from legato.protocol.merging import WATERMARK_BYTES
-from legato.protocol.session import Close, Effect, Relay, Send, ShortenBuffers, SignIn, Subscribe, Unsubscribe
+from legato.protocol.session import (
+    Close,
+    Effect,
+    Refuse,
+    Relay,
+    Send,
+    ShortenBuffers,
+    SignIn,
+    Subscribe,
+    Unsubscribe,
+)
 
 from .command_queue import EFFECT_BYTES, Order
+from .ends import DROPPED, REFUSALS, Ended, are_told, tell_end
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -22,19 +33,15 @@ if TYPE_CHECKING:
 
     from legato.broadcaster.channels.hub import Hub
     from legato.broadcaster.config import Server
+    from legato.broadcaster.observability.refusals import Refused
     from legato.broadcaster.transport.budget import Budget
     from legato.protocol.errors import PusherError
+    from legato.protocol.refusals import Refusal
     from legato.protocol.session import Session
 
     from .figures import ConnectionFigures
     from .timer_wheel import Wheel
 
-
-class Ended:
-    """Marks a subscription that has already ended in the registry (:mod:`.drain`)."""
-
-
-ENDED: Final = Ended()
 
 Claim = Subscribe | SignIn | Ended | None
 """Why a client is subscribed to a channel; None for one that it has not asked for by name."""
@@ -88,9 +95,12 @@ class ClientContext:
     wheel: Wheel
     hub: Hub
     figures: ConnectionFigures
+    refused: Refused
     admission: Admitting
     clients: ClientRegistry
     effects: EffectHandlers
+    tells_ends: bool = field(default_factory=are_told)
+    """Whether the end of each client is logged."""
 
 
 class Client(ABC):
@@ -98,9 +108,21 @@ class Client(ABC):
 
     ``keys`` are its subscriptions in the hub, each with its reason. ``early`` holds the messages sent before
     admission until they are processed, else None. While it is ``paused``, nothing is read from it.
+    ``forwarded`` is what proxies say of its address, which may be anything.
     """
 
-    __slots__ = ("context", "early", "keys", "order", "paused", "session", "slow", "socket_id", "write_now")
+    __slots__ = (
+        "context",
+        "early",
+        "forwarded",
+        "keys",
+        "order",
+        "paused",
+        "session",
+        "slow",
+        "socket_id",
+        "write_now",
+    )
 
     write_now: Callable[[bytes], None]
 
@@ -112,9 +134,14 @@ class Client(ABC):
         self.order = Order()
         self.slow = False
         self.paused = False
-        self.socket_id = ""
+        self.socket_id = self.forwarded = ""
 
     # --- implemented by each transport
+
+    @property
+    @abstractmethod
+    def address(self) -> str:
+        """Host and port of the peer, which may be a proxy; empty if unknown. For the log."""
 
     @abstractmethod
     def write(self, data: bytes) -> None:
@@ -269,7 +296,21 @@ class Client(ABC):
             case ShortenBuffers():
                 self.shorten_buffers()
             case Close(error):
-                self.context.clients.dismiss(self, error)
+                self._dismiss(error)
+            case Refuse(payload, refusal, channel, detail):
+                self.refused(refusal, channel=channel, detail=detail)
+                self.send(payload)
+
+    def _dismiss(self, error: PusherError) -> None:
+        if (refusal := REFUSALS.get(error)) is not None:
+            self.refused(refusal, code=error.code)
+        self.context.clients.dismiss(self, error)
+
+    def refused(self, refusal: Refusal, **fields: str | int | None) -> None:
+        """Take note that the client, or what it has asked for, is refused."""
+        if self.session is not None:
+            fields = {"app": self.session.app.id, **fields, "socket_id": self.socket_id}
+        self.context.refused(refusal, **fields, address=self.address, forwarded_for=self.forwarded)
 
     def new_send_queue(self) -> SendQueue:
         """Make an empty queue for frames that have to wait."""
@@ -293,6 +334,7 @@ class Client(ABC):
     def give_up(self, error: PusherError) -> None:
         """Close a client whose buffer is full, so that it reconnects with a clean state."""
         self.context.figures.slow_closed += 1
+        self.refused(REFUSALS[error], code=error.code)
         self.close(error)
 
     def subscriptions(self) -> Collection[Key]:
@@ -314,11 +356,14 @@ class Client(ABC):
         """Send the error event, then end with the same code (protocol section 9)."""
         if self.session is not None:
             self.session.close(error)
-        self.leave()
+        self.leave(error.code, error.message)
         self.say_goodbye(error)
 
-    def leave(self) -> None:
-        """Leave every channel and every count. Idempotent."""
+    def leave(self, code: int = DROPPED, reason: str = "") -> None:
+        """Leave every channel and every count. Idempotent.
+
+        :param code: and ``reason``, of the close frame: what to log of the end.
+        """
         session, self.session = self.session, None
         if self.early is not None:
             self.early = None
@@ -327,6 +372,8 @@ class Client(ABC):
             session.closed = True
             self.order.clear()
             self.context.clients.leave(self, session)
+            if self.context.tells_ends:
+                tell_end(self, session, self.context.now(), code, reason)
 
 
 class _Early:
@@ -347,8 +394,3 @@ class _Early:
     def abort(self) -> None:
         """Cut the connection."""
         self._client.abort()
-
-
-def error_frame(error: PusherError) -> bytes:
-    """Build the frame with the error event, which precedes the close frame."""
-    return text_frame(messages.error(error.message, error.code))

@@ -69,8 +69,11 @@ class ClosingTransport:
         self.close = part
 
 
-def scope_of(head: Head, config: Config, *, secure: bool) -> dict[str, Any]:
+def scope_of(head: Head, config: Config, peer: asyncio.Transport, *, secure: bool) -> dict[str, Any]:
     """Build the ASGI scope of a request.
+
+    It has no ``client``, so that uvicorn believes no header about the client. The log gets the address from
+    ``peer`` in the scope's state.
 
     :raises FramingRefusal: the target is not a valid URL.
     """
@@ -89,7 +92,7 @@ def scope_of(head: Head, config: Config, *, secure: bool) -> dict[str, Any]:
         "scheme": "https" if secure else "http",
         "root_path": "",
         "headers": head.headers,
-        "state": {},
+        "state": {"peer": peer},
         "method": head.method.decode("ascii"),
         "path": urllib.parse.unquote(path) if "%" in path else path,
         "raw_path": raw_path,

@@ -97,7 +97,8 @@ class Exchange:
         if self.begun:
             return
         self.begun = True
-        self._carrier.api.answer(self._method, self._target, self.body, self._reply)
+        carrier = self._carrier
+        carrier.api.answer(self._method, self._target, self.body, self._reply, carrier.transport)
 
     complete = begin
 
@@ -106,7 +107,8 @@ class Exchange:
 
         :param length: the length of the body; None if unknown.
         """
-        self.begun = self._carrier.api.refuses(self._method, self._target, length, self._reply)
+        carrier = self._carrier
+        self.begun = carrier.api.refuses(self._method, self._target, length, self._reply, carrier.transport)
         return self.begun
 
     def add(self, data: bytes) -> None:

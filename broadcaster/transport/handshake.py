@@ -22,6 +22,7 @@ from legato.protocol.signatures import parse_query
 
 from .fastpath import plain_upgrade
 from .memo import recognised, remembered
+from .peer import header_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,11 +55,13 @@ class UpgradeRequest(NamedTuple):
 
     :ivar params: the parameters of the query, with keys in lower case.
     :ivar origin: empty without an ``Origin`` header, ``null`` with several.
+    :ivar forwarded: the header ``X-Forwarded-For``, as received: anybody may send one. For the log only.
     """
 
     path: str
     params: Mapping[str, str]
     origin: str
+    forwarded: str = ""
 
 
 def answer(method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Handshake:
@@ -78,7 +81,8 @@ def asked(target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> UpgradeReque
     path, params = _known_target(target)
     origins = [value for name, value in headers if name == b"origin"]
     origin = origins[0].decode("latin-1") if origins else ""
-    return UpgradeRequest(path, params, "null" if len(origins) > 1 else origin)
+    forwarded = header_of(headers, b"x-forwarded-for")
+    return UpgradeRequest(path, params, "null" if len(origins) > 1 else origin, forwarded)
 
 
 def _parse_target(target: bytes) -> tuple[str, Mapping[str, str]]:

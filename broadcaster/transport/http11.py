@@ -8,10 +8,10 @@ timeouts in :mod:`.deadlines`.
 from __future__ import annotations
 
 import asyncio
-import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from legato.broadcaster.limits import MAX_SKIPPED_BODY_BYTES, READ_SLICE_BYTES
+from legato.protocol import refusals
 
 from .asgi import CONTINUE, ClosingTransport, Flow, refusal, scope_of
 from .asgi_cycle import AsgiCycle, Link
@@ -21,6 +21,7 @@ from .exchange import Exchange
 from .fastpath import plain_post
 from .framing import FramingRefusal, body_of, parse_head
 from .lingering_close import LingeringClose
+from .peer import address_of
 from .read_buffer import ReadBuffer
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from .websocket import Connection
 
     Cycle = AsgiCycle | Exchange
-
-logger: Final = logging.getLogger("legato.http")
 
 
 class _Incomplete:
@@ -213,7 +212,7 @@ class HttpProtocol(asyncio.Protocol):
             raise FramingRefusal(405, "This is no proxy.")
         for_api = self.api.serves(head.target)
         secure = not for_api and self.transport.get_extra_info("sslcontext") is not None
-        scope = None if for_api else scope_of(head, self._config, secure=secure)
+        scope = None if for_api else scope_of(head, self._config, self.transport, secure=secure)
         self._deadlines.due = None
         body = body_of(head)
         self._incomplete = None if body is None else _Incomplete(head, body, unchecked=for_api)
@@ -309,7 +308,8 @@ class HttpProtocol(asyncio.Protocol):
             return
         if self.cycle is not None:
             self.cycle.disconnect()
-        logger.warning("a request is refused (%d): %s", status, reason)
+        address = address_of(self.transport)
+        self.api.refused(refusals.BAD_HTTP, status=status, detail=reason, address=address)
         self.transport.write(refusal(status, reason, self.server_state.default_headers))
         self._part(whole=False)
 

@@ -17,6 +17,8 @@ from tests.broadcaster.conftest import local_settings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from legato.broadcaster.config import Settings
+
 SOCKET_ID = "1.2"
 """Of every connection."""
 
@@ -25,7 +27,7 @@ class Transport(asyncio.Transport):
     """Remembers what is written, and to whom what comes is given."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__({"peername": ("192.0.2.1", 5000)})
         self.written = b""
         self.protocol: asyncio.Protocol = asyncio.Protocol()
         self.ended = False
@@ -65,8 +67,8 @@ class Transport(asyncio.Transport):
 class Door:
     """Where connections come in."""
 
-    def __init__(self) -> None:
-        self.node = compose(local_settings(), LocalBus(), None)
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.node = compose(settings or local_settings(), LocalBus(), None)
         self.node.admission._socket_ids = repeat(SOCKET_ID)
         self.state = ServerState()
         config = server_config(self.node)
@@ -88,9 +90,9 @@ class Door:
 
 
 @asynccontextmanager
-async def door() -> AsyncIterator[Door]:
+async def door(settings: Settings | None = None) -> AsyncIterator[Door]:
     """One that is open; its node does not outlive it."""
-    opened = Door()
+    opened = Door(settings)
     node = opened.node
     await node.lifecycle.start(node.delivery, node.announcements)
     try:

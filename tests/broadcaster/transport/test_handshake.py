@@ -95,4 +95,5 @@ def test_several_origins_are_not_trusted(origins, trusted):
         "/app/key",
         {"protocol": "7", "a": " "},
         trusted,
+        "",
     )

@@ -209,6 +209,7 @@ def test_each_key_gets_its_own_answer(name, more):
             "/app/app-key",
             {"protocol": "7", "client": "js", "version": "8.4.0", "flash": "false"},
             "https://example.com",
+            "",
         )
 
 
