@@ -8,9 +8,6 @@ MAX_ADDRESSES: Final = 65_536
 ADDRESS_PERIOD_SECONDS: Final = 60.0
 """The minute of the limits per minute."""
 
-ADDRESS_LOG_SECONDS: Final = 10.0
-"""Minimum time between two log lines about refused addresses: a flood makes thousands."""
-
 MAX_TRUSTED_PROXIES: Final = 256
 """Entries of ``server.trusted_proxies``, each of which an address may be compared with."""
 

@@ -63,6 +63,7 @@ from .draining_server import DrainingServer, uvicorn_config
 from .lifecycle import Lifecycle, Shutdown
 from .observability import metrics
 from .observability.loop_delay import LoopDelay
+from .observability.refusals import RefusalLog
 from .redis_client import redis_client
 from .registry.codec import RegistryOwner
 from .registry.opening import open_registry
@@ -222,15 +223,16 @@ def _composed(settings: Settings, redis: Named | None) -> Node:
 
 def server_config(node: Node) -> uvicorn.Config:
     """What uvicorn needs in order to serve the node."""
-    settings, budget, addresses = node.settings, node.context.budget, node.addresses
+    settings, context, figures = node.settings, node.context, node.requests
     ready = partial(lifecycle.unready, node.clients, node.bus, node.registry)
     chat = chat_parts(node.replies, node.conversations, node.bus, node.hub, node.background, node.answers)
+    watched = (figures, node.addresses, context.refused)
     app = HttpApp(
-        HttpApi(settings.server, node.apps, node.bus, node.registry, node.requests, addresses),
-        Fallback(node.context),
-        guarded(web(settings, node.apps, chat, ready, node.requests, budget), addresses),
+        HttpApi(settings.server, node.apps, node.bus, node.registry, *watched),
+        Fallback(context),
+        guarded(web(settings, node.apps, chat, ready, figures, context.budget), node.addresses),
     )
-    return uvicorn_config(settings.server, app, node.context, node.throttle)
+    return uvicorn_config(settings.server, app, context, node.throttle)
 
 
 @contextlib.contextmanager
@@ -278,8 +280,8 @@ def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named 
     """
     loop = asyncio.get_running_loop()
     server, apps, background = settings.server, Directory(settings.apps), Background(loop)
-    connections, addresses = ConnectionFigures(), AddressLimits(server, loop.time)
-    subscribed = SubscriptionFigures()
+    connections, refused = ConnectionFigures(), RefusalLog(loop.call_later)
+    subscribed, addresses = SubscriptionFigures(), AddressLimits(server, loop.time, refused)
     subscribed.limit(server.max_subscriptions)
     deferred, wheel = DeferredWork(loop.call_soon), Wheel(loop)
     fanout = Fanout(loop.call_soon)
@@ -342,6 +344,7 @@ def compose(settings: Settings, bus: Bus, replies: Replies | None, redis: Named 
         wheel=wheel,
         hub=hub,
         figures=connections,
+        refused=refused,
         admission=admission,
         clients=clients,
         effects=EffectHandlers(

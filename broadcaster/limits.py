@@ -379,9 +379,6 @@ LINGERING_CLOSE_SECONDS: Final = 2.0
 LINGERING_CLOSE_BYTES: Final = 4_194_304
 """How much it may still send in that time."""
 
-CUT_LOG_SECONDS: Final = 10.0
-"""Minimum time between two log lines about cut connections: one fault may hit thousands."""
-
 # --- webhooks/: sending and reporting
 
 WEBHOOK_IDLE_CONNECTIONS: Final = 100

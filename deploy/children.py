@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from legato.protocol.redis.retry import Backoff
 
-from .console import LineSplitter
+from .console import OWN_NAME, LineSplitter
 from .errors import BAD_USAGE, FAILED, CommandError
 from .leash import NOT_STARTED
 
@@ -50,9 +50,6 @@ shell), ``timeout`` two SIGTERMs, systemd a SIGTERM and a SIGHUP.
 _KEPT_SECONDS: Final = 0.5  # reserved of that time for each later tier, and for kills
 _POLL_SECONDS: Final = 0.05
 _LEASH: Final = str(Path(__file__).with_name("leash.py"))
-
-OWN_NAME: Final = "legato"
-"""The name before the lines of the parent itself."""
 
 
 @dataclass(frozen=True)

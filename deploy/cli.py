@@ -129,7 +129,7 @@ def _log(settings: Log) -> None:
     from . import logs  # noqa: PLC0415 - see Command
 
     logs.check_level(settings.level)
-    logs.configure(settings.level, settings.time)
+    logs.configure(settings)
 
 
 COMMANDS: Final = {

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+OWN_NAME: Final = "legato"
+"""The name before the lines of the parent itself."""
+
 MAX_LINE: Final = 8192
 """Longest line in bytes; the rest is cut off."""
 
@@ -89,6 +92,10 @@ class Console:
         except queue.Full:
             self._dropped += 1
 
+    def left_out(self, count: int) -> str:
+        """The line in place of those that did not fit."""
+        return f"({count} lines left out: the terminal is too slow)"
+
     def close(self, seconds: float = 0.25) -> None:
         """Write the queued lines, for at most twice ``seconds``."""
         try:
@@ -112,7 +119,7 @@ class Console:
             open_ = None not in batch
             if self._dropped:
                 dropped, self._dropped = self._dropped, 0
-                batch.append(f"({dropped} lines left out: the terminal is too slow)")
+                batch.append(self.left_out(dropped))
             self._write("".join(f"{text}\n" for text in batch if text is not None).encode(errors="replace"))
 
     def _write(self, data: bytes) -> None:

@@ -17,12 +17,16 @@ KINDS: Final = 512
 """Largest number of counted kinds. Beyond it, all counts restart."""
 
 
+_UNLIMITED: Final = ("legato.worker", "legato.refused")
+
+
 class LogRateLimit(logging.Filter):
     """Passes :data:`LINES` lines of a kind per :data:`SECONDS`.
 
     The last line says that more are omitted; the first line of the next period says how many were.
 
-    Lines of workers are not limited, because each is about another reply.
+    Lines of workers are not limited, because each is about another reply; nor are those of refusals, which
+    have a limit of their own.
 
     :param clock: seconds.
     """
@@ -34,7 +38,7 @@ class LogRateLimit(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to write the line."""
-        if record.levelno < logging.WARNING or record.name.startswith("legato.worker"):
+        if record.levelno < logging.WARNING or record.name.startswith(_UNLIMITED):
             return True
         kind, now = (record.name, str(record.msg)), self._clock()
         since, count = self._kinds.get(kind, (now, 0))

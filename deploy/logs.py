@@ -1,4 +1,4 @@
-"""Logging for every command: ``TIME level name  message`` on standard error.
+"""Logging for every command: ``TIME level name  message`` on standard error, or JSON.
 
 On a terminal the time is ``HH:MM:SS``. Elsewhere, as in a service, it has date and zone: ISO 8601.
 """
@@ -9,17 +9,19 @@ import logging
 import os
 import re
 import sys
-from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from legato.protocol.settings import PREFIX, SettingsError
 
-from .console import wants_colour
+from .console import Console, wants_colour
+from .json_console import JsonConsole
+from .log_format import Format, JsonFormat
 from .log_rate_limit import LogRateLimit
 
-LEVELS: Final = ("debug", "info", "warning", "error")
+if TYPE_CHECKING:
+    from legato.protocol.settings import Log
 
-_COLOURS: Final = {"debug": 2, "warning": 33, "error": 31, "critical": 31}
+LEVELS: Final = ("debug", "info", "warning", "error")
 
 # They log every request at info, and at debug its content.
 _QUIET: Final = ("anthropic", "asyncio", "httpcore2", "httpx2", "sqlalchemy", "aiosqlite")
@@ -43,7 +45,8 @@ def of_child(level: str) -> tuple[dict[str, str], re.Pattern[str] | None]:
     if level not in ("warning", "error"):
         return {}, None
     hidden = "|".join(LEVELS[: LEVELS.index(level)])
-    return {f"{PREFIX}LOG_LEVEL": "info"}, re.compile(rf"^\S+ (?:{hidden}) ")
+    begin = rf'(?:[0-9]\S* |\{{"time":"[^"]*","level":")(?:{hidden})[ "]'
+    return {f"{PREFIX}LOG_LEVEL": "info"}, re.compile(rf"^{begin}")
 
 
 def is_short(time: str, fd: int) -> bool:
@@ -62,43 +65,21 @@ def time_of_child(time: str, fd: int) -> dict[str, str]:
     return {f"{PREFIX}LOG_TIME": "short" if is_short(time, fd) else "full"}
 
 
-class Format(logging.Formatter):
-    """Formats a record as one line, with a coloured level if ``colour``.
-
-    :param short: the time of day instead of date, time and zone.
-    """
-
-    def __init__(self, *, colour: bool, short: bool) -> None:
-        super().__init__("%(asctime)s %(level)s %(name)s  %(message)s", "%H:%M:%S")
-        self._colour = colour
-        self._short = short
-
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's
-        """Format the record's time in this machine's zone."""
-        if self._short:
-            return super().formatTime(record, datefmt)
-        return datetime.fromtimestamp(record.created, UTC).astimezone().isoformat(timespec="milliseconds")
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Format with ``%(level)s`` as the level in lower case, padded."""
-        name = record.levelname.lower()
-        code = _COLOURS.get(name) if self._colour else None
-        record.level = f"\x1b[{code}m{name:<7}\x1b[0m" if code else f"{name:<7}"
-        return super().format(record)
+def terminal(fd: int, names: list[str], log: Log) -> Console:
+    """What writes the lines of the processes ``names`` to ``fd``."""
+    kind = JsonConsole if log.format == "json" else Console
+    return kind(fd, names, colour=wants_colour(fd, os.environ))
 
 
-def configure(level: str, time: str = "auto") -> None:
-    """Log ``level`` and above. Only Legato's own loggers use debug, because others may log secrets there.
-
-    :param level: one of :data:`LEVELS`.
-    :param time: ``log.time``.
-    """
+def configure(log: Log) -> None:
+    """Log ``log.level`` and above. Only Legato's loggers use debug, because others may log secrets there."""
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(LogRateLimit())
     fd = sys.stderr.fileno()
-    handler.setFormatter(Format(colour=wants_colour(fd, os.environ), short=is_short(time, fd)))
+    console = Format(colour=wants_colour(fd, os.environ), short=is_short(log.time, fd))
+    handler.setFormatter(JsonFormat() if log.format == "json" else console)
     logging.basicConfig(handlers=[handler], force=True)
-    use_level(level)
+    use_level(log.level)
 
 
 def use_level(level: str) -> None:

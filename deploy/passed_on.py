@@ -9,7 +9,7 @@ from legato.broadcaster.reloading import differences
 from legato.protocol.settings import SettingsError
 
 from . import logs
-from .children import OWN_NAME
+from .console import OWN_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
 import sys
 from contextlib import contextmanager, nullcontext
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 from legato.broadcaster.reloading import hung_up_by_terminal
 
 from . import logs, metrics, ports
-from .children import OWN_NAME, STOP_SECONDS, ProcessTree, Spec
-from .console import Console, wants_colour
+from .children import STOP_SECONDS, ProcessTree, Spec
+from .console import OWN_NAME, Console
 from .passed_on import PassedOnReloads
 from .up import LEGATO
 from .watch import Watch
@@ -24,6 +23,9 @@ if TYPE_CHECKING:
 
     import legato.broadcaster.config
     import legato.worker.config
+    from legato.protocol.settings import Log
+
+    from .console import Console
 
 logger: Final = logging.getLogger("legato.metrics")
 
@@ -111,7 +113,7 @@ async def _supervise(
     from .supervisor import Supervisor  # noqa: PLC0415 - the broadcaster has no use for it
 
     supervisor = Supervisor(argv, settings, environ)
-    with _terminal([OWN_NAME, *supervisor.names]) as terminal:
+    with _terminal([OWN_NAME, *supervisor.names], settings.log) as terminal:
         tree = ProcessTree(terminal, stop_seconds=settings.worker.drain_seconds + STOP_SECONDS)
         await tree.run(supervisor.run)
 
@@ -125,7 +127,7 @@ async def _run(
     server, figures = settings.server, settings.metrics
 
     total = metrics.served(figures.host, figures.port, sources) if figures.enabled else nullcontext()
-    with _terminal([OWN_NAME, *(spec.name for spec in specs)]) as terminal, total as port:
+    with _terminal([OWN_NAME, *(spec.name for spec in specs)], settings.log) as terminal, total as port:
         if port:
             terminal.line(OWN_NAME, f"metrics of all on http://{figures.host}:{port}/metrics")
         seconds = server.notice_seconds + server.drain_seconds + BROADCASTER_STOP_SECONDS
@@ -134,9 +136,8 @@ async def _run(
 
 
 @contextmanager
-def _terminal(names: list[str]) -> Iterator[Console]:
-    fd = sys.stderr.fileno()
-    terminal = Console(fd, names, colour=wants_colour(fd, os.environ))
+def _terminal(names: list[str], log: Log) -> Iterator[Console]:
+    terminal = logs.terminal(sys.stderr.fileno(), names, log)
     try:
         yield terminal
     finally:

@@ -28,7 +28,8 @@ from legato.worker.supervisor import directory, notify
 from legato.worker.supervisor.directory import Status, WorkerDirectory
 
 from . import balance, logs
-from .children import OWN_NAME, Spec
+from .children import Spec
+from .console import OWN_NAME
 from .heartbeats import HeartbeatSockets, StallClock
 from .up import LEGATO, WORKER_READY
 

@@ -23,13 +23,18 @@ from urllib.parse import quote
 
 from legato.protocol.settings import SettingsError
 
-from . import chat_page, console, environment, logs, own_hosts, ports, private, valkey
-from .children import OWN_NAME, ProcessTree, Spec
+from . import chat_page, environment, logs, own_hosts, ports, private, valkey
+from .children import ProcessTree, Spec
+from .console import OWN_NAME
 from .errors import BAD_USAGE, CommandError
 from .up_options import port_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from legato.protocol.settings import Log
+
+    from .console import Console
 
 APP_ID: Final = "1"
 APP_KEY: Final = "app-key"
@@ -195,9 +200,9 @@ def _replace(path: Path, text: str) -> str:
 async def _up(plan: UpPlan) -> None:
     with ExitStack() as stack:
         redis_url, server = await _redis(plan, stack)
-        broadcaster, worker, model = _children(plan, redis_url)
+        broadcaster, worker, model, log = _children(plan, redis_url)
         specs = [spec for spec in (server, broadcaster, worker) if spec]
-        terminal = stack.enter_context(_terminal([OWN_NAME, *(spec.name for spec in specs)]))
+        terminal = stack.enter_context(_terminal([OWN_NAME, *(spec.name for spec in specs)], log))
 
         async def begin(tree: ProcessTree) -> None:
             for note in plan.notes:
@@ -224,18 +229,16 @@ async def _redis(plan: UpPlan, stack: ExitStack) -> tuple[str, Spec | None]:
 
 
 @contextmanager
-def _terminal(names: list[str]) -> Iterator[console.Console]:
-    terminal = console.Console(
-        sys.stdout.fileno(), names, colour=console.wants_colour(sys.stdout.fileno(), os.environ)
-    )
+def _terminal(names: list[str], log: Log) -> Iterator[Console]:
+    terminal = logs.terminal(sys.stdout.fileno(), names, log)
     try:
         yield terminal
     finally:
         terminal.close()
 
 
-def _children(plan: UpPlan, redis_url: str) -> tuple[Spec, Spec, str]:
-    """Broadcaster, worker, and the model that answers (empty for none).
+def _children(plan: UpPlan, redis_url: str) -> tuple[Spec, Spec, str, Log]:
+    """Broadcaster, worker, the model that answers (empty for none), and how they log.
 
     Loads their settings as they will, so that a mistake is one line before anything runs.
     """
@@ -267,6 +270,7 @@ def _children(plan: UpPlan, redis_url: str) -> tuple[Spec, Spec, str]:
         Spec("broadcaster", (*LEGATO, "broadcaster"), {**broadcaster_environ, **timed}, ready=is_up),
         Spec("worker", worker_command, {**worker_environ, **verbose, **timed}, ready=WORKER_READY, hide=hide),
         model,
+        loaded.log,
     )
 
 

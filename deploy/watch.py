@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from legato.broadcaster import notify
 
-from .children import OWN_NAME
+from .console import OWN_NAME
 from .heartbeats import HeartbeatSockets, StallClock
 
 if TYPE_CHECKING:

@@ -6,9 +6,13 @@ A kind is a set of four flags (private, presence, encrypted, cache) instead of e
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from . import refusals
 from .errors import NOT_AUTHORIZED
+
+if TYPE_CHECKING:
+    from .refusals import Refusal
 
 MAX_NAME: Final = 200
 """Default length limit in characters, prefixes included: the limit of every server SDK."""
@@ -33,12 +37,25 @@ class Key(NamedTuple):
 
 
 class ChannelError(ValueError):
-    """An invalid channel name. ``type`` and ``status`` are those of section 4.5."""
+    """A refused subscription, such as an invalid channel name.
 
-    def __init__(self, type_: str, reason: str, status: int = NOT_AUTHORIZED.code) -> None:
+    :ivar type: and :ivar status: those of section 4.5.
+    :ivar refusal: for the log, with ``detail``, which is the text unless that repeats what was signed.
+    """
+
+    def __init__(
+        self,
+        type_: str,
+        reason: str,
+        status: int = NOT_AUTHORIZED.code,
+        refusal: Refusal = refusals.BAD_CHANNEL_NAME,
+        detail: str | None = None,
+    ) -> None:
         super().__init__(reason)
         self.type = type_
         self.status = status
+        self.refusal = refusal
+        self.detail = reason if detail is None else detail
 
 
 class Channel(NamedTuple):

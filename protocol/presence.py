@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from . import errors
+from . import errors, refusals
 from .channels import ChannelError
 from .messages import channel_event
 from .text import decode_json
@@ -58,9 +58,8 @@ def parse_member(channel_data: str, max_user_info: int = MAX_USER_INFO) -> Membe
     try:
         data = decode_json(_decoder, channel_data)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise ChannelError(
-            "AuthError", 'Invalid channel_data: expected {"user_id": text or number}', 401
-        ) from error
+        reason = 'Invalid channel_data: expected {"user_id": text or number}'
+        raise ChannelError("AuthError", reason, 401, refusals.BAD_CHANNEL_DATA) from error
     return check_member(Member(data.user_id, bytes(data.user_info)), max_user_info)
 
 
@@ -70,14 +69,14 @@ def check_member(member: Member, max_user_info: int = MAX_USER_INFO) -> Member:
     :raises ChannelError: it exceeds one.
     """
     if not 1 <= len(member.id) <= MAX_USER_ID:
-        raise ChannelError(
-            "LimitReached", f"user_id must have 1 to {MAX_USER_ID} characters", errors.OVER_LIMIT
-        )
+        raise _over_limit(f"user_id must have 1 to {MAX_USER_ID} characters")
     if len(member.user_info) > max_user_info:
-        raise ChannelError(
-            "LimitReached", f"user_info is larger than {max_user_info} bytes", errors.OVER_LIMIT
-        )
+        raise _over_limit(f"user_info is larger than {max_user_info} bytes")
     return member
+
+
+def _over_limit(reason: str) -> ChannelError:
+    return ChannelError("LimitReached", reason, errors.OVER_LIMIT, refusals.BAD_CHANNEL_DATA)
 
 
 def roster_data(members: Collection[Member]) -> str:

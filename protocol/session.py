@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
-from . import errors, messages, presence, users
+from . import errors, messages, presence, refusals, users
 from .channels import LONGEST_NAME, SERVER_TO_USER, Channel, ChannelError
 from .messages import ClientMessage, MessageError, SigninData, SubscribeData, UnsubscribeData
-from .signatures import channel_text, user_text, verify_channel
+from .signatures import channel_text, user_text, verify_channel, why_refused
 from .token_bucket import TokenBucket
 from .users import User, UserError
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .apps import App
     from .errors import PusherError
     from .presence import Member
+    from .refusals import Refusal
 
 ECHO_LIMIT: Final = 300
 """Largest number of characters of a client's text that an error repeats."""
@@ -49,6 +50,18 @@ class Send(NamedTuple):
     """Write this message to the client."""
 
     payload: bytes
+
+
+class Refuse(NamedTuple):
+    """Answer with ``payload``, and take note of the refusal.
+
+    :ivar detail: what the table of refusals does not say. Never what the client has signed, or a signature.
+    """
+
+    payload: bytes
+    refusal: Refusal
+    channel: str = ""
+    detail: str = ""
 
 
 class Subscribe(NamedTuple):
@@ -95,24 +108,30 @@ class Close(NamedTuple):
     error: PusherError
 
 
-Effect = Send | Subscribe | Unsubscribe | Relay | SignIn | ShortenBuffers | Close
+Effect = Send | Refuse | Subscribe | Unsubscribe | Relay | SignIn | ShortenBuffers | Close
+
+
+def _bad_message(reason: str) -> Refuse:
+    reason = reason[:ECHO_LIMIT]
+    return Refuse(messages.error(reason), refusals.BAD_MESSAGE, detail=reason)
 
 
 class Session:
     """The server's side of one connection. Times are in seconds of any monotonic clock.
 
+    :ivar opened: when the connection was admitted.
     :ivar merging: the channels on which the client takes merged tokens. Replaced when it changes.
     """
 
     __slots__ = (
         "_bucket",
         "_messages",
-        "_opened",
         "app",
         "channels",
         "closed",
         "last_seen",
         "merging",
+        "opened",
         "pinged_at",
         "socket_id",
         "user",
@@ -124,7 +143,7 @@ class Session:
         self.channels: dict[str, Member | None] = {}
         self.merging: frozenset[str] = frozenset()
         self.user: User | None = None
-        self._opened = now
+        self.opened = now
         self._bucket: TokenBucket | None = None
         self._messages: TokenBucket | None = None
         self.last_seen = now
@@ -154,10 +173,9 @@ class Session:
                 return handler(self, message)
             if message.event.startswith(CLIENT_EVENT):
                 return [self._client_event(message, now)]
-            reason = f"Unsupported event received on socket: {message.event}"
-            return [Send(messages.error(reason[:ECHO_LIMIT]))]
+            return [_bad_message(f"Unsupported event received on socket: {message.event}")]
         except MessageError as error:
-            return [Send(messages.error(str(error)[:ECHO_LIMIT]))]
+            return [_bad_message(str(error))]
 
     def _within_rate(self, now: float) -> bool:
         """Whether one more message is within ``max_messages``."""
@@ -169,7 +187,8 @@ class Session:
     def _over_rate(self) -> Effect:
         if self.app.close_over_max_messages:
             return self.close(errors.TOO_MANY_MESSAGES)
-        return Send(messages.error(errors.MESSAGE_RATE, errors.OVER_LIMIT))
+        payload = messages.error(errors.MESSAGE_RATE, errors.OVER_LIMIT)
+        return Refuse(payload, refusals.MESSAGE_RATE)
 
     def check(self, now: float) -> list[Effect]:
         """Ping a silent client, and close it if it does not answer (section 3.2).
@@ -178,7 +197,7 @@ class Session:
         """
         if self.closed:
             return []
-        if self._unauthorized and now >= self._opened + self.app.authorized_seconds:
+        if self._unauthorized and now >= self.opened + self.app.authorized_seconds:
             return [self.close(errors.NOT_AUTHORIZED)]
         if now < self._silence_deadline:
             return []
@@ -191,7 +210,7 @@ class Session:
     def deadline(self) -> float:
         """When to call :meth:`check`, unless a frame arrives first."""
         if self._unauthorized:
-            return min(self._silence_deadline, self._opened + self.app.authorized_seconds)
+            return min(self._silence_deadline, self.opened + self.app.authorized_seconds)
         return self._silence_deadline
 
     @property
@@ -225,7 +244,8 @@ class Session:
             channel, member = self._authorize(data)
         except ChannelError as error:
             name = data.channel[:ECHO_LIMIT]
-            return [Send(messages.subscription_error(name, error.type, str(error), error.status))]
+            payload = messages.subscription_error(name, error.type, str(error), error.status)
+            return [Refuse(payload, error.refusal, name, error.detail)]
         first = channel.name not in self.channels
         if first:
             self.channels[channel.name] = member
@@ -235,7 +255,7 @@ class Session:
     def _subscribe_to_user(self, name: str) -> Send:
         """Answer without subscribing: the sign-in already delivers the user's events (section 7.2)."""
         if self.user is None or name != users.user_channel(self.user.id):
-            raise ChannelError("AuthError", "Not signed in as this user", 401)
+            raise ChannelError("AuthError", "Not signed in as this user", 401, refusals.NOT_SIGNED_IN)
         return Send(messages.subscription_succeeded(name))
 
     def _authorize(self, data: SubscribeData) -> tuple[Channel, Member | None]:
@@ -246,9 +266,8 @@ class Session:
         channel = Channel.parse(data.channel, self.app.max_channel_name_length)
         limit = self.app.max_channels_per_connection
         if 0 < limit <= len(self.channels) and channel.name not in self.channels:
-            raise ChannelError(
-                "LimitReached", f"The connection has {limit} channels already", errors.OVER_CAPACITY.code
-            )
+            reason, code = f"The connection has {limit} channels already", errors.OVER_CAPACITY.code
+            raise ChannelError("LimitReached", reason, code, refusals.TOO_MANY_CHANNELS)
         channel_data = data.channel_data or None
         if channel.private:
             self._verify(channel, data.auth or "", channel_data)
@@ -258,13 +277,16 @@ class Session:
         text = channel_text(self.socket_id, channel.name, channel_data)
         if not verify_channel(self.app.keys, auth, text):
             reason = f"Invalid signature: Expected HMAC SHA256 hex digest of {text[:ECHO_LIMIT]}"
-            raise ChannelError("AuthError", f"{reason}, but got {auth[:ECHO_LIMIT]}", 401)
+            reason = f"{reason}, but got {auth[:ECHO_LIMIT]}"
+            detail = why_refused(self.app.keys, auth)
+            raise ChannelError("AuthError", reason, 401, refusals.BAD_CHANNEL_SIGNATURE, detail)
 
     def _member(self, channel_data: str | None) -> Member:
         if channel_data is not None:
             return presence.parse_member(channel_data, self.app.max_user_info_bytes)
         if self.user is None:
-            raise ChannelError("AuthError", "A presence channel needs channel_data or a signed-in user", 401)
+            reason = "A presence channel needs channel_data or a signed-in user"
+            raise ChannelError("AuthError", reason, 401, refusals.NOT_SIGNED_IN)
         return self.user.member()
 
     def _unsubscribe(self, message: ClientMessage) -> list[Effect]:
@@ -279,7 +301,8 @@ class Session:
         name = message.channel or ""
         if name not in self.channels:
             reason = "Merged tokens need a subscription to their channel"
-            return [Send(messages.error(reason, channel=name[:ECHO_LIMIT]))]
+            name = name[:ECHO_LIMIT]
+            return [Refuse(messages.error(reason, channel=name), refusals.BAD_MESSAGE, name, reason)]
         return list(self._merge(name))
 
     def _merge(self, name: str) -> Sequence[Effect]:
@@ -322,11 +345,13 @@ class Session:
         )
         for wrong, reason in checks:
             if wrong:
-                return Send(messages.error(reason, channel=name[:ECHO_LIMIT]))
+                name = name[:ECHO_LIMIT]
+                return Refuse(messages.error(reason, channel=name), refusals.BAD_CLIENT_EVENT, name, reason)
         if self._bucket is None:
             self._bucket = TokenBucket(self.app.client_events_per_second, now)
         if not self._bucket.take(now):
-            return Send(messages.error(errors.CLIENT_EVENT_RATE, errors.OVER_LIMIT, name))
+            payload = messages.error(errors.CLIENT_EVENT_RATE, errors.OVER_LIMIT, name)
+            return Refuse(payload, refusals.CLIENT_EVENT_RATE, name)
         member = self.channels[name]
         return Relay(name, message.event, data, None if member is None else member.id)
 
@@ -335,7 +360,8 @@ class Session:
         try:
             user = self._authenticate(data)
         except UserError as error:
-            return [Send(messages.error(str(error), errors.UNAUTHORIZED.code))]
+            payload = messages.error(str(error), errors.UNAUTHORIZED.code)
+            return [Refuse(payload, refusals.BAD_SIGN_IN, detail=str(error))]
         reply = users.signin_success(data.user_data or "")
         if self.user is not None:
             return [Send(reply)]

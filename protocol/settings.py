@@ -86,10 +86,12 @@ class Redis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[log]``: ``level`` is debug, info, warning or error.
 
+    :ivar format: ``console``: lines for people; ``json``: one object a line.
     :ivar time: ``short``: the time of day; ``full``: also date and zone; ``auto``: short on a terminal.
     """
 
     level: str = "info"
+    format: Literal["console", "json"] = "console"
     time: Literal["auto", "short", "full"] = "auto"
 
 

@@ -11,8 +11,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes
 
+from . import refusals
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from .refusals import Refusal
 
 CLOCK_SKEW: Final = 600
 """Largest difference between ``auth_timestamp`` of an API request and now, in seconds."""
@@ -25,11 +29,14 @@ UNKNOWN_KEY: Final = "Unknown auth_key"
 
 
 class SignatureError(ValueError):
-    """An unauthentic request. ``status`` is the HTTP status of section 10.2."""
+    """An unauthentic request. ``status`` is the HTTP status of section 10.2, ``refusal`` for the log."""
 
-    def __init__(self, reason: str, status: int = 401) -> None:
+    def __init__(
+        self, reason: str, status: int = 401, refusal: Refusal = refusals.BAD_AUTH_PARAMETERS
+    ) -> None:
         super().__init__(reason)
         self.status = status
+        self.refusal = refusal
 
 
 def sign(secret: str, text: str) -> str:
@@ -83,6 +90,15 @@ def verify_channel(keys: Mapping[str, str], auth: str, text: str) -> bool:
     key, _, given = auth.partition(":")
     secret = keys.get(key)
     return secret is not None and same(given, sign(secret, text))
+
+
+def why_refused(keys: Mapping[str, str], auth: str) -> str:
+    """What is wrong with an ``auth`` that does not verify, for the log. Repeats nothing of it."""
+    if not auth:
+        return "auth is missing"
+    if auth.partition(":")[0] not in keys:
+        return "auth begins with the key of another application"
+    return "auth is signed with another secret, or for another socket_id, channel or channel_data"
 
 
 def query_pairs(query: bytes) -> Iterator[tuple[str, str]]:
@@ -170,7 +186,7 @@ def verify_request(
     """
     secret = keys.get(params.get("auth_key", ""))
     if secret is None:
-        raise SignatureError(UNKNOWN_KEY)
+        raise SignatureError(UNKNOWN_KEY, refusal=refusals.UNKNOWN_AUTH_KEY)
     if params.get("auth_version") != "1.0":
         raise SignatureError("auth_version must be 1.0")
     _check_timestamp(params.get("auth_timestamp", ""), now)
@@ -181,7 +197,7 @@ def verify_request(
     for path in paths:
         if same(given, sign(secret, request_text(method, path, params))):
             return
-    raise SignatureError("Invalid signature")
+    raise SignatureError("Invalid signature", refusal=refusals.BAD_REQUEST_SIGNATURE)
 
 
 def _is_md5(given: str | None, body: bytes | bytearray) -> bool:
@@ -195,4 +211,4 @@ def _check_timestamp(text: str, now: float) -> None:
     if not (text.isascii() and text.isdigit() and len(text) <= 12):
         raise SignatureError("auth_timestamp must be in Unix seconds")
     if abs(now - int(text)) > CLOCK_SKEW:
-        raise SignatureError("Timestamp expired")
+        raise SignatureError("Timestamp expired", refusal=refusals.EXPIRED_TIMESTAMP)

@@ -80,3 +80,12 @@ def decode_json(decoder: msgspec.json.Decoder[T], body: bytes | str) -> T:
     except (msgspec.DecodeError, UnicodeEncodeError):
         raw = well_formed(body).encode() if isinstance(body, str) else body
         return decoder.decode(replace_lone_escapes(raw))
+
+
+def printable(text: str) -> str:
+    """The text with everything escaped that could end a line, control a terminal or hide other text."""
+    if text.isprintable():
+        return text
+    return "".join(
+        [char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text]
+    )

@@ -45,9 +45,8 @@ def wrong(file: str, names: list[str], root: Path = ROOT) -> list[str]:
 def defines(text: str, name: str) -> bool:
     """Whether a module defines a name: a function, class, constant, field, or a metric in quotes."""
     word = re.escape(name)
-    return bool(
-        re.search(rf"^ *(?:(?:async )?def |class )?{word}\b *[(:=\[]|[\"']{word}\b", text, re.MULTILINE)
-    )
+    ways = (rf"^ *(?:(?:async )?def |class )?{word}\b *[(:=\[]", rf"[\"']{word}\b", rf"- alert: {word}$")
+    return bool(re.search("|".join(ways), text, re.MULTILINE))
 
 
 def paths(text: str) -> set[str]:

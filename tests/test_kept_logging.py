@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from legato.deploy import logs
+from legato.protocol.settings import Log
 from tests.kept_logging import SET_BY_IMPORTS, kept_logging
 
 NAMES = (None, "legato", "other", "brand.new")
@@ -18,7 +19,7 @@ def test_levels_and_handlers_are_as_before():
     logging.getLogger("other").setLevel(logging.ERROR)
     before, handlers = levels(), list(logging.getLogger().handlers)
     with kept_logging():
-        logs.configure("debug")
+        logs.configure(Log("debug"))
         for name in NAMES:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         assert levels() != before

@@ -22,6 +22,7 @@ LIMITS: Final = {
     "broadcaster.address_limits": "broadcaster/address_limits.py",
     "broadcaster.database_limits": "broadcaster/database_limits.py",
     "broadcaster.door_limits": "broadcaster/door_limits.py",
+    "broadcaster.log_limits": "broadcaster/log_limits.py",
     "worker.limits": "worker/limits.py",
 }
 PACKAGES: Final = ("broadcaster", "worker")

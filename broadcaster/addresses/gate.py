@@ -13,13 +13,13 @@ MOST: Final = "max_connections_per_address"
 NEW: Final = "max_new_connections_per_address"
 
 
-class Addressed(Protocol):
-    """A client. Its address is empty if it is not known, and unset if it came before there were limits.
+class CountedClient(Protocol):
+    """A client. Its ``caller`` is empty if it is not known, and unset if it came before there were limits.
 
     Then it is not limited.
     """
 
-    address: str
+    caller: str
 
 
 class ConnectionGate:
@@ -39,7 +39,7 @@ class ConnectionGate:
         """Addresses with a connection."""
         return len(self._open)
 
-    def arrives(self, client: Addressed) -> bool:
+    def arrives(self, client: CountedClient) -> bool:
         """Whether a client that has just connected may go on."""
         address, new = _address(client), self.new
         if not address:
@@ -51,7 +51,7 @@ class ConnectionGate:
             new.take(address)
         return self._has_room(address)
 
-    def enter(self, client: Addressed) -> bool:
+    def enter(self, client: CountedClient) -> bool:
         """Count a client that is admitted, if it may be. :meth:`leave` has to follow then."""
         address = _address(client)
         if not address:
@@ -61,7 +61,7 @@ class ConnectionGate:
         self._open[address] += 1
         return True
 
-    def leave(self, client: Addressed) -> None:
+    def leave(self, client: CountedClient) -> None:
         """Undo :meth:`enter`."""
         address = _address(client)
         if address:
@@ -76,5 +76,5 @@ class ConnectionGate:
         return False
 
 
-def _address(client: Addressed) -> str:
-    return getattr(client, "address", "")
+def _address(client: CountedClient) -> str:
+    return getattr(client, "caller", "")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from legato.broadcaster.config import Server
+    from legato.broadcaster.observability.refusals import Refused
 
 
 class AddressLimits:
@@ -22,16 +23,17 @@ class AddressLimits:
     They may change: who keeps one of them follows the changes.
 
     :param now: a clock in seconds.
+    :param refused: takes note of what is refused.
     :ivar callers: finds the addresses; None if nothing is limited by them.
     :ivar gate: limits connections. It stays once it is there, because it has counted clients.
     :ivar tokens: limits wrong tokens.
     :ivar signatures: limits wrong signatures.
     """
 
-    def __init__(self, server: Server, now: Callable[[], float]) -> None:
+    def __init__(self, server: Server, now: Callable[[], float], refused: Refused) -> None:
         self._now = now
         self._followers: list[Callable[[AddressLimits], None]] = []
-        self.refusals = AddressRefusals(now)
+        self.refusals = AddressRefusals(refused)
         self.gate: ConnectionGate | None = None
         self.change(server)
 

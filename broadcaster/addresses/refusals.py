@@ -1,39 +1,27 @@
-"""What is refused to an address because of a limit: counted, and named in a few log lines."""
+"""What is refused to an address because of a limit: counted, and told to the log."""
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from legato.broadcaster.address_limits import ADDRESS_LOG_SECONDS
+from legato.protocol import refusals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-logger: Final = logging.getLogger("legato.connections")
+    from legato.broadcaster.observability.refusals import Refused
 
 
 class AddressRefusals:
     """Counts and logs refusals.
 
-    :param now: a clock in seconds.
     :ivar by_limit: refusals since the start, by the setting's name without ``server.``.
     """
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, refused: Refused) -> None:
         self.by_limit: Counter[str] = Counter()
-        self._now = now
-        self._quiet_until = float("-inf")
-        self._suppressed = 0
+        self._refused = refused
 
     def note(self, limit: str, address: str) -> None:
-        """Something is refused to the address. At most one line per :data:`ADDRESS_LOG_SECONDS`."""
+        """Something is refused to the address."""
         self.by_limit[limit] += 1
-        now = self._now()
-        if now < self._quiet_until:
-            self._suppressed += 1
-            return
-        suppressed, self._suppressed, self._quiet_until = self._suppressed, 0, now + ADDRESS_LOG_SECONDS
-        more = f"; {suppressed} more refusals since the last such line" if suppressed else ""
-        logger.warning("%s has reached server.%s and is refused%s", address, limit, more)
+        self._refused(refusals.ADDRESS_LIMIT, setting=f"server.{limit}", address=address)

@@ -19,6 +19,7 @@ from legato.broadcaster.doors.access import DoorAccess
 from legato.broadcaster.doors.kit import DoorKit, Intake
 from legato.broadcaster.doors.routes import door_routes
 from legato.broadcaster.limits import DEV_TOKEN_SECONDS
+from legato.protocol import refusals
 from legato.protocol.jobs import InvalidRequest
 from legato.protocol.settings import SettingsError
 from legato.protocol.stream import parse_user_id
@@ -27,10 +28,10 @@ from .approvals import ApprovalEndpoint
 from .chat import ChatEndpoints
 from .chat_config import ChatConfigEndpoint
 from .conversations import ConversationEndpoints
-from .cors import Cors
+from .cors import Cors, CorsLog
 from .dev import Guard
 from .page import Page
-from .refusals import answered
+from .refusals import answered, tell
 from .submissions import ChatLimits, Submissions
 
 if TYPE_CHECKING:
@@ -55,12 +56,14 @@ class HttpApp:
     """Routes by path to the API, the fallback transports, or the Starlette application.
 
     :ivar api: also called directly, without ASGI.
+    :param rest: gets what takes note of refused requests as ``state.refused``.
     """
 
     def __init__(self, api: HttpApi, fallback: Fallback, rest: Starlette) -> None:
         self.api = api
         self._fallback = fallback
         self._rest = rest
+        rest.state.refused = api.refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point. HTTP only: WebSockets are handled elsewhere."""
@@ -116,10 +119,10 @@ def web(
         *(_dev_routes(settings, figures) if settings.dev.enabled else [Route("/", _root, methods=["GET"])]),
     ]
     prefix, origins = settings.server.path, settings.server.cors_origins
-    cors = Middleware(Cors, allow_origins=origins)
+    log = Middleware(CorsLog, allow_origins=origins)
     return Starlette(
         routes=[Mount(prefix, routes=routes)] if prefix else routes,
-        middleware=[cors] if origins else [],
+        middleware=[log, Middleware(Cors, allow_origins=origins)] if origins else [log],
         exception_handlers={HTTPException: _http_error, Exception: _server_error},
     )
 
@@ -140,8 +143,9 @@ async def _root(_request: Request) -> Response:
     return PlainTextResponse("OK")
 
 
-async def _http_error(_request: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for HTTPException only
+    tell(request, refusals.NOT_FOUND, status=error.status_code)
     return JSONResponse({"message": error.detail}, error.status_code, headers=error.headers)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from legato.protocol import refusals
 from legato.protocol.origins import Origins
 
 from .refusals import ChatRefusal
@@ -40,7 +41,8 @@ class Guard:
 
         async def endpoint(request: Request) -> Response:
             if not self._admits(request):
-                raise ChatRefusal(403, "Only for pages of this server; LEGATO_DEV_HOSTS names further hosts.")
+                text = "Only for pages of this server; LEGATO_DEV_HOSTS names further hosts."
+                raise ChatRefusal(403, text, refusals.FOREIGN_PAGE)
             return await handler(request)
 
         return endpoint

@@ -12,7 +12,7 @@ import msgspec
 
 from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.limits import CACHED_CHANNEL_NAMES
-from legato.protocol import messages
+from legato.protocol import messages, refusals
 from legato.protocol.channels import SERVER_TO_USER, SOCKET_ID, Channel, ChannelError
 from legato.protocol.presence import MAX_USER_ID
 from legato.protocol.wire import Envelope
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from legato.protocol.apps import App
+    from legato.protocol.refusals import Refusal
 
 RESERVED: Final = ("pusher:", "pusher_internal:")
 QUERY_FIELDS: Final = frozenset(("name", "data", "channel", "channels", "socket_id", "info"))
@@ -32,19 +33,33 @@ SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 
 
-class ApiError(Exception):
-    """An error answer, with its HTTP status (section 10.2)."""
+_REFUSALS: Final = {
+    400: refusals.INVALID_EVENT,
+    401: refusals.BAD_AUTH_PARAMETERS,
+    403: refusals.API_APP_DISABLED,
+    404: refusals.NO_SUCH_ENDPOINT,
+    405: refusals.WRONG_METHOD,
+    413: refusals.REQUEST_TOO_LARGE,
+}
 
-    def __init__(self, status: int, reason: str) -> None:
+
+class ApiError(Exception):
+    """An error answer, with its HTTP status (section 10.2).
+
+    :param refusal: for the log; by default one for the status.
+    """
+
+    def __init__(self, status: int, reason: str, refusal: Refusal | None = None) -> None:
         super().__init__(reason)
         self.status = status
+        self.refusal = refusal or _REFUSALS[status]
 
 
-class TooManyFailures(ApiError):  # noqa: N818 - an answer to the client, not an internal error
+class TooManyFailures(Exception):  # noqa: N818 - an answer to the client, not an internal error
     """The address of the request has sent too many wrong signatures. ``wait`` is in seconds."""
 
     def __init__(self, wait: int) -> None:
-        super().__init__(429, "Too many wrong signatures from your address")
+        super().__init__("Too many wrong signatures from your address")
         self.wait = wait
 
 
@@ -135,9 +150,8 @@ def publication(app: App, event: Event | BatchEvent, channel: str) -> Publicatio
     size = len(data) if data.isascii() else len(data.encode("utf-8", "surrogatepass"))
     if size > app.max_event_bytes:
         limit = app.max_event_bytes
-        raise ApiError(
-            413, f"The data content of this event exceeds the allowed maximum ({limit} bytes): it has {size}"
-        )
+        reason = f"The data content of this event exceeds the allowed maximum ({limit} bytes): it has {size}"
+        raise ApiError(413, reason, refusals.EVENT_TOO_LARGE)
     is_user = channel.startswith(SERVER_TO_USER) and 1 <= len(channel) - len(SERVER_TO_USER) <= MAX_USER_ID
     cached = not is_user and parse_channel(channel, app.max_channel_name_length).cache
     try:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import msgspec
 
 from legato.broadcaster.bus.base import BusError
-from legato.protocol import signatures
+from legato.broadcaster.observability.refusals import key_hint
+from legato.broadcaster.transport.peer import address_of
+from legato.protocol import refusals, signatures
 from legato.protocol.signatures import UNKNOWN_KEY, SignatureError
 
 from .asgi import read_body, send_json
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from legato.broadcaster.apps.directory import Directory
     from legato.broadcaster.bus.base import Bus
     from legato.broadcaster.config import Server
+    from legato.broadcaster.observability.refusals import Refused
     from legato.broadcaster.registry.base import Registry
     from legato.protocol.apps import App
 
@@ -61,15 +64,25 @@ def _allowed(route: Route | None, method: str) -> Route:
     return route
 
 
+class _Asked(NamedTuple):
+    """A request whose answer has to be waited for."""
+
+    route: Route
+    target: bytes
+    reply: Reply
+    peer: asyncio.BaseTransport
+
+
 class HttpApi:
     """Answers everything below ``PREFIX/apps/``.
 
     :param figures: counts requests by endpoint and status.
     :ivar max_body: maximum size of a body in bytes.
     :ivar callers: finds the address of a request; None if nothing is limited by it.
+    :ivar refused: takes note of refused requests.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - wired once
         self,
         server: Server,
         apps: Directory,
@@ -77,8 +90,10 @@ class HttpApi:
         registry: Registry,
         figures: Counter[tuple[str, int]],
         addresses: AddressLimits,
+        refused: Refused,
     ) -> None:
         self.max_body = server.max_request_bytes
+        self.refused = refused
         self._apps = apps
         self._figures = figures
         addresses.follow(self._use)
@@ -101,22 +116,31 @@ class HttpApi:
         answered: asyncio.Future[tuple[Any, ...]] = self._loop.create_future()
         length = _body_length(scope["headers"])
         caller = scope["client"][0] if scope["client"] else ""
+        peer: asyncio.BaseTransport = scope["state"]["peer"]
 
         def settle(*told: Any) -> None:
             if not answered.done():
                 answered.set_result(told)
 
-        if length == 0 or not self.refuses(scope["method"], target, length, settle, caller):
+        if length == 0 or not self.refuses(scope["method"], target, length, settle, peer, caller):
             try:
                 body: bytes | None = await read_body(receive, self.max_body)
             except ApiError as error:
                 if error.status != 413:
                     return  # the client has disconnected
                 body = None
-            self.answer(scope["method"], target, body, settle, caller)
+            self.answer(scope["method"], target, body, settle, peer, caller)
         await send_json(send, *await answered)
 
-    def refuses(self, method: str, target: bytes, length: int | None, reply: Reply, caller: str = "") -> bool:
+    def refuses(
+        self,
+        method: str,
+        target: bytes,
+        length: int | None,
+        reply: Reply,
+        peer: asyncio.BaseTransport,
+        caller: str = "",
+    ) -> bool:
         """Refuse a request before its body arrives, if no body can make it valid. Returns whether it did.
 
         Checks everything but the body itself and its MD5, which the signature covers.
@@ -134,7 +158,7 @@ class HttpApi:
                 self._within_limit(None)
             self._authenticate(match, method, params, None, caller)
         except Exception as error:  # noqa: BLE001 - the SDK gets JSON for any error
-            self._fail(route, reply, error)
+            self._fail(route, reply, error, target, peer)
             return True
         return False
 
@@ -144,12 +168,14 @@ class HttpApi:
         target: bytes,
         body: bytes | bytearray | None,
         reply: Reply,
+        peer: asyncio.BaseTransport,
         caller: str = "",
     ) -> None:
         """Reply with status and JSON to any request; at once if nothing has to be waited for.
 
         :param target: path and query as received.
         :param body: None if it exceeded the limit.
+        :param peer: who asks, for the log.
         :param caller: as in :meth:`refuses`.
         """
         route = None
@@ -161,42 +187,61 @@ class HttpApi:
             app = self._authenticate(match, method, params, self._within_limit(body), caller)
             told = route.handler(ApiRequest(app, match.names, params, bytes(body or b"")))
         except Exception as error:  # noqa: BLE001 - the SDK gets JSON for any error
-            self._fail(route, reply, error)
+            self._fail(route, reply, error, target, peer)
             return
         if isinstance(told, tuple):
             self._reply(route, reply, *told)
-        elif isinstance(told, Accepted):
-            told.when.add_done_callback(lambda done: self._follow_up(route, reply, done, told.told))
+            return
+        asked = _Asked(route, target, reply, peer)
+        if isinstance(told, Accepted):
+            told.when.add_done_callback(lambda done: self._follow_up(asked, done, told.told))
         else:
-            told.add_done_callback(lambda done: self._follow_up(route, reply, done))
+            told.add_done_callback(lambda done: self._follow_up(asked, done))
 
     def _within_limit(self, body: bytes | bytearray | None) -> bytes | bytearray:
         if body is None:
             raise ApiError(413, f"The body is larger than {self.max_body} bytes")
         return body
 
-    def _follow_up(
-        self, route: Route, reply: Reply, done: asyncio.Future[Any], told: Told | None = None
-    ) -> None:
+    def _follow_up(self, asked: _Asked, done: asyncio.Future[Any], told: Told | None = None) -> None:
         """Reply with ``told``, or with the result of ``done`` if that is None."""
         if done.cancelled():  # the server is stopping
             return
         error = done.exception()
         if error is not None:
-            told = _error_answer(error)
-        self._reply(route, reply, *(done.result() if told is None else told))
+            told = self._error_answer(error, asked.target, asked.peer)
+        self._reply(asked.route, asked.reply, *(done.result() if told is None else told))
 
     def _reply(self, route: Route | None, reply: Reply, status: int, told: Mapping[str, Any]) -> None:
         self._figures["unknown" if route is None else route.name, status] += 1
         reply(status, _encoder.encode(told) if told else _NOTHING)
 
-    def _fail(self, route: Route | None, reply: Reply, error: Exception) -> None:
-        status, told = _error_answer(error)
+    def _fail(
+        self,
+        route: Route | None,
+        reply: Reply,
+        error: BaseException,
+        target: bytes,
+        peer: asyncio.BaseTransport,
+    ) -> None:
         if not isinstance(error, TooManyFailures):
-            self._reply(route, reply, status, told)
+            self._reply(route, reply, *self._error_answer(error, target, peer))
             return
-        self._figures["unknown" if route is None else route.name, status] += 1
-        reply(status, _encoder.encode(told), error.wait)
+        self._figures["unknown" if route is None else route.name, 429] += 1
+        reply(429, _encoder.encode({"error": str(error), "code": 429}), error.wait)
+
+    def _error_answer(self, error: BaseException, target: bytes, peer: asyncio.BaseTransport) -> Told:
+        """Log an error, and return the answer for it."""
+        if isinstance(error, (ApiError, SignatureError)):
+            status, detail = error.status, str(error)
+            facts = _facts(target)
+            self.refused(error.refusal, **facts, status=status, detail=detail, address=address_of(peer))
+            return status, {"error": detail, "code": status}
+        if isinstance(error, BusError):
+            logger.warning("answering a request with 503: %s", error)
+            return 503, {"error": str(error), "code": 503}
+        logger.error("a request could not be answered", exc_info=error)
+        return 500, {"error": "Server error", "code": 500}
 
     def _authenticate(
         self,
@@ -223,10 +268,11 @@ class HttpApi:
         except SignatureError as error:
             if limit is not None:
                 limit.failed(caller)
-            reason = str(error) if app is not None else UNKNOWN_KEY
-            raise ApiError(error.status, reason) from error
+            if app is None and match.app_id is not None:
+                raise ApiError(error.status, UNKNOWN_KEY, refusals.UNKNOWN_APP) from error
+            raise ApiError(error.status, str(error), error.refusal) from error
         if app is None:
-            raise ApiError(404, "No such application")
+            raise ApiError(404, "No such application", refusals.UNKNOWN_APP)
         if not app.enabled:
             raise ApiError(403, "The application is disabled")
         return app
@@ -248,12 +294,10 @@ def _routes(publishing: Publishing, queries: Queries, running: RequestTasks) -> 
     return [Route(name, method, handler, name.count("/") + 1) for name, method, handler in rows]
 
 
-def _error_answer(error: BaseException) -> Told:
-    """Return the answer for an error."""
-    if isinstance(error, (ApiError, SignatureError)):
-        return error.status, {"error": str(error), "code": error.status}
-    if isinstance(error, BusError):
-        logger.warning("answering a request with 503: %s", error)
-        return 503, {"error": str(error), "code": 503}
-    logger.error("a request could not be answered", exc_info=error)
-    return 500, {"error": "Server error", "code": 500}
+def _facts(target: bytes) -> dict[str, str]:
+    """What to log of a request that is refused: the path without the query, the application and its key."""
+    path, _, query = target.partition(b"?")
+    text = path.decode("latin-1")
+    _, _, rest = text.partition("/apps/")
+    key = key_hint(signatures.parse_query(query).get("auth_key", ""))
+    return {"app": rest.partition("/")[0], "path": text, "key": key}

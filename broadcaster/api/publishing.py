@@ -18,6 +18,7 @@ from .events import (
     without_halves,
 )
 from .requests import ACCEPTED, Accepted, attributes
+from .unheard import Unheard
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +49,7 @@ class Publishing:
         self._registry = registry
         self._queries = queries
         self._running = running
+        self._unheard = Unheard(registry)
 
     def events(self, request: ApiRequest) -> Outcome:
         """``POST events``."""
@@ -58,6 +60,8 @@ class Publishing:
         if not 1 <= len(channels) <= limit:
             raise ApiError(400, f"Expected 1 to {limit} channels")
         rows = [publication(request.app, event, channel) for channel in channels]
+        if self._unheard.wanted:
+            self._running.start(self._unheard.look(rows))
         if event.info is None:
             return self._published(request.app, rows, ACCEPTED)
         return self._running.start(self._publish_with_info(request.app, rows, channels, event.info))
@@ -71,6 +75,8 @@ class Publishing:
         if not events:
             raise ApiError(400, f"Expected 1 to {limit} events")
         rows = [publication(request.app, event, event.channel) for event in events]
+        if self._unheard.wanted:
+            self._running.start(self._unheard.look(rows))
         if all(event.info is None for event in events):
             return self._published(request.app, rows, ACCEPTED)
         return self._running.start(self._publish_batch_with_info(request.app, rows, events))
@@ -85,7 +91,10 @@ class Publishing:
         if not name:
             raise ApiError(400, "Expected an event name")
         event = BatchEvent(name, data, request.names[0], request.params.get("socket_id") or None)
-        return self._published(request.app, [publication(request.app, event, event.channel)], (202, {}))
+        rows = [publication(request.app, event, event.channel)]
+        if self._unheard.wanted:
+            self._running.start(self._unheard.look(rows))
+        return self._published(request.app, rows, (202, {}))
 
     def _published(self, app: App, rows: list[Publication], told: Told) -> Outcome:
         """Publish validated events; without waiting, unless a cache channel or the bus requires it."""

@@ -13,6 +13,8 @@ from legato.broadcaster.bus.base import BusError, RefusedError
 from legato.broadcaster.conversations.records import DatabaseDownError
 from legato.broadcaster.replies.logs import ExpiredError
 from legato.broadcaster.replies.store import Conflict, Full, TooMany
+from legato.broadcaster.transport.peer import address_of
+from legato.protocol import refusals
 from legato.protocol.jobs import InvalidRequest
 
 from .events import ApiError
@@ -23,19 +25,37 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from legato.broadcaster.observability.refusals import Refused
+    from legato.protocol.refusals import Refusal
+
 logger: Final = logging.getLogger("legato.chat")
 
+QUOTE: Final = "'"
 NO_MESSAGE: Final = "No such message."
 NO_REDIS: Final = "Chat is off: this server has no Redis."
 
 
 class ChatRefusal(Exception):  # noqa: N818 - an answer to the client, not an internal error
-    """A JSON answer ``{"message", ...}`` with a status, as Laravel front ends read it."""
+    """A JSON answer ``{"message"}`` with a status, as Laravel front ends read it.
 
-    def __init__(self, status: int, message: str, **more: Any) -> None:
+    :param refusal: for the log; by default one for the status.
+    """
+
+    channel = ""
+
+    def __init__(self, status: int, message: str, refusal: Refusal | None = None) -> None:
         super().__init__(message)
         self.status = status
-        self.body = {"message": message, **more}
+        self.body = {"message": message}
+        self.refusal = refusal or _BY_STATUS[status]
+
+
+class ChannelRefusal(ChatRefusal):
+    """403: the token does not allow this channel."""
+
+    def __init__(self, message: str, channel: str) -> None:
+        super().__init__(403, message, refusals.CHANNEL_NOT_ALLOWED)
+        self.channel = channel
 
 
 class TooManyReaders(Exception):  # noqa: N818 - an answer to the client, not an internal error
@@ -67,7 +87,8 @@ def answered(
         except tuple(_ANSWERS) as error:
             if isinstance(error, BusError):
                 logger.warning("%s is answered with 503: %s", route, error)
-            answer = _ANSWERS[type(error)](error)
+            answer = _answer(error)
+            _tell(request, error, answer)
             response = JSONResponse(answer.body, answer.status) if told is None else told(answer)
             if answer.wait:
                 response.headers["retry-after"] = str(answer.wait)
@@ -75,6 +96,45 @@ def answered(
         return response
 
     return endpoint
+
+
+def _answer(error: Exception) -> Answer:
+    kind = next(kind for kind in type(error).__mro__ if kind in _ANSWERS)
+    return _ANSWERS[kind](error)
+
+
+def _tell(request: Request, error: Exception, answer: Answer) -> None:
+    """Log the refusal."""
+    refusal = getattr(error, "refusal", None) or _REFUSALS.get(type(error))
+    if isinstance(error, ApiError):  # with the words of the HTTP API
+        refusal = refusals.BODY_TOO_LARGE if error.status == 413 else refusals.INVALID_REQUEST
+    if refusal is None:
+        return
+    detail, channel = _detail(error, answer), getattr(error, "channel", "")
+    tell(request, refusal, status=answer.status, detail=detail, channel=channel)
+
+
+def _detail(error: Exception, answer: Answer) -> str:
+    if isinstance(error, AuthError):
+        return error.detail
+    if isinstance(error, InvalidRequest):  # what is quoted may be what somebody has written
+        return f"{error.field}: {error.reason.partition(QUOTE)[0].strip()}"
+    return str(answer.body["message"])
+
+
+def tell(request: Request, refusal: Refusal, **fields: str | int) -> None:
+    """Log the refusal of a request, without its query, which may have a token."""
+    refused: Refused = request.app.state.refused
+    headers = request.headers
+    refused(
+        refusal,
+        method=request.method,
+        path=request.scope["path"],
+        **fields,
+        origin=headers.get("origin"),
+        address=address_of(request.state.peer),
+        forwarded_for=headers.get("x-forwarded-for"),
+    )
 
 
 def _invalid(error: InvalidRequest) -> Answer:
@@ -99,4 +159,24 @@ _ANSWERS: Final[dict[type[Exception], Callable[[Any], Answer]]] = {
     TooMany: _saying(429, "Too many of your messages wait for their reply.", 5),
     TooManyReaders: _saying(429, "Too many replies are read at once.", 5),
     Full: _saying(503, "Too many messages wait for a reply.", 10),
+}
+
+_REFUSALS: Final[dict[type[Exception], Refusal]] = {
+    KeysUnavailable: refusals.TOKEN_KEYS_UNAVAILABLE,
+    InvalidRequest: refusals.INVALID_REQUEST,
+    DatabaseDownError: refusals.UNAVAILABLE,
+    Conflict: refusals.CONFLICT,
+    ExpiredError: refusals.LOG_EXPIRED,
+    TooMany: refusals.TOO_MANY_OPEN,
+    TooManyReaders: refusals.TOO_MANY_READERS,
+    Full: refusals.QUEUE_FULL,
+}
+"""What to log of refusals that do not say it themselves. A :class:`BusError` has a line already."""
+
+_BY_STATUS: Final = {
+    400: refusals.INVALID_REQUEST,
+    403: refusals.FORBIDDEN,
+    404: refusals.NOT_FOUND,
+    409: refusals.CONFLICT,
+    503: refusals.UNAVAILABLE,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
@@ -10,15 +10,17 @@ if TYPE_CHECKING:
 
     from .requests import ApiRequest, Endpoint, Told
 
+T = TypeVar("T")
+
 
 class RequestTasks:
     """Runs coroutines of requests, and keeps references to their tasks."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._tasks: set[asyncio.Future[Told]] = set()
+        self._tasks: set[asyncio.Future[Any]] = set()
 
-    def start(self, work: Coroutine[Any, Any, Told]) -> asyncio.Future[Told]:
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
         """Run a coroutine as a task."""
         task = self._loop.create_task(work)
         self._tasks.add(task)

@@ -24,7 +24,7 @@ from legato.protocol.jobs import (
 )
 
 from .chat_options import OptionRules
-from .refusals import NO_REDIS, ChatRefusal
+from .refusals import NO_REDIS, ChannelRefusal, ChatRefusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,7 +103,8 @@ class Submissions:
         if self._replies is None:
             raise ChatRefusal(503, NO_REDIS)
         if not self._options.allows_channel(request, sender.claims):
-            raise ChatRefusal(403, "Forbidden: auth.channels does not allow you this channel.")
+            text = "Forbidden: auth.channels does not allow you this channel."
+            raise ChannelRefusal(text, request.reply_channel or "")
         tenant = self._options.tenant(sender.claims)
         job, queued = _job(sender.user_id, self._replies.app_id, tenant, request), True
         if key is None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import JSONResponse
 
-from legato.broadcaster.api.refusals import ChatRefusal
+from legato.broadcaster.api.refusals import ChannelRefusal, ChatRefusal
 from legato.broadcaster.limits import AUTH_REQUEST_MAX_BYTES
 from legato.protocol import presence, signatures, users
 from legato.protocol.channels import SOCKET_ID, Channel, ChannelError
@@ -111,11 +111,11 @@ class ChannelAuth:
 
     def _channel(self, claims: Mapping[str, Any], name: str) -> Channel:
         if not allows(self._rules, claims, name):
-            raise ChatRefusal(403, "Forbidden.")
+            raise ChannelRefusal("Forbidden.", name)
         try:
             channel = Channel.parse(name, self._signer.app.max_channel_name_length)
         except ChannelError as error:  # a long claim can exceed the limit
-            raise ChatRefusal(403, "Forbidden.") from error
+            raise ChannelRefusal("Forbidden.", name) from error
         if channel.encrypted and not self._master_key:
             raise ChatRefusal(403, "Encrypted channels need auth.encryption_master_key.")
         return channel

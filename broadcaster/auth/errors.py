@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from legato.protocol import refusals
+
+if TYPE_CHECKING:
+    from legato.protocol.refusals import Refusal
+
 
 class AuthError(ValueError):
-    """The token is missing, invalid, or names no user. The text may be sent to the client."""
+    """The token is missing, invalid, or names no user. The text may be sent to the client.
+
+    :param refusal: for the log, with ``detail``.
+    """
+
+    def __init__(
+        self,
+        text: str = "Unauthenticated.",
+        refusal: Refusal = refusals.TOKEN_INVALID,
+        detail: str = "",
+    ) -> None:
+        super().__init__(text)
+        self.refusal = refusal
+        self.detail = detail
 
 
 class KeysUnavailable(Exception):  # noqa: N818 - a state of the server, not an error of the caller

@@ -14,6 +14,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from legato.broadcaster.limits import JWT_LEEWAY_SECONDS, JWT_MAX_CHARACTERS, WARNING_SECONDS
+from legato.protocol import refusals
 from legato.protocol.settings import SettingsError
 
 from .errors import AuthError
@@ -23,8 +24,22 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from legato.broadcaster.config import Auth
+    from legato.protocol.refusals import Refusal
 
 DEFAULT_ALGORITHMS: Final = {"secret": ("HS256",), "key": ("RS256", "ES256")}
+
+_REFUSALS: Final[dict[type[Exception], tuple[Refusal, str]]] = {
+    jwt.ExpiredSignatureError: (refusals.TOKEN_EXPIRED, ""),
+    jwt.InvalidSignatureError: (refusals.TOKEN_SIGNATURE, ""),
+    jwt.InvalidAudienceError: (refusals.TOKEN_CLAIMS, "aud is not auth.audience"),
+    jwt.InvalidIssuerError: (refusals.TOKEN_CLAIMS, "iss is not auth.issuer"),
+    jwt.ImmatureSignatureError: (refusals.TOKEN_CLAIMS, "nbf is in the future"),
+    jwt.InvalidIssuedAtError: (refusals.TOKEN_CLAIMS, "iat is not a time"),
+    jwt.MissingRequiredClaimError: (refusals.TOKEN_CLAIMS, ""),
+    jwt.InvalidAlgorithmError: (refusals.TOKEN_INVALID, "its alg is not one of auth.algorithms"),
+    jwt.DecodeError: (refusals.TOKEN_INVALID, "it is no JSON Web Token"),
+}
+"""What to log of an error. The first that fits counts."""
 
 logger: Final = logging.getLogger("legato.auth")
 
@@ -57,15 +72,15 @@ class Tokens:
         """
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token or len(token) > JWT_MAX_CHARACTERS:
-            raise AuthError("Unauthenticated.")
+            raise AuthError(refusal=refusals.NO_TOKEN)
         try:
             return self._decode(token, await self._find_keys(token))
         except jwt.MissingRequiredClaimError as error:
             if error.claim == "exp":
                 self._warn()
-            raise AuthError("Unauthenticated.") from error
+            raise _refused(error, f"it has no {error.claim}") from error
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
-            raise AuthError("Unauthenticated.") from error
+            raise _refused(error) from error
 
     async def _find_keys(self, token: str) -> tuple[Any, ...]:
         if self._jwks is None:
@@ -107,6 +122,16 @@ class Tokens:
         if now >= self._quiet_until:
             self._quiet_until = now + WARNING_SECONDS
             logger.warning("a token without exp was refused; auth.require_exp = false accepts such tokens")
+
+
+def _refused(error: Exception, detail: str = "") -> AuthError:
+    """The error for the log, too. The text of a library's error may have a part of the token."""
+    found = next((row for kind, row in _REFUSALS.items() if isinstance(error, kind)), None)
+    if found is None:
+        return AuthError(
+            detail="no key has its kid" if isinstance(error, ValueError) else type(error).__name__
+        )
+    return AuthError(refusal=found[0], detail=detail or found[1])
 
 
 def _secrets(text: str) -> tuple[Any, ...]:

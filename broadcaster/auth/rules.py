@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from legato.protocol import refusals
 from legato.protocol.channels import CHANNEL_NAME
 from legato.protocol.jobs import tenant_name
 from legato.protocol.settings import SettingsError
@@ -30,7 +31,7 @@ def user_of(claims: Mapping[str, Any]) -> UserId:
     try:
         return parse_user_id(claims.get("sub"))
     except ValueError as error:
-        raise AuthError("Unauthenticated.") from error
+        raise AuthError(refusal=refusals.TOKEN_CLAIMS, detail="sub is no user id") from error
 
 
 def tenant_of(claims: Mapping[str, Any], name: str) -> str:
@@ -41,7 +42,8 @@ def tenant_of(claims: Mapping[str, Any], name: str) -> str:
     try:
         return tenant_name(claims.get(name)) if name else ""
     except ValueError as error:
-        raise AuthError(f"The claim {name} of the token: {error}.") from error
+        text = f"The claim {name} of the token: {error}."
+        raise AuthError(text, refusals.TOKEN_CLAIMS, f"{name} is no name of a tenant") from error
 
 
 class ChannelRule:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from legato.protocol import refusals
+
 from .errors import AuthError
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ class Nobody:
 
     async def verify(self, _authorization: str) -> Mapping[str, Any]:
         """See :meth:`Verifier.verify`."""
-        raise AuthError("Unauthenticated.")
+        raise AuthError(refusal=refusals.NO_TOKEN_KEY)
 
 
 def verifier(auth: Auth) -> Verifier:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from legato.broadcaster.clients.client import ENDED
+from legato.broadcaster.clients.ends import ENDED
 from legato.protocol.session import Subscribe
 
 from . import watchlists

@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from legato.broadcaster.transport.frames import text_frame
-from legato.protocol import errors, messages, presence
+from legato.protocol import errors, messages, presence, refusals
 from legato.protocol.channels import Channel
 from legato.protocol.session import Subscribe
 
@@ -66,7 +66,7 @@ class Subscriptions:
                 self._refuse_in_turn(client, key, effect)
                 return
             if not effect.first:  # an earlier one was refused while this one waited
-                self._refuse(client, key, effect, _members_reason(client))
+                self._refuse_full(client, key, effect)
                 return
             figures.open += 1
         client.keys[key] = effect
@@ -99,7 +99,7 @@ class Subscriptions:
     ) -> None:
         if joined.full:
             self._undo(client, key, effect)
-            self._refuse(client, key, effect, _members_reason(client))
+            self._refuse_full(client, key, effect)
             return
         welcome = effect.channel.cache or observer is not None
         if effect.member is not None:
@@ -120,8 +120,13 @@ class Subscriptions:
         """Refuse a subscription above the limit of the process, after the client's earlier commands."""
         self._figures.refused += 1
         reason = f"The server has {self._figures.most} subscriptions already"
+        client.refused(refusals.TOO_MANY_SUBSCRIPTIONS, channel=key.channel)
         client.order.begin(key)
         client.settle(key, lambda: self._refuse(client, key, effect, reason))
+
+    def _refuse_full(self, client: Client, key: Key, effect: Subscribe) -> None:
+        client.refused(refusals.CHANNEL_FULL, channel=key.channel)
+        self._refuse(client, key, effect, _members_reason(client))
 
     def _undo(self, client: Client, key: Key, effect: Subscribe) -> None:
         """Undo :meth:`subscribe`."""

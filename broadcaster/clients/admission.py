@@ -12,7 +12,8 @@ from urllib.parse import unquote
 
 from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.limits import QUOTA_CHECK_SECONDS, SOCKET_IDS_PER_BATCH
-from legato.protocol import apps, errors, wire
+from legato.broadcaster.observability.refusals import key_hint
+from legato.protocol import apps, errors, refusals, wire
 from legato.protocol.apps import App
 from legato.protocol.session import Session
 
@@ -27,6 +28,16 @@ if TYPE_CHECKING:
     from .client import Client
     from .clients import Clients
     from .figures import ConnectionFigures
+
+_REFUSALS: Final = {
+    errors.UNKNOWN_APP: refusals.UNKNOWN_KEY,
+    errors.APP_DISABLED: refusals.APP_DISABLED,
+    errors.PATH_NOT_FOUND: refusals.WRONG_PATH,
+    errors.INVALID_VERSION: refusals.BAD_VERSION,
+    errors.UNSUPPORTED_VERSION: refusals.UNSUPPORTED_VERSION,
+    errors.UNAUTHORIZED: refusals.ORIGIN_NOT_ALLOWED,
+}
+"""Refused handshakes, by their errors."""
 
 _HALF: Final = 6
 """Random bytes for each of the two numbers of a socket id."""
@@ -74,6 +85,7 @@ class Admission:
             return
         found = self._app_for(path, params, origin)
         if not isinstance(found, App):
+            self._tell(client, found, path, params, origin)
             self._refuse(client, found)
             return
         socket_id = next(self._socket_ids)
@@ -88,6 +100,20 @@ class Admission:
         app = self._apps.with_key(unquote(path.removeprefix(self._prefix)))
         return apps.refuse(app, params, origin) or app or errors.UNKNOWN_APP
 
+    def _tell(
+        self, client: Client, error: PusherError, path: str, params: Mapping[str, str], origin: str
+    ) -> None:
+        """Log a refused handshake."""
+        key = unquote(path.removeprefix(self._prefix))
+        app = self._apps.with_key(key)
+        fields = {"version": params.get("protocol", "")}
+        if error is errors.PATH_NOT_FOUND:
+            app, fields = None, {"path": path}
+        elif error is errors.UNKNOWN_APP:
+            fields = {"key": key_hint(key)}
+        app_id = "" if app is None else app.id
+        client.refused(_REFUSALS[error], app=app_id, code=error.code, origin=origin, **fields)
+
     def _refuse(self, client: Client, error: PusherError) -> None:
         self._figures.refused[error.code] += 1
         client.close(error)
@@ -96,8 +122,12 @@ class Admission:
         """Greet the client, unless its application was removed meanwhile or the node accepts no clients."""
         app, gate = self._apps.by_id.get(app_id), self._clients.gate
         if app is None or not app.enabled:
-            self._refuse(client, errors.UNKNOWN_APP if app is None else errors.APP_DISABLED)
+            error = errors.UNKNOWN_APP if app is None else errors.APP_DISABLED
+            client.refused(_REFUSALS[error], app=app_id, code=error.code)
+            self._refuse(client, error)
         elif self._clients.takes_nobody or (gate is not None and not gate.enter(client)):
+            refusal = refusals.STOPPING if self._clients.draining else refusals.OVER_CAPACITY
+            client.refused(refusal, app=app_id, code=errors.OVER_CAPACITY.code)
             self._refuse(client, errors.OVER_CAPACITY)
         else:
             client.greet(Session(app, socket_id, self._loop.time()))
@@ -113,7 +143,9 @@ class Admission:
                 return
             waited[2].cancel()
             if not admitted:
-                self._refuse(client, apps.over_quota(app))
+                error = apps.over_quota(app)
+                client.refused(refusals.OVER_QUOTA, app=app.id, code=error.code)
+                self._refuse(client, error)
                 return
             client.keys[key] = None
             self._accept(client, app.id, socket_id)
@@ -126,6 +158,8 @@ class Admission:
         self._registry.enter(app.id, socket_id, app.max_connections, done)
 
     def _too_late(self, client: Client) -> None:
+        app_id = self._waiting[client][0].app_id
+        client.refused(refusals.QUOTA_UNKNOWN, app=app_id, code=errors.OVER_CAPACITY.code)
         self._refuse(client, errors.OVER_CAPACITY)
 
     def count(self, client: Client, app: App) -> None:
@@ -149,4 +183,7 @@ class Admission:
 
     def close(self, error: PusherError) -> None:
         """Refuse all clients that wait for their quota."""
+        refusal = refusals.LEASE_LAPSED if error is errors.LEASE_LAPSED else refusals.STOPPING
+        for client, (key, _, _) in self._waiting.items():
+            client.refused(refusal, app=key.app_id, code=error.code)
         self._clients.dismiss_all(list(self._waiting), error)

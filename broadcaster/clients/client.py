@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.limits import READ_SLICE_MESSAGES
 from legato.broadcaster.transport.frames import text_frame
 from legato.broadcaster.transport.send_queue import MergingSendQueue, SendQueue
-from legato.protocol import errors, messages
+from legato.protocol import errors
 from legato.protocol.merging import WATERMARK_BYTES
-from legato.protocol.session import Close, Effect, Relay, Send, ShortenBuffers, SignIn, Subscribe, Unsubscribe
+from legato.protocol.session import (
+    Close,
+    Effect,
+    Refuse,
+    Relay,
+    Send,
+    ShortenBuffers,
+    SignIn,
+    Subscribe,
+    Unsubscribe,
+)
 
 from .command_queue import EFFECT_BYTES, Order
+from .early import EarlyReader
+from .ends import DROPPED, REFUSALS, Ended, are_told, tell_end
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -23,19 +35,15 @@ if TYPE_CHECKING:
     from legato.broadcaster.addresses.opening import AddressLimits
     from legato.broadcaster.channels.hub import Hub
     from legato.broadcaster.config import Server
+    from legato.broadcaster.observability.refusals import Refused
     from legato.broadcaster.transport.budget import Budget
     from legato.protocol.errors import PusherError
+    from legato.protocol.refusals import Refusal
     from legato.protocol.session import Session
 
     from .figures import ConnectionFigures
     from .timer_wheel import Wheel
 
-
-class Ended:
-    """Marks a subscription that has already ended in the registry (:mod:`.drain`)."""
-
-
-ENDED: Final = Ended()
 
 Claim = Subscribe | SignIn | Ended | None
 """Why a client is subscribed to a channel; None for one that it has not asked for by name."""
@@ -89,10 +97,13 @@ class ClientContext:
     wheel: Wheel
     hub: Hub
     figures: ConnectionFigures
+    refused: Refused
     admission: Admitting
     clients: ClientRegistry
     effects: EffectHandlers
     addresses: AddressLimits
+    tells_ends: bool = field(default_factory=are_told)
+    """Whether the end of each client is logged."""
 
 
 class Client(ABC):
@@ -100,12 +111,15 @@ class Client(ABC):
 
     ``keys`` are its subscriptions in the hub, each with its reason. ``early`` holds the messages sent before
     admission until they are processed, else None. While it is ``paused``, nothing is read from it.
+    ``forwarded`` is what proxies say of its address, which may be anything. ``caller`` is the address that
+    limits count (:class:`.Callers`), unset without such limits.
     """
 
     __slots__ = (
-        "address",
+        "caller",
         "context",
         "early",
+        "forwarded",
         "keys",
         "order",
         "paused",
@@ -115,7 +129,7 @@ class Client(ABC):
         "write_now",
     )
 
-    address: str
+    caller: str
     """Set before the handshake if something is limited by it, unset if not; empty if it is not known."""
     write_now: Callable[[bytes], None]
 
@@ -127,9 +141,14 @@ class Client(ABC):
         self.order = Order()
         self.slow = False
         self.paused = False
-        self.socket_id = ""
+        self.socket_id = self.forwarded = ""
 
     # --- implemented by each transport
+
+    @property
+    @abstractmethod
+    def address(self) -> str:
+        """Host and port of the peer, which may be a proxy; empty if unknown. For the log."""
 
     @abstractmethod
     def write(self, data: bytes) -> None:
@@ -174,7 +193,7 @@ class Client(ABC):
         self._run(session.greeting())
         if self.early:
             self.hold_up()
-            self.context.budget.put(_Early(self))
+            self.context.budget.put(EarlyReader(self))
             return
         self.early = None
         if self.paused:
@@ -284,7 +303,21 @@ class Client(ABC):
             case ShortenBuffers():
                 self.shorten_buffers()
             case Close(error):
-                self.context.clients.dismiss(self, error)
+                self._dismiss(error)
+            case Refuse(payload, refusal, channel, detail):
+                self.refused(refusal, channel=channel, detail=detail)
+                self.send(payload)
+
+    def _dismiss(self, error: PusherError) -> None:
+        if (refusal := REFUSALS.get(error)) is not None:
+            self.refused(refusal, code=error.code)
+        self.context.clients.dismiss(self, error)
+
+    def refused(self, refusal: Refusal, **fields: str | int | None) -> None:
+        """Take note that the client, or what it has asked for, is refused."""
+        if self.session is not None:
+            fields = {"app": self.session.app.id, **fields, "socket_id": self.socket_id}
+        self.context.refused(refusal, **fields, address=self.address, forwarded_for=self.forwarded)
 
     def new_send_queue(self) -> SendQueue:
         """Make an empty queue for frames that have to wait."""
@@ -308,6 +341,7 @@ class Client(ABC):
     def give_up(self, error: PusherError) -> None:
         """Close a client whose buffer is full, so that it reconnects with a clean state."""
         self.context.figures.slow_closed += 1
+        self.refused(REFUSALS[error], code=error.code)
         self.close(error)
 
     def subscriptions(self) -> Collection[Key]:
@@ -329,11 +363,14 @@ class Client(ABC):
         """Send the error event, then end with the same code (protocol section 9)."""
         if self.session is not None:
             self.session.close(error)
-        self.leave()
+        self.leave(error.code, error.message)
         self.say_goodbye(error)
 
-    def leave(self) -> None:
-        """Leave every channel and every count. Idempotent."""
+    def leave(self, code: int = DROPPED, reason: str = "") -> None:
+        """Leave every channel and every count. Idempotent.
+
+        :param code: and ``reason``, of the close frame: what to log of the end.
+        """
         session, self.session = self.session, None
         if self.early is not None:
             self.early = None
@@ -342,28 +379,5 @@ class Client(ABC):
             session.closed = True
             self.order.clear()
             self.context.clients.leave(self, session)
-
-
-class _Early:
-    """Reads the early messages of a client. Satisfies :class:`legato.broadcaster.transport.budget.Reader`.
-
-    One answer of Redis may admit many clients. The read budget spreads their messages over several turns.
-    """
-
-    __slots__ = ("_client",)
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def go_on(self) -> bool:
-        """Read one message."""
-        return self._client.read_early()
-
-    def abort(self) -> None:
-        """Cut the connection."""
-        self._client.abort()
-
-
-def error_frame(error: PusherError) -> bytes:
-    """Build the frame with the error event, which precedes the close frame."""
-    return text_frame(messages.error(error.message, error.code))
+            if self.context.tells_ends:
+                tell_end(self, session, self.context.now(), code, reason)

@@ -10,7 +10,7 @@ from legato.broadcaster.registry import lease
 from legato.protocol.session import Subscribe
 from legato.protocol.wire import CONNECTIONS
 
-from .client import ENDED
+from .ends import ENDED
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -120,7 +120,7 @@ class Clients:
         if not self.deferred.put(goodbyes()):
             for client in clients:
                 self._hub.catch_up(client)
-                client.leave()
+                client.leave(error.code, error.message)
 
     def registered(self) -> Iterator[tuple[Key, str, Member | None]]:
         """Everything that this node has registered: channel, socket id, and member if any."""

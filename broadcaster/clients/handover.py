@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from legato.protocol.session import SignIn, Subscribe
 
-from .client import ENDED
+from .ends import ENDED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,6 +13,7 @@ from legato.broadcaster.api.refusals import NO_MESSAGE, NO_REDIS, ChatRefusal
 from legato.broadcaster.api.submissions import MessageSender
 from legato.broadcaster.auth.errors import AuthError
 from legato.broadcaster.auth.rules import user_of
+from legato.protocol import refusals
 from legato.protocol.reading_tokens import ReadingToken, unseal
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ class DoorAccess:
             return (await self.caller(request)).user_id
         token = unseal(self._secret, text, message_id_of(request), self._now())
         if token is None:
-            raise AuthError("The token in the URL has expired, or is not for this message.")
+            text = "The token in the URL has expired, or is not for this message."
+            raise AuthError(text, refusals.READING_TOKEN)
         return token.user_id
 
     async def grant(self, request: Request) -> Response:

@@ -69,10 +69,15 @@ class ClosingTransport:
         self.close = part
 
 
-def scope_of(head: Head, config: Config, address: str | None, *, secure: bool) -> dict[str, Any]:
+def scope_of(
+    head: Head, config: Config, peer: asyncio.Transport, caller: str | None, *, secure: bool
+) -> dict[str, Any]:
     """Build the ASGI scope of a request.
 
-    :param address: the client's, if something is limited by it. Its port is not known.
+    The log gets the address from ``peer`` in the scope's state.
+
+    :param caller: the client's address, if something is limited by it; its port is not known. It becomes the
+        ``client`` of the scope.
     :raises FramingRefusal: the target is not a valid URL.
     """
     try:
@@ -86,11 +91,11 @@ def scope_of(head: Head, config: Config, address: str | None, *, secure: bool) -
         "asgi": {"version": config.asgi_version, "spec_version": "2.3"},
         "http_version": head.version,
         "server": None,
-        "client": None if address is None else (address, 0),
+        "client": None if caller is None else (caller, 0),
         "scheme": "https" if secure else "http",
         "root_path": "",
         "headers": head.headers,
-        "state": {},
+        "state": {"peer": peer},
         "method": head.method.decode("ascii"),
         "path": urllib.parse.unquote(path) if "%" in path else path,
         "raw_path": raw_path,

@@ -6,7 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
-from legato.broadcaster.limits import CUT_LOG_SECONDS
+from legato.broadcaster.log_limits import CUT_LOG_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -101,7 +101,9 @@ class Exchange:
         if self.begun:
             return
         self.begun = True
-        self._carrier.api.answer(self._method, self._target, self.body, self._reply, self._caller)
+        carrier = self._carrier
+        asked = (self._method, self._target, self.body)
+        carrier.api.answer(*asked, self._reply, carrier.transport, self._caller)
 
     complete = begin
 
@@ -110,8 +112,9 @@ class Exchange:
 
         :param length: the length of the body; None if unknown.
         """
-        api = self._carrier.api
-        self.begun = api.refuses(self._method, self._target, length, self._reply, self._caller)
+        carrier = self._carrier
+        asked = (self._method, self._target, length)
+        self.begun = carrier.api.refuses(*asked, self._reply, carrier.transport, self._caller)
         return self.begun
 
     def add(self, data: bytes) -> None:

@@ -55,13 +55,13 @@ class UpgradeRequest(NamedTuple):
 
     :ivar params: the parameters of the query, with keys in lower case.
     :ivar origin: empty without an ``Origin`` header, ``null`` with several.
-    :ivar forwarded: what ``X-Forwarded-For`` says; empty without it.
+    :ivar forwarded: the fields ``X-Forwarded-For``, as received: anybody may send one.
     """
 
     path: str
     params: Mapping[str, str]
     origin: str
-    forwarded: bytes
+    forwarded: bytes = b""
 
 
 def answer(method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Handshake:

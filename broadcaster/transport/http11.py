@@ -8,11 +8,11 @@ timeouts in :mod:`.deadlines`.
 from __future__ import annotations
 
 import asyncio
-import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from legato.broadcaster.addresses.callers import forwarded
 from legato.broadcaster.limits import MAX_SKIPPED_BODY_BYTES, READ_SLICE_BYTES
+from legato.protocol import refusals
 
 from .asgi import CONTINUE, ClosingTransport, Flow, refusal, scope_of
 from .asgi_cycle import AsgiCycle, Link
@@ -22,6 +22,7 @@ from .exchange import Exchange
 from .fastpath import plain_post
 from .framing import FramingRefusal, body_of, parse_head
 from .lingering_close import LingeringClose
+from .peer import address_of
 from .read_buffer import ReadBuffer
 
 if TYPE_CHECKING:
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from .websocket import Connection
 
     Cycle = AsgiCycle | Exchange
-
-logger: Final = logging.getLogger("legato.http")
 
 
 class _Incomplete:
@@ -218,7 +217,7 @@ class HttpProtocol(asyncio.Protocol):
         secure = not for_api and self.transport.get_extra_info("sslcontext") is not None
         callers = self.api.callers
         caller = None if callers is None else callers.of(self.transport, forwarded(head.headers))
-        scope = None if for_api else scope_of(head, self._config, caller, secure=secure)
+        scope = None if for_api else scope_of(head, self._config, self.transport, caller, secure=secure)
         self._deadlines.due = None
         body = body_of(head)
         self._incomplete = None if body is None else _Incomplete(head, body, unchecked=for_api)
@@ -316,7 +315,8 @@ class HttpProtocol(asyncio.Protocol):
             return
         if self.cycle is not None:
             self.cycle.disconnect()
-        logger.warning("a request is refused (%d): %s", status, reason)
+        address = address_of(self.transport)
+        self.api.refused(refusals.BAD_HTTP, status=status, detail=reason, address=address)
         self.transport.write(refusal(status, reason, self.server_state.default_headers))
         self._part(whole=False)
 

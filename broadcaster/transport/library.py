@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from websockets.frames import Frame
 from websockets.protocol import Protocol, Side, State
 
+from legato.broadcaster.clients.ends import DROPPED
+
 from . import handshake
 from .frames import Edges
 
@@ -60,6 +62,21 @@ class Library:
     def fail(self, code: int, reason: str) -> None:
         """Fail the connection because of invalid input (RFC 6455 section 7.1.7)."""
         self._protocol.fail(code, reason)
+
+    @property
+    def close_code(self) -> int:
+        """The code of our close frame, which repeats that of the peer's, if it has sent one."""
+        close = self._protocol.close_sent
+        return DROPPED if close is None else close.code
+
+    @property
+    def fault(self) -> tuple[int, str] | None:
+        """Code and reason, if the library itself has refused a frame. They repeat nothing of the frame."""
+        error = self._protocol.parser_exc
+        close = self._protocol.close_sent
+        if error is None or close is None:
+            return None
+        return close.code, close.reason
 
     def end(self) -> None:
         """Note the end of the stream."""

@@ -6,14 +6,16 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from legato.broadcaster.addresses.callers import forwarded
 from legato.broadcaster.api.asgi import disconnected, read_body
 from legato.broadcaster.api.events import ApiError
 from legato.broadcaster.limits import MAX_POLLING_SESSIONS
-from legato.protocol import errors, fallback
+from legato.protocol import errors, fallback, refusals
 from legato.protocol.fallback import Handle, SendError
 from legato.protocol.redis.cancellation import end_task
 from legato.protocol.signatures import parse_query
 
+from .peer import address_of
 from .polling_client import FallbackClient, Receiver
 
 if TYPE_CHECKING:
@@ -96,11 +98,14 @@ class Fallback:
         known = self._sessions.get(handle)
         if known is not None:
             return known
-        client = FallbackClient(self._context, lambda: self._forget(handle, client))
+        address = address_of(scope["state"]["peer"])
+        client = FallbackClient(self._context, lambda: self._forget(handle, client), address)
+        client.forwarded = forwarded(scope["headers"]).decode("latin-1")
         if scope["client"] is not None:
-            client.address = scope["client"][0]
+            client.caller = scope["client"][0]
         if len(self._sessions) >= MAX_POLLING_SESSIONS:
             self._context.figures.refused[errors.OVER_CAPACITY.code] += 1
+            client.refused(refusals.OVER_CAPACITY, detail="too many sessions of the HTTP fallback")
             client.close(errors.OVER_CAPACITY)
             return client
         client.begin(self._app_path + handle.key, parse_query(scope["query_string"]), _origin(scope))

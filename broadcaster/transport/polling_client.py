@@ -13,8 +13,9 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from legato.broadcaster.clients.client import Client, error_frame
+from legato.broadcaster.clients.client import Client
 from legato.broadcaster.clients.command_queue import EFFECT_BYTES
+from legato.broadcaster.clients.ends import DROPPED, error_frame
 from legato.broadcaster.limits import (
     POLLING_CHECK_SECONDS,
     POLLING_GRACE_SECONDS,
@@ -72,6 +73,7 @@ class FallbackClient(Client):
     """A client that receives by long polls or a stream, and sends by separate requests.
 
     :param forget: called once, when the session ends for its requests.
+    :param address: of the peer of the first request.
     """
 
     __slots__ = (
@@ -82,12 +84,16 @@ class FallbackClient(Client):
         "_receiver",
         "_unread",
         "_unread_bytes",
+        "address",
         "opened",
         "over",
     )
 
-    def __init__(self, context: ClientContext, forget: Callable[[], None]) -> None:
+    address: str
+
+    def __init__(self, context: ClientContext, forget: Callable[[], None], address: str) -> None:
         super().__init__(context)
+        self.address = address
         self.write_now = self.write
         self._forget = forget
         self._receiver: Receiver | None = None
@@ -204,9 +210,9 @@ class FallbackClient(Client):
         self.relieve()
         return False
 
-    def leave(self) -> None:
+    def leave(self, code: int = DROPPED, reason: str = "") -> None:
         """Leave, and drop the messages that are not read yet."""
-        super().leave()
+        super().leave(code, reason)
         unread, self._unread, self._unread_bytes = self._unread, deque(), 0
         for waiting in unread:
             if not isinstance(waiting, bytes) and not waiting.done():

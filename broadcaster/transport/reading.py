@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Final
 from websockets.frames import Opcode
 
 from legato.broadcaster.clients.client import Client
+from legato.broadcaster.clients.ends import NO_CODE
 from legato.broadcaster.limits import READ_SLICE_BYTES, READ_SLICE_MESSAGES
+from legato.protocol import refusals
 
 from .budget import COST_SHIFT
 from .frames import goodbye, is_utf8, plain_text
@@ -49,8 +51,11 @@ class ReadingHalf(Client, asyncio.Protocol):
         """Write a close frame, and drop everything that waits to be written."""
 
     @abstractmethod
-    def hang_up(self) -> None:
-        """Close the connection after its last frame."""
+    def hang_up(self, code: int) -> None:
+        """Close the connection after its last frame.
+
+        :param code: of the peer's close frame.
+        """
 
     @abstractmethod
     def await_close(self) -> None:
@@ -161,7 +166,7 @@ class ReadingHalf(Client, asyncio.Protocol):
         if answer is None:
             return self._by_library(self.library(), data, at, left)
         self.write_last(answer)
-        self.hang_up()
+        self.hang_up(int.from_bytes(answer[2:4]) or NO_CODE)
         return len(data)
 
     def _by_library(self, library: Library, data: bytes, at: int, left: int) -> int:
@@ -201,14 +206,21 @@ class ReadingHalf(Client, asyncio.Protocol):
         """Close the connection because of invalid input."""
         library = self.library()
         library.fail(code, reason)
-        self.leave()
+        self.refused(refusals.BAD_FRAME, code=code, detail=reason)
+        self.leave(code, reason)
         self.write_answers(library)
+
+    def _refuse_fault(self, library: Library) -> None:
+        """Take note of a frame for which the library closes the connection."""
+        if self.session is not None and (fault := library.fault) is not None:
+            self.refused(refusals.BAD_FRAME, code=fault[0], detail=fault[1])
 
     def write_answers(self, library: Library) -> None:
         """Write the library's pending answers."""
         for data in library.answers():
             if not data:
-                self.hang_up()
+                self._refuse_fault(library)
+                self.hang_up(library.close_code)
             elif library.is_open:
                 self.write(data)
             else:

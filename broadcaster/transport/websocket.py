@@ -10,7 +10,7 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING, Any, cast
 
-from legato.broadcaster.clients.client import error_frame
+from legato.broadcaster.clients.ends import error_frame
 from legato.broadcaster.limits import (
     CLOSE_HANDSHAKE_SECONDS,
     MERGING_HIGH_WATER_BYTES,
@@ -18,10 +18,11 @@ from legato.broadcaster.limits import (
     WRITE_HIGH_WATER_BYTES,
     WRITE_STALL_SECONDS,
 )
-from legato.protocol import errors
+from legato.protocol import errors, refusals
 
 from . import handshake
 from .cut import cut
+from .peer import address_of
 from .reading import ReadingHalf
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class Connection(ReadingHalf):
         pending = self._transport.get_write_buffer_size()
         if pending == self._pending:
             self.context.figures.slow_closed += 1
+            self.refused(refusals.TOO_SLOW, detail="it has read nothing for some time")
             self.abort()
             return
         self._pending = pending
@@ -121,6 +123,11 @@ class Connection(ReadingHalf):
             self._backlog = None
             self.context.hub.set_slow(self, slow=False)
             self.relieve()
+
+    @property
+    def address(self) -> str:
+        """See the base class."""
+        return address_of(self._transport)
 
     # --- called by the hub and the drain
 
@@ -196,6 +203,10 @@ class Connection(ReadingHalf):
         if accepted:
             self.open(response, handshake.asked(target, headers))
         else:
+            status = int(response[len(b"HTTP/1.1 ") :][:3])
+            self.refused(
+                refusals.BAD_HANDSHAKE, status=status, path=target.partition(b"?")[0].decode("latin-1")
+            )
             self._transport.write(response)
             self.await_close()
             self._transport.close()
@@ -205,8 +216,9 @@ class Connection(ReadingHalf):
         first = [response]
         self.write_now = first.append
         if (callers := self.context.addresses.callers) is not None:
-            self.address = callers.of(self._transport, asked.forwarded)
+            self.caller = callers.of(self._transport, asked.forwarded)
         try:
+            self.forwarded = asked.forwarded.decode("latin-1")
             self.begin(*asked[:3])
         finally:
             self.write_now = self._transport.write
@@ -219,9 +231,9 @@ class Connection(ReadingHalf):
         if self._closing is None:
             self._closing = self.context.loop.call_later(CLOSE_HANDSHAKE_SECONDS, self._transport.abort)
 
-    def hang_up(self) -> None:
+    def hang_up(self, code: int) -> None:
         """Leave, and close after the transport's buffer is written."""
         self.await_close()
-        self.leave()
+        self.leave(code)
         self._drop_backlog()
         self._transport.close()

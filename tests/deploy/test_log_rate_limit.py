@@ -46,8 +46,10 @@ def test_one_kind_is_written_so_often_and_then_counted():
     ]
 
 
-@pytest.mark.parametrize("more", [{"level": logging.INFO}, {"name": "legato.worker.reply"}])
-def test_information_and_the_lines_of_workers_are_all_written(more):
+@pytest.mark.parametrize(
+    "more", [{"level": logging.INFO}, {"name": "legato.worker.reply"}, {"name": "legato.refused"}]
+)
+def test_information_and_the_lines_of_workers_and_of_refusals_are_all_written(more):
     assert len(written(LogRateLimit(Clock()), 100, "x", **more)) == 100
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -11,12 +12,14 @@ import time
 
 import pytest
 
-from legato.deploy.logs import Format, of_child, time_of_child
+from legato.deploy.log_format import Format
+from legato.deploy.logs import of_child, time_of_child
 
 CODE = """
 import logging, sys
 from legato.deploy import logs
-logs.configure(sys.argv[1])
+from legato.protocol.settings import Log
+logs.configure(Log(sys.argv[1], *sys.argv[2:]))
 logging.getLogger("legato.worker").debug("own debug")
 logging.getLogger("legato.worker").info("own %s", "info")
 logging.getLogger("anthropic").info("POST with secrets")
@@ -42,6 +45,17 @@ def test_one_readable_line_per_event(level: str, lines: list[str]) -> None:
     got = done.stderr.splitlines()
     assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d ", line) for line in got)
     assert [line.partition(" ")[2] for line in got] == lines
+
+
+def test_json_is_written_if_it_is_set() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, "info", "json"], capture_output=True, text=True, check=True
+    )
+    found = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [(one["level"], one["logger"], one["message"]) for one in found] == [
+        ("info", "legato.worker", "own info"),
+        ("warning", "other", "theirs"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_who_answers(environ: dict[str, str], extra: dict[str, str], scripted: b
     args = Namespace(port=None, host=None, data=None, agent=None, scripted=scripted)
     plan = up._plan(args, environ | extra)
     assert plan.provider == provider
-    broadcaster, worker, model = up._children(plan, "redis://redis")
+    broadcaster, worker, model, _ = up._children(plan, "redis://redis")
     assert broadcaster.environ["LEGATO_DEV_PROVIDER"] == worker.environ["LEGATO_PROVIDER_NAME"] == provider
     assert broadcaster.environ["LEGATO_DEV_MODEL"] == model
     assert "key" not in [value for name, value in broadcaster.environ.items() if name != "LEGATO_APP_KEY"]
@@ -158,7 +158,7 @@ LOCAL = {
 
 def test_a_provider_that_is_set_answers(environ: dict[str, str]) -> None:
     plan = up._plan(NONE, environ | LOCAL | {"ANTHROPIC_API_KEY": "key"})
-    broadcaster, worker, model = up._children(plan, "redis://redis")
+    broadcaster, worker, model, _ = up._children(plan, "redis://redis")
     assert (plan.provider, model) == ("openai_compatible", "llama3.2")
     assert worker.environ.items() >= LOCAL.items()
     assert "key" not in worker.environ.values(), "which is for Anthropic alone"
@@ -168,7 +168,7 @@ def test_a_provider_that_is_set_answers(environ: dict[str, str]) -> None:
 
 def test_of_a_provider_of_ones_own_no_model_is_known(environ: dict[str, str]) -> None:
     plan = up._plan(NONE, environ | {"LEGATO_PROVIDER_NAME": "shop.models:Provider"})
-    _, _, model = up._children(plan, "redis://redis")
+    _, _, model, _ = up._children(plan, "redis://redis")
     assert model == ""
     assert "Replies come from shop.models:Provider" in up._banner(plan, model, None).splitlines()
 
@@ -179,7 +179,7 @@ def test_an_agent_answers_and_is_reloaded(environ: dict[str, str], by: str) -> N
     extra = {"option": {}, "variable": {"LEGATO_WORKER_AGENT": "shop.bot:agent"}}
     given = environ | extra.get(by, {"LEGATO_WORKER_AGENT": "other:agent"}) | {"SHOP_TOKEN": "key"}
     plan = up._plan(args, given)
-    broadcaster, worker, model = up._children(plan, "redis://redis")
+    broadcaster, worker, model, _ = up._children(plan, "redis://redis")
     assert worker.command[-2:] == ("worker", "--reload")
     assert worker.environ["LEGATO_WORKER_AGENT"] == "shop.bot:agent"
     assert worker.environ["SHOP_TOKEN"] == "key", "its tools may need it"
@@ -189,7 +189,7 @@ def test_an_agent_answers_and_is_reloaded(environ: dict[str, str], by: str) -> N
 
 def test_without_an_agent_nothing_is_reloaded(environ: dict[str, str]) -> None:
     plan = up._plan(NONE, environ | {"SHOP_TOKEN": "key"})
-    _, worker, model = up._children(plan, "redis://redis")
+    _, worker, model, _ = up._children(plan, "redis://redis")
     assert worker.command[-1] == "worker"
     assert not {"SHOP_TOKEN", "LEGATO_WORKER_AGENT"} & worker.environ.keys()
     assert "Agent:" not in up._banner(plan, model, None)
@@ -318,7 +318,7 @@ async def test_the_database_is_in_the_data_directory_whatever_its_name(
     from legato.worker.store.conversations import Store  # noqa: PLC0415
 
     plan = up._plan(NONE, environ | {"LEGATO_DATA": str(tmp_path / name)})
-    _, worker, _ = up._children(plan, "redis://redis")
+    _, worker, _, _ = up._children(plan, "redis://redis")
     store = Store(worker.environ["LEGATO_DATABASE_URL"])
     await store.prepare()
     await store.aclose()
@@ -370,10 +370,10 @@ def test_a_machine_without_a_binary_is_told_of_redis_url(monkeypatch: pytest.Mon
 
 def test_broadcaster_reads_the_conversations_that_the_worker_stores(environ: dict[str, str]) -> None:
     for more in ({}, {"DATABASE_URL": "postgresql://db/x"}, {"LEGATO_DATABASE_URL": "mysql://db/x"}):
-        broadcaster, worker, _ = up._children(up._plan(NONE, environ | more), "redis://redis")
+        broadcaster, worker, _, _ = up._children(up._plan(NONE, environ | more), "redis://redis")
         url = worker.environ["LEGATO_DATABASE_URL"]
         assert broadcaster.environ["LEGATO_CHAT_DATABASE_URL"] == url
         assert url.startswith(next(iter(more.values()), "sqlite:///"))
     plan = up._plan(NONE, environ | {"LEGATO_CHAT_DATABASE_URL": "mysql://reader@db/x"})
-    broadcaster, _, _ = up._children(plan, "redis://redis")
+    broadcaster, _, _, _ = up._children(plan, "redis://redis")
     assert broadcaster.environ["LEGATO_CHAT_DATABASE_URL"] == "mysql://reader@db/x"

@@ -15,6 +15,7 @@ from legato.protocol.presence import Member
 from legato.protocol.session import (
     MERGING_CHANNELS,
     Close,
+    Refuse,
     Relay,
     Send,
     Session,
@@ -48,7 +49,7 @@ def subscribe(channel: str, **data: object) -> bytes:
 
 def sent(effects: list) -> dict:
     (effect,) = effects
-    assert isinstance(effect, Send)
+    assert isinstance(effect, Send | Refuse)
     return json.loads(effect.payload)
 
 
@@ -373,10 +374,10 @@ def test_a_client_event_against_the_rules_is_dropped_with_an_error_on_its_channe
 
 def test_ten_client_events_a_second_pass(talker):
     effects = [client_event(talker, now=1.0)[0] for _ in range(11)]
-    assert [type(effect) for effect in effects] == [Relay] * 10 + [Send]
+    assert [type(effect) for effect in effects] == [Relay] * 10 + [Refuse]
     assert json.loads(effects[-1].payload)["data"]["code"] == 4301
     assert isinstance(client_event(talker, now=1.1)[0], Relay)
-    assert isinstance(client_event(talker, now=1.1)[0], Send)
+    assert isinstance(client_event(talker, now=1.1)[0], Refuse)
     assert not talker.closed
 
 
@@ -482,7 +483,7 @@ DATA = JSON | st.fixed_dictionaries(
 def test_any_frame_has_an_outcome_that_the_table_allows(text):
     session = Session(APP, SOCKET, 0)
     for effect in session.receive(text, 1):
-        assert isinstance(effect, Send | Subscribe)
+        assert isinstance(effect, Send | Refuse | Subscribe)
         if isinstance(effect, Subscribe):
             assert not effect.channel.private
             assert not effect.channel.name.startswith("#")
@@ -587,7 +588,7 @@ def test_limits_on_names_and_on_user_info_are_the_applications():
     assert not long._unauthorized
     refused = sent(long.receive(subscribe(ample + "c"), 0.0))
     assert refused["data"]["error"] == "The channel name is longer than 300 characters"
-    for size, kind in ((250, Relay), (251, Send)):
+    for size, kind in ((250, Relay), (251, Refuse)):
         event = msgspec.json.encode({"event": "client-".ljust(size, "e"), "channel": ample, "data": ""})
         (effect,) = long.receive(event, 0.0)
         assert isinstance(effect, kind)
@@ -596,7 +597,7 @@ def test_limits_on_names_and_on_user_info_are_the_applications():
         (effect,) = long.receive(
             subscribe("presence-a", auth=auth("presence-a", data), channel_data=data), 0.0
         )
-        assert isinstance(effect, Subscribe if accepted else Send)
+        assert isinstance(effect, Subscribe if accepted else Refuse)
         user = json.dumps({"id": "1", "user_info": info})
         signature = signatures.sign(APP.secret, signatures.user_text(SOCKET, user))
         effects = Session(app, SOCKET, 0.0).receive(

@@ -160,7 +160,7 @@ class Runner:
             await self._decide(claim, answer, run, stored)
         if answer.decision is None:
             return await self._leave(answer, message)
-        saved = await self._finish(answer, answer.decision, message)
+        saved = await self._finish(answer, answer.decision, run)
         if answer.written.asks:  # not before the end: another claim might have parked it by then
             await self.redis.insist(run.parking.end)
         if not saved:
@@ -234,12 +234,12 @@ class Runner:
         released = await log_repair.insist(self.redis, message, answer, message.release)
         return Outcome.REQUEUED if released else Outcome.RELEASED
 
-    async def _finish(self, answer: reply.Reply, decision: reply.Decision, message: MessageLog) -> bool:
+    async def _finish(self, answer: reply.Reply, decision: reply.Decision, run: _Run) -> bool:
         """Write the decision, persist, publish. After a crash in between, the next claim completes it.
 
         The terminal event is published even if persisting fails. Answers whether the turns are persisted.
         """
-        marker = reply.encode_decision(decision)
+        message, marker = run.message, reply.encode_decision(decision)
         await log_repair.insist(self.redis, message, answer, lambda: message.decide(marker))
         saved, title = await self._save(answer, decision)
         decision = decision if saved else decision.unsaved()
@@ -249,11 +249,19 @@ class Runner:
         self.counters.end(decision)
         if title is not None and self.titles is not None:
             self.titles.made(answer.job, answer.text, title)
-        detail = f" ({decision.code or decision.stop_reason})" if decision.state != "cancelled" else ""
-        log.info(
-            "reply %s: %s%s, %d tokens", answer.job.message_id, decision.state, detail, answer.written.tokens
-        )
+        self._tell_end(answer, decision, run)
         return saved
+
+    def _tell_end(self, answer: reply.Reply, decision: reply.Decision, run: _Run) -> None:
+        """Log how the reply has ended. The seconds are those of this claim."""
+        fields = {
+            "reply": answer.job.message_id,
+            "state": decision.state,
+            "code": decision.code or decision.stop_reason if decision.state != "cancelled" else "",
+            "tokens": answer.written.tokens,
+            "seconds": round(asyncio.get_running_loop().time() - run.deadline + self.timeout, 3),
+        }
+        log.info("reply ended", extra={"fields": fields})
 
     async def _save(self, answer: reply.Reply, decision: reply.Decision) -> tuple[bool, NewTitle | None]:
         """Persist, however long it takes; False if it can never succeed. And the title that came of it."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 
 from legato.broadcaster.addresses import allowances as module
@@ -22,7 +20,7 @@ class Clock:
 
 class Guest:
     def __init__(self, address: str) -> None:
-        self.address = address
+        self.caller = address
 
 
 @pytest.fixture
@@ -69,8 +67,12 @@ def test_the_addresses_that_were_idle_longest_are_forgotten(clock, monkeypatch):
     assert two.wait("b") == 0  # it was forgotten
 
 
+def silent(_refusal, /, **_fields):
+    pass
+
+
 def test_connections_of_one_address_at_once(clock):
-    refusals = AddressRefusals(clock)
+    refusals = AddressRefusals(silent)
     gate = ConnectionGate(2, None, refusals)
     one, two, three, other, unknown = map(Guest, ["a", "a", "a", "b", ""])
     assert gate.arrives(one)
@@ -88,7 +90,7 @@ def test_connections_of_one_address_at_once(clock):
 
 
 def test_new_connections_of_one_address(clock):
-    refusals = AddressRefusals(clock)
+    refusals = AddressRefusals(silent)
     gate = ConnectionGate(0, Allowances(2, clock), refusals)
     assert [gate.arrives(Guest("a")) for _ in range(4)] == [True, True, False, False]
     assert gate.arrives(Guest("b"))
@@ -99,7 +101,7 @@ def test_new_connections_of_one_address(clock):
 
 
 def test_failures_stop_further_attempts_for_whole_seconds(clock):
-    limit = FailureLimit("max_failed_tokens_per_address", Allowances(7, clock), AddressRefusals(clock))
+    limit = FailureLimit("max_failed_tokens_per_address", Allowances(7, clock), AddressRefusals(silent))
     for _ in range(7):
         assert limit.refuses("a") == 0
         limit.failed("a")
@@ -111,15 +113,7 @@ def test_failures_stop_further_attempts_for_whole_seconds(clock):
     assert limit.refuses("a") == 0
 
 
-def test_a_flood_of_refusals_makes_few_lines(clock, caplog):
-    refusals = AddressRefusals(clock)
-    with caplog.at_level(logging.WARNING):
-        for address in ("192.0.2.1", "192.0.2.2", "192.0.2.3"):
-            refusals.note("max_connections_per_address", address)
-        clock.time += 10
-        refusals.note("max_failed_tokens_per_address", "192.0.2.4")
-    more = "; 2 more refusals since the last such line"
-    assert caplog.messages == [
-        "192.0.2.1 has reached server.max_connections_per_address and is refused",
-        f"192.0.2.4 has reached server.max_failed_tokens_per_address and is refused{more}",
-    ]
+def test_refusals_are_told_to_the_log():
+    told = []
+    AddressRefusals(lambda refusal, /, **fields: told.append((refusal.reason, fields))).note("x", "192.0.2.1")
+    assert told == [("address_limit", {"setting": "server.x", "address": "192.0.2.1"})]

@@ -26,8 +26,8 @@ SOCKET_ID = "1.2"
 class Transport(asyncio.Transport):
     """Remembers what is written, and to whom what comes is given."""
 
-    def __init__(self, peer: str | None = None) -> None:
-        super().__init__({"peername": (peer, 4711)} if peer else None)
+    def __init__(self, peer: str | None = "192.0.2.1") -> None:
+        super().__init__({"peername": (peer, 5000)} if peer else None)
         self.written = b""
         self.protocol: asyncio.Protocol = asyncio.Protocol()
         self.ended = False
@@ -67,15 +67,15 @@ class Transport(asyncio.Transport):
 class Door:
     """Where connections come in."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.node = compose(settings, LocalBus(), None)
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.node = compose(settings or local_settings(), LocalBus(), None)
         self.node.admission._socket_ids = repeat(SOCKET_ID)
         self.state = ServerState()
         config = server_config(self.node)
         self._make = partial(config.http_protocol_class, config=config, server_state=self.state, app_state={})
 
-    def come(self, peer: str | None = None) -> Transport:
-        """One more, of an address if it is given."""
+    def come(self, peer: str = "192.0.2.1") -> Transport:
+        """One more, of this address."""
         transport = Transport(peer)
         transport.protocol = self._make()
         transport.protocol.connection_made(transport)
@@ -92,7 +92,7 @@ class Door:
 @asynccontextmanager
 async def door(settings: Settings | None = None) -> AsyncIterator[Door]:
     """One that is open; its node does not outlive it."""
-    opened = Door(settings or local_settings())
+    opened = Door(settings)
     node = opened.node
     await node.lifecycle.start(node.delivery, node.announcements)
     try:

@@ -36,6 +36,9 @@ class Transport:
     def write(self, data: bytes) -> None:
         self.written += data
 
+    def get_extra_info(self, name: str) -> None:
+        pass
+
     def set_write_buffer_limits(self, high: int) -> None:
         pass
 

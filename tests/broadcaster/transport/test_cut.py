@@ -1,4 +1,4 @@
-from legato.broadcaster.limits import CUT_LOG_SECONDS
+from legato.broadcaster.log_limits import CUT_LOG_SECONDS
 from legato.broadcaster.transport.cut import Cutter
 
 

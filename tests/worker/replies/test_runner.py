@@ -104,7 +104,16 @@ async def append_under_a_dead_claim(
         await message.decide(decision)
 
 
-async def test_reply_is_streamed_persisted_and_completed(stage: Stage) -> None:
+def ended(caplog: pytest.LogCaptureFixture) -> dict[str, Any]:
+    """The fields of the line about the end of the reply."""
+    (fields,) = [vars(record)["fields"] for record in caplog.records if record.msg == "reply ended"]
+    return dict(fields)
+
+
+async def test_reply_is_streamed_persisted_and_completed(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "legato.worker")
     puppet = Puppet(*spoken("Hel", "lo"))
     job = make_job(history=(Turn("user", "before"), Turn("assistant", "answer")))
     async with Ears(stage.redis, job) as ears:
@@ -126,6 +135,9 @@ async def test_reply_is_streamed_persisted_and_completed(stage: Stage) -> None:
     assert puppet.asked == [base.ProviderRequest("Hello", job.history, message_id="m1")]
     assert await stage.state() == "complete"
     assert await stage.redis.smembers(ACTIVE) == set()
+    told = ended(caplog)
+    assert 0 <= told.pop("seconds") < 60
+    assert told == {"reply": "m1", "state": "complete", "code": "end_turn", "tokens": 2}
 
 
 async def test_short_reply_takes_three_round_trips(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,8 +343,9 @@ async def test_cancelled_while_queued_by_the_hash_never_asks_the_model(stage: St
 
 @pytest.mark.parametrize("said", [[], [STARTED], [STARTED, base.Text("par"), base.Text("tial")]])
 async def test_cancel_closes_the_request_of_a_silent_model_and_keeps_the_text(
-    stage: Stage, said: list[base.Event]
+    stage: Stage, said: list[base.Event], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "legato.worker")
     puppet, control = Puppet(*said), Control()
     texts = [event.text for event in said if isinstance(event, base.Text)]
     async with Ears(stage.redis, JOB) as ears, asyncio.timeout(WAIT):
@@ -348,6 +361,8 @@ async def test_cancel_closes_the_request_of_a_silent_model_and_keeps_the_text(
     assert ears.ends == ["stream.cancelled"]
     assert stage.turns()[1] == ("assistant", "".join(ears.tokens), "cancelled")
     assert await stage.state() == "cancelled"
+    told = ended(caplog)
+    assert (told["state"], told["code"], told["tokens"]) == ("cancelled", "", len(texts))
 
 
 @pytest.mark.parametrize(
