@@ -53,18 +53,25 @@ async def run(tool: Tool | None, call: base.ToolCall, job: Job) -> CallResult:
     """Call the tool. Cancelling this cancels the tool."""
     if tool is None:
         return failed(call, f"There is no tool {call.name!r}.")
+    given = arguments_of(tool, call)
+    if isinstance(given, CallResult):
+        return given
+    context = Call(call.call, job)
+    if tool.call_parameter:
+        given[tool.call_parameter] = context
+    return await _bounded(tool, call, context, given)
+
+
+def arguments_of(tool: Tool, call: base.ToolCall) -> dict[str, Any] | CallResult:
+    """The arguments by name; a failed result if they do not fit the type hints."""
     try:
         decoder: msgspec.json.Decoder[msgspec.Struct] = msgspec.json.Decoder(tool.arguments)
         arguments = decode_json(decoder, call.arguments.strip() or "{}")
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         return failed(call, f"The arguments are invalid: {error}")
-    except Exception as error:  # noqa: BLE001 - the code of a type may run, such as __post_init__
+    except BaseException as error:  # noqa: BLE001 - a type's own code may run, and nothing is awaited
         return failed(call, f"The arguments are invalid: {_reason(tool, error)}")
-    context = Call(call.call, job)
-    given = {name: getattr(arguments, name) for name in tool.arguments.__struct_fields__}
-    if tool.call_parameter:
-        given[tool.call_parameter] = context
-    return await _bounded(tool, call, context, given)
+    return {name: getattr(arguments, name) for name in tool.arguments.__struct_fields__}
 
 
 async def _bounded(tool: Tool, call: base.ToolCall, context: Call, given: dict[str, Any]) -> CallResult:

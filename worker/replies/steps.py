@@ -14,7 +14,7 @@ import msgspec
 from legato.protocol import parts
 from legato.protocol.approvals import CALL_ID
 from legato.protocol.text import Joiner, decode_json, well_formed
-from legato.worker.agents import shown
+from legato.worker.agents import calling, shown
 from legato.worker.limits import APPROVAL_MAX_INPUT_BYTES, TOOL_MAX_CALLS
 from legato.worker.providers import base
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from legato.worker.agents.agent import Agent
     from legato.worker.agents.calling import CallResult
+    from legato.worker.agents.tools import Tool
 
     from .log import StoredLog
 
@@ -205,7 +206,7 @@ class Steps:
         if self.open is not None:
             for one in calls[:TOOL_MAX_CALLS]:  # the others are not made
                 tool = self.agent.tool(one.name)
-                if tool is not None and tool.needs_approval and _can_be_approved(one):
+                if tool is not None and tool.needs_approval and _can_be_approved(tool, one):
                     expires = int(now + tool.approval_seconds)
                     self.open.deadlines[one.call] = expires
                     asked = parts.ApprovalRequested(one.call, one.name, expires, _given(one))
@@ -276,11 +277,14 @@ def _given(call: base.ToolCall) -> Any:
 _json: Final = msgspec.json.Decoder()
 
 
-def _can_be_approved(call: base.ToolCall) -> bool:
-    """Whether a person can be shown the whole input, and name the call: nobody approves what nobody sees."""
-    if not CALL_ID.fullmatch(call.call):
+def _can_be_approved(tool: Tool, call: base.ToolCall) -> bool:
+    """Whether a person can be shown the whole input, and name the call: nobody approves what nobody sees.
+
+    Nor is anybody asked for a call whose arguments do not fit: it could not be made.
+    """
+    if not CALL_ID.fullmatch(call.call) or not shown.is_shown(_given(call), APPROVAL_MAX_INPUT_BYTES):
         return False
-    return shown.is_shown(_given(call), APPROVAL_MAX_INPUT_BYTES)
+    return not isinstance(calling.arguments_of(tool, call), calling.CallResult)
 
 
 def _pauses(stop_reason: str) -> bool:

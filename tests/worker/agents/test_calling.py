@@ -100,19 +100,27 @@ async def test_arguments_that_do_not_fit_are_told_to_the_model(arguments: str) -
     assert fails(await call(add, arguments)).startswith("The arguments are invalid: ")
 
 
-class Span(msgspec.Struct):
-    days: int
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyError("no such span"), "KeyError: 'no such span'"),
+        (SystemExit(3), "SystemExit: 3"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (asyncio.CancelledError(), "CancelledError"),
+    ],
+)
+async def test_whatever_a_types_own_code_raises_is_told_to_the_model(error: BaseException, said: str) -> None:
+    class Span(msgspec.Struct):
+        days: int
 
-    def __post_init__(self) -> None:
-        raise KeyError("no such span")
+        def __post_init__(self) -> None:
+            raise error
 
-
-async def test_an_error_of_a_types_own_code_is_told_to_the_model() -> None:
-    @tool
-    async def book(span: Span) -> None:
+    async def book(span: Any) -> None:
         """Book."""
 
-    assert "KeyError: 'no such span'" in fails(await call(book, '{"span":{"days":1}}'))
+    book.__annotations__["span"] = Span
+    assert fails(await call(tool(book), '{"span":{"days":1}}')) == f"The arguments are invalid: {said}"
 
 
 async def test_an_error_that_cannot_say_what_it_is_ends_nothing() -> None:

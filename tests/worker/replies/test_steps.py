@@ -1,0 +1,29 @@
+"""The steps of an agent's reply, without a log: for which calls a person is asked, and how a step ends."""
+
+from __future__ import annotations
+
+from legato.protocol import parts
+from legato.protocol.stream import Usage
+from legato.worker.agents import Agent, tool
+from legato.worker.providers import base
+from legato.worker.replies.steps import Steps
+
+
+@tool(needs_approval=True)
+async def pay(amount: int) -> int:
+    """Pay."""
+    return amount
+
+
+def asked_for(arguments: str) -> list[str]:
+    """The calls that wait for an approval, after a step with one call of ``pay``."""
+    steps = Steps(Agent(tools=[pay]))
+    steps.take(base.ToolCall("c1", "pay", arguments))
+    new = steps.complete(base.Final("tool_use", Usage(), []), 0)
+    return [part.call for part in new if part.kind == parts.ApprovalRequested.kind]
+
+
+def test_a_person_is_asked_only_for_a_call_that_can_be_made() -> None:
+    assert asked_for('{"amount": 5}') == ["c1"]
+    for arguments in ("{}", '{"amount": "5"}', '{"amount": 5, "more": 1}', "[5]", "nonsense"):
+        assert asked_for(arguments) == [], arguments
