@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from legato.protocol.text import decode_json, well_formed
+from legato.worker.importing import text_of
 from legato.worker.limits import TOOL_MAX_ERROR_CHARACTERS, TOOL_MAX_OUTPUT_BYTES
 from legato.worker.providers import base
 
@@ -103,7 +104,7 @@ async def _guarded(tool: Tool, given: dict[str, Any]) -> Any:
 
 def _reason(tool: Tool, error: BaseException | None) -> str:
     """What the model is told, and the log of the worker: a tool's fault is no fault of ours."""
-    said = "" if error is None else _said(error)
+    said = "" if error is None else text_of(error)
     if isinstance(error, ToolError):
         return said or "The tool failed."
     name = "CancelledError" if error is None else type(error).__name__
@@ -111,14 +112,6 @@ def _reason(tool: Tool, error: BaseException | None) -> str:
     log.info("tool %s: %s", tool.name, " ".join(reason.split())[:TOOL_MAX_ERROR_CHARACTERS])
     log.debug("tool %s: failed", tool.name, exc_info=error)
     return reason
-
-
-def _said(error: BaseException) -> str:
-    """The text of an error; empty if it has none that can be had."""
-    try:
-        return well_formed(str(error))
-    except BaseException:  # noqa: BLE001 - the error's own code runs
-        return ""
 
 
 def _succeeded(call: base.ToolCall, value: Any, context: Call) -> CallResult:

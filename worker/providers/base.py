@@ -301,7 +301,8 @@ class Provider(Protocol):
     """A source of replies. One object per process, shared by all replies.
 
     An optional attribute ``takes_tools = True`` says that it uses ``steps`` and ``tools``
-    (:func:`takes_tools`).
+    (:func:`takes_tools`); ``takes_server_tools = True`` says the same of ``server_tools`` and ``mcp_servers``
+    of the options.
     """
 
     @property
@@ -335,6 +336,11 @@ class TimeOuts(NamedTuple):
 
 
 DEFAULT_TIME_OUTS = TimeOuts()
+
+
+def takes_server_tools(provider: Provider) -> bool:
+    """Whether the provider can run tools itself, or call MCP servers."""
+    return bool(getattr(provider, "takes_server_tools", False))
 
 
 def takes_tools(provider: Provider) -> bool:
