@@ -257,6 +257,9 @@ AGENT_STEPS: Final = 10
 AGENT_MAX_STEPS: Final = 100
 """Maximum of ``max_steps``."""
 
+AGENT_MAX_TOOLS: Final = 128
+"""Maximum number of tools of an agent, those of the provider included. OpenAI's API refuses more."""
+
 AGENT_SYSTEM_SECONDS: Final = 30.0
 """Time limit of an agent's function that answers the system prompt."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -28,3 +30,20 @@ def _encode(value: Any) -> bytes:
     except UnicodeEncodeError:
         escaped = json.dumps(msgspec.to_builtins(value, str_keys=True))  # as the encoder, but in ASCII
         return msgspec.json.format(replace_lone_escapes(escaped.encode()), indent=-1)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether no number in a value is infinite or NaN, which JSON does not have.
+
+    Not recursive: the value may be nested as deeply as the encoder allows.
+    """
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, float) and not math.isfinite(one):
+            return False
+        if isinstance(one, Mapping):
+            waiting += one.values()
+        elif isinstance(one, list | tuple | set | frozenset):
+            waiting += one
+    return True
