@@ -275,6 +275,9 @@ APPROVAL_MAX_INPUT_BYTES: Final = 65_536
 TOOL_SECONDS: Final = 30.0
 """Default time limit of a tool call."""
 
+TOOL_OVERRUN_SECONDS: Final = 0.5
+"""How much later than its time limit a call may end before the log says that something blocks the process."""
+
 TOOL_MAX_CALLS: Final = 32
 """Maximum number of calls in one step. The model is told that further ones were not made."""
 

@@ -13,7 +13,7 @@ import msgspec
 
 from legato.protocol.text import decode_json, well_formed
 from legato.worker.importing import text_of
-from legato.worker.limits import TOOL_MAX_ERROR_CHARACTERS, TOOL_MAX_OUTPUT_BYTES
+from legato.worker.limits import TOOL_MAX_ERROR_CHARACTERS, TOOL_MAX_OUTPUT_BYTES, TOOL_OVERRUN_SECONDS
 from legato.worker.providers import base
 
 from .errors import ToolError
@@ -77,12 +77,18 @@ def arguments_of(tool: Tool, call: base.ToolCall) -> dict[str, Any] | CallResult
 
 async def _bounded(tool: Tool, call: base.ToolCall, context: Call, given: dict[str, Any]) -> CallResult:
     """Run the function for at most its time; a function that survives its cancellation is left behind."""
-    task = asyncio.ensure_future(_guarded(tool, given))
+    clock = asyncio.get_running_loop().time
+    task, begun = asyncio.ensure_future(_guarded(tool, given)), clock()
     try:
         await asyncio.wait({task}, timeout=tool.timeout)
     finally:
         if not task.done():
             task.cancel()
+    if (took := clock() - begun) > tool.timeout + TOOL_OVERRUN_SECONDS:
+        log.warning(
+            "tool %s: %.1f s instead of at most %g s: something has blocked the process, perhaps the tool",
+            *(tool.name, took, tool.timeout),
+        )
     if not task.done():
         log.info("tool %s: timed out after %g s", tool.name, tool.timeout)
         return failed(call, f"The tool did not answer within {tool.timeout:g} seconds.")
@@ -117,12 +123,12 @@ def _reason(tool: Tool, error: BaseException | None) -> str:
 def _succeeded(call: base.ToolCall, value: Any, context: Call) -> CallResult:
     try:
         encoded = encode_json(value)
+        if len(encoded) > TOOL_MAX_OUTPUT_BYTES:
+            return failed(
+                call, f"The result has {len(encoded)} bytes, more than the {TOOL_MAX_OUTPUT_BYTES} that fit."
+            )
         shown = msgspec.json.decode(encoded)
     except (ValueError, RecursionError) as error:
         return failed(call, f"The tool answered what is no JSON: {error}")
-    if len(encoded) > TOOL_MAX_OUTPUT_BYTES:
-        return failed(
-            call, f"The result has {len(encoded)} bytes, more than the {TOOL_MAX_OUTPUT_BYTES} that fit."
-        )
     text = shown if isinstance(shown, str) else encoded.decode()
     return CallResult(base.ToolOutput(call.call, call.name, text), shown, tuple(context.citations))
