@@ -139,6 +139,12 @@ MAX_TOOL_NAME_CHARACTERS: Final = 200
 MAX_CONTENT_DEPTH: Final = 100
 """How deeply what the model says may be nested. Readers of JSON give up at 1,000 levels, or earlier."""
 
+MAX_STOP_REASON_CHARACTERS: Final = 64
+"""How much of a stop reason is kept: its column in the database has no more room."""
+
+MAX_USAGE_TOKENS: Final = 2**31 - 1
+"""Maximum of each number of tokens of a reply. The columns in the database have no more room."""
+
 MAX_REASON_CHARACTERS: Final = 300
 """How much of a provider's message is logged."""
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeAlias
 import msgspec
 
 from legato.protocol.stream import Usage
+from legato.protocol.text import well_formed
+from legato.worker.limits import MAX_USAGE_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -188,6 +190,18 @@ def total(*parts: Usage) -> Usage:
         cache_read=sum(part.cache_read for part in parts),
         cache_write=sum(part.cache_write for part in parts),
     )
+
+
+def bounded(usage: Usage) -> Usage:
+    """The usage with numbers that the database has room for: a provider may report any."""
+    return Usage(
+        **{name: min(max(getattr(usage, name), 0), MAX_USAGE_TOKENS) for name in Usage.__struct_fields__}
+    )
+
+
+def short_name(text: str, most: int) -> str:
+    """A name that a provider gives, as a database takes it: at most so many characters, none of them NUL."""
+    return well_formed(text[:most]).replace("\0", "")
 
 
 Event: TypeAlias = (

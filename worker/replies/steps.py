@@ -13,9 +13,9 @@ import msgspec
 
 from legato.protocol import parts
 from legato.protocol.approvals import CALL_ID
-from legato.protocol.text import Joiner, decode_json, well_formed
+from legato.protocol.text import Joiner, decode_json
 from legato.worker.agents import calling, shown
-from legato.worker.limits import APPROVAL_MAX_INPUT_BYTES, TOOL_MAX_CALLS
+from legato.worker.limits import APPROVAL_MAX_INPUT_BYTES, MAX_STOP_REASON_CHARACTERS, TOOL_MAX_CALLS
 from legato.worker.providers import base
 
 from .transcript import NewPart, new_part
@@ -200,7 +200,8 @@ class Steps:
         record = StepRecord(event.content, calls)
         new = [self._shown(shown.called(one.call, one.name, _given(one), self._view)) for one in calls]
         new = [part for part in new if part.kind != parts.HIDDEN]
-        step = parts.StepCompleted(self.count + 1, well_formed(event.stop_reason), event.usage)
+        reason = base.short_name(event.stop_reason, MAX_STOP_REASON_CHARACTERS)
+        step = parts.StepCompleted(self.count + 1, reason, base.bounded(event.usage))
         new.append(new_part(step, msgspec.json.encode(record)))
         self._complete(record)
         if self.open is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from legato.protocol import parts
 from legato.protocol.stream import Usage
 from legato.worker.agents import Agent, tool
@@ -27,3 +29,10 @@ def test_a_person_is_asked_only_for_a_call_that_can_be_made() -> None:
     assert asked_for('{"amount": 5}') == ["c1"]
     for arguments in ("{}", '{"amount": "5"}', '{"amount": 5, "more": 1}', "[5]", "nonsense"):
         assert asked_for(arguments) == [], arguments
+
+
+def test_what_a_step_reports_is_bounded() -> None:
+    steps = Steps(Agent())
+    (new,) = steps.complete(base.Final("r" * 1_000_000, Usage(2**70, 1), []), 0)
+    told = msgspec.json.decode(new.data, type=parts.StepCompleted)
+    assert told == parts.StepCompleted(1, "r" * 64, Usage(2**31 - 1, 1))
