@@ -63,7 +63,7 @@ class Agent:
         _check_json("mcp_servers", self.mcp_servers)
         for name in _KINDS:
             _check_kind(name, getattr(self, name))
-        _check_json("extra", self.extra)
+        _check_extra(self.extra)
         for one in self.tools:
             if not isinstance(one, Tool):  # users' code is not type-checked
                 name = getattr(one, "__name__", repr(one))
@@ -166,6 +166,12 @@ def _check_json(name: str, given: Any) -> None:
         msgspec.json.encode(given)
     except (TypeError, ValueError, RecursionError):
         raise AgentError(f"{name}: it cannot be written as JSON") from None
+
+
+def _check_extra(extra: Mapping[str, Any]) -> None:
+    _check_json("extra", extra)
+    if "compaction" in extra:  # of Anthropic: each request would bring a summary, and none an answer
+        raise AgentError("extra: compaction would summarise in each request; use context_management")
 
 
 async def _called(system: Callable[[Job], str | Awaitable[str]], job: Job) -> str:

@@ -89,7 +89,7 @@ def _citation(event: base.Citation, _view: View, _: dict[str, str]) -> parts.Par
 
 
 def cited(source: parts.CitationReceived) -> parts.CitationReceived:
-    """A citation whose texts fit into an event, without an address that is not for the web: readers follow it."""
+    """A citation whose texts fit into an event. Readers follow its address: none but of the web is left."""
     url = source.url if source.url.lower().startswith(("http://", "https://")) else ""
     most = CITATION_MAX_CHARACTERS
     return parts.CitationReceived(

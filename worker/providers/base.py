@@ -118,7 +118,7 @@ class Final(NamedTuple):
     """The model has ended, with the total usage of the request. No event follows.
 
     :ivar stop_reason: as Anthropic names them. ``tool_use``: the calls wait for their results;
-        ``pause_turn``: the same request, with this step added, goes on.
+        ``pause_turn`` and ``compaction``: the same request, with this step added, goes on.
     :ivar content: what the model has said, as the provider wants it back in :attr:`Step.content`: any JSON.
         None from a provider of text.
     """

@@ -105,6 +105,10 @@ _VOID_CALLS: Final = frozenset({"refusal", "max_tokens", "model_context_window_e
 """Stop reasons with which a call may be cut off, or is void."""
 
 
+_PAUSES: Final = frozenset({"pause_turn", "compaction"})
+"""Stop reasons with which the model has not answered yet: it goes on when the step is sent back."""
+
+
 class Steps:
     """All steps of one reply.
 
@@ -289,7 +293,7 @@ def _can_be_approved(tool: Tool, call: base.ToolCall) -> bool:
 
 
 def _pauses(stop_reason: str) -> bool:
-    return stop_reason == "pause_turn"
+    return stop_reason in _PAUSES
 
 
 def _decoded(data: bytes, kind: type[T]) -> T:

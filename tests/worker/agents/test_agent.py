@@ -52,6 +52,10 @@ LOOK = tool(look)
         ({"server_tools": {"type": "x"}}, "server_tools: expected a list"),
         ({"server_tools": ["web_search"]}, "server_tools: expected a list of mappings"),
         ({"mcp_servers": [{"token": object()}]}, "mcp_servers: it cannot be written as JSON"),
+        (
+            {"extra": {"compaction": {"type": "summarize"}}},
+            "extra: compaction would summarise in each",
+        ),
         ({"extra": {"metadata": object()}}, "extra: it cannot be written as JSON"),
     ],
 )
