@@ -166,14 +166,18 @@ class Reply:
         self.model = base.short_name(event.model, MAX_MODEL_NAME_CHARACTERS)
         if self.job.dialect:
             return b""
-        return stream.Started(self.job.message_id, self.attempt, self.model).frame(self.job.channel)
+        job = self.job
+        return stream.Started(job.message_id, self.attempt, self.model, job.history_cut).frame(job.channel)
 
     def begun(self, provider: str, now: float) -> bytes:
         """How the reply has begun, as JSON, if nothing has begun it before. Behind :meth:`started`.
 
         :param now: Unix time.
         """
-        return msgspec.json.encode(stream.Begun(self.model, provider, int(now), self.attempt))
+        cut = self.job.history_cut
+        return msgspec.json.encode(
+            stream.Begun(self.model, provider, int(now), self.attempt, history_cut=cut)
+        )
 
     def tokens(self, text: str) -> list[LogRecord]:
         """The tokens of the next piece of text: usually one, several if it is very long, none if held back.

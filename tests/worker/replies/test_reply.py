@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from legato.protocol.parts import LogEntry
-from legato.protocol.stream import FAILED_TEXT, Usage
+from legato.protocol.stream import FAILED_TEXT, Usage, decode_begun
 from legato.protocol.text import well_formed
 from legato.worker.providers import base
 from legato.worker.replies import reply
@@ -41,6 +41,14 @@ def test_started_tells_the_model_that_answers() -> None:
         {"messageId": "m1", "attempt": 2, "model": "claude-x"},
     )
     assert answer.model == "claude-x"
+
+
+def test_readers_are_told_if_the_model_does_not_get_the_whole_history() -> None:
+    answer = make(history_cut=True)
+    _, _, data = opened(answer.started(base.RequestAccepted("x")))
+    assert data == {"messageId": "m1", "attempt": 2, "model": "x", "historyCut": True}
+    assert decode_begun(answer.begun("anthropic", 3)).history_cut
+    assert not decode_begun(make().begun("anthropic", 3)).history_cut
 
 
 def test_whatever_a_provider_reports_the_end_of_the_reply_can_be_stored() -> None:
