@@ -250,6 +250,7 @@ class Job(JobOptions, frozen=True, omit_defaults=True):
         the first. None: the reply that was stored last.
     :ivar regenerate: answer the user's turn of the message ``parent_id`` once more. ``message`` is empty
         then, and only then.
+    :ivar history_cut: earlier turns of the conversation are left out, for its length. Readers are told.
     """
 
     message_id: Id
@@ -263,6 +264,7 @@ class Job(JobOptions, frozen=True, omit_defaults=True):
     tenant: Tenant = ""
     parent_id: ParentId | None = None
     regenerate: bool = False
+    history_cut: bool = False
 
     @property
     def channel(self) -> str:

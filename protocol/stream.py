@@ -59,6 +59,7 @@ class Begun(msgspec.Struct, frozen=True, omit_defaults=True):
     :ivar provider: as the worker's settings name it.
     :ivar at: Unix time in seconds.
     :ivar dialect: in whose words the reply is told on its channel; empty for our own.
+    :ivar history_cut: see :class:`Started`.
     """
 
     model: str = ""
@@ -66,6 +67,7 @@ class Begun(msgspec.Struct, frozen=True, omit_defaults=True):
     at: int = 0
     attempt: int = 1
     dialect: str = ""
+    history_cut: bool = False
 
 
 _begun_decoder: Final = msgspec.json.Decoder(Begun)
@@ -98,12 +100,16 @@ class Queued(StreamEvent, frozen=True):
 
 
 class Started(StreamEvent, frozen=True):
-    """The model has accepted the request; ``attempt`` counts from 1."""
+    """The model has accepted the request; ``attempt`` counts from 1.
+
+    :ivar history_cut: the model does not get all turns before the message, for they are too long.
+    """
 
     event = "stream.started"
     message_id: str
     attempt: int
     model: str
+    history_cut: bool = False
 
 
 class TokenReceived(StreamEvent, frozen=True):

@@ -64,8 +64,9 @@ class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     :ivar metrics_port: their port; 0: none. Of several processes, process n has that port + n.
     :ivar drain_seconds: how long running replies may continue after SIGTERM.
     :ivar fair: whether jobs are claimed in turns of their tenants and users, not in the order they came. The
-        next four need it, and all workers of a queue the same values.
+        next five need it, and all workers of a queue the same values.
     :ivar max_per_user: maximum jobs of one user that run at once, over all workers; 0: no maximum.
+    :ivar user_weights: jobs that a user, by the ``user_id`` of the job, gets per turn; others get one.
     :ivar max_per_tenant: the same for one tenant.
     :ivar tenant_weights: jobs that a tenant gets per round; others get one.
     :ivar tenant_limits: ``max_per_tenant`` for single tenants.
@@ -94,6 +95,7 @@ class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drain_seconds: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 30
     fair: bool = False
     max_per_user: MaxRunning = 0
+    user_weights: Annotated[dict[Tenant, Weight], msgspec.Meta(max_length=1000)] = {}
     max_per_tenant: MaxRunning = 0
     tenant_weights: Annotated[dict[Tenant, Weight], msgspec.Meta(max_length=1000)] = {}
     tenant_limits: Annotated[dict[Tenant, MaxRunning], msgspec.Meta(max_length=1000)] = {}
@@ -272,7 +274,7 @@ def _check_processes(worker: Worker) -> None:
 
 def _check_fairness(worker: Worker) -> None:
     """Refuse settings that would have no effect."""
-    for name in ("max_per_user", "max_per_tenant", "tenant_weights", "tenant_limits"):
+    for name in ("max_per_user", "user_weights", "max_per_tenant", "tenant_weights", "tenant_limits"):
         if getattr(worker, name) and not worker.fair:
             raise SettingsError(f"worker.{name}: has no effect without worker.fair")
 

@@ -139,6 +139,12 @@ MAX_TOOL_NAME_CHARACTERS: Final = 200
 MAX_CONTENT_DEPTH: Final = 100
 """How deeply what the model says may be nested. Readers of JSON give up at 1,000 levels, or earlier."""
 
+MAX_STOP_REASON_CHARACTERS: Final = 64
+"""How much of a stop reason is kept: its column in the database has no more room."""
+
+MAX_USAGE_TOKENS: Final = 2**31 - 1
+"""Maximum of each number of tokens of a reply. The columns in the database have no more room."""
+
 MAX_REASON_CHARACTERS: Final = 300
 """How much of a provider's message is logged."""
 
@@ -257,6 +263,9 @@ AGENT_STEPS: Final = 10
 AGENT_MAX_STEPS: Final = 100
 """Maximum of ``max_steps``."""
 
+AGENT_MAX_TOOLS: Final = 128
+"""Maximum number of tools of an agent, those of the provider included. OpenAI's API refuses more."""
+
 AGENT_SYSTEM_SECONDS: Final = 30.0
 """Time limit of an agent's function that answers the system prompt."""
 
@@ -271,6 +280,9 @@ APPROVAL_MAX_INPUT_BYTES: Final = 65_536
 
 TOOL_SECONDS: Final = 30.0
 """Default time limit of a tool call."""
+
+TOOL_OVERRUN_SECONDS: Final = 0.5
+"""How much later than its time limit a call may end before the log says that something blocks the process."""
 
 TOOL_MAX_CALLS: Final = 32
 """Maximum number of calls in one step. The model is told that further ones were not made."""

@@ -82,7 +82,7 @@ class ChatEndpoints:
         asked = await self._budget.in_turn(partial(decode, body, self._limits), len(body))
         key = request.headers.get("idempotency-key")
         sender = MessageSender(user_id, claims, socket_id_of(request))
-        job, _ = await self._submissions.submit(asked.request, sender, key, body)
+        job, _ = await self._submissions.submit(asked, sender, key, body)
         dropped = {"history_dropped": asked.dropped} if asked.dropped else {}
         return JSONResponse({"message_id": job.message_id, **dropped})
 

@@ -93,7 +93,7 @@ class Submissions:
         self._options = options
 
     async def submit(
-        self, request: ChatRequest, sender: MessageSender, key: str | None = None, body: bytes = b""
+        self, accepted: AcceptedRequest, sender: MessageSender, key: str | None = None, body: bytes = b""
     ) -> tuple[Job, bool]:
         """Queue the job of a request. Answers it, and whether it is queued with this call.
 
@@ -102,11 +102,11 @@ class Submissions:
         """
         if self._replies is None:
             raise ChatRefusal(503, NO_REDIS)
-        if not self._options.allows_channel(request, sender.claims):
+        if not self._options.allows_channel(accepted.request, sender.claims):
             text = "Forbidden: auth.channels does not allow you this channel."
-            raise ChannelRefusal(text, request.reply_channel or "")
+            raise ChannelRefusal(text, accepted.request.reply_channel or "")
         tenant = self._options.tenant(sender.claims)
-        job, queued = _job(sender.user_id, self._replies.app_id, tenant, request), True
+        job, queued = _job(sender.user_id, self._replies.app_id, tenant, accepted), True
         if key is None:
             await self._replies.submit(job)
         else:
@@ -170,7 +170,8 @@ async def _submit_once(replies: Replies, job: Job, key: str, body: bytes) -> tup
     return job, queued
 
 
-def _job(user_id: UserId, app_id: str, tenant: str, request: ChatRequest) -> Job:
+def _job(user_id: UserId, app_id: str, tenant: str, accepted: AcceptedRequest) -> Job:
+    request = accepted.request
     return Job(
         message_id=str(uuid.uuid4()),
         app_id=app_id,
@@ -182,6 +183,7 @@ def _job(user_id: UserId, app_id: str, tenant: str, request: ChatRequest) -> Job
         conversation_id=request.conversation_id,
         parent_id=request.parent_id,
         regenerate=request.regenerate,
+        history_cut=accepted.dropped > 0,
         tenant=tenant,
         **{OPTIONS[name]: value for name, value in options_of(request).items()},
     )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from legato.broadcaster.api.refusals import Answer
-    from legato.broadcaster.api.submissions import ChatLimits, Submissions
+    from legato.broadcaster.api.submissions import AcceptedRequest, ChatLimits, Submissions
     from legato.broadcaster.replies.store import Replies
     from legato.broadcaster.transport.budget import Budget
     from legato.protocol.doors.base import Translator
@@ -76,12 +76,12 @@ class Intake:
         body = await read_body(request.receive, self._limits.body)
         return await self._budget.in_turn(partial(parse, body), len(body)), body
 
-    def accept(self, request: ChatRequest) -> ChatRequest:
+    def accept(self, request: ChatRequest) -> AcceptedRequest:
         """The request within the limits of the chat: a history that is too long is cut.
 
         :raises InvalidRequest: the message is too long, or an option is not allowed.
         """
-        return accept(request, self._limits).request
+        return accept(request, self._limits)
 
 
 class DoorKit:

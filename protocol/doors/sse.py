@@ -71,7 +71,7 @@ class Events:
         """See :class:`.base.Translator`."""
         self._head = {"userId": opening.user_id, "messageId": opening.message_id}
         begun = opening.begun
-        started = stream.Started(opening.message_id, begun.attempt, begun.model)
+        started = stream.Started(opening.message_id, begun.attempt, begun.model, begun.history_cut)
         return self._from(0, started.event, encode(started))
 
     def feed(self, pieces: Sequence[Piece]) -> list[bytes]:

@@ -43,6 +43,11 @@ FRAMES = [
     (stream.Queued("m", 0), "reply.queued", {"messageId": "m", "position": 0}),
     (stream.Started("m", 1, "x"), "stream.started", {"messageId": "m", "attempt": 1, "model": "x"}),
     (
+        stream.Started("m", 1, "x", history_cut=True),
+        "stream.started",
+        {"messageId": "m", "attempt": 1, "model": "x", "historyCut": True},
+    ),
+    (
         stream.Snapshot("m", "Hi", 1, "streaming"),
         "stream.snapshot",
         {"messageId": "m", "text": "Hi", "nextIndex": 1, "status": "streaming"},

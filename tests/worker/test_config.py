@@ -162,6 +162,8 @@ def test_address_and_key_as_they_should_be(url: str) -> None:
         ("worker", "not valid TOML"),
         ("[worker]\nmax_per_user = 3", "worker.max_per_user: has no effect without worker.fair"),
         ("[worker]\ntenant_weights = { a = 3 }", "worker.tenant_weights: has no effect without worker.fair"),
+        ("[worker]\nuser_weights = { a = 3 }", "worker.user_weights: has no effect without worker.fair"),
+        ("[worker]\nfair = true\nuser_weights = { a = 1001 }", "Expected `int` <= 1000"),
         ("[worker]\nfair = true\ntenant_weights = { a = 0 }", "Expected `int` >= 1"),
         ("[worker]\nfair = true\ntenant_limits = { 'a b' = 1 }", "matching regex"),
         ("[worker]\nfair = true\nmax_per_tenant = -1", "worker.max_per_tenant: Expected `int` >= 0"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from legato.protocol.redis.cancellation import obey_cancellation
-from legato.worker.limits import AGENT_MAX_STEPS, AGENT_STEPS, AGENT_SYSTEM_SECONDS
+from legato.worker.limits import AGENT_MAX_STEPS, AGENT_MAX_TOOLS, AGENT_STEPS, AGENT_SYSTEM_SECONDS
 from legato.worker.providers.base import RequestOptions, Thinking
 
 from .errors import AgentError
@@ -63,18 +63,18 @@ class Agent:
         _check_json("mcp_servers", self.mcp_servers)
         for name in _KINDS:
             _check_kind(name, getattr(self, name))
-        _check_json("extra", self.extra)
+        _check_extra(self.extra)
         for one in self.tools:
             if not isinstance(one, Tool):  # users' code is not type-checked
                 name = getattr(one, "__name__", repr(one))
                 raise AgentError(f"tools: {name} is not a tool; decorate the function with @tool")
-        names = [one.name for one in self.tools]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise AgentError(f"tools: {min(twice)} stands twice")
+        _check_names(self.tools, self.server_tools)
         if not 1 <= self.max_steps <= AGENT_MAX_STEPS:
             raise AgentError(f"max_steps: expected 1 to {AGENT_MAX_STEPS}")
         if self.max_tokens < 0:
             raise AgentError("max_tokens: expected 0 or more")
+        if self.thinking is not None:
+            _check_budget(self.thinking.budget_tokens, self.max_tokens)
         if self.show_tools not in SHOWS:
             raise AgentError('show_tools: expected "nothing", "name", "input" or "output"')
         if not (self.system is None or isinstance(self.system, str) or callable(self.system)):
@@ -129,6 +129,25 @@ def _check_kind(name: str, given: Any) -> None:
         raise AgentError(f"{name}: expected {said}, got {type(given).__name__}")
 
 
+def _check_names(tools: Sequence[Tool], server_tools: Sequence[Mapping[str, Any]]) -> None:
+    """Check that a model can tell the tools apart: the provider's, too, of which some have no name."""
+    if len(tools) + len(server_tools) > AGENT_MAX_TOOLS:
+        raise AgentError(f"tools: expected at most {AGENT_MAX_TOOLS}, those of server_tools included")
+    own = [one.name for one in tools]
+    named = [one["name"] for one in server_tools if isinstance(one.get("name"), str)]
+    for option, names in (("tools", own), ("server_tools", [*own, *named])):
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise AgentError(f"{option}: {min(twice)} stands twice")
+
+
+def _check_budget(budget: object, max_tokens: int) -> None:
+    """Check a thinking budget, which counts towards ``max_tokens``."""
+    if not isinstance(budget, int) or isinstance(budget, bool) or budget < 0:
+        raise AgentError("thinking: expected budget_tokens to be a whole number of 0 or more")
+    if 0 < max_tokens <= budget:
+        raise AgentError(f"thinking: budget_tokens must be less than max_tokens, which is {max_tokens}")
+
+
 def _listed(name: str, given: Any) -> tuple[Any, ...]:
     """The values as a tuple; a generator would be used up by the first reply."""
     if isinstance(given, str | bytes | Mapping):
@@ -147,6 +166,12 @@ def _check_json(name: str, given: Any) -> None:
         msgspec.json.encode(given)
     except (TypeError, ValueError, RecursionError):
         raise AgentError(f"{name}: it cannot be written as JSON") from None
+
+
+def _check_extra(extra: Mapping[str, Any]) -> None:
+    _check_json("extra", extra)
+    if "compaction" in extra:  # of Anthropic: each request would bring a summary, and none an answer
+        raise AgentError("extra: compaction would summarise in each request; use context_management")
 
 
 async def _called(system: Callable[[Job], str | Awaitable[str]], job: Job) -> str:

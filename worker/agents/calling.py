@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from legato.protocol.text import decode_json, well_formed
-from legato.worker.limits import TOOL_MAX_ERROR_CHARACTERS, TOOL_MAX_OUTPUT_BYTES
+from legato.worker.importing import text_of
+from legato.worker.limits import TOOL_MAX_ERROR_CHARACTERS, TOOL_MAX_OUTPUT_BYTES, TOOL_OVERRUN_SECONDS
 from legato.worker.providers import base
 
 from .errors import ToolError
@@ -53,28 +54,41 @@ async def run(tool: Tool | None, call: base.ToolCall, job: Job) -> CallResult:
     """Call the tool. Cancelling this cancels the tool."""
     if tool is None:
         return failed(call, f"There is no tool {call.name!r}.")
-    try:
-        decoder: msgspec.json.Decoder[msgspec.Struct] = msgspec.json.Decoder(tool.arguments)
-        arguments = decode_json(decoder, call.arguments.strip() or "{}")
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        return failed(call, f"The arguments are invalid: {error}")
-    except Exception as error:  # noqa: BLE001 - the code of a type may run, such as __post_init__
-        return failed(call, f"The arguments are invalid: {_reason(tool, error)}")
+    given = arguments_of(tool, call)
+    if isinstance(given, CallResult):
+        return given
     context = Call(call.call, job)
-    given = {name: getattr(arguments, name) for name in tool.arguments.__struct_fields__}
     if tool.call_parameter:
         given[tool.call_parameter] = context
     return await _bounded(tool, call, context, given)
 
 
+def arguments_of(tool: Tool, call: base.ToolCall) -> dict[str, Any] | CallResult:
+    """The arguments by name; a failed result if they do not fit the type hints."""
+    try:
+        decoder: msgspec.json.Decoder[msgspec.Struct] = msgspec.json.Decoder(tool.arguments)
+        arguments = decode_json(decoder, call.arguments.strip() or "{}")
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        return failed(call, f"The arguments are invalid: {error}")
+    except BaseException as error:  # noqa: BLE001 - a type's own code may run, and nothing is awaited
+        return failed(call, f"The arguments are invalid: {_reason(tool, error)}")
+    return {name: getattr(arguments, name) for name in tool.arguments.__struct_fields__}
+
+
 async def _bounded(tool: Tool, call: base.ToolCall, context: Call, given: dict[str, Any]) -> CallResult:
     """Run the function for at most its time; a function that survives its cancellation is left behind."""
-    task = asyncio.ensure_future(_guarded(tool, given))
+    clock = asyncio.get_running_loop().time
+    task, begun = asyncio.ensure_future(_guarded(tool, given)), clock()
     try:
         await asyncio.wait({task}, timeout=tool.timeout)
     finally:
         if not task.done():
             task.cancel()
+    if (took := clock() - begun) > tool.timeout + TOOL_OVERRUN_SECONDS:
+        log.warning(
+            "tool %s: %.1f s instead of at most %g s: something has blocked the process, perhaps the tool",
+            *(tool.name, took, tool.timeout),
+        )
     if not task.done():
         log.info("tool %s: timed out after %g s", tool.name, tool.timeout)
         return failed(call, f"The tool did not answer within {tool.timeout:g} seconds.")
@@ -96,7 +110,7 @@ async def _guarded(tool: Tool, given: dict[str, Any]) -> Any:
 
 def _reason(tool: Tool, error: BaseException | None) -> str:
     """What the model is told, and the log of the worker: a tool's fault is no fault of ours."""
-    said = "" if error is None else _said(error)
+    said = "" if error is None else text_of(error)
     if isinstance(error, ToolError):
         return said or "The tool failed."
     name = "CancelledError" if error is None else type(error).__name__
@@ -106,23 +120,15 @@ def _reason(tool: Tool, error: BaseException | None) -> str:
     return reason
 
 
-def _said(error: BaseException) -> str:
-    """The text of an error; empty if it has none that can be had."""
-    try:
-        return well_formed(str(error))
-    except BaseException:  # noqa: BLE001 - the error's own code runs
-        return ""
-
-
 def _succeeded(call: base.ToolCall, value: Any, context: Call) -> CallResult:
     try:
         encoded = encode_json(value)
+        if len(encoded) > TOOL_MAX_OUTPUT_BYTES:
+            return failed(
+                call, f"The result has {len(encoded)} bytes, more than the {TOOL_MAX_OUTPUT_BYTES} that fit."
+            )
         shown = msgspec.json.decode(encoded)
     except (ValueError, RecursionError) as error:
         return failed(call, f"The tool answered what is no JSON: {error}")
-    if len(encoded) > TOOL_MAX_OUTPUT_BYTES:
-        return failed(
-            call, f"The result has {len(encoded)} bytes, more than the {TOOL_MAX_OUTPUT_BYTES} that fit."
-        )
     text = shown if isinstance(shown, str) else encoded.decode()
     return CallResult(base.ToolOutput(call.call, call.name, text), shown, tuple(context.citations))

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import inspect
 import sys
-import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from legato.protocol.settings import SettingsError
-from legato.worker.importing import IMPORT_PATH, import_module, where
+from legato.worker.importing import IMPORT_PATH, import_module, is_installed, text_of, where
 from legato.worker.limits import AGENT_MAX_ERROR_CHARACTERS
-from legato.worker.providers.base import takes_tools
+from legato.worker.providers.base import takes_server_tools, takes_tools
 
 from .agent import Agent
 
@@ -54,7 +53,7 @@ class Agents(Mapping[str, "Answerer"]):
     def check(self, provider: Provider) -> None:
         """Check that the provider can do what the agents need, now and after each reload.
 
-        :raises SettingsError: it takes no tools.
+        :raises SettingsError: it takes no tools, or has none of its own.
         """
         self._provider = provider
         self._check(self._found)
@@ -67,7 +66,7 @@ class Agents(Mapping[str, "Answerer"]):
         before = {name: sys.modules.pop(name) for name in own_modules()}
         try:
             self._found = self._loaded()
-        except SettingsError:
+        except BaseException:
             sys.modules.update(before)
             raise
 
@@ -77,12 +76,16 @@ class Agents(Mapping[str, "Answerer"]):
         return found
 
     def _check(self, found: Mapping[str, Answerer]) -> None:
-        if self._provider is None or takes_tools(self._provider):
+        if self._provider is None:
             return
+        refused = [] if takes_tools(self._provider) else ["tools"]
+        if not takes_server_tools(self._provider):
+            refused += ["server_tools", "mcp_servers"]
         for name, agent in found.items():
-            if isinstance(agent, Agent) and agent.tools:
-                path = self._paths[name]
-                raise SettingsError(f"{_setting(name)}: {path} has tools; this provider takes none")
+            for option in refused:
+                if isinstance(agent, Agent) and getattr(agent, option):
+                    path = self._paths[name]
+                    raise SettingsError(f"{_setting(name)}: {path} has {option}; this provider takes none")
 
 
 def own_modules() -> dict[str, Path]:
@@ -96,18 +99,12 @@ def own_modules() -> dict[str, Path]:
         file = getattr(module, "__file__", None)
         if file and not name.startswith(("legato.", "__")) and name != "legato":
             path = Path(file)
-            if path.is_relative_to(here) and not _is_installed(path):
+            if path.is_relative_to(here) and not is_installed(path):
                 found[name] = path
     return found
 
 
-def _is_installed(path: Path) -> bool:
-    return not _INSTALLED.isdisjoint(path.parts) or path.is_relative_to(_STANDARD_LIBRARY)
-
-
 _HERE: Final = str(Path(__file__).parent)
-_INSTALLED: Final = frozenset({"site-packages", "dist-packages"})
-_STANDARD_LIBRARY: Final = sysconfig.get_paths()["stdlib"]
 
 
 def _setting(name: str) -> str:
@@ -120,11 +117,28 @@ def _load(path: str, setting: str) -> Answerer:
     module, _, name = path.partition(":")
     try:
         found = getattr(import_module(module), name, None)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - users never see a traceback
-        said = " ".join(f"{type(error).__name__}: {error}".split())[:AGENT_MAX_ERROR_CHARACTERS]
+        fault = _fault(found, path)
+    except KeyboardInterrupt:  # who starts the worker wants to stop it
+        raise
+    except BaseException as error:  # noqa: BLE001 - users never see a traceback
+        said = " ".join(f"{type(error).__name__}: {text_of(error)}".split())[:AGENT_MAX_ERROR_CHARACTERS]
         raise SettingsError(f"{setting}: {module} cannot be imported: {said}{where(error, _HERE)}") from None
-    if isinstance(found, Agent) or inspect.isasyncgenfunction(found):
-        return found
     if found is None:
         raise SettingsError(f"{setting}: {module} has no {name}")
-    raise SettingsError(f"{setting}: {path} is neither an Agent nor an async generator function")
+    if fault:
+        raise SettingsError(f"{setting}: {path} {fault}")
+    answerer: Answerer = found
+    return answerer
+
+
+def _fault(found: object, path: str) -> str:
+    """Why this cannot answer; empty if it can."""
+    if isinstance(found, Agent):
+        return ""
+    if not inspect.isasyncgenfunction(found):
+        return "is neither an Agent nor an async generator function"
+    try:
+        inspect.signature(found).bind("turn")
+    except (TypeError, ValueError):
+        return f"cannot be called with one argument: expected async def {path.rpartition(':')[2]}(turn)"
+    return ""

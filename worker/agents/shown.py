@@ -89,10 +89,11 @@ def _citation(event: base.Citation, _view: View, _: dict[str, str]) -> parts.Par
 
 
 def cited(source: parts.CitationReceived) -> parts.CitationReceived:
-    """A citation whose texts fit into an event."""
+    """A citation whose texts fit into an event. Readers follow its address: none but of the web is left."""
+    url = source.url if source.url.lower().startswith(("http://", "https://")) else ""
     most = CITATION_MAX_CHARACTERS
     return parts.CitationReceived(
-        *(well_formed(text[:most]) for text in (source.url, source.title, source.text, source.source))
+        *(well_formed(text[:most]) for text in (url, source.title, source.text, source.source))
     )
 
 

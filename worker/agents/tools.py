@@ -22,12 +22,12 @@ from legato.worker.limits import (
     CITATION_MAX_CHARACTERS,
     TOOL_MAX_CITATIONS,
     TOOL_MAX_DESCRIPTION_CHARACTERS,
-    TOOL_MAX_SCHEMA_BYTES,
     TOOL_SECONDS,
 )
 from legato.worker.providers.base import ToolSpec
 
 from .errors import AgentError
+from .schemas import check as check_schema
 
 if TYPE_CHECKING:
     from legato.protocol.jobs import Job
@@ -257,6 +257,5 @@ def _schema(arguments: type[msgspec.Struct], parameters: Mapping[str, str]) -> M
             schema["properties"][name] = {"description": text, **schema["properties"][name]}
     if definitions:
         schema["$defs"] = definitions
-    if len(msgspec.json.encode(schema)) > TOOL_MAX_SCHEMA_BYTES:
-        raise AgentError(f"its schema has more than {TOOL_MAX_SCHEMA_BYTES} bytes")
+    check_schema(schema)
     return schema

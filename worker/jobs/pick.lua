@@ -1,21 +1,27 @@
 -- Keep the waiting room of a queue in order, and claim the jobs whose turn it is.
 -- KEYS: jobs, then of the waiting room: owners, waiting, users, tenants, claimed, turns
 -- ARGV: group, consumer that stands for the waiting room, consumer, how many to claim, maximum of claimed jobs per user
---   and per tenant (0: none), JSON {tenant: [weight, maximum]} for those that have their own, number of ids, ids that
---   may be gone, then (id, 'tenant|user|message|channel') of jobs that came
+--   and per tenant (0: none), JSON {tenant: [weight, maximum]} for those that have their own, JSON {user: weight} likewise,
+--   number of ids, ids that may be gone, then (id, 'tenant|user|message|channel') of jobs that came
 -- Returns {{{id, {field, value ...}} ...}, waiting jobs, tenants with waiting jobs}.
--- Deficit round robin over tenants, and round robin over the users of each. A tenant or user at its maximum is moved
+-- Deficit round robin over tenants, and over the users of each. A tenant or user at its maximum is moved
 -- behind all others (BLOCKED, '1'), but keeps its turn. Whether a job waits or is claimed, the group of the stream
 -- decides: an id that is not pending there is forgotten. So the script may be sent twice, but for what it claims.
 local jobs, owners, waiting, users, tenants, claimed, turns = unpack(KEYS)
 local group, room, consumer = ARGV[1], ARGV[2], ARGV[3]
-local most_of_user, most_of_tenant, shares = tonumber(ARGV[5]), tonumber(ARGV[6]), cjson.decode(ARGV[7])
+local most_of_user, most_of_tenant = tonumber(ARGV[5]), tonumber(ARGV[6])
+local shares, weights = cjson.decode(ARGV[7]), cjson.decode(ARGV[8])
 local BLOCKED = 4503599627370496 -- 2^52: scores up to twice as much are exact
 local GHOSTS = 100 -- ids that one call forgets at most
 
 local function share(tenant)
   local own = shares[tenant] or {1, most_of_tenant}
   return own[1], own[2]
+end
+
+-- The jobs that a user, 'application:user', gets when it has its turn.
+local function weight_of(user)
+  return weights[string.match(user, ':(.*)$') or ''] or 1
 end
 
 local function bounds(prefix)
@@ -67,7 +73,7 @@ local function place_user(tenant, user, anew)
     redis.call('ZADD', users, 0, tenant .. '|' .. new .. '|' .. user)
     redis.call('HSET', turns, field, new)
   else
-    redis.call('HDEL', turns, field)
+    redis.call('HDEL', turns, field, 'w' .. name)
   end
 end
 
@@ -130,25 +136,31 @@ local function claim(id)
   return redis.call('XCLAIM', jobs, group, consumer, 0, id, 'RETRYCOUNT', 1)[1] -- none if it was deleted
 end
 
-local many = tonumber(ARGV[8])
-for at = 9, 8 + many do
+local many = tonumber(ARGV[9])
+for at = 10, 9 + many do
   local owner = redis.call('HGET', owners, ARGV[at])
   if owner and not consumer_of(ARGV[at]) then
     forget(ARGV[at], owner)
   end
 end
-for at = 9 + many, #ARGV, 2 do
+for at = 10 + many, #ARGV, 2 do
   arrive(ARGV[at], ARGV[at + 1])
 end
 
+-- Take one job from the credit of a turn, which is as large as the weight when it begins. Answers whether that was all.
+local function spend(field, weight)
+  local credit = tonumber(redis.call('HGET', turns, field) or 0)
+  credit = (credit < 1 and credit + weight or credit) - 1
+  redis.call('HSET', turns, field, credit)
+  return credit < 1
+end
+
 local function serve(tenant, user, member)
-  local credit = tonumber(redis.call('HGET', turns, 'c' .. tenant) or 0)
-  credit = (credit < 1 and credit + share(tenant) or credit) - 1
   redis.call('ZREM', waiting, member)
   redis.call('ZADD', claimed, 0, member)
-  redis.call('HSET', turns, 'c' .. tenant, credit)
-  place_user(tenant, user, true)
-  place_tenant(tenant, credit < 1)
+  local weight = weight_of(user)
+  place_user(tenant, user, weight == 1 or spend('w' .. tenant .. '|' .. user, weight))
+  place_tenant(tenant, spend('c' .. tenant, (share(tenant))))
 end
 
 local entries, left, ghosts = {}, tonumber(ARGV[4]), 0

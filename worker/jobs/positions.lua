@@ -1,10 +1,11 @@
 -- The order in which the jobs of a waiting room come, for the one consumer that reports it.
 -- KEYS: owners, waiting, users, tenants, turns, reporter
--- ARGV: consumer, milliseconds for which it stays the reporter, jobs to list at most, JSON {tenant: [weight, maximum]}
+-- ARGV: consumer, milliseconds for which it stays the reporter, jobs to list at most, JSON {tenant: [weight, maximum]},
+--   JSON {user: weight}
 -- Returns {waiting jobs, tenants with waiting jobs, {id, 'tenant|user|message|channel', ...}}, the list empty for others than
 -- the reporter. It is what pick.lua does if no job comes or ends, and no maximum holds: who is at it keeps the turn.
 local owners, waiting, users, tenants, turns, reporter = unpack(KEYS)
-local most, shares = tonumber(ARGV[3]), cjson.decode(ARGV[4])
+local most, shares, weights = tonumber(ARGV[3]), cjson.decode(ARGV[4]), cjson.decode(ARGV[5])
 local BLOCKED = 4503599627370496 -- as in pick.lua
 local PAGE = 8
 
@@ -21,7 +22,8 @@ local function pages(key, prefix, last)
   end
 end
 
--- The users of a tenant in their turns, those at their maximum among them; each is {turn, user, jobs}.
+-- The users of a tenant in their turns, those at their maximum among them; each is {turn, user, jobs, first job} with its
+-- weight, and the credit that is left of its turn.
 local function users_of(tenant)
   local heads, skip = {}, #tenant + 3
   local able, full = pages(users, tenant .. '|0', '}'), pages(users, tenant .. '|1', '}')
@@ -37,6 +39,8 @@ local function users_of(tenant)
       local name = tenant .. '|' .. found[2]
       found[3] = pages(waiting, name .. '|', '}')
       found[4] = found[3]()
+      found.weight = weights[string.match(found[2], ':(.*)$') or ''] or 1
+      found.credit = found.weight > 1 and tonumber(redis.call('HGET', turns, 'w' .. name) or 0) or 0
     end
     return found
   end
@@ -64,9 +68,9 @@ local function ring()
   return {unpack(found, 1, #fields)}
 end
 
--- The next job of a tenant; its user goes behind the tenant's others.
+-- The next job of a tenant; its user goes behind the tenant's others at the end of its turn.
 local function next_job(tenant)
-  local user = tenant.fresh()
+  local user = tenant.current or tenant.fresh()
   if not user then
     user, tenant.from = tenant.again[tenant.from], tenant.from + 1
   end
@@ -75,7 +79,9 @@ local function next_job(tenant)
   end
   local job = user[4]
   user[4] = user[3]()
-  if user[4] then
+  user.credit = (user.credit < 1 and user.credit + user.weight or user.credit) - 1
+  tenant.current = user[4] and user.credit >= 1 and user or nil
+  if user[4] and not tenant.current then
     tenant.again[#tenant.again + 1] = user
   end
   return job

@@ -88,7 +88,9 @@ class Positions:
         Who is busy with replies claims nothing, but those who wait have to hear of it all the same.
         """
         await self._jobs.collect()
-        arguments = (self._jobs.consumer, REPORTER_MS, POSITIONS_LISTED, self._jobs.shares.of_tenants)
+        shares = self._jobs.shares
+        own = (shares.of_tenants, shares.of_users)
+        arguments = (self._jobs.consumer, REPORTER_MS, POSITIONS_LISTED, *own)
         self.waiting, self.tenants, listed = await self._script(self._keys, arguments)
         self._looks += 1
         order = dict(zip(listed[::2], listed[1::2], strict=True))

@@ -18,11 +18,13 @@ class Shares(NamedTuple):
     :ivar per_user: maximum jobs of a user that are claimed at once; 0: none.
     :ivar per_tenant: the same of a tenant without its own.
     :ivar of_tenants: JSON ``{tenant: [weight, maximum]}`` of tenants that have their own.
+    :ivar of_users: JSON ``{user: weight}`` of users that have their own, in any application.
     """
 
     per_user: int = 0
     per_tenant: int = 0
     of_tenants: bytes = b"{}"
+    of_users: bytes = b"{}"
 
     @classmethod
     def of(cls, worker: Worker) -> Shares:
@@ -31,6 +33,7 @@ class Shares(NamedTuple):
             worker.max_per_user,
             worker.max_per_tenant,
             _own(worker.tenant_weights, worker.tenant_limits, worker.max_per_tenant),
+            msgspec.json.encode(worker.user_weights),
         )
 
 

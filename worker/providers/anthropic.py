@@ -44,6 +44,7 @@ class Anthropic:
     """
 
     takes_tools = True
+    takes_server_tools = True
 
     def __init__(
         self,

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeAlias
 import msgspec
 
 from legato.protocol.stream import Usage
+from legato.protocol.text import well_formed
+from legato.worker.limits import MAX_USAGE_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -116,7 +118,7 @@ class Final(NamedTuple):
     """The model has ended, with the total usage of the request. No event follows.
 
     :ivar stop_reason: as Anthropic names them. ``tool_use``: the calls wait for their results;
-        ``pause_turn``: the same request, with this step added, goes on.
+        ``pause_turn`` and ``compaction``: the same request, with this step added, goes on.
     :ivar content: what the model has said, as the provider wants it back in :attr:`Step.content`: any JSON.
         None from a provider of text.
     """
@@ -180,8 +182,8 @@ class Citation(msgspec.Struct, frozen=True):
     source: str = ""
 
 
-PAUSES = frozenset({"pause_turn"})
-"""Stop reasons with which the model wants to be asked again, with this step added."""
+PAUSES = frozenset({"pause_turn", "compaction"})
+"""Stop reasons with which the model has not answered yet: it goes on when the step is sent back."""
 
 
 def total(*parts: Usage) -> Usage:
@@ -192,6 +194,18 @@ def total(*parts: Usage) -> Usage:
         cache_read=sum(part.cache_read for part in parts),
         cache_write=sum(part.cache_write for part in parts),
     )
+
+
+def bounded(usage: Usage) -> Usage:
+    """The usage with numbers that the database has room for: a provider may report any."""
+    return Usage(
+        **{name: min(max(getattr(usage, name), 0), MAX_USAGE_TOKENS) for name in Usage.__struct_fields__}
+    )
+
+
+def short_name(text: str, most: int) -> str:
+    """A name that a provider gives, as a database takes it: at most so many characters, none of them NUL."""
+    return well_formed(text[:most]).replace("\0", "")
 
 
 Event: TypeAlias = (
@@ -305,7 +319,8 @@ class Provider(Protocol):
     """A source of replies. One object per process, shared by all replies.
 
     An optional attribute ``takes_tools = True`` says that it uses ``steps`` and ``tools``
-    (:func:`takes_tools`).
+    (:func:`takes_tools`); ``takes_server_tools = True`` says the same of ``server_tools`` and ``mcp_servers``
+    of the options.
     """
 
     @property
@@ -339,6 +354,11 @@ class TimeOuts(NamedTuple):
 
 
 DEFAULT_TIME_OUTS = TimeOuts()
+
+
+def takes_server_tools(provider: Provider) -> bool:
+    """Whether the provider can run tools itself, or call MCP servers."""
+    return bool(getattr(provider, "takes_server_tools", False))
 
 
 def takes_tools(provider: Provider) -> bool:

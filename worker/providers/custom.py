@@ -6,7 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from legato.protocol.settings import SettingsError
-from legato.worker.importing import import_module, where
+from legato.worker.importing import import_module, text_of, where
 
 from .reasons import one_line
 
@@ -54,10 +54,14 @@ def lacking(provider: object) -> str:
 def _attempt(settings: config.ProviderSettings, failure: str, action: Callable[[], Any]) -> Any:
     """Run the user's code.
 
-    :raises SettingsError: it raises an exception.
+    :raises SettingsError: it raises anything but a KeyboardInterrupt.
     """
     try:
         return action()
-    except Exception as error:  # noqa: BLE001 - users never see a traceback
-        said = one_line(f"{type(error).__name__}: {error}", settings.api_key, *settings.headers.values())
+    except KeyboardInterrupt:  # who starts the worker wants to stop it
+        raise
+    except BaseException as error:  # noqa: BLE001 - users never see a traceback
+        said = one_line(
+            f"{type(error).__name__}: {text_of(error)}", settings.api_key, *settings.headers.values()
+        )
         raise SettingsError(f"provider.name: {failure}: {said}{where(error, __file__)}") from None

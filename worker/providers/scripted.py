@@ -48,6 +48,7 @@ class Scripted:
 
     model = "scripted"
     takes_tools = True
+    takes_server_tools = True
 
     async def aclose(self) -> None:
         """Does nothing: no connection is open."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from legato.protocol.redis.retry import Backend
     from legato.worker.agents.calling import CallResult
+    from legato.worker.agents.tools import Tool
     from legato.worker.observability.counters import Counters
     from legato.worker.providers import base
 
@@ -129,20 +130,20 @@ class AgentWriter(ReplyWriter):
 
     def _without_running(self, step: OpenStep) -> list[NewPart]:
         """Results of calls that are not made: too many, interrupted when an earlier worker died, or without
-        the approval that they need.
+        the approval that they need, for which nobody is asked if the arguments do not fit.
         """
-        reasons: dict[str, str] = {one.call: _TOO_MANY for one in step.record.calls[TOOL_MAX_CALLS:]}
+        too_many = step.record.calls[TOOL_MAX_CALLS:]
+        not_made = {call.call: calling.failed(call, _TOO_MANY) for call in too_many}
         for call in step.ready:
             tool = self._steps.agent.tool(call.name)
-            if call.call in step.begun and tool is not None and tool.on_interrupted == "tell":
-                reasons.setdefault(call.call, _INTERRUPTED)
-            if tool is not None and tool.needs_approval and call.call not in step.deadlines:
-                reasons.setdefault(call.call, _NOT_ASKED)
-        new: list[NewPart] = []
-        for call in step.left:
-            if call.call in reasons:
-                new += self._ended(calling.failed(call, reasons[call.call]))
-        return new
+            if tool is None or call.call in not_made:
+                continue
+            if call.call in step.begun and tool.on_interrupted == "tell":
+                not_made[call.call] = calling.failed(call, _INTERRUPTED)
+            elif tool.needs_approval and call.call not in step.deadlines:
+                not_made[call.call] = _not_asked(tool, call)
+        results = [not_made[call.call] for call in step.left if call.call in not_made]
+        return [part for result in results for part in self._ended(result)]
 
     async def _decisions(self, step: OpenStep) -> list[NewPart]:
         """What has been decided on calls that need an approval, and the results of refused ones."""
@@ -198,6 +199,12 @@ class AgentWriter(ReplyWriter):
         if await log_repair.insist(self._redis, self._message, self._answer, park):
             self._steps.parked = True
             log.info("reply %s: waits for an approval", self._answer.job.message_id)
+
+
+def _not_asked(tool: Tool, call: base.ToolCall) -> CallResult:
+    """The result of a call for which nobody was asked."""
+    given = calling.arguments_of(tool, call)
+    return given if isinstance(given, calling.CallResult) else calling.failed(call, _NOT_ASKED)
 
 
 def _refusal(decision: ApprovalDecision) -> str:

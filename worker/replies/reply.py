@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 
 from legato.protocol import stream
-from legato.protocol.text import Joiner, well_formed
+from legato.protocol.text import Joiner
 from legato.worker.agents import shown
-from legato.worker.limits import MAX_TOKEN_CHARACTERS
+from legato.worker.limits import MAX_MODEL_NAME_CHARACTERS, MAX_STOP_REASON_CHARACTERS, MAX_TOKEN_CHARACTERS
 from legato.worker.providers import base
 
 from . import overlap
@@ -79,7 +79,7 @@ class Reply:
         :param begun: how the reply has begun, if it is told in a dialect.
         """
         self.job = job
-        self.model = model
+        self.model = base.short_name(model, MAX_MODEL_NAME_CHARACTERS)
         self.written = transcript_of(job, claim.next, log, begun)
         self.decision: Decision | None = None
         self.steps: Steps | None = None
@@ -139,7 +139,7 @@ class Reply:
     def usage(self) -> stream.Usage | None:
         """The total usage of all attempts, as far as known; None if unknown."""
         known = [usage for usage in (self._used_before, self._used_now) if usage is not None]
-        return base.total(*known) if known else None
+        return base.bounded(base.total(*known)) if known else None
 
     def encoded_usage(self) -> bytes:
         """:attr:`usage` as JSON, the form stored in the message's hash."""
@@ -163,17 +163,21 @@ class Reply:
 
     def started(self, event: base.RequestAccepted) -> bytes:
         """The frame of ``stream.started``; empty in a dialect, which has its own."""
-        self.model = well_formed(event.model)
+        self.model = base.short_name(event.model, MAX_MODEL_NAME_CHARACTERS)
         if self.job.dialect:
             return b""
-        return stream.Started(self.job.message_id, self.attempt, self.model).frame(self.job.channel)
+        job = self.job
+        return stream.Started(job.message_id, self.attempt, self.model, job.history_cut).frame(job.channel)
 
     def begun(self, provider: str, now: float) -> bytes:
         """How the reply has begun, as JSON, if nothing has begun it before. Behind :meth:`started`.
 
         :param now: Unix time.
         """
-        return msgspec.json.encode(stream.Begun(self.model, provider, int(now), self.attempt))
+        cut = self.job.history_cut
+        return msgspec.json.encode(
+            stream.Begun(self.model, provider, int(now), self.attempt, history_cut=cut)
+        )
 
     def tokens(self, text: str) -> list[LogRecord]:
         """The tokens of the next piece of text: usually one, several if it is very long, none if held back.
@@ -232,7 +236,7 @@ class Reply:
         if not code and not self.written.tokens:
             code = _EMPTY_STOPS.get(stop_reason, "empty")
         state: stream.End = "failed" if code else "complete"
-        self._decide(state, code, well_formed(stop_reason))
+        self._decide(state, code, base.short_name(stop_reason, MAX_STOP_REASON_CHARACTERS))
 
     def fail(self, code: str) -> None:
         """Decide that the reply fails."""

@@ -13,9 +13,9 @@ import msgspec
 
 from legato.protocol import parts
 from legato.protocol.approvals import CALL_ID
-from legato.protocol.text import Joiner, decode_json, well_formed
-from legato.worker.agents import shown
-from legato.worker.limits import APPROVAL_MAX_INPUT_BYTES, TOOL_MAX_CALLS
+from legato.protocol.text import Joiner, decode_json
+from legato.worker.agents import calling, shown
+from legato.worker.limits import APPROVAL_MAX_INPUT_BYTES, MAX_STOP_REASON_CHARACTERS, TOOL_MAX_CALLS
 from legato.worker.providers import base
 
 from .transcript import NewPart, new_part
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from legato.worker.agents.agent import Agent
     from legato.worker.agents.calling import CallResult
+    from legato.worker.agents.tools import Tool
 
     from .log import StoredLog
 
@@ -199,13 +200,14 @@ class Steps:
         record = StepRecord(event.content, calls)
         new = [self._shown(shown.called(one.call, one.name, _given(one), self._view)) for one in calls]
         new = [part for part in new if part.kind != parts.HIDDEN]
-        step = parts.StepCompleted(self.count + 1, well_formed(event.stop_reason), event.usage)
+        reason = base.short_name(event.stop_reason, MAX_STOP_REASON_CHARACTERS)
+        step = parts.StepCompleted(self.count + 1, reason, base.bounded(event.usage))
         new.append(new_part(step, msgspec.json.encode(record)))
         self._complete(record)
         if self.open is not None:
             for one in calls[:TOOL_MAX_CALLS]:  # the others are not made
                 tool = self.agent.tool(one.name)
-                if tool is not None and tool.needs_approval and _can_be_approved(one):
+                if tool is not None and tool.needs_approval and _can_be_approved(tool, one):
                     expires = int(now + tool.approval_seconds)
                     self.open.deadlines[one.call] = expires
                     asked = parts.ApprovalRequested(one.call, one.name, expires, _given(one))
@@ -276,11 +278,14 @@ def _given(call: base.ToolCall) -> Any:
 _json: Final = msgspec.json.Decoder()
 
 
-def _can_be_approved(call: base.ToolCall) -> bool:
-    """Whether a person can be shown the whole input, and name the call: nobody approves what nobody sees."""
-    if not CALL_ID.fullmatch(call.call):
+def _can_be_approved(tool: Tool, call: base.ToolCall) -> bool:
+    """Whether a person can be shown the whole input, and name the call: nobody approves what nobody sees.
+
+    Nor is anybody asked for a call whose arguments do not fit: it could not be made.
+    """
+    if not CALL_ID.fullmatch(call.call) or not shown.is_shown(_given(call), APPROVAL_MAX_INPUT_BYTES):
         return False
-    return shown.is_shown(_given(call), APPROVAL_MAX_INPUT_BYTES)
+    return not isinstance(calling.arguments_of(tool, call), calling.CallResult)
 
 
 def _pauses(stop_reason: str) -> bool:

@@ -131,7 +131,8 @@ class Store:
 
         For a job with a conversation: the newest exchanges on the path to its parent whose reply is complete
         or cancelled, oldest first; and the message, if it is answered once more. The conversation is created
-        if it does not exist. The log says when the path is cut to the limits. Any other job is unchanged.
+        if it does not exist. If the path is cut to the limits, the job and the log say so. Any other job is
+        unchanged.
 
         :raises ConversationDeniedError: the conversation is another user's, or was deleted.
         :raises UnknownParentError: it has no such turn as the job's parent.
@@ -146,8 +147,9 @@ class Store:
             )
         except database.FAULTS as error:
             raise _translated(error) from None
-        before = _within(_turns(newest_first), self._limits, job)
-        return msgspec.structs.replace(job, message=message, history=before)
+        turns = _turns(newest_first)
+        kept = _within(turns, self._limits, job)
+        return msgspec.structs.replace(job, message=message, history=kept, history_cut=len(kept) < len(turns))
 
     def _before(self, connection: sa.Connection, job: Job) -> tuple[str, Sequence[tuple[str, str]]]:
         """The job's message, and the newest exchanges on the path to it."""

@@ -68,6 +68,7 @@ async def test_a_history_within_the_limits_is_told_whole_and_not_mentioned(serve
     )
     assert (status, list(answer)) == (200, ["message_id"])
     assert await queued(redis) == [("Hi", ["aaaaa", "bbbbb", "ccccc", "ddddd"])]
+    assert [job.history_cut for job in await jobs(redis)] == [False]
 
 
 CUT = [
@@ -84,6 +85,7 @@ async def test_a_longer_history_is_cut_and_the_answer_says_so(server, redis, his
     status, answer = await send(server, {"message": "Hi", "history": history})
     assert (status, answer.pop("history_dropped")) == (200, dropped)
     assert list(answer) == ["message_id"]
+    assert [job.history_cut for job in await jobs(redis)] == [True]
     assert await queued(redis) == [("Hi", kept)]
 
 

@@ -37,6 +37,13 @@ def data(*said: lives.Said) -> list[tuple[str, object]]:
     return [(event[len("event: ") :], json.loads(text[len("data: ") :])) for _, event, text, *_ in lines]
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_the_first_event_says_if_the_history_was_cut(cut):
+    opening = lives.OPENING._replace(begun=lives.Begun("m", history_cut=cut))
+    (frame,) = sse.Events().begin(opening)
+    assert (b'"historyCut":true' in frame) is cut
+
+
 def test_parts_that_the_samples_do_not_have():
     head = {"userId": 7, "messageId": "m7f3"}
     assert data(

@@ -27,6 +27,16 @@ LOOK = tool(look)
         ({"tools": [look]}, "tools: look is not a tool; decorate the function with @tool"),
         ({"tools": ["look"]}, "tools: 'look' is not a tool"),
         ({"tools": [LOOK, LOOK]}, "tools: look stands twice"),
+        ({"tools": [LOOK], "server_tools": [{"name": "look"}]}, "server_tools: look stands twice"),
+        ({"server_tools": [{"name": "fetch"}, {"name": "fetch"}]}, "server_tools: fetch stands twice"),
+        ({"server_tools": [{"type": "mcp_toolset"}] * 129}, "tools: expected at most 128, those of"),
+        ({"thinking": Thinking(-5)}, "thinking: expected budget_tokens to be a whole number of 0 or more"),
+        ({"thinking": Thinking("x")}, "thinking: expected budget_tokens to be a whole number"),  # type: ignore[arg-type]
+        ({"thinking": Thinking(True)}, "thinking: expected budget_tokens to be a whole number"),
+        (
+            {"thinking": Thinking(1000), "max_tokens": 1000},
+            "thinking: budget_tokens must be less than max_tokens, which is 1000",
+        ),
         ({"max_steps": 0}, "max_steps: expected 1 to 100"),
         ({"max_steps": 101}, "max_steps: expected 1 to 100"),
         ({"show_tools": "all"}, "show_tools: expected"),
@@ -42,6 +52,10 @@ LOOK = tool(look)
         ({"server_tools": {"type": "x"}}, "server_tools: expected a list"),
         ({"server_tools": ["web_search"]}, "server_tools: expected a list of mappings"),
         ({"mcp_servers": [{"token": object()}]}, "mcp_servers: it cannot be written as JSON"),
+        (
+            {"extra": {"compaction": {"type": "summarize"}}},
+            "extra: compaction would summarise in each",
+        ),
         ({"extra": {"metadata": object()}}, "extra: it cannot be written as JSON"),
     ],
 )
@@ -50,6 +64,12 @@ def test_what_makes_no_sense_is_refused_in_one_line(values: dict[str, Any], said
         Agent(**values)
     assert str(caught.value).startswith(said)
     assert "\n" not in str(caught.value)
+
+
+def test_tools_of_the_provider_without_a_name_and_a_budget_without_a_limit_are_accepted() -> None:
+    agent = Agent(tools=[LOOK], server_tools=[{"type": "mcp_toolset"}] * 127, thinking=Thinking(9_000))
+    assert len(agent.server_tools) == 127
+    assert Agent(max_tokens=1, thinking=Thinking()).thinking == Thinking(0)
 
 
 def test_tools_may_come_from_a_generator() -> None:
@@ -81,9 +101,9 @@ def test_a_tool_says_how_much_is_seen_of_it_or_else_the_agent(
 
 
 async def test_options_are_those_of_the_agent() -> None:
-    agent = Agent(model="m", system="s", max_tokens=5, thinking=Thinking(100), server_tools=[{"type": "x"}])
+    agent = Agent(model="m", system="s", max_tokens=101, thinking=Thinking(100), server_tools=[{"type": "x"}])
     options = await agent.options(make_job())
-    assert (options.model, options.system, options.max_tokens) == ("m", "s", 5)
+    assert (options.model, options.system, options.max_tokens) == ("m", "s", 101)
     assert options.thinking == Thinking(100)
     assert options.server_tools == ({"type": "x"},)
 

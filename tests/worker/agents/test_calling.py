@@ -6,6 +6,7 @@ import asyncio
 import enum
 import json
 import logging
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -100,19 +101,27 @@ async def test_arguments_that_do_not_fit_are_told_to_the_model(arguments: str) -
     assert fails(await call(add, arguments)).startswith("The arguments are invalid: ")
 
 
-class Span(msgspec.Struct):
-    days: int
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyError("no such span"), "KeyError: 'no such span'"),
+        (SystemExit(3), "SystemExit: 3"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (asyncio.CancelledError(), "CancelledError"),
+    ],
+)
+async def test_whatever_a_types_own_code_raises_is_told_to_the_model(error: BaseException, said: str) -> None:
+    class Span(msgspec.Struct):
+        days: int
 
-    def __post_init__(self) -> None:
-        raise KeyError("no such span")
+        def __post_init__(self) -> None:
+            raise error
 
-
-async def test_an_error_of_a_types_own_code_is_told_to_the_model() -> None:
-    @tool
-    async def book(span: Span) -> None:
+    async def book(span: Any) -> None:
         """Book."""
 
-    assert "KeyError: 'no such span'" in fails(await call(book, '{"span":{"days":1}}'))
+    book.__annotations__["span"] = Span
+    assert fails(await call(tool(book), '{"span":{"days":1}}')) == f"The arguments are invalid: {said}"
 
 
 async def test_an_error_that_cannot_say_what_it_is_ends_nothing() -> None:
@@ -157,7 +166,8 @@ class Place:
         ({1: (2, 3)}, '{"1":[2,3]}', {"1": [2, 3]}),
         (Place("Oslo"), '{"city":"Oslo"}', {"city": "Oslo"}),
         (Colour.RED, "red", "red"),
-        (float("nan"), "null", None),
+        ({"null": [None, 1e308]}, '{"null":[null,1e308]}', {"null": [None, 1e308]}),
+        (b"\xff\xfe", "//4=", "//4="),
         (2**100, str(2**100), 2**100),
     ],
 )
@@ -202,6 +212,37 @@ async def test_a_result_that_is_no_json_is_told_to_the_model(value: Any) -> None
     said = fails(await call(answering(value)))
     assert said.startswith("The tool answered what is no JSON: ")
     assert "\n" not in said
+
+
+class Weight(msgspec.Struct):
+    kilos: float
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(
+    "around", [lambda x: x, lambda x: {"a": [1, (2, x)]}, Weight, lambda x: {1: x}, lambda x: ["\ud800", x]]
+)
+async def test_a_number_that_json_does_not_have_is_told_to_the_model(
+    around: Callable[[float], Any], bad: float
+) -> None:
+    """Not null, which would say that there is no value."""
+    said = fails(await call(answering(around(bad))))
+    assert said == "The tool answered what is no JSON: JSON has no number for nan or inf"
+
+
+async def test_a_result_that_is_too_long_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    decode = msgspec.json.decode
+
+    def counted(encoded: bytes, **options: Any) -> Any:
+        read.append(len(encoded))
+        return decode(encoded, **options)
+
+    monkeypatch.setattr(msgspec.json, "decode", counted)
+    assert (await call(answering("x" * TOOL_MAX_OUTPUT_BYTES))).output.failed
+    assert max(read, default=0) < TOOL_MAX_OUTPUT_BYTES
+    await call(answering("x" * 9_000))
+    assert max(read) == 9_002
 
 
 async def test_a_result_that_is_too_long_is_told_to_the_model() -> None:
@@ -254,6 +295,29 @@ async def hang() -> None:
 
 async def test_a_tool_that_hangs_is_ended_after_its_time() -> None:
     assert fails(await call(hang)) == "The tool did not answer within 0.01 seconds."
+
+
+async def test_a_tool_that_blocks_the_process_beyond_its_time_is_told_in_the_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calling, "TOOL_OVERRUN_SECONDS", 0.0)
+
+    @tool(timeout=0.01)
+    async def block() -> str:
+        """Block."""
+        time.sleep(0.02)  # noqa: ASYNC251 - that is the mistake
+        return "done"
+
+    assert (await call(block)).value == "done"
+    (record,) = caplog.records
+    assert record.getMessage().startswith(
+        "tool block: 0.0 s instead of at most 0.01 s: something has blocked"
+    )
+    caplog.clear()
+    monkeypatch.undo()
+    assert "did not answer" in fails(await call(hang))
+    assert (await call(add, '{"a": 2}')).value == 3
+    assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
 
 
 async def test_a_tool_that_ignores_its_end_is_left_behind() -> None:

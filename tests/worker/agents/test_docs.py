@@ -8,16 +8,21 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from legato.worker import agents, limits
 from legato.worker.agents import Agent
 from legato.worker.agents.loading import Agents
+from legato.worker.replies import agent_writer
+from legato.worker.replies.steps import ApprovalDecision
 
 if TYPE_CHECKING:
     from tests.worker.agents.folder import Folder
 
-TEXT = (Path(__file__).parents[3] / "docs" / "agents.md").read_text()
+DOCS = Path(__file__).parents[3] / "docs"
+TEXT = (DOCS / "agents.md").read_text()
+CHAT = (DOCS / "chat.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 
 
@@ -42,6 +47,7 @@ def test_the_code_runs(folder: Folder) -> None:
     ("row", "values"),
     [
         ("requests to the model", [limits.AGENT_STEPS, limits.AGENT_MAX_STEPS]),
+        ("tools of an agent", [limits.AGENT_MAX_TOOLS]),
         ("calls in one step", [limits.TOOL_MAX_CALLS]),
         ("time of a function", [limits.AGENT_SYSTEM_SECONDS]),
         ("time of one call", [limits.TOOL_SECONDS, 86_400]),
@@ -60,6 +66,18 @@ def test_the_code_runs(folder: Folder) -> None:
 )
 def test_the_numbers_are_those_of_the_code(row: str, values: list[float]) -> None:
     assert numbers(row) == values
+
+
+def test_the_sample_of_a_refused_call_says_what_the_worker_says() -> None:
+    decided, finished = (
+        msgspec.json.decode(found)
+        for found in re.findall(
+            r'^tool\.(?:approval_decided|finished) +(\{.*"call":"c-2".*\})$', CHAT, re.MULTILINE
+        )
+    )
+    decision = ApprovalDecision(decided["approve"], decided["note"])
+    assert finished["error"] == agent_writer._refusal(decision)
+    assert finished["denied"]
 
 
 def test_every_option_is_described() -> None:

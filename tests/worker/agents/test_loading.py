@@ -72,6 +72,31 @@ def test_what_is_no_import_path_is_refused(folder: Folder, path: str) -> None:
             "worker.agent: shop cannot be imported: OSError: two lines (",
         ),
         ("import sys\nsys.exit(3)\n", "worker.agent: shop cannot be imported: SystemExit: 3 ("),
+        ("raise BaseException('x')\n", "worker.agent: shop cannot be imported: BaseException: x ("),
+        (
+            "import asyncio\nraise asyncio.CancelledError('x')\n",
+            "worker.agent: shop cannot be imported: CancelledError: x (",
+        ),
+        (
+            "class Mute(Exception):\n    def __str__(self):\n        raise SystemExit(3)\n\nraise Mute\n",
+            "worker.agent: shop cannot be imported: Mute: (",
+        ),
+        (
+            "def __getattr__(name):\n    raise SystemExit(name)\n",
+            "worker.agent: shop cannot be imported: SystemExit: ",
+        ),
+        (
+            "async def agent():\n    yield 'x'\n",
+            "worker.agent: shop:agent cannot be called with one argument: expected async def agent(turn)",
+        ),
+        (
+            "async def agent(turn, more):\n    yield 'x'\n",
+            "worker.agent: shop:agent cannot be called with one argument",
+        ),
+        (
+            "async def agent(*, turn):\n    yield 'x'\n",
+            "worker.agent: shop:agent cannot be called with one argument",
+        ),
         ("import no_such_module\n", "worker.agent: shop cannot be imported: ModuleNotFoundError: No module"),
         ("x = 1\n", "worker.agent: shop has no agent"),
         ("agent = 7\n", "worker.agent: shop:agent is neither an Agent nor an async generator function"),
@@ -96,6 +121,35 @@ def test_the_line_of_the_mistake_is_told(folder: Folder) -> None:
     assert refusal({"default": "shop:agent"}).endswith(f"OSError: no ({path}:3)")
 
 
+def test_the_line_is_the_users_not_one_of_python_or_a_package_that_found_the_mistake(folder: Folder) -> None:
+    path = folder.write(
+        "shop.py", "from legato.worker.agents import Meta\n\nPATTERN = Meta(pattern='(')\nagent = 1\n"
+    )
+    assert refusal({"default": "shop:agent"}).endswith(f" ({path}:3)")
+
+
+def test_the_line_of_an_installed_agent_is_told_if_there_is_no_other(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder.write("site-packages/bought.py", "import json\n\njson.loads('{')\n")
+    monkeypatch.syspath_prepend(path.parent)
+    assert refusal({"default": "bought:agent"}).endswith(f" ({path}:3)")
+
+
+@pytest.mark.parametrize("parameters", ["turn", "turn, more=None", "*turns", "turn, /"])
+def test_a_handler_may_have_any_parameters_that_one_argument_satisfies(
+    folder: Folder, parameters: str
+) -> None:
+    folder.write("shop.py", f"async def reply({parameters}):\n    yield 'x'\n")
+    assert callable(Agents({"default": "shop:reply"})["default"])
+
+
+def test_who_interrupts_the_start_is_obeyed(folder: Folder) -> None:
+    folder.write("shop.py", "raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        Agents({"default": "shop:agent"})
+
+
 def test_a_module_that_is_not_there_is_refused(folder: Folder) -> None:
     said = refusal({"default": "nowhere_to_be_found:agent"})
     assert said.startswith("worker.agent: nowhere_to_be_found cannot be imported: ModuleNotFoundError: ")
@@ -115,6 +169,25 @@ def test_tools_over_a_provider_that_takes_none_are_refused(folder: Folder) -> No
         agents.check(Puppet())
     assert str(caught.value) == "worker.agent: shop:agent has tools; this provider takes none"
     Agents({"default": "plain:agent"}).check(Puppet())
+
+
+OF_THE_PROVIDER = "from legato.worker.agents import Agent\nagent = Agent({}=[{{'name': 'x'}}])\n"
+
+
+@pytest.mark.parametrize("option", ["server_tools", "mcp_servers"])
+def test_tools_of_the_provider_over_one_that_has_none_are_refused(folder: Folder, option: str) -> None:
+    class Calling(Puppet):
+        """Takes an agent's tools, and has none of its own, as ``openai_compatible``."""
+
+        takes_tools = True
+
+    folder.write("shop.py", OF_THE_PROVIDER.format(option))
+    agents = Agents({"default": "shop:agent"})
+    agents.check(Scripted())
+    for provider in (Calling(), Puppet()):
+        with pytest.raises(SettingsError) as caught:
+            agents.check(provider)
+        assert str(caught.value) == f"worker.agent: shop:agent has {option}; this provider takes none"
 
 
 # --- reloading

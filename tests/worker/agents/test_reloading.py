@@ -81,6 +81,51 @@ async def test_a_broken_file_leaves_the_agent_and_one_line_in_the_log(
     assert "\n" not in warning
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("raise BaseException('x')\n", "BaseException: x"), ("import sys\nsys.exit(1)\n", "SystemExit: 1")],
+)
+async def test_whatever_a_change_raises_later_changes_are_noticed(
+    folder: Folder, agents: Agents, caplog: pytest.LogCaptureFixture, text: str, said: str
+) -> None:
+    change(folder, "shop.py", text)
+    await until(lambda: caplog.records)
+    assert said in caplog.records[0].getMessage()
+    change(folder, "shop.py", AGENT.format("m2"))
+    await until(lambda: model_of(agents) == "m2")
+
+
+async def test_a_fault_of_ours_does_not_end_the_watch(
+    folder: Folder, agents: Agents, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise OSError("two\nlines")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(agents, "reload", broken)
+        change(folder, "shop.py", AGENT.format("m2"))
+        await until(lambda: caplog.records)
+    assert caplog.records[0].getMessage() == "two lines: the version before is used on"
+    change(folder, "shop.py", AGENT.format("m3"))
+    await until(lambda: model_of(agents) == "m3")
+
+
+async def test_a_folder_that_cannot_be_read_for_a_while_does_not_end_the_watch(
+    folder: Folder, agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[None] = []
+
+    def broken() -> None:
+        looks.append(None)
+        raise FileNotFoundError("the working directory is gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reloading, "_times", broken)
+        await until(lambda: len(looks) > 1)
+    change(folder, "shop.py", AGENT.format("m2"))
+    await until(lambda: model_of(agents) == "m2")
+
+
 async def test_mending_a_module_that_was_never_imported_is_noticed(
     folder: Folder, agents: Agents, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from legato.protocol import parts
-from legato.worker.agents import shown
+from legato.worker.agents import Agent, shown
 from legato.worker.limits import MAX_SHOWN_BYTES
+from legato.worker.providers import base
 
 
 def nested(levels: int) -> Any:
@@ -57,3 +58,24 @@ def test_the_bound_counts_the_bytes_of_the_value_alone(length: int, fits: bool) 
 def test_what_is_no_json_is_left_out() -> None:
     assert not shown.is_shown(object(), MAX_SHOWN_BYTES)
     assert not shown.is_shown(msgspec.UNSET, MAX_SHOWN_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("https://example.com/a", "https://example.com/a"),
+        ("HTTP://example.com/", "HTTP://example.com/"),
+        ("javascript:alert(1)", ""),
+        (" javascript:alert(1)", ""),
+        ("data:text/html,x", ""),
+        ("//example.com/a", ""),
+        ("httpx://example.com", ""),
+        ("", ""),
+    ],
+)
+@pytest.mark.parametrize("who", [shown.EVERYTHING, shown.view_of(Agent())])
+def test_readers_can_follow_an_address_of_the_web_only(url: str, told: str, who: shown.View) -> None:
+    """Whether it comes from a handler, a provider or a tool."""
+    part = shown.part_of(base.Citation(url, "title", "words", "source"), who, {})
+    assert part == parts.CitationReceived(told, "title", "words", "source")
+    assert shown.cited(parts.CitationReceived(url)).url == told

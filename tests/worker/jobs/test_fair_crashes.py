@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 LEASE = 30
 STEPS = 150
-SHARES = Shares.of(Worker(fair=True, max_per_user=2, max_per_tenant=3, tenant_weights={"t0": 2}))
+SHARES = Shares.of(
+    Worker(fair=True, max_per_user=2, max_per_tenant=3, tenant_weights={"t0": 2}, user_weights={"u0": 3})
+)
 
 
 @pytest.fixture(autouse=True)

@@ -155,6 +155,38 @@ async def test_weights_are_jobs_per_round(redis: Redis, reader: Redis) -> None:
     assert counts == {"gold": 40, "silver": 20, "iron": 10}
 
 
+async def test_weights_of_users_are_jobs_per_turn_within_their_tenant(redis: Redis, reader: Redis) -> None:
+    queue = fair(redis, reader, user_weights={"ann": 3, "7": 2})
+    await queue.prepare()
+    for number in range(4):
+        await add(redis, f"a.ann.{number} a.7.{number} a.bob.{number} b.ann.{number}")
+    assert await all_of(queue) == [
+        *("a.ann.0", "b.ann.0", "a.ann.1", "b.ann.1", "a.ann.2", "b.ann.2", "a.7.0", "b.ann.3", "a.7.1"),
+        *("a.bob.0", "a.ann.3", "a.7.2", "a.7.3", "a.bob.1", "a.bob.2", "a.bob.3"),
+    ]
+    assert await room(redis) == {}
+
+
+async def test_a_user_without_jobs_saves_nothing_up(redis: Redis, reader: Redis) -> None:
+    queue = fair(redis, reader, user_weights={"ann": 3})
+    await queue.prepare()
+    await add(redis, "a.ann.1 a.bob.1 a.bob.2")
+    assert names(await queue.poll(2)) == ["a.ann.1", "a.bob.1"]
+    await add(redis, "a.ann.2 a.ann.3 a.ann.4 a.ann.5 a.bob.3")
+    assert names(await queue.poll(9)) == [*("a.bob.2", "a.ann.2", "a.ann.3", "a.ann.4", "a.bob.3", "a.ann.5")]
+
+
+async def test_a_user_at_the_maximum_keeps_the_rest_of_a_turn(redis: Redis, reader: Redis) -> None:
+    queue = fair(redis, reader, user_weights={"ann": 3}, max_per_user=2)
+    await queue.prepare()
+    await add(redis, "a.ann.1 a.ann.2 a.ann.3 a.ann.4 a.bob.1 a.bob.2 a.bob.3")
+    first, _, third = await queue.poll(3)
+    assert names([first, third]) == ["a.ann.1", "a.bob.1"], "ann has two, and bob is next"
+    await queue.acknowledge(first.id)
+    await queue.acknowledge(third.id)
+    assert names(await queue.poll(9)) == ["a.ann.3", "a.bob.2", "a.bob.3"]
+
+
 async def test_a_tenant_without_jobs_saves_nothing_up(redis: Redis, reader: Redis) -> None:
     queue = fair(redis, reader, tenant_weights={"gold": 4})
     await queue.prepare()
@@ -513,8 +545,14 @@ async def test_a_stream_that_is_gone_takes_its_order_along(ours: FairQueue, redi
 
 def test_shares_name_those_that_have_their_own() -> None:
     settings = Worker(
-        fair=True, max_per_user=2, max_per_tenant=5, tenant_weights={"a": 3}, tenant_limits={"b": 9}
+        fair=True,
+        max_per_user=2,
+        max_per_tenant=5,
+        tenant_weights={"a": 3},
+        tenant_limits={"b": 9},
+        user_weights={"7": 2},
     )
     shares = Shares.of(settings)
     assert (shares.per_user, shares.per_tenant) == (2, 5)
     assert msgspec.json.decode(shares.of_tenants) == {"a": [3, 5], "b": [1, 9]}
+    assert msgspec.json.decode(shares.of_users) == {"7": 2}

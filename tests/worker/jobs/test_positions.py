@@ -198,7 +198,7 @@ async def test_what_is_no_job_has_a_place_and_nobody_hears(redis: Redis, reader:
 
 
 async def order(redis: Redis, queue: FairQueue) -> list[bytes]:
-    listed = await redis.register_script(_script())(KEYS, ("us", 9, 500, queue.shares.of_tenants))
+    listed = await redis.register_script(_script())(KEYS, ("us", 9, 500, *queue.shares[2:]))
     return list(listed[2][::2])
 
 
@@ -210,7 +210,8 @@ def _script() -> str:
 async def test_the_order_of_positions_is_that_of_claims(redis: Redis, reader: Redis, seed: int) -> None:
     """From any state, as long as nothing comes."""
     dice = random.Random(seed)
-    queue = await fair(redis, reader, tenant_weights={"t0": 3, "t1": 2})
+    weights: Any = {"tenant_weights": {"t0": 3, "t1": 2}, "user_weights": {"u0": 3, "u1": 2}}
+    queue = await fair(redis, reader, **weights)
     for number in range(dice.randint(1, 60)):
         await add(redis, f"t{dice.randrange(5)}.u{dice.randrange(3)}.{number}")
         if dice.random() < 0.2:
@@ -227,7 +228,8 @@ async def test_the_order_of_positions_is_that_of_claims(redis: Redis, reader: Re
 async def test_no_position_grows_while_nothing_comes(redis: Redis, reader: Redis, seed: int) -> None:
     """Although a user at the maximum keeps a turn that others of the tenant take meanwhile."""
     dice = random.Random(seed)
-    queue = await fair(redis, reader, max_per_user=1, max_per_tenant=2, tenant_weights={"t0": 3})
+    weights: Any = {"tenant_weights": {"t0": 3}, "user_weights": {"u0": 2}}
+    queue = await fair(redis, reader, max_per_user=1, max_per_tenant=2, **weights)
     room = Positions(redis, queue)
     for number in range(40):
         await add(redis, f"t{dice.randrange(4)}.u{dice.randrange(3)}.{number}")

@@ -68,6 +68,7 @@ def results(*outputs: tuple[str, str]) -> tuple[base.ToolOutput, ...]:
 async def test_provider_takes_tools() -> None:
     async with connected() as (provider, _):
         assert base.takes_tools(provider)
+        assert base.takes_server_tools(provider)
 
 
 async def test_tools_are_offered_with_the_schema_of_their_input() -> None:

@@ -78,6 +78,8 @@ def test_installed_modules_come_before_those_of_the_working_directory(here: Path
             "mine:Mine",
             "mine cannot be imported: ZeroDivisionError: division by zero ({here}/mine.py:2)",
         ),
+        ("raise BaseException('x')", "mine:Mine", "cannot be imported: BaseException: x ({here}/mine.py:1)"),
+        ("def make(settings):\n    raise SystemExit(3)", "mine:make", "mine:make failed: SystemExit: 3"),
         (
             "def make():\n    pass",
             "mine:make",

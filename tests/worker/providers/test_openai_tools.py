@@ -54,6 +54,7 @@ def done(seen: list[base.Event], *texts: str) -> base.Step:
 async def test_tools_go_along_as_the_api_takes_them() -> None:
     async with connected(chat.whole("x")) as (provider, server):
         assert base.takes_tools(provider)
+        assert not base.takes_server_tools(provider)
         await events(provider, REQUEST)
     (request,) = server.requests
     assert request["tools"] == [

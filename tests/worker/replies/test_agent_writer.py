@@ -765,23 +765,37 @@ async def test_a_worker_that_dies_while_it_makes_an_approved_call_leaves_it_to_t
     assert "interrupted" in result["error"]
 
 
-@pytest.mark.parametrize("given", ["nonsense", '{"amount":5,"note":"' + "x" * 65_536 + '"}', "7" * 65_537])
-async def test_what_cannot_be_shown_to_a_person_is_not_called(
-    stage: AgentStage, careful: Agent, given: str
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ('{"text":"' + "x" * 65_536 + '"}', "needs the approval of a person, who was not asked"),
+        ("nonsense", "The arguments are invalid: "),
+        ("7" * 65_537, "The arguments are invalid: "),
+        ('{"text":7}', "The arguments are invalid: "),
+    ],
+)
+async def test_nobody_is_asked_for_a_call_that_cannot_be_shown_or_made(
+    stage: AgentStage, given: str, said: str
 ) -> None:
+    @tool(needs_approval=True)
+    async def pay(text: str) -> str:
+        """Pay."""
+        stage.world.effects["pay"] += 1
+        return text
+
     model = Puppet(
         *(base.RequestAccepted("m"), base.ToolCall("c", "pay", given), base.Final("tool_use", Usage())),
         *(base.RequestAccepted("m"), base.Text("done"), END),
     )
     job = make_job()
     async with Ears(stage.redis, job) as ears:
-        assert await stage.answer(careful, job, provider=model) is Outcome.DONE
+        assert await stage.answer(stage.agent([pay]), job, provider=model) is Outcome.DONE
         await ears.all()
     assert not stage.world.effects
     assert "tool.approval_requested" not in names(ears)
     (output,) = model.asked[1].steps[0].outputs
     assert output.failed
-    assert "needs the approval of a person, who was not asked" in output.text
+    assert said in output.text
 
 
 async def test_a_lone_surrogate_in_an_input_is_shown_replaced(stage: AgentStage) -> None:

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from legato.protocol.parts import LogEntry
-from legato.protocol.stream import FAILED_TEXT, Usage
+from legato.protocol.stream import FAILED_TEXT, Usage, decode_begun
 from legato.protocol.text import well_formed
 from legato.worker.providers import base
 from legato.worker.replies import reply
 from legato.worker.replies.log import Claim, GapError, StoredLog
 from legato.worker.replies.reply import Decision, Reply
+from legato.worker.store.tables import messages
 from tests.worker.support import make_job
 
 USAGE = Usage(input=3, output=2)
@@ -40,6 +41,43 @@ def test_started_tells_the_model_that_answers() -> None:
         {"messageId": "m1", "attempt": 2, "model": "claude-x"},
     )
     assert answer.model == "claude-x"
+
+
+def test_readers_are_told_if_the_model_does_not_get_the_whole_history() -> None:
+    answer = make(history_cut=True)
+    _, _, data = opened(answer.started(base.RequestAccepted("x")))
+    assert data == {"messageId": "m1", "attempt": 2, "model": "x", "historyCut": True}
+    assert decode_begun(answer.begun("anthropic", 3)).history_cut
+    assert not decode_begun(make().begun("anthropic", 3)).history_cut
+
+
+def test_whatever_a_provider_reports_the_end_of_the_reply_can_be_stored() -> None:
+    """A longer value made PostgreSQL refuse the turns, and a complete reply fail."""
+    answer = make()
+    answer.started(base.RequestAccepted("m" * 300))
+    answer.tokens("x")
+    answer.final(base.Final("a\0\ud800" + "r" * 1_000_000, Usage(2**70, -1, 2**31 - 1, 2**31)))
+    decision = answer.decision
+    assert decision is not None
+    assert decision.state == "complete"
+    assert decision.stop_reason == "a\ufffd" + "r" * 61
+    assert decision.model == "m" * 200
+    assert decision.usage == Usage(2**31 - 1, 0, 2**31 - 1, 2**31 - 1)
+    for column, text in ((messages.c.stop_reason, decision.stop_reason), (messages.c.model, decision.model)):
+        assert len(text) <= column.type.length
+
+
+def test_the_usage_of_all_attempts_together_can_be_stored() -> None:
+    answer = make(usage=msgspec.json.encode(Usage(2**31 - 5, 1)))
+    answer.final(base.Final("end_turn", Usage(9, 1)))
+    assert answer.usage == Usage(2**31 - 1, 2)
+
+
+def test_the_name_of_a_model_that_never_answered_can_be_stored() -> None:
+    answer = Reply(make_job(), Claim("run", 1, 0, b"", b""), model="m" * 300)
+    answer.fail("overloaded")
+    assert answer.decision is not None
+    assert answer.decision.model == "m" * 200
 
 
 @pytest.mark.parametrize("user_id", [7, "ann"])

@@ -10,7 +10,7 @@ import pytest
 from legato.protocol.jobs import Turn
 from legato.worker.replies.reply import Decision
 from legato.worker.replies.runner import Control, Outcome
-from legato.worker.store.conversations import Store
+from legato.worker.store.conversations import HistoryLimits, Store
 from tests.database_servers import Postgres
 from tests.waiting import WAIT, until
 from tests.worker.replies.test_runner import Stage, spoken
@@ -39,6 +39,19 @@ async def test_conversation_is_told_to_the_model(stage: Stage) -> None:
         "And then?",
         (Turn("user", "Hello"), Turn("assistant", "answer 0")),
     )
+
+
+async def test_readers_are_told_of_a_conversation_that_is_too_long(stage: Stage, tmp_path: Path) -> None:
+    stage.store = Store(f"sqlite:///{tmp_path}/turns.db", limits=HistoryLimits(turns=2))
+    cut: list[bool] = []
+    for number in range(3):
+        job = make_job(f"question {number}", f"m{number}", conversation_id="c1")
+        async with Ears(stage.redis, job) as ears:
+            assert await stage.answer(Puppet(*spoken(f"answer {number}")), job) is Outcome.DONE
+            await ears.all()
+        cut.append(ears.heard[0][1].get("historyCut", False))
+    assert cut == [False, False, True]
+    await stage.store.aclose()
 
 
 async def test_another_users_conversation_ends_as_failed_without_asking_the_model(stage: Stage) -> None:

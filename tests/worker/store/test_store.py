@@ -261,6 +261,7 @@ async def test_only_the_newest_turns_are_told(any_tables: str, cuts: Callable[[]
         await say(store, f"m{number}", str(number), conversation_id="c1")
     assert await told(store) == ["user: m2", "assistant: 2", "user: m3", "assistant: 3"]
     assert cuts() == ["reply next: history cut to 4 turns, 6 characters"]
+    assert (await store.with_history(make_job(conversation_id="c1"))).history_cut
     await store.aclose()
 
 
@@ -273,6 +274,7 @@ async def test_history_that_is_told_whole_is_not_called_cut(
         await say(store, f"m{number}", str(number), conversation_id="c1")
     assert await told(store) == ["user: m0", "assistant: 0", "user: m1", "assistant: 1"]
     assert cuts() == []
+    assert not (await store.with_history(make_job(conversation_id="c1"))).history_cut
     await store.aclose()
 
 
