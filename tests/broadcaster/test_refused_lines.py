@@ -325,31 +325,35 @@ def api(
 
 
 @pytest.mark.parametrize(
-    ("request_", "reason", "app"),
+    ("make", "reason", "app"),
     [
-        (api(secret="x"), "bad_request_signature", "1"),
-        (api(key=SECRET), "unknown_auth_key", "1"),
-        (api(ago=3600), "expired_timestamp", "1"),
-        (api(version="2"), "bad_auth_parameters", "1"),
-        (api("/apps/9/events"), "unknown_app", "9"),
-        (api("/apps/9%0d%0a2027%20error/events", key="x"), "unknown_app", "9%0d%0a2027%20error"),
-        (api("/apps/1/eventz"), "no_such_endpoint", "1"),
-        (api("/apps/1/channels"), "wrong_method", "1"),
-        (api(body=b"{"), "invalid_request", "1"),
-        (api(body=b'{"name":"e","channel":"c","data":"%s"}' % (b"x" * 20_000)), "event_too_large", "1"),
-        (api(body=b"x" * 2000), "request_too_large", "1"),
+        (lambda: api(secret="x"), "bad_request_signature", "1"),
+        (lambda: api(key=SECRET), "unknown_auth_key", "1"),
+        (lambda: api(ago=3600), "expired_timestamp", "1"),
+        (lambda: api(version="2"), "bad_auth_parameters", "1"),
+        (lambda: api("/apps/9/events"), "unknown_app", "9"),
+        (lambda: api("/apps/9%0d%0a2027%20error/events", key="x"), "unknown_app", "9%0d%0a2027%20error"),
+        (lambda: api("/apps/1/eventz"), "no_such_endpoint", "1"),
+        (lambda: api("/apps/1/channels"), "wrong_method", "1"),
+        (lambda: api(body=b"{"), "invalid_request", "1"),
         (
-            api().replace(b"POST /", b"POST http://x/").replace(b"auth_key=app", b"auth_key=no"),
+            lambda: api(body=b'{"name":"e","channel":"c","data":"%s"}' % (b"x" * 20_000)),
+            "event_too_large",
+            "1",
+        ),
+        (lambda: api(body=b"x" * 2000), "request_too_large", "1"),
+        (
+            lambda: api().replace(b"POST /", b"POST http://x/").replace(b"auth_key=app", b"auth_key=no"),
             "unknown_auth_key",
             "1",
         ),
     ],
 )
-async def test_a_refused_request_to_the_api(lines, request_, reason, app):
+async def test_a_refused_request_to_the_api(lines, make, reason, app):
     limit = 1000 if reason == "request_too_large" else 1_000_000
     async with door(settings(max_request_bytes=limit)) as opened:
         one = opened.come()
-        one.read(request_)
+        one.read(make())
         await opened.calm()
     line = only(lines)
     assert one.written.startswith(b"HTTP/1.1 %d " % line["status"])
