@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 from legato.protocol.text import Joiner
-from legato.worker.agents.handler import HandlerSource, HandlerTurn
+from legato.worker.agents.handler import HandlerError, HandlerSource, HandlerTurn
 from legato.worker.agents.loading import DEFAULT
 from legato.worker.limits import HANDLER_SILENCE_SECONDS
 from legato.worker.providers import base
@@ -76,12 +76,20 @@ class ContinuingModel:
         self._job = job
 
     async def stream(self, request: base.ProviderRequest) -> AsyncGenerator[base.Event, None]:
-        """See :class:`legato.worker.agents.handler.Asker`."""
+        """See :class:`legato.worker.agents.handler.Asker`.
+
+        :raises HandlerError: the request has what the provider would ignore.
+        """
         job = self._job
         if job is not None and request.message == job.message:
             request = with_options(request, job)
         elif job is not None:
             request = request._replace(options=overlay(request.options, job))
+        options = request.options
+        if (options.server_tools or options.mcp_servers) and not base.takes_server_tools(
+            self._model.provider
+        ):
+            raise HandlerError("the handler asks for server tools; this provider takes none")
         request = request._replace(continuation=overlap.continuation(request.so_far))
         async with (
             admitted(self._model.breaker, math.inf) as is_probe,

@@ -11,7 +11,7 @@ from legato.protocol.jobs import AttachedFile
 from legato.protocol.stream import Usage
 from legato.worker.agents import Final, HandlerTurn, Text
 from legato.worker.agents.answer import StoredAnswer
-from legato.worker.agents.handler import HandlerSource, Replay
+from legato.worker.agents.handler import HandlerError, HandlerSource, Replay
 from legato.worker.providers import base
 from legato.worker.providers.scripted import Scripted
 from legato.worker.replies.handlers import ContinuingModel
@@ -147,3 +147,13 @@ async def test_a_fault_of_the_first_attempt_is_over_in_the_second() -> None:
     with pytest.raises(base.ProviderError):
         await answer(handler, Scripted())
     assert (await answer(handler, Scripted(), attempt=2))[-1].stop_reason == "end_turn"
+
+
+@pytest.mark.parametrize("option", ["server_tools", "mcp_servers"])
+async def test_tools_that_the_provider_would_ignore_are_refused(option: str) -> None:
+    fake = Fake("end_turn")
+    turn = HandlerTurn(make_job("Hi"), 1, Memory(), ContinuingModel(model_of(fake)))
+    options = msgspec.structs.replace(base.PLAIN, **{option: ({"type": "web_search_20250305"},)})
+    with pytest.raises(HandlerError, match="asks for server tools; this provider takes none"):
+        [event async for event in turn.ask(options=options)]
+    assert fake.requests == []
