@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.e2e.conftest import Legato, legato_up
 from tests.e2e.scenarios import pass_all
+from tests.tiers import PROOF_TIMEOUT, amount
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +21,15 @@ if TYPE_CHECKING:
 def legato(tmp_path_factory) -> Iterator[Legato]:
     with contextlib.ExitStack() as stack:
         data = tmp_path_factory.mktemp("legato")
-        environ = {"LEGATO_WORKER_AGENT": "tests.e2e.desk:agent", "LEGATO_DOORS_DISCONNECT_GRACE": "1"}
+        environ = {
+            "LEGATO_WORKER_AGENT": "tests.e2e.desk:agent",
+            "LEGATO_DOORS_DISCONNECT_GRACE": "1",
+            "LEGATO_CHAT_ALLOW": "dialect",
+            "LEGATO_WORKER_LEASE": "2",
+            "LEGATO_WORKER_TRIES": "9",
+            "LEGATO_SERVER_PROCESSES": f"{amount(1, 2)}",
+            "LEGATO_WORKER_PROCESSES": f"{amount(1, 2)}",
+        }
         running = stack.enter_context(legato_up(data, **environ))
         yield running
         assert running.stop() == 0
@@ -26,6 +37,25 @@ def legato(tmp_path_factory) -> Iterator[Legato]:
 
 
 @pytest.mark.timeout(700)
-@pytest.mark.parametrize("door", ["events", "hooks", "ui", "streams", "ag-ui", "openai"])
+@pytest.mark.parametrize("door", ["events", "hooks", "ui", "streams", "ag-ui", "openai", "laravel-ai"])
 def test_stock_clients_read_replies(legato, door):
     pass_all(f"doors-{door}", seconds=600, said=lambda: legato.output, LEGATO_URL=legato.url)
+
+
+DAY = dt.datetime.now(dt.UTC).toordinal()
+"""The seed in short: another each day. A failure names its seed; ``SEEDS=N-N`` repeats it."""
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(PROOF_TIMEOUT)
+def test_stock_clients_have_all_of_replies_whatever_is_killed(legato):
+    """In short one seed, without the hooks in a browser; :file:`doors-kills.test.mjs` says more."""
+    pass_all(
+        "doors-kills",
+        "--test-force-exit",
+        seconds=amount(600, PROOF_TIMEOUT),
+        said=lambda: legato.output,
+        LEGATO_URL=legato.url,
+        LEGATO_PID=str(legato.process.pid),
+        SEEDS=os.environ.get("SEEDS") or f"{amount(DAY, 1)}-{amount(DAY, 50)}",
+    )

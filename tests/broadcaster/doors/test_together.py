@@ -1,7 +1,7 @@
 """One reply through all doors at once, with lost messages, workers that die, and connections that break.
 
 Each reader comes back as its client does, to any of two nodes. All have the text of the log and one ending.
-The clients themselves, and programs that are killed, are in `tests/e2e/test_door_kills.py`.
+The clients themselves, and programs that are killed, are in `tests/e2e/doors-kills.test.mjs`.
 """
 
 from __future__ import annotations
