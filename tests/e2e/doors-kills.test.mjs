@@ -36,8 +36,11 @@ const isBeginning = (what, part, whole) => assert.equal(part, whole.slice(0, par
 
 /** One person, who asks the same by each door that starts a reply, and reads it by all others. */
 class Crowd {
-  constructor(person, script, text) {
-    Object.assign(this, { person, script, text });
+  constructor(person, { reasons, tokens }) {
+    this.person = person;
+    this.script = `#script rate=${RATE} reason=${reasons} tokens=${tokens}`;
+    this.text = words(0, tokens).join("");
+    this.reasoning = words(0, reasons).join("").replaceAll("w", "r");
   }
 
   /** `useChat`: an error is seen, and `resumeStream()` has all of the reply. */
@@ -53,6 +56,8 @@ class Crowd {
     assert.equal(talk.chat.status, "ready");
     assert.equal(talk.finished.filter(({ finishReason }) => finishReason === "stop").length, 1);
     assert.equal(talk.chat.messages.length, 2);
+    const reasoning = talk.reply.parts.filter(({ type }) => type === "reasoning");
+    assert.equal(reasoning.map(({ text }) => text).join(""), this.reasoning);
     return [talk.text, talk.reply.id];
   }
 
@@ -85,6 +90,8 @@ class Crowd {
       return insist("a run", () => thread.run());
     });
     assert.deepEqual(thread.outcome, { type: "success" });
+    const reasoning = thread.of("reasoning").map(({ content }) => content);
+    assert.equal(reasoning.join(""), this.reasoning);
     return [thread.text, thread.id];
   }
 
@@ -174,13 +181,10 @@ async function disturb(draw) {
 
 async function run(seed, hooks) {
   const draw = dice(seed);
-  const length = Math.floor(LENGTH * (1 + draw() / 2));
-  const reason = draw() < 0.3 ? "reason=60 " : "";
-  const crowd = new Crowd(
-    await Person.start(),
-    `#script rate=${RATE} ${reason}tokens=${length}`,
-    words(0, length).join(""),
-  );
+  const crowd = new Crowd(await Person.start(), {
+    tokens: Math.floor(LENGTH * (1 + draw() / 2)),
+    reasons: draw() < 0.3 ? 60 : 1,
+  });
   const begun = new Promise((resolve) => (crowd.begun = resolve));
   await Promise.all([crowd.run(hooks), begun.then(() => disturb(draw))]);
   count("seeds");
