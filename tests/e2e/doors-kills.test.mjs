@@ -31,8 +31,17 @@ const count = (what, by = 1) => (counts[what] = (counts[what] ?? 0) + by);
 
 console.warn = console.error = () => {}; // what the clients say of broken lines
 
+/** Assert that a text is another; otherwise say where they part. */
+function isSame(what, text, expected) {
+  if (text === expected) return;
+  const same = [...expected].findIndex((character, at) => character !== text[at]);
+  const from = Math.max(0, (same < 0 ? expected.length : same) - 20);
+  const near = (one) => `…${one.slice(from, from + 60)} (${one.length} characters)`;
+  assert.fail(`${what}: ${near(text)} instead of ${near(expected)}`);
+}
+
 /** Assert that a text breaks off, but has nothing that the whole has not. */
-const isBeginning = (what, part, whole) => assert.equal(part, whole.slice(0, part.length), what);
+const isBeginning = (what, part, whole) => isSame(what, part, whole.slice(0, part.length));
 
 /** One person, who asks the same by each door that starts a reply, and reads it by all others. */
 class Crowd {
@@ -58,7 +67,7 @@ class Crowd {
     assert.equal(talk.chat.messages.length, 2);
     const reasoning = talk.reply.parts.filter(({ type }) => type === "reasoning");
     assert.equal(reasoning.map(({ text }) => text).join(""), this.reasoning);
-    return [talk.text, talk.reply.id];
+    return ["useChat", talk.text, talk.reply.id];
   }
 
   /** `EventSource` comes back by itself. */
@@ -70,7 +79,7 @@ class Crowd {
       PATIENCE,
     );
     await page.ends("stream.completed");
-    return [page.text, id];
+    return ["EventSource", page.text, id];
   }
 
   /** The client repeats requests, but no answer that breaks off: the page goes on at the offset. */
@@ -79,7 +88,7 @@ class Crowd {
     await reading.isOver;
     await reading.ends(this.person, id, "completed");
     if (reading.breaks) count(`Durable Streams by ${live} gone on with`);
-    return [reading.text, id];
+    return [`Durable Streams by ${live}`, reading.text, id];
   }
 
   /** `HttpAgent` rejects the run, and the same `runId` goes on with it. */
@@ -92,7 +101,7 @@ class Crowd {
     assert.deepEqual(thread.outcome, { type: "success" });
     const reasoning = thread.of("reasoning").map(({ content }) => content);
     assert.equal(reasoning.join(""), this.reasoning);
-    return [thread.text, thread.id];
+    return ["HttpAgent", thread.text, thread.id];
   }
 
   /** The SDK has no way back: the iteration throws. The same request with the same key has the whole reply. */
@@ -108,7 +117,7 @@ class Crowd {
       }
     });
     assert.deepEqual(completion.reasons, ["stop"]);
-    return [completion.text, completion.id];
+    return ["OpenAI", completion.text, completion.id];
   }
 
   /** Echo subscribes again, and a snapshot has what it has missed. */
@@ -119,7 +128,7 @@ class Crowd {
     listener.close();
     if (listener.subscriptions > 1) count("Echo subscribed again");
     assert.equal(listener.ends.length, 1);
-    return [listener.text, listener.id];
+    return ["Echo", listener.text, listener.id];
   }
 
   /** `useEventStream` never comes back: the page mounts it anew, and it has the text from its beginning. */
@@ -131,7 +140,7 @@ class Crowd {
       );
       isBeginning("useEventStream", text, this.text);
       assert.equal(completed + failed, 1);
-      if (completed) return [text, id];
+      if (completed) return ["useEventStream", text, id];
       count("useEventStream mounted again");
       await pause(200);
     }
@@ -141,10 +150,10 @@ class Crowd {
   async plain(page) {
     const { id, text, failed, finished } = await page.useStream(this.script, this.person);
     assert.equal(finished, 1);
-    if (!failed) return [text, id];
+    if (!failed) return ["useStream", text, id];
     count("useStream failed");
     isBeginning("useStream", text, this.text);
-    return [this.text, id];
+    return ["useStream", this.text, id];
   }
 
   async run(hooks) {
@@ -159,9 +168,9 @@ class Crowd {
     this.begun?.();
     const told = await Promise.all(work);
     await page?.close();
-    for (const [text, each] of told) {
-      assert.equal(text, this.text);
-      assert.equal((await this.person.stored(each)).text, this.text);
+    for (const [what, text, id] of told) {
+      isSame(what, text, this.text);
+      isSame("the log", (await this.person.stored(id)).text, this.text);
     }
     count("readers with the text of the log and one ending", told.length);
   }

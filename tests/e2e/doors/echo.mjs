@@ -48,6 +48,7 @@ export class Listener {
     const { status, text } = await this.person.call("GET", `/api/chat/${this.id}`);
     if (status !== "complete" || this.ends.length > 0) return;
     this.text = text;
+    this.#next = Infinity;
     this.ends.push("GET");
   }
 

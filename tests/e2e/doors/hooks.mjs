@@ -70,12 +70,14 @@ class HookPage {
     const use = ({ url, afterwards }) =>
       new Promise((resolve) => {
         const seen = { text: "", completed: 0, failed: 0 };
+        const settle = ({ text }) => {
+          if (text !== seen.text) return void setTimeout(() => settle({ ...seen }), afterwards);
+          unmount();
+          resolve(seen);
+        };
         const tell = (name) => () => {
           seen[name] += 1;
-          setTimeout(() => {
-            unmount();
-            resolve(seen);
-          }, afterwards);
+          settle({});
         };
         const options = { glue: "", onComplete: tell("completed"), onError: tell("failed") };
         const unmount = window.mount(() => {
@@ -90,16 +92,18 @@ class HookPage {
     const use = ({ message, headers, afterwards }) =>
       new Promise((resolve) => {
         const seen = { id: "", text: "", failed: "", finished: 0 };
+        const settle = ({ text }) => {
+          if (text !== seen.text) return void setTimeout(() => settle({ ...seen }), afterwards);
+          unmount();
+          resolve(seen);
+        };
         const options = {
           headers,
           onResponse: (response) => (seen.id = response.headers.get("x-message-id")),
           onError: (error) => (seen.failed = error.message),
           onFinish: () => {
             seen.finished += 1;
-            setTimeout(() => {
-              unmount();
-              resolve(seen);
-            }, afterwards);
+            settle({});
           },
         };
         let isSent = false;
