@@ -153,7 +153,7 @@ class Crowd {
     if (!failed) return ["useStream", text, id];
     count("useStream failed");
     isBeginning("useStream", text, this.text);
-    return ["useStream", this.text, id];
+    return undefined;
   }
 
   async run(hooks) {
@@ -166,7 +166,7 @@ class Crowd {
     work.push(this.events(id), this.stream(id, "long-poll"), this.stream(id, "sse"));
     if (page) work.push(this.updates(page, id));
     this.begun?.();
-    const told = await Promise.all(work);
+    const told = (await Promise.all(work)).filter(Boolean);
     await page?.close();
     for (const [what, text, id] of told) {
       isSame(what, text, this.text);

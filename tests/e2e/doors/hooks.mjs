@@ -5,9 +5,6 @@ import { build } from "esbuild";
 import { launch } from "../browser.mjs";
 import { LEGATO_URL } from "../legato.mjs";
 
-/** Milliseconds in which a hook that has ended would say so once more. */
-const AFTERWARDS = 200;
-
 export class Hooks {
   #bundles = {};
 
@@ -67,33 +64,33 @@ class HookPage {
 
   /** Read until the hook says that it is over. */
   useEventStream(url) {
-    const use = ({ url, afterwards }) =>
+    const use = (url) =>
       new Promise((resolve) => {
         const seen = { text: "", completed: 0, failed: 0 };
-        const settle = ({ text }) => {
-          if (text !== seen.text) return void setTimeout(() => settle({ ...seen }), afterwards);
+        const end = async () => {
+          await window.settled(seen);
           unmount();
           resolve(seen);
         };
         const tell = (name) => () => {
           seen[name] += 1;
-          settle({});
+          void end();
         };
         const options = { glue: "", onComplete: tell("completed"), onError: tell("failed") };
         const unmount = window.mount(() => {
           seen.text = window.hooks.useEventStream(url, options).message ?? "";
         });
       });
-    return this.page.evaluate(use, { url, afterwards: AFTERWARDS });
+    return this.page.evaluate(use, url);
   }
 
   /** Send a message, and read until the hook says that it is over. */
   useStream(message, { headers }) {
-    const use = ({ message, headers, afterwards }) =>
+    const use = ({ message, headers }) =>
       new Promise((resolve) => {
         const seen = { id: "", text: "", failed: "", finished: 0 };
-        const settle = ({ text }) => {
-          if (text !== seen.text) return void setTimeout(() => settle({ ...seen }), afterwards);
+        const end = async () => {
+          await window.settled(seen);
           unmount();
           resolve(seen);
         };
@@ -103,7 +100,7 @@ class HookPage {
           onError: (error) => (seen.failed = error.message),
           onFinish: () => {
             seen.finished += 1;
-            settle({});
+            void end();
           },
         };
         let isSent = false;
@@ -114,6 +111,6 @@ class HookPage {
           isSent = true;
         });
       });
-    return this.page.evaluate(use, { message, headers, afterwards: AFTERWARDS });
+    return this.page.evaluate(use, { message, headers });
   }
 }

@@ -14,3 +14,11 @@ window.mount = (use) => {
   root.render(createElement(Component));
   return () => root.unmount();
 };
+
+/** Wait until the text that a hook shows has stayed the same for a moment: React shows it later than it says so. */
+window.settled = async (seen) => {
+  for (let text; text !== seen.text;) {
+    text = seen.text;
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+};
