@@ -182,6 +182,8 @@ SECONDS: Final = {
     "tests/e2e/test_broadcaster.py::test_stock_clients": 4,
     "tests/e2e/test_broadcaster.py::test_stock_clients_in_chromium": 15,
     "tests/e2e/test_clients.py": 25,
+    "tests/e2e/test_doors.py": 8,
+    "tests/e2e/test_doors.py::test_stock_clients_have_all_of_replies_whatever_is_killed": 20,
     "tests/e2e/test_examples.py": 20,
     "tests/e2e/test_fallback.py": 20,
     "tests/e2e/test_healing.py": 15,

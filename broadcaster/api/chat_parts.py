@@ -35,5 +35,5 @@ def chat_parts(
     if replies is None:
         return ChatParts(None, conversations, None)
     events = UserEvents(replies.app_id, BestEffort(bus, background.spawn).post)
-    doors = DoorParts(LogReaders(replies, hub), answers, background.spawn)
+    doors = DoorParts(LogReaders(replies, hub), answers, background.spawn, background.spawn_later)
     return ChatParts(replies, conversations, events, doors)

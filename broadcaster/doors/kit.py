@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -46,11 +45,13 @@ class DoorParts(NamedTuple):
     """What the doors use of a node.
 
     :ivar spawn: runs a coroutine in the background.
+    :ivar later: does so after some seconds, unless the node stops before.
     """
 
     readers: LogReaders
     opened: OpenAnswers
     spawn: Callable[[Coroutine[Any, Any, None]], None]
+    later: Callable[[float, Callable[[], Coroutine[Any, Any, None]]], None]
 
 
 class Intake:
@@ -208,11 +209,10 @@ class DoorKit:
     def left(self, reader: LogReader, user_id: UserId, door: Door | None) -> None:
         """A client has left before the end of a reply."""
         if door in self.settings.cancel_on_disconnect:
-            self._parts.spawn(self._cancel(reader, user_id))
+            self._parts.later(self.settings.disconnect_grace, partial(self._cancel, reader, user_id))
 
     async def _cancel(self, reader: LogReader, user_id: UserId) -> None:
-        """Cancel a reply whose reader has left, and has not come back to this node in time."""
-        await asyncio.sleep(self.settings.disconnect_grace)
+        """Cancel a reply whose reader has left, unless one has come back to this node."""
         if not self._parts.readers.are_reading(reader.key, reader.message_id):
             await _try(partial(self.replies.cancel, user_id, reader.message_id, reader.key.channel))
 

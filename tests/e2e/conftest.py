@@ -141,7 +141,7 @@ def legato(request, tmp_path_factory) -> Iterator[Legato]:
     """A `legato up` shared by the tests of a file, once per kind of Redis."""
     data = tmp_path_factory.mktemp("legato")
     with contextlib.ExitStack() as stack:
-        environ = {"LEGATO_CHAT_ALLOW": "dialect"}
+        environ: dict[str, str] = {}
         if request.param == "redis-server":
             environ["REDIS_URL"] = stack.enter_context(RedisServer(BINARIES["redis"])).url
         running = stack.enter_context(legato_up(data, **environ))

@@ -2,16 +2,10 @@
 
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
-import { HttpAgent } from "@ag-ui/client";
 
-import { LIMIT, line, Person, SCRIPTS } from "./doors.mjs";
-import { LEGATO_URL, until, words } from "./legato.mjs";
-
-/** The client leaves a rejection behind where a connection breaks, which node:test would take for a failure. */
-function ignoreRejections() {
-  process.removeAllListeners("unhandledRejection");
-  process.on("unhandledRejection", () => {});
-}
+import { ignoreRejections, Thread } from "./doors/ag-ui.mjs";
+import { LIMIT, line, SCRIPTS } from "./doors.mjs";
+import { until, words } from "./legato.mjs";
 
 const warn = console.warn;
 let warnings;
@@ -25,50 +19,6 @@ afterEach(() => {
   console.warn = warn;
   assert.deepEqual(warnings, []);
 });
-
-class Thread {
-  static async start(message, { person, url = LEGATO_URL } = {}) {
-    const thread = new Thread();
-    thread.person = person ?? (await Person.start());
-    thread.agent = new HttpAgent({
-      url: `${url}/api/ag-ui`,
-      threadId: crypto.randomUUID(),
-      headers: thread.person.headers,
-      initialMessages: [{ id: "u1", role: "user", content: message }],
-    });
-    thread.runId = crypto.randomUUID();
-    return thread;
-  }
-
-  run({ runId = this.runId, ...more } = {}) {
-    this.outcome = undefined;
-    return this.agent.runAgent(
-      { runId, ...more },
-      {
-        onRunFinishedEvent: ({ event }) => void (this.outcome = event.outcome),
-        onRunErrorEvent: ({ event }) => void (this.error = event),
-      },
-    );
-  }
-
-  of(role) {
-    return this.agent.messages.filter((message) => message.role === role);
-  }
-
-  get text() {
-    return this.of("assistant")
-      .map(({ content }) => content ?? "")
-      .join("");
-  }
-
-  get id() {
-    return this.of("assistant")[0].id;
-  }
-
-  async hasStored() {
-    assert.equal(this.text, (await this.person.stored(this.id)).text);
-  }
-}
 
 async function runs(name) {
   const [message, text] = SCRIPTS[name];
@@ -123,25 +73,33 @@ test("abortRun() cancels the reply", LIMIT, async () => {
   assert.equal((await thread.person.stored(thread.id)).status, "cancelled");
 });
 
-test("a run whose line breaks goes on when it is asked for again", LIMIT, async () => {
-  const broken = await line();
-  try {
-    const thread = await Thread.start(SCRIPTS.endless[0], { url: broken.url });
-    const running = thread.run();
-    await until("some text", () => thread.text.includes("w2 "));
-    ignoreRejections();
-    broken.cut();
-    await assert.rejects(running);
-    const before = thread.text;
-    const again = thread.run();
-    await until("more text", () => thread.text.length > before.length + 10);
-    await thread.person.cancel(thread.id);
-    await again;
-    await thread.hasStored();
-  } finally {
-    broken.close();
-  }
-});
+test(
+  "a run goes on when it is asked for again, by the same page and by one that is loaded",
+  LIMIT,
+  async () => {
+    const broken = await line();
+    try {
+      const thread = await Thread.start(SCRIPTS.endless[0], { url: broken.url });
+      const running = thread.run();
+      await until("some text", () => thread.text.includes("w2 "));
+      ignoreRejections();
+      broken.cut();
+      await assert.rejects(running);
+      const before = thread.text;
+      const again = thread.run();
+      await until("more text", () => thread.text.length > before.length + 10);
+      const reloaded = thread.reload();
+      const third = reloaded.run();
+      await until("all of the text", () => reloaded.text.length > before.length + 10);
+      await thread.person.cancel(thread.id);
+      await Promise.all([again, third]);
+      assert.deepEqual([reloaded.id, reloaded.text], [thread.id, thread.text]);
+      await thread.hasStored();
+    } finally {
+      broken.close();
+    }
+  },
+);
 
 test("a tool that needs an approval interrupts the run, and goes on after it", LIMIT, async () => {
   const thread = await Thread.start(

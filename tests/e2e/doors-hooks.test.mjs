@@ -1,43 +1,29 @@
-// The hooks of @laravel/stream-react and of @ai-sdk/react in Chromium, bundled as an application bundles them, against a real
-// worker.
+// The hooks of @laravel/stream-react, @laravel/stream-vue and @ai-sdk/react in Chromium, bundled as an application bundles
+// them, against a real worker.
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
 import { isDeepStrictEqual } from "node:util";
-import { build } from "esbuild";
 
-import { launch } from "./browser.mjs";
+import { Hooks } from "./doors/hooks.mjs";
 import { LIMIT, Person, SCRIPTS } from "./doors.mjs";
-import { LEGATO_URL, until, words } from "./legato.mjs";
+import { until, words } from "./legato.mjs";
 
-let browser;
-let bundle;
+let hooks;
+let visited;
 let page;
 
 before(async () => {
-  const { outputFiles } = await build({
-    entryPoints: ["hooks/doors.mjs"],
-    bundle: true,
-    write: false,
-    format: "iife",
-    define: { "process.env.NODE_ENV": '"production"' },
-  });
-  bundle = outputFiles[0].text;
-  browser = await launch();
+  hooks = await Hooks.start();
 });
 
-after(() => browser.close());
+after(() => hooks.close());
 
 afterEach(() => page.close());
 
-/** A page of the application, on the server's own origin. */
-async function visit() {
-  page = await browser.newPage();
-  await page.route(`${LEGATO_URL}/application`, (route) =>
-    route.fulfill({ contentType: "text/html", body: "<!doctype html><body></body>" }),
-  );
-  await page.goto(`${LEGATO_URL}/application`);
-  await page.addScriptTag({ content: bundle });
+async function visit(script) {
+  visited = await hooks.visit(script);
+  page = visited.page;
 }
 
 const shown = async () => JSON.parse((await page.innerText("output")) || "{}");
@@ -51,45 +37,58 @@ const told = () => page.evaluate(() => window.told);
 const isTold = async (expected) =>
   until("the end", async () => isDeepStrictEqual(await told(), expected));
 
-async function useEventStream(name, options) {
+async function useEventStream(name, options, script) {
   const person = await Person.start();
   const [message, text] = SCRIPTS[name];
   const id = await person.send(message);
-  await visit();
+  await visit(script);
   const query = await person.query(id);
-  await page.evaluate(
-    ({ url, options }) => {
-      window.told = { completed: 0, failed: 0 };
-      window.mount(() => {
-        const { message } = window.hooks.useEventStream(url, {
-          ...options,
-          onComplete: () => (window.told.completed += 1),
-          onError: () => (window.told.failed += 1),
-        });
-        return { message };
-      });
-    },
-    { url: `/api/chat/${id}/updates${query}${options.replace ? "&mode=replace" : ""}`, options },
-  );
-  return { person, id, text };
+  const url = `/api/chat/${id}/updates${query}${options.replace ? "&mode=replace" : ""}`;
+  const mount = () => page.evaluate(readWithHook, { url, options });
+  await mount();
+  return { person, id, text, mount };
 }
 
-for (const [mode, options] of Object.entries({ delta: { glue: "" }, replace: { replace: true } })) {
-  test(`useEventStream shows the text, mode ${mode}`, LIMIT, async () => {
-    const { text } = await useEventStream("plain", options);
+/** In the page. */
+function readWithHook({ url, options }) {
+  window.told = { completed: 0, failed: 0 };
+  window.mount(() => {
+    const { message } = window.hooks.useEventStream(url, {
+      ...options,
+      onComplete: () => (window.told.completed += 1),
+      onError: () => (window.told.failed += 1),
+    });
+    return { message };
+  });
+}
+
+for (const [what, options, script] of [
+  ["useEventStream shows the text", { glue: "" }],
+  ["useEventStream shows the text, mode replace", { replace: true }],
+  ["useEventStream of Vue shows the text", { glue: "" }, "stream-vue"],
+]) {
+  test(what, LIMIT, async () => {
+    const { text } = await useEventStream("plain", options, script);
     await isTold({ completed: 1, failed: 0 });
     await shows("the text", ({ message }) => message === text);
   });
 }
 
-test("useEventStream of a reply that is cancelled keeps its text", LIMIT, async () => {
-  const { person, id } = await useEventStream("endless", { glue: "" });
-  await shows("some text", ({ message }) => message?.includes("w2 "));
-  await person.cancel(id);
-  const { text } = await person.stored(id);
-  await isTold({ completed: 1, failed: 0 });
-  await shows("the text", ({ message }) => message === text);
-});
+test(
+  "useEventStream has all of the text after a reload, and keeps it when cancelled",
+  LIMIT,
+  async () => {
+    const { person, id, mount } = await useEventStream("endless", { glue: "" });
+    await shows("some text", ({ message }) => message?.includes("w2 "));
+    await visited.reload();
+    await mount();
+    await shows("more text", ({ message }) => message?.includes("w9 "));
+    await person.cancel(id);
+    const { text } = await person.stored(id);
+    await isTold({ completed: 1, failed: 0 });
+    await shows("the text", ({ message }) => message === text);
+  },
+);
 
 test("useEventStream of a reply that fails keeps its text, and says so", LIMIT, async () => {
   const { text } = await useEventStream("failing", { glue: "" });
@@ -98,8 +97,8 @@ test("useEventStream of a reply that fails keeps its text, and says so", LIMIT, 
 });
 
 /** Send a message with `useStream`, and wait for what it comes to. */
-async function useStream(message, person) {
-  await visit();
+async function useStream(message, person, script) {
+  await visit(script);
   await page.evaluate(
     ({ headers, message }) => {
       window.told = { id: "", failed: "", finished: 0, cancelled: 0 };
@@ -122,16 +121,26 @@ async function useStream(message, person) {
   );
 }
 
-test("useStream sends a message and shows the text", LIMIT, async () => {
-  const person = await Person.start();
-  const [message, text] = SCRIPTS.tool;
-  await useStream(message, person);
-  await shows("the text", ({ data, isStreaming }) => data === text && !isStreaming);
-  await until("the finish", async () => (await told()).finished === 1);
-  const { id, failed } = await told();
-  assert.equal(failed, "");
-  assert.equal((await person.stored(id)).text, text);
-});
+for (const [what, script] of [["useStream"], ["useStream of Vue", "stream-vue"]]) {
+  test(`${what} sends a message and shows the text`, LIMIT, async () => {
+    const person = await Person.start();
+    const [message, text] = SCRIPTS.tool;
+    await useStream(message, person, script);
+    await shows("the text", ({ data, isStreaming }) => data === text && !isStreaming);
+    await until("the finish", async () => (await told()).finished === 1);
+    const { id, failed } = await told();
+    assert.equal(failed, "");
+    assert.equal((await person.stored(id)).text, text);
+  });
+
+  test(`cancel() of ${what} cancels the reply`, LIMIT, async () => {
+    const person = await Person.start();
+    await useStream(SCRIPTS.endless[0], person, script);
+    await shows("some text", ({ data }) => data?.includes("w2 "));
+    await page.evaluate(() => window.stream.cancel());
+    assert.equal((await person.stored((await told()).id)).status, "cancelled");
+  });
+}
 
 test("useStream shows the sentence of a refusal", LIMIT, async () => {
   await useStream(" ", await Person.start());
@@ -146,14 +155,6 @@ test("useStream of a reply that fails keeps its text, and says so", LIMIT, async
   await useStream(message, await Person.start());
   await until("the failure", async () => (await told()).failed);
   await shows("the text", ({ data }) => data === text);
-});
-
-test("cancel() of useStream cancels the reply", LIMIT, async () => {
-  const person = await Person.start();
-  await useStream(SCRIPTS.endless[0], person);
-  await shows("some text", ({ data }) => data?.includes("w2 "));
-  await page.evaluate(() => window.stream.cancel());
-  assert.equal((await person.stored((await told()).id)).status, "cancelled");
 });
 
 /** A page with `useChat({ resume: true })`, as the AI SDK's documents have it. */
@@ -182,8 +183,7 @@ test("useChat shows the whole reply after a reload in its middle", LIMIT, async 
     void window.chat.sendMessage({ text: "#script rate=30 tokens=90" });
   });
   await shows("some text", ({ text }) => text?.includes("w2 "));
-  await page.reload();
-  await page.addScriptTag({ content: bundle });
+  await visited.reload();
   await useChat(person, id);
   const { text } = await shows(
     "the end of the reply",

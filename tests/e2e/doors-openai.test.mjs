@@ -2,14 +2,14 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import OpenAI from "openai";
 
-import { LIMIT, Person, SCRIPTS } from "./doors.mjs";
-import { LEGATO_URL, until } from "./legato.mjs";
+import { Completion, sdk } from "./doors/openai.mjs";
+import { LIMIT, line, Person, SCRIPTS } from "./doors.mjs";
+import { until, words } from "./legato.mjs";
 
 async function connect() {
   const person = await Person.start();
-  return [new OpenAI({ baseURL: `${LEGATO_URL}/v1`, apiKey: person.token }), person];
+  return [sdk(person), person];
 }
 
 const asked = (message, more) => ({
@@ -65,6 +65,38 @@ test("responses: reasoning and text in a stream, whole, and one that fails", LIM
   for await (const event of await client.responses.create(failed)) events.push(event);
   assert.equal(events.at(-1).type, "response.failed");
   assert.match(events.at(-1).response.error.message, /Response unavailable/);
+});
+
+test("responses: a tool is not shown, and one that is cancelled is complete", LIMIT, async () => {
+  const [client, person] = await connect();
+  const [input, text] = SCRIPTS.tool;
+  const whole = await client.responses.stream({ model: "legato", input }).finalResponse();
+  assert.equal(whole.output_text, text);
+  assert.ok(whole.output.every(({ type }) => type === "message"));
+  const stream = client.responses.stream({ model: "legato", input: SCRIPTS.endless[0] });
+  let had = "";
+  for await (const { type, response, delta } of stream) {
+    if (type === "response.created") had = response.id;
+    if (type === "response.output_text.delta" && delta === "w2 ")
+      await person.cancel(had.replace("resp_", ""));
+  }
+  const { status, output_text } = await stream.finalResponse();
+  assert.equal(status, "completed");
+  assert.equal(output_text, (await person.stored(had.replace("resp_", ""))).text);
+});
+
+test("a line that breaks is an error, and the same key has all of the reply", LIMIT, async () => {
+  const broken = await line();
+  const completion = new Completion(await Person.start(), "#script rate=30 tokens=60", broken.url);
+  const reading = completion.read();
+  await until("some text", () => completion.text.includes("w2 "));
+  broken.cut();
+  await assert.rejects(reading);
+  const { id } = completion;
+  await completion.read();
+  assert.deepEqual([completion.id, completion.reasons], [id, ["stop"]]);
+  assert.equal(completion.text, words(0, 60).join(""));
+  broken.close();
 });
 
 test("a plain reply, whole", LIMIT, async () => {

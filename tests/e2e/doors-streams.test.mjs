@@ -2,49 +2,10 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { stream } from "@durable-streams/client";
 
+import { Reading } from "./doors/streams.mjs";
 import { LIMIT, line, Person, SCRIPTS } from "./doors.mjs";
-import { LEGATO_URL, until } from "./legato.mjs";
-
-class Reading {
-  messages = [];
-
-  static async start(person, id, { live = "long-poll", url = LEGATO_URL, ...more } = {}) {
-    const reading = new Reading();
-    reading.response = await stream({
-      url: `${url}/api/streams/${id}`,
-      headers: person.headers,
-      live,
-      ...more,
-    });
-    reading.response.subscribeJson((batch) => reading.messages.push(...batch.items));
-    return reading;
-  }
-
-  get kinds() {
-    return this.messages.map(({ type }) => type);
-  }
-
-  get text() {
-    return this.messages
-      .filter(({ type }) => type === "text")
-      .map(({ delta }) => delta)
-      .join("");
-  }
-
-  /** Wait until the stream is closed, and has all of the reply. */
-  async ends(person, id, kind) {
-    await this.response.closed;
-    await until("the last message", () => this.kinds.at(-1) === kind);
-    assert.equal(this.kinds[0], "started");
-    assert.deepEqual(
-      this.messages.map(({ i }) => i),
-      this.messages.map((_, at) => at),
-    );
-    assert.equal(this.text, (await person.stored(id)).text);
-  }
-}
+import { until } from "./legato.mjs";
 
 async function reads(name, kind, live) {
   const person = await Person.start();
@@ -93,13 +54,14 @@ test("over a line that breaks again and again", LIMIT, async () => {
   const broken = await line();
   try {
     const id = await person.send("#script rate=100 tokens=50000");
-    const reading = await Reading.start(person, id, { url: broken.url });
+    const reading = Reading.follow(person, id, { url: broken.url });
     for (let cut = 1; cut <= 3; cut += 1) {
       const had = reading.messages.length;
       await until("more messages", () => reading.messages.length > had + 10);
       broken.cut();
     }
     await person.cancel(id);
+    await reading.isOver;
     await reading.ends(person, id, "cancelled");
   } finally {
     broken.close();

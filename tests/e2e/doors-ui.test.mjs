@@ -1,54 +1,15 @@
-// `Chat` of @ai-sdk/react, which is behind `useChat`, with its default transport, on replies of a real worker.
+// `Chat` of @ai-sdk/react, which is behind `useChat`, with its default transport, on replies of a real worker: version 6 of
+// the SDK, and the two beside it.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Chat } from "@ai-sdk/react";
-import { DefaultChatTransport } from "ai";
 
-import { LIMIT, line, Person, SCRIPTS } from "./doors.mjs";
-import { LEGATO_URL, until } from "./legato.mjs";
+import { sdkOf, Talk } from "./doors/ui.mjs";
+import { LIMIT, line, SCRIPTS } from "./doors.mjs";
+import { until } from "./legato.mjs";
 
-class Talk {
-  static async start(person, id = crypto.randomUUID(), url = LEGATO_URL) {
-    const talk = new Talk();
-    talk.person = person ?? (await Person.start());
-    talk.finished = [];
-    talk.chat = new Chat({
-      id,
-      transport: new DefaultChatTransport({ api: `${url}/api/chat`, headers: talk.person.headers }),
-      onFinish: (finish) => talk.finished.push(finish),
-    });
-    return talk;
-  }
-
-  /** As a page that is loaded again: nothing is known but the chat's id. */
-  reload(url) {
-    return Talk.start(this.person, this.chat.id, url);
-  }
-
-  get reply() {
-    return this.chat.messages.at(-1);
-  }
-
-  get text() {
-    return (this.reply?.parts ?? [])
-      .filter(({ type }) => type === "text")
-      .map(({ text }) => text)
-      .join("");
-  }
-
-  async stopOnServer() {
-    const stop = `/api/chat/${encodeURIComponent(this.chat.id)}/stop`;
-    assert.deepEqual(await this.person.call("POST", stop, {}), { success: true });
-  }
-
-  async hasStored() {
-    assert.equal(this.text, (await this.person.stored(this.reply.id)).text);
-  }
-}
-
-async function tells(name) {
-  const talk = await Talk.start();
+async function tells(name, sdk) {
+  const talk = await Talk.start(undefined, undefined, undefined, sdk);
   const [message, text] = SCRIPTS[name];
   await talk.chat.sendMessage({ text: message });
   assert.equal(talk.text, text);
@@ -150,3 +111,25 @@ test("a refusal is a sentence", LIMIT, async () => {
   await talk.chat.sendMessage({ text: " " });
   assert.equal(talk.chat.error.message, "Expected text in the last message");
 });
+
+for (const version of [5, 7]) {
+  test(`version ${version}: a tool, and a page that is loaded again`, LIMIT, async () => {
+    const sdk = await sdkOf(version);
+    const whole = await tells("tool", sdk);
+    const tool = whole.reply.parts.find(({ type }) => type === "dynamic-tool");
+    assert.deepEqual(tool.output, { city: "Oslo", temperature: 7 });
+    assert.deepEqual([whole.chat.status, whole.chat.messages.length], ["ready", 2]);
+
+    const before = await Talk.start(undefined, undefined, undefined, sdk);
+    void before.chat.sendMessage({ text: SCRIPTS.endless[0] });
+    await until("some text", () => before.text.includes("w2 "));
+    await before.chat.stop();
+    const after = await before.reload();
+    const resumed = after.chat.resumeStream();
+    await until("more text", () => after.text.includes("w9 "));
+    await after.stopOnServer();
+    await resumed;
+    assert.equal(after.reply.id, before.reply.id);
+    await after.hasStored();
+  });
+}

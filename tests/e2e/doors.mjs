@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { connect, createServer } from "node:net";
 
-import { getToken, LEGATO_URL, newUser, until, words } from "./legato.mjs";
+import { getToken, LEGATO_URL, newUser, pause, until, words } from "./legato.mjs";
 
 export const LIMIT = { timeout: 180_000 };
 
@@ -15,6 +15,18 @@ export const SCRIPTS = {
   failing: ["#script rate=200 tokens=9 fail=refusal@4", words(0, 4).join("")],
   endless: ["#script rate=20 tokens=2000", ""],
 };
+
+/** Do it again and again until it is no longer refused, as a page does whose server is away. */
+export async function insist(what, attempt) {
+  for (let tries = 0; ; tries += 1) {
+    try {
+      return await attempt();
+    } catch (error) {
+      if (tries > 120) throw new Error(`${what} in vain: ${error.message}`);
+      await pause(500);
+    }
+  }
+}
 
 export class Person {
   static async start() {
@@ -35,8 +47,8 @@ export class Person {
     return response.json();
   }
 
-  async send(message) {
-    return (await this.call("POST", "/api/chat/send", { message })).message_id;
+  async send(message, more) {
+    return (await this.call("POST", "/api/chat/send", { message, ...more })).message_id;
   }
 
   cancel(id) {

@@ -46,6 +46,8 @@ export async function getToken(user) {
   return (await response.json()).token;
 }
 
+export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
 /** Wait until `condition` gives something true, and return it. The limit is for a machine that is very busy. */
 export async function until(what, condition, seconds = 60) {
   const deadline = Date.now() + seconds * 1000;
@@ -53,7 +55,7 @@ export async function until(what, condition, seconds = 60) {
     const value = await condition();
     if (value) return value;
     if (Date.now() > deadline) throw new Error(`waited ${seconds} s in vain for: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    await pause(20);
   }
 }
 

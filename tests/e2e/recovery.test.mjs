@@ -9,11 +9,11 @@ import { after, before, test } from "node:test";
 import { build } from "esbuild";
 
 import { launch } from "./browser.mjs";
-import { until } from "./legato.mjs";
+import { pause, until } from "./legato.mjs";
 import { endOf, faultsIn, hasEnd, subscriptions } from "./recovery/audit.mjs";
 import { Links } from "./recovery/links.mjs";
-import { pause, Person, RATE } from "./recovery/people.mjs";
-import { listens, processes, weight } from "./recovery/processes.mjs";
+import { Person, RATE } from "./recovery/people.mjs";
+import { kill, processes, weight } from "./recovery/processes.mjs";
 
 const { PAGE_DIR, SEEDS = "1-1", RESULTS } = process.env;
 const [FIRST, LAST] = SEEDS.split("-").map(Number);
@@ -60,17 +60,6 @@ after(async () => {
   await browser?.close();
   if (RESULTS) await writeFile(RESULTS, JSON.stringify(results, undefined, 2));
 });
-
-async function kill(pids, kind) {
-  const count = processes(kind).length;
-  for (const pid of pids) process.kill(pid, "SIGKILL");
-  const isReplaced = () => {
-    const left = processes(kind);
-    const isReady = (one) => !pids.includes(one) && (kind === "worker" || listens(one));
-    return left.length === count && left.every(isReady);
-  };
-  await until(`another ${kind}`, isReplaced, 60);
-}
 
 /** Kill one node after the other, as soon as the one before has been replaced. */
 async function killNodes(person) {

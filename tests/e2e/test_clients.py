@@ -14,13 +14,6 @@ def test_stock_echo(legato):
     pass_all("echo", seconds=600, said=lambda: legato.output, LEGATO_URL=legato.url)
 
 
-@pytest.mark.timeout(700)
-@pytest.mark.parametrize("legato", KINDS[:1], indirect=True)
-def test_echo_of_laravel_ai(legato):
-    """The events of Laravel's AI SDK."""
-    pass_all("laravel-ai", seconds=600, said=lambda: legato.output, LEGATO_URL=legato.url)
-
-
 @pytest.mark.proof
 @pytest.mark.timeout(700)
 @pytest.mark.parametrize("legato", KINDS[: amount(1, len(KINDS))], indirect=True)

@@ -144,3 +144,12 @@ async def test_refusals_are_in_the_words_of_the_protocol(server, redis):
     assert (await ask(server, "GET", "/v1/models", headers={})).json()["error"][
         "type"
     ] == "authentication_error"
+
+
+async def test_a_node_does_not_wait_for_clients_that_may_come_back(valkey_url, redis):
+    async with running(open_settings(valkey_url, disconnect_grace=600)) as server:
+        async with asking(server, "POST", PATH, body(stream=True)) as answer:
+            await (await written(redis)).says("Hi")
+            await answer.until(b'"Hi"')
+        await until(lambda: len(server.node.answers) == 0)
+        assert len(server.node.background) == 0

@@ -4,24 +4,12 @@ import assert from "node:assert/strict";
 
 import { getToken, LEGATO_URL, newUser, until, words } from "../legato.mjs";
 import { faultsIn, hasEnd, pauses } from "./audit.mjs";
+import { dice } from "./dice.mjs";
 
 export const RATE = 100;
 
 /** Milliseconds: on a busy machine a page stands still for most of a minute. */
 const PATIENCE = 180_000;
-
-/** Numbers in [0, 1), by the seed alone (mulberry32). */
-function dice(seed) {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
-export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** Two long texts are the same; else, where they begin to differ. */
 function areSame(what, text = "", expected) {

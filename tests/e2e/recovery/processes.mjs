@@ -2,6 +2,8 @@
 
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 
+import { until } from "../legato.mjs";
+
 const ROOT = Number(process.env.LEGATO_PID);
 
 function read(path) {
@@ -37,7 +39,7 @@ export function processes(kind) {
 }
 
 /** Whether the process accepts connections at the port of Legato. */
-export function listens(pid) {
+function listens(pid) {
   const port = Number(new URL(process.env.LEGATO_URL).port)
     .toString(16)
     .toUpperCase()
@@ -49,6 +51,18 @@ export function listens(pid) {
     .filter(([, local, , state]) => local?.endsWith(`:${port}`) && state === "0A")
     .map((row) => `socket:[${row[9]}]`);
   return links(`/proc/${pid}/fd`).some((target) => inodes.includes(target));
+}
+
+/** Kill these, and wait until each has been replaced by another that is ready. */
+export async function kill(pids, kind) {
+  const count = processes(kind).length;
+  for (const pid of pids) process.kill(pid, "SIGKILL");
+  const isReplaced = () => {
+    const left = processes(kind);
+    const isReady = (one) => !pids.includes(one) && (kind === "worker" || listens(one));
+    return left.length === count && left.every(isReady);
+  };
+  await until(`another ${kind}`, isReplaced, 60);
 }
 
 /** Resident memory of these processes together, in MB. */

@@ -10,6 +10,7 @@ import { echoOptions, getToken, LEGATO_URL, newUser, until, words } from "./lega
 const LIMIT = { timeout: 180_000 };
 const EVENTS = [
   ...["stream_start", "text_start", "text_delta", "text_end", "stream_end", "stream_failed"],
+  ...["reasoning_start", "reasoning_delta", "reasoning_end", "tool_call", "tool_result"],
   ...["stream_snapshot", "token.received", "stream.started", "stream.completed"],
 ];
 
@@ -69,6 +70,23 @@ test("a reply is told in these events alone", LIMIT, async () => {
   assert.ok(Object.values(data.usage).every(Number.isInteger));
 });
 
+test("reasoning and a tool", LIMIT, async () => {
+  const id = await send('#script rate=200 reason=3 tokens=2 tool=weather:{"city":"Oslo"} tokens=2');
+  await ended(user, "stream_end");
+  assertWhole(
+    user,
+    id,
+    ...["stream_start", "reasoning_start", "reasoning_delta", "reasoning_end"],
+    ...["text_start", "text_delta", "text_end", "tool_call", "tool_result"],
+    ...["stream_start", "text_start", "text_delta", "text_end", "stream_end"],
+  );
+  const { data } = user.heard.find(({ event }) => event === "tool_result");
+  assert.deepEqual(
+    [data.tool_name, data.successful, data.result],
+    ["weather", true, { city: "Oslo", temperature: 7 }],
+  );
+});
+
 test("a page that comes late gets a snapshot, and what follows", LIMIT, async () => {
   const id = await send("#script tokens=2000 rate=40");
   await until("some text", () => user.text.length > 10);
@@ -92,7 +110,7 @@ test("cancel ends a reply, and a failure is one event", LIMIT, async () => {
   assertWhole(user, id, "stream_start", "text_start", "text_delta", "text_end", "stream_end");
 
   user = await signIn(newUser());
-  const failed = await send("#script tokens=20 rate=100 fail=overloaded@5/always");
+  const failed = await send("#script tokens=20 rate=100 fail=refusal@5");
   const { data } = await ended(user, "stream_failed");
   assert.equal(data.message, "Response unavailable. Please try again.");
   assert.equal(user.text, words(0, 5).join(""));

@@ -1,5 +1,5 @@
 // What a page of an application has that uses the stream hooks: `window.mount(use)` runs hooks, and shows what
-// `use()` returns as JSON.
+// `use()` returns as JSON. It returns what removes them.
 
 import { useChat } from "@ai-sdk/react";
 import * as stream from "@laravel/stream-react";
@@ -12,5 +12,13 @@ window.mount = (use) => {
   const Component = () => JSON.stringify(use());
   const root = createRoot(document.body.appendChild(document.createElement("output")));
   root.render(createElement(Component));
-  window.unmount = () => root.unmount();
+  return () => root.unmount();
+};
+
+/** Wait until the text that a hook shows has stayed the same for a moment: React shows it later than it says so. */
+window.settled = async (seen) => {
+  for (let text; text !== seen.text;) {
+    text = seen.text;
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
 };
