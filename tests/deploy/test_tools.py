@@ -55,7 +55,7 @@ def test_the_tests_own_needs_are_one_line_where_they_cannot_be_installed(tmp_pat
     there = {"id": "echo 1000", "chromium": "", "pg_ctlcluster": "", "php": ""}
     done = run("tests/setup-debian.sh", tmp_path / "bin", there)
     assert done.returncode == 1
-    missing = "redis-server mariadb-server systemd gcc libc6-dev strace"
+    missing = "redis-server mariadb-server systemd gcc libc6-dev strace prometheus"
     assert done.stderr == f"The tests need {missing}: install it (Debian and Ubuntu: apt install {missing})\n"
 
 
@@ -69,6 +69,6 @@ def test_the_tests_own_needs_are_installed_for_root_on_debian(tmp_path: Path) ->
         "-qq update",
         (
             "-qq install -y --no-install-recommends redis-server chromium-headless-shell postgresql "
-            "mariadb-server systemd gcc libc6-dev strace php-cli php-redis"
+            "mariadb-server systemd gcc libc6-dev strace php-cli php-redis prometheus"
         ),
     ]

@@ -61,7 +61,7 @@ def test_secrets_of_an_application_are_hidden_at_any_depth() -> None:
 
 @pytest.mark.parametrize("kind", [legato.broadcaster.config.Settings, legato.worker.config.Settings])
 def test_what_is_no_secret_is_shown_as_it_is(kind: type[msgspec.Struct]) -> None:
-    assert shown(kind(), kind)["log"] == {"level": "info", "time": "auto"}
+    assert shown(kind(), kind)["log"] == {"level": "info", "time": "auto", "format": "console"}
     assert shown({"a": 1}, dict) == {"a": 1}
     assert shown(3, Annotated[int, msgspec.Meta(ge=0)]) == 3
 
