@@ -728,6 +728,8 @@ test("the elapsed time moves while a reply is made, and stops with it", async ()
   await isNow(chat, "complete");
   const reply = { ...lastReply(chat), startedAt: 1000, endedAt: 4210 };
   assert.equal(chat.elapsed(reply), "3.2 s");
+  assert.equal(chat.elapsed({ ...reply, endedAt: 60_000 }), "59.0 s");
+  assert.equal(chat.elapsed({ ...reply, endedAt: 126_900 }), "2 min 5 s");
 });
 
 test("frames that are not what they should be change nothing", async () => {

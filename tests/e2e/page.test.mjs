@@ -390,6 +390,12 @@ test("the field has the focus, Escape stops, and a draft survives a reload", LIM
   await chat.page.keyboard.type("#script tokens=2000 rate=20");
   await chat.page.keyboard.press("Enter");
   await chat.hasStatus("streaming");
+  const search = chat.page.getByTestId("search");
+  await search.fill("some");
+  await search.press("Escape"); // empties it, and stops nothing
+  await becomes(() => search.inputValue(), "");
+  await chat.hasStatus("streaming");
+  await chat.draft.focus();
   await chat.page.keyboard.type("half a thou");
   await chat.page.keyboard.press("Escape");
   await chat.hasStatus("cancelled");
