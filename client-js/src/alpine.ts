@@ -120,7 +120,8 @@ export function legatoAlpine(options: AlpineOptions): ChatComponent {
       let shown: readonly Turn[] | null = null;
       const show = (): void => {
         const { turns, ...rest } = made.getSnapshot();
-        const news = announce(shown ?? turns, turns); // what was there before the refresh is none
+        // What was there before the refresh is no news.
+        const news = announce(shown ?? turns, turns, rest.connection === "live");
         if (news !== undefined) this.announcement = news;
         shown = turns;
         Object.assign(this, rest);
