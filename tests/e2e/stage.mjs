@@ -34,7 +34,7 @@ function stored(id) {
     turn("m-1", "user", "", BRANCHED, 2.5),
   ];
   const times = { created_at: hoursAgo(3), updated_at: hoursAgo(2) };
-  return { id, title: BRANCHED, ...times, turns, next: null };
+  return { id, title: BRANCHED, ...times, turns, next: "m-0" };
 }
 
 const ALLOWED = {

@@ -119,6 +119,7 @@ async function replying(walk, visit) {
   const { chat, page } = walk;
   const answer = await walk.begin(QUESTION);
   await walk.shows("thinking");
+  await visit("thinking", chat);
   await answer.started(MODEL);
   await answer.text(...ANSWER.slice(0, 7));
   await page.locator(".hljs-comment, .hljs-string").first().waitFor();
@@ -222,7 +223,7 @@ async function stored(walk, visit) {
   await walk.closeList();
 }
 
-/** Conversations that are not there, or not yet; at last, no network. */
+/** Conversations that are not there, or not yet; no network. */
 async function missing(walk, visit) {
   const { chat, page, stage, user } = walk;
   const conversationId = new URL(page.url()).hash.slice(1);
@@ -246,6 +247,21 @@ async function missing(walk, visit) {
   await page.context().setOffline(false);
 }
 
+/** The page of a user whom the server refuses, and one that does not even start. */
+async function refusing(walk, visit) {
+  const { chat, page } = walk;
+  await walk.startNew();
+  const refused = { status: 403, json: { message: "No." } };
+  await page.context().route("**/broadcasting/auth", (route) => route.fulfill(refused));
+  await page.reload();
+  await page.locator('[data-testid="connection"][data-state="refused"]').waitFor();
+  await visit("not-allowed", chat);
+  await page.context().route("**/dev/config", (route) => route.fulfill(refused));
+  await page.reload();
+  await walk.shows("boot-error");
+  await visit("not-started", chat);
+}
+
 /** Go through all states of a page, and call `visit(name, chat)` in each. */
 export async function walk(browser, options, visit) {
   const [user, stage] = [newUser(), new Stage()];
@@ -256,7 +272,7 @@ export async function walk(browser, options, visit) {
   );
   const isDrawer = await chat.page.getByTestId("menu").isVisible();
   const taken = new Walk(chat, user, stage, isDrawer);
-  for (const part of [beginning, replying, attaching, failing, approving, stored, missing])
+  for (const part of [beginning, replying, attaching, failing, approving, stored, missing, refusing])
     await part(taken, visit);
   await chat.close();
 }

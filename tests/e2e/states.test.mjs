@@ -27,10 +27,8 @@ async function violations(colorScheme) {
 for (const [name, screen] of Object.entries(SCREENS)) {
   test(`no fault in any state, ${name}`, { timeout: 500_000 }, async () => {
     const faults = [];
-    let isThere = false;
     await walk(browser, { ...screen, bypassCSP: true }, async (state, { page }) => {
-      if (!isThere) await page.evaluate(axe);
-      isThere = true;
+      if (!(await page.evaluate(() => "axe" in window))) await page.evaluate(axe);
       for (const colorScheme of ["light", "dark"]) {
         await page.emulateMedia({ colorScheme });
         const found = await page.evaluate(violations, colorScheme);
