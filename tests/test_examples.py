@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from legato.broadcaster.api.page import _HEADERS
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "docs" / "examples"
 TESTED = ROOT / "tests" / "e2e"
+CLIENT = ROOT / "client-js"
 WITH_PACKAGES = sorted(path.parent.name for path in EXAMPLES.glob("*/package.json"))
 WITH_REQUIREMENTS = sorted(path.parent.name for path in EXAMPLES.glob("*/requirements.txt"))
 MAX_LINES = 60
@@ -31,7 +34,8 @@ def locked(folder: Path) -> dict[str, str]:
 def test_npm_packages_are_those_of_the_tests(name):
     package = json.loads((EXAMPLES / name / "package.json").read_text())
     wanted = package["dependencies"] | package["devDependencies"]
-    for installed in (locked(EXAMPLES / name), locked(TESTED)):
+    # As `build-examples.mjs` takes them: what these tests do not have is that of our own page.
+    for installed in (locked(EXAMPLES / name), locked(CLIENT) | locked(TESTED)):
         assert wanted == {package: installed[package] for package in wanted}
 
 
@@ -44,7 +48,7 @@ def test_python_packages_are_those_of_the_tests(name):
 
 
 def test_there_are_such_examples():
-    assert WITH_PACKAGES == ["alpine", "article", "react", "vue"]
+    assert WITH_PACKAGES == ["alpine", "article", "page", "react", "vue"]
     assert WITH_REQUIREMENTS == ["django", "fastapi"]
 
 
@@ -55,6 +59,12 @@ def test_one_html_file_is_short():
 def test_what_makes_the_echo_is_the_same():
     files = {(EXAMPLES / name / "src" / "legato.js").read_text() for name in ("alpine", "react", "vue")}
     assert len(files) == 1
+
+
+def test_the_page_has_the_policy_of_our_own():
+    config = (EXAMPLES / "page" / "vite.config.js").read_text()
+    [policy] = re.findall(r"const CSP =\n(.*?);\n\n", config, re.DOTALL)
+    assert "".join(re.findall(r'"(.*)"', policy)) == _HEADERS["content-security-policy"]
 
 
 def test_every_example_is_listed():

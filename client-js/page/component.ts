@@ -110,6 +110,10 @@ export type ChatPage = ChatComponent & Drawer & FileTray & PageMembers & Partial
 
 const NEW = "new";
 
+/** Escape empties a search field first. */
+const clearsItself = (target: EventTarget | null): boolean =>
+  target instanceof HTMLInputElement && target.type === "search" && target.value !== "";
+
 const statusOf = (turn: Turn): string => (turn.role === "user" ? "" : turn.status);
 
 export function chatPage({ chat, config, storage, hasList }: PageOptions): ChatPage {
@@ -275,6 +279,7 @@ export function chatPage({ chat, config, storage, hasList }: PageOptions): ChatP
       // A dialog closes by itself, and an input method takes back what it has begun.
       if (event.defaultPrevented || event.isComposing || document.querySelector("dialog[open]"))
         return;
+      if (clearsItself(event.target)) return;
       if (this.editing) this.editing = null;
       else if (this.isDrawerOpen) this.closeDrawer();
       else if (this.isBusy) this.stop();

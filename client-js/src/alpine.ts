@@ -53,7 +53,7 @@ export interface ChatComponent {
   open(id: string | null): void;
   switchBranch(key: string, step: number): void;
   loadEarlier(): Promise<void>;
-  /** How long a reply took, or takes so far, such as `3.2 s`. */
+  /** How long a reply took, or takes so far, such as `3.2 s` or `2 min 5 s`. */
   elapsed(reply: Reply): string;
   /** Approve a tool call that waits for it, or refuse it. What becomes of that is the call's {@link answer}. */
   approve(messageId: string, call: string, note?: string): void;
@@ -120,7 +120,8 @@ export function legatoAlpine(options: AlpineOptions): ChatComponent {
       let shown: readonly Turn[] | null = null;
       const show = (): void => {
         const { turns, ...rest } = made.getSnapshot();
-        const news = announce(shown ?? turns, turns); // what was there before the refresh is none
+        // What was there before the refresh is no news.
+        const news = announce(shown ?? turns, turns, rest.connection === "live");
         if (news !== undefined) this.announcement = news;
         shown = turns;
         Object.assign(this, rest);
@@ -185,7 +186,9 @@ export function legatoAlpine(options: AlpineOptions): ChatComponent {
 
     elapsed(reply) {
       const ms = (reply.endedAt ?? Math.max(this.now, reply.startedAt)) - reply.startedAt;
-      return `${(ms / 1000).toFixed(1)} s`;
+      const seconds = Math.floor(ms / 1000);
+      if (seconds < 60) return `${(ms / 1000).toFixed(1)} s`;
+      return `${String(Math.floor(seconds / 60))} min ${String(seconds % 60)} s`;
     },
 
     approve(messageId, call, note) {

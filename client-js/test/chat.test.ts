@@ -3,6 +3,7 @@ import { afterEach, beforeEach, describe, test } from "node:test";
 
 import { legatoAlpine, type AlpineOptions, type ChatComponent } from "../src/alpine.js";
 import { createApi } from "../src/api.js";
+import { serverConversations } from "../src/conversations.js";
 import { converse } from "../src/conversation.js";
 import type { Gap } from "../src/exchange.js";
 import type { Reply, Status, Turn } from "../src/reducer.js";
@@ -705,6 +706,21 @@ test("what a screen reader is told is nothing after a refresh, and nothing after
   assert.equal(after.announcement, "");
 });
 
+test("what a screen reader is told of a message that waits is why it waits", async () => {
+  const first = held({ body: { conversations: [], next: null } });
+  server.conversations = first.wait;
+  const chat = await openLive({ conversations: serverConversations(), queue: true });
+  const said = announcements(chat);
+  chat.send("too early: the server has not said yet whether it keeps conversations");
+  assert.equal(lastReply(chat).status, "unsent");
+  first.release();
+  await until("id", () => lastReply(chat).messageId);
+  assert.deepEqual(said, ["The message waits to be sent.", "Waiting for the reply."]);
+  const offline = open({ queue: true }); // not yet connected
+  offline.send("later");
+  assert.equal(offline.announcement, "Not connected. The message will be sent later.");
+});
+
 test("what a screen reader is told changes with the status, not with each token", async () => {
   const chat = await openLive();
   const said = announcements(chat);
@@ -728,6 +744,8 @@ test("the elapsed time moves while a reply is made, and stops with it", async ()
   await isNow(chat, "complete");
   const reply = { ...lastReply(chat), startedAt: 1000, endedAt: 4210 };
   assert.equal(chat.elapsed(reply), "3.2 s");
+  assert.equal(chat.elapsed({ ...reply, endedAt: 60_000 }), "59.0 s");
+  assert.equal(chat.elapsed({ ...reply, endedAt: 126_900 }), "2 min 5 s");
 });
 
 test("frames that are not what they should be change nothing", async () => {

@@ -12,6 +12,9 @@ const EXAMPLES = resolve("../../docs/examples");
 const CLIENT = resolve("../../client-js");
 const [folder] = process.argv.slice(2);
 
+/** What the chat page has and these tests have not: these are the packages that Legato's own page is built with. */
+const OF_THE_PAGE = ["@alpinejs", "highlight.js", "lowlight", "marked"];
+
 /** The build's variables instead of those in the examples' `.env`. */
 const { hostname, port } = new URL(LEGATO_URL);
 const VARIABLES = {
@@ -27,10 +30,10 @@ Object.assign(process.env, VARIABLES);
 async function install() {
   const modules = join(folder, "node_modules");
   await mkdir(modules);
-  const names = (await readdir("node_modules")).filter((name) => !name.startsWith("."));
-  await Promise.all(
-    names.map((name) => symlink(resolve("node_modules", name), join(modules, name))),
-  );
+  const link = (from, names) =>
+    Promise.all(names.map((name) => symlink(resolve(from, name), join(modules, name))));
+  await link("node_modules", (await readdir("node_modules")).filter((name) => !name.startsWith(".")));
+  await link(join(CLIENT, "node_modules"), OF_THE_PAGE);
   for (const part of ["package.json", "dist/esm", "dist/cjs"])
     await cp(join(CLIENT, part), join(modules, "legato-client", part), { recursive: true });
   await mkdir(join(folder, "html"));
@@ -42,6 +45,14 @@ async function buildExample(name, options = {}) {
   const root = join(folder, name);
   await cp(join(EXAMPLES, name), root, { recursive: true });
   await build({ root, logLevel: "warn", ...options });
+}
+
+/** The chat page, whose sources are copied as its README says. */
+async function buildPage() {
+  const root = join(folder, "page");
+  await cp(join(EXAMPLES, "page"), root, { recursive: true });
+  for (const part of ["page", "src"]) await cp(join(CLIENT, part), join(root, part), { recursive: true });
+  await build({ configFile: join(root, "vite.config.js"), logLevel: "warn" });
 }
 
 /** As Laravel's Vite would; with the page of the Alpine example, where back ends have the files of their pages. */
@@ -70,4 +81,5 @@ await Promise.all([
   buildExample("vue", { base: "./" }),
   buildExample("alpine", { base: "./" }),
   buildExample("article").then(buildForLaravel),
+  buildPage(),
 ]);

@@ -7,6 +7,7 @@ import { readFile } from "node:fs/promises";
 import http from "node:http";
 import { extname, join, resolve } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { preview } from "vite";
 
 import { launch, watch } from "./browser.mjs";
 import { LEGATO_URL, newUser, until, words } from "./legato.mjs";
@@ -247,6 +248,24 @@ describe("in Chromium", { concurrency: 3 }, () => {
       await page.goto(`${origin}/${name === "html" ? name : `${name}/dist`}/?user=${newUser()}`);
       await converse(page, faults);
     });
+
+  test("the whole chat page, as `npm run preview` serves it", LIMIT, async (t) => {
+    const configFile = join(EXAMPLES, "page/vite.config.js");
+    const { page, faults } = await newPage();
+    const vite = await preview({ configFile, preview: { port: 0 } });
+    t.after(async () => {
+      await page.close(); // which has connections that the server would wait for
+      await vite.close();
+    });
+    const opened = await page.goto(`${vite.resolvedUrls.local[0]}?user=${newUser()}`);
+    assert.match(opened.headers()["content-security-policy"], /default-src 'none'; script-src 'self';/);
+    await page.locator('[data-testid="connection"][data-state="live"]').waitFor();
+    await new Chat(page).say("#script tokens=20 rate=40");
+    const reply = page.locator('[data-role="assistant"][data-status="complete"]');
+    assert.equal(await reply.getByTestId("text").textContent(), words(0, 20).join(""));
+    await page.evaluate(() => navigator.serviceWorker.ready.then(() => true));
+    assert.deepEqual(faults, []);
+  });
 
   test(
     "laravel's bootstrap.js, with the sessions and the tokens of a back end",

@@ -390,6 +390,12 @@ test("the field has the focus, Escape stops, and a draft survives a reload", LIM
   await chat.page.keyboard.type("#script tokens=2000 rate=20");
   await chat.page.keyboard.press("Enter");
   await chat.hasStatus("streaming");
+  const search = chat.page.getByTestId("search");
+  await search.fill("some");
+  await search.press("Escape"); // empties it, and stops nothing
+  await becomes(() => search.inputValue(), "");
+  await chat.hasStatus("streaming");
+  await chat.draft.focus();
   await chat.page.keyboard.type("half a thou");
   await chat.page.keyboard.press("Escape");
   await chat.hasStatus("cancelled");
@@ -428,12 +434,13 @@ test("without a network the page opens, and what is sent then goes out later", L
   await page.close();
 });
 
-test("files go along with a message, within the limits", LIMIT, async () => {
+test("files and the chosen model go along with a message, within the limits", LIMIT, async () => {
   const { page } = chat;
   await page.route("**/api/chat/config", async (route) => {
     const config = await (await route.fetch()).json();
     const attachments = { max: 2, max_bytes: 1000, media_types: ["image/png", "application/pdf"] };
-    await route.fulfill({ json: { ...config, allow: ["attachments"], attachments } });
+    const [allow, models] = [["attachments", "model"], ["large-1", "small-1"]];
+    await route.fulfill({ json: { ...config, allow, models, attachments } });
   });
   await page.route("**/api/chat/send", (route) => route.fulfill({ json: { message_id: "m" } }));
   await chat.reload();
@@ -460,9 +467,12 @@ test("files go along with a message, within the limits", LIMIT, async () => {
     field.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true }));
   }, dot);
   await becomes(() => files.count(), 2);
+  await page.getByLabel("Model").selectOption("small-1");
   const request = page.waitForRequest("**/api/chat/send");
   await chat.say("Look");
-  assert.deepEqual((await request).postDataJSON().attachments, [
+  const { attachments, model } = (await request).postDataJSON();
+  assert.equal(model, "small-1");
+  assert.deepEqual(attachments, [
     { type: "image", media_type: "image/png", data: dot, title: "one.png" },
     { type: "image", media_type: "image/png", data: dot, title: "pasted.png" },
   ]);

@@ -9,6 +9,9 @@ let made = 0;
 
 const api = new Pusher(SDK_OPTIONS);
 
+/** Send an event on the channel of a user. */
+export const publish = (user, event, data) => api.trigger(`private-ai-chat.${user}`, event, data);
+
 /** A reply of which a test publishes one entry after the other, as the log of a worker counts them. */
 export class Recorded {
   #offset = 0;
@@ -36,7 +39,7 @@ export class Recorded {
   }
 
   #publish(event, data) {
-    return api.trigger(`private-ai-chat.${this.user}`, event, data);
+    return publish(this.user, event, data);
   }
 
   /** What `GET /api/conversations/{id}` answers, once it was asked for. */
