@@ -410,6 +410,9 @@ test("without a network the page opens, and what is sent then goes out later", L
   await page.say("#script tokens=5 rate=100");
   await page.hasStatus("complete");
   const context = page.page.context();
+  const devTools = await context.newCDPSession(page.page);
+  const { installabilityErrors } = await devTools.send("Page.getInstallabilityErrors");
+  assert.deepEqual(installabilityErrors, []);
   await context.setOffline(true);
   const state = (name) => page.page.locator(`[data-testid="connection"][data-state="${name}"]`);
   await state("offline").waitFor({ timeout: 15_000 }); // sooner than a silent connection is noticed

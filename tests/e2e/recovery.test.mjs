@@ -281,8 +281,20 @@ test("the audit finds what is missing, comes twice, or comes late", () => {
   }
 });
 
+/** Memory is bounded: in megabytes. */
+function staysSmall(name) {
+  const { "MB of a tab's heap, at most": heap, "MB of the nodes": nodes } = results[name];
+  assert.ok(heap < 10, `a tab's heap: ${heap}`);
+  if (nodes.length > 0) assert.ok(nodes[1] - nodes[0] < 100, `the nodes: ${nodes}`);
+}
+
 if (IS_PROOF) {
-  for (const name of NAMES) test(name, () => runAll(name));
+  for (const name of NAMES) {
+    test(name, async () => {
+      await runAll(name);
+      staysSmall(name);
+    });
+  }
 } else {
   test("every tab has the whole reply in the end", { timeout: 500_000 }, async () => {
     const ended = await Promise.allSettled(NAMES.map(runAll));

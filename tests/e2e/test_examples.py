@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import urllib.request
@@ -46,14 +47,22 @@ def stack(tmp_path_factory) -> Iterator[Stack]:
     data, built = tmp_path_factory.mktemp("legato"), tmp_path_factory.mktemp("built")
     with contextlib.ExitStack() as closing:
         server = closing.enter_context(RedisServer(BINARIES["redis"]))
-        origins = "http://localhost:*,http://127.0.0.1:*"
-        legato = Legato(data, REDIS_URL=server.url, LEGATO_SERVER_CORS_ORIGINS=origins)
+        origins = {cors_variable(): "http://localhost:*,http://127.0.0.1:*"}
+        legato = Legato(data, REDIS_URL=server.url, **origins)
         closing.callback(legato.close)
         build(built, legato.url)  # while it starts
         legato.line("Ctrl-C")
         yield Stack(legato, server, data, built)
         assert legato.stop() == 0
         assert "Traceback" not in legato.output
+
+
+def cors_variable() -> str:
+    """As the first step of docs/frontend.md has it; a wrong one would stop the start."""
+    first = (EXAMPLES.parent / "frontend.md").read_text().partition("## 2.")[0]
+    match = re.search(r"^(LEGATO_\w+)=http://localhost:3000 legato up$", first, re.MULTILINE)
+    assert match is not None
+    return match[1]
 
 
 def build(folder: Path, url: str) -> None:
