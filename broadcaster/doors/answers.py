@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, deque
 from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -14,14 +14,14 @@ from starlette.responses import StreamingResponse
 from legato.broadcaster.api.asgi import disconnected
 from legato.broadcaster.api.refusals import TooManyReaders
 from legato.broadcaster.bus.base import BusError
-from legato.broadcaster.door_limits import BREAK_PAUSE_SECONDS, KEEP_ALIVE_SECONDS
+from legato.broadcaster.door_limits import BREAK_PAUSE_SECONDS, KEEP_ALIVE_SECONDS, LOG_READ_ENTRIES
 from legato.broadcaster.replies.logs import ExpiredError
 from legato.broadcaster.transport.asgi import BrokenOffError
 from legato.protocol.doors.base import Opening
 from legato.protocol.stream import decode_begun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from legato.broadcaster.api.asgi import Receive, Scope, Send
     from legato.broadcaster.replies.logs import LogRange
@@ -57,39 +57,44 @@ class OpenAnswers:
     def __init__(self, settings: DoorSettings) -> None:
         self._most = settings.max_readers
         self._most_per_user = settings.max_readers_per_user
-        self._open: dict[OpenAnswer, UserId] = {}
-        self._users: Counter[str] = Counter()
+        self._open: set[OpenAnswer] = set()
+        self._taken = 0
+        self._places: Counter[str] = Counter()
         self._draining = False
         self._none = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def check(self, user_id: UserId) -> None:
-        """Check that the user may have one more.
+    def take(self, user_id: UserId) -> None:
+        """Take a place for a reader, before anything is awaited for it; :meth:`give_back` has to follow.
 
-        :raises TooManyReaders: no.
+        :raises TooManyReaders: there is none.
         """
-        if 0 < self._most <= len(self._open) or 0 < self._most_per_user <= self._users[str(user_id)]:
+        if 0 < self._most <= self._taken or 0 < self._most_per_user <= self._places[str(user_id)]:
             raise TooManyReaders
+        self._taken += 1
+        self._places[str(user_id)] += 1
 
-    def add(self, answer: OpenAnswer, user_id: UserId) -> None:
+    def give_back(self, user_id: UserId) -> None:
+        """Undo :meth:`take`."""
+        self._taken -= 1
+        self._places[str(user_id)] -= 1
+        if not self._places[str(user_id)]:
+            del self._places[str(user_id)]
+
+    def add(self, answer: OpenAnswer) -> None:
         """Note an answer that begins."""
-        self._open[answer] = user_id
-        self._users[str(user_id)] += 1
+        self._open.add(answer)
         self._none.clear()
         if self._draining and answer.comes_back:
             answer.stop()
 
     def remove(self, answer: OpenAnswer) -> None:
         """Forget an answer. Idempotent."""
-        user_id = self._open.pop(answer, None)
+        self._open.discard(answer)
         if not self._open:
             self._none.set()
-        if user_id is not None:
-            self._users[str(user_id)] -= 1
-            if not self._users[str(user_id)]:
-                del self._users[str(user_id)]
 
     async def drain(self, seconds: float) -> None:
         """End those whose clients come back by themselves now, and the others after so many seconds."""
@@ -163,6 +168,15 @@ class Translation:
         return messages
 
 
+def parts_of(found: LogRange) -> Iterator[LogRange]:
+    """A reading in parts that are not long: each is written when the peer has read most of the one before."""
+    most, pieces = LOG_READ_ENTRIES, found.pieces
+    last = max(0, len(pieces) - 1) // most * most
+    for at in range(0, last, most):
+        yield found._replace(first=found.first + at, pieces=pieces[at : at + most], decision=None)
+    yield found._replace(first=found.first + last, pieces=pieces[last:])
+
+
 class ReplyAnswer(StreamingResponse):
     """An answer that is written as its reply is. Nothing is read of the reply while the peer does not read.
 
@@ -180,8 +194,8 @@ class ReplyAnswer(StreamingResponse):
     ) -> None:
         headers = {"content-type": manner.framing.content_type, **HEADERS, **manner.headers}
         super().__init__((), headers=headers)
-        self._reader, _, self._user_id = watched
-        self._first: LogRange | None = watched.first
+        self._reader = watched.reader
+        self._waiting_parts = deque(parts_of(watched.first))
         self._translation = Translation(watched.reader.message_id, watched.user_id, translator)
         self._manner = manner
         self._opened = opened
@@ -210,7 +224,7 @@ class ReplyAnswer(StreamingResponse):
         gone.add_done_callback(lambda _: self.stop())
         most = self._manner.most_seconds
         timer = asyncio.get_running_loop().call_later(most, self.stop) if most else None
-        self._opened.add(self, self._user_id)
+        self._opened.add(self)
         try:
             head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
             await send(head)
@@ -232,7 +246,7 @@ class ReplyAnswer(StreamingResponse):
         framing = self._manner.framing
         if framing.head:
             await send(_body(framing.head))
-        found, self._first = self._first, None  # it may be long
+        found: LogRange | None = self._waiting_parts.popleft()
         while not self._stopped:
             data = framing.keep_alive if found is None else framing.join(self._translation.take(found))
             if self._translation.done:
@@ -240,7 +254,7 @@ class ReplyAnswer(StreamingResponse):
                 return
             if data:
                 await send(_body(data))
-            found = await self._next()
+            found = self._waiting_parts.popleft() if self._waiting_parts else await self._next()
         if framing.on_loss == "break":
             raise BrokenOffError
         await send(_body(b"", more=False))

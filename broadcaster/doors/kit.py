@@ -130,16 +130,19 @@ class DoorKit:
         :raises ExpiredError: its log has expired.
         :raises TooManyReaders: the user, or this process, reads too many.
         """
-        self._parts.opened.check(user_id)
-        key = await self.replies.owned(user_id, message_id, channel)
-        if key is None:
-            raise ChatRefusal(404, NO_MESSAGE)
-        reader = self._parts.readers.open(key, message_id)
-        first = None
+        opened = self._parts.opened
+        opened.take(user_id)
+        reader = first = None
         try:
+            key = await self.replies.owned(user_id, message_id, channel)
+            if key is None:
+                raise ChatRefusal(404, NO_MESSAGE)
+            reader = self._parts.readers.open(key, message_id, closed=partial(opened.give_back, user_id))
             first = await reader.begin()
         finally:
-            if first is None:
+            if reader is None:
+                opened.give_back(user_id)
+            elif first is None:
                 reader.close()
         if first is None:
             raise ChatRefusal(404, NO_MESSAGE)

@@ -20,6 +20,7 @@ from legato.broadcaster.replies.logs import ExpiredError, LogRange
 from .tail import Tail
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
@@ -57,9 +58,14 @@ class LogReaders:
     def __len__(self) -> int:
         return sum(len(readers) for one in self._channels.values() for _, _, readers in one.tails.values())
 
-    def open(self, key: Key, message_id: str, offset: int = 0) -> LogReader:
-        """A reader; close it."""
-        return LogReader(self, key, message_id, offset)
+    def open(
+        self, key: Key, message_id: str, offset: int = 0, closed: Callable[[], None] | None = None
+    ) -> LogReader:
+        """A reader; close it.
+
+        :param closed: called when it is closed, once.
+        """
+        return LogReader(self, key, message_id, offset, closed)
 
     def are_reading(self, key: Key, message_id: str) -> bool:
         """Whether anybody reads this reply."""
@@ -107,8 +113,16 @@ class LogReader:
     :ivar offset: of the next entry.
     """
 
-    def __init__(self, readers: LogReaders, key: Key, message_id: str, offset: int) -> None:
+    def __init__(
+        self,
+        readers: LogReaders,
+        key: Key,
+        message_id: str,
+        offset: int,
+        closed: Callable[[], None] | None = None,
+    ) -> None:
         self._readers = readers
+        self._closed = closed
         self._seen: LogRange | None = None
         self.key = key
         self.message_id = message_id
@@ -126,6 +140,9 @@ class LogReader:
     def close(self) -> None:
         """Read nothing more. Idempotent."""
         self._readers.leave(self)
+        if (closed := self._closed) is not None:
+            self._closed = None
+            closed()
 
     async def begin(self) -> LogRange | None:
         """The first reading; None if there is no such reply.

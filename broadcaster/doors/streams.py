@@ -129,7 +129,7 @@ class StreamDoor:
 
     async def _next(self, watched: Watched, translation: Translation) -> list[bytes]:
         waiting = _Waiting()
-        self._kit.opened.add(waiting, watched.user_id)
+        self._kit.opened.add(waiting)
         try:
             return await waiting.news(watched, translation)
         finally:

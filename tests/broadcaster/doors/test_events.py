@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
+from typing import Any
 
 import msgspec
+import pytest
 
 from legato.broadcaster.channels.subscriber import Key
 from legato.broadcaster.composition import running
 from legato.broadcaster.config import Metrics
+from legato.broadcaster.door_limits import LOG_READ_ENTRIES
+from legato.broadcaster.doors import answers
+from legato.broadcaster.doors.answers import parts_of
+from legato.broadcaster.replies.logs import LogRange
 from legato.protocol import wire
 from legato.protocol.stream import Decision
 from tests.broadcaster.doors.conftest import ask, asking, bearer, open_settings
@@ -93,6 +100,18 @@ async def test_a_user_may_not_read_without_bound(valkey_url, redis):
         await until(lambda: len(server.node.answers) == 0)
         async with asking(server, "GET", EVENTS) as third:
             assert third.status == 200
+
+
+async def test_of_many_that_ask_at_once_as_many_read_as_may(valkey_url, redis):
+    async with running(open_settings(valkey_url, max_readers_per_user=2)) as server:
+        writer = await Writer(redis).begin()
+        asked = [asyncio.create_task(ask(server, "GET", EVENTS)) for _ in range(9)]
+        await until(lambda: sum(one.done() for one in asked) == 7)
+        await writer.ends(COMPLETE)
+        assert sorted([(await one).status for one in asked]) == [200] * 2 + [429] * 7
+        for unknown in range(3):
+            assert (await ask(server, "GET", f"/api/chat/unknown-{unknown}/events")).status == 404
+        assert (server.node.answers._taken, server.node.answers._places) == (0, {})
 
 
 async def test_a_node_that_stops_ends_events_cleanly_and_breaks_text_off(valkey_url, redis):
@@ -189,6 +208,39 @@ async def test_a_slow_reader_holds_nothing_but_its_write_buffer(server, redis):
         answer.writer.transport.resume_reading()
         await answer.rest()
     assert ids(answer.text) == list(range(162))
+
+
+def reading(count: int, decision: Any = COMPLETE) -> LogRange:
+    pieces = [f"p{number}" for number in range(count)]
+    return LogRange(7, pieces, 7 + count, "complete", 1, b"", decision)
+
+
+@pytest.mark.parametrize("count", [0, 1, LOG_READ_ENTRIES, LOG_READ_ENTRIES + 1, 3 * LOG_READ_ENTRIES])
+def test_a_long_reading_is_written_in_parts(count):
+    whole = reading(count)
+    parts = list(parts_of(whole))
+    assert [piece for part in parts for piece in part.pieces] == whole.pieces
+    assert all(one.next == other.first for one, other in itertools.pairwise(parts))
+    assert [part.decision for part in parts] == [None] * (len(parts) - 1) + [COMPLETE]
+    assert len(parts) == max(1, -(-count // LOG_READ_ENTRIES))
+    assert all(len(part.pieces) <= LOG_READ_ENTRIES for part in parts)
+
+
+@pytest.mark.parametrize("path", ["/api/streams/m?offset=-1&live=sse", EVENTS])
+async def test_who_joins_late_and_does_not_read_is_not_sent_the_whole_log(server, redis, monkeypatch, path):
+    """The next part waits until the peer has read the one before."""
+    sizes, body = [], answers._body
+    monkeypatch.setattr(
+        answers, "_body", lambda data, **more: (sizes.append(len(data)), body(data, **more))[1]
+    )
+    writer = await Writer(redis).begin()
+    for _ in range(5):
+        await writer.says(*("x" * 1000 for _ in range(LOG_READ_ENTRIES)))
+    await writer.ends(COMPLETE)
+    async with asking(server, "GET", path) as answer:
+        await answer.rest()
+    assert answer.text.count("x" * 1000) == 5 * LOG_READ_ENTRIES
+    assert max(sizes) < 1.5 * LOG_READ_ENTRIES * 1000
 
 
 async def test_a_command_for_the_connections_of_a_channel_is_none_for_its_readers(server, redis):
