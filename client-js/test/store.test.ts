@@ -518,7 +518,7 @@ describe("the token", () => {
       server.seen("POST", "/broadcasting/auth").map((seen) => seen.authorization);
     assert.deepEqual(authorizations(), ["Bearer t0", "Bearer t1"]);
     server.dropSockets();
-    await until("lost", () => chat.getSnapshot().connection !== "live");
+    await until("authorised anew", () => authorizations().length === 3);
     await until("live", () => chat.getSnapshot().connection === "live");
     assert.deepEqual(authorizations(), ["Bearer t0", "Bearer t1", "Bearer t1"]);
   });
