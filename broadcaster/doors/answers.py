@@ -195,7 +195,7 @@ class ReplyAnswer(StreamingResponse):
         headers = {"content-type": manner.framing.content_type, **HEADERS, **manner.headers}
         super().__init__((), headers=headers)
         self._reader = watched.reader
-        self._waiting_parts = deque(parts_of(watched.first))
+        self._unwritten = deque(parts_of(watched.first))
         self._translation = Translation(watched.reader.message_id, watched.user_id, translator)
         self._manner = manner
         self._opened = opened
@@ -246,7 +246,7 @@ class ReplyAnswer(StreamingResponse):
         framing = self._manner.framing
         if framing.head:
             await send(_body(framing.head))
-        found: LogRange | None = self._waiting_parts.popleft()
+        found: LogRange | None = self._unwritten.popleft()
         while not self._stopped:
             data = framing.keep_alive if found is None else framing.join(self._translation.take(found))
             if self._translation.done:
@@ -254,7 +254,7 @@ class ReplyAnswer(StreamingResponse):
                 return
             if data:
                 await send(_body(data))
-            found = self._waiting_parts.popleft() if self._waiting_parts else await self._next()
+            found = self._unwritten.popleft() if self._unwritten else await self._next()
         if framing.on_loss == "break":
             raise BrokenOffError
         await send(_body(b"", more=False))

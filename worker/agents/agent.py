@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from legato.protocol.redis.cancellation import obey_cancellation
 from legato.worker.limits import AGENT_MAX_STEPS, AGENT_MAX_TOOLS, AGENT_STEPS, AGENT_SYSTEM_SECONDS
 from legato.worker.providers.base import RequestOptions, Thinking
 
+from .containing import contained
 from .errors import AgentError
 from .tools import SHOWS, Tool
 
@@ -176,18 +176,13 @@ def _check_extra(extra: Mapping[str, Any]) -> None:
 
 async def _called(system: Callable[[Job], str | Awaitable[str]], job: Job) -> str:
     try:
-        answer: object = system(job)
-        if inspect.isawaitable(answer):
-            async with asyncio.timeout(AGENT_SYSTEM_SECONDS):
-                answer = await answer
+        with contained("system: the function", AgentError):
+            answer: object = system(job)
+            if inspect.isawaitable(answer):
+                async with asyncio.timeout(AGENT_SYSTEM_SECONDS):
+                    answer = await answer
     except TimeoutError:
         raise AgentError(f"system: no answer within {AGENT_SYSTEM_SECONDS:g} seconds") from None
-    except Exception:
-        raise
-    except BaseException as error:  # it must not end the process, nor look like a stop from outside
-        if isinstance(error, asyncio.CancelledError):
-            obey_cancellation()
-        raise AgentError(f"system: the function raised {type(error).__name__}") from error
     if not isinstance(answer, str):
         raise AgentError(f"system: the function answered a {type(answer).__name__}, not a text")
     return answer

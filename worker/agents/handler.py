@@ -9,7 +9,6 @@ yield the same again: whatever may differ, such as the answer of a service, goes
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -17,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 
 from legato.protocol import parts
-from legato.protocol.redis.cancellation import obey_cancellation
 from legato.protocol.stream import Usage
 from legato.protocol.text import Joiner
 from legato.worker.limits import (
@@ -30,11 +28,12 @@ from legato.worker.limits import (
 from legato.worker.providers import base
 
 from .answer import StoredAnswer
+from .containing import contained
 from .shown import EVERYTHING, part_of
 from .values import encode_json
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from legato.protocol.jobs import Job, Turn
 
@@ -236,31 +235,15 @@ async def _guarded(events: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, Non
     """The events. What would end the process, or look like a stop from outside, becomes a HandlerError."""
     try:
         while True:
-            with _errors():
+            with contained("the handler", HandlerError):
                 try:
                     event = await anext(events)
                 except StopAsyncIteration:
                     return
             yield event
     finally:
-        with _errors():
+        with contained("the handler", HandlerError):
             await events.aclose()
-
-
-@contextlib.contextmanager
-def _errors() -> Iterator[None]:
-    """Around the handler's own code.
-
-    :raises HandlerError: it has raised what is no Exception, and nobody has cancelled it.
-    """
-    try:
-        yield
-    except Exception:
-        raise
-    except BaseException as error:
-        if isinstance(error, asyncio.CancelledError):
-            obey_cancellation()
-        raise HandlerError(f"the handler raised {type(error).__name__}") from error
 
 
 async def _ended(events: AsyncGenerator[Any, None]) -> None:
